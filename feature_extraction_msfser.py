@@ -1,0 +1,144 @@
+"""What a speech encoder reads: the waveform, or Whisper's log-mel frames at the clip's own length."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from transformers import BatchFeature, SequenceFeatureExtractor
+from transformers.audio_utils import mel_filter_bank
+
+from .audio_msfser import SAMPLING_RATE, load_audio
+
+_N_FFT = 400
+_HOP = 160
+
+
+class MsfSerFeatureExtractor(SequenceFeatureExtractor):
+    """Prepares sound for [`MsfSerModel`]; also what the stock `audio-classification` pipeline uses.
+
+    Args:
+        kind: `"waveform"` (WavLM and its relatives) or `"log_mel"` (Whisper).
+        feature_size: Number of mel bands; 1 for `"waveform"`.
+        sampling_rate: Always 16000 Hz.
+        do_normalize: Whether each waveform is brought to zero mean and unit variance.
+        min_seconds: Shorter sound is followed by silence up to here; the encoders fail on a few milliseconds.
+        max_seconds: Longer sound is cut here.
+    """
+
+    def __init__(
+        self,
+        kind: Literal["waveform", "log_mel"] = "waveform",
+        feature_size: int = 1,
+        sampling_rate: int = SAMPLING_RATE,
+        do_normalize: bool = True,
+        min_seconds: float = 0.5,
+        max_seconds: float = 12.0,
+        padding_value: float = 0.0,
+        **kwargs,
+    ):
+        if kind not in ("waveform", "log_mel"):
+            raise ValueError(f"kind={kind!r} is neither 'waveform' nor 'log_mel'.")
+        if sampling_rate != SAMPLING_RATE:
+            raise ValueError(f"sampling_rate={sampling_rate}: the encoders hear {SAMPLING_RATE} Hz.")
+        if not 0 < min_seconds <= max_seconds:
+            raise ValueError(f"min_seconds={min_seconds} and max_seconds={max_seconds} leave no length.")
+        super().__init__(feature_size, sampling_rate, padding_value, **kwargs)
+        self.kind = kind
+        self.do_normalize = do_normalize
+        self.min_seconds = min_seconds
+        self.max_seconds = max_seconds
+        self.model_input_names = ["input_features" if kind == "log_mel" else "input_values", "attention_mask"]
+
+    def __call__(
+        self,
+        audio: Any,
+        sampling_rate: int | None = None,
+        return_tensors: str | None = None,
+    ) -> BatchFeature:
+        """Prepares one sound or a batch of them.
+
+        Args:
+            audio: What [`load_audio`] reads, or a list of such; `None` inside a list is an item without sound.
+            sampling_rate: Rate in Hz of all arrays among them.
+            return_tensors: `"pt"` or `"np"`; NumPy without it.
+
+        Returns:
+            `input_values` `(batch, samples)` or `input_features` `(batch, mels, mel frames)`, and `attention_mask`
+            `(batch, samples or mel frames)`, 1 where the item has sound. An item without sound is a row of zeros.
+
+        Raises:
+            ValueError: A sound cannot be used; the sentence names the item.
+        """
+        items = [self._features(sound, sampling_rate, i) for i, sound in enumerate(as_audio_list(audio))]
+        length = max((item.shape[-1] for item in items if item is not None), default=self._shortest())
+        name = self.model_input_names[0]
+        shape = (len(items), self.feature_size, length) if self.kind == "log_mel" else (len(items), length)
+        values = np.full(shape, self.padding_value, dtype=np.float32)
+        mask = np.zeros((len(items), length), dtype=np.int64)
+        for row, item in enumerate(items):
+            if item is not None:
+                values[row, ..., : item.shape[-1]] = item
+                mask[row, : item.shape[-1]] = 1
+        return BatchFeature({name: values, "attention_mask": mask}, tensor_type=return_tensors)
+
+    def _features(self, sound: Any, sampling_rate: int | None, index: int) -> np.ndarray | None:
+        """One sound as `(samples,)` or `(mels, mel frames)`, or `None`."""
+        if sound is None:
+            return None
+        try:
+            samples = load_audio(sound, sampling_rate, self.max_seconds)
+        except ValueError as error:
+            raise ValueError(f"Audio item {index}: {error}") from error
+        if self.kind == "waveform" and self.do_normalize:
+            samples = (samples - samples.mean()) / np.sqrt(samples.var() + 1e-7)
+        missing = self._shortest_samples() - len(samples)
+        if missing > 0:
+            samples = np.pad(samples, (0, missing))
+        return samples if self.kind == "waveform" else self._log_mel(samples)
+
+    def _log_mel(self, samples: np.ndarray) -> np.ndarray:
+        """Whisper's features, `(mels, mel frames)`: 25 ms windows every 10 ms, as its authors compute them."""
+        window = torch.hann_window(_N_FFT)
+        spectrum = torch.stft(torch.from_numpy(samples), _N_FFT, _HOP, window=window, return_complex=True)
+        power = spectrum[:, :-1].abs().square()
+        mel = _mel_filters(self.feature_size) @ power
+        log = mel.clamp(min=1e-10).log10()
+        log = torch.maximum(log, log.max() - 8.0)
+        return ((log + 4.0) / 4.0).numpy()
+
+    def _shortest_samples(self) -> int:
+        return int(self.min_seconds * SAMPLING_RATE)
+
+    def _shortest(self) -> int:
+        return self._shortest_samples() // (_HOP if self.kind == "log_mel" else 1)
+
+
+def as_audio_list(audio: Any) -> list:
+    """One sound or many, as a list; a flat list of numbers is one sound."""
+    if isinstance(audio, np.ndarray) and audio.dtype == object:
+        return list(audio)
+    if not isinstance(audio, Sequence) or isinstance(audio, (str, bytes, bytearray)):
+        return [audio]
+    if audio and isinstance(audio[0], (int, float, np.number)):
+        return [np.asarray(audio, dtype=np.float32 if isinstance(audio[0], float) else None)]
+    return list(audio)
+
+
+@functools.lru_cache(maxsize=4)
+def _mel_filters(n_mels: int) -> torch.Tensor:
+    """`(mels, n_fft // 2 + 1)`, Slaney's scale and normalisation."""
+    filters = mel_filter_bank(
+        num_frequency_bins=1 + _N_FFT // 2,
+        num_mel_filters=n_mels,
+        min_frequency=0.0,
+        max_frequency=8000.0,
+        sampling_rate=SAMPLING_RATE,
+        norm="slaney",
+        mel_scale="slaney",
+    )
+    return torch.from_numpy(filters.T.astype(np.float32))
+
+
+MsfSerFeatureExtractor.register_for_auto_class("AutoFeatureExtractor")

@@ -1,0 +1,60 @@
+"""The concordance correlation coefficient (CCC): one formula for the training loss and for the metric."""
+
+import torch
+import torch.distributed as dist
+
+# Far below any real spread of labels in 0..1, so it only acts where the coefficient is 0/0.
+_SMALLEST_DENOMINATOR = 1e-8
+
+
+def concordance(predictions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Concordance correlation coefficient of each column.
+
+    `CCC = 2 cov(p, y) / (var(p) + var(y) + (mean(p) - mean(y))^2)` with 1/N moments (Lin, 1989). It is 0 where it
+    is not defined: one item, or constant and equal columns.
+
+    Args:
+        predictions: `(items, ...)`, floating point.
+        labels: The same shape.
+
+    Returns:
+        `(...)`, each in -1..1, in the precision of the inputs.
+    """
+    mean_p, mean_y = predictions.mean(0), labels.mean(0)
+    centred_p, centred_y = predictions - mean_p, labels - mean_y
+    covariance = (centred_p * centred_y).mean(0)
+    denominator = centred_p.square().mean(0) + centred_y.square().mean(0) + (mean_p - mean_y).square()
+    return 2 * covariance / denominator.clamp(min=_SMALLEST_DENOMINATOR)
+
+
+def ccc_loss(predictions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Sum over the dimensions of `1 - CCC`, in float32, over the batch of all processes.
+
+    CCC is a statistic of the batch, so under several processes it is computed over the global batch: each process
+    returns the same loss, and after the usual averaging the gradients equal those of one process with the whole
+    batch. Every process must hold the same number of items (`dataloader_drop_last=True`).
+
+    Args:
+        predictions: `(batch, dimensions)`, in 0..1.
+        labels: The same shape, in 0..1.
+
+    Returns:
+        A scalar in 0..`2 * dimensions`.
+    """
+    predictions, labels = predictions.float(), labels.float()
+    if torch.is_grad_enabled() and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        predictions, labels = _gather(predictions), _gather(labels)
+    return (1 - concordance(predictions, labels)).sum()
+
+
+def _gather(local: torch.Tensor) -> torch.Tensor:
+    """The rows of all processes, in rank order; gradients flow into the local rows.
+
+    Processes average their gradients afterwards, which would shrink the local share by their number: the local rows
+    keep their value and carry the gradient that many times.
+    """
+    parts = [torch.empty_like(local) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, local.detach().contiguous())
+    size = dist.get_world_size()
+    parts[dist.get_rank()] = local.detach() + size * (local - local.detach())
+    return torch.cat(parts)

@@ -1,0 +1,176 @@
+"""One utterance and its texts to tensors: [`MsfSerProcessor`], the same in training and in use."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import BatchFeature, ProcessorMixin
+
+from .backbones_msfser import feature_settings, load_tokenizer
+from .configuration_msfser import LABELS
+from .feature_extraction_msfser import MsfSerFeatureExtractor, as_audio_list
+
+# What users call a text, and what the model calls it.
+TEXTS = {"emphasis": "les", "transcript": "gs", "description": "es"}
+
+
+class MsfSerProcessor(ProcessorMixin):
+    """Feature extractor for the sound and tokenizer for the three texts.
+
+    Args:
+        feature_extractor: [`MsfSerFeatureExtractor`].
+        tokenizer: The text encoder's.
+        max_tokens: Longer texts are cut.
+    """
+
+    def __init__(self, feature_extractor, tokenizer, max_tokens: int = 256):
+        super().__init__(feature_extractor, tokenizer)
+        self.max_tokens = max_tokens
+
+    @classmethod
+    def from_encoders(cls, audio_encoder: str, text_encoder: str, **feature_options) -> "MsfSerProcessor":
+        """The processor that goes with [`MsfSerModel.from_encoders`].
+
+        Args:
+            audio_encoder: Hub name or folder of the speech encoder.
+            text_encoder: Hub name or folder of the text encoder.
+            **feature_options: Fields of [`MsfSerFeatureExtractor`], such as `max_seconds`.
+
+        Raises:
+            OSError: An encoder is nowhere to be had; the sentence says what to install.
+        """
+        extractor = MsfSerFeatureExtractor(**{**feature_settings(audio_encoder), **feature_options})
+        return cls(extractor, load_tokenizer(text_encoder))
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """The names of all tensors that this processor can make."""
+        texts = [f"{name}_{part}" for name in TEXTS.values() for part in ("input_ids", "attention_mask")]
+        return [*self.feature_extractor.model_input_names, *texts]
+
+    def __call__(
+        self,
+        audio: Any = None,
+        sampling_rate: int | None = None,
+        transcript: str | Sequence[str | None] | None = None,
+        emphasis: str | Sequence[str | None] | None = None,
+        description: str | Sequence[str | None] | None = None,
+        return_tensors: str = "pt",
+    ) -> BatchFeature:
+        """Prepares one utterance or a batch of them for `model(**inputs)`.
+
+        Args:
+            audio: Path, bytes, array, row of `datasets.Audio`, or a list of them; `None` is an item without sound.
+            sampling_rate: Rate of the arrays in Hz; files know theirs.
+            transcript: What is said (GS), a string or one per item; `None` or empty is an absent text.
+            emphasis: The emphasised words (LES), likewise.
+            description: How it sounds (ES), likewise.
+            return_tensors: `"pt"`.
+
+        Returns:
+            `input_values` or `input_features` with `attention_mask`, and `les_`, `gs_`, `es_` `input_ids` and
+            `attention_mask`, as far as any item has them.
+
+        Raises:
+            ValueError: A sound cannot be used, the lists differ in length, or an item has no input at all; the
+                sentence names the item.
+        """
+        given = {"transcript": transcript, "emphasis": emphasis, "description": description}
+        columns: dict[str, list] = {}
+        if audio is not None:
+            columns["audio"] = as_audio_list(audio)
+        for name, text in given.items():
+            if text is not None:
+                columns[name] = [text] if isinstance(text, str) else list(text)
+        lengths = {name: len(column) for name, column in columns.items()}
+        if not lengths or max(lengths.values()) == 0:
+            raise ValueError("There is no input: give audio, transcript, emphasis or description.")
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"The inputs differ in length: {lengths}.")
+        for name in TEXTS:
+            columns[name] = [_text(value, name, i) for i, value in enumerate(columns.get(name, []))]
+        for i in range(max(lengths.values())):
+            if all(i >= len(column) or column[i] is None for column in columns.values()):
+                raise ValueError(f"Item {i} has neither sound nor text.")
+
+        inputs: dict[str, Any] = {}
+        if any(sound is not None for sound in columns.get("audio", [])):
+            inputs.update(self.feature_extractor(columns["audio"], sampling_rate, return_tensors=return_tensors))
+        for name, prefix in TEXTS.items():
+            if any(text is not None for text in columns[name]):
+                inputs.update(self._tokens(columns[name], prefix, return_tensors))
+        return BatchFeature(inputs)
+
+    def _tokens(self, texts: list[str | None], prefix: str, return_tensors: str) -> dict[str, torch.Tensor]:
+        """`(batch, tokens)` ids and mask; an absent text has no token."""
+        tokens = self.tokenizer(
+            [text or "" for text in texts],
+            padding=True,
+            truncation=True,
+            max_length=self.max_tokens,
+            return_tensors=return_tensors,
+        )
+        absent = [i for i, text in enumerate(texts) if text is None]
+        tokens["attention_mask"][absent] = 0
+        return {f"{prefix}_input_ids": tokens["input_ids"], f"{prefix}_attention_mask": tokens["attention_mask"]}
+
+
+class MsfSerCollator:
+    """Rows of a corpus to a training batch, for `Trainer(data_collator=...)`.
+
+    Args:
+        processor: What turns sound and texts into tensors.
+
+    A row holds `audio`, `transcript`, `emphasis` and `description` as far as there are any, and `valence`, `arousal`
+    and `dominance` in 0..1 where it is labelled.
+    """
+
+    def __init__(self, processor: MsfSerProcessor):
+        self.processor = processor
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> BatchFeature:
+        """Rows to the processor's tensors, and `labels` `(batch, 3)`."""
+        columns = {name: [row.get(name) for row in rows] for name in ("audio", *TEXTS)}
+        given = {name: column for name, column in columns.items() if any(value is not None for value in column)}
+        batch = self.processor(**given, return_tensors="pt")
+        labels = labels_of(rows)
+        if labels is not None:
+            batch["labels"] = labels
+        return batch
+
+
+def labels_of(rows: Sequence[Mapping[str, Any]]) -> torch.Tensor | None:
+    """`(batch, 3)` float32, valence, arousal, dominance in 0..1; `None` where the rows are not labelled."""
+    if any(row.get(name) is None for row in rows for name in LABELS):
+        return None
+    return torch.tensor([[row[name] for name in LABELS] for row in rows], dtype=torch.float32)
+
+
+def from_scale(values: Any, low: float, high: float) -> Any:
+    """A corpus's scale to 0..1: `(y - low) / (high - low)`, such as 1..7 of MSP-Podcast or 1..5 of IEMOCAP."""
+    _check_scale(low, high)
+    return (values - low) / (high - low)
+
+
+def to_scale(predictions: Any, low: float, high: float) -> Any:
+    """Predictions in 0..1 to a corpus's scale: `low + p * (high - low)`."""
+    _check_scale(low, high)
+    return low + predictions * (high - low)
+
+
+def _check_scale(low: float, high: float) -> None:
+    if not low < high:
+        raise ValueError(f"A scale runs from its lower to its upper end, not from {low} to {high}.")
+
+
+def _text(value: Any, name: str, index: int) -> str | None:
+    """A text as it is tokenised: stripped; empty and missing (`None`, NaN) are absent."""
+    if value is None or (isinstance(value, (float, np.floating)) and np.isnan(value)):
+        return None
+    if not isinstance(value, str):
+        raise ValueError(f"The {name} of item {index} is {type(value).__name__}, not text.")
+    return value.strip() or None
+
+
+MsfSerProcessor.register_for_auto_class("AutoProcessor")
