@@ -41,7 +41,7 @@ class MsfSerConfig(PreTrainedConfig):
     The model hears one utterance and reads up to three texts of it: `les`, the local emphasised semantics (the
     emphasised words); `gs`, the global semantics (the transcript); `es`, the extended semantics (a description).
     It answers with valence, arousal and dominance, in this order, each in 0..1. The defaults are the paper's full
-    model on WavLM-Large and RoBERTa-Large; marks in spec order: *paper* or *ours* tells whose choice a default is.
+    model on WavLM-Large and RoBERTa-Large; "paper" or "ours" tells whose choice a default is.
 
     Args:
         audio_config (`PreTrainedConfig` or `dict`, *optional*):
@@ -51,8 +51,9 @@ class MsfSerConfig(PreTrainedConfig):
             The text encoder, BERT-like, shared by the three texts. Default: RoBERTa-Large (paper).
         audio (`bool`, defaults to `True`):
             Whether the sound itself is an input. `False` builds no speech encoder.
-        semantics (`list[str]`, defaults to `["les", "gs", "es"]`):
-            Which texts are inputs. An empty list is the acoustic-only model and builds no text encoder.
+        semantics (`list[str]`, *optional*):
+            Which texts are inputs; `None` is all three. An empty list is the acoustic-only model and builds no text
+            encoder.
         intra_fusion (`"gate"`, `"attention"` or `"concat"`, defaults to `"gate"`):
             How LES and GS become one vector; `gate` is `g*h_les + (1-g)*h_gs` (paper). Without effect unless both
             are on.
@@ -92,7 +93,7 @@ class MsfSerConfig(PreTrainedConfig):
     audio_config: dict[str, Any] | PreTrainedConfig | None = None
     text_config: dict[str, Any] | PreTrainedConfig | None = None
     audio: bool = True
-    semantics: list[str] | tuple[str, ...] = SEMANTICS
+    semantics: list[str] | None = None
     intra_fusion: Literal["gate", "attention", "concat"] = "gate"
     cross_fusion: Literal["fm_moe", "film", "attention", "concat"] = "fm_moe"
     film_position: Literal["pooled", "frames"] = "pooled"
@@ -113,6 +114,8 @@ class MsfSerConfig(PreTrainedConfig):
         Raises:
             ValueError: A switch has no such setting, or the settings contradict each other.
         """
+        if self.semantics is None:
+            self.semantics = list(SEMANTICS)
         unknown = sorted(set(self.semantics) - set(SEMANTICS))
         if unknown or len(set(self.semantics)) != len(self.semantics):
             raise ValueError(f"semantics={list(self.semantics)}: name each of {list(SEMANTICS)} at most once.")

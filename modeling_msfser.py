@@ -47,6 +47,10 @@ class MsfSerOutput(ModelOutput):
     embedding: torch.Tensor | None = None
 
 
+class MsfSerZeroLinear(nn.Linear):
+    """A linear layer that starts at zero, for what must be neutral at first."""
+
+
 class MsfSerLayerMix(nn.Module):
     """Softmax-weighted sum of layer-normalised hidden states (`audio_states="weighted"`)."""
 
@@ -112,7 +116,7 @@ class MsfSerIntraModalFusion(nn.Module):
         self.kind = kind
         if kind == "gate":
             self.hidden = nn.Linear(2 * size, size)
-            self.gate = nn.Linear(size, size)
+            self.gate = MsfSerZeroLinear(size, size)
         elif kind == "attention":
             self.hidden = nn.Linear(size, size)
             self.score = nn.Linear(size, 1, bias=False)
@@ -136,7 +140,7 @@ class MsfSerFilm(nn.Module):
     def __init__(self, condition_size: int, size: int, width: int):
         super().__init__()
         self.hidden = nn.Linear(condition_size, width)
-        self.modulation = nn.Linear(width, 2 * size)
+        self.modulation = MsfSerZeroLinear(width, 2 * size)
 
     def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         """`(batch, ..., size)` and `(batch, condition size)` -> `(batch, ..., size)`."""
@@ -166,7 +170,7 @@ class MsfSerRouting(nn.Module):
     def __init__(self, n_experts: int, input_size: int | None):
         super().__init__()
         self.table = nn.Parameter(torch.zeros(len(LABELS), n_experts))
-        self.by_input = None if input_size is None else nn.Linear(input_size, len(LABELS) * n_experts)
+        self.by_input = None if input_size is None else MsfSerZeroLinear(input_size, len(LABELS) * n_experts)
 
     def forward(self, experts: torch.Tensor) -> torch.Tensor:
         """`(batch, experts, width)` -> `(batch, 3, experts)`, summing to 1 over the experts."""
@@ -246,22 +250,17 @@ class MsfSerPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        # Every start that is not random is set here: `post_init` would overwrite one that `__init__` had set.
-        if isinstance(module, MsfSerLayerMix):
+        # Every start that is not the library's is set here: `post_init` overwrites what `__init__` has set, and skips
+        # modules of remote code that hold no parameter themselves.
+        if isinstance(module, MsfSerZeroLinear):
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, MsfSerLayerMix):
             init.zeros_(module.scores)
-        elif isinstance(module, MsfSerAbsence):
-            init.normal_(module.vector, std=self.config.initializer_range)
-        elif isinstance(module, MsfSerIntraModalFusion) and module.kind == "gate":
-            init.zeros_(module.gate.weight)
-            init.zeros_(module.gate.bias)
-        elif isinstance(module, MsfSerFilm):
-            init.zeros_(module.modulation.weight)
-            init.zeros_(module.modulation.bias)
         elif isinstance(module, MsfSerRouting):
             init.zeros_(module.table)
-            if module.by_input is not None:
-                init.zeros_(module.by_input.weight)
-                init.zeros_(module.by_input.bias)
+        elif isinstance(module, MsfSerAbsence):
+            init.normal_(module.vector, std=self.config.initializer_range)
         elif isinstance(module, nn.MultiheadAttention):
             init.normal_(module.in_proj_weight, std=self.config.initializer_range)
             init.zeros_(module.in_proj_bias)
@@ -337,6 +336,13 @@ class MsfSerModel(MsfSerPreTrainedModel):
                 setattr(model, name, encoder)
         model._freeze()
         return model.eval()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """As in [`PreTrainedModel`]; loading makes every weight trainable, so the frozen ones are frozen again."""
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        (loaded[0] if isinstance(loaded, tuple) else loaded)._freeze()
+        return loaded
 
     def save_pretrained(self, save_directory, **kwargs):
         """Saves weights, config and code; one class serves both auto classes, but only one can be registered."""

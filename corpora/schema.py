@@ -1,0 +1,63 @@
+"""The one schema of every corpus.
+
+A reader returns a `datasets.DatasetDict` whose keys are among `SPLITS` and whose parts all have `FEATURES`:
+
+| column        | type                                | null | meaning                                          |
+|---------------|-------------------------------------|------|--------------------------------------------------|
+| `audio`       | `{"bytes": binary, "path": string}` | yes  | the encoded recording, or its absolute path      |
+| `transcript`  | string                              | yes  | what is said (global semantics, GS)              |
+| `emphasis`    | string                              | yes  | the emphasised words (local emphasised, LES)     |
+| `description` | string                              | yes  | how it is said, in words (extended, ES)          |
+| `words`       | list of `{"word", "start", "end"}`  | yes  | the spoken words with their times in seconds     |
+| `valence`     | float32                             | yes  | 0 (negative) to 1 (positive)                     |
+| `arousal`     | float32                             | yes  | 0 (calm) to 1 (excited)                          |
+| `dominance`   | float32                             | yes  | 0 (submissive) to 1 (dominant)                   |
+| `speaker`     | string                              | yes  | who speaks; text, so that leading zeros survive  |
+
+Every column is always there; what a corpus does not have is null in all rows, so that corpora can be concatenated.
+Labels are null only in corpora that are read without labels, audio only in corpora of text. Texts are never empty.
+
+`audio` is the undecoded form of `datasets.Audio(decode=False)`: either `bytes` holds the encoded file and `path` is
+only a name, or `bytes` is null and `path` names a file on this machine. `audio_source` gives what a loader takes.
+
+Tables may use the names of `ALIASES` and `SPLIT_ALIASES` instead, which are those of the AudioFolder convention.
+"""
+
+from collections.abc import Mapping
+
+from datasets import Audio, Features, List, Value
+
+LABELS: tuple[str, str, str] = ("valence", "arousal", "dominance")
+TEXTS: tuple[str, str, str] = ("transcript", "emphasis", "description")
+SPLITS: tuple[str, str, str] = ("train", "validation", "test")
+
+FEATURES = Features(
+    {
+        "audio": Audio(decode=False),
+        **{name: Value("string") for name in TEXTS},
+        "words": List({"word": Value("string"), "start": Value("float64"), "end": Value("float64")}),
+        **{name: Value("float32") for name in LABELS},
+        "speaker": Value("string"),
+    }
+)
+
+ALIASES: dict[str, tuple[str, ...]] = {
+    "audio": ("file_name",),
+    "transcript": ("transcription", "text"),
+    "speaker": ("speaker_id",),
+}
+SPLIT_ALIASES: dict[str, str] = {"dev": "validation", "development": "validation"}
+
+
+def audio_source(audio: Mapping[str, bytes | str | None] | None) -> bytes | str | None:
+    """Turn an item of the `audio` column into what an audio loader takes.
+
+    Args:
+        audio: `{"bytes", "path"}` of one row, or `None` for a row without audio.
+
+    Returns:
+        The encoded recording where the row embeds it, otherwise its path, or `None` for a row without audio.
+    """
+    if audio is None:
+        return None
+    return audio["path"] if audio["bytes"] is None else audio["bytes"]

@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from conftest import NO_DROPOUT, tiny_model
+from torch.nn.parallel import DistributedDataParallel
+
+from msfser.loss_msfser import ccc_loss, concordance
+
+
+def naive_ccc(p, y):
+    p, y = np.asarray(p, np.float64), np.asarray(y, np.float64)
+    covariance = np.mean((p - p.mean()) * (y - y.mean()))
+    return 2 * covariance / (p.var() + y.var() + (p.mean() - y.mean()) ** 2)
+
+
+@pytest.mark.parametrize("items", [2, 7, 1000])
+def test_ccc_equals_the_formula_in_float64(items):
+    p, y = torch.rand(items, 3), torch.rand(items, 3)
+    y[:, 1] = 0.5 * p[:, 1] + 0.1
+    expected = [naive_ccc(p[:, d], y[:, d]) for d in range(3)]
+    assert np.allclose(concordance(p, y), expected, atol=1e-6)
+    assert abs(ccc_loss(p, y).item() - (3 - sum(expected))) < 1e-6 * 3
+
+
+def test_ccc_is_one_for_equal_and_minus_one_for_opposite():
+    y = torch.linspace(0, 1, 11)[:, None]
+    assert torch.allclose(concordance(y, y), torch.ones(1))
+    assert torch.allclose(concordance(1 - y, y), -torch.ones(1))
+
+
+@pytest.mark.parametrize(
+    ("p", "y"),
+    [
+        (torch.rand(1, 3), torch.rand(1, 3)),
+        (torch.rand(4, 3), torch.full((4, 3), 0.5)),
+        (torch.full((4, 3), 0.5), torch.rand(4, 3)),
+        (torch.full((4, 3), 0.5), torch.full((4, 3), 0.5)),
+    ],
+    ids=["one item", "constant labels", "constant predictions", "both constant"],
+)
+def test_the_loss_is_finite_where_ccc_is_not_defined(p, y):
+    p = p.clone().requires_grad_()
+    loss = ccc_loss(p, y)
+    loss.backward()
+    assert loss.isfinite() and p.grad.isfinite().all()
+    assert torch.allclose(loss, torch.tensor(3.0))
+
+
+def test_half_precision_is_scored_in_float32():
+    p, y = torch.rand(64, 3).half(), torch.rand(64, 3).half()
+    assert ccc_loss(p, y).dtype == torch.float32
+    assert torch.equal(ccc_loss(p, y), ccc_loss(p.float(), y.float()))
+
+
+def batch(items: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(4, 20, (items, 5), generator=generator)
+    return {
+        "input_values": torch.randn(items, 4000, generator=generator),
+        **{f"{name}_input_ids": ids for name in ("les", "gs", "es")},
+        "labels": torch.rand(items, 3, generator=generator),
+    }
+
+
+def no_dropout_model():
+    return tiny_model(freeze_audio="none", freeze_text=False, **NO_DROPOUT).train()
+
+
+def one_rank(rank: int, address: str, queue) -> None:
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    wrapped = DistributedDataParallel(no_dropout_model())
+    half = {name: tensor[rank * 4 : rank * 4 + 4] for name, tensor in batch(8).items()}
+    loss = wrapped(**half).loss
+    loss.backward()
+    if rank == 0:
+        gradients = {name: p.grad.numpy() for name, p in wrapped.module.named_parameters() if p.grad is not None}
+        queue.put((loss.item(), gradients))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def test_two_processes_give_the_loss_and_gradients_of_one(tmp_path):
+    model = no_dropout_model()
+    loss = model(**batch(8)).loss
+    loss.backward()
+
+    context = mp.get_context("spawn")
+    queue = context.SimpleQueue()
+    workers = mp.spawn(one_rank, (f"file://{tmp_path / 'rendezvous'}", queue), nprocs=2, join=False)
+    shared_loss, shared = queue.get()
+    workers.join()
+
+    assert abs(shared_loss - loss.item()) < 1e-5
+    own = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert own.keys() == shared.keys() and len(own) > 50
+    assert max(np.abs(own[name].numpy() - shared[name]).max() for name in own) < 1e-5
+    assert max(np.abs(gradient).max() for gradient in shared.values()) > 1e-3

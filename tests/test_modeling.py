@@ -1,0 +1,255 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from conftest import AUDIO_CONFIGS, NO_DROPOUT, noise, tiny_config, tiny_model, tiny_processor
+
+from msfser import MsfSerConfig, MsfSerModel
+
+TEXTS = {"transcript": "the food was wonderful", "emphasis": "was wonderful but", "description": "a b c d e"}
+
+# Every row of the paper's ablation table, and the switches beside it.
+ROWS = {
+    "acoustic only": {"semantics": [], "cross_fusion": "concat"},
+    "+ GS, FiLM": {"semantics": ["gs"], "cross_fusion": "film"},
+    "+ LES, FiLM": {"semantics": ["les"], "cross_fusion": "film"},
+    "+ ES, FiLM": {"semantics": ["es"], "cross_fusion": "film"},
+    "GS+LES, attention, FiLM": {"semantics": ["gs", "les"], "intra_fusion": "attention", "cross_fusion": "film"},
+    "GS+LES, gate, FiLM": {"semantics": ["gs", "les"], "cross_fusion": "film"},
+    "gate, concatenation": {"semantics": ["gs", "les"], "cross_fusion": "concat"},
+    "full, FM-MOE": {},
+    "full, FiLM": {"cross_fusion": "film"},
+    "full, attention": {"cross_fusion": "attention"},
+    "full, concat, concat": {"intra_fusion": "concat", "cross_fusion": "concat"},
+    "FiLM on the frames": {"film_position": "frames"},
+    "input-conditioned routing": {"routing": "input"},
+    "weighted states": {"audio_states": "weighted"},
+    "texts alone": {"audio": False},
+    "ES alone": {"audio": False, "semantics": ["es"]},
+    "sound and ES, FM-MOE": {"semantics": ["es"]},
+}
+
+
+def batch(processor, labels: bool = True, seconds=(0.9, 0.6, 1.3)) -> dict[str, torch.Tensor]:
+    n = len(seconds)
+    inputs = processor(
+        [noise(s, i) for i, s in enumerate(seconds)],
+        sampling_rate=16_000,
+        **{name: [" ".join(text.split()[: i + 2]) for i in range(n)] for name, text in TEXTS.items()},
+    )
+    if labels:
+        inputs["labels"] = torch.linspace(0.1, 0.9, 3 * n).view(n, 3)
+    return inputs
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_each_row_of_the_paper_trains_every_active_part(row):
+    model = tiny_model(
+        freeze_audio="none", freeze_text=False, text_dropout=0.0, audio_dropout=0.0, **ROWS[row]
+    ).train()
+    inputs = batch(tiny_processor())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for _ in range(3):  # FiLM and the gate start neutral: what lies behind them is reached from the third step on
+        optimizer.zero_grad()
+        output = model(**inputs)
+        output.loss.backward()
+        optimizer.step()
+    assert output.logits.shape == (3, 3) and ((output.logits > 0) & (output.logits < 1)).all()
+    silent = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
+    for part in ("audio_encoder", "text_encoder", "film", "intra_fusion", "cross_fusion", "heads", "pooling"):
+        names = [name for name, _ in model.named_parameters() if name.startswith(part)]
+        assert len(silent.intersection(names)) <= len(names) // 5, f"{part}: {silent.intersection(names)}"
+
+
+@pytest.mark.parametrize("audio", AUDIO_CONFIGS)
+@pytest.mark.parametrize("states", ["last", "weighted"])
+def test_padding_does_not_change_an_item(audio, states):
+    model, processor = tiny_model(audio, audio_states=states), tiny_processor(audio)
+    with torch.no_grad():
+        together = model(**batch(processor)).logits
+        for i, (seconds, n_words) in enumerate(zip((0.9, 0.6, 1.3), (2, 3, 4), strict=True)):
+            texts = {name: " ".join(text.split()[:n_words]) for name, text in TEXTS.items()}
+            alone = model(**processor(noise(seconds, i), sampling_rate=16_000, **texts)).logits[0]
+            assert (together[i] - alone).abs().max() < 1e-5
+    assert together.std(0).max() > 1e-5  # the items do differ
+
+
+@pytest.mark.parametrize("audio", ["wavlm", "whisper", "wav2vec2_group_norm"])
+def test_any_input_may_be_missing_for_an_item(audio):
+    model, processor = tiny_model(audio), tiny_processor(audio)
+    sound = noise(0.8)
+    with torch.no_grad():
+        mixed = processor(
+            [sound, None, sound], sampling_rate=16_000, transcript=["a b", "c", None], description=[None, "d e", None]
+        )
+        logits = model(**mixed).logits
+        alone = [
+            processor(sound, sampling_rate=16_000, transcript="a b"),
+            processor(transcript="c", description="d e"),
+            processor(sound, sampling_rate=16_000),
+        ]
+        for i, inputs in enumerate(alone):
+            assert (logits[i] - model(**inputs).logits[0]).abs().max() < 1e-5
+
+
+def test_missing_inputs_give_finite_gradients():
+    model = tiny_model(freeze_audio="none", freeze_text=False).train()
+    inputs = tiny_processor()([noise(0.8), None], sampling_rate=16_000, transcript=[None, "a b"])
+    model(**inputs, labels=torch.rand(2, 3)).loss.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    assert model.absent_text["es"].vector.grad.abs().sum() > 0
+    assert model.absent_audio.vector.grad.abs().sum() > 0
+
+
+def test_no_input_at_all_is_an_error():
+    model, processor = tiny_model(), tiny_processor()
+    with pytest.raises(ValueError, match="no input"):
+        model()
+    with pytest.raises(ValueError, match="no input"):
+        tiny_model(audio=False)(**processor(noise(0.8), sampling_rate=16_000))
+    inputs = processor(noise(0.8), sampling_rate=16_000, transcript="a")
+    both = {name: torch.cat([value, torch.zeros_like(value)]) for name, value in inputs.items()}
+    with pytest.raises(ValueError, match="Item 1"):
+        model(**both)
+
+
+def test_the_wrong_kind_of_sound_is_an_error():
+    with pytest.raises(ValueError, match="input_features"):
+        tiny_model("whisper")(**tiny_processor("wavlm")(noise(0.8), sampling_rate=16_000))
+
+
+def test_inputs_of_a_branch_that_is_off_change_nothing():
+    model, inputs = tiny_model(semantics=["gs"]), batch(tiny_processor())
+    with torch.no_grad():
+        logits = model(**inputs).logits
+        del inputs["les_input_ids"], inputs["les_attention_mask"], inputs["es_input_ids"]
+        assert torch.equal(model(**inputs).logits, logits)
+
+
+def test_text_dropout_acts_in_training_only():
+    model, inputs = tiny_model(text_dropout=0.9, head_dropout=0.0, expert_dropout=0.0), batch(tiny_processor())
+    with torch.no_grad():
+        assert torch.equal(model(**inputs).logits, model(**inputs).logits)
+        model.train()
+        model.audio_encoder.eval()
+        seen = torch.stack([model(**inputs).logits for _ in range(8)])
+    assert seen.std(0).max() > 1e-6
+
+
+def test_explanations_come_on_request_only():
+    inputs = batch(tiny_processor())
+    model = tiny_model(audio_states="weighted")
+    with torch.no_grad():
+        plain, explained = model(**inputs), model(**inputs, output_explanations=True)
+    assert set(plain.keys()) == {"loss", "logits"}
+    assert explained.gate.shape == (3, 32) and ((explained.gate > 0) & (explained.gate < 1)).all()
+    assert explained.routing.shape == (3, 3, 3)
+    assert torch.allclose(explained.routing.sum(-1), torch.ones(3, 3))
+    assert explained.layer_weights.shape == (3,) and torch.allclose(explained.layer_weights.sum(), torch.tensor(1.0))
+    assert explained.embedding.shape == (3, 16)
+    assert torch.equal(plain.logits, explained.logits)
+
+
+def test_the_start_is_neutral():
+    """Gate one half, FiLM the identity, shares equal, through the initial weights and through a saved folder."""
+    model = tiny_model(routing="input", audio_states="weighted")
+    with torch.no_grad():
+        output = model(**batch(tiny_processor()), output_explanations=True)
+        x = torch.randn(2, 16)
+        assert torch.equal(model.film(x, torch.randn(2, 32)), x)
+    assert torch.allclose(output.gate, torch.tensor(0.5))
+    assert torch.allclose(output.routing, torch.tensor(1 / 3))
+    assert torch.allclose(output.layer_weights, torch.tensor(1 / 3))
+    assert model.absent_text["gs"].vector.abs().sum() > 0
+
+
+@pytest.mark.parametrize("audio", ["wavlm", "whisper"])
+@pytest.mark.parametrize(("freeze", "trained"), [("none", True), ("front_end", True), ("all", False)])
+def test_freezing(audio, freeze, trained, tmp_path):
+    tiny_model(audio, freeze_audio=freeze, freeze_text=not trained).save_pretrained(tmp_path)
+    model = MsfSerModel.from_pretrained(tmp_path).train()
+    front = "conv1" if audio == "whisper" else "feature_extractor"
+    for name, parameter in model.named_parameters():
+        if name.startswith(f"audio_encoder.{front}"):
+            assert parameter.requires_grad == (freeze == "none"), name
+        elif name.startswith("audio_encoder.") and "embed_positions" not in name:
+            assert parameter.requires_grad == trained or freeze == "front_end", name
+        elif name.startswith("text_encoder."):
+            assert parameter.requires_grad == trained, name
+    assert model.audio_encoder.training == trained and model.text_encoder.training == trained
+    inputs = batch(tiny_processor(audio))
+    with torch.random.fork_rng():
+        model(**inputs).loss.backward()
+
+
+def test_gradient_checkpointing_gives_the_same_gradients():
+    def gradients(checkpointing: bool) -> dict[str, torch.Tensor]:
+        model = tiny_model("whisper", freeze_audio="none", freeze_text=False, **NO_DROPOUT)
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+            assert model.is_gradient_checkpointing
+        model.train()
+        model(**batch(tiny_processor("whisper"))).loss.backward()
+        return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+    plain, checkpointed = gradients(False), gradients(True)
+    assert plain.keys() == checkpointed.keys()
+    assert max((plain[name] - checkpointed[name]).abs().max() for name in plain) < 1e-6
+
+
+def test_encoded_parts_give_what_the_whole_gives():
+    model, inputs = tiny_model("whisper", audio_states="weighted"), batch(tiny_processor("whisper"), labels=False)
+    with torch.no_grad():
+        whole = model(**inputs).logits
+        states, mask = model.encode_audio(None, inputs["input_features"], inputs["attention_mask"])
+        parts = {"audio_states": states, "attention_mask": mask}
+        for name in ("les", "gs", "es"):
+            parts[f"{name}_embedding"] = model.encode_text(
+                inputs[f"{name}_input_ids"], inputs[f"{name}_attention_mask"]
+            )
+        assert torch.allclose(model(**parts).logits, whole, atol=1e-6)
+    assert states.shape[1] == 3
+
+
+def test_sound_beyond_the_position_table_is_an_error():
+    model = tiny_model("whisper")
+    with pytest.raises(ValueError, match="14 s"):
+        model(input_features=torch.zeros(1, 20, 1402))
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.02, 0.5])
+def test_very_short_sound_trains_with_spec_augment(seconds):
+    augmented = AUDIO_CONFIGS["wavlm"] | {"mask_time_prob": 0.5}
+    model = MsfSerModel(tiny_config(audio_config=augmented, freeze_audio="none"))
+    inputs = tiny_processor()([noise(seconds)] * 2, sampling_rate=16_000)
+    model.train()(**inputs, labels=torch.rand(2, 3)).loss.backward()
+
+
+def test_silence_has_a_defined_result():
+    for audio in ("wavlm", "whisper"):
+        with torch.no_grad():
+            logits = tiny_model(audio)(
+                **tiny_processor(audio)(np.zeros(16_000, np.float32), sampling_rate=16_000)
+            ).logits
+        assert logits.isfinite().all()
+
+
+def test_a_saved_model_is_bit_equal(tmp_path):
+    model, inputs = tiny_model("whisper", audio_states="weighted"), batch(tiny_processor("whisper"))
+    state = copy.deepcopy(model.state_dict())
+    model.save_pretrained(tmp_path)
+    loaded, info = MsfSerModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
+    assert all(torch.equal(state[name], tensor) for name, tensor in loaded.state_dict().items())
+    with torch.no_grad():
+        assert torch.equal(model(**inputs).logits, loaded(**inputs).logits)
+
+
+def test_the_paper_setting_has_the_sizes_of_the_paper():
+    with torch.device("meta"):
+        model = MsfSerModel(MsfSerConfig())
+    assert model.audio_projection.in_features == 2048 and model.audio_projection.out_features == 1024
+    assert model.intra_fusion.gate.out_features == 1024
+    assert 300e6 < sum(p.numel() for p in model.audio_encoder.parameters()) < 330e6
+    assert 350e6 < sum(p.numel() for p in model.text_encoder.parameters()) < 360e6
