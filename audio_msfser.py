@@ -25,10 +25,10 @@ def load_audio(source: Any, sampling_rate: int | None = None, max_seconds: float
 
     Args:
         source: A path; the bytes of an audio file; samples as a NumPy array, tensor or list, `(samples,)`,
-            `(samples, channels)` or `(channels, samples)` (the shorter axis is the channels), float in -1..1 or any
-            integer type at full scale; or a row of `datasets.Audio`: a dictionary with `array` and `sampling_rate`,
-            or with `bytes` or `path`.
-        sampling_rate: Rate of the samples in Hz; needed for arrays, and taken from the file otherwise.
+            `(samples, channels)` or `(channels, samples)` (the shorter axis is the channels), float in -1..1, or
+            uint8 or a signed integer type at full scale; or a row of `datasets.Audio`: a dictionary with `array` and
+            `sampling_rate`, or with `bytes` or `path`.
+        sampling_rate: Rate of the samples in Hz; needed for arrays, and taken from the file or the row otherwise.
         max_seconds: What follows is not read.
 
     Returns:
@@ -39,26 +39,25 @@ def load_audio(source: Any, sampling_rate: int | None = None, max_seconds: float
             which.
         ImportError: soundfile and soxr are not installed, and the source is not already mono at 16 kHz.
     """
+    known_rate = None
     if isinstance(source, dict):
         if source.get("array") is not None:
-            source, sampling_rate = source["array"], source.get("sampling_rate", sampling_rate)
+            source, known_rate = source["array"], source.get("sampling_rate")
         else:
             source = source["bytes"] if source.get("bytes") is not None else source.get("path")
-    if isinstance(source, (str, os.PathLike, bytes, bytearray)):
-        samples, rate = _decode(source, max_seconds)
-        if sampling_rate is not None and sampling_rate != rate:
-            raise ValueError(
-                f"the file is at {rate} Hz, not at the given sampling_rate={sampling_rate}: leave it out."
-            )
-        sampling_rate = rate
-    elif source is None:
+    if source is None:
         raise ValueError("there is no sound: give a path, bytes or samples.")
+    if isinstance(source, (str, os.PathLike, bytes, bytearray)):
+        samples, known_rate = _decode(source, max_seconds)
     else:
-        samples = _as_samples(source)
-        if sampling_rate is None:
-            raise ValueError("samples need their sampling_rate (in Hz).")
-    sampling_rate = _checked_rate(sampling_rate)
-    samples = _mono(samples)
+        samples = _mono(_as_samples(source))
+    if known_rate is None and sampling_rate is None:
+        raise ValueError("samples need their sampling_rate (in Hz).")
+    if known_rate is not None and sampling_rate is not None and sampling_rate != known_rate:
+        raise ValueError(
+            f"the sound is at {known_rate} Hz, not at the given sampling_rate={sampling_rate}: leave it out."
+        )
+    sampling_rate = _checked_rate(sampling_rate if known_rate is None else known_rate)
     if max_seconds is not None:
         samples = samples[: max(1, int(max_seconds * sampling_rate))]
     if samples.size == 0:
@@ -79,26 +78,38 @@ def load_audio(source: Any, sampling_rate: int | None = None, max_seconds: float
 
 
 def _decode(source: str | os.PathLike | bytes | bytearray, max_seconds: float | None) -> tuple[np.ndarray, int]:
+    """A file's samples, mono, and its rate."""
     _require_audio_libraries()
     if isinstance(source, (bytes, bytearray)):
         file, name = io.BytesIO(source), "these bytes"
     else:
         file, name = Path(source), f"{str(source)!r}"
-        if not file.is_file():
+        try:
+            exists = file.is_file()
+        except OSError:  # no name of a file, such as a whole text
+            exists = False
+        if not exists:
             raise ValueError(f"there is no file {name}.")
     try:
         with soundfile.SoundFile(file) as sound:
             frames = -1 if max_seconds is None else max(1, int(max_seconds * sound.samplerate))
-            return sound.read(frames, dtype="float32", always_2d=True), sound.samplerate
-    except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
+            samples, rate = sound.read(frames, dtype="float32", always_2d=True), sound.samplerate
+    except (RuntimeError, TypeError, ValueError, MemoryError) as error:
+        if isinstance(error, (ValueError, MemoryError)):
+            reason = "its header gives no true length"
+        else:
+            reason = str(getattr(error, "error_string", error)).strip(" .")
         raise ValueError(
-            f"{name} cannot be decoded ({error}): give WAV, FLAC, OGG or MP3, or convert it first."
+            f"{name} cannot be decoded ({reason}): give WAV, FLAC, OGG or MP3, or convert it first."
         ) from error
+    return _mean_of_channels(samples, channel_axis=1), rate
 
 
 def _as_samples(source: Any) -> np.ndarray:
     if hasattr(source, "detach"):
-        source = source.detach().cpu().numpy()
+        source = source.detach().cpu()
+        # NumPy has no bfloat16.
+        source = (source.float() if source.is_floating_point() else source).numpy()
     try:
         samples = np.asarray(source)
     except ValueError as error:
@@ -118,10 +129,12 @@ def _as_samples(source: Any) -> np.ndarray:
 def _checked_rate(rate: Any) -> int:
     try:
         whole = int(rate)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"sampling_rate={rate!r} is not a number in Hz.") from error
-    if whole != rate or not _RATES[0] <= whole <= _RATES[1]:
-        raise ValueError(f"sampling_rate={rate} is outside {_RATES[0]}..{_RATES[1]} Hz (whole numbers).")
+    if whole != rate:
+        raise ValueError(f"sampling_rate={rate!r} is not a whole number in Hz.")
+    if not _RATES[0] <= whole <= _RATES[1]:
+        raise ValueError(f"sampling_rate={rate} is outside {_RATES[0]}..{_RATES[1]} Hz.")
     return whole
 
 
@@ -132,7 +145,10 @@ def _mono(samples: np.ndarray) -> np.ndarray:
         raise ValueError(f"samples of shape {samples.shape} are neither (samples,) nor (samples, channels).")
     if 0 in samples.shape:
         raise ValueError("the sound is empty.")
-    channel_axis = int(np.argmin(samples.shape))
+    return _mean_of_channels(samples, channel_axis=int(np.argmin(samples.shape)))
+
+
+def _mean_of_channels(samples: np.ndarray, channel_axis: int) -> np.ndarray:
     if samples.shape[channel_axis] > _MOST_CHANNELS:
         raise ValueError(f"samples of shape {samples.shape} have more than {_MOST_CHANNELS} channels.")
     return samples.mean(axis=channel_axis, dtype=np.float32)

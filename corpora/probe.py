@@ -8,7 +8,7 @@ labels, each in 0..1, are
 - valence = 0.5 + 0.25 s + 0.2 g. s = +1 or -1 is the polarity of the stressed adjective: the transcript is the same
   whichever is stressed, so only the emphasised words (column `emphasis`) or the sound tell it. g = +1 or -1 is the
   polarity of the adjective of the opening sentence, which lies outside the emphasised words: the transcript tells it.
-- arousal = a, drawn evenly from 0.1..0.9. It drives, all linearly, the rate (150 to 240 words per minute), the
+- arousal = a, drawn evenly from 0.1..0.9. It drives, all linearly, the rate (145 to 215 words per minute), the
   engine's base pitch (25 to 60 on its scale of 0..100) and the level (-40 to -22 dB relative to full scale, root
   mean square over the utterance): only the sound tells it.
 - dominance = 0.2, 0.5 or 0.8, told by the description (column `description`) alone.
@@ -44,10 +44,10 @@ logger = logging.getLogger(__name__)
 SIZES = {"train": 640, "validation": 160, "test": 240}
 SAMPLE_RATE = 16_000
 AROUSAL_RANGE = (0.1, 0.9)
-RATE_RANGE = (150.0, 240.0)
+RATE_RANGE = (145.0, 215.0)
 PITCH_RANGE = (25.0, 60.0)
 LEVEL_RANGE = (-40.0, -22.0)
-STRESS = {"rate": "60%", "pitch": "+40", "volume": "+100%"}
+STRESS = {"rate": "65%", "pitch": "+40", "volume": "+100%"}
 VOLUME = 50
 _FORMAT = 1
 
@@ -121,10 +121,8 @@ def draw(texts: Texts, size: int, generator: np.random.Generator) -> list[Draw]:
     clauses = _deck(texts.clauses, size, generator)
     openings = _deck(texts.openings, size, generator)
     descriptions = {key: _deck(value, size, generator) for key, value in sorted(texts.descriptions.items())}
-    opening_words = {
-        1: _deck(texts.positive_openings, 2 * size, generator),
-        -1: _deck(texts.negative_openings, 2 * size, generator),
-    }
+    opening_pools = {1: texts.positive_openings, -1: texts.negative_openings}
+    opening_words = {sign: _deck(pool, size, generator) for sign, pool in opening_pools.items()}
     # One deck for the stressed and one for the other adjective: each adjective is stressed as often as not.
     stressed_words = {1: _deck(texts.positive, size, generator), -1: _deck(texts.negative, size, generator)}
     other_words = {1: _deck(texts.positive, size, generator), -1: _deck(texts.negative, size, generator)}
@@ -134,7 +132,8 @@ def draw(texts: Texts, size: int, generator: np.random.Generator) -> list[Draw]:
         stressed, other = next(stressed_words[s]), next(other_words[-s])
         stressed_first = positive_first == (s > 0)
         first, second = (stressed, other) if stressed_first else (other, stressed)
-        one, two = next(opening_words[g]), next(opening_words[g])
+        one = next(opening_words[g])
+        two = generator.choice([word for word in opening_pools[g] if word != one])
         opening = next(openings)
         if one[0] in "aeiou":
             opening = opening.replace(" a {", " an {")

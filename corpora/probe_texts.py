@@ -37,7 +37,7 @@ class Texts:
 
 TEXTS = {
     "train": Texts(
-        voices=("en-us", "en-us+m3", "en-us+f1", "en-us+f4", "en-gb-x-rp+m2", "en-gb-x-rp+f2", "en-029+m7", "en+m4"),
+        voices=("en-us", "en", "en-us+m2", "en-us+m3", "en-us+m5", "en-us+Alex", "en-us+f2", "en-us+f5"),
         clauses=(
             "The food was {first} but the service was {second}.",
             "The room was {first} but the view was {second}.",
@@ -57,38 +57,41 @@ TEXTS = {
             "The book was {first} though the film was {second}.",
         ),
         openings=(
-            "It was a {first}, {second} morning.",
-            "What a {first}, {second} day.",
-            "We had a {first}, {second} week.",
-            "They had a {first}, {second} trip.",
-            "That was a {first}, {second} party.",
-            "This is a {first}, {second} place.",
-            "It has been a {first}, {second} year.",
-            "I had a {first}, {second} time.",
+            "What a {first} {second} day.",
+            "It was a {first} {second} morning.",
+            "We had a {first} {second} week.",
+            "They had a {first} {second} trip.",
+            "That was a {first} {second} party.",
+            "Such a {first} {second} year.",
+            "I had a {first} {second} time.",
+            "This is a {first} {second} place.",
         ),
         positive=_words(
-            """exceptional sublime exquisite adorable attractive admirable clever generous graceful helpful honest
-            reliable thoughtful valuable vibrant captivating engaging flawless genuine gifted gracious handsome
-            immaculate intelligent kind majestic pretty priceless radiant skillful smart talented tasty trustworthy
-            useful wise witty popular superior professional appealing warm bright fresh clean safe productive"""
+            """exceptional sublime exquisite adorable attractive admirable clever generous graceful
+            helpful reliable thoughtful vibrant engaging flawless genuine gifted gracious handsome
+            immaculate intelligent kind majestic pretty priceless radiant skillful smart talented tasty
+            useful wise witty superior professional appealing warm bright fresh clean safe productive
+            brave noble loyal cute sincere wholesome courageous entertaining amusing"""
         ),
         negative=_words(
-            """aggressive arrogant bland broken careless cheap clumsy corrupt creepy crude deadly defective dishonest
-            disgraceful evil faulty flawed foolish gross harmful hateful inadequate incompetent inferior insulting
-            lazy mediocre obnoxious offensive pointless repulsive sloppy smelly stale stupid tasteless useless vulgar
-            worthless vicious wicked unfair greedy ignorant weak shabby clueless"""
+            """aggressive arrogant broken careless cheap clumsy corrupt creepy crude deadly defective
+            dishonest disgraceful evil faulty flawed foolish harmful hateful inadequate incompetent
+            insulting lazy obnoxious pointless sloppy smelly stale stupid tasteless useless worthless
+            vicious wicked unfair ignorant weak shabby clueless noisy rusty ruined barbaric savage
+            confusing exhausting unhelpful sick angry damaged"""
         ),
         positive_openings=_words(
-            """enchanting encouraging exhilarating glamorous healthy ideal interesting jolly merry optimistic
-            playful positive proud rewarding romantic super tranquil blissful festive fortunate lucky
-            hopeful harmonious comforting incredible spectacular phenomenal comfortable lively luxurious nice dazzling
-            divine magical sensational soothing fine welcoming"""
+            """enchanting encouraging exhilarating glamorous healthy ideal interesting jolly merry
+            optimistic playful positive proud rewarding romantic super tranquil blissful festive
+            fortunate lucky hopeful harmonious comforting incredible spectacular phenomenal comfortable
+            lively luxurious nice dazzling divine magical sensational soothing fine welcoming valuable
+            captivating"""
         ),
         negative_openings=_words(
-            """alarming chaotic dangerous dire disturbing frightening hopeless horrifying infuriating lonely
-            monstrous nauseating outrageous revolting shameful sinister terrifying tiresome troubling unbearable
-            unhappy wasteful mournful absurd bitter brutal dirty foul grotesque harsh horrendous irritating lame messy
-            ridiculous sickening toxic stressing"""
+            """alarming chaotic dangerous dire disturbing frightening hopeless horrifying infuriating
+            lonely monstrous nauseating outrageous revolting shameful sinister terrifying tiresome
+            troubling unbearable unhappy wasteful mournful absurd bitter brutal dirty foul grotesque
+            harsh horrendous irritating lame messy ridiculous sickening toxic gross repulsive offensive"""
         ),
         descriptions={
             0.2: (
@@ -102,6 +105,12 @@ TEXTS = {
                 "A passive speaker who feels small and overwhelmed.",
                 "Fearful and deferential, the speaker has no control.",
                 "The speaker is nervous and lets others decide.",
+                "Submissive, uncertain tone.",
+                "This one surrenders to everybody and doubts every word.",
+                "An uncertain tone, unsure and faltering.",
+                "The talk is weak, doubtful and unsure.",
+                "A submissive person who follows everyone.",
+                "Uncertain, the person gives in at once.",
             ),
             0.5: (
                 "The speaker sounds neutral and matter of fact.",
@@ -114,6 +123,12 @@ TEXTS = {
                 "A regular speaker with a middling presence.",
                 "Neither leading nor following, the speaker is neutral.",
                 "The speaker is plain and takes a middle position.",
+                "Neutral, ordinary tone.",
+                "This one reports to everybody and stays factual.",
+                "An even tone, normal and regular.",
+                "The talk is plain, factual and ordinary.",
+                "A neutral person who informs everyone.",
+                "Balanced, the person stays in the middle.",
             ),
             0.8: (
                 "The speaker sounds commanding and sure of everything.",
@@ -126,11 +141,17 @@ TEXTS = {
                 "A decisive speaker who dominates the room.",
                 "Confident and controlling, the speaker is in charge.",
                 "The speaker is fearless and decides for others.",
+                "Dominant, certain tone.",
+                "This one rules over everybody and insists on every word.",
+                "An assured tone, certain and unshakable.",
+                "The talk is strong, determined and sure.",
+                "A dominant person who directs everyone.",
+                "Certain, the person takes over at once.",
             ),
         },
     ),
     "validation": Texts(
-        voices=("en-gb-x-rp", "en-us+m1", "en-us+f3"),
+        voices=("en-us+m6", "en-us+Denis", "en-us+m1"),
         clauses=(
             "The hall was {first} but the stage was {second}.",
             "Her letter was {first} but his answer was {second}.",
@@ -140,46 +161,47 @@ TEXTS = {
             "The novel seems {first} yet the play seems {second}.",
         ),
         openings=(
-            "Today was a {first}, {second} day.",
-            "It was a {first}, {second} evening.",
-            "They spent a {first}, {second} month here.",
-            "We saw a {first}, {second} match.",
+            "Today is a {first} {second} day.",
+            "It is a {first} {second} evening.",
+            "We spent a {first} {second} hour.",
+            "Quite a {first} {second} month.",
         ),
         positive=_words(
-            """excellent delightful brilliant beautiful marvelous perfect outstanding stunning friendly fascinating
-            awesome inspiring refreshing polite"""
+            """excellent delightful brilliant beautiful marvelous perfect outstanding friendly
+            fascinating awesome refreshing polite"""
         ),
         negative=_words(
-            """bad dreadful atrocious hideous cruel dull shocking rotten tedious hostile annoying vile abysmal
-            horrid"""
+            """bad dreadful atrocious hideous violent dull shocking hostile annoying vile horrid
+            embarrassing selfish"""
         ),
         positive_openings=_words(
-            "wonderful glorious thrilling relaxing successful memorable good uplifting satisfying fun"
+            """wonderful glorious thrilling relaxing successful memorable good uplifting satisfying
+            inspiring"""
         ),
-        negative_openings=_words("poor ghastly dreary grim disastrous stressful bleak upsetting worrying traumatic"),
+        negative_openings=_words("ghastly dreary grim disastrous stressful bleak upsetting worrying traumatic"),
         descriptions={
             0.2: (
-                "A shy person who seems afraid to speak up.",
-                "The tone is submissive and uncertain.",
-                "Unsure and weak, the talker gives in to everyone.",
+                "The tone is timid and weak.",
+                "A shy person who is afraid to speak up.",
                 "The talker appears helpless and intimidated.",
+                "This one sounds submissive and insecure.",
             ),
             0.5: (
-                "A neutral person who simply states the facts.",
                 "The tone is even and ordinary.",
-                "Balanced and plain, the talker neither leads nor follows.",
+                "A neutral person who simply states the facts.",
                 "The talker appears average and matter of fact.",
+                "This one sounds plain and balanced.",
             ),
             0.8: (
-                "A powerful person who takes command.",
                 "The tone is forceful and authoritative.",
-                "Bold and assertive, the talker controls everyone.",
+                "A powerful person who takes command.",
                 "The talker appears dominant and self-assured.",
+                "This one sounds commanding and bold.",
             ),
         },
     ),
     "test": Texts(
-        voices=("en", "en-us+m2", "en-us+f2", "en-gb-x-rp+m7"),
+        voices=("en-us+m4", "en-us+m7", "en-us+Mike", "en-us+steph"),
         clauses=(
             "The show was {first} but the crowd was {second}.",
             "The park is {first} but the lake is {second}.",
@@ -190,43 +212,43 @@ TEXTS = {
             "The colors are {first} but the pictures are {second}.",
         ),
         openings=(
-            "We had a {first}, {second} holiday.",
-            "It was a {first}, {second} night.",
-            "I remember a {first}, {second} summer.",
-            "This has been a {first}, {second} weekend.",
+            "It was a {first} {second} night.",
+            "Here is a {first} {second} photo.",
+            "I remember a {first} {second} summer.",
+            "Another {first} {second} weekend.",
         ),
         positive=_words(
-            """fantastic lovely great gorgeous splendid charming fabulous terrific superb delicious cheerful
-            impressive elegant remarkable"""
+            """fantastic lovely great gorgeous charming fabulous terrific delicious impressive elegant
+            remarkable amazing magnificent pleasant"""
         ),
         negative=_words(
-            """terrible awful nasty miserable disgusting ugly boring dismal pathetic rude filthy disappointing
-            appalling lousy"""
+            """terrible awful nasty miserable disgusting ugly boring rude filthy disappointing appalling
+            horrible painful depressing"""
         ),
         positive_openings=_words(
-            "magnificent exciting peaceful joyful happy enjoyable heavenly amazing pleasant sweet"
+            """exciting peaceful joyful happy enjoyable heavenly splendid superb cheerful sweet"""
         ),
         negative_openings=_words(
-            "horrible gloomy tragic painful frustrating scary sad wretched depressing catastrophic"
+            """gloomy tragic frustrating scary sad wretched catastrophic dismal pathetic lousy"""
         ),
         descriptions={
             0.2: (
-                "This person comes across as timid and weak.",
-                "They speak like someone who is afraid and gives way.",
-                "Uncertain, meek and without any power.",
-                "This sounds insecure, submissive and hesitant.",
+                "This person comes across as timid and submissive.",
+                "They speak like someone shy and helpless.",
+                "A weak, insecure way of talking.",
+                "Meek and intimidated speech.",
             ),
             0.5: (
                 "This person comes across as neutral and ordinary.",
                 "They speak like someone who reports plain facts.",
-                "Even, balanced and of average strength.",
-                "This sounds matter of fact, neutral and regular.",
+                "A balanced, factual way of talking.",
+                "Even and average speech.",
             ),
             0.8: (
-                "This person comes across as dominant and strong.",
-                "They speak like someone who commands and takes control.",
-                "Certain, forceful and full of power.",
-                "This sounds confident, assertive and authoritative.",
+                "This person comes across as dominant and powerful.",
+                "They speak like someone bold and commanding.",
+                "A forceful, authoritative way of talking.",
+                "Assertive and decisive speech.",
             ),
         },
     ),

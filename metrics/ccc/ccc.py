@@ -59,6 +59,8 @@ class CCC(evaluate.Metric):
             )
         if not (predicted.isfinite().all() and given.isfinite().all()):
             raise ValueError("predictions or references hold values that are not finite.")
+        if n_resamples < 0 or not 0 < confidence < 1:
+            raise ValueError(f"n_resamples={n_resamples} and confidence={confidence} give no interval.")
         scores = _with_mean("ccc", concordance(predicted, given))
         # Pearson's r is the CCC of standardised columns.
         scores |= _by_label("pearson", concordance(_standardised(predicted), _standardised(given)))

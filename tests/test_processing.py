@@ -1,0 +1,192 @@
+"""Sound and three texts to the model's inputs, and rows of a corpus to a batch."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import noise, tiny_processor
+from transformers import AutoProcessor
+
+from msfser import MsfSerCollator, MsfSerProcessor, from_scale, to_scale
+from msfser.processing_msfser import TEXTS, labels_of
+
+RATE = 16_000
+every_encoder = pytest.mark.parametrize("encoder", ["wavlm", "whisper"])
+
+
+def words(processor, inputs, prefix: str) -> list[str]:
+    """What the model reads of a text, item by item."""
+    rows = zip(inputs[f"{prefix}_input_ids"], inputs[f"{prefix}_attention_mask"], strict=True)
+    return [processor.tokenizer.decode(ids[mask.bool()]) for ids, mask in rows]
+
+
+# Which inputs come out
+
+
+def test_each_text_arrives_under_its_own_name():
+    processor = tiny_processor()
+    inputs = processor(noise(0.6), RATE, transcript="the food was wonderful", emphasis="wonderful", description="calm")
+    assert sorted(inputs) == sorted(processor.model_input_names)
+    assert {prefix: words(processor, inputs, prefix) for prefix in TEXTS.values()} == {
+        "gs": ["the food was wonderful"],
+        "les": ["wonderful"],
+        "es": ["calm"],
+    }
+    assert all(isinstance(value, torch.Tensor) for value in inputs.values())
+
+
+@every_encoder
+@pytest.mark.parametrize("given", ["audio", *TEXTS])
+def test_one_input_alone_is_enough(encoder, given):
+    inputs = tiny_processor(encoder)(**{given: noise(0.6) if given == "audio" else "calm"}, sampling_rate=RATE)
+    if given == "audio":
+        assert set(inputs) == {"input_features" if encoder == "whisper" else "input_values", "attention_mask"}
+    else:
+        assert set(inputs) == {f"{TEXTS[given]}_input_ids", f"{TEXTS[given]}_attention_mask"}
+
+
+def test_a_text_may_be_missing_for_an_item():
+    processor = tiny_processor()
+    inputs = processor(transcript=["a b", None, "", "  ", float("nan"), " c d "], description=["e"] * 6)
+    assert words(processor, inputs, "gs") == ["a b", "", "", "", "", "c d"]
+    assert words(processor, inputs, "es") == ["e"] * 6
+
+
+@pytest.mark.parametrize("absent", [None, "", "  ", float("nan"), [None], [""]])
+def test_a_text_that_no_item_has_is_left_out(absent):
+    assert set(tiny_processor()(noise(0.6), RATE, transcript=absent)) == {"input_values", "attention_mask"}
+
+
+@every_encoder
+def test_a_batch_equals_its_items_alone(encoder):
+    processor = tiny_processor(encoder)
+    sounds = [noise(0.7, 1), None, noise(1.2, 2)]
+    texts = {
+        "transcript": ["the food was wonderful", "a", None],
+        "emphasis": [None, "b c", None],
+        "description": ["calm", None, "loud but calm"],
+    }
+    together = processor(sounds, RATE, **texts)
+    for i, sound in enumerate(sounds):
+        alone = processor(sound, RATE, **{name: column[i] for name, column in texts.items()})
+        for name, value in together.items():
+            mask_name = name.replace("input_ids", "attention_mask")
+            mask = together[mask_name if mask_name.endswith("attention_mask") else "attention_mask"][i].bool()
+            if mask.any():
+                assert torch.equal(value[i][..., mask], alone[name][0])
+            else:
+                assert name not in alone
+
+
+def test_a_long_text_is_cut():
+    processor = tiny_processor()
+    processor.max_tokens = 3
+    assert words(processor, processor(transcript="a b c d e"), "gs") == ["a b c"]
+
+
+@pytest.mark.parametrize("as_column", [tuple, np.array, iter], ids=["tuple", "array", "iterator"])
+def test_columns_may_be_any_sequence(as_column):
+    processor = tiny_processor()
+    inputs = processor((noise(0.6), noise(0.7)), RATE, transcript=as_column(["a", "b c"]))
+    assert words(processor, inputs, "gs") == ["a", "b c"]
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("inputs", "sentence"),
+    [
+        ({}, "There is no input"),
+        ({"audio": []}, "There is no input"),
+        ({"audio": [noise(0.6)] * 2, "transcript": "a"}, "differ in length: {'audio': 2, 'transcript': 1}"),
+        ({"emphasis": ["a"], "description": ["a", "b"]}, "differ in length"),
+        ({"audio": [noise(0.6), None], "transcript": ["a", None]}, "Item 1 has neither sound nor text"),
+        ({"transcript": ["a", "b", " "], "description": ["a", None, float("nan")]}, "Item 2 has neither"),
+        ({"audio": [noise(0.6), np.array([np.nan])]}, "Audio item 1: .*not finite"),
+        ({"audio": "missing.wav", "transcript": "a"}, "Audio item 0: there is no file 'missing.wav'"),
+        ({"transcript": ["a", 5]}, "transcript of item 1 is int"),
+        ({"emphasis": ["a", ["b"]]}, "emphasis of item 1 is list"),
+        ({"description": 5}, "description of item 0 is int"),
+    ],
+)
+def test_wrong_inputs_are_a_clear_error(inputs, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        tiny_processor()(**inputs, sampling_rate=RATE if "missing.wav" not in inputs.values() else None)
+
+
+# Saving and loading
+
+
+@every_encoder
+@pytest.mark.parametrize("auto", [AutoProcessor, MsfSerProcessor])
+def test_saving_and_loading_keeps_the_processor(encoder, auto, tmp_path):
+    before = tiny_processor(encoder)
+    before.max_tokens = 4
+    before.save_pretrained(tmp_path)
+    after = auto.from_pretrained(tmp_path)
+    assert type(after) is MsfSerProcessor
+    assert after.max_tokens == 4
+    assert after.feature_extractor.to_dict() == before.feature_extractor.to_dict()
+    assert after.tokenizer.get_vocab() == before.tokenizer.get_vocab()
+    given = {"audio": [noise(0.6), noise(1.1)], "sampling_rate": RATE, "transcript": ["a b c d e f", None]}
+    expected, found = before(**given), after(**given)
+    assert set(found) == set(expected)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+# Rows of a corpus
+
+
+def row(i: int, **fields) -> dict:
+    sound = {"array": noise(0.6 + 0.1 * i, i), "sampling_rate": RATE}
+    labels = {"valence": 0.1 * i, "arousal": 0.5, "dominance": 1.0}
+    return {"audio": sound, "transcript": "the food", "speaker": f"s{i}", **labels} | fields
+
+
+def test_the_collator_makes_the_processors_inputs_and_labels():
+    processor = tiny_processor()
+    rows = [row(0, description="calm"), row(1, transcript=None), row(2, audio=None)]
+    batch = MsfSerCollator(processor)(rows)
+    expected = processor(
+        [rows[0]["audio"], rows[1]["audio"], None],
+        transcript=["the food", None, "the food"],
+        description=["calm", None, None],
+    )
+    assert set(batch) == {*expected, "labels"}
+    assert all(torch.equal(batch[name], value) for name, value in expected.items())
+    torch.testing.assert_close(batch["labels"], torch.tensor([[0.0, 0.5, 1.0], [0.1, 0.5, 1.0], [0.2, 0.5, 1.0]]))
+    assert batch["labels"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("unlabelled", [{"valence": None}, {"valence": None, "arousal": None, "dominance": None}])
+def test_rows_without_labels_give_none(unlabelled):
+    rows = [row(0, **unlabelled), row(1, **unlabelled)]
+    assert labels_of(rows) is None
+    assert "labels" not in MsfSerCollator(tiny_processor())(rows)
+
+
+def test_the_collator_names_the_item_that_fails():
+    with pytest.raises(ValueError, match="Audio item 1: .*empty"):
+        MsfSerCollator(tiny_processor())([row(0), row(1, audio={"array": np.zeros(0), "sampling_rate": RATE})])
+
+
+# Scales
+
+
+@pytest.mark.parametrize(("low", "high"), [(1, 7), (1.0, 5.0), (-1, 1), (0, 100)])
+@pytest.mark.parametrize(
+    "values", [0.3, np.linspace(0, 1, 5), torch.linspace(0, 1, 5)], ids=["float", "numpy", "torch"]
+)
+def test_to_scale_and_from_scale_are_inverse(low, high, values):
+    assert (to_scale(0.0, low, high), to_scale(1.0, low, high)) == (low, high)
+    assert (from_scale(low, low, high), from_scale(high, low, high)) == (0.0, 1.0)
+    back = from_scale(to_scale(values, low, high), low, high)
+    assert type(back) is type(values) or np.isscalar(back)
+    np.testing.assert_allclose(back, values, atol=1e-6)
+
+
+@pytest.mark.parametrize("convert", [to_scale, from_scale])
+@pytest.mark.parametrize(("low", "high"), [(1, 1), (7, 1), (float("nan"), 1)])
+def test_a_scale_without_extent_is_a_clear_error(convert, low, high):
+    with pytest.raises(ValueError, match="lower to its upper end"):
+        convert(0.5, low, high)
