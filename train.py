@@ -9,13 +9,14 @@ switches of the model (`MsfSerConfig`) and everything of transformers' `Training
 A killed run goes on from its last checkpoint when the same command is given again.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,7 @@ import evaluate
 import torch
 import transformers
 import yaml
+from torch.utils.data import DataLoader
 from transformers import (
     EarlyStoppingCallback,
     EvalPrediction,
@@ -32,7 +34,6 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
 from msfser import LABELS, MsfSerConfig, MsfSerModel, MsfSerProcessor
 from msfser.corpora.features import FeatureCollator, add_lengths, cache_features
@@ -68,6 +69,9 @@ class RunArguments:
     label_range: list[float] = field(
         default_factory=lambda: [0.0, 1.0], metadata={"help": "Ends of the corpus's label scale, such as 1 7."}
     )
+    audio_folder: str | None = field(
+        default=None, metadata={"help": "The folder with the recordings; the table's own by default."}
+    )
     allow_speaker_overlap: bool = field(
         default=False, metadata={"help": "Accept speakers that are in more than one part of the corpus."}
     )
@@ -99,11 +103,21 @@ SwitchArguments = dataclasses.make_dataclass(
 
 
 class MsfSerTrainer(Trainer):
-    """`Trainer` with a learning rate of its own for the encoders."""
+    """`Trainer` with a learning rate of its own for the encoders, which scores every item of a part."""
 
     def __init__(self, *args, encoder_learning_rate: float, **kwargs):
         super().__init__(*args, **kwargs)
         self.encoder_learning_rate = encoder_learning_rate
+
+    def get_eval_dataloader(self, eval_dataset: datasets.Dataset | None = None) -> DataLoader:
+        """The development part, to its last item: `dataloader_drop_last` is meant for training."""
+        with _last_batch_kept(self.args):
+            return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: datasets.Dataset) -> DataLoader:
+        """The test part, to its last item."""
+        with _last_batch_kept(self.args):
+            return super().get_test_dataloader(test_dataset)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW over four groups: encoder or fusion, with or without weight decay."""
@@ -128,6 +142,15 @@ class MsfSerTrainer(Trainer):
                 **options,
             )
         return self.optimizer
+
+
+@contextlib.contextmanager
+def _last_batch_kept(training: TrainingArguments) -> Iterator[None]:
+    drop_last, training.dataloader_drop_last = training.dataloader_drop_last, False
+    try:
+        yield
+    finally:
+        training.dataloader_drop_last = drop_last
 
 
 def parse_settings(argv: Sequence[str]) -> tuple[RunArguments, MsfSerConfig, TrainingArguments]:
@@ -199,7 +222,12 @@ def main(argv: Sequence[str]) -> None:
 
     with training.main_process_first(desc="making the corpus", local=False):
         corpus = make_probe("data/probe") if run.data == "probe" else run.data
-        parts = read_table(corpus, label_range=tuple(run.label_range), allow_speaker_overlap=run.allow_speaker_overlap)
+        parts = read_table(
+            corpus,
+            label_range=tuple(run.label_range),
+            audio_folder=run.audio_folder,
+            allow_speaker_overlap=run.allow_speaker_overlap,
+        )
     for name in ("train", "validation", "test"):
         if name not in parts:
             raise SystemExit(f"{run.data} has no {name} part: add a column 'split', or leave it out to have one made.")
@@ -239,25 +267,35 @@ def main(argv: Sequence[str]) -> None:
 
 
 def find_checkpoint(folder: Path, argv: Sequence[str]) -> str | None:
-    """The last checkpoint of the same command, if it was killed; notes the command in the folder.
+    """The last whole checkpoint of the same command, if it was killed; notes the command in the folder.
 
     Raises:
         SystemExit: The folder holds an unfinished run of another command.
     """
     note = folder / "command.json"
-    checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    if checkpoint is not None:
-        begun = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
+    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
+    if checkpoints:
+        begun = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else ["unknown"]
         if begun != list(argv):
             raise SystemExit(
-                f"{folder} holds an unfinished run ({Path(checkpoint).name}) of another command, "
-                f"{shlex.join(begun or ['unknown'])}: give that command to go on, or another --output_dir, or remove "
-                "the folder."
+                f"{folder} holds an unfinished run of another command ({shlex.join(begun)}): give that command to go "
+                "on, or take another --output_dir, or remove the folder."
             )
-        logger.info("going on from %s", checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
     note.write_text(json.dumps(list(argv)), encoding="utf-8")
-    return checkpoint
+    whole = next((path for path in checkpoints if _is_whole(path)), None)
+    if whole is not None:
+        logger.info("going on from %s", whole)
+    return None if whole is None else str(whole)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether the trainer got to writing its state, the last file of a checkpoint."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def evaluate_inputs(

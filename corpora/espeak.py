@@ -13,6 +13,7 @@ import re
 import shutil
 import tempfile
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,18 @@ class Speech:
     words: list[Word]
 
 
+def engine_version() -> str:
+    """Returns the version of the installed `espeakng-loader`.
+
+    Raises:
+        ImportError: If it is not installed.
+    """
+    try:
+        return version("espeakng-loader")
+    except PackageNotFoundError as error:
+        raise ImportError('The synthesiser espeak-ng is not installed: pip install "msfser[train]"') from error
+
+
 class Synthesizer:
     """An espeak-ng engine with a state of its own."""
 
@@ -90,12 +103,9 @@ class Synthesizer:
             ImportError: If `espeakng-loader` is not installed.
             RuntimeError: If the engine does not start.
         """
-        try:
-            import espeakng_loader
-        except ImportError as error:
-            raise ImportError(
-                'The probe corpus needs the speech synthesiser espeak-ng: pip install "msfser[train]"'
-            ) from error
+        engine_version()
+        import espeakng_loader
+
         source = Path(espeakng_loader.get_library_path())
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             self._library = ctypes.CDLL(shutil.copy(source, folder))

@@ -8,8 +8,8 @@ labels, each in 0..1, are
 - valence = 0.5 + 0.25 s + 0.2 g. s = +1 or -1 is the polarity of the stressed adjective: the transcript is the same
   whichever is stressed, so only the emphasised words (column `emphasis`) or the sound tell it. g = +1 or -1 is the
   polarity of the adjective of the opening sentence, which lies outside the emphasised words: the transcript tells it.
-- arousal = a, drawn evenly from 0.1..0.9. It drives, all linearly, the rate (145 to 215 words per minute), the
-  engine's base pitch (25 to 60 on its scale of 0..100) and the level (-40 to -22 dB relative to full scale, root
+- arousal = a, drawn evenly from 0.1..0.9. It drives, all linearly, the rate (150 to 225 words per minute), the
+  engine's base pitch (25 to 60 on its scale of 0..100) and the level (-42 to -24 dB relative to full scale, root
   mean square over the utterance): only the sound tells it.
 - dominance = 0.2, 0.5 or 0.8, told by the description (column `description`) alone.
 
@@ -22,21 +22,23 @@ The emphasised words are the stressed word with one neighbour on each side, with
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import logging
 import os
 import re
 import shutil
-import tempfile
+import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
-from .espeak import Speech, Synthesizer
+from .espeak import Speech, Synthesizer, engine_version
 from .probe_texts import TEXTS, Texts
 
 logger = logging.getLogger(__name__)
@@ -44,12 +46,12 @@ logger = logging.getLogger(__name__)
 SIZES = {"train": 640, "validation": 160, "test": 240}
 SAMPLE_RATE = 16_000
 AROUSAL_RANGE = (0.1, 0.9)
-RATE_RANGE = (145.0, 215.0)
+RATE_RANGE = (150.0, 225.0)
 PITCH_RANGE = (25.0, 60.0)
-LEVEL_RANGE = (-40.0, -22.0)
+LEVEL_RANGE = (-42.0, -24.0)
 STRESS = {"rate": "65%", "pitch": "+40", "volume": "+100%"}
 VOLUME = 50
-_FORMAT = 1
+_LEFTOVER_SECONDS = 3600
 
 
 @dataclass(frozen=True)
@@ -116,11 +118,12 @@ def draw(texts: Texts, size: int, generator: np.random.Generator) -> list[Draw]:
     strata = (generator.permutation(size) + generator.uniform(size=size)) / max(size, 1)
     low, high = AROUSAL_RANGE
     arousals = low + (high - low) * strata
-    dominances = _deck(sorted(texts.descriptions), size, generator)
+    dominances = _deck(sorted(texts.manners), size, generator)
     voices = _deck(texts.voices, size, generator)
     clauses = _deck(texts.clauses, size, generator)
     openings = _deck(texts.openings, size, generator)
-    descriptions = {key: _deck(value, size, generator) for key, value in sorted(texts.descriptions.items())}
+    frames = _deck(texts.frames, size, generator)
+    manners = {level: _deck(pool, size, generator) for level, pool in sorted(texts.manners.items())}
     opening_pools = {1: texts.positive_openings, -1: texts.negative_openings}
     opening_words = {sign: _deck(pool, size, generator) for sign, pool in opening_pools.items()}
     # One deck for the stressed and one for the other adjective: each adjective is stressed as often as not.
@@ -142,6 +145,7 @@ def draw(texts: Texts, size: int, generator: np.random.Generator) -> list[Draw]:
         slot = "{first}" if stressed_first else "{second}"
         before = template[: template.index(slot)].split()
         dominance = next(dominances)
+        description = next(frames).format(manner=next(manners[dominance]))
         draws.append(
             Draw(
                 stressed_polarity=s,
@@ -153,7 +157,7 @@ def draw(texts: Texts, size: int, generator: np.random.Generator) -> list[Draw]:
                 opening=opening,
                 clauses=template.format(first=first, second=second),
                 stressed_word=len(opening.split()) + len(before),
-                description=next(descriptions[dominance]),
+                description=description[0].upper() + description[1:],
             )
         )
     return draws
@@ -217,15 +221,15 @@ def _audio(speech: Speech, level: float) -> np.ndarray:
 
 
 def _fingerprint(seed: int, sizes: Mapping[str, int]) -> str:
-    recipe = {
-        "format": _FORMAT,
-        "seed": seed,
-        "sizes": dict(sizes),
-        "texts": {split: asdict(texts) for split, texts in TEXTS.items()},
-        "constants": [SAMPLE_RATE, AROUSAL_RANGE, RATE_RANGE, PITCH_RANGE, LEVEL_RANGE, STRESS, VOLUME],
-        "versions": [version("msfser"), version("espeakng-loader")],
-    }
-    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+    recipe = hashlib.sha256(json.dumps([seed, dict(sizes), version("msfser"), engine_version()]).encode())
+    for name in ("espeak.py", "probe.py", "probe_texts.py"):
+        recipe.update(Path(__file__).with_name(name).read_bytes())
+    return recipe.hexdigest()
+
+
+def _is_current(folder: Path, fingerprint: str) -> bool:
+    mark = folder / "fingerprint"
+    return mark.is_file() and mark.read_text() == fingerprint
 
 
 def make_probe(folder: str | Path, *, seed: int = 0, sizes: Mapping[str, int] = SIZES) -> Path:
@@ -256,26 +260,26 @@ def make_probe(folder: str | Path, *, seed: int = 0, sizes: Mapping[str, int] = 
     from tqdm.auto import tqdm
 
     folder = Path(folder)
-    mark = folder / "fingerprint"
-    synthesizers = {split: Synthesizer() for split in sizes}
     fingerprint = _fingerprint(seed, sizes)
-    if mark.is_file() and mark.read_text() == fingerprint:
+    if _is_current(folder, fingerprint):
         logger.info("The probe corpus in %s is up to date", folder)
         return folder
-    if folder.exists() and any(folder.iterdir()) and not mark.is_file():
+    if folder.exists() and any(folder.iterdir()) and not (folder / "fingerprint").is_file():
         raise ValueError(f"{folder} is not empty and does not hold a probe corpus; it is left as it is")
 
     logger.info("Making the probe corpus in %s", folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent))
+    _remove_leftovers(folder)
+    new = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
     try:
-        (new / "audio").mkdir()
+        (new / "audio").mkdir(parents=True)
         rows = []
         with tqdm(total=sum(sizes.values()), desc="probe corpus", unit="utterance") as progress:
             for number, (split, size) in enumerate(sizes.items()):
                 generator = np.random.default_rng([seed, number])
+                synthesizer = Synthesizer()
                 for index, utterance in enumerate(draw(TEXTS[split], size, generator)):
-                    speech = speak(synthesizers[split], utterance)
+                    speech = speak(synthesizer, utterance)
                     path = f"audio/{split}_{index:04d}.flac"
                     audio = _audio(speech, _between(LEVEL_RANGE, utterance.arousal))
                     soundfile.write(new / path, audio, SAMPLE_RATE, subtype="PCM_16")
@@ -301,18 +305,29 @@ def make_probe(folder: str | Path, *, seed: int = 0, sizes: Mapping[str, int] = 
                     progress.update()
         pandas.DataFrame(rows).to_parquet(new / "metadata.parquet", index=False)
         (new / "fingerprint").write_text(fingerprint)
-        _replace(folder, new)
+        _put_in_place(new, folder, fingerprint)
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return folder
 
 
-def _replace(folder: Path, new: Path) -> None:
-    """Puts a complete folder in the place of another; at every moment the place holds a whole corpus or none."""
-    old = None
-    if folder.exists():
+def _put_in_place(new: Path, folder: Path, fingerprint: str) -> None:
+    """Renames the finished corpus; at every moment the folder holds a whole corpus or does not exist."""
+    try:
+        os.rename(new, folder)
+    except OSError:
+        # Another process may have finished the same corpus in the meantime.
+        if _is_current(folder, fingerprint):
+            return
         old = new.with_suffix(".old")
-        os.replace(folder, old)
-    os.replace(new, folder)
-    if old is not None:
+        os.rename(folder, old)
+        os.rename(new, folder)
         shutil.rmtree(old)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Removes what killed runs left beside the folder; younger ones may belong to a run that is still going."""
+    for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
+        is_ours = leftover.suffix in (".partial", ".old")
+        if is_ours and time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:
+            shutil.rmtree(leftover, ignore_errors=True)

@@ -170,7 +170,7 @@ def test_tensors_come_as_asked(return_tensors, kind):
     "bad", [np.zeros(0, np.float32), np.array([np.nan]), "missing.wav", b"text", np.ones(9) * 1000, np.zeros(9, int)]
 )
 def test_an_error_names_the_item(bad):
-    with pytest.raises(ValueError, match="^Audio item 2: "):
+    with pytest.raises(ValueError, match=r"^Audio item 2: "):
         MsfSerFeatureExtractor()([noise(0.6), None, bad], RATE)
 
 

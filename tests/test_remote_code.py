@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import noise, tiny_model, tiny_processor
+
 from msfser import MsfSerModel
 
 

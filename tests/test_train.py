@@ -1,0 +1,233 @@
+"""The training script, end to end on tiny encoders: what it saves, refuses, resumes and shares among processes."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import evaluate
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import noise, tiny_model, tiny_tokenizer
+from safetensors.torch import load_file
+from transformers import WhisperModel
+
+from msfser import MsfSerConfig, MsfSerModel, MsfSerProcessor
+from msfser.train import main, parse_settings
+
+ROOT = Path(__file__).parents[1]
+RAVDESS = ROOT.parent / "shared" / "data" / "ravdess" / "metadata_weak.csv"
+WORDS = ["a", "b", "c", "d", "e", "f"]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    """A folder with two tiny encoders, a corpus of 48 clips, and settings that train them for three epochs."""
+    folder = tmp_path_factory.mktemp("tiny")
+    model = tiny_model("whisper")
+    WhisperModel(model.config.audio_config).save_pretrained(folder / "audio")
+    model.text_encoder.save_pretrained(folder / "text")
+    tiny_tokenizer().save_pretrained(folder / "text")
+    draw = np.random.default_rng(0)
+    (folder / "corpus").mkdir()
+    with open(folder / "corpus" / "metadata.csv", "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(
+            ["file_name", "transcript", "description", "speaker_id", "split", "valence", "arousal", "dominance"]
+        )
+        for i in range(48):
+            loudness, valence, level = draw.random(3)
+            soundfile.write(folder / "corpus" / f"{i}.wav", noise(0.5 + 0.02 * i, i) * loudness, 16_000)
+            split = ("train", "train", "validation", "test")[i % 4]
+            words = " ".join(draw.choice(WORDS[:3] if valence < 0.5 else WORDS[3:], 4))
+            table.writerow(
+                [f"{i}.wav", words, WORDS[int(level * 6)], f"{split}{i % 3}", split, valence, loudness, level]
+            )
+    (folder / "tiny.yaml").write_text(
+        f"""
+data: {folder}/corpus
+audio_encoder: {folder}/audio
+text_encoder: {folder}/text
+audio_states: weighted
+freeze_audio: all
+freeze_text: true
+fusion_size: 16
+num_train_epochs: 3
+per_device_train_batch_size: 8
+learning_rate: 1.0e-3
+train_sampling_strategy: group_by_length
+dataloader_drop_last: true
+eval_strategy: epoch
+save_strategy: epoch
+load_best_model_at_end: true
+use_cpu: true
+"""
+    )
+    return folder
+
+
+def command(tiny: Path, output: Path, *more: str) -> list[str]:
+    return [str(tiny / "tiny.yaml"), "--output_dir", str(output), *more]
+
+
+def environment(tmp_path: Path) -> dict[str, str]:
+    return os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+
+def test_a_run_saves_a_folder_with_weights_code_and_results(tiny, tmp_path):
+    main(command(tiny, tmp_path / "run"))
+    folder = tmp_path / "run"
+    model, info = MsfSerModel.from_pretrained(folder, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert (folder / "modeling_msfser.py").is_file() and not list(folder.glob("checkpoint-*"))
+    rows = json.loads((folder / "results.json").read_text())
+    assert {row["name"].split("/")[1] for row in rows} == {"audio", "audio+transcript", "all"}
+    assert len(rows) == 12
+    for row in rows:
+        assert set(row) == {"name", "value", "low", "high", "command"} and row["command"].startswith("python train.py")
+        assert row["low"] <= row["high"] and -1 <= row["value"] <= 1
+
+    # The saved folder, on the recordings themselves, scores what the run reported from cached features.
+    processor = MsfSerProcessor.from_pretrained(folder)
+    with open(tiny / "corpus" / "metadata.csv") as file:
+        test = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    inputs = processor(
+        [tiny / "corpus" / row["file_name"] for row in test],
+        transcript=[row["transcript"] for row in test],
+        description=[row["description"] for row in test],
+    )
+    with torch.no_grad():
+        predictions = model(**inputs).logits
+    labels = [[float(row[name]) for name in ("valence", "arousal", "dominance")] for row in test]
+    scores = evaluate.load(str(ROOT / "metrics" / "ccc"), keep_in_memory=True).compute(
+        predictions=predictions, references=labels
+    )
+    reported = {row["name"]: row["value"] for row in rows}
+    assert abs(scores["ccc_mean"] - reported["test/all/mean"]) < 1e-4
+
+
+def test_encoders_that_are_trained_move_at_their_own_rate(tiny, tmp_path):
+    more = ["--freeze_audio", "front_end", "--freeze_text", "false", "--num_train_epochs", "1"]
+    main(command(tiny, tmp_path / "run", *more, "--encoder_learning_rate", "1e-4"))
+    start = load_file(tiny / "audio" / "model.safetensors")
+    end = load_file(tmp_path / "run" / "model.safetensors")
+    moved = (end["audio_encoder.layers.0.fc1.weight"] - start["encoder.layers.0.fc1.weight"]).abs().max()
+    assert 1e-6 < moved < 1e-3  # some steps of 1e-4, where the fusion takes steps of 1e-3
+    assert torch.equal(end["audio_encoder.conv1.weight"], start["encoder.conv1.weight"])
+
+
+def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(tiny, tmp_path):
+    script = [sys.executable, str(ROOT / "train.py")]
+    more = ["--num_train_epochs", "6"]
+    run = subprocess.Popen(
+        [*script, *command(tiny, tmp_path / "killed", *more)],
+        env=environment(tmp_path),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "killed").glob("checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(run.pid, signal.SIGKILL)
+    assert run.wait() == -signal.SIGKILL, "the run ended before it was killed"
+    assert list((tmp_path / "killed").glob("checkpoint-*")) and not (tmp_path / "killed" / "results.json").exists()
+
+    main(command(tiny, tmp_path / "killed", *more))
+    main(command(tiny, tmp_path / "whole", *more))
+    killed, whole = (load_file(tmp_path / name / "model.safetensors") for name in ("killed", "whole"))
+    assert killed.keys() == whole.keys()
+    assert all(torch.equal(killed[name], whole[name]) for name in whole)
+
+
+def test_an_unfinished_run_of_another_command_is_not_overwritten(tiny, tmp_path):
+    (tmp_path / "run" / "checkpoint-3").mkdir(parents=True)
+    (tmp_path / "run" / "command.json").write_text(json.dumps(["other.yaml"]))
+    with pytest.raises(SystemExit, match=r"other\.yaml"):
+        main(command(tiny, tmp_path / "run"))
+
+
+def test_two_processes_train_and_save_one_folder(tiny, tmp_path):
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu"]
+    run = subprocess.run(
+        [*launch, str(ROOT / "train.py"), *command(tiny, tmp_path / "run", "--per_device_train_batch_size", "4")],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert len(json.loads((tmp_path / "run" / "results.json").read_text())) == 12
+    MsfSerModel.from_pretrained(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--fusoin_size", "8"], "fusoin_size"),
+        (["--cross_fusion", "sum"], "cross_fusion"),
+        (["--semantics", "gs", "xs"], "xs"),
+        (["--label_range", "1"], "label_range"),
+        (["--learning_rate", "fast"], "learning_rate"),
+    ],
+)
+def test_a_wrong_setting_is_an_error(tiny, tmp_path, capsys, more, words):
+    with pytest.raises(SystemExit):
+        main(command(tiny, tmp_path / "run", *more))
+    assert words in capsys.readouterr().err
+
+
+def test_an_unknown_setting_in_the_file_is_an_error(tmp_path, capsys):
+    (tmp_path / "wrong.yaml").write_text("fusion_size: 8\nbatchsize: 4\n")
+    with pytest.raises(SystemExit):
+        parse_settings([str(tmp_path / "wrong.yaml")])
+    assert "batchsize" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parse_settings([str(tmp_path / "missing.yaml")])
+    assert "missing.yaml" in capsys.readouterr().err
+
+
+def test_the_command_line_overrides_the_file(tmp_path):
+    (tmp_path / "a.yaml").write_text("fusion_size: 8\nlearning_rate: 1e-5\nsemantics: []\ncross_fusion: concat\n")
+    run, config, training = parse_settings([str(tmp_path / "a.yaml"), "--fusion_size", "4", "--label_range", "1", "7"])
+    assert (config.fusion_size, config.semantics, training.learning_rate) == (4, [], 1e-5)
+    assert run.label_range == [1.0, 7.0]
+
+
+@pytest.mark.parametrize(("name", "scale"), [("msp_podcast", [1, 7]), ("iemocap", [1, 5])])
+def test_the_paper_configs_build_the_paper_setting(name, scale):
+    run, config, training = parse_settings([str(ROOT / "configs" / f"{name}.yaml")])
+    assert (run.audio_encoder, run.text_encoder) == ("microsoft/wavlm-large", "FacebookAI/roberta-large")
+    assert run.label_range == scale and run.max_seconds == 12
+    assert (training.learning_rate, run.encoder_learning_rate) == (1e-5, 1e-5)
+    assert training.per_device_train_batch_size == 32 and training.gradient_accumulation_steps == 4
+    assert training.num_train_epochs == 20 and training.lr_scheduler_type == "constant"
+    paper = MsfSerConfig()
+    for switch in ("semantics", "intra_fusion", "cross_fusion", "film_position", "routing", "audio_states"):
+        assert getattr(config, switch) == getattr(paper, switch), switch
+    assert (config.freeze_audio, config.freeze_text, config.fusion_size) == ("front_end", True, 1024)
+    with torch.device("meta"):
+        MsfSerModel(config)
+
+
+def test_real_speech_trains_with_speakers_held_out(tiny, tmp_path):
+    if not RAVDESS.is_file():
+        pytest.skip("the RAVDESS table with weak labels is not beside this checkout")
+    with open(RAVDESS) as file:
+        rows = list(csv.DictReader(file))
+    few = [row for split in ("train", "dev", "test") for row in [r for r in rows if r["split"] == split][:16]]
+    with open(tmp_path / "few.csv", "w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        for row in few:
+            table.writerow(row | {"file_name": str(RAVDESS.parent / row["file_name"])})
+    more = ["--audio_folder", str(RAVDESS.parent), "--num_train_epochs", "1", "--label_range", "-1", "1"]
+    main(command(tiny, tmp_path / "run", "--data", str(tmp_path / "few.csv"), *more))
+    names = {row["name"] for row in json.loads((tmp_path / "run" / "results.json").read_text())}
+    assert "test/audio+transcript/mean" in names and "test/all/mean" not in names
