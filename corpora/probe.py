@@ -1,13 +1,14 @@
 """The probe corpus: synthetic speech whose labels follow from a published rule.
 
 The probe is a scientific instrument, not a corpus of emotion. Each utterance is an opening sentence and two opposed
-clauses, "It was a lovely morning. The food was wonderful but the service was dreadful.", spoken by espeak-ng on the
-user's machine. One of the two opposed adjectives is stressed by the synthesiser: slower, higher and louder. The
-labels, each in 0..1, are
+clauses, such as "It was a merry lucky morning. The food was clever but the service was stupid.", spoken by espeak-ng
+on the user's machine. One of the two opposed adjectives is stressed by the synthesiser: slower, higher and louder.
+The labels, each in 0..1, are
 
 - valence = 0.5 + 0.25 s + 0.2 g. s = +1 or -1 is the polarity of the stressed adjective: the transcript is the same
   whichever is stressed, so only the emphasised words (column `emphasis`) or the sound tell it. g = +1 or -1 is the
-  polarity of the adjective of the opening sentence, which lies outside the emphasised words: the transcript tells it.
+  polarity of the opening sentence (its two adjectives have the same one), which lies outside the emphasised words:
+  the transcript tells it.
 - arousal = a, drawn evenly from 0.1..0.9. It drives, all linearly, the rate (150 to 225 words per minute), the
   engine's base pitch (25 to 60 on its scale of 0..100) and the level (-42 to -24 dB relative to full scale, root
   mean square over the utterance): only the sound tells it.
