@@ -36,7 +36,7 @@ from transformers import (
 )
 
 from msfser import LABELS, MsfSerConfig, MsfSerModel, MsfSerProcessor
-from msfser.corpora.features import FeatureCollator, add_lengths, cache_features
+from msfser.corpora.features import FeatureCollator, add_lengths, cache_features, keep_inputs, known_inputs
 from msfser.corpora.probe import make_probe
 from msfser.corpora.table import read_table
 
@@ -49,12 +49,6 @@ INPUTS = {
     "audio": ("audio",),
     "audio+transcript": ("audio", "transcript"),
     "all": ("audio", "transcript", "emphasis", "description"),
-}
-FEATURES_OF = {
-    "audio": ("audio", "audio_states", "audio_shape"),
-    "transcript": ("transcript", "gs_embedding"),
-    "emphasis": ("emphasis", "les_embedding"),
-    "description": ("description", "es_embedding"),
 }
 
 
@@ -255,7 +249,7 @@ def main(argv: Sequence[str]) -> None:
     )
     trainer.train(resume_from_checkpoint=checkpoint)
 
-    rows = evaluate_inputs(trainer, parts["test"], config, command)
+    rows = evaluate_inputs(trainer, parts["test"], command)
     trainer.save_model(training.output_dir)
     if trainer.is_world_process_zero():
         folder = Path(training.output_dir)
@@ -298,29 +292,20 @@ def _is_whole(checkpoint: Path) -> bool:
     return True
 
 
-def evaluate_inputs(
-    trainer: Trainer, test: datasets.Dataset, config: MsfSerConfig, command: str
-) -> list[dict[str, object]]:
+def evaluate_inputs(trainer: Trainer, test: datasets.Dataset, command: str) -> list[dict[str, object]]:
     """Scores the test part with fewer and with more of the inputs.
 
     Returns:
         Rows `{"name": "test/INPUTS/DIMENSION", "value", "low", "high", "command"}`.
     """
-    active = (["audio"] if config.audio else []) + [
-        name
-        for name, prefix in (("transcript", "gs"), ("emphasis", "les"), ("description", "es"))
-        if prefix in config.semantics
-    ]
-    active = [name for name in active if any(value is not None for value in test[name])]
+    active = known_inputs(test)
     rows, seen = [], []
     for label, inputs in INPUTS.items():
         used = [name for name in active if name in inputs]
         if not used or used in seen:
             continue
         seen.append(used)
-        withheld = [column for name, columns in FEATURES_OF.items() if name not in used for column in columns]
-        part = test.remove_columns([column for column in withheld if column in test.column_names])
-        predicted = trainer.predict(part)
+        predicted = trainer.predict(keep_inputs(test, used))
         scores = evaluate.load(METRIC, keep_in_memory=True).compute(
             predictions=predicted.predictions, references=predicted.label_ids
         )

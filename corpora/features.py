@@ -26,12 +26,40 @@ from .schema import audio_source
 logger = logging.getLogger(__name__)
 
 _BATCH = 8
+_BYTES = datasets.Value("large_binary")
+
+# The columns that carry each input: itself, or what a frozen encoder made of it.
+COLUMNS = {
+    "audio": ("audio", "audio_shape", "audio_states"),
+    "transcript": ("transcript", "gs_embedding"),
+    "emphasis": ("emphasis", "les_embedding"),
+    "description": ("description", "es_embedding"),
+}
 
 
 def add_lengths(dataset: datasets.Dataset) -> datasets.Dataset:
     """Adds `length`, the seconds of sound from the file's header (0 without sound), for length-grouped batches."""
     lengths = [_seconds(audio) for audio in dataset["audio"]]
     return dataset.add_column("length", lengths)
+
+
+def keep_inputs(dataset: datasets.Dataset, inputs: Sequence[str]) -> datasets.Dataset:
+    """The corpus with only some of its inputs, in whichever form they are there.
+
+    Args:
+        dataset: Rows of the schema, with or without cached features.
+        inputs: Among `audio`, `transcript`, `emphasis` and `description`.
+    """
+    withheld = [column for name, columns in COLUMNS.items() if name not in inputs for column in columns]
+    return dataset.remove_columns([column for column in withheld if column in dataset.column_names])
+
+
+def known_inputs(dataset: datasets.Dataset) -> list[str]:
+    """The inputs that at least one row has, in the order sound, transcript, emphasis, description."""
+    # Any column will do but the states, which are large.
+    small = {name: [column for column in columns if column != "audio_states"] for name, columns in COLUMNS.items()}
+    there = {name: [column for column in columns if column in dataset.column_names] for name, columns in small.items()}
+    return [name for name, columns in there.items() if any(value is not None for c in columns for value in dataset[c])]
 
 
 def cache_features(dataset: datasets.Dataset, model: MsfSerModel, processor: MsfSerProcessor) -> datasets.Dataset:
@@ -43,35 +71,17 @@ def cache_features(dataset: datasets.Dataset, model: MsfSerModel, processor: Msf
         processor: Prepares sound and texts, as in training and use.
 
     Returns:
-        The same rows with `audio_states`, `audio_shape` and `les_embedding`, `gs_embedding`, `es_embedding` as far as
-        the model has these inputs and their encoder is frozen. The original columns stay.
+        The rows with the inputs that the model has; `audio_states` and `audio_shape`, and `les_embedding`,
+        `gs_embedding` and `es_embedding`, stand in place of the sound and the texts whose encoder is frozen.
     """
     config = model.config
-    with_audio = config.audio and config.freeze_audio == "all"
-    prefixes = config.semantics if config.freeze_text else []
-    texts = {name: prefix for name, prefix in TEXTS.items() if prefix in prefixes}
-    if not with_audio and not texts:
-        return dataset
-    key = _key(dataset, model, processor, with_audio, texts)
-    folder = Path(datasets.config.HF_DATASETS_CACHE) / "msfser_features"
-    folder.mkdir(parents=True, exist_ok=True)
-    features = datasets.Features(dataset.features)
-    if with_audio:
-        features["audio_states"] = datasets.Value("large_binary")
-        features["audio_shape"] = datasets.List(datasets.Value("int32"))
-    for prefix in texts.values():
-        features[f"{prefix}_embedding"] = datasets.Value("large_binary")
+    active = {name: prefix for name, prefix in TEXTS.items() if prefix in config.semantics}
+    dataset = keep_inputs(dataset, [*(["audio"] if config.audio else []), *active])
+    frozen = ["audio"] if config.audio and config.freeze_audio == "all" else []
+    frozen += list(active) if config.freeze_text else []
     model.eval()
-    return dataset.map(
-        lambda rows: _encode(rows, model, processor, with_audio, texts),
-        batched=True,
-        batch_size=_BATCH,
-        writer_batch_size=_BATCH,
-        features=features,
-        cache_file_name=str(folder / f"{key}.arrow"),
-        new_fingerprint=key,
-        desc="Frozen encoders",
-    )
+    features = [_features_of(name, dataset.select_columns([name]), model, processor) for name in frozen]
+    return datasets.concatenate_datasets([dataset.remove_columns(frozen), *features], axis=1)
 
 
 class FeatureCollator:
@@ -86,50 +96,76 @@ class FeatureCollator:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> BatchFeature:
         """Rows to the arguments of [`MsfSerModel.forward`]."""
-        cached: dict[str, torch.Tensor] = {}
-        done = set()
+        batch = BatchFeature()
         if "audio_states" in rows[0]:
-            done.add("audio")
-            cached |= _padded_states(rows)
-        for name, prefix in TEXTS.items():
+            batch.update(_padded_states(rows))
+        for prefix in TEXTS.values():
             if f"{prefix}_embedding" in rows[0]:
-                done.add(name)
-                cached |= _stacked_embeddings(rows, prefix)
-        left = [{k: v for k, v in row.items() if k not in done} for row in rows]
-        batch = BatchFeature(cached)
-        if any(row.get(name) is not None for row in left for name in ("audio", *TEXTS)):
-            batch.update(MsfSerCollator(self.processor)(left))
+                batch.update(_stacked_embeddings(rows, prefix))
+        if any(row.get(name) is not None for row in rows for name in ("audio", *TEXTS)):
+            batch.update(MsfSerCollator(self.processor)(rows))
         labels = labels_of(rows)
         if labels is not None:
             batch["labels"] = labels
         return batch
 
 
+def _features_of(
+    name: str, column: datasets.Dataset, model: MsfSerModel, processor: MsfSerProcessor
+) -> datasets.Dataset:
+    """The features of one input, from the cache or made now."""
+    key = _key(name, column, model, processor)
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "msfser_features"
+    folder.mkdir(parents=True, exist_ok=True)
+    if name == "audio":
+        encode = _encode_audio
+        features = {"audio_shape": datasets.List(datasets.Value("int32")), "audio_states": _BYTES}
+    else:
+        encode = _encode_text
+        features = {f"{TEXTS[name]}_embedding": _BYTES}
+    return column.map(
+        lambda rows: encode(rows[name], name, model, processor),
+        batched=True,
+        batch_size=_BATCH,
+        writer_batch_size=_BATCH,
+        features=datasets.Features(features),
+        remove_columns=[name],
+        cache_file_name=str(folder / f"{key}.arrow"),
+        new_fingerprint=key,
+        desc=f"Frozen encoder: {name}",
+    )
+
+
 @torch.no_grad()
-def _encode(
-    rows: Mapping[str, list], model: MsfSerModel, processor: MsfSerProcessor, with_audio: bool, texts: dict[str, str]
+def _encode_audio(
+    column: Sequence[Mapping[str, Any] | None], name: str, model: MsfSerModel, processor: MsfSerProcessor
 ) -> dict[str, list]:
-    out: dict[str, list] = {}
-    if with_audio:
-        sounds = [audio_source(audio) for audio in rows["audio"]]
-        out["audio_states"], out["audio_shape"] = [None] * len(sounds), [None] * len(sounds)
-        if any(sound is not None for sound in sounds):
-            inputs = processor.feature_extractor(sounds, return_tensors="pt").to(model.device)
-            states, mask = model.encode_audio(**inputs)
-            for i, length in enumerate(mask.sum(1).tolist()):
-                if length:
-                    item = states[i, :, :length].cpu().numpy()
-                    out["audio_states"][i], out["audio_shape"][i] = item.tobytes(), list(item.shape)
-    for name, prefix in texts.items():
-        column = f"{prefix}_embedding"
-        out[column] = [None] * len(rows[name])
-        here = [i for i, text in enumerate(rows[name]) if text]
-        if here:
-            tokens = processor(**{name: [rows[name][i] for i in here]}).to(model.device)
-            vectors = model.encode_text(tokens[f"{prefix}_input_ids"], tokens[f"{prefix}_attention_mask"])
-            for i, vector in zip(here, vectors.cpu().numpy(), strict=True):
-                out[column][i] = vector.tobytes()
-    return out
+    shapes: list = [None] * len(column)
+    states: list = [None] * len(column)
+    here = [i for i, audio in enumerate(column) if audio is not None]
+    if here:
+        sounds = [audio_source(column[i]) for i in here]
+        inputs = processor.feature_extractor(sounds, return_tensors="pt").to(model.device)
+        encoded, mask = model.encode_audio(**inputs)
+        for row, (i, length) in enumerate(zip(here, mask.sum(1).tolist(), strict=True)):
+            item = encoded[row, :, :length].cpu().numpy()
+            shapes[i], states[i] = list(item.shape), item.tobytes()
+    return {"audio_shape": shapes, "audio_states": states}
+
+
+@torch.no_grad()
+def _encode_text(
+    column: Sequence[str | None], name: str, model: MsfSerModel, processor: MsfSerProcessor
+) -> dict[str, list]:
+    prefix = TEXTS[name]
+    vectors: list = [None] * len(column)
+    here = [i for i, text in enumerate(column) if text]
+    if here:
+        tokens = processor(**{name: [column[i] for i in here]}).to(model.device)
+        encoded = model.encode_text(tokens[f"{prefix}_input_ids"], tokens[f"{prefix}_attention_mask"])
+        for i, vector in zip(here, encoded.cpu().numpy(), strict=True):
+            vectors[i] = vector.tobytes()
+    return {f"{prefix}_embedding": vectors}
 
 
 def _padded_states(rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
@@ -166,31 +202,23 @@ def _stacked_embeddings(rows: Sequence[Mapping[str, Any]], prefix: str) -> dict[
     return {column: torch.from_numpy(vectors), f"{prefix}_attention_mask": present}
 
 
-def _key(
-    dataset: datasets.Dataset,
-    model: MsfSerModel,
-    processor: MsfSerProcessor,
-    with_audio: bool,
-    texts: dict[str, str],
-) -> str:
-    """Hash of everything that the features depend on, and of the columns that are carried along."""
-    digest = hashlib.sha256(f"{torch.__version__} {model.config.audio_states}".encode())
-    encoders = ([model.audio_encoder] if with_audio else []) + ([model.text_encoder] if texts else [])
-    for encoder in encoders:
-        for name, tensor in encoder.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
-    digest.update(processor.feature_extractor.to_json_string().encode() if with_audio else b"")
-    digest.update(processor.tokenizer.backend_tokenizer.to_str().encode() if texts else b"")
-    for row in dataset:
-        audio = row.pop("audio") if with_audio else None
-        source = audio_source(audio)
-        if isinstance(source, str):
+def _key(name: str, column: datasets.Dataset, model: MsfSerModel, processor: MsfSerProcessor) -> str:
+    """Hash of everything that the features of one input depend on."""
+    if name == "audio":
+        encoder, preparation = model.audio_encoder, processor.feature_extractor.to_json_string()
+    else:
+        encoder = model.text_encoder
+        preparation = f"{processor.max_tokens} {sorted(processor.tokenizer.get_vocab().items())}"
+    digest = hashlib.sha256(f"{name} {model.config.audio_states} {torch.__version__} {preparation}".encode())
+    for weight, tensor in encoder.state_dict().items():
+        digest.update(weight.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    for value in column[name]:
+        source = audio_source(value) if name == "audio" else value
+        if name == "audio" and isinstance(source, str):
             found = os.stat(source)
-            digest.update(f"{source} {found.st_size} {found.st_mtime_ns}".encode())
-        elif source is not None:
-            digest.update(source)
-        digest.update(repr(sorted(row.items(), key=lambda item: item[0])).encode())
+            source = f"{source} {found.st_size} {found.st_mtime_ns}"
+        digest.update(repr(source).encode())
     return digest.hexdigest()[:32]
 
 
