@@ -168,9 +168,13 @@ def test_the_collator_makes_the_processors_inputs_and_labels():
     assert batch["labels"].dtype == torch.float32
 
 
-@pytest.mark.parametrize("unlabelled", [{"valence": None}, {"valence": None, "arousal": None, "dominance": None}])
-def test_rows_without_labels_give_none(unlabelled):
-    rows = [row(0, **unlabelled), row(1, **unlabelled)]
+def test_partly_labelled_rows_are_an_error():
+    with pytest.raises(ValueError, match=r"Row 1 .* no arousal"):
+        labels_of([row(0), row(1, arousal=None)])
+
+
+def test_rows_without_labels_give_none():
+    rows = [row(i, valence=None, arousal=None, dominance=None) for i in range(2)]
     assert labels_of(rows) is None
     assert "labels" not in MsfSerCollator(tiny_processor())(rows)
 
