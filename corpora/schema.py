@@ -27,7 +27,8 @@ from collections.abc import Mapping
 
 from datasets import Audio, Features, List, Value
 
-LABELS: tuple[str, str, str] = ("valence", "arousal", "dominance")
+from ..configuration_msfser import LABELS
+
 TEXTS: tuple[str, str, str] = ("transcript", "emphasis", "description")
 SPLITS: tuple[str, str, str] = ("train", "validation", "test")
 

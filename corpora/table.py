@@ -24,7 +24,9 @@ import pyarrow.csv
 import pyarrow.parquet
 from huggingface_hub.constants import HF_HUB_CACHE
 
-from .schema import ALIASES, FEATURES, LABELS, SPLIT_ALIASES, SPLITS
+from ..configuration_msfser import LABELS
+from ..processing_msfser import from_scale
+from .schema import ALIASES, FEATURES, SPLIT_ALIASES, SPLITS
 
 logger = logging.getLogger(__name__)
 
@@ -393,7 +395,7 @@ def _labels(rows: _Rows, column: str, label_range: tuple[float, float], required
             f"{rows.row(index)}: {column} is {values[index].as_py()!r}, outside the label_range {low:g} to {high:g}; "
             "correct it, or give the range of this table as label_range."
         )
-    scaled = np.clip((numbers - low) / (high - low), 0.0, 1.0).astype(np.float32)
+    scaled = np.clip(from_scale(numbers, low, high), 0.0, 1.0).astype(np.float32)
     return pa.array(scaled, from_pandas=True)
 
 

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
+from msfser import LABELS
 from msfser.corpora import table as table_module
-from msfser.corpora.schema import FEATURES, LABELS, SPLITS, audio_source
+from msfser.corpora.schema import FEATURES, SPLITS, audio_source
 from msfser.corpora.table import read_table
 
 REAL_TABLE = Path(__file__).resolve().parents[2] / "shared" / "data" / "ravdess" / "metadata_weak.csv"
