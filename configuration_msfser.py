@@ -45,8 +45,9 @@ class MsfSerConfig(PreTrainedConfig):
 
     Args:
         audio_config (`PreTrainedConfig` or `dict`, *optional*):
-            The speech encoder: any raw-waveform encoder of transformers (wavlm, wav2vec2, hubert, data2vec-audio,
-            ...) or `whisper`, of which only the encoder is built. Default: WavLM-Large (paper).
+            The speech encoder: a raw-waveform encoder of the wav2vec2 family (wavlm, wav2vec2, hubert,
+            data2vec-audio, ...) or `whisper`, of which only the encoder is built. LayerDrop is switched off.
+            Default: WavLM-Large (paper).
         text_config (`PreTrainedConfig` or `dict`, *optional*):
             The text encoder, BERT-like, shared by the three texts. Default: RoBERTa-Large (paper).
         audio (`bool`, defaults to `True`):
@@ -134,6 +135,11 @@ class MsfSerConfig(PreTrainedConfig):
             raise ValueError(f"fusion_size={self.fusion_size} is not a positive width.")
         self.audio_config = _sub_config(self.audio_config, WAVLM_LARGE) if self.audio else None
         self.text_config = _sub_config(self.text_config, ROBERTA_LARGE) if self.semantics else None
+        if self.audio and getattr(self.audio_config, "add_adapter", False):
+            raise ValueError("A speech encoder with an adapter (add_adapter=True) is not supported: switch it off.")
+        if self.audio and hasattr(self.audio_config, "layerdrop"):
+            # A dropped layer has no hidden state to mix, and leaves weights without gradients on some processes.
+            self.audio_config.layerdrop = 0.0
         # Exactly three outputs in a fixed order, and `problem_type` keeps the stock pipeline from a softmax.
         kwargs.pop("num_labels", None)
         self.id2label = dict(enumerate(LABELS))

@@ -69,7 +69,7 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
             return_tensors: `"pt"` or `"np"`; NumPy without it.
 
         Returns:
-            `input_values` `(batch, samples)` or `input_features` `(batch, mels, mel frames)`, and `attention_mask`
+            `input_values` `(batch, samples)` or `input_features` `(batch, mel frames, mels)`, and `attention_mask`
             `(batch, samples or mel frames)`, 1 where the item has sound. An item without sound is a row of zeros.
 
         Raises:
@@ -78,19 +78,19 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
         items = [self._features(sound, sampling_rate, i) for i, sound in enumerate(as_audio_list(audio))]
         if not items:
             raise ValueError("There is no sound: the list is empty.")
-        length = max((item.shape[-1] for item in items if item is not None), default=self._shortest())
+        length = max((len(item) for item in items if item is not None), default=self._shortest())
         name = self.model_input_names[0]
-        shape = (len(items), self.feature_size, length) if self.kind == "log_mel" else (len(items), length)
+        shape = (len(items), length, self.feature_size) if self.kind == "log_mel" else (len(items), length)
         values = np.full(shape, self.padding_value, dtype=np.float32)
         mask = np.zeros((len(items), length), dtype=np.int64)
         for row, item in enumerate(items):
             if item is not None:
-                values[row, ..., : item.shape[-1]] = item
-                mask[row, : item.shape[-1]] = 1
+                values[row, : len(item)] = item
+                mask[row, : len(item)] = 1
         return BatchFeature({name: values, "attention_mask": mask}, tensor_type=return_tensors)
 
     def _features(self, sound: Any, sampling_rate: int | None, index: int) -> np.ndarray | None:
-        """One sound as `(samples,)` or `(mels, mel frames)`, or `None`."""
+        """One sound as `(samples,)` or `(mel frames, mels)`, or `None`."""
         if sound is None:
             return None
         try:
@@ -105,14 +105,14 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
         return samples if self.kind == "waveform" else self._log_mel(samples)
 
     def _log_mel(self, samples: np.ndarray) -> np.ndarray:
-        """Whisper's features, `(mels, mel frames)`: 25 ms windows every 10 ms, as its authors compute them."""
+        """Whisper's features, `(mel frames, mels)`: 25 ms windows every 10 ms, as its authors compute them."""
         window = torch.hann_window(_N_FFT)
         spectrum = torch.stft(torch.from_numpy(samples), _N_FFT, _HOP, window=window, return_complex=True)
         power = spectrum[:, :-1].abs().square()
         mel = _mel_filters(self.feature_size) @ power
         log = mel.clamp(min=1e-10).log10()
         log = torch.maximum(log, log.max() - 8.0)
-        return ((log + 4.0) / 4.0).numpy()
+        return ((log + 4.0) / 4.0).T.numpy()
 
     def _shortest_samples(self) -> int:
         return int(self.min_seconds * SAMPLING_RATE)

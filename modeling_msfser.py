@@ -357,6 +357,10 @@ class MsfSerModel(MsfSerPreTrainedModel):
         elif self.config.audio and self.config.freeze_audio == "front_end":
             for module in _front_end(self.audio_encoder):
                 module.requires_grad_(False)
+                if hasattr(module, "_freeze_parameters"):  # else its forward would still record gradients
+                    module._freeze_parameters()
+        if self.config.is_mel:
+            self.audio_encoder.embed_positions.requires_grad_(False)  # sinusoids
         if self.config.semantics and self.config.freeze_text:
             self.text_encoder.requires_grad_(False)
 
@@ -379,7 +383,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
 
         Args:
             input_values: `(batch, samples)` at 16 kHz, for waveform encoders.
-            input_features: `(batch, mels, mel frames)`, 100 per second, for Whisper.
+            input_features: `(batch, mel frames, mels)`, 100 frames per second, for Whisper.
             attention_mask: `(batch, samples)` or `(batch, mel frames)`, 1 where there is sound; a row of zeros is an
                 item without sound.
 
@@ -392,7 +396,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
             name = "input_features (log-mel frames)" if self.config.is_mel else "input_values (the waveform)"
             raise ValueError(f"This model's speech encoder reads {name}; make them with the model's own processor.")
         if attention_mask is None:
-            attention_mask = wanted.new_ones(wanted.shape[0], wanted.shape[-1], dtype=torch.long)
+            attention_mask = wanted.new_ones(wanted.shape[:2], dtype=torch.long)
         frozen = self.config.freeze_audio == "all"
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             if self.config.is_mel:
@@ -438,7 +442,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
 
         Args:
             input_values: `(batch, samples)` at 16 kHz, for waveform encoders.
-            input_features: `(batch, mels, mel frames)`, for Whisper.
+            input_features: `(batch, mel frames, mels)`, for Whisper.
             attention_mask: `(batch, samples)`, `(batch, mel frames)` or, with `audio_states`, `(batch, frames)`.
             les_input_ids: `(batch, tokens)`, the emphasised words.
             les_attention_mask: `(batch, tokens)`, 1 at real tokens; a row of zeros is an absent text.
@@ -491,7 +495,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
                 audio_states, attention_mask = self.encode_audio(input_values, input_features, attention_mask)
             sources["audio"] = self._audio_vector(audio_states, attention_mask, condition, batch, present)
 
-        if not self.training:
+        if not self.training and not torch.compiler.is_compiling():
             # In training the processor has checked each item, and looking here would stall the device.
             missing = ~torch.stack(present).any(0)
             if missing.any():
@@ -585,6 +589,8 @@ def _front_end(encoder: PreTrainedModel) -> list[nn.Module]:
     """The convolutions between the input and the transformer."""
     if isinstance(encoder, WhisperEncoder):
         return [encoder.conv1, encoder.conv2]
+    if not hasattr(encoder, "feature_extractor"):
+        raise ValueError(f"{type(encoder).__name__} does not read the waveform through a convolutional front end.")
     return [encoder.feature_extractor]
 
 
@@ -605,7 +611,7 @@ def _whisper_states(
 
     Args:
         encoder: Its weights.
-        features: `(batch, mels, mel frames)`.
+        features: `(batch, mel frames, mels)`.
         mask: `(batch, mel frames)`, bool.
 
     Returns:
@@ -613,13 +619,14 @@ def _whisper_states(
         `frames` is half of `mel frames`, rounded up.
     """
     longest = encoder.config.max_source_positions
-    if features.shape[-1] > 2 * longest:
+    if features.shape[1] > 2 * longest:
         raise ValueError(
-            f"The sound has {features.shape[-1]} mel frames and this encoder's positions end at {2 * longest} "
+            f"The sound has {features.shape[1]} mel frames and this encoder's positions end at {2 * longest} "
             f"({longest / 50:g} s): cut it into shorter windows."
         )
     visible = mask[:, None].to(features.dtype)
-    x = nn.functional.gelu(encoder.conv1(features * visible)) * visible
+    x = features.transpose(1, 2) * visible  # (batch, mels, mel frames)
+    x = nn.functional.gelu(encoder.conv1(x)) * visible
     x = nn.functional.gelu(encoder.conv2(x)).transpose(1, 2)  # (batch, frames, size)
     frame_mask = mask[:, ::2]
     x = x + encoder.embed_positions.weight[: x.shape[1]]

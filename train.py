@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import os
 import shlex
 import shutil
 import sys
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import datasets
 import evaluate
+import numpy as np
 import torch
 import transformers
 import yaml
@@ -36,20 +38,19 @@ from transformers import (
 )
 
 from msfser import LABELS, MsfSerConfig, MsfSerModel, MsfSerProcessor
-from msfser.corpora.features import FeatureCollator, add_lengths, cache_features, keep_inputs, known_inputs
+from msfser.corpora.features import FeatureCollator, add_lengths, cache_features, has_input, keep_inputs, known_inputs
 from msfser.corpora.probe import make_probe
 from msfser.corpora.table import read_table
 
 logger = logging.getLogger("msfser.train")
 
+# In the folder of an unfinished run: what it was started with.
+RUN_NOTE = "run.json"
+
 METRIC = str(Path(__file__).parent / "metrics" / "ccc")
 
-# What a test-set table withholds, from little to all: its rows, and the inputs that each may use.
-INPUTS = {
-    "audio": ("audio",),
-    "audio+transcript": ("audio", "transcript"),
-    "all": ("audio", "transcript", "emphasis", "description"),
-}
+# The rows of the test-set table: what each may use.
+INPUTS = (("audio",), ("audio", "transcript"), ("audio", "transcript", "emphasis", "description"))
 
 
 @dataclass
@@ -65,6 +66,9 @@ class RunArguments:
     )
     audio_folder: str | None = field(
         default=None, metadata={"help": "The folder with the recordings; the table's own by default."}
+    )
+    columns: list[str] = field(
+        default_factory=list, metadata={"help": "Columns with names of their own, as schema=source: speaker=actor."}
     )
     allow_speaker_overlap: bool = field(
         default=False, metadata={"help": "Accept speakers that are in more than one part of the corpus."}
@@ -93,6 +97,13 @@ SwitchArguments = dataclasses.make_dataclass(
         for f in dataclasses.fields(MsfSerConfig)
         if f.name in MsfSerConfig.__annotations__ and f.name not in ("audio_config", "text_config")
     ],
+)
+
+
+# What the script decides itself: given from outside, they would be ignored.
+DECIDED = (
+    *("do_train", "do_eval", "do_predict", "resume_from_checkpoint", "metric_for_best_model", "greater_is_better"),
+    *("remove_unused_columns", "length_column_name", "restore_callback_states_from_checkpoint"),
 )
 
 
@@ -159,27 +170,47 @@ def parse_settings(argv: Sequence[str]) -> tuple[RunArguments, MsfSerConfig, Tra
     Raises:
         SystemExit: A setting is unknown or wrong; the sentence says which.
     """
-    parser = HfArgumentParser([RunArguments, SwitchArguments, TrainingArguments], description=__doc__)
+    parser = HfArgumentParser(
+        [RunArguments, SwitchArguments, TrainingArguments], description=__doc__, allow_abbrev=False
+    )
     parser.add_argument("config", help="YAML file with settings, such as configs/probe.yaml.")
+    for action in parser._actions:
+        if action.dest in ("semantics", "columns"):
+            action.nargs = "*"  # none is a choice too
     known = {action.dest for action in parser._actions} - {"config", "help"}
-    path = next((word for word in argv if not word.startswith("-")), None)
-    # A device with bfloat16 uses it unless the settings say no.
-    parser.set_defaults(bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported())
-    if path is not None:
-        if not Path(path).is_file():
-            parser.error(f"there is no settings file {path!r}; the first argument is one, such as configs/probe.yaml")
-        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        unknown = sorted(set(settings) - known)
-        if unknown:
-            parser.error(f"{path} has unknown settings: {', '.join(unknown)}")
+    settings = {}
+    if argv and not argv[0].startswith("-"):
+        if not Path(argv[0]).is_file():
+            parser.error(
+                f"there is no settings file {argv[0]!r}; the first argument is one, such as configs/probe.yaml"
+            )
+        settings = yaml.safe_load(Path(argv[0]).read_text(encoding="utf-8")) or {}
+        if unknown := sorted(set(settings) - known):
+            parser.error(f"{argv[0]} has unknown settings: {', '.join(unknown)}")
         parser.set_defaults(**settings)
+    given = set(settings) | {word[2:].partition("=")[0] for word in argv if word.startswith("--")}
+    if decided := sorted(given.intersection(DECIDED)):
+        parser.error(f"{', '.join(decided)}: the script decides this itself")
+    if not given & {"bf16", "fp16", "use_cpu"}:
+        # A device with bfloat16 uses it unless the settings say otherwise.
+        parser.set_defaults(bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False))
     try:
         run, switches, training, _ = parser.parse_args_into_dataclasses(args=list(argv))
         config = MsfSerConfig(**dataclasses.asdict(switches))
     except ValueError as error:
         parser.error(str(error))
-    if len(run.label_range) != 2:
+    if not isinstance(run.label_range, list) or len(run.label_range) != 2:
         parser.error(f"label_range takes two numbers, not {run.label_range}")
+    if wrong := [pair for pair in run.columns if "=" not in pair]:
+        parser.error(f"columns takes pairs such as speaker=actor, not {', '.join(wrong)}")
+    if training.n_gpu > 1:
+        parser.error("for several GPUs: accelerate launch --num_processes N train.py ...")
+    if training.per_device_train_batch_size * training.world_size < 2:
+        parser.error("CCC needs at least two items in a batch, and accumulation does not add to it")
+    training.remove_unused_columns = False
+    training.metric_for_best_model, training.greater_is_better = "ccc_mean", True
+    training.length_column_name = "length"
+    training.restore_callback_states_from_checkpoint = True
     return run, config, training
 
 
@@ -212,13 +243,16 @@ def main(argv: Sequence[str]) -> None:
         datasets.disable_progress_bars()
     transformers.utils.logging.set_verbosity_warning()
     set_seed(training.seed)
-    checkpoint = find_checkpoint(Path(training.output_dir), argv)
+    folder = Path(training.output_dir)
+    with training.main_process_first(desc="looking for an unfinished run", local=False):
+        checkpoint = find_checkpoint(folder, argv, training.should_save)
 
     with training.main_process_first(desc="making the corpus", local=False):
         corpus = make_probe("data/probe") if run.data == "probe" else run.data
         parts = read_table(
             corpus,
             label_range=tuple(run.label_range),
+            columns=dict(pair.split("=", 1) for pair in run.columns),
             audio_folder=run.audio_folder,
             allow_speaker_overlap=run.allow_speaker_overlap,
         )
@@ -231,10 +265,12 @@ def main(argv: Sequence[str]) -> None:
     with training.main_process_first(desc="running the frozen encoders", local=False):
         model.to(training.device)
         parts = {name: cache_features(add_lengths(part), model, processor) for name, part in parts.items()}
+    for name, part in parts.items():
+        if len(empty := np.flatnonzero(~has_input(part))):
+            raise SystemExit(
+                f"{run.data}: row {empty[0]} of {name} has none of the model's inputs ({len(empty)} such)."
+            )
 
-    training.remove_unused_columns = False
-    training.metric_for_best_model, training.greater_is_better = "ccc_mean", True
-    training.length_column_name = "length"
     callbacks = [EarlyStoppingCallback(run.early_stopping_patience)] if run.early_stopping_patience else []
     trainer = MsfSerTrainer(
         model=model,
@@ -249,34 +285,47 @@ def main(argv: Sequence[str]) -> None:
     )
     trainer.train(resume_from_checkpoint=checkpoint)
 
-    rows = evaluate_inputs(trainer, parts["test"], command)
     trainer.save_model(training.output_dir)
+    rows = evaluate_inputs(trainer, parts["test"], command)
     if trainer.is_world_process_zero():
-        folder = Path(training.output_dir)
         (folder / "results.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
         for unfinished in folder.glob("checkpoint-*"):
             shutil.rmtree(unfinished)
+        # Of use to a run, not to those who load the folder: it is safetensors, JSON and code.
+        for name in (RUN_NOTE, "training_args.bin"):
+            (folder / name).unlink(missing_ok=True)
         logger.info("test set, CCC with 95 %% bootstrap interval:\n%s", as_table(rows))
         logger.info("saved: %s", folder)
 
 
-def find_checkpoint(folder: Path, argv: Sequence[str]) -> str | None:
-    """The last whole checkpoint of the same command, if it was killed; notes the command in the folder.
+def find_checkpoint(folder: Path, argv: Sequence[str], notes: bool) -> str | None:
+    """The last whole checkpoint of the same run, if it was killed.
+
+    Args:
+        folder: The run's.
+        argv: Its command; with the text of its settings file it tells runs apart.
+        notes: Whether to note the run in the folder, and to clear the results of an earlier one.
 
     Raises:
-        SystemExit: The folder holds an unfinished run of another command.
+        SystemExit: The folder holds an unfinished run with other settings.
     """
-    note = folder / "command.json"
+    own = {"argv": list(argv), "settings": Path(argv[0]).read_text(encoding="utf-8")}
+    note = folder / RUN_NOTE
     checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
     if checkpoints:
-        begun = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else ["unknown"]
-        if begun != list(argv):
+        begun = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {"argv": ["unknown"]}
+        if begun != own:
+            what = "its settings file has changed" if begun["argv"] == own["argv"] else shlex.join(begun["argv"])
             raise SystemExit(
-                f"{folder} holds an unfinished run of another command ({shlex.join(begun)}): give that command to go "
-                "on, or take another --output_dir, or remove the folder."
+                f"{folder} holds an unfinished run with other settings ({what}): give those to go on, or take another "
+                "--output_dir, or remove the folder."
             )
-    folder.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(list(argv)), encoding="utf-8")
+    if notes:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "results.json").unlink(missing_ok=True)
+        fresh = note.with_suffix(".tmp")
+        fresh.write_text(json.dumps(own), encoding="utf-8")
+        os.replace(fresh, note)
     whole = next((path for path in checkpoints if _is_whole(path)), None)
     if whole is not None:
         logger.info("going on from %s", whole)
@@ -300,12 +349,14 @@ def evaluate_inputs(trainer: Trainer, test: datasets.Dataset, command: str) -> l
     """
     active = known_inputs(test)
     rows, seen = [], []
-    for label, inputs in INPUTS.items():
+    for inputs in INPUTS:
         used = [name for name in active if name in inputs]
         if not used or used in seen:
             continue
         seen.append(used)
-        predicted = trainer.predict(keep_inputs(test, used))
+        label = "all" if len(used) > 2 else "+".join(used)
+        part = keep_inputs(test, used)
+        predicted = trainer.predict(part.select(np.flatnonzero(has_input(part))))
         scores = evaluate.load(METRIC, keep_in_memory=True).compute(
             predictions=predicted.predictions, references=predicted.label_ids
         )

@@ -3,21 +3,22 @@
     python -m msfser.benchmarks.probe
 
 prints the table and writes `benchmarks/results/probe.json` (means over the seeds; `low` and `high` are the lowest and
-the highest seed) and `probe_seeds.json` (each run with the bootstrap interval of its test set). A run that is already
-there, from the same command, is not repeated; one that was killed goes on.
+the highest seed) and `probe_seeds.json` (each run with the bootstrap interval of its test set). It starts in the
+project's folder. A run that is finished is not repeated, and one that was killed goes on: to measure changed code or
+settings, remove `outputs/benchmarks/probe` first.
 """
 
 import argparse
 import json
 import shlex
+import sys
 from pathlib import Path
 
 from ..configuration_msfser import LABELS
 from ..train import main as train
 from .results import RESULTS, write
 
-COMMAND = "python -m msfser.benchmarks.probe"
-CONFIG = str(Path(__file__).parents[1] / "configs" / "probe.yaml")
+CONFIG = "configs/probe.yaml"
 SWITCHES = {
     "full": [],
     "no_les": ["--semantics", "gs", "es"],
@@ -32,7 +33,7 @@ def run(name: str, seed: int, folder: Path) -> dict[str, dict[str, object]]:
     output = folder / f"{name}_{seed}"
     argv = [CONFIG, "--output_dir", str(output), "--seed", str(seed), *SWITCHES[name]]
     results = output / "results.json"
-    if not results.is_file() or json.loads((output / "command.json").read_text(encoding="utf-8")) != argv:
+    if not results.is_file():
         train(argv)
     rows = json.loads(results.read_text(encoding="utf-8"))
     # The last four rows are those with the most inputs that the variant has.
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/benchmarks/probe"))
     arguments = parser.parse_args()
+    command = shlex.join(["python", "-m", "msfser.benchmarks.probe", *sys.argv[1:]])
     means, each = [], []
     for name in SWITCHES:
         runs = {seed: run(name, seed, arguments.output_dir) for seed in arguments.seeds}
@@ -56,13 +58,11 @@ def main() -> None:
                     "value": sum(values) / len(values),
                     "low": min(values),
                     "high": max(values),
-                    "command": COMMAND,
+                    "command": command,
                 }
             )
             for seed, rows in runs.items():
-                options = shlex.join(["--seed", str(seed), *SWITCHES[name]])
-                command = f"python train.py configs/probe.yaml {options}"
-                each.append(rows[dimension] | {"name": f"{name}/seed{seed}/{dimension}", "command": command})
+                each.append(rows[dimension] | {"name": f"{name}/seed{seed}/{dimension}"})
         write(RESULTS / "probe.json", means)
         write(RESULTS / "probe_seeds.json", each)
     for row in means:

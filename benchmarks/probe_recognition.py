@@ -40,7 +40,7 @@ def main() -> None:
     extractor = MsfSerFeatureExtractor(kind="log_mel", feature_size=80, min_seconds=30.0, max_seconds=30.0)
     heard = []
     for row in tqdm(table.itertuples(), total=len(table), desc="recognition"):
-        features = extractor(folder / row.audio, return_tensors="pt")["input_features"]
+        features = extractor(folder / row.audio, return_tensors="pt")["input_features"].mT
         text = b"".join(vocabulary.get(token, b"") for token in _greedy(model, features)).decode(errors="replace")
         heard.append(_plain(row.words[row.stressed_word]["word"]) in [_plain(word) for word in text.split()])
     hits = np.array(heard, dtype=float)

@@ -28,8 +28,8 @@ from collections.abc import Mapping
 from datasets import Audio, Features, List, Value
 
 from ..configuration_msfser import LABELS
+from ..processing_msfser import TEXTS
 
-TEXTS: tuple[str, str, str] = ("transcript", "emphasis", "description")
 SPLITS: tuple[str, str, str] = ("train", "validation", "test")
 
 FEATURES = Features(

@@ -563,6 +563,8 @@ def _assign_splits(
         taken = sorted(set(people[splits == "validation"]))
         logger.warning("%s: no validation part is given; took speakers from train for it: %s", name, ", ".join(taken))
     if not allow_overlap:
+        if unknown := sum(person is None for person in people):
+            logger.warning("%s: %d rows name no speaker: whether parts share speakers was not checked", name, unknown)
         frame = pd.DataFrame({"speaker": people, "split": splits}).dropna()
         parts = frame.groupby("speaker")["split"].nunique()
         if shared := sorted(parts.index[parts > 1]):

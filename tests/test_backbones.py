@@ -203,11 +203,11 @@ def official_forward(checkpoint: dict, mel: torch.Tensor) -> torch.Tensor:
 @needs(WHISPER)
 def test_whispers_encoder_equals_the_official_one_at_thirty_seconds(official):
     extract = MsfSerFeatureExtractor(**feature_settings(WHISPER), max_seconds=30.0)
-    mel = extract(noise(30.0), 16_000, return_tensors="pt")["input_features"]
+    mel = extract(noise(30.0), 16_000, return_tensors="pt")["input_features"]  # (1, mel frames, mels)
     encoder = load_audio_encoder(WHISPER)
     with torch.no_grad():
-        reference = official_forward(official, mel)
-        stock = encoder(mel).last_hidden_state
+        reference = official_forward(official, mel.mT)
+        stock = encoder(mel.mT).last_hidden_state
         states, mask = _whisper_states(encoder, mel, torch.ones(1, 3000, dtype=torch.bool))
     assert reference.std() > 0.1
     assert (stock - reference).abs().max() < 1e-5

@@ -215,7 +215,26 @@ def test_encoded_parts_give_what_the_whole_gives():
 def test_sound_beyond_the_position_table_is_an_error():
     model = tiny_model("whisper")
     with pytest.raises(ValueError, match="14 s"):
-        model(input_features=torch.zeros(1, 20, 1402))
+        model(input_features=torch.zeros(1, 1402, 20))
+
+
+@pytest.mark.parametrize("audio", ["wavlm", "whisper"])
+def test_a_mix_of_layers_trains_on_an_encoder_with_layerdrop(audio):
+    dropping = AUDIO_CONFIGS[audio] | {"layerdrop": 0.9, "encoder_layerdrop": 0.5}
+    model = MsfSerModel(tiny_config(audio_config=dropping, audio_states="weighted", freeze_audio="none")).train()
+    inputs = batch(tiny_processor(audio))
+    for _ in range(4):
+        model(**inputs).loss.backward()
+
+
+@pytest.mark.parametrize("audio", ["wavlm", "wav2vec2_group_norm", "whisper"])
+def test_a_frozen_front_end_records_no_gradients(audio):
+    model = tiny_model(audio, freeze_audio="front_end").train()
+    front = model.audio_encoder.conv1 if audio == "whisper" else model.audio_encoder.feature_extractor
+    seen = []
+    front.register_forward_hook(lambda _, __, output: seen.append(output.requires_grad))
+    model(**batch(tiny_processor(audio))).loss.backward()
+    assert seen and not any(seen)
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.02, 0.5])

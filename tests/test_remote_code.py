@@ -43,6 +43,7 @@ def test_the_folder_loads_without_the_package_and_answers_the_same(encoder, tmp_
         alone = model(**processor(sound, sampling_rate=16_000)).logits[0].numpy()
     for name, expected in {"model": full, "classifier": full, "audio_only": alone, "pipeline": alone}.items():
         assert np.array_equal(answers[name], expected), name
+    assert np.abs(answers["pipeline_batch"] - alone).max() < 1e-5
     assert not np.array_equal(full, alone)
 
 

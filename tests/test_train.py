@@ -86,6 +86,10 @@ def test_a_run_saves_a_folder_with_weights_code_and_results(tiny, tmp_path):
     model, info = MsfSerModel.from_pretrained(folder, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
     assert (folder / "modeling_msfser.py").is_file() and not list(folder.glob("checkpoint-*"))
+    # Nothing but weights, code, settings and results, without a path of this machine.
+    assert {path.suffix for path in folder.iterdir()} == {".safetensors", ".json", ".py"}
+    about = [path for path in folder.glob("*.json") if path.name != "results.json"]
+    assert not [path.name for path in about if str(tiny) in path.read_text()]
     rows = json.loads((folder / "results.json").read_text())
     assert {row["name"].split("/")[1] for row in rows} == {"audio", "audio+transcript", "all"}
     assert len(rows) == 12
@@ -124,7 +128,7 @@ def test_encoders_that_are_trained_move_at_their_own_rate(tiny, tmp_path):
 
 def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(tiny, tmp_path):
     script = [sys.executable, str(ROOT / "train.py")]
-    more = ["--num_train_epochs", "6"]
+    more = ["--num_train_epochs", "6", "--early_stopping_patience", "2"]
     run = subprocess.Popen(
         [*script, *command(tiny, tmp_path / "killed", *more)],
         env=environment(tmp_path),
@@ -155,8 +159,11 @@ def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(tiny, tmp_path
 
 def test_an_unfinished_run_of_another_command_is_not_overwritten(tiny, tmp_path):
     (tmp_path / "run" / "checkpoint-3").mkdir(parents=True)
-    (tmp_path / "run" / "command.json").write_text(json.dumps(["other.yaml"]))
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"argv": ["other.yaml"], "settings": ""}))
     with pytest.raises(SystemExit, match=r"other\.yaml"):
+        main(command(tiny, tmp_path / "run"))
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"argv": command(tiny, tmp_path / "run"), "settings": ""}))
+    with pytest.raises(SystemExit, match="settings file has changed"):
         main(command(tiny, tmp_path / "run"))
 
 
@@ -182,6 +189,10 @@ def test_two_processes_train_and_save_one_folder(tiny, tmp_path):
         (["--semantics", "gs", "xs"], "xs"),
         (["--label_range", "1"], "label_range"),
         (["--learning_rate", "fast"], "learning_rate"),
+        (["--semantic", "gs"], "semantic"),
+        (["--resume_from_checkpoint", "true"], "decides this itself"),
+        (["--per_device_train_batch_size", "1"], "two items"),
+        (["--columns", "speaker"], "speaker=actor"),
     ],
 )
 def test_a_wrong_setting_is_an_error(tiny, tmp_path, capsys, more, words):
@@ -198,6 +209,16 @@ def test_an_unknown_setting_in_the_file_is_an_error(tmp_path, capsys):
     with pytest.raises(SystemExit):
         parse_settings([str(tmp_path / "missing.yaml")])
     assert "missing.yaml" in capsys.readouterr().err
+
+
+def test_the_acoustic_model_can_be_asked_for_on_the_command_line(tiny):
+    _, config, _ = parse_settings([str(tiny / "tiny.yaml"), "--semantics", "--cross_fusion", "concat"])
+    assert config.semantics == []
+
+
+def test_rows_without_any_input_are_named_before_training(tiny, tmp_path):
+    with pytest.raises(SystemExit, match="row 0 of train has none of the model's inputs"):
+        main(command(tiny, tmp_path / "run", "--audio", "false", "--semantics", "les"))
 
 
 def test_the_command_line_overrides_the_file(tmp_path):
