@@ -8,16 +8,19 @@ import inspect
 from dataclasses import dataclass
 
 import torch
+import transformers
 from torch import nn
 from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
-from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils import ModelOutput, can_return_tuple, logging
 
 from .backbones_msfser import load_audio_encoder, load_text_encoder
 from .configuration_msfser import LABELS, MsfSerConfig
 from .loss_msfser import ccc_loss
+
+logger = logging.get_logger(__name__)
 
 # Waveform encoders in which a masked, padded batch gives each item what it gets alone, provided that their front end
 # normalises each frame ("layer"). The others see the padding and are run item by item.
@@ -340,6 +343,11 @@ class MsfSerModel(MsfSerPreTrainedModel):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
         """As in [`PreTrainedModel`]; loading makes every weight trainable, so the frozen ones are frozen again."""
+        if tuple(int(part) for part in transformers.__version__.split(".")[:2]) < (5, 23):
+            logger.warning_once(
+                "Before transformers 5.23 the stock audio-classification pipeline puts a softmax on regression: call it "
+                "with function_to_apply='none'."
+            )
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         (loaded[0] if isinstance(loaded, tuple) else loaded)._freeze()
         return loaded
