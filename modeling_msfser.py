@@ -345,8 +345,8 @@ class MsfSerModel(MsfSerPreTrainedModel):
         """As in [`PreTrainedModel`]; loading makes every weight trainable, so the frozen ones are frozen again."""
         if tuple(int(part) for part in transformers.__version__.split(".")[:2]) < (5, 23):
             logger.warning_once(
-                "Before transformers 5.23 the stock audio-classification pipeline puts a softmax on regression: call it "
-                "with function_to_apply='none'."
+                "Before transformers 5.23 the stock audio-classification pipeline puts a softmax on regression: call "
+                "it with function_to_apply='none'."
             )
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         (loaded[0] if isinstance(loaded, tuple) else loaded)._freeze()

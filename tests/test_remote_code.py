@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import noise, tiny_model, tiny_processor
+from transformers import Trainer, TrainingArguments
 
-from msfser import MsfSerModel
+from msfser import MsfSerCollator, MsfSerModel
 
 
 def load_as_a_stranger(folder: Path, tmp_path: Path) -> dict[str, np.ndarray]:
@@ -32,8 +33,20 @@ def load_as_a_stranger(folder: Path, tmp_path: Path) -> dict[str, np.ndarray]:
 def test_the_folder_loads_without_the_package_and_answers_the_same(encoder, tmp_path):
     folder = tmp_path / "model"
     model, processor = tiny_model(encoder, audio_states="weighted"), tiny_processor(encoder)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    rows = [
+        {
+            "audio": {"array": noise(0.6, i), "sampling_rate": 16_000},
+            "valence": i / 4,
+            "arousal": 0.5,
+            "dominance": 0.1,
+        }
+        for i in range(4)
+    ]
+    arguments = TrainingArguments(tmp_path / "run", max_steps=2, remove_unused_columns=False, use_cpu=True)
+    trainer = Trainer(model, arguments, MsfSerCollator(processor), train_dataset=rows, processing_class=processor)
+    trainer.train()
+    trainer.save_model(folder)
+    model = trainer.model.eval()
     answers = load_as_a_stranger(folder, tmp_path)
 
     sound = (np.random.default_rng(0).standard_normal(24_000) * 0.1).astype(np.float32)
