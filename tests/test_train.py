@@ -216,6 +216,19 @@ def test_the_acoustic_model_can_be_asked_for_on_the_command_line(tiny):
     assert config.semantics == []
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--data", "nowhere.csv"], r"nowhere\.csv: there is no such file"),
+        (["--label_range", "0.5", "1"], "outside the label_range"),
+        (["--audio_encoder", "nobody/nothing"], "'nobody/nothing' is no folder"),
+    ],
+)
+def test_wrong_input_is_a_sentence_without_a_traceback(tiny, tmp_path, more, words):
+    with pytest.raises(SystemExit, match=words):
+        main(command(tiny, tmp_path / "run", *more))
+
+
 def test_rows_without_any_input_are_named_before_training(tiny, tmp_path):
     with pytest.raises(SystemExit, match="row 0 of train has none of the model's inputs"):
         main(command(tiny, tmp_path / "run", "--audio", "false", "--semantics", "les"))
