@@ -1,5 +1,15 @@
 """Tiny random parts: every test that needs a model builds it from these, without a download."""
 
+import os
+import shutil
+import tempfile
+
+# Read when the Hugging Face libraries are imported: nothing that a test caches stays, and no test asks the network.
+# Processes that a test starts share the folder.
+if "msfser-tests-" not in os.environ.get("HF_HOME", ""):
+    os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="msfser-tests-")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 import numpy as np
 import pytest
 import torch
@@ -109,15 +119,6 @@ def noise(seconds: float, seed: int = 0) -> np.ndarray:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_caches(tmp_path_factory):
-    """Nothing that a test caches stays on the machine, and no test asks the network."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("huggingface")
-        patch.setenv("HF_HOME", str(folder))
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        import datasets
-        import huggingface_hub
-
-        patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "datasets")
-        patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-        yield
+def caches_are_removed():
+    yield
+    shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
