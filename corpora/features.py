@@ -6,9 +6,9 @@ any of them makes new ones, and a second run with other fusion settings finds th
 states of Whisper tiny.en about 0.4 MB for each second of sound; remove the folder `msfser_features` to be rid of them.
 """
 
+import functools
 import hashlib
 import io
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,13 +19,11 @@ import numpy as np
 import soundfile
 import torch
 import transformers
-from transformers import BatchFeature
+from transformers import BatchFeature, PreTrainedModel
 
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import TEXTS, MsfSerProcessor, labels_of
 from .schema import audio_source
-
-logger = logging.getLogger(__name__)
 
 _BATCH = 8
 _BYTES = datasets.Value("large_binary")
@@ -89,7 +87,10 @@ def cache_features(dataset: datasets.Dataset, model: MsfSerModel, processor: Msf
     frozen = ["audio"] if config.audio and config.freeze_audio == "all" else []
     frozen += list(active) if config.freeze_text else []
     model.eval()
-    features = [_features_of(name, dataset.select_columns([name]), model, processor) for name in frozen]
+    hashes = {name: _encoder_hash(getattr(model, f"{name}_encoder")) for name in {_kind(name) for name in frozen}}
+    features = [
+        _features_of(name, dataset.select_columns([name]), model, processor, hashes[_kind(name)]) for name in frozen
+    ]
     return datasets.concatenate_datasets([dataset.remove_columns(frozen), *features], axis=1)
 
 
@@ -122,21 +123,26 @@ class FeatureCollator:
         return batch
 
 
+def _kind(name: str) -> str:
+    """Which encoder reads an input: `audio` or `text`."""
+    return "audio" if name == "audio" else "text"
+
+
 def _features_of(
-    name: str, column: datasets.Dataset, model: MsfSerModel, processor: MsfSerProcessor
+    name: str, column: datasets.Dataset, model: MsfSerModel, processor: MsfSerProcessor, encoder_hash: str
 ) -> datasets.Dataset:
     """The features of one input, from the cache or made now."""
-    key = _key(name, column, model, processor)
+    key = _key(name, column, model, processor, encoder_hash)
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "msfser_features"
     folder.mkdir(parents=True, exist_ok=True)
     if name == "audio":
-        encode = _encode_audio
+        encode = functools.partial(_encode_audio, model=model, processor=processor)
         features = {"audio_shape": datasets.List(datasets.Value("int32")), "audio_states": _BYTES}
     else:
-        encode = _encode_text
+        encode = functools.partial(_encode_text, name=name, model=model, processor=processor)
         features = {f"{TEXTS[name]}_embedding": _BYTES}
     return column.map(
-        lambda rows: encode(rows[name], name, model, processor),
+        lambda rows: encode(rows[name]),
         batched=True,
         batch_size=_BATCH,
         writer_batch_size=_BATCH,
@@ -150,7 +156,7 @@ def _features_of(
 
 @torch.no_grad()
 def _encode_audio(
-    column: Sequence[Mapping[str, Any] | None], name: str, model: MsfSerModel, processor: MsfSerProcessor
+    column: Sequence[Mapping[str, Any] | None], model: MsfSerModel, processor: MsfSerProcessor
 ) -> dict[str, list]:
     shapes: list = [None] * len(column)
     states: list = [None] * len(column)
@@ -214,22 +220,28 @@ def _stacked_embeddings(rows: Sequence[Mapping[str, Any]], prefix: str) -> dict[
     return {column: torch.from_numpy(vectors), f"{prefix}_attention_mask": present}
 
 
-def _key(name: str, column: datasets.Dataset, model: MsfSerModel, processor: MsfSerProcessor) -> str:
-    """Hash of everything that the features of one input depend on, the code among it."""
-    if name == "audio":
-        encoder, preparation = model.audio_encoder, processor.feature_extractor.to_json_string()
-    else:
-        encoder, tokenizer = model.text_encoder, processor.tokenizer
-        normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
-        preparation = f"{processor.max_tokens} {normalizer!r} {sorted(tokenizer.get_vocab().items())}"
-    versions = f"{torch.__version__} {transformers.__version__}"
-    digest = hashlib.sha256(f"{name} {model.config.audio_states} {versions} {preparation}".encode())
-    digest.update(encoder.config.to_json_string().encode())
-    for path in (*sorted(Path(__file__).parents[1].glob("*_msfser.py")), Path(__file__)):
-        digest.update(path.read_bytes())
+def _encoder_hash(encoder: PreTrainedModel) -> str:
+    digest = hashlib.sha256(encoder.config.to_json_string().encode())
     for weight, tensor in encoder.state_dict().items():
         digest.update(weight.encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _key(
+    name: str, column: datasets.Dataset, model: MsfSerModel, processor: MsfSerProcessor, encoder_hash: str
+) -> str:
+    """Hash of everything that the features of one input depend on, the code among it."""
+    if name == "audio":
+        preparation = processor.feature_extractor.to_json_string()
+    else:
+        tokenizer = processor.tokenizer
+        normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
+        preparation = f"{processor.max_tokens} {normalizer!r} {sorted(tokenizer.get_vocab().items())}"
+    versions = f"{torch.__version__} {transformers.__version__}"
+    digest = hashlib.sha256(f"{name} {model.config.audio_states} {versions} {encoder_hash} {preparation}".encode())
+    for path in (*sorted(Path(__file__).parents[1].glob("*_msfser.py")), Path(__file__)):
+        digest.update(path.read_bytes())
     for value in column[name]:
         source = audio_source(value) if name == "audio" else value
         if name == "audio" and isinstance(source, str):
