@@ -6,6 +6,7 @@ from .configuration_msfser import LABELS, SEMANTICS, MsfSerConfig
 from .feature_extraction_msfser import MsfSerFeatureExtractor
 from .loss_msfser import ccc_loss, concordance
 from .modeling_msfser import MsfSerModel, MsfSerOutput
+from .pipeline_msfser import MsfSerPipeline
 from .processing_msfser import MsfSerCollator, MsfSerProcessor, from_scale, to_scale
 
 AutoConfig.register(MsfSerConfig.model_type, MsfSerConfig)
@@ -22,6 +23,7 @@ __all__ = [
     "MsfSerFeatureExtractor",
     "MsfSerModel",
     "MsfSerOutput",
+    "MsfSerPipeline",
     "MsfSerProcessor",
     "ccc_loss",
     "concordance",

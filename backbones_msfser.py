@@ -4,6 +4,7 @@ A machine without the Hub can install two encoders from the package registry (`p
 files that their publishers serve, which the pinned sha256 proves before anything is loaded.
 """
 
+import base64
 import functools
 import hashlib
 import importlib.metadata
@@ -18,11 +19,16 @@ from transformers import (
     AutoFeatureExtractor,
     AutoModel,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     WhisperConfig,
+    WhisperForConditionalGeneration,
+    WhisperTokenizer,
 )
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+from transformers.models.whisper.configuration_whisper import NON_SPEECH_TOKENS
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.utils import logging
 
@@ -88,6 +94,14 @@ WHEELS = {
         },
     ),
 }
+
+# Whisper's checkpoint comes without its vocabulary, which its authors' own package has.
+WHISPER_VOCABULARY = Wheel(
+    requirement="openai-whisper==20250625",
+    modality="speech",
+    folder="whisper/assets",
+    sha256={"gpt2.tiktoken": "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930"},
+)
 
 
 def load_audio_encoder(name: str) -> PreTrainedModel:
@@ -170,6 +184,72 @@ def feature_settings(name: str) -> dict[str, object]:
         normalise = getattr(config, "feat_extract_norm", "layer") == "layer"
         logger.warning(f"{name} does not say whether it wants normalised sound: do_normalize={normalise} is assumed.")
     return {"kind": "waveform", "do_normalize": normalise}
+
+
+def load_recogniser(name: str) -> tuple[WhisperForConditionalGeneration, PreTrainedTokenizerBase]:
+    """A whole Whisper in float32, with its generation config, and its tokenizer.
+
+    Args:
+        name: Hub name or folder.
+
+    Raises:
+        OSError: It is nowhere to be had, or its vocabulary is not; the sentence says what to install.
+        ValueError: It is no Whisper.
+    """
+    place, options, in_wheel = _resolve(name, "speech")
+    if in_wheel:
+        try:
+            vocabulary = WHISPER_VOCABULARY.locate() / "gpt2.tiktoken"
+        except importlib.metadata.PackageNotFoundError as error:
+            raise OSError(f"{name!r} comes without its vocabulary: {_pip(WHISPER_VOCABULARY.requirement)}.") from error
+        config, weights = read_openai_whisper(Path(place) / "tiny.en.pt")
+        model = WhisperForConditionalGeneration(config)
+        model.model.load_state_dict(weights)
+        model.generation_config = _tiny_en_generation_config()
+        return _named(model.eval(), name), _openai_tokenizer(vocabulary)
+    config = AutoConfig.from_pretrained(place, **options)
+    if config.model_type != "whisper":
+        raise ValueError(f"{name!r} is a {config.model_type} model: words are recognised by Whisper only.")
+    model, report = WhisperForConditionalGeneration.from_pretrained(
+        place, dtype=torch.float32, output_loading_info=True, **options
+    )
+    if report["missing_keys"]:
+        raise OSError(
+            f"{name!r} lacks some of its weights, such as {min(report['missing_keys'])}: give a whole Whisper."
+        )
+    return _named(model, name), AutoTokenizer.from_pretrained(place, **options)
+
+
+def _tiny_en_generation_config() -> GenerationConfig:
+    """What the Hub serves beside Whisper tiny.en: special ids, ids never said, heads that follow the sound."""
+    return GenerationConfig(
+        decoder_start_token_id=50257,
+        bos_token_id=50257,
+        eos_token_id=50256,
+        pad_token_id=50256,
+        no_timestamps_token_id=50362,
+        is_multilingual=False,
+        suppress_tokens=NON_SPEECH_TOKENS,
+        begin_suppress_tokens=[220, 50256],
+        # (layer, head), as the authors' package lists them.
+        alignment_heads=[[1, 0], [2, 0], [2, 5], [3, 0], [3, 1], [3, 2], [3, 3], [3, 4]],
+    )
+
+
+def _openai_tokenizer(path: Path) -> WhisperTokenizer:
+    """The tokenizer of an English Whisper from the list of its byte strings, most frequent first."""
+    lines = (line.split() for line in path.read_text(encoding="ascii").splitlines() if line)
+    ranks = {base64.b64decode(token).decode("latin-1"): int(rank) for token, rank in lines}
+    letters = bytes_to_unicode()
+    printed = {token: "".join(letters[ord(byte)] for byte in token) for token in ranks}
+    # A merge is not listed: it is any split into two listed parts; the earliest listed parts merge first.
+    merges = []
+    for token in sorted(ranks, key=ranks.get):
+        splits = [(token[:i], token[i:]) for i in range(1, len(token)) if token[:i] in ranks and token[i:] in ranks]
+        splits.sort(key=lambda parts: (ranks[parts[0]], ranks[parts[1]]))
+        merges += [(printed[left], printed[right]) for left, right in splits]
+    vocabulary = {printed[token]: rank for token, rank in ranks.items()}
+    return WhisperTokenizer(vocab=vocabulary, merges=merges)
 
 
 def read_openai_whisper(path: str | Path) -> tuple[WhisperConfig, dict[str, torch.Tensor]]:

@@ -8,19 +8,17 @@ import inspect
 from dataclasses import dataclass
 
 import torch
-import transformers
 from torch import nn
 from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
-from transformers.utils import ModelOutput, can_return_tuple, logging
+from transformers.utils import ModelOutput, can_return_tuple
 
 from .backbones_msfser import load_audio_encoder, load_text_encoder
 from .configuration_msfser import LABELS, MsfSerConfig
 from .loss_msfser import ccc_loss
-
-logger = logging.get_logger(__name__)
+from .wavlm_msfser import speed_up
 
 # Waveform encoders in which a masked, padded batch gives each item what it gets alone, provided that their front end
 # normalises each frame ("layer"). The others see the padding and are run item by item.
@@ -330,6 +328,8 @@ class MsfSerModel(MsfSerPreTrainedModel):
         if audio_encoder is not None:
             encoders["audio_encoder"] = load_audio_encoder(audio_encoder)
             kwargs["audio_config"] = encoders["audio_encoder"].config
+            if kwargs.get("fast_audio", MsfSerConfig.fast_audio):
+                speed_up(encoders["audio_encoder"])
         if text_encoder is not None:
             encoders["text_encoder"] = load_text_encoder(text_encoder)
             kwargs["text_config"] = encoders["text_encoder"].config
@@ -343,17 +343,24 @@ class MsfSerModel(MsfSerPreTrainedModel):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
         """As in [`PreTrainedModel`]; loading makes every weight trainable, so the frozen ones are frozen again."""
-        if tuple(int(part) for part in transformers.__version__.split(".")[:2]) < (5, 23):
-            logger.warning_once(
-                "Before transformers 5.23 the stock audio-classification pipeline puts a softmax on regression: call "
-                "it with function_to_apply='none'."
-            )
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         (loaded[0] if isinstance(loaded, tuple) else loaded)._freeze()
         return loaded
 
     def save_pretrained(self, save_directory, **kwargs):
-        """Saves weights, config and code; one class serves both auto classes, but only one can be registered."""
+        """Saves weights, config and code, the pipeline's too.
+
+        One class serves both auto classes, but only one can be registered.
+        """
+        # It imports this module; naming it here also makes its code go wherever this file goes.
+        from .pipeline_msfser import MsfSerPipeline
+
+        self.config.custom_pipelines = {
+            "audio-classification": {
+                "impl": f"pipeline_msfser.{MsfSerPipeline.__name__}",
+                "pt": ["AutoModelForAudioClassification"],
+            }
+        }
         auto_map = getattr(self.config, "auto_map", None) or {}
         name = f"modeling_msfser.{type(self).__name__}"
         self.config.auto_map = {**auto_map, "AutoModelForAudioClassification": name}
@@ -410,7 +417,9 @@ class MsfSerModel(MsfSerPreTrainedModel):
             if self.config.is_mel:
                 states, frame_mask = _whisper_states(self.audio_encoder, wanted, attention_mask.bool())
             else:
-                states, frame_mask = _waveform_states(self.audio_encoder, wanted, attention_mask.bool())
+                states, frame_mask = _waveform_states(
+                    self.audio_encoder, wanted, attention_mask.bool(), self.config.fast_audio
+                )
             kept = states if self.config.audio_states == "weighted" else states[-1:]
             return torch.stack(kept, dim=1), frame_mask
 
@@ -582,8 +591,10 @@ class MsfSerModel(MsfSerPreTrainedModel):
 
 def _build_audio_encoder(config: MsfSerConfig) -> PreTrainedModel:
     if config.is_mel:
-        return WhisperEncoder._from_config(config.audio_config)
-    return AutoModel.from_config(config.audio_config)
+        encoder = WhisperEncoder._from_config(config.audio_config)
+    else:
+        encoder = AutoModel.from_config(config.audio_config)
+    return speed_up(encoder) if config.fast_audio else encoder
 
 
 def _build_text_encoder(config: MsfSerConfig) -> PreTrainedModel:
@@ -651,7 +662,7 @@ def _whisper_states(
 
 
 def _waveform_states(
-    encoder: PreTrainedModel, values: torch.Tensor, mask: torch.Tensor
+    encoder: PreTrainedModel, values: torch.Tensor, mask: torch.Tensor, fast: bool
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
     """A waveform encoder's hidden states, each item as if it were alone.
 
@@ -659,13 +670,17 @@ def _waveform_states(
         encoder: WavLM and its relatives.
         values: `(batch, samples)`.
         mask: `(batch, samples)`, bool.
+        fast: Whether items of different lengths are run one by one where that saves time.
 
     Returns:
         `layers + 1` states `(batch, frames, size)`, the last one as the encoder returns it, and the mask
         `(batch, frames)`.
     """
     config = encoder.config
-    if config.model_type in _PADDING_SAFE and config.feat_extract_norm == "layer":
+    safe = config.model_type in _PADDING_SAFE and config.feat_extract_norm == "layer"
+    # Without gradients a CPU computes one clip as fast as a batch, so that padding only costs.
+    alone = fast and values.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    if safe and (not alone or mask.all()):
         shown = torch.where(mask.any(-1, keepdim=True), mask, True)
         output = encoder(values, attention_mask=shown.long(), output_hidden_states=True)
         states = _hidden_states(output)

@@ -22,26 +22,32 @@ class MsfSerProcessor(ProcessorMixin):
         feature_extractor: [`MsfSerFeatureExtractor`].
         tokenizer: The text encoder's.
         max_tokens: Longer texts are cut.
+        annotation: How the texts of the training corpus were made, so that they are made alike in use: the settings
+            that `annotate` notes beside its shards. `None` where they came with the corpus.
     """
 
-    def __init__(self, feature_extractor, tokenizer, max_tokens: int = 256):
+    def __init__(self, feature_extractor, tokenizer, max_tokens: int = 256, annotation: dict | None = None):
         super().__init__(feature_extractor, tokenizer)
         self.max_tokens = max_tokens
+        self.annotation = annotation
 
     @classmethod
-    def from_encoders(cls, audio_encoder: str, text_encoder: str, **feature_options) -> "MsfSerProcessor":
+    def from_encoders(
+        cls, audio_encoder: str, text_encoder: str, annotation: dict | None = None, **feature_options
+    ) -> "MsfSerProcessor":
         """The processor that goes with [`MsfSerModel.from_encoders`].
 
         Args:
             audio_encoder: Hub name or folder of the speech encoder.
             text_encoder: Hub name or folder of the text encoder.
+            annotation: As in the class.
             **feature_options: Fields of [`MsfSerFeatureExtractor`], such as `max_seconds`.
 
         Raises:
             OSError: An encoder is nowhere to be had; the sentence says what to install.
         """
         extractor = MsfSerFeatureExtractor(**{**feature_settings(audio_encoder), **feature_options})
-        return cls(extractor, load_tokenizer(text_encoder))
+        return cls(extractor, load_tokenizer(text_encoder), annotation=annotation)
 
     @property
     def model_input_names(self) -> list[str]:

@@ -1,16 +1,21 @@
 """Fine-tunes MSF-SER, evaluates it on the test part and saves a folder that `AutoModel` loads.
 
     python train.py configs/probe.yaml
+    python train.py configs/probe.yaml --do_predict
     python train.py configs/probe.yaml --data my/metadata.csv --label_range 1 7 --output_dir outputs/mine
-    accelerate launch --num_processes 2 train.py configs/msp_podcast.yaml --data msp/metadata.parquet
+    accelerate launch --num_processes 2 train.py configs/msp_podcast.yaml --data my/MSP-PODCAST-Publish-1.12
 
 Settings come from the YAML file and are overridden on the command line: those of a run (`RunArguments` below), the
 switches of the model (`MsfSerConfig`) and those of transformers' `TrainingArguments`. An unknown one is an error. A
 killed run goes on from its last checkpoint when the same command is given again.
+
+With `--do_predict` nothing is trained: the model in `output_dir` predicts the test part of the data, which needs no
+labels then, and writes `predictions.csv` there.
 """
 
 import argparse
 import contextlib
+import csv
 import dataclasses
 import json
 import logging
@@ -21,6 +26,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import datasets
 import evaluate
@@ -39,10 +45,13 @@ from transformers import (
 )
 from transformers.trainer_utils import PredictionOutput
 
-from msfser import LABELS, MsfSerConfig, MsfSerModel, MsfSerProcessor
+from msfser import LABELS, MsfSerCollator, MsfSerConfig, MsfSerModel, MsfSerProcessor
 from msfser.corpora.features import FeatureCollator, add_lengths, cache_features, has_input, keep_inputs, known_inputs
+from msfser.corpora.iemocap import read_iemocap
+from msfser.corpora.msp_podcast import read_msp_podcast
 from msfser.corpora.probe import make_probe
-from msfser.corpora.table import read_table
+from msfser.corpora.table import annotation_settings, read_table
+from msfser.processing_msfser import TEXTS
 
 logger = logging.getLogger("msfser.train")
 
@@ -61,8 +70,16 @@ class RunArguments:
 
     data: str = field(
         default="probe",
-        metadata={"help": "'probe' (made on this machine), a table, a folder with metadata.csv, or a Hub dataset."},
+        metadata={
+            "help": "'probe' (made on this machine), a table, a folder with metadata.csv, or a Hub dataset; of a "
+            "named corpus its folder."
+        },
     )
+    corpus: Literal["table", "msp_podcast", "iemocap"] = field(
+        default="table",
+        metadata={"help": "How to read the data: as a table, or as the owners of a corpus lay it out."},
+    )
+    fold: int | None = field(default=None, metadata={"help": "Of iemocap: the session to test on, 1 to 5."})
     label_range: list[float] = field(
         default_factory=lambda: [0.0, 1.0], metadata={"help": "Ends of the corpus's label scale, such as 1 7."}
     )
@@ -104,9 +121,13 @@ SwitchArguments = dataclasses.make_dataclass(
 
 # What the script decides itself: given from outside, they would be ignored.
 DECIDED = (
-    *("do_train", "do_eval", "do_predict", "resume_from_checkpoint", "metric_for_best_model", "greater_is_better"),
+    *("do_train", "do_eval", "resume_from_checkpoint", "metric_for_best_model", "greater_is_better"),
     *("remove_unused_columns", "length_column_name", "restore_callback_states_from_checkpoint"),
 )
+
+
+# What the reader of a named corpus knows itself.
+TABLE_ONLY = ("label_range", "audio_folder", "columns", "allow_speaker_overlap")
 
 
 class MsfSerTrainer(Trainer):
@@ -207,14 +228,22 @@ def parse_settings(argv: Sequence[str]) -> tuple[RunArguments, MsfSerConfig, Tra
     given = {*settings, *(option.replace("-", "_") for option in options)}
     if decided := sorted(given.intersection(DECIDED)):
         parser.error(f"{', '.join(decided)}: the script decides this itself")
-    if not given & {"bf16", "fp16", "use_cpu"}:
-        # A device with bfloat16 uses it unless the settings say otherwise.
+    if not given & {"bf16", "fp16", "use_cpu", "do_predict"}:
+        # A device with bfloat16 trains with it unless the settings say otherwise.
         parser.set_defaults(bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False))
     try:
         run, switches, training, _ = parser.parse_args_into_dataclasses(args=list(argv))
         config = MsfSerConfig(**dataclasses.asdict(switches))
     except ValueError as error:
         parser.error(str(error))
+    if run.corpus != "table" and (refused := sorted(given.intersection(TABLE_ONLY))):
+        parser.error(
+            f"{', '.join(refused)}: the corpus {run.corpus} decides this; leave it out, or give --corpus table"
+        )
+    if run.corpus == "iemocap" and run.fold is None:
+        parser.error("the corpus iemocap takes a fold, the session to test on: --fold 1 (to 5)")
+    if run.corpus != "iemocap" and run.fold is not None:
+        parser.error(f"fold belongs to the corpus iemocap, not to {run.corpus}; leave it out")
     if not isinstance(run.label_range, list) or len(run.label_range) != 2:
         parser.error(f"label_range takes two numbers, not {run.label_range}")
     if wrong := [pair for pair in run.columns if "=" not in pair]:
@@ -230,6 +259,22 @@ def parse_settings(argv: Sequence[str]) -> tuple[RunArguments, MsfSerConfig, Tra
     return run, config, training
 
 
+def read_data(run: RunArguments, require_labels: bool = True) -> datasets.DatasetDict:
+    """The parts of the run's corpus in the schema."""
+    if run.corpus == "msp_podcast":
+        return read_msp_podcast(run.data)
+    if run.corpus == "iemocap":
+        return read_iemocap(run.data, fold=run.fold)
+    return read_table(
+        make_probe("data/probe") if run.data == "probe" else run.data,
+        label_range=tuple(run.label_range),
+        columns=dict(pair.split("=", 1) for pair in run.columns),
+        audio_folder=run.audio_folder,
+        allow_speaker_overlap=run.allow_speaker_overlap,
+        require_labels=require_labels,
+    )
+
+
 def build(run: RunArguments, config: MsfSerConfig) -> tuple[MsfSerModel, MsfSerProcessor]:
     """Model on the run's pretrained encoders, and its processor."""
     names = [f.name for f in dataclasses.fields(SwitchArguments)]
@@ -238,7 +283,12 @@ def build(run: RunArguments, config: MsfSerConfig) -> tuple[MsfSerModel, MsfSerP
         run.text_encoder if config.semantics else None,
         **{name: getattr(config, name) for name in names},
     )
-    processor = MsfSerProcessor.from_encoders(run.audio_encoder, run.text_encoder, max_seconds=run.max_seconds)
+    processor = MsfSerProcessor.from_encoders(
+        run.audio_encoder,
+        run.text_encoder,
+        annotation=annotation_settings(run.data),
+        max_seconds=run.max_seconds,
+    )
     return model, processor
 
 
@@ -260,18 +310,14 @@ def main(argv: Sequence[str]) -> None:
     transformers.utils.logging.set_verbosity_warning()
     set_seed(training.seed)
     folder = Path(training.output_dir)
+    if training.do_predict:
+        predict(run, training)
+        return
     with training.main_process_first(desc="looking for an unfinished run", local=False):
         checkpoint = find_checkpoint(folder, argv, training.should_save)
 
     with training.main_process_first(desc="making the corpus", local=False), _user_errors_as_sentences():
-        corpus = make_probe("data/probe") if run.data == "probe" else run.data
-        parts = read_table(
-            corpus,
-            label_range=tuple(run.label_range),
-            columns=dict(pair.split("=", 1) for pair in run.columns),
-            audio_folder=run.audio_folder,
-            allow_speaker_overlap=run.allow_speaker_overlap,
-        )
+        parts = read_data(run)
     for name in ("train", "validation", "test"):
         if name not in parts:
             raise SystemExit(f"{run.data} has no {name} part: add a column 'split', or leave it out to have one made.")
@@ -313,6 +359,49 @@ def main(argv: Sequence[str]) -> None:
             (folder / name).unlink(missing_ok=True)
         logger.info("test set, CCC with 95 %% bootstrap interval:\n%s", as_table(rows))
         logger.info("saved: %s", folder)
+
+
+def predict(run: RunArguments, training: TrainingArguments) -> None:
+    """Predicts the test part with the model in `output_dir` and writes `predictions.csv` there.
+
+    Its rows are those of the test part in order: `file`, and `valence`, `arousal`, `dominance` in 0..1.
+
+    Raises:
+        SystemExit: There is no model, no test part, or a row without any of the model's inputs.
+    """
+    folder = Path(training.output_dir)
+    if not (folder / "config.json").is_file():
+        raise SystemExit(f"{folder} holds no trained model: train it first, or name its folder with --output_dir.")
+    with training.main_process_first(desc="making the corpus", local=False), _user_errors_as_sentences():
+        parts = read_data(run, require_labels=False)
+    if "test" not in parts:
+        raise SystemExit(f"{run.data} has no test part: add a column 'split', or leave it out to have one made.")
+    with _user_errors_as_sentences():
+        model, processor = MsfSerModel.from_pretrained(folder), MsfSerProcessor.from_pretrained(folder)
+    read = [name for name, prefix in TEXTS.items() if prefix in model.config.semantics]
+    test = keep_inputs(parts["test"].remove_columns(list(LABELS)), [*(["audio"] if model.config.audio else []), *read])
+    if len(empty := np.flatnonzero(~has_input(test))):
+        raise SystemExit(f"{run.data}: row {empty[0]} of test has none of the model's inputs ({len(empty)} such).")
+    # Batches of equal length would bring the rows into another order.
+    training.train_sampling_strategy = "random"
+    training.eval_strategy, training.load_best_model_at_end = "no", False
+    trainer = MsfSerTrainer(
+        model=model,
+        args=training,
+        data_collator=MsfSerCollator(processor),
+        processing_class=processor,
+        encoder_learning_rate=run.encoder_learning_rate,
+    )
+    with _user_errors_as_sentences():
+        predictions = trainer.predict(test).predictions
+    if trainer.is_world_process_zero():
+        files = [(audio or {}).get("path") for audio in parts["test"]["audio"]]
+        with open(folder / "predictions.csv", "w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(["file", *LABELS])
+            for name, values in zip(files, predictions.tolist(), strict=True):
+                table.writerow([name, *(f"{value:.6f}" for value in values)])
+        logger.info("saved: %s", folder / "predictions.csv")
 
 
 def find_checkpoint(folder: Path, argv: Sequence[str], notes: bool) -> str | None:

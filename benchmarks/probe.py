@@ -12,6 +12,7 @@ import argparse
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..configuration_msfser import LABELS
@@ -28,10 +29,10 @@ SWITCHES = {
 }
 
 
-def run(name: str, seed: int, folder: Path) -> dict[str, dict[str, object]]:
+def run(name: str, seed: int, folder: Path, switches: Sequence[str]) -> dict[str, dict[str, object]]:
     """Trains one variant, or finds it, and returns its test rows with all inputs, by dimension."""
     output = folder / f"{name}_{seed}"
-    argv = [CONFIG, "--output_dir", str(output), "--seed", str(seed), *SWITCHES[name]]
+    argv = [CONFIG, "--output_dir", str(output), "--seed", str(seed), *switches]
     results = output / "results.json"
     if not results.is_file():
         train(argv)
@@ -48,8 +49,8 @@ def main() -> None:
     arguments = parser.parse_args()
     command = shlex.join(["python", "-m", "msfser.benchmarks.probe", *sys.argv[1:]])
     means, each = [], []
-    for name in SWITCHES:
-        runs = {seed: run(name, seed, arguments.output_dir) for seed in arguments.seeds}
+    for name, switches in SWITCHES.items():
+        runs = {seed: run(name, seed, arguments.output_dir, switches) for seed in arguments.seeds}
         for dimension in (*LABELS, "mean"):
             values = [rows[dimension]["value"] for rows in runs.values()]
             means.append(

@@ -1,5 +1,7 @@
 """Reads a table of recordings (CSV, JSON, Parquet, a saved dataset or one of the Hub) into the schema of `schema.py`.
 
+The readers of corpora with a layout of their own hand their rows to `read_rows`, which checks them in the same way.
+
 Rows are counted from 1 in messages; the header of a CSV file is not counted.
 """
 
@@ -32,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 SHARES: dict[str, float] = {"train": 0.70, "validation": 0.15, "test": 0.15}
 FOLDER_TABLES: tuple[str, ...] = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+# A folder of shards: `data/part-00000.parquet` and so on, and beside `data` a file that names their audio folder.
+SHARDS, SHARDS_NOTE = "data/part-*.parquet", "annotation.json"
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _SCHEMA = FEATURES.arrow_schema.remove_metadata()
@@ -60,12 +64,14 @@ def read_table(
 
     Args:
         source: A `.csv`, `.jsonl`, `.json` or `.parquet` file, a folder that holds `metadata.csv`, `metadata.jsonl` or
-            `metadata.parquet`, a folder written by `save_to_disk`, or the string `owner/name` of a dataset
-            on the Hub.
+            `metadata.parquet`, a folder of shards `data/part-00000.parquet`, `data/part-00001.parquet`, ..., a folder
+            written by `save_to_disk`, or the string `owner/name` of a dataset on the Hub. The shards are one table
+            in the order of their names; their rows with an `error` are left out, with one warning.
         label_range: Lowest and highest value of the labels in the source; they are scaled to 0..1 by it.
         columns: Source column per name of the schema (and `split`), for tables with other column names.
         audio_folder: The data folder: relative audio paths start here and no path may lead out of it. By default
-            the folder of the table, or the caches of `datasets` and the Hub for a Hub dataset.
+            the folder of the table, for shards the `audio_folder` in the `annotation.json` beside `data`, or the
+            caches of `datasets` and the Hub for a Hub dataset.
         split_seed: Seed of the speaker draw where parts are made here. The draw does not depend on the row order.
         allow_speaker_overlap: Accept speakers that occur in more than one of the given parts.
         require_labels: Demand all three labels in every row; otherwise they may be absent or blank, and are null.
@@ -76,31 +82,158 @@ def read_table(
     Raises:
         ValueError: The source, a column, a row or the parts are not as described; one sentence with the remedy.
     """
-    low, high = (float(bound) for bound in label_range)
+    low, high = label_range = tuple(float(bound) for bound in label_range)
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ValueError(f"label_range is {label_range!r}; give two finite numbers, the lower one first.")
-    columns = dict(columns or {})
-    if unknown := sorted(columns.keys() - {*_SCHEMA.names, "split"}):
-        raise ValueError(
-            f"columns names {unknown}, which the schema does not have; it has {[*_SCHEMA.names, 'split']}."
-        )
+    columns = _checked_columns(columns)
     name = os.fspath(source)
-    opened = _open(name, isinstance(source, str))
-    folders = opened.folders
-    if audio_folder is not None:
-        folders = (Path(audio_folder),)
-        if not folders[0].is_dir():
-            raise ValueError(f"{name}: the audio folder {os.fspath(audio_folder)!r} is not a folder.")
+    opened = _open(name, isinstance(source, str), audio_folder)
+    return _read_opened(opened, name, columns, label_range, split_seed, allow_speaker_overlap, require_labels)
 
+
+def read_rows(
+    table: pa.Table,
+    source: str,
+    *,
+    row_names: Sequence[str],
+    audio_folders: Sequence[Path],
+    label_range: tuple[float, float],
+    allow_speaker_overlap: bool,
+) -> datasets.DatasetDict:
+    """Check the rows that a reader made and bring them into the schema, as `read_table` does with those of a table.
+
+    Args:
+        table: Columns with the schema's names, all three labels among them, and `split`.
+        source: What messages call the whole.
+        row_names: What messages call each row.
+        audio_folders: Relative audio paths start at the first; no path may lead out of all of them.
+        label_range: Lowest and highest value of the labels; they are scaled to 0..1 by it.
+        allow_speaker_overlap: Accept speakers that occur in more than one part.
+
+    Returns:
+        Non-empty parts with the features `schema.FEATURES`, in the order train, validation, test.
+
+    Raises:
+        ValueError: A row is not as described; one sentence with the remedy.
+    """
+    opened = _Opened({"": table}, None, tuple(audio_folders), row_names)
+    return _read_opened(opened, source, {}, label_range, 0, allow_speaker_overlap, True)
+
+
+class SourceRows(NamedTuple):
+    """A source whose rows keep all their columns.
+
+    Args:
+        table: The rows, without the recordings. Columns that the schema has are called as there, texts are cleaned and
+            `words` are of the schema's type; the others are as they are. `split` is the part's name where the source
+            has parts. `audio` is the path as it is written, and null where the recording is embedded.
+        files: The absolute path of each recording, "" where there is no such file; `None` where they are embedded.
+        embedded: The recordings, `{"bytes", "path"}`; `None` where they are files.
+        audio_folder: Where relative paths start.
+    """
+
+    table: pa.Table
+    files: list[str] | None
+    embedded: datasets.Dataset | None
+    audio_folder: Path
+
+
+def read_source(
+    source: str | os.PathLike[str],
+    *,
+    columns: Mapping[str, str] | None = None,
+    audio_folder: str | os.PathLike[str] | None = None,
+) -> SourceRows:
+    """Open a table to be completed: no labels are needed, nothing is scaled or split, and other columns stay.
+
+    Args:
+        source: As in `read_table`.
+        columns: As in `read_table`.
+        audio_folder: As in `read_table`.
+
+    Raises:
+        ValueError: The source or a column is not as described, an audio path leads out of its folder, or no audio file
+            is there; one sentence with the remedy.
+    """
+    columns = _checked_columns(columns)
+    name = os.fspath(source)
+    opened = _open(name, isinstance(source, str), audio_folder)
+    tables, files, embedded = [], [], []
+    for key, content in opened.tables.items():
+        if content.num_rows == 0:
+            continue
+        rows = _Rows(content, name, key if len(opened.tables) > 1 else None, opened.row_names)
+        if repeated := [c for c in content.column_names if content.column_names.count(c) > 1]:
+            raise ValueError(f"{rows.place}: the column {repeated[0]!r} occurs more than once; rename or remove one.")
+        found = _match_columns(content.column_names, columns, False, rows.place)
+        paths = _audio_names(rows, found["audio"])
+        if paths is None:
+            part = opened.datasets[key].select_columns([found["audio"]]).rename_columns({found["audio"]: "audio"})
+            embedded.append(part.cast_column("audio", FEATURES["audio"]))
+            made = {"audio": pa.nulls(content.num_rows, pa.string())}
+        else:
+            files += _locate(rows, paths, opened.folders, missing_ok=True)[0]
+            made = {"audio": pa.array(paths, pa.string())}
+        for column, original in found.items():
+            if column == "words":
+                made[column] = _words(rows, original)
+            elif column in LABELS:
+                made[column] = content[original]
+            elif column != "audio":
+                made[column] = _text(rows, original, content[original])
+        kept = [c for c in content.column_names if c not in found.values() and c not in made]
+        made |= {column: content[column] for column in kept}
+        if key and (len(opened.tables) > 1 or "split" not in found):
+            made["split"] = pa.repeat(key, content.num_rows)
+        tables.append(pa.table(made))
+    if not tables:
+        raise ValueError(f"{name}: the table has no rows; give at least one utterance.")
+    if embedded and files:
+        raise ValueError(f"{name}: some parts embed their audio and others name files; make them alike.")
+    try:
+        table = pa.concat_tables(tables, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ValueError(f"{name}: the columns of its parts differ ({_reason(error)}); make them alike.") from error
+    if embedded:
+        return SourceRows(table, None, datasets.concatenate_datasets(embedded), opened.folders[0])
+    if not any(files):
+        raise ValueError(
+            f"{name}: none of the {len(files)} audio files is there, such as {table['audio'][0].as_py()!r}; name "
+            "their folder as audio_folder."
+        )
+    return SourceRows(table, files, None, opened.folders[0].absolute())
+
+
+class _Opened(NamedTuple):
+    """A source as it is: tables per part ("" if there are no parts), their datasets, and the allowed audio folders.
+
+    Where the rows of the only table have names, messages use them in place of the row's number.
+    """
+
+    tables: dict[str, pa.Table]
+    datasets: dict[str, datasets.Dataset] | None
+    folders: tuple[Path, ...]
+    row_names: Sequence[str] | None = None
+
+
+def _read_opened(
+    opened: _Opened,
+    name: str,
+    columns: Mapping[str, str],
+    label_range: tuple[float, float],
+    split_seed: int,
+    allow_speaker_overlap: bool,
+    require_labels: bool,
+) -> datasets.DatasetDict:
     tables, keys, audio = [], [], []
     for key, table in opened.tables.items():
         if table.num_rows == 0:
             continue
-        rows = _Rows(table, name, key if len(opened.tables) > 1 else None)
+        rows = _Rows(table, name, key if len(opened.tables) > 1 else None, opened.row_names)
         found = _match_columns(table.column_names, columns, require_labels, rows.place)
         if len(opened.tables) > 1:
             found.pop("split", None)
-        table, files = _convert(rows, found, key, folders, (low, high), require_labels)
+        table, files = _convert(rows, found, key, opened.folders, label_range, require_labels)
         tables.append(table)
         if files is None:
             part = opened.datasets[key].select_columns([found["audio"]]).rename_columns({found["audio"]: "audio"})
@@ -130,27 +263,30 @@ def read_table(
     return datasets.DatasetDict({split: result.select(np.flatnonzero(splits == split)) for split in present})
 
 
-class _Opened(NamedTuple):
-    """A source as it is: tables per part ("" if there are no parts), their datasets, and the allowed audio folders."""
-
-    tables: dict[str, pa.Table]
-    datasets: dict[str, datasets.Dataset] | None
-    folders: tuple[Path, ...]
-
-
 class _Rows(NamedTuple):
     """One table of a source, and the words that name its rows in messages."""
 
     table: pa.Table
     source: str
     part: str | None
+    names: Sequence[str] | None
 
     @property
     def place(self) -> str:
         return self.source if self.part is None else f"{self.source}, part {self.part!r}"
 
     def row(self, index: int) -> str:
-        return f"{self.place}, row {int(index) + 1}"
+        name = f"row {int(index) + 1}" if self.names is None else self.names[int(index)]
+        return f"{self.place}, {name}"
+
+
+def _checked_columns(columns: Mapping[str, str] | None) -> dict[str, str]:
+    columns = dict(columns or {})
+    if unknown := sorted(columns.keys() - {*_SCHEMA.names, "split"}):
+        raise ValueError(
+            f"columns names {unknown}, which the schema does not have; it has {[*_SCHEMA.names, 'split']}."
+        )
+    return columns
 
 
 def _reason(error: Exception) -> str:
@@ -158,7 +294,33 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(".")
 
 
-def _open(name: str, may_be_hub: bool) -> _Opened:
+def holds_table(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder is a source: a saved dataset, or one with a table or shards in it."""
+    path = Path(folder)
+    names = (*FOLDER_TABLES, "dataset_dict.json", "state.json")
+    return any((path / name).is_file() for name in names) or any(path.glob(SHARDS))
+
+
+def annotation_settings(source: str | os.PathLike[str]) -> dict[str, object] | None:
+    """How the texts of a folder of shards were made; `None` for any other source.
+
+    Raises:
+        ValueError: The note beside the shards cannot be read.
+    """
+    note = Path(source) / SHARDS_NOTE
+    return _read_note(note).get("settings") if note.is_file() else None
+
+
+def _open(name: str, may_be_hub: bool, audio_folder: str | os.PathLike[str] | None) -> _Opened:
+    opened = _open_source(name, may_be_hub)
+    if audio_folder is None:
+        return opened
+    if not Path(audio_folder).is_dir():
+        raise ValueError(f"{name}: the audio folder {os.fspath(audio_folder)!r} is not a folder.")
+    return opened._replace(folders=(Path(audio_folder),))
+
+
+def _open_source(name: str, may_be_hub: bool) -> _Opened:
     path = Path(name)
     if path.is_dir():
         if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
@@ -170,11 +332,15 @@ def _open(name: str, may_be_hub: bool) -> _Opened:
                 ) from error
             return _from_datasets(saved if isinstance(saved, datasets.DatasetDict) else {"": saved}, (path,))
         held = [file for file in FOLDER_TABLES if (path / file).is_file()]
+        shards = sorted(path.glob(SHARDS))
+        held += [SHARDS] if shards else []
         if len(held) != 1:
             raise ValueError(
-                f"{name}: the folder holds {' and '.join(held) or 'none of ' + ', '.join(FOLDER_TABLES)}"
+                f"{name}: the folder holds {' and '.join(held) or 'none of ' + ', '.join((*FOLDER_TABLES, SHARDS))}"
                 f"{'; name the one to read.' if held else ' and is no saved dataset; name a table file.'}"
             )
+        if shards:
+            return _open_shards(path, shards)
         path /= held[0]
     elif not path.is_file():
         if path.exists():
@@ -191,6 +357,78 @@ def _open(name: str, may_be_hub: bool) -> _Opened:
     if isinstance(content, datasets.Dataset):
         return _from_datasets({"": content}, (path.parent,))
     return _Opened({"": content}, None, (path.parent,))
+
+
+def _open_shards(folder: Path, shards: Sequence[Path]) -> _Opened:
+    """Open shards as one table, without the rows that have an `error`."""
+    folders = (_noted_audio_folder(folder),)
+    numbers = {shard.stem.removeprefix("part-") for shard in shards}
+    if gaps := [f"part-{n:05d}.parquet" for n in range(len(shards)) if f"{n:05d}" not in numbers]:
+        raise ValueError(
+            f"{folder}: {len(gaps)} shard(s) are not there, such as {gaps[0]!r}; finish writing or copying them."
+        )
+    names, left_out = [], []
+    for shard in shards:
+        for row, (audio, error) in enumerate(_shard_errors(shard), start=1):
+            name = f"{shard.name}, row {row}"
+            if error is None:
+                names.append(name)
+            else:
+                left_out.append(f"{name}, {audio!r} ({error})")
+    if left_out:
+        logger.warning(
+            "%s: left out %d of %d rows whose recording could not be read; the first is %s",
+            *(folder, len(left_out), len(left_out) + len(names), left_out[0]),
+        )
+    content = _read_parquet(*shards, rows=pc.field("error").is_null() if left_out else None)
+    if isinstance(content, pa.Table):
+        opened = _Opened({"": content}, None, folders, names)
+    else:
+        opened = _from_datasets({"": content}, folders)._replace(row_names=names)
+    table = opened.tables[""]
+    if "split" in table.column_names and table["split"].null_count == len(table):
+        # What was annotated had no parts.
+        opened.tables[""] = table.drop_columns("split")
+    return opened
+
+
+def _shard_errors(shard: Path) -> list[tuple[str | None, str | None]]:
+    """Return of each row the audio path, and the error where the recording could not be read."""
+    try:
+        file = pyarrow.parquet.ParquetFile(shard)
+        types = {field.name: field.type for field in file.schema_arrow}
+        if "error" not in types:
+            return [(None, None)] * file.metadata.num_rows
+        # Of embedded recordings the name will do.
+        nested = pa.types.is_struct(types.get("audio", pa.null()))
+        rows = file.read(columns=["error", "audio.path" if nested else "audio"]).to_pylist()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{shard}: this is not a readable Parquet file ({_reason(error)}).") from error
+    return [((row.get("audio") or {}).get("path") if nested else row.get("audio"), row["error"]) for row in rows]
+
+
+def _noted_audio_folder(folder: Path) -> Path:
+    """Return where the relative audio paths of shards start."""
+    note = folder / SHARDS_NOTE
+    if not note.is_file():
+        return folder
+    content = _read_note(note)
+    if content.get("complete") is False:
+        raise ValueError(f"{folder}: annotating it is not finished; give the same annotate command again.")
+    noted = content.get("audio_folder")
+    if noted is not None and not (isinstance(noted, str) and os.path.isabs(noted)):
+        raise ValueError(f"{note}: audio_folder is {noted!r}, which is no absolute path; write the shards again.")
+    return folder if noted is None else Path(noted)
+
+
+def _read_note(note: Path) -> dict[str, object]:
+    try:
+        content = json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{note}: this is not a JSON object ({_reason(error)}); write the shards again.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{note}: this is not a JSON object; write the shards again.")
+    return content
 
 
 def _open_hub(name: str) -> _Opened:
@@ -210,7 +448,12 @@ def _from_datasets(parts: Mapping[str, datasets.Dataset], folders: tuple[Path, .
     return _Opened(tables, {str(key): part.with_format(None) for key, part in parts.items()}, folders)
 
 
-def _read_csv(path: Path) -> pa.Table:
+def read_csv(path: Path) -> pa.Table:
+    """Read a CSV file with all its cells as text, none of them null.
+
+    Raises:
+        ValueError: It is empty or no CSV file in UTF-8; one sentence.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             header = next(csv.reader(file), [])
@@ -260,13 +503,21 @@ def _json_column(values: list) -> pa.Array:
         return pa.array([v if v is None or isinstance(v, str) else json.dumps(v) for v in values], pa.string())
 
 
-def _read_parquet(path: Path) -> pa.Table | datasets.Dataset:
+def _read_parquet(*paths: Path, rows: pc.Expression | None = None) -> pa.Table | datasets.Dataset:
     try:
-        file = pyarrow.parquet.ParquetFile(path)
-        if any(pa.types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0 for f in file.schema_arrow):
-            # Embedded recordings may exceed the memory; datasets maps them from its cache.
-            return datasets.Dataset.from_parquet(str(path))
-        return file.read()
+        for path in paths:
+            schema = pyarrow.parquet.read_schema(path)
+            if any(pa.types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0 for f in schema):
+                # Embedded recordings may exceed the memory; datasets maps them from its cache.
+                return datasets.Dataset.from_parquet(
+                    [str(path) for path in paths], filters=rows, features=_common_features(paths)
+                )
+        tables = []
+        for path in paths:
+            table = pyarrow.parquet.ParquetFile(path).read()
+            tables.append(table if rows is None else table.filter(rows))
+        # A file in which a column is all null may have no type for it.
+        return pa.concat_tables(tables, promote_options="permissive")
     except (
         OSError,
         ValueError,
@@ -278,8 +529,16 @@ def _read_parquet(path: Path) -> pa.Table | datasets.Dataset:
         raise ValueError(f"{path}: this is not a readable Parquet file ({_reason(error)}).") from error
 
 
+def _common_features(paths: Sequence[Path]) -> datasets.Features | None:
+    """Return the columns of files of which some may have no type for a column, or `None` for a single file."""
+    if len(paths) == 1:
+        return None
+    schemas = [pyarrow.parquet.read_schema(path).remove_metadata() for path in paths]
+    return datasets.Features.from_arrow_schema(pa.unify_schemas(schemas, promote_options="permissive"))
+
+
 _READERS: dict[str, Callable[[Path], pa.Table | datasets.Dataset]] = {
-    ".csv": _read_csv,
+    ".csv": read_csv,
     ".jsonl": _read_json,
     ".json": _read_json,
     ".parquet": _read_parquet,
@@ -491,15 +750,18 @@ def _audio_names(rows: _Rows, column: str) -> np.ndarray | None:
     return paths.to_numpy(zero_copy_only=False)
 
 
-def _locate(rows: _Rows, names: np.ndarray, folders: tuple[Path, ...]) -> tuple[list[str], np.ndarray]:
+def _locate(
+    rows: _Rows, names: np.ndarray, folders: tuple[Path, ...], missing_ok: bool = False
+) -> tuple[list[str], np.ndarray]:
     """Find the audio files, all of which must lie in the data folder after symbolic links are followed.
 
     Returns:
-        The absolute path of each row, and its real path, which tells whether two rows name the same file.
+        The absolute path of each row, and its real path, which tells whether two rows name the same file. Both are ""
+        for files that are missing, if they may be.
     """
     base = os.path.abspath(folders[0])
     roots = tuple(os.path.join(os.path.realpath(folder), "") for folder in folders)
-    real_path = _real_path_finder()
+    real_path = real_path_finder()
     files = [os.path.join(base, name) for name in names]
     real = [real_path(file) for file in files]
     outside = [index for index, file in enumerate(real) if file and not file.startswith(roots)]
@@ -510,7 +772,9 @@ def _locate(rows: _Rows, names: np.ndarray, folders: tuple[Path, ...]) -> tuple[
             "audio_folder."
         )
     missing = [index for index, file in enumerate(real) if not file]
-    if missing:
+    if missing_ok:
+        files = [file if real[index] else "" for index, file in enumerate(files)]
+    elif missing:
         raise ValueError(
             f"{rows.row(missing[0])}: {len(missing)} of {len(names)} audio files are not there, such as "
             f"{', '.join(repr(str(names[index])) for index in missing[:3])}; add them to "
@@ -519,7 +783,7 @@ def _locate(rows: _Rows, names: np.ndarray, folders: tuple[Path, ...]) -> tuple[
     return files, np.array(real, dtype=object)
 
 
-def _real_path_finder() -> Callable[[str], str]:
+def real_path_finder() -> Callable[[str], str]:
     """Make a function from a path to its real path, or "" where no regular file is there.
 
     Folders are resolved once each: resolving every component of every path takes minutes on a network disk.

@@ -6,6 +6,8 @@ writes the predictions of each way of loading to RESULT (`.npz`).
 """
 
 import sys
+import tempfile
+from pathlib import Path
 
 # An editable install is found through a finder of its own; a stranger has none.
 sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
@@ -18,7 +20,6 @@ else:
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-import transformers  # noqa: E402
 from transformers import AutoModel, AutoModelForAudioClassification, AutoProcessor, pipeline  # noqa: E402
 
 folder, result = sys.argv[1:]
@@ -26,9 +27,13 @@ model, info = AutoModel.from_pretrained(folder, trust_remote_code=True, output_l
 for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
     assert not info[problem], (problem, info[problem])
 assert type(model).__module__.startswith("transformers_modules."), type(model)
+with tempfile.TemporaryDirectory() as again:
+    model.save_pretrained(again)
+    assert {path.name for path in Path(folder).glob("*.py")} == {path.name for path in Path(again).glob("*.py")}
 classifier = AutoModelForAudioClassification.from_pretrained(folder, trust_remote_code=True)
 processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
-stock = pipeline("audio-classification", model=folder, trust_remote_code=True)
+hearing = pipeline(model=folder, trust_remote_code=True, recogniser=None)
+assert type(hearing).__module__.startswith("transformers_modules."), type(hearing)
 
 sound = (np.random.default_rng(0).standard_normal(24_000) * 0.1).astype(np.float32)
 texts = {"transcript": "the food was wonderful", "emphasis": "was wonderful", "description": "a b c"}
@@ -40,11 +45,11 @@ with torch.no_grad():
         "classifier": classifier(**full).logits[0].numpy(),
         "audio_only": model(**alone).logits[0].numpy(),
     }
-options = {}
-if tuple(int(part) for part in transformers.__version__.split(".")[:2]) < (5, 23):
-    options["function_to_apply"] = "none"  # these versions know no regression, and the model says so when it loads
-together = stock([sound, sound[:9_000]], batch_size=2, **options)[0]
-for name, rows in {"pipeline": stock(sound, **options), "pipeline_batch": together}.items():
-    scores = {row["label"]: row["score"] for row in rows}
-    answers[name] = np.array([scores[label] for label in ("valence", "arousal", "dominance")], np.float32)
+rows = {
+    "pipeline": hearing(sound, sampling_rate=16_000),
+    "pipeline_texts": hearing({"audio": sound, "sampling_rate": 16_000, **texts}),
+    "pipeline_batch": hearing([sound, sound[:9_000]], sampling_rate=16_000, batch_size=2)[0],
+}
+for name, row in rows.items():
+    answers[name] = np.array([row[label] for label in ("valence", "arousal", "dominance")], np.float32)
 np.savez(result, **answers)

@@ -58,7 +58,8 @@ def test_the_folder_loads_without_the_package_and_answers_the_same(encoder, tmp_
     # Loaded weights lie in a mapped file, where their addresses are not aligned; with transformers 5.19 that moves the
     # last bit of a sum in WavLM (copied to aligned memory, the same weights give the same bits).
     last_bit = 0.0 if transformers.__version__.startswith("5.23.") else 1.2e-7
-    for name, expected in {"model": full, "classifier": full, "audio_only": alone, "pipeline": alone}.items():
+    same = {"model": full, "classifier": full, "pipeline_texts": full, "audio_only": alone, "pipeline": alone}
+    for name, expected in same.items():
         assert np.abs(answers[name] - expected).max() <= last_bit, name
     assert np.abs(answers["pipeline_batch"] - alone).max() < 1e-5
     assert not np.array_equal(full, alone)
@@ -69,13 +70,13 @@ def test_the_folder_holds_code_and_safetensors_and_no_machine_path(tmp_path):
     tiny_processor().save_pretrained(tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert {"model.safetensors", "config.json", "processor_config.json"} <= names
-    code = {f"{name}_msfser.py" for name in ("modeling", "configuration", "processing", "feature_extraction")}
-    assert code <= names
+    root = Path(__file__).parents[1]
+    assert {path.name for path in root.glob("*_msfser.py")} <= names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl"))]
-    auto_map = json.loads((tmp_path / "config.json").read_text())["auto_map"]
-    assert set(auto_map) == {"AutoConfig", "AutoModel", "AutoModelForAudioClassification"}
-    home = str(Path(__file__).parents[1])
-    assert not [path.name for path in tmp_path.glob("*.json") if home in path.read_text()]
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert set(config["auto_map"]) == {"AutoConfig", "AutoModel", "AutoModelForAudioClassification"}
+    assert config["custom_pipelines"]["audio-classification"]["impl"] == "pipeline_msfser.MsfSerPipeline"
+    assert not [path.name for path in tmp_path.glob("*.json") if str(root) in path.read_text()]
 
 
 def test_a_folder_saved_again_keeps_both_auto_classes(tmp_path):

@@ -15,7 +15,7 @@ import soundfile
 from msfser import LABELS
 from msfser.corpora import table as table_module
 from msfser.corpora.schema import FEATURES, SPLITS, audio_source
-from msfser.corpora.table import read_table
+from msfser.corpora.table import holds_table, read_source, read_table
 
 REAL_TABLE = Path(__file__).resolve().parents[2] / "shared" / "data" / "ravdess" / "metadata_weak.csv"
 
@@ -218,6 +218,213 @@ def test_real_table():
     assert os.path.isabs(row["audio"]["path"]) and os.path.isfile(row["audio"]["path"])
     with pytest.raises(ValueError, match="label_range"):
         read_table(REAL_TABLE)
+
+
+# Shards
+
+
+def write_shards(folder, rows, per_shard=3, note=None):
+    """The rows as `annotate` leaves them: with an error and a describer, null in most rows or shards."""
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    extra = {"words": None, "describer": None, "error": None}
+    for shard, start in enumerate(range(0, len(rows), per_shard)):
+        part = [extra | row for row in rows[start : start + per_shard]]
+        pq.write_table(pa.Table.from_pylist(part), folder / "data" / f"part-{shard:05d}.parquet")
+    if note is not None:
+        (folder / "annotation.json").write_text(json.dumps(note))
+    return folder
+
+
+def test_shards_are_one_table(tmp_path, caplog):
+    rows = with_splits(make_rows(tmp_path / "sounds"))
+    rows[5] |= {"words": [{"word": "line", "start": 0.1, "end": 0.25}], "describer": "x"}
+    expected = flat(read_table(write_jsonl(tmp_path / "sounds" / "a.jsonl", rows)))
+    rows[6]["audio"] = str(tmp_path / "sounds" / rows[6]["audio"])
+    folder = write_shards(tmp_path / "out", rows, note={"audio_folder": str(tmp_path / "sounds"), "other": 1})
+    assert len(list((folder / "data").iterdir())) == 3
+    with caplog.at_level(logging.WARNING):
+        result = read_table(str(folder))
+    assert not caplog.records
+    assert flat(result) == expected and result["train"].features == FEATURES
+    # The folder that the note names is only the default.
+    write_shards(folder, rows, note={"audio_folder": str(tmp_path / "gone")})
+    fails("leads out of the data folder .*name their folder as audio_folder", folder)
+    assert flat(read_table(folder, audio_folder=tmp_path / "sounds")) == expected
+
+
+@pytest.mark.parametrize("note", [None, {}, {"audio_folder": None}])
+def test_shards_that_note_no_audio_folder_lie_beside_it(tmp_path, note):
+    assert list(read_table(write_shards(tmp_path, with_splits(make_rows(tmp_path)), note=note))) == list(SPLITS)
+
+
+def test_shards_with_embedded_audio(tmp_path, caplog):
+    rows = with_splits(make_rows(tmp_path))
+    rows = [row | {"audio": {"bytes": wav_bytes(k / 32), "path": f"{k}.wav"}} for k, row in enumerate(rows)]
+    rows[4] |= {"error": "no sound"}
+    with caplog.at_level(logging.WARNING):
+        result = read_table(write_shards(tmp_path / "out", rows))
+    assert [row["audio"]["bytes"] for row in flat(result)] == [row["audio"]["bytes"] for row in rows[:4] + rows[5:]]
+    assert "RIFF" not in caplog.text and "part-00001.parquet, row 2, '4.wav' (no sound)" in caplog.text
+    rows[7]["valence"] = 7.0
+    fails("out, part-00002.parquet, row 2: valence is 7.0", write_shards(tmp_path / "out", rows))
+
+
+def test_rows_with_an_error_are_left_out_with_one_warning(tmp_path, caplog):
+    rows = with_splits(make_rows(tmp_path, (3, 3, 3, 3)))
+    for index in (4, 7):
+        rows[index] |= {"error": "it is no sound", "audio": f"gone{index}.wav", "valence": None}
+    with caplog.at_level(logging.WARNING):
+        result = read_table(write_shards(tmp_path, rows))
+    assert sum(map(len, result.values())) == 10
+    assert len(caplog.records) == 1
+    assert "left out 2 of 12 rows" in caplog.text
+    assert "part-00001.parquet, row 2, 'gone4.wav' (it is no sound)" in caplog.text
+    # Messages name rows by their place in the shards, whatever was left out.
+    rows[5]["valence"] = 3.0
+    fails("part-00001.parquet, row 3: valence is 3.0", write_shards(tmp_path, rows))
+
+
+def test_shards_in_which_every_row_has_an_error(tmp_path):
+    rows = [row | {"error": "no sound"} for row in with_splits(make_rows(tmp_path))]
+    fails("has no rows", write_shards(tmp_path, rows))
+
+
+def test_shards_get_the_checks_of_a_table(tmp_path):
+    rows = with_splits(make_rows(tmp_path))
+    shared = [row | {"speaker": "00"} if row is rows[-1] else row for row in rows]
+    fails("1 speaker.s. are in more than one split", write_shards(tmp_path, shared))
+    again = [row | {"audio": rows[0]["audio"]} if row is rows[-1] else row for row in rows]
+    fails("1 recording.s. are in more than one split", write_shards(tmp_path, again))
+    outside = [row | {"audio": "../secret.wav"} if row is rows[3] else row for row in rows]
+    write_wav(tmp_path.parent / "secret.wav", 0.5)
+    fails("part-00001.parquet, row 1: the audio path .* leads out", write_shards(tmp_path, outside))
+
+
+def test_shards_without_parts_are_split_by_speakers(tmp_path):
+    rows = [row | {"split": None} for row in make_rows(tmp_path)]
+    assert list(read_table(write_shards(tmp_path, rows))) == list(SPLITS)
+
+
+def test_missing_and_broken_shards(tmp_path):
+    folder = write_shards(tmp_path, with_splits(make_rows(tmp_path)))
+    (folder / "data" / "part-00001.parquet").rename(tmp_path / "aside")
+    fails("1 shard.s. are not there, such as 'part-00001.parquet'; finish", folder)
+    (folder / "data" / "part-00001.parquet").write_bytes(b"PAR1")
+    fails("part-00001.parquet: this is not a readable Parquet file", folder)
+    (tmp_path / "aside").rename(folder / "data" / "part-00001.parquet")
+    for text, match in (
+        ("{", "not a JSON object"),
+        ("[]", "not a JSON object"),
+        ('{"audio_folder": "sounds"}', "audio_folder is 'sounds', which is no absolute path"),
+        ('{"audio_folder": 3}', "audio_folder is 3, which is no absolute path"),
+    ):
+        (folder / "annotation.json").write_text(text)
+        fails(f"annotation.json: .*{match}", folder)
+    (folder / "annotation.json").unlink()
+    write_csv(folder / "metadata.csv", with_splits(make_rows(tmp_path)))
+    fails("holds metadata.csv and data/part-\\*.parquet; name the one to read", folder)
+
+
+def test_unfinished_shards(tmp_path):
+    rows = with_splits(make_rows(tmp_path))
+    for complete in (True, None):
+        assert read_table(write_shards(tmp_path, rows, note={"complete": complete}))
+    write_shards(tmp_path, rows, note={"complete": False})
+    fails("annotating it is not finished; give the same annotate command again", tmp_path)
+    # That a shard is not there yet is no news then.
+    (tmp_path / "data" / "part-00001.parquet").unlink()
+    fails("annotating it is not finished", tmp_path)
+
+
+# Sources with all their columns
+
+
+def test_a_source_keeps_all_its_columns(tmp_path):
+    rows = make_rows(tmp_path)
+    for number, row in enumerate(rows):
+        row |= {"speaker_id": row.pop("speaker"), "text": row.pop("transcript"), "room": number}
+        row |= {"file_name": row.pop("audio"), "valence": "" if number == 2 else "6.5", "words": ""}
+    rows[0]["text"] = " "
+    rows[1]["words"] = json.dumps([{"word": "line", "start": 0, "end": 0.5}])
+    (tmp_path / rows[3]["file_name"]).unlink()
+    source = read_source(write_csv(tmp_path / "a.csv", rows))
+    table = source.table.to_pydict()
+    assert set(table) == {"audio", "transcript", "words", "valence", "arousal", "dominance", "speaker", "room"}
+    assert table["audio"] == [row["file_name"] for row in rows]
+    assert table["transcript"][:2] == [None, "line 1"] and table["speaker"][0] == "00"
+    assert table["words"][:2] == [None, [{"word": "line", "start": 0.0, "end": 0.5}]]
+    assert table["valence"][1:4] == ["6.5", "", "6.5"] and table["room"] == [str(n) for n in range(8)]
+    assert source.files[3] == "" and source.files[4] == str(tmp_path / rows[4]["file_name"])
+    assert source.embedded is None and source.audio_folder == tmp_path
+
+
+def test_a_source_needs_no_labels_and_takes_mapped_columns(tmp_path, monkeypatch):
+    write_wav(tmp_path / "a.wav", 0.5)
+    rows = [{"take": "a.wav", "transcript": "machine", "human": "said"}]
+    write_csv(tmp_path / "a.csv", rows)
+    monkeypatch.chdir(tmp_path)
+    source = read_source("a.csv", columns={"audio": "take", "transcript": "human"}, audio_folder=".")
+    assert source.table.to_pylist() == [{"audio": "a.wav", "transcript": "said"}]
+    assert source.files == [str(tmp_path / "a.wav")] and source.audio_folder == tmp_path
+
+
+def test_a_source_with_embedded_recordings(tmp_path):
+    rows = [{"audio": {"bytes": wav_bytes(k / 8), "path": f"{k}.wav"}, "room": k} for k in range(3)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    source = read_source(tmp_path / "a.parquet")
+    assert source.files is None and source.embedded["audio"] == [row["audio"] for row in rows]
+    assert source.table.to_pylist() == [{"audio": None, "room": k} for k in range(3)]
+
+
+def test_parts_of_a_source(tmp_path):
+    rows = make_rows(tmp_path)
+    parts = {"train": datasets.Dataset.from_list(rows[:5]), "test": datasets.Dataset.from_list(rows[5:])}
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "two")
+    table = read_source(tmp_path / "two", audio_folder=tmp_path).table
+    assert table["split"].to_pylist() == ["train"] * 5 + ["test"] * 3
+    datasets.DatasetDict(test=parts["test"]).save_to_disk(tmp_path / "one")
+    assert read_source(tmp_path / "one", audio_folder=tmp_path).table["split"].to_pylist() == ["test"] * 3
+    # As in read_table, the column goes before the name of a lone part.
+    named = parts["test"].add_column("split", ["dev"] * 3)
+    datasets.DatasetDict(train=named).save_to_disk(tmp_path / "named")
+    assert read_source(tmp_path / "named", audio_folder=tmp_path).table["split"].to_pylist() == ["dev"] * 3
+    unlike = datasets.Dataset.from_list([row | {"arousal": "much"} for row in rows[5:]])
+    datasets.DatasetDict(train=parts["train"], test=unlike).save_to_disk(tmp_path / "unlike")
+    source_fails("the columns of its parts differ", tmp_path / "unlike", audio_folder=tmp_path)
+
+
+def source_fails(match, source, **options):
+    with pytest.raises(ValueError, match=match) as caught:
+        read_source(source, **options)
+    assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
+
+
+def test_bad_sources(tmp_path):
+    rows = make_rows(tmp_path)
+    table = write_csv(tmp_path / "a.csv", rows)
+    source_fails("columns names \\['lang'\\], which the schema does not have", table, columns={"lang": "x"})
+    source_fails("missing columns 'human'", table, columns={"transcript": "human"})
+    source_fails("the audio folder 'gone' is not a folder", table, audio_folder="gone")
+    write_wav(tmp_path.parent / "secret.wav", 0.5)
+    source_fails("leads out", write_csv(tmp_path / "b.csv", [rows[0], rows[1] | {"audio": "../secret.wav"}]))
+    source_fails("row 2: 'audio' is blank", write_csv(tmp_path / "c.csv", [rows[0], rows[1] | {"audio": " "}]))
+    gone = write_csv(tmp_path / "d.csv", [row | {"audio": f"x{k}.wav"} for k, row in enumerate(rows)])
+    source_fails("none of the 8 audio files is there, such as 'x0.wav'; name their folder", gone)
+    (tmp_path / "e.csv").write_text("audio,room,room\naudio/00_0.wav,1,2\n")
+    source_fails("the column 'room' occurs more than once", tmp_path / "e.csv")
+    (tmp_path / "f.csv").write_text("audio\n")
+    source_fails("has no rows", tmp_path / "f.csv")
+
+
+def test_which_folders_hold_a_table(tmp_path):
+    rows = make_rows(tmp_path / "sounds")
+    assert not holds_table(tmp_path / "sounds") and not holds_table(tmp_path / "gone")
+    datasets.Dataset.from_list(rows).save_to_disk(tmp_path / "saved")
+    datasets.DatasetDict(train=datasets.Dataset.from_list(rows)).save_to_disk(tmp_path / "parts")
+    write_shards(tmp_path / "shards", rows)
+    assert all(holds_table(tmp_path / name) for name in ("saved", "parts", "shards"))
+    write_csv(tmp_path / "sounds" / "metadata.csv", rows)
+    assert holds_table(tmp_path / "sounds")
 
 
 # Columns and values

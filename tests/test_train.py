@@ -193,6 +193,16 @@ def test_two_processes_train_and_save_one_folder(tiny, tmp_path):
         (["--resume_from_checkpoint", "true"], "decides this itself"),
         (["--per_device_train_batch_size", "1"], "two items"),
         (["--columns", "speaker"], "speaker=actor"),
+        (["--corpus", "ravdess"], "ravdess"),
+        (["--corpus", "msp_podcast", "--label_range", "1", "7"], "label_range: the corpus msp_podcast decides this"),
+        (
+            ["--corpus", "iemocap", "--fold", "1", "--columns", "speaker=a", "--audio_folder", "a"],
+            "audio_folder, columns",
+        ),
+        (["--corpus", "msp_podcast", "--allow_speaker_overlap", "true"], "allow_speaker_overlap"),
+        (["--corpus", "iemocap"], "--fold 1 (to 5)"),
+        (["--corpus", "msp_podcast", "--fold", "1"], "not to msp_podcast"),
+        (["--fold", "1"], "not to table"),
     ],
 )
 def test_a_wrong_setting_is_an_error(tiny, tmp_path, capsys, more, words):
@@ -222,6 +232,8 @@ def test_the_acoustic_model_can_be_asked_for_on_the_command_line(tiny):
         (["--data", "nowhere.csv"], r"nowhere\.csv: there is no such file"),
         (["--label_range", "0.5", "1"], "outside the label_range"),
         (["--audio_encoder", "nobody/nothing"], "'nobody/nothing' is no folder"),
+        (["--corpus", "msp_podcast", "--data", "nowhere"], "nowhere: there is no such folder"),
+        (["--corpus", "iemocap", "--fold", "6"], "fold is 6"),
     ],
 )
 def test_wrong_input_is_a_sentence_without_a_traceback(tiny, tmp_path, more, words):
@@ -241,11 +253,12 @@ def test_the_command_line_overrides_the_file(tmp_path):
     assert run.label_range == [1.0, 7.0]
 
 
-@pytest.mark.parametrize(("name", "scale"), [("msp_podcast", [1, 7]), ("iemocap", [1, 5])])
-def test_the_paper_configs_build_the_paper_setting(name, scale):
-    run, config, training = parse_settings([str(ROOT / "configs" / f"{name}.yaml")])
+@pytest.mark.parametrize(("corpus", "more"), [("msp_podcast", []), ("iemocap", ["--fold", "2"])])
+def test_the_paper_configs_build_the_paper_setting(corpus, more):
+    run, config, training = parse_settings([str(ROOT / "configs" / f"{corpus}.yaml"), "--data", "folder", *more])
+    assert (run.corpus, run.data) == (corpus, "folder")
     assert (run.audio_encoder, run.text_encoder) == ("microsoft/wavlm-large", "FacebookAI/roberta-large")
-    assert run.label_range == scale and run.max_seconds == 12
+    assert run.max_seconds == 12
     assert (training.learning_rate, run.encoder_learning_rate) == (1e-5, 1e-5)
     assert training.per_device_train_batch_size == 32 and training.gradient_accumulation_steps == 4
     assert training.num_train_epochs == 20 and training.lr_scheduler_type == "constant"
@@ -255,6 +268,29 @@ def test_the_paper_configs_build_the_paper_setting(name, scale):
     assert (config.freeze_audio, config.freeze_text, config.fusion_size) == ("front_end", True, 1024)
     with torch.device("meta"):
         MsfSerModel(config)
+
+
+def test_a_paper_config_reads_an_annotated_corpus_as_a_table(tmp_path):
+    more = ["--data", "folder", "--corpus", "table", "--audio_folder", "sounds"]
+    run, _, _ = parse_settings([str(ROOT / "configs" / "iemocap.yaml"), *more])
+    assert (run.corpus, run.label_range, run.audio_folder, run.fold) == ("table", [0.0, 1.0], "sounds", None)
+
+
+def test_msp_podcast_trains_as_its_owners_lay_it_out(tiny, tmp_path):
+    folder = tmp_path / "msp"
+    for name in ("Labels", "Audios", "Transcripts"):
+        (folder / name).mkdir(parents=True)
+    lines = ["FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set"]
+    for k in range(32):
+        split = ("Train", "Train", "Development", "Test1")[k % 4]
+        lines.append(f"{k}.wav,N,{1 + k % 7},{1 + k % 5},{7 - k % 3},Unknown,Male,{split}")
+        (folder / "Transcripts" / f"{k}.txt").write_text(" ".join(WORDS[k % 6 :]))
+        soundfile.write(folder / "Audios" / f"{k}.wav", noise(0.5, k), 16_000)
+    (folder / "Labels" / "labels_consensus.csv").write_text("\n".join(lines))
+    more = ["--corpus", "msp_podcast", "--data", str(folder), "--num_train_epochs", "1", "--semantics", "gs"]
+    main(command(tiny, tmp_path / "run", *more, "--cross_fusion", "film"))
+    names = {row["name"] for row in json.loads((tmp_path / "run" / "results.json").read_text())}
+    assert "test/audio+transcript/mean" in names
 
 
 def test_real_speech_trains_with_speakers_held_out(tiny, tmp_path):

@@ -1,0 +1,219 @@
+"""Descriptions by an audio language model through transformers: [`AudioLanguageModelDescriber`]."""
+
+import base64
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import (
+    MODEL_FOR_MULTIMODAL_LM_MAPPING,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForMultimodalLM,
+    AutoModelForSeq2SeqLM,
+    AutoProcessor,
+    PreTrainedConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+)
+from transformers.utils import CONFIG_NAME, cached_file, extract_commit_hash
+
+from ..audio_msfser import SAMPLING_RATE
+from ..description_msfser import ask_for_descriptions
+from .chat_endpoint import wav_bytes
+
+# Shorter sounds give some families not a single frame.
+_LEAST_SAMPLES = SAMPLING_RATE // 10
+
+
+def _as_samples(sound: np.ndarray) -> dict[str, object]:
+    return {"type": "audio", "audio": sound}
+
+
+def _as_base64(sound: np.ndarray) -> dict[str, object]:
+    return {"type": "audio", "base64": base64.b64encode(wav_bytes(sound)).decode("ascii")}
+
+
+_AUTO_CLASSES = (
+    (MODEL_FOR_MULTIMODAL_LM_MAPPING, AutoModelForMultimodalLM),
+    (MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, AutoModelForSeq2SeqLM),  # Audio Flamingo 3
+)
+# How a sound stands in a conversation, where a family wants it otherwise than as samples.
+_SOUND_BLOCKS: dict[str, Callable[[np.ndarray], dict[str, object]]] = {"voxtral": _as_base64}
+_NOWHERE = (
+    "{!r} is no folder with a model, and neither the Hub nor its cache has it: download it where the Hub is reachable "
+    "and give its folder."
+)
+_KIMI = (
+    "Kimi-Audio has no class in transformers and runs through its publisher's own package (kimia_infer, with remote "
+    "code): serve it behind an OpenAI-compatible endpoint with audio input and describe with ChatEndpointDescriber."
+)
+
+
+class AudioLanguageModelDescriber:
+    """Lets an audio language model listen and answer [`PROMPT`], by greedy decoding.
+
+    Any family of transformers works whose processor takes sound in a chat template: Qwen2-Audio, Qwen2.5-Omni and
+    Qwen3-Omni (only their listening half is loaded), Audio Flamingo 3, Voxtral (needs `mistral-common`) and so on. A
+    model hears as much of a sound as its processor keeps; Qwen2-Audio hears the first 30 s.
+
+    Args:
+        name: Hub name or folder, such as "Qwen/Qwen2-Audio-7B-Instruct". A Hub name is downloaded unless the cache
+            has it.
+        revision: Commit, branch or tag on the Hub; the commit is recorded in the describer's name.
+        device: Such as "cuda:1"; by default the first GPU where there is one.
+        dtype: By default bfloat16 on a GPU and float32 on the CPU.
+        max_new_tokens: Longer answers are cut, and a cut answer is refused.
+        batch_size: Recordings in one pass.
+
+    Raises:
+        OSError: The model is nowhere to be had or cannot be built here; the sentence says why.
+        ValueError: It is no audio language model of transformers.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        revision: str | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        max_new_tokens: int = 400,
+        batch_size: int = 8,
+    ):
+        if max_new_tokens < 1 or batch_size < 1:
+            raise ValueError(f"max_new_tokens={max_new_tokens} and batch_size={batch_size} must be at least 1.")
+        revision = _commit(name, revision)
+        config, listener = _configs(name, revision)
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+        published = Path(name).resolve().name if Path(name).is_dir() else name
+        self.name = f"{config.model_type}:{published}" + (f"@{revision}" if revision else "")
+        self.max_new_tokens = max_new_tokens
+        self.batch_size = batch_size
+        self._block = _SOUND_BLOCKS.get(config.model_type, _as_samples)
+        self.processor = _processor(name, revision)
+        self.model = _model(name, revision, listener, dtype).to(device)
+
+    def __call__(self, sounds: Sequence[np.ndarray], transcripts: Sequence[str | None]) -> list[str | None]:
+        """Describes recordings as [`Describer`] says; an answer that cannot be read is asked for again, twice.
+
+        Args:
+            sounds: Mono float32 at 16 kHz, each `(samples,)`.
+            transcripts: The words of each sound, None where they are not known.
+
+        Raises:
+            ValueError: There are not as many transcripts as sounds.
+        """
+        if len(sounds) != len(transcripts):
+            raise ValueError(f"there are {len(sounds)} sounds and {len(transcripts)} transcripts.")
+        padded = [np.pad(sound, (0, max(0, _LEAST_SAMPLES - len(sound)))) for sound in sounds]
+
+        def ask(numbers: list[int], prompts: list[str]) -> list[str | None]:
+            answers: list[str | None] = []
+            for start in range(0, len(numbers), self.batch_size):
+                part = slice(start, start + self.batch_size)
+                answers += self._answers([padded[number] for number in numbers[part]], prompts[part])
+            return answers
+
+        return ask_for_descriptions(ask, transcripts)
+
+    @torch.inference_mode()
+    def _answers(self, sounds: list[np.ndarray], prompts: list[str]) -> list[str]:
+        conversations = [
+            [{"role": "user", "content": [self._block(sound), {"type": "text", "text": prompt}]}]
+            for sound, prompt in zip(sounds, prompts, strict=True)
+        ]
+        inputs = self.processor.apply_chat_template(
+            conversations,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs={"text_kwargs": {"padding": True}},
+        ).to(self.model.device, dtype=self.model.dtype)
+        # Published defaults sample, and penalise the quotation marks that JSON repeats.
+        sequences = self.model.generate(
+            **inputs, max_new_tokens=self.max_new_tokens, do_sample=False, num_beams=1, repetition_penalty=1.0
+        )
+        return self.processor.batch_decode(sequences[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def _commit(name: str, revision: str | None) -> str | None:
+    """The commit that a revision means now, so that all files are of one state; None for a folder."""
+    if "kimi-audio" in name.lower():
+        raise ValueError(_KIMI)
+    if Path(name).is_dir():
+        return None
+    try:
+        return extract_commit_hash(cached_file(name, CONFIG_NAME, revision=revision), None)
+    except OSError as error:
+        raise OSError(_NOWHERE.format(name)) from error
+
+
+def _configs(name: str, revision: str | None) -> tuple[PreTrainedConfig, PreTrainedConfig]:
+    """The published config, and that of the part which listens and writes."""
+    try:
+        # A folder without a config gives an empty dictionary.
+        model_type = PreTrainedConfig.get_config_dict(name, revision=revision)[0]["model_type"]
+    except (OSError, KeyError) as error:
+        raise OSError(_NOWHERE.format(name)) from error
+    if model_type == "kimi_audio":
+        raise ValueError(_KIMI)
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+    except ValueError as error:
+        raise ValueError(
+            f"{name!r} ({model_type}) is no model of this transformers: take a newer release, or "
+            "serve the model and describe with ChatEndpointDescriber."
+        ) from error
+    # The omni families keep the part that listens and writes beside one that speaks.
+    listener = getattr(config, "thinker_config", config)
+    if not any(type(listener) in mapping for mapping, _ in _AUTO_CLASSES):
+        raise ValueError(f"{name!r} ({config.model_type}) is no audio language model.")
+    return config, listener
+
+
+def _processor(name: str, revision: str | None) -> ProcessorMixin:
+    try:
+        processor = AutoProcessor.from_pretrained(name, revision=revision, trust_remote_code=False)
+    except (ImportError, OSError, ValueError) as error:
+        raise OSError(f"the processor of {name!r} cannot be built here ({_first_line(error)}).") from error
+    # Two names for the same thing among the families.
+    listener = getattr(processor, "feature_extractor", None) or getattr(processor, "audio_processor", None)
+    if listener is None:
+        raise ValueError(f"{name!r} is no audio language model: its processor takes no sound.")
+    rate = getattr(listener, "sampling_rate", SAMPLING_RATE)
+    if rate != SAMPLING_RATE:
+        raise ValueError(f"{name!r} listens at {rate} Hz, and this project's sound is at {SAMPLING_RATE} Hz.")
+    # Answers start where prompts end: all at the right edge.
+    processor.tokenizer.padding_side = "left"
+    return processor
+
+
+def _model(name: str, revision: str | None, listener: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    loader = next(loader for mapping, loader in _AUTO_CLASSES if type(listener) in mapping)
+    try:
+        model, report = loader.from_pretrained(
+            name,
+            revision=revision,
+            config=listener,
+            dtype=dtype,
+            output_loading_info=True,
+            trust_remote_code=False,
+        )
+    except (ImportError, OSError) as error:
+        raise OSError(f"the model of {name!r} cannot be built here ({_first_line(error)}).") from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise OSError(
+            f"{name!r} lacks {len(missing)} of the model's weights, such as {missing[0]}: give a checkpoint of the "
+            "whole model."
+        )
+    # They belong to sampling, and greedy decoding would warn of each.
+    model.generation_config.update(temperature=None, top_p=None, top_k=None)
+    return model.eval()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

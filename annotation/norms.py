@@ -1,0 +1,57 @@
+"""The norms that measured descriptions are held against.
+
+    python -m msfser.annotation.norms my/metadata.csv --corpus NAME --output norms.json
+
+measures every utterance of a table or a folder of recordings and writes the 10, 30, 70 and 90 % quantiles of each
+measure. `annotate --norms norms.json` describes with them. With `--split` only that part of a table is measured.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ..audio_msfser import load_audio
+from ..corpora.audio_folder import read_audio_folder
+from ..corpora.schema import audio_source
+from ..corpora.table import read_table
+from ..measured_description_msfser import QUANTILES, WORDS, measure_voice
+from ..prosody_msfser import measure_prosody
+
+
+def main() -> None:
+    """Measures and writes."""
+    parser = argparse.ArgumentParser(description="Makes the norms that measured descriptions are held against.")
+    parser.add_argument("data", help="a table, or a folder of recordings")
+    parser.add_argument("--corpus", required=True, help="the corpus's name, recorded with each description")
+    parser.add_argument("--split", help="measure this part of the table alone")
+    parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
+    arguments = parser.parse_args()
+    if arguments.split is None and Path(arguments.data).is_dir():
+        rows = read_audio_folder(arguments.data)["audio"]
+    else:
+        parts = read_table(arguments.data, require_labels=False)
+        names = [arguments.split] if arguments.split else list(parts)
+        rows = [audio for name in names for audio in parts[name]["audio"]]
+    found = []
+    for audio in tqdm(rows, desc="norms"):
+        sound = load_audio(audio_source(audio))
+        measures = measure_voice(sound, measure_prosody(sound))
+        if measures is not None:
+            found.append([measures[name] for name in WORDS])
+    if not found:
+        raise ValueError(f"no recording of {arguments.data!r} is voiced: norms need speech.")
+    quantiles = {}
+    for name, values in zip(WORDS, np.array(found).T, strict=True):
+        # Many utterances have no pause at all: the norms of pauses are those of the others.
+        counted = values[values > 0] if name == "pauses" and values.any() else values
+        quantiles[name] = np.quantile(counted, QUANTILES).round(3).tolist()
+    norms = {"corpus": arguments.corpus, "utterances": len(found), "quantiles": quantiles}
+    arguments.output.write_text(json.dumps(norms, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(norms))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,273 @@
+"""From sound alone to the three texts: transcript, emphasised words, description. The same in training and in use."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from transformers.utils import logging
+
+from .description_msfser import Describer
+from .emphasis_msfser import EMPHASIS, EmphasisConfig, find_emphasis
+from .measured_description_msfser import MeasuredDescriber
+from .prosody_msfser import Prosody, measure_prosody
+from .recognition_msfser import MsfSerRecognizer
+
+logger = logging.get_logger(__name__)
+
+NO_SPEECH = "no speech"
+
+
+class Aligner(Protocol):
+    """Anything that finds the times of given words."""
+
+    def __call__(self, sounds: Sequence[np.ndarray], transcripts: Sequence[str]) -> list[list[dict] | None]:
+        """Aligns clips with their transcripts.
+
+        Args:
+            sounds: `(samples,)` each, float in -1..1 at 16 kHz.
+            transcripts: What is said in each.
+
+        Returns:
+            For each clip `{"word", "start", "end"}` in order, seconds from its start, one for each part of the
+            transcript between spaces that has a letter or digit, in its spelling; `None` where the clip cannot be
+            aligned.
+
+        Raises:
+            ValueError: A sound cannot be used, or the numbers of sounds and transcripts differ.
+        """
+        ...
+
+
+@dataclass
+class Annotation:
+    """The texts of one sound. What is absent is `None`, and `absent` says why.
+
+    Args:
+        transcript: What is said.
+        words: `{"word", "start", "end"}`, seconds from the start of the sound.
+        emphasis: The emphasised words.
+        scores: LEMF's score of each word, in the order of `words`.
+        description: How it is said.
+        describer: Who wrote the description; `None` if it was given.
+        absent: Reason by name of the text, such as `{"transcript": "no speech"}`.
+    """
+
+    transcript: str | None = None
+    words: list[dict] | None = None
+    emphasis: str | None = None
+    scores: list[float] | None = None
+    description: str | None = None
+    describer: str | None = None
+    absent: dict[str, str] = field(default_factory=dict)
+
+
+class MsfSerAnnotator:
+    """Makes the texts that are not given.
+
+    What is given stays: a transcript gets word times, words get an emphasis, an emphasis or a description is left as
+    it is. Without speech there is neither an emphasis nor a description.
+
+    Args:
+        recogniser: A Whisper by Hub name or folder, loaded at its first use; or a loaded one; or `None`: transcripts
+            are then given or absent.
+        emphasis: How emphasised words are found.
+        describer: Who writes descriptions; `None` for nobody.
+        aligner: Finds the times of given words; the recogniser does where it cannot, and without one.
+        device: Where the recogniser runs.
+    """
+
+    def __init__(
+        self,
+        recogniser: str | MsfSerRecognizer | None = "openai/whisper-tiny.en",
+        emphasis: EmphasisConfig = EMPHASIS["peak"],
+        describer: Describer | None = None,
+        aligner: Aligner | None = None,
+        device: str | None = None,
+    ):
+        self._recogniser = recogniser
+        self.emphasis = emphasis
+        self.describer = describer
+        self.aligner = aligner
+        self.device = device
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any] | None, device: str | None = None) -> "MsfSerAnnotator":
+        """Makes the texts as those of a training corpus were made, as far as that works beside the model alone.
+
+        A recogniser, the weights of LEMF and the measured describer are taken from the settings. Another describer has
+        to be given where it is wanted, and times of given words always come from the recogniser.
+
+        Args:
+            settings: `MsfSerProcessor.annotation`; `None` stands for the defaults of the class.
+            device: Where the recogniser runs.
+        """
+        if settings is None:
+            return cls(device=device)
+        recogniser = settings["transcript"]["recogniser"]
+        how = settings["description"]
+        describer = MeasuredDescriber(how["norms"]) if how["describer"] == "measured" else None
+        if describer is None and how["describer"] != "none":
+            logger.warning_once(
+                f"The descriptions of the training corpus were written by {how['describer']}, which does not come "
+                "with the model: give a describer, or there are none."
+            )
+        return cls(
+            recogniser=None if recogniser == "none" else recogniser,
+            emphasis=EmphasisConfig(**settings["emphasis"]),
+            describer=describer,
+            device=device,
+        )
+
+    @property
+    def recogniser(self) -> MsfSerRecognizer | None:
+        """The recogniser, loaded if it was not yet.
+
+        Raises:
+            OSError: It is nowhere to be had; the sentence says what to install.
+        """
+        if isinstance(self._recogniser, str):
+            self._recogniser = MsfSerRecognizer.from_pretrained(self._recogniser, device=self.device)
+        return self._recogniser
+
+    def __call__(
+        self, sounds: Sequence[np.ndarray], given: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[Annotation]:
+        """Makes the texts of some sounds; what one gets does not depend on the others.
+
+        Args:
+            sounds: `(samples,)` each, mono float32 at 16 kHz.
+            given: What is known of each: `transcript`, `words`, `emphasis`, `description`, and `language`, the
+                language that is spoken (a code or an English name).
+
+        Raises:
+            OSError: The recogniser is nowhere to be had, or a describer's server does not answer.
+            ValueError: A language is unknown, or given words have impossible times.
+            ImportError: A package is missing that measures pitch.
+        """
+        given = [{}] * len(sounds) if given is None else given
+        if len(given) != len(sounds):
+            raise ValueError(f"{len(sounds)} sounds came with {len(given)} sets of texts: give one for each.")
+        annotations = [Annotation() for _ in sounds]
+        self.transcribe(annotations, sounds, given)
+        prosody = MeasuredOnce(sounds)
+        self.emphasise(annotations, prosody, given)
+        self.describe(annotations, sounds, prosody, given)
+        return annotations
+
+    def transcribe(
+        self, annotations: Sequence[Annotation], sounds: Sequence[np.ndarray], given: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Fills in `transcript` and `words`."""
+        to_hear: dict[str | None, list[int]] = {}
+        to_align: list[int] = []
+        for i, (annotation, known) in enumerate(zip(annotations, given, strict=True)):
+            annotation.transcript = known.get("transcript") or None
+            annotation.words = known.get("words") or None
+            if annotation.transcript is None and annotation.words:
+                annotation.transcript = " ".join(word["word"] for word in annotation.words)
+            if annotation.transcript is None:
+                to_hear.setdefault(known.get("language"), []).append(i)
+            elif annotation.words is None:
+                to_align.append(i)
+        for language, items in to_hear.items():
+            self._recognise([annotations[i] for i in items], [sounds[i] for i in items], language)
+        self._align([annotations[i] for i in to_align], [sounds[i] for i in to_align])
+
+    def emphasise(
+        self, annotations: Sequence[Annotation], prosody: "MeasuredOnce", given: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Fills in `emphasis` and `scores` from the words."""
+        for i, (annotation, known) in enumerate(zip(annotations, given, strict=True)):
+            if annotation.words:
+                found = find_emphasis(annotation.words, prosody[i], self.emphasis)
+                annotation.scores, annotation.emphasis = found.scores.tolist(), found.text
+            annotation.emphasis = known.get("emphasis") or annotation.emphasis
+            if annotation.emphasis is None:
+                annotation.absent["emphasis"] = annotation.absent.get("transcript", "no word times")
+
+    def describe(
+        self,
+        annotations: Sequence[Annotation],
+        sounds: Sequence[np.ndarray],
+        prosody: "MeasuredOnce",
+        given: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """Fills in `description` and `describer`."""
+        wanted = []
+        for i, (annotation, known) in enumerate(zip(annotations, given, strict=True)):
+            annotation.description = known.get("description") or None
+            if annotation.description is not None:
+                continue
+            if annotation.absent.get("transcript") == NO_SPEECH:
+                annotation.absent["description"] = NO_SPEECH
+            elif self.describer is None:
+                annotation.absent["description"] = "no describer"
+            else:
+                wanted.append(i)
+        if not wanted:
+            return
+        chosen, transcripts = [sounds[i] for i in wanted], [annotations[i].transcript for i in wanted]
+        if isinstance(self.describer, MeasuredDescriber):
+            written = self.describer(chosen, transcripts, [prosody[i] for i in wanted])
+        else:
+            written = self.describer(chosen, transcripts)
+        for i, text in zip(wanted, written, strict=True):
+            annotations[i].description = text
+            if text is None:
+                annotations[i].absent["description"] = "the describer wrote none"
+            else:
+                annotations[i].describer = self.describer.name
+
+    def _recognise(
+        self, annotations: Sequence[Annotation], sounds: Sequence[np.ndarray], language: str | None
+    ) -> None:
+        if self.recogniser is None:
+            for annotation in annotations:
+                annotation.absent["transcript"] = "no recogniser"
+            return
+        for annotation, heard in zip(annotations, self.recogniser(sounds, language=language), strict=True):
+            annotation.transcript, annotation.words = heard.text, heard.words or None
+            if heard.text is None:
+                annotation.absent["transcript"] = heard.reason
+
+    def _align(self, annotations: Sequence[Annotation], sounds: Sequence[np.ndarray]) -> None:
+        if not annotations:
+            return
+        transcripts = [annotation.transcript for annotation in annotations]
+        found = [None] * len(sounds) if self.aligner is None else self.aligner(sounds, transcripts)
+        left = [i for i, words in enumerate(found) if words is None]
+        if left and self.recogniser is not None:
+            others = self._aligned([sounds[i] for i in left], [transcripts[i] for i in left])
+            for i, words in zip(left, others, strict=True):
+                found[i] = words
+        for annotation, words in zip(annotations, found, strict=True):
+            annotation.words = words or None
+            if not words:
+                annotation.absent["words"] = "the words cannot be aligned with the sound"
+
+    def _aligned(self, sounds: Sequence[np.ndarray], transcripts: Sequence[str]) -> list[list[dict] | None]:
+        """Word times by the recogniser; a transcript that does not fit its sound has none."""
+        try:
+            return self.recogniser.align(sounds, transcripts)
+        except ValueError:
+            if len(sounds) == 1:
+                return [None]
+            return [self._aligned([sound], [text])[0] for sound, text in zip(sounds, transcripts, strict=True)]
+
+
+class MeasuredOnce:
+    """Pitch and level of some sounds, measured when they are first asked for.
+
+    Args:
+        sounds: `(samples,)` each, mono float32 at 16 kHz.
+    """
+
+    def __init__(self, sounds: Sequence[np.ndarray]):
+        self._sounds = sounds
+        self._measured: dict[int, Prosody] = {}
+
+    def __getitem__(self, item: int) -> Prosody:
+        if item not in self._measured:
+            self._measured[item] = measure_prosody(self._sounds[item])
+        return self._measured[item]

@@ -1,0 +1,59 @@
+"""The probe corpus with texts that `annotate` made, in place of its own.
+
+    python -m msfser.benchmarks.probe_annotated
+
+trains the full model on two versions of the corpus, each over three seeds, and writes
+`benchmarks/results/probe_annotated.json`: the mean over the seeds of the test CCC (`low` and `high` are the lowest and
+the highest seed), and by how much it is below that of the model on the corpus's own texts (`probe.json`).
+
+- `true_times`: the emphasised words are LEMF's, on the true times of the words.
+- `recognised`: transcript, word times and emphasised words come from the sound alone.
+
+The descriptions are the corpus's own. It starts in the project's folder.
+"""
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+from ..annotation.annotate import main as annotate
+from ..configuration_msfser import LABELS
+from ..corpora.probe import make_probe
+from .probe import run
+from .results import RESULTS, read, write
+
+COMMAND = "python -m msfser.benchmarks.probe_annotated"
+WITHHELD = {"true_times": ["emphasis"], "recognised": ["emphasis", "words", "transcript"]}
+
+
+def main() -> None:
+    """Annotates and trains what is missing, prints and writes the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/benchmarks/probe_annotated"))
+    arguments = parser.parse_args()
+    probe = make_probe("data/probe")
+    own = read(RESULTS / "probe.json")
+    rows = []
+    for name, withheld in WITHHELD.items():
+        data = arguments.output_dir / name
+        data.mkdir(parents=True, exist_ok=True)
+        table = data / "without.parquet"
+        pd.read_parquet(probe / "metadata.parquet").drop(columns=[*withheld, "stressed_word"]).to_parquet(table)
+        made = str(data / "annotated")
+        annotate([str(table), "--audio_folder", str(probe), "--output", made, "--language", "en"])
+        runs = [run(name, seed, arguments.output_dir, ["--data", made]) for seed in arguments.seeds]
+        for dimension in (*LABELS, "mean"):
+            values = [of_seed[dimension]["value"] for of_seed in runs]
+            mean = sum(values) / len(values)
+            row = {"name": f"{name}/{dimension}", "value": mean, "low": min(values), "high": max(values)}
+            lost = {"name": f"{name}/lost_{dimension}", "value": own[f"full/{dimension}"]["value"] - mean}
+            rows += [row | {"command": COMMAND}, lost | {"low": None, "high": None, "command": COMMAND}]
+    write(RESULTS / "probe_annotated.json", rows)
+    for row in rows:
+        print(f"{row['name']:28} {row['value']:.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""How fast the encoders are against the stock transformers path, in one run on one machine.
+
+    OMP_NUM_THREADS=2 python -m msfser.benchmarks.speed wavlm_inference
+
+Every row is a ratio of stock time to ours, measured interleaved, the median of several repeats with the lowest and the
+highest. Encoders have their full size and random weights, which changes no time. Clips are noise of the committed
+lengths in `clip_lengths.json`, in this random order. Each file of results says with which machine, versions and
+threads.
+"""
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+import transformers
+from torch import nn
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers.models.wavlm.modeling_wavlm import WavLMAttention, WavLMFeatureEncoder
+
+from ..audio_msfser import SAMPLING_RATE
+from ..configuration_msfser import WAVLM_LARGE
+from ..modeling_msfser import _waveform_states
+from ..wavlm_msfser import slow_down, speed_up
+from .results import RESULTS, merge
+
+COMMAND = "python -m msfser.benchmarks.speed"
+CLIP_LENGTHS = Path(__file__).parent / "clip_lengths.json"
+BATCH = 4
+
+
+def main() -> None:
+    """Measures the rows that are asked for, prints them and writes `benchmarks/results/speed.json`."""
+    parser = argparse.ArgumentParser(description="How much faster than the stock transformers path?")
+    parser.add_argument("rows", nargs="*", default=list(ROWS), help=f"groups of rows: {', '.join(ROWS)}; all of them")
+    parser.add_argument("--repeats", type=int, default=3, help="interleaved repeats (3)")
+    parser.add_argument("--clips", type=int, help="only the first clips of the list, for a quick look; writes nothing")
+    arguments = parser.parse_args()
+    unknown = sorted(set(arguments.rows) - set(ROWS))
+    if unknown:
+        parser.error(f"{', '.join(unknown)}: there is no such group of rows, only {', '.join(ROWS)}.")
+    if arguments.repeats < 1:
+        parser.error(f"--repeats {arguments.repeats}: give at least 1.")
+    seconds = json.loads(CLIP_LENGTHS.read_text(encoding="utf-8"))[: arguments.clips]
+    rows = []
+    for group in arguments.rows:
+        command = f"{COMMAND} {group} --repeats {arguments.repeats}"
+        rows += [{"command": command, **machine(), **row} for row in ROWS[group](seconds, arguments.repeats)]
+    if arguments.clips is None:
+        merge(RESULTS / "speed.json", rows)
+    for row in rows:
+        print(f"{row['name']:36s} {row['value']:.3f} ({row['low']:.3f}..{row['high']:.3f})")
+
+
+def machine() -> dict[str, object]:
+    """What the figures depend on: processor, threads, versions."""
+    processor = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        processor = names[0].split(":", 1)[1].strip() if names else processor
+    return {
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def interleaved(tasks: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each task in each repeat; the tasks take turns, so that what else runs meets all alike."""
+    spent: dict[str, list[float]] = {name: [] for name in tasks}
+    for _ in range(repeats):
+        for name, task in tasks.items():
+            start = time.perf_counter()
+            task()
+            spent[name].append(time.perf_counter() - start)
+    return spent
+
+
+def ratio(name: str, slow: Sequence[float], fast: Sequence[float]) -> dict[str, object]:
+    """A row: the median over the repeats of slow by fast, with the lowest and highest."""
+    ratios = torch.tensor([a / b for a, b in zip(slow, fast, strict=True)], dtype=torch.float64)
+    middle = ratios.quantile(0.5).item()
+    return {"name": name, "value": middle, "low": ratios.min().item(), "high": ratios.max().item()}
+
+
+def wavlm_inference(seconds: Sequence[float], repeats: int) -> list[dict[str, object]]:
+    """WavLM-Large over all clips: stock in padded batches of 4, ours, and ours with one part at a time taken back.
+
+    Rows: `wavlm_inference/ratio`; `.../gain_PART`, how much longer ours takes without the part (front end, attention,
+    linear layers, items one by one); `.../floor`, stock against its matrix products alone; `.../seconds`, ours.
+    """
+    torch.manual_seed(0)
+    encoder = AutoModel.from_config(AutoConfig.for_model(**WAVLM_LARGE)).eval()
+    batches = padded([torch.randn(round(length * SAMPLING_RATE)) for length in seconds])
+    parts = {"front_end": WavLMFeatureEncoder, "attention": WavLMAttention, "linear": nn.Linear}
+
+    def run(alone: bool, without: Sequence[type] | None = None) -> Callable[[], None]:
+        def task() -> None:
+            _only(encoder, without)
+            with torch.inference_mode():
+                for values, mask in batches:
+                    _waveform_states(encoder, values, mask, alone)
+
+        return task
+
+    tasks = {"stock": run(False, list(parts.values())), "ours": run(True), "padded": run(False)}
+    tasks |= {name: run(True, [stock]) for name, stock in parts.items()}
+    tasks["floor"] = lambda: _products(encoder, seconds)
+    run(True)()  # warm
+    spent = interleaved(tasks, repeats)
+    rows = [ratio("wavlm_inference/ratio", spent["stock"], spent["ours"])]
+    for name in (*parts, "padded"):
+        what = "one_by_one" if name == "padded" else name
+        rows.append(ratio(f"wavlm_inference/gain_{what}", spent[name], spent["ours"]))
+    rows.append(ratio("wavlm_inference/floor", spent["stock"], spent["floor"]))
+    one = [1.0] * repeats
+    return [*rows, ratio("wavlm_inference/seconds", spent["ours"], one)]
+
+
+def padded(clips: Sequence[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches of 4 in the given order: sound `(batch, samples)` and mask, padded to the longest of each batch."""
+    batches = []
+    for start in range(0, len(clips), BATCH):
+        rows = clips[start : start + BATCH]
+        values = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        lengths = torch.tensor([len(row) for row in rows])
+        batches.append((values, torch.arange(values.shape[1]) < lengths[:, None]))
+    return batches
+
+
+def _only(encoder: PreTrainedModel, without: Sequence[type] | None) -> None:
+    """Speeds the encoder up, except for modules of these stock classes."""
+    speed_up(encoder)
+    for module in encoder.modules():
+        if isinstance(module, tuple(without or ())):
+            # Of this module alone, not of those inside.
+            children, module._modules = module._modules, {}
+            slow_down(module)
+            module._modules = children
+
+
+def _products(encoder: PreTrainedModel, seconds: Sequence[float]) -> None:
+    """The linear layers of all transformer layers over all frames of each clip, and nothing else."""
+    config = encoder.config
+    speed_up(encoder)
+    with torch.inference_mode():
+        for length in seconds:
+            frames = encoder._get_feat_extract_output_lengths(round(length * SAMPLING_RATE))
+            x = torch.zeros(int(frames), config.hidden_size)
+            wide = torch.zeros(int(frames), config.intermediate_size)
+            for layer in encoder.encoder.layers:
+                attention, feed_forward = layer.attention, layer.feed_forward
+                for module in (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj):
+                    module(x)
+                feed_forward.intermediate_dense(x)
+                feed_forward.output_dense(wide)
+
+
+ROWS: dict[str, Callable[[Sequence[float], int], list[dict[str, object]]]] = {"wavlm_inference": wavlm_inference}
+
+
+if __name__ == "__main__":
+    main()

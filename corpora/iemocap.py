@@ -1,0 +1,220 @@
+"""Reads IEMOCAP in the layout that its owners distribute.
+
+    Session1/dialog/EmoEvaluation/Ses01F_impro01.txt
+        [6.2901 - 8.2357]  Ses01F_impro01_F000  neu  [2.5000, 2.5000, 2.5000]     valence, activation, dominance
+    Session1/dialog/transcriptions/Ses01F_impro01.txt
+        Ses01F_impro01_F000 [006.2901-008.2357]: Excuse me.
+    Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav
+    Session1/sentences/ForcedAlignment/Ses01F_impro01/Ses01F_impro01_F000.wdseg   optional; first and last frame, word
+
+and so on to Session5. The attributes are means of ratings from 1 to 5.
+"""
+
+import logging
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import datasets
+import numpy as np
+import pyarrow as pa
+
+from ..configuration_msfser import LABELS
+from .schema import FEATURES, SPLITS
+from .table import SHARDS_NOTE, read_rows, read_table
+from .tree import as_written, file_names, lacking, read_text, require_whole, spoken_text
+
+logger = logging.getLogger(__name__)
+
+LABEL_RANGE: tuple[float, float] = (1.0, 5.0)
+
+_SESSIONS = range(1, 6)
+_LABELS_FOLDER, _TEXTS_FOLDER, _AUDIO_FOLDER = "dialog/EmoEvaluation", "dialog/transcriptions", "sentences/wav"
+_ALIGNMENT_FOLDER = "sentences/ForcedAlignment"
+_FRAMES_PER_SECOND = 100
+# A blank rating has moved the means of a few utterances by half a step out of the scale, to 0.5 and 5.5.
+_SLACK = 0.5
+
+_NUMBER = r"(-?\d+(?:\.\d+)?)"
+_LABEL_LINE = re.compile(
+    rf"\[[^\]]*\]\s+(Ses\d\d)([FM]_\w+)_([FM])(\w+)\s+\w+\s+\[{_NUMBER},\s*{_NUMBER},\s*{_NUMBER}\]\s*"
+)
+_TEXT_LINE = re.compile(r"(Ses\w+)\s+\[[^\]]*\]:(.*)")
+_WORD_LINE = re.compile(r"\s*(\d+)\s+(\d+)\s+-?\d+\s+(\S+)\s*")
+# Not words: sentence ends and silence, and noises such as ++LAUGHTER++.
+_NO_WORD = re.compile(r"<.*>|\+\+.*\+\+")
+_PRONUNCIATION = re.compile(r"\(\d+\)$")
+
+
+class _Utterance(NamedTuple):
+    session: int
+    dialog: str
+    name: str
+    speaker: str
+    labels: tuple[float, ...]
+
+    def file(self, folder: Path, kind: str, suffix: str) -> Path:
+        return folder / f"Session{self.session}" / kind / self.dialog / f"{self.name}{suffix}"
+
+
+def read_iemocap(folder: str | os.PathLike[str], *, fold: int) -> datasets.DatasetDict:
+    """Read IEMOCAP with one session held out.
+
+    In fold k, session k is the test part, the session after it (the first after the fifth) the validation part, and
+    the other three are the training part, so that no speaker is in two parts. This rotation is our decision: the paper
+    says no more than that there are five folds.
+
+    Transcripts lose marks in brackets such as `[LAUGHTER]`: they are no speech, and no recogniser writes them in use;
+    an utterance of nothing else has no transcript. Words have times where `ForcedAlignment` has the utterance, in the
+    spelling of the transcript if it has as many words. Labels that lie out of the scale by half a step, which a few of
+    the corpus do, are moved to its end, with a warning.
+
+    Args:
+        folder: The corpus, with `Session1` to `Session5`; or what `annotate` made of it.
+        fold: The session to test on, 1 to 5.
+
+    Returns:
+        train, validation and test with the features `schema.FEATURES`; a speaker is a session and a sex, "Ses01F".
+
+    Raises:
+        ValueError: The fold is none of the five; the folder is not whole, and the sentence lists what is missing; or a
+            line or row is wrong.
+    """
+    if fold not in _SESSIONS:
+        raise ValueError(f"fold is {fold!r}; IEMOCAP has 1 to {_SESSIONS[-1]}, each with one session to test on.")
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: there is no such folder; name the one that holds Session1 to Session5.")
+
+    if (folder / SHARDS_NOTE).is_file():
+        return _read_annotated(folder, fold)
+    missing: list[str] = []
+    utterances: list[_Utterance] = []
+    transcripts: dict[str, str] = {}
+    for session in _SESSIONS:
+        read = [
+            utterance
+            for path in sorted((folder / f"Session{session}" / _LABELS_FOLDER).glob("Ses*.txt"))
+            for utterance in _read_labels(path, session)
+        ]
+        utterances += read
+        missing += _missing_of_session(folder / f"Session{session}", {u.dialog for u in read})
+        for path in sorted((folder / f"Session{session}" / _TEXTS_FOLDER).glob("Ses*.txt")):
+            transcripts.update(match.groups() for match in map(_TEXT_LINE.fullmatch, _lines(path)) if match)
+    names = [u.name for u in utterances]
+    missing += lacking([name for name in names if name not in transcripts], len(names), "transcripts of utterances")
+    audio = [u.file(folder, _AUDIO_FOLDER, ".wav") for u in utterances]
+    held = {dialog: file_names(dialog) for dialog in {file.parent for file in audio} if dialog.is_dir()}
+    gaps = [file.name for file in audio if file.name not in held.get(file.parent, ())]
+    missing += lacking(gaps, len(names), "recordings of utterances")
+    require_whole("IEMOCAP", folder, missing)
+    if unlabelled := sorted(set().union(*held.values()) - {file.name for file in audio}):
+        logger.warning(
+            "%s: %d recordings have no labels and are left out, such as %r", folder, len(unlabelled), unlabelled[0]
+        )
+
+    spoken = [spoken_text(transcripts[name]) for name in names]
+    alignments = [u.file(folder, _ALIGNMENT_FOLDER, ".wdseg") for u in utterances]
+    words = [_read_words(path, text) for path, text in zip(alignments, spoken, strict=True)]
+    if 0 < (without := words.count(None)) < len(words):
+        logger.warning("%s: %d of %d utterances have no word times", folder, without, len(words))
+    labels = _onto_scale(folder, np.array([u.labels for u in utterances]))
+    table = pa.table(
+        {
+            "audio": [os.path.abspath(path) for path in audio],
+            "transcript": pa.array(spoken, pa.string()),
+            "words": pa.array(words, FEATURES.arrow_schema.field("words").type),
+            **{label: labels[:, column] for column, label in enumerate(LABELS)},
+            "speaker": [u.speaker for u in utterances],
+            "split": [_part(u.session, fold) for u in utterances],
+        }
+    )
+    return read_rows(
+        table,
+        str(folder),
+        row_names=names,
+        audio_folders=[folder / f"Session{session}" / _AUDIO_FOLDER for session in _SESSIONS],
+        label_range=LABEL_RANGE,
+        allow_speaker_overlap=False,
+    )
+
+
+def _part(session: int, fold: int) -> str:
+    """The part of a fold to which a session belongs."""
+    return {fold: "test", fold % _SESSIONS[-1] + 1: "validation"}.get(session, "train")
+
+
+def _read_annotated(folder: Path, fold: int) -> datasets.DatasetDict:
+    """The shards of the whole corpus, divided by the session in the speaker's name."""
+    rows = datasets.concatenate_datasets(list(read_table(folder).values()))
+    speakers = [re.fullmatch(r"Ses0([1-5])[FM]", speaker or "") for speaker in rows["speaker"]]
+    if None in speakers:
+        raise ValueError(
+            f"{folder}: row {speakers.index(None) + 1} has no speaker such as 'Ses01F': annotate IEMOCAP itself."
+        )
+    parts = np.array([_part(int(speaker[1]), fold) for speaker in speakers])
+    return datasets.DatasetDict({split: rows.select(np.flatnonzero(parts == split)) for split in SPLITS})
+
+
+def _missing_of_session(root: Path, labelled: set[str]) -> list[str]:
+    """The folders that a session lacks, and its dialogs outside those that have labels."""
+    if not root.is_dir():
+        return [f"the folder {root.name}"]
+    kinds = (_LABELS_FOLDER, _TEXTS_FOLDER, _AUDIO_FOLDER)
+    missing = [f"the folder {root.name}/{kind}" for kind in kinds if not (root / kind).is_dir()]
+    dialogs = {path.stem for kind in kinds for path in (root / kind).glob("Ses*")}
+    if not dialogs:
+        return missing or [f"the dialogs of {root.name}"]
+    return missing + lacking(sorted(dialogs - labelled), len(dialogs), f"dialogs with labels in {root.name}")
+
+
+def _lines(path: Path) -> list[str]:
+    return read_text(path).splitlines()
+
+
+def _read_labels(path: Path, session: int) -> list[_Utterance]:
+    utterances = []
+    for number, line in enumerate(_lines(path), start=1):
+        if line.startswith("["):
+            match = _LABEL_LINE.fullmatch(line)
+            if match is None:
+                raise ValueError(
+                    f"{path}, line {number}: {line!r} is not [start - end], utterance, emotion, [valence, activation, "
+                    "dominance]; copy the file again."
+                )
+            prefix, dialog, sex, number_in_dialog = match.groups()[:4]
+            dialog = f"{prefix}{dialog}"
+            labels = tuple(map(float, match.groups()[4:]))
+            name = f"{dialog}_{sex}{number_in_dialog}"
+            utterances.append(_Utterance(session, dialog, name, f"{prefix}{sex}", labels))
+    return utterances
+
+
+def _read_words(path: Path, transcript: str) -> list[dict] | None:
+    """The words of an utterance with their times from its start, or `None` where there is no alignment."""
+    lines = [match.groups() for match in map(_WORD_LINE.fullmatch, _lines(path)) if match] if path.is_file() else []
+    if not lines:
+        return None
+    # The last frame is part of the word.
+    spoken = [
+        {
+            "word": _PRONUNCIATION.sub("", word),
+            "start": int(first) / _FRAMES_PER_SECOND,
+            "end": (int(last) + 1) / _FRAMES_PER_SECOND,
+        }
+        for first, last, word in lines
+        if not _NO_WORD.fullmatch(word)
+    ]
+    return as_written(spoken, transcript)
+
+
+def _onto_scale(folder: Path, labels: np.ndarray) -> np.ndarray:
+    """Moves labels `(utterances, 3)` that lie just out of the scale to its end."""
+    low, high = LABEL_RANGE
+    near = (labels >= low - _SLACK) & (labels <= high + _SLACK)
+    moved = near & ((labels < low) | (labels > high))
+    if moved.any():
+        count = int(moved.any(axis=1).sum())
+        logger.warning("%s: moved labels of %d utterances onto the scale %g to %g", folder, count, low, high)
+    return np.where(moved, labels.clip(low, high), labels)

@@ -1,0 +1,51 @@
+"""Makes the examples of the page: the project's own synthetic speech, by espeak-ng.
+
+python space/examples.py
+"""
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from msfser.corpora.espeak import Synthesizer
+
+RATE = 16_000
+FOLDER = Path(__file__).parent / "examples"
+STRESS = '<prosody rate="65%" pitch="+40" volume="+100%">{}</prosody>'
+OPENING = "It was a merry lucky morning."
+CLAUSES = "The food was {} but the service was {}."
+REST = "We sat by the window, and the train came in at noon."
+
+
+def speak(engine: Synthesizer, text: str, *, rate: int, pitch: int, level: float) -> np.ndarray:
+    """`(samples,)` at 16 kHz; `level` is the root mean square in dB of full scale."""
+    engine.set_voice("en-us+m3")
+    speech = engine.speak(f"<speak>{text}</speak>", rate=rate, pitch=pitch, volume=50)
+    samples = soxr.resample(speech.samples.astype(np.float64) / 32768, speech.rate, RATE)
+    return samples * 10 ** (level / 20) / np.sqrt(np.mean(samples**2))
+
+
+def main() -> None:
+    """Writes the four files, less than 200 KB together."""
+    FOLDER.mkdir(exist_ok=True)
+    engine = Synthesizer()
+    lively = {"rate": 200, "pitch": 52, "level": -22.0}
+    calm = {"rate": 150, "pitch": 25, "level": -40.0}
+    wonderful = f"{OPENING} {CLAUSES.format(STRESS.format('wonderful'), 'dreadful')}"
+    dreadful = f"{OPENING} {CLAUSES.format('wonderful', STRESS.format('dreadful'))}"
+    clips = {
+        "wonderful": [speak(engine, wonderful, **lively)],
+        "dreadful": [speak(engine, dreadful, **lively)],
+        "calm": [speak(engine, wonderful, **calm)],
+        "long": [speak(engine, f"{dreadful} {REST}", **calm), speak(engine, f"{wonderful} {REST}", **lively)],
+    }
+    for name, parts in clips.items():
+        pause = np.zeros(RATE // 2)
+        samples = np.concatenate([piece for part in parts for piece in (part, pause)])
+        soundfile.write(FOLDER / f"{name}.mp3", samples, RATE, compression_level=0.8, bitrate_mode="VARIABLE")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""The annotator: which texts it makes of what is given."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import noise
+
+from msfser.annotator_msfser import NO_SPEECH, MeasuredOnce, MsfSerAnnotator
+from msfser.emphasis_msfser import EMPHASIS, find_emphasis
+from msfser.measured_description_msfser import MeasuredDescriber
+from msfser.prosody_msfser import measure_prosody
+
+SOUND = noise(0.5)
+WORDS = [{"word": w, "start": i / 10, "end": (i + 1) / 10} for i, w in enumerate(["you", "did", "say", "so."])]
+
+
+def timed(text):
+    return [{"word": w, "start": i / 10, "end": (i + 1) / 10} for i, w in enumerate(text.split())]
+
+
+class Recogniser:
+    english_only = True
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, sounds, language=None):
+        self.asked.append(("hear", len(sounds), language))
+        if language == "de":
+            return [SimpleNamespace(text=None, words=[], reason="the recogniser knows only English") for _ in sounds]
+        return [
+            SimpleNamespace(text="you did say so.", words=WORDS, reason=None)
+            if np.abs(sound).max() > 0
+            else SimpleNamespace(text=None, words=[], reason=NO_SPEECH)
+            for sound in sounds
+        ]
+
+    def align(self, sounds, transcripts):
+        self.asked.append(("align", len(sounds), None))
+        if any("impossible" in text for text in transcripts):
+            raise ValueError("The transcript of item 1 is too long for its sound: cut both into shorter clips.")
+        return [timed(text) for text in transcripts]
+
+
+class Describer:
+    name = "some/describer"
+
+    def __init__(self, text="quiet"):
+        self.text, self.asked = text, []
+
+    def __call__(self, sounds, transcripts):
+        self.asked += transcripts
+        return [self.text] * len(sounds)
+
+
+@pytest.fixture
+def recogniser():
+    return Recogniser()
+
+
+def test_from_sound_alone(recogniser):
+    describer = Describer()
+    (made,) = MsfSerAnnotator(recogniser, describer=describer)([SOUND])
+    expected = find_emphasis(WORDS, measure_prosody(SOUND), EMPHASIS["peak"])
+    assert (made.transcript, made.words, made.emphasis) == ("you did say so.", WORDS, expected.text)
+    assert made.scores == expected.scores.tolist()
+    assert (made.description, made.describer, made.absent) == ("quiet", "some/describer", {})
+    assert recogniser.asked == [("hear", 1, None)] and describer.asked == ["you did say so."]
+
+
+def test_a_given_transcript_is_aligned(recogniser):
+    (made,) = MsfSerAnnotator(recogniser)([SOUND], [{"transcript": "so you say", "words": []}])
+    assert recogniser.asked == [("align", 1, None)]
+    assert (made.transcript, made.words, made.emphasis) == ("so you say", timed("so you say"), "so you say")
+    assert made.description is None and made.absent == {"description": "no describer"}
+
+
+def test_given_words_are_the_transcript(recogniser):
+    (made,) = MsfSerAnnotator(recogniser)([SOUND], [{"words": WORDS}])
+    assert not recogniser.asked
+    assert (made.transcript, made.words) == ("you did say so.", WORDS) and made.emphasis
+    # Both are kept as they are, also where they differ.
+    (made,) = MsfSerAnnotator(recogniser)([SOUND], [{"words": WORDS, "transcript": "You did!"}])
+    assert (made.transcript, made.words) == ("You did!", WORDS) and not recogniser.asked
+
+
+def test_given_emphasis_and_description_stay(recogniser):
+    describer = Describer()
+    given = [{"emphasis": "did", "description": "loud"}]
+    (made,) = MsfSerAnnotator(recogniser, describer=describer)([SOUND], given)
+    assert (made.emphasis, made.description, made.describer) == ("did", "loud", None)
+    assert len(made.scores) == 4 and not describer.asked and made.absent == {}
+    # On silence too.
+    (made,) = MsfSerAnnotator(recogniser, describer=describer)([np.zeros(8_000, np.float32)], given)
+    assert (made.emphasis, made.description, made.absent) == ("did", "loud", {"transcript": NO_SPEECH})
+
+
+def test_silence_has_no_texts(recogniser):
+    describer = Describer()
+    sounds = [np.zeros(8_000, np.float32), SOUND]
+    silent, spoken = MsfSerAnnotator(recogniser, describer=describer)(sounds)
+    assert silent.absent == dict.fromkeys(("transcript", "emphasis", "description"), NO_SPEECH)
+    assert silent.transcript is silent.words is silent.emphasis is silent.scores is silent.description is None
+    assert spoken.transcript and describer.asked == ["you did say so."]
+
+
+def test_foreign_speech_is_described_all_the_same(recogniser):
+    describer = Describer()
+    german, english = MsfSerAnnotator(recogniser, describer=describer)([SOUND] * 2, [{"language": "de"}, {}])
+    assert german.absent == dict.fromkeys(("transcript", "emphasis"), "the recogniser knows only English")
+    assert german.description == "quiet" and english.transcript and describer.asked == [None, "you did say so."]
+
+
+def test_without_a_recogniser():
+    heard, aligned = MsfSerAnnotator(None)([SOUND] * 2, [{}, {"transcript": "so"}])
+    assert heard.absent == {
+        "transcript": "no recogniser",
+        "emphasis": "no recogniser",
+        "description": "no describer",
+    }
+    assert aligned.transcript == "so" and aligned.absent["emphasis"] == "no word times"
+    assert aligned.absent["words"] == "the words cannot be aligned with the sound"
+
+
+def test_an_aligner_goes_before_the_recogniser(recogniser):
+    asked = []
+
+    def aligner(sounds, transcripts):
+        asked.append(transcripts)
+        return [None if "never" in text else timed(text) for text in transcripts]
+
+    annotator = MsfSerAnnotator(recogniser, aligner=aligner)
+    helped, found = annotator([SOUND] * 2, [{"transcript": "never so"}, {"transcript": "so then"}])
+    assert asked == [["never so", "so then"]] and recogniser.asked == [("align", 1, None)]
+    assert helped.words == timed("never so") and found.words == timed("so then")
+
+    (lost,) = MsfSerAnnotator(None, aligner=aligner)([SOUND], [{"transcript": "never so"}])
+    assert lost.transcript == "never so" and lost.words is lost.emphasis is lost.scores is None
+    assert lost.absent["words"] == "the words cannot be aligned with the sound"
+    assert lost.absent["emphasis"] == "no word times"
+
+
+def test_a_transcript_that_cannot_fit_leaves_the_others(recogniser):
+    texts = [{"transcript": text} for text in ("so then", "impossible", "you say")]
+    made = MsfSerAnnotator(recogniser)([SOUND] * 3, texts)
+    assert [annotation.words for annotation in made] == [timed("so then"), None, timed("you say")]
+    assert made[1].transcript == "impossible" and "words" in made[1].absent
+
+
+def test_a_describer_that_writes_nothing(recogniser):
+    (made,) = MsfSerAnnotator(recogniser, describer=Describer(None))([SOUND])
+    assert made.describer is None and made.absent == {"description": "the describer wrote none"}
+
+
+def test_pitch_is_measured_once(recogniser, monkeypatch):
+    measured = []
+
+    def counted(sound):
+        measured.append(len(sound))
+        return measure_prosody(sound)
+
+    monkeypatch.setattr("msfser.annotator_msfser.measure_prosody", counted)
+    monkeypatch.setattr("msfser.measured_description_msfser.measure_prosody", counted)
+    times = np.arange(8_000) / 16_000
+    tone = sum(np.sin(2 * np.pi * k * 200 * times) / k for k in range(1, 6)).astype(np.float32) * 0.1
+    (made,) = MsfSerAnnotator(recogniser, describer=MeasuredDescriber())([tone])
+    assert made.emphasis and made.description.startswith("The voice is") and made.describer == "measured/EmoDB"
+    assert measured == [8_000]
+    prosody = MeasuredOnce([tone])
+    assert prosody[0] is prosody[0]
+
+
+def test_a_recogniser_is_loaded_when_it_is_needed(monkeypatch):
+    loaded = []
+
+    def load(name, device=None):
+        loaded.append((name, device))
+        return Recogniser()
+
+    monkeypatch.setattr("msfser.annotator_msfser.MsfSerRecognizer.from_pretrained", load)
+    annotator = MsfSerAnnotator("some/whisper", device="cpu")
+    annotator([SOUND], [{"words": WORDS}])
+    assert loaded == []
+    annotator([SOUND])
+    annotator([SOUND])
+    assert loaded == [("some/whisper", "cpu")]
+
+
+def test_a_set_of_texts_for_each_sound(recogniser):
+    with pytest.raises(ValueError, match=r"2 sounds came with 1 sets of texts: give one for each\.$"):
+        MsfSerAnnotator(recogniser)([SOUND] * 2, [{}])
+    assert MsfSerAnnotator(recogniser)([]) == []

@@ -1,0 +1,139 @@
+"""LEMF on sounds made of tones, of which pitch, level and length are known."""
+
+import numpy as np
+import pytest
+
+from msfser.emphasis_msfser import EMPHASIS, EmphasisConfig, bare_word, find_emphasis
+from msfser.prosody_msfser import Prosody, measure_prosody
+
+WORDS = ("I", "never", "said", "that,", "you", "know.")
+
+
+def spoken(pitches=(120,) * 6, levels=(0.1,) * 6, seconds=(0.3,) * 6):
+    """One tone with harmonics a word, 0.1 s of silence around each: the sound and its words."""
+    sound, words, at = [np.zeros(1_600)], [], 0.1
+    for word, pitch, level, long in zip(WORDS, pitches, levels, seconds, strict=False):
+        times = np.arange(int(long * 16_000)) / 16_000
+        tone = sum(np.sin(2 * np.pi * k * pitch * times) / k for k in range(1, 11))
+        sound += [level * tone, np.zeros(1_600)]
+        words.append({"word": word, "start": at, "end": at + len(times) / 16_000})
+        at += len(times) / 16_000 + 0.1
+    return np.concatenate(sound).astype(np.float32), words
+
+
+def emphasis(config=EMPHASIS["paper"], **cues):
+    sound, words = spoken(**cues)
+    return find_emphasis(words, measure_prosody(sound), config)
+
+
+@pytest.mark.parametrize("config", EMPHASIS.values(), ids=EMPHASIS)
+@pytest.mark.parametrize(
+    "cues",
+    [
+        {"pitches": (120, 120, 120, 180, 120, 120)},
+        {"levels": (0.1, 0.1, 0.1, 0.3, 0.1, 0.1)},
+        {"seconds": (0.3, 0.3, 0.3, 0.6, 0.3, 0.3)},
+    ],
+    ids=["pitch", "level", "duration"],
+)
+def test_each_cue_alone_marks_its_word(config, cues):
+    found = emphasis(config, **cues)
+    assert found.top == 3
+    assert found.segment == (2, 5)
+    assert found.text == "said that you"
+
+
+def test_the_papers_formula():
+    words = [
+        {"word": w, "start": s, "end": e}
+        for w, s, e in [("a", 0, 0.2), ("b", 0.2, 0.5), ("c", 0.5, 0.9), ("d", 0.9, 1.0)]
+    ]
+    pitch = np.repeat([100.0, 200.0, 150.0, 120.0], [20, 30, 40, 10])
+    level = np.repeat([-30.0, -20.0, -25.0, -40.0], [20, 30, 40, 10])
+    times = np.arange(100) * 0.01 + 0.005
+    prosody = Prosody(times, pitch, level)
+
+    def z(values):
+        values = np.array(values)
+        return (values - values.mean()) / values.std()
+
+    found = find_emphasis(words, prosody)
+    # The level frames stand at multiples of 10 ms; the first of each word is its own.
+    expected = 1.0 * z(np.log([100, 200, 150, 120])) + 1.2 * z([-30, -20, -25, -40]) + 0.8 * z([0.2, 0.3, 0.4, 0.1])
+    assert found.scores == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_late_peak_counts_for_the_word_before_it():
+    times = np.arange(0, 2, 0.016)
+    pitch = 120 + 60 * np.exp(-(((times - 0.95) / 0.08) ** 2))  # the top lies 0.15 s behind the second word's middle
+    words = [{"word": w, "start": 0.4 * i, "end": 0.4 * i + 0.4} for i, w in enumerate("abcde")]
+    prosody = Prosody(times, pitch, np.full(201, -20.0))
+    assert find_emphasis(words, prosody, EmphasisConfig(pitch="peak")).top == 2
+    assert find_emphasis(words, prosody, EmphasisConfig(pitch="peak", pitch_lag=0.2)).top == 1
+
+
+def test_the_segment_is_clipped_at_the_edges():
+    first = emphasis(levels=(0.3, 0.1, 0.1, 0.1, 0.1, 0.1))
+    last = emphasis(levels=(0.1, 0.1, 0.1, 0.1, 0.1, 0.3))
+    assert (first.segment, first.text) == ((0, 2), "I never")
+    assert (last.segment, last.text) == ((4, 6), "you know")
+
+
+def test_three_words_or_fewer_are_the_segment():
+    sound, words = spoken(levels=(0.3, 0.1, 0.1, 0.1, 0.1, 0.1))
+    prosody = measure_prosody(sound)
+    assert find_emphasis(words[:3], prosody).text == "I never said"
+    one = find_emphasis(words[:1], prosody)
+    assert (one.scores.tolist(), one.top, one.text) == ([0.0], 0, "I")
+
+
+def test_no_words_no_emphasis():
+    found = find_emphasis([], measure_prosody(np.zeros(8_000, np.float32)))
+    assert (found.scores.size, found.top, found.text) == (0, None, None)
+
+
+@pytest.mark.parametrize("config", EMPHASIS.values(), ids=EMPHASIS)
+def test_a_silent_clip_is_decided_by_duration_alone(config):
+    _, words = spoken(seconds=(0.3, 0.3, 0.6, 0.3, 0.3, 0.3))
+    found = find_emphasis(words, measure_prosody(np.zeros(40_000, np.float32)), config)
+    assert np.isfinite(found.scores).all()
+    assert found.top == 2
+
+
+def test_a_word_without_pitch_has_the_mean_pitch():
+    sound, words = spoken(pitches=(120, 120, 120, 120, 120, 200))
+    sound[1_600 : 1_600 + 4_800] = np.random.default_rng(0).standard_normal(4_800) * 0.05
+    only_pitch = EmphasisConfig(energy_weight=0, duration_weight=0)
+    found = find_emphasis(words, measure_prosody(sound), only_pitch)
+    assert found.scores[0] == 0
+    assert found.top == 5
+
+
+@pytest.mark.parametrize("config", EMPHASIS.values(), ids=EMPHASIS)
+def test_loudness_of_the_whole_clip_does_not_matter(config):
+    sound, words = spoken(levels=(0.1, 0.12, 0.1, 0.2, 0.1, 0.1), pitches=(120, 130, 110, 150, 120, 100))
+    loud, quiet = (find_emphasis(words, measure_prosody(gain * sound), config).scores for gain in (1.0, 0.1))
+    assert loud == pytest.approx(quiet, abs=0.05)
+
+
+def test_words_behind_the_end_of_the_sound_are_measured_at_its_end():
+    sound, words = spoken()
+    words[-1] |= {"start": 90.0, "end": 90.3}
+    assert np.isfinite(find_emphasis(words, measure_prosody(sound)).scores).all()
+
+
+@pytest.mark.parametrize(("start", "end"), [(0.5, 0.4), (-0.1, 0.4), (float("nan"), 0.4), (0.1, float("inf"))])
+def test_impossible_times_are_named(start, end):
+    prosody = measure_prosody(np.zeros(8_000, np.float32))
+    with pytest.raises(ValueError, match="the word 'no' lasts from"):
+        find_emphasis([{"word": "no", "start": start, "end": end}], prosody)
+
+
+@pytest.mark.parametrize("wrong", [{"pitch": "max"}, {"energy": "loud"}, {"pitch_lag": 2.0}, {"neighbours": -1}])
+def test_impossible_settings_are_named(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        EmphasisConfig(**wrong)
+
+
+def test_bare_word():
+    assert [bare_word(w) for w in ("that,", "«no!»", "don't.", "--", "U.S.")] == ["that", "no", "don't", "", "U.S"]

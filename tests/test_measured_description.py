@@ -1,0 +1,114 @@
+"""Descriptions of sounds whose properties are known."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import noise
+
+from msfser.annotation import norms
+from msfser.measured_description_msfser import NORMS, WORDS, MeasuredDescriber, measure_voice
+from msfser.prosody_msfser import measure_prosody
+
+
+def voice(pitch=150.0, level=0.1, syllables=8, seconds=0.2, gap=0.02, roughness=0.0, tilt=1.0, movement=0.0):
+    """Syllables of a harmonic tone: all in one breath, with a dip of the level between them."""
+    parts = []
+    for i in range(syllables):
+        times = np.arange(int(seconds * 16_000)) / 16_000
+        of_syllable = pitch * 2 ** (movement / 12 * (i / max(syllables - 1, 1) - 0.5))
+        tone = sum(np.sin(2 * np.pi * k * of_syllable * times) / k**tilt for k in range(1, int(5_000 / of_syllable)))
+        parts += [tone * np.hanning(len(times)) ** 0.5, np.zeros(int(gap * 16_000))]
+    sound = np.concatenate(parts)
+    sound = sound / np.abs(sound).max()
+    sound = sound + roughness * np.random.default_rng(0).standard_normal(len(sound))
+    return (level * sound).astype(np.float32)
+
+
+def measures(**settings):
+    sound = voice(**settings)
+    return measure_voice(sound, measure_prosody(sound))
+
+
+def test_the_measures_of_a_known_voice():
+    found = measures(pitch=200.0, syllables=10, seconds=0.2, gap=0.0)
+    assert found["pitch"] == pytest.approx(12.0, abs=0.3)  # an octave above 100 Hz
+    assert found["movement"] < 1
+    assert found["rate"] == pytest.approx(5.0, rel=0.15)
+    assert found["pauses"] == 0
+    assert list(found) == list(WORDS)
+
+
+@pytest.mark.parametrize(
+    ("measure", "less", "more"),
+    [
+        ("loudness", {"level": 0.01}, {"level": 0.1}),
+        ("pitch", {"pitch": 100}, {"pitch": 250}),
+        ("movement", {"movement": 1}, {"movement": 10}),
+        ("rate", {"seconds": 0.35}, {"seconds": 0.15}),
+        ("pauses", {"gap": 0.05}, {"gap": 0.4}),
+        ("brightness", {"tilt": 2.0}, {"tilt": 0.7}),
+        ("clarity", {"roughness": 0.3}, {"roughness": 0.02}),
+    ],
+)
+def test_each_measure_follows_what_it_measures(measure, less, more):
+    assert measures(**less)[measure] < measures(**more)[measure]
+
+
+def test_gain_moves_loudness_by_its_decibels_and_nothing_else():
+    quiet, loud = measures(level=0.02), measures(level=0.2)
+    assert loud.pop("loudness") - quiet.pop("loudness") == pytest.approx(20, abs=0.5)
+    assert loud == pytest.approx(quiet, abs=0.2)
+
+
+def test_a_description_says_what_is_heard_and_who_wrote_it():
+    describer = MeasuredDescriber()
+    assert describer.name == "measured/EmoDB"
+    quiet, loud = describer([voice(level=0.01, pitch=90), voice(level=0.9, pitch=300)], [None, "Words do not matter."])
+    assert "very quiet" in quiet
+    assert "very low" in quiet
+    assert "loud" in loud
+    assert "very high" in loud
+
+
+def test_nothing_is_said_of_the_speaker():
+    said = " ".join(step for steps in WORDS.values() for step in steps)
+    assert not {"man", "woman", "male", "female", "he", "she", "child", "old", "young"} & set(said.split())
+
+
+def test_prosody_that_was_measured_already_is_used():
+    sound = voice()
+    describer = MeasuredDescriber()
+    assert describer([sound], [None], [measure_prosody(sound)]) == describer([sound], [None])
+
+
+@pytest.mark.parametrize("sound", [np.zeros(16_000, np.float32), noise(1.0), voice()[:800]])
+def test_without_a_voice_there_is_no_description(sound):
+    assert MeasuredDescriber()([sound], [None]) == [None]
+
+
+@pytest.mark.parametrize(
+    ("broken", "sentence"),
+    [
+        ({"quantiles": NORMS["quantiles"]}, "which corpus"),
+        ({"corpus": "mine", "quantiles": {}}, "no 4 rising numbers for 'loudness'"),
+        ({"corpus": "mine", "quantiles": NORMS["quantiles"] | {"rate": [4, 3, 2, 1]}}, "'rate'"),
+    ],
+)
+def test_norms_must_be_whole(broken, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        MeasuredDescriber(broken)
+
+
+def test_norms_are_the_quantiles_of_a_folder(tmp_path, monkeypatch):
+    soundfile = pytest.importorskip("soundfile")
+    for i, pitch in enumerate((100, 150, 200, 250, 300)):
+        soundfile.write(tmp_path / f"{i}.wav", voice(pitch=pitch), 16_000)
+    output = tmp_path / "norms.json"
+    monkeypatch.setattr("sys.argv", ["norms", str(tmp_path), "--corpus", "tones", "--output", str(output)])
+    norms.main()
+    made = json.loads(output.read_text())
+    assert (made["corpus"], made["utterances"]) == ("tones", 5)
+    expected = np.quantile(12 * np.log2(np.array([100, 150, 200, 250, 300]) / 100), [0.1, 0.3, 0.7, 0.9])
+    assert made["quantiles"]["pitch"] == pytest.approx(expected, abs=0.3)
+    assert MeasuredDescriber(made).name == "measured/tones"

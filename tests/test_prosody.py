@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+from conftest import noise
+
+from msfser import prosody_msfser
+from msfser.benchmarks.pitch import GLIDES, GROSS, glide
+from msfser.prosody_msfser import LEVEL_HOP, measure_prosody
+
+
+@pytest.mark.parametrize("kind", ["tone", "vowel"])
+@pytest.mark.parametrize(("low", "high"), GLIDES)
+@pytest.mark.parametrize("ratio", [20, 5])
+def test_fewer_than_5_percent_of_the_frames_of_a_glide_are_grossly_wrong(low, high, ratio, kind):
+    sound, truth = glide(low, high, ratio, kind)
+    prosody = measure_prosody(sound)
+    inside = (prosody.pitch_times > 0.05) & (prosody.pitch_times < 1.95)
+    expected = truth[np.round(prosody.pitch_times[inside] * 16_000).astype(int)]
+    pitch = prosody.pitch[inside]
+    assert np.isfinite(pitch).mean() > 0.95
+    assert (np.abs(pitch / expected - 1) > GROSS).mean() < 0.05
+
+
+def test_silence_has_no_pitch_and_the_lowest_level():
+    prosody = measure_prosody(np.zeros(16_000, np.float32))
+    assert not np.isfinite(prosody.pitch).any()
+    assert (prosody.level == -100).all()
+
+
+def test_noise_is_hardly_voiced():
+    assert np.isfinite(measure_prosody(noise(2.0)).pitch).mean() < 0.1
+
+
+def test_level_is_in_db_of_full_scale_at_its_time():
+    sound = np.zeros(16_000, np.float32)
+    sound[8_000:] = 0.1  # -20 dB from 0.5 s on
+    prosody = measure_prosody(sound)
+    assert prosody.level[60] == pytest.approx(-20, abs=0.01)
+    assert prosody.level[45] == -100
+    assert prosody.level_times[60] == pytest.approx(60 * LEVEL_HOP)
+
+
+@pytest.mark.parametrize("samples", [1, 10, 400, 8_000])
+def test_short_sounds_have_frames(samples):
+    prosody = measure_prosody(noise(1.0)[:samples])
+    assert len(prosody.pitch) == len(prosody.pitch_times) >= 1
+    assert len(prosody.level) >= 1
+
+
+def test_without_the_package_the_sentence_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(prosody_msfser, "swift_f0", None)
+    prosody_msfser._pitch_detector.cache_clear()
+    with pytest.raises(ImportError, match="pip install swift-f0"):
+        measure_prosody(noise(0.5))
+    prosody_msfser._pitch_detector.cache_clear()

@@ -1,0 +1,273 @@
+"""Speech encoders of the wav2vec2 family made faster in place: same weights and names, same outputs.
+
+[`speed_up`] gives submodules of a stock encoder subclasses of their own classes, which compute the same in less time:
+
+- WavLM's attention through `scaled_dot_product_attention`, its gated relative position bias (arXiv 2110.13900,
+  section 3.1) being the attention mask;
+- the convolutional front end frame by frame in channels-last layout, so that nothing is transposed around the layer
+  norms, one clip after the other, in pieces that stay in the cache (on a CPU, where it is not trained);
+- linear layers through oneDNN, which is up to twice as fast as MKL on processors that MKL does not favour (on a CPU).
+
+A state dict, a saved folder, a copy and a pickle are those of the stock encoder. [`slow_down`] takes it all back.
+"""
+
+import math
+
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+from transformers.models.data2vec.modeling_data2vec_audio import Data2VecAudioFeatureEncoder
+from transformers.models.hubert.modeling_hubert import HubertFeatureEncoder
+from transformers.models.unispeech.modeling_unispeech import UniSpeechFeatureEncoder
+from transformers.models.unispeech_sat.modeling_unispeech_sat import UniSpeechSatFeatureEncoder
+from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2FeatureEncoder
+from transformers.models.wavlm.modeling_wavlm import WavLMAttention, WavLMFeatureEncoder
+
+# Output frames of one piece of the front end: its widest layer then has about 1,000 rows, 2 MB.
+_PIECE = 16
+# Below so many rows oneDNN spends more time on rearranging the weights than it saves.
+_FEWEST_ROWS = 32
+
+
+def speed_up(encoder: PreTrainedModel) -> PreTrainedModel:
+    """Makes a speech encoder faster, in place.
+
+    Args:
+        encoder: Any encoder; what has no faster form stays as it is.
+
+    Returns:
+        The same encoder.
+    """
+    for module in encoder.modules():
+        module.__class__ = _FAST.get(type(module), type(module))
+    return encoder
+
+
+def slow_down(encoder: PreTrainedModel) -> PreTrainedModel:
+    """Gives an encoder its stock classes back, in place; for tools that look for an exact class.
+
+    Args:
+        encoder: An encoder that [`speed_up`] has changed, or any other.
+
+    Returns:
+        The same encoder.
+    """
+    stock = {fast: slow for slow, fast in _FAST.items()}
+    for module in encoder.modules():
+        module.__class__ = stock.get(type(module), type(module))
+    return encoder
+
+
+class MsfSerWavLMAttention(WavLMAttention):
+    """WavLM's attention without a tensor for each batch item, head and pair of frames, as far as the kernels allow.
+
+    `softmax(q k^T / sqrt(d) + g_i b_(j-i)) v`: the bias `b` is one table for each head, shared by all layers, the gate
+    `g` a number for each item, head and frame. Training keeps neither scores nor gated bias, but computes them again.
+    """
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_bias: torch.Tensor | None = None,
+        index: int = 0,
+        **kwargs,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """As the stock layer, without attention weights unless `output_attentions=True` is passed along.
+
+        Args:
+            hidden_states: `(batch, frames, size)`.
+            attention_mask: `(batch, frames)`, `True` at real frames.
+            position_bias: `(heads, frames, frames)` from the first layer; `None` in the first layer.
+            index: The layer, unused.
+            **kwargs: As of the stock layer.
+
+        Returns:
+            `(batch, frames, size)`, `None` in place of the weights, and the position bias.
+        """
+        if kwargs.get("output_attentions"):
+            return super().forward(hidden_states, attention_mask, position_bias, index, **kwargs)
+        by_head = hidden_states.unflatten(-1, (self.num_heads, self.head_dim))
+        projections = (self.q_proj, self.k_proj, self.v_proj)
+        query, key, value = (
+            project(hidden_states).unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+            for project in projections
+        )
+        if position_bias is None:
+            position_bias = self._position_bias(hidden_states.shape[1]).to(query.dtype)
+        gates = self.gru_rel_pos_linear(by_head).unflatten(-1, (2, 4)).sum(-1).sigmoid()  # (batch, frames, heads, 2)
+        gate = gates[..., 0] * (gates[..., 1] * self.gru_rel_pos_const.flatten() - 1.0) + 2.0
+        gate = gate.transpose(1, 2)[..., None].to(query.dtype)  # (batch, heads, frames, 1)
+        hidden = query.new_zeros(len(query), 1, 1, query.shape[2])
+        if attention_mask is not None:
+            hidden = hidden.masked_fill(~attention_mask.bool()[:, None, None], -math.inf)
+
+        inputs = [query, key, value, gate, hidden]
+        if query.device.type == "cpu" and not torch.compiler.is_compiling():
+            items = zip(*(tensor.split(1) for tensor in inputs), strict=True)
+            attended = torch.cat([self._attend(*item, position_bias) for item in items])
+        else:
+            attended = self._attend(*inputs, position_bias)
+        return self.out_proj(attended.transpose(1, 2).flatten(2)), None, position_bias
+
+    def _position_bias(self, frames: int) -> torch.Tensor:
+        """The bias `(heads, frames, frames)`, looked up once for each distance and not for each pair."""
+        distances = torch.arange(1 - frames, frames, device=self.rel_attn_embed.weight.device)
+        values = self.rel_attn_embed(self._relative_positions_bucket(distances)).T  # (heads, 2 * frames - 1)
+        return values.unfold(-1, frames, 1).flip(1)  # row i starts at distance -i
+
+    def _attend(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """Attention of some items: `(items, heads, frames, head size)`."""
+        dropout = self.dropout if self.training else 0.0
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
+            return checkpoint(_attention, *inputs, dropout, use_reentrant=False, preserve_rng_state=dropout > 0)
+        return _attention(*inputs, dropout)
+
+
+def _attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    gate: torch.Tensor,
+    hidden: torch.Tensor,
+    position_bias: torch.Tensor,
+    dropout: float,
+) -> torch.Tensor:
+    bias = torch.addcmul(hidden, gate, position_bias)
+    return nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
+
+
+class _FastFrontEnd:
+    """Mixed into a stock front end whose convolutions are each followed by a layer norm."""
+
+    def forward(self, input_values: torch.Tensor) -> torch.Tensor:
+        """`(batch, samples)` -> `(batch, channels, frames)`; the stock computation where it is trained or elsewhere.
+
+        A CPU runs the fast one without gradients. Each frame depends on its own samples alone, so the sound can be cut
+        anywhere.
+        """
+        traced = torch.compiler.is_compiling()
+        trained = torch.is_grad_enabled() and (
+            input_values.requires_grad or any(parameter.requires_grad for parameter in self.parameters())
+        )
+        normalised = all(isinstance(getattr(layer, "layer_norm", None), nn.LayerNorm) for layer in self.conv_layers)
+        if traced or trained or not normalised or input_values.device.type != "cpu":
+            return super().forward(input_values)
+        field, hop = 1, 1
+        for layer in self.conv_layers:
+            field += (layer.conv.kernel_size[0] - 1) * hop
+            hop *= layer.conv.stride[0]
+        if input_values.shape[1] < field:
+            return super().forward(input_values)  # which says so
+        frames = (input_values.shape[1] - field) // hop + 1
+        starts = range(0, frames, _PIECE)
+        clips = []
+        for samples in input_values:
+            ends = ((min(start + _PIECE, frames) - 1) * hop + field for start in starts)
+            pieces = (samples[start * hop : end] for start, end in zip(starts, ends, strict=True))
+            clips.append(torch.cat([self._frames(piece) for piece in pieces]))
+        return torch.stack(clips).transpose(1, 2)
+
+    def _frames(self, samples: torch.Tensor) -> torch.Tensor:
+        """`(samples,)` -> `(frames, channels)`."""
+        x = samples[:, None]
+        for layer in self.conv_layers:
+            conv = layer.conv
+            if conv.in_channels == 1:
+                windows = x[:, 0].unfold(0, conv.kernel_size[0], conv.stride[0])
+                x = _linear(windows, conv.weight[:, 0], conv.bias)
+            else:
+                # As an image of one row whose channels come last in memory, in and out.
+                image = x[None, None].permute(0, 3, 1, 2)
+                image = nn.functional.conv2d(image, conv.weight[:, :, None], conv.bias, (1, conv.stride[0]))
+                x = image[0, :, 0].T
+            x = layer.activation(layer.layer_norm(x))
+        return x
+
+
+class MsfSerWavLMFrontEnd(_FastFrontEnd, WavLMFeatureEncoder):
+    """WavLM's front end."""
+
+
+class MsfSerWav2Vec2FrontEnd(_FastFrontEnd, Wav2Vec2FeatureEncoder):
+    """wav2vec 2.0's front end."""
+
+
+class MsfSerHubertFrontEnd(_FastFrontEnd, HubertFeatureEncoder):
+    """HuBERT's front end."""
+
+
+class MsfSerData2VecFrontEnd(_FastFrontEnd, Data2VecAudioFeatureEncoder):
+    """data2vec's front end."""
+
+
+class MsfSerUniSpeechFrontEnd(_FastFrontEnd, UniSpeechFeatureEncoder):
+    """UniSpeech's front end."""
+
+
+class MsfSerUniSpeechSatFrontEnd(_FastFrontEnd, UniSpeechSatFeatureEncoder):
+    """UniSpeech-SAT's front end."""
+
+
+class MsfSerLinear(nn.Linear):
+    """A linear layer through oneDNN where that is possible: float32 on a CPU, not compiled, no autocast."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """`(..., in_features)` -> `(..., out_features)`."""
+        return _linear(input, self.weight, self.bias)
+
+
+def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    # Read in this order: a traced or otherwise handled tensor must not reach the kernel's own conditions.
+    possible = (
+        not torch.compiler.is_compiling()
+        and x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and x.numel() >= _FEWEST_ROWS * x.shape[-1]
+        and torch.backends.mkl.is_available()
+        and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )
+    if not possible:
+        return nn.functional.linear(x, weight, bias)
+    return _OneDnnLinear.apply(x.flatten(0, -2), weight, bias).unflatten(0, x.shape[:-1])
+
+
+class _OneDnnLinear(torch.autograd.Function):
+    """`x w^T + b` of a matrix with its gradients; the kernel itself has none."""
+
+    @staticmethod
+    def forward(ctx, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        ctx.save_for_backward(x if weight.requires_grad else None, weight if x.requires_grad else None)
+        return _product(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        return (
+            _product(gradient, weight.T) if of_x else None,
+            _product(gradient.T, x.contiguous().T) if of_weight else None,
+            gradient.sum(0) if of_bias else None,
+        )
+
+
+def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    # Rows with gaps between them send the kernel to its slow reference code; a transposed weight does not.
+    return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
+
+
+_FAST = {
+    nn.Linear: MsfSerLinear,
+    WavLMAttention: MsfSerWavLMAttention,
+    WavLMFeatureEncoder: MsfSerWavLMFrontEnd,
+    Wav2Vec2FeatureEncoder: MsfSerWav2Vec2FrontEnd,
+    HubertFeatureEncoder: MsfSerHubertFrontEnd,
+    Data2VecAudioFeatureEncoder: MsfSerData2VecFrontEnd,
+    UniSpeechFeatureEncoder: MsfSerUniSpeechFrontEnd,
+    UniSpeechSatFeatureEncoder: MsfSerUniSpeechSatFrontEnd,
+}
