@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import sys
 import tempfile
+import threading
 
 # Read when the Hugging Face libraries are imported: nothing that a test caches stays, and no test asks the network.
 # Processes that a test starts share the folder.
@@ -122,3 +124,29 @@ def noise(seconds: float, seed: int = 0) -> np.ndarray:
 def caches_are_removed():
     yield
     shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
+
+
+_ended = pytest.StashKey[int]()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session, exitstatus):
+    session.config.stash[_ended] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config):
+    """Ends the process when the summary is written.
+
+    Threads of the libraries under test can outlive the tests, and Python waits for them for ever: gradio's client
+    reads a stream without a time limit in a thread that is no daemon, and the server that is to end it is one.
+    """
+    if _ended not in config.stash:
+        return
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    left = [thread.name for thread in threading.enumerate() if not thread.daemon][1:]
+    if left:
+        reporter.write_line(f"threads left: {', '.join(left)}")
+    reporter.flush()
+    sys.stderr.flush()
+    os._exit(config.stash[_ended])
