@@ -675,6 +675,8 @@ def _text(value: Any, name: str) -> str | None:
 def _words(words: Any) -> list[dict] | None:
     if words is None:
         return None
+    if not isinstance(words, (Sequence, np.ndarray)) or isinstance(words, (str, bytes)):
+        raise ValueError(f"the words are {type(words).__name__}, not a list of 'word', 'start' and 'end'.")
     checked = []
     for word in words:
         try:

@@ -364,6 +364,8 @@ def test_a_generator_is_read_as_far_as_needed(pipe, speech):
         ({"audio": None}, "no sound"),
         ({"array": np.zeros(9), "sampling_rate": RATE, "transcript": 3}, "transcript is int"),
         ({"array": np.zeros(9), "sampling_rate": RATE, "words": [{"word": "a"}]}, "no word with its times"),
+        ({"array": np.zeros(9), "sampling_rate": RATE, "words": 3}, "the words are int, not a list"),
+        ({"array": np.zeros(9), "sampling_rate": RATE, "words": "a b"}, "the words are str, not a list"),
         ({"array": np.zeros(9), "sampling_rate": RATE, "words": [{"word": "a", "start": 2, "end": 1}]}, "'a' lasts"),
         ("http://example.org/a.wav", "https only, not by http"),
         ("file:///etc/passwd", "https only, not by file"),
