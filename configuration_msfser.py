@@ -73,9 +73,9 @@ class MsfSerConfig(PreTrainedConfig):
             What of the speech encoder is not trained: nothing, its convolutional front end (paper), or all of it.
         freeze_text (`bool`, defaults to `True`):
             Whether the text encoder is not trained.
-        fast_audio (`bool`, defaults to `True`):
-            Whether the speech encoder computes its outputs with faster kernels than the stock ones; attention weights
-            are then only returned to a caller of the encoder itself who passes `output_attentions=True`.
+        fast_encoders (`bool`, defaults to `True`):
+            Whether the encoders compute their outputs with faster kernels than the stock ones; WavLM's attention
+            weights are then only returned to a caller of the encoder itself who passes `output_attentions=True`.
         fusion_size (`int`, defaults to 1024):
             Width of the projected sound vector, of the experts and of the heads.
         head_dropout (`float`, defaults to 0.5):
@@ -105,7 +105,7 @@ class MsfSerConfig(PreTrainedConfig):
     audio_states: Literal["last", "weighted"] = "last"
     freeze_audio: Literal["none", "front_end", "all"] = "front_end"
     freeze_text: bool = True
-    fast_audio: bool = True
+    fast_encoders: bool = True
     fusion_size: int = 1024
     head_dropout: float = 0.5
     expert_dropout: float = 0.1

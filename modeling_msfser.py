@@ -328,15 +328,13 @@ class MsfSerModel(MsfSerPreTrainedModel):
         if audio_encoder is not None:
             encoders["audio_encoder"] = load_audio_encoder(audio_encoder)
             kwargs["audio_config"] = encoders["audio_encoder"].config
-            if kwargs.get("fast_audio", MsfSerConfig.fast_audio):
-                speed_up(encoders["audio_encoder"])
         if text_encoder is not None:
             encoders["text_encoder"] = load_text_encoder(text_encoder)
             kwargs["text_config"] = encoders["text_encoder"].config
         model = cls(MsfSerConfig(**kwargs))
         for name, encoder in encoders.items():
             if hasattr(model, name):
-                setattr(model, name, encoder)
+                setattr(model, name, speed_up(encoder) if model.config.fast_encoders else encoder)
         model._freeze()
         return model.eval()
 
@@ -418,7 +416,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
                 states, frame_mask = _whisper_states(self.audio_encoder, wanted, attention_mask.bool())
             else:
                 states, frame_mask = _waveform_states(
-                    self.audio_encoder, wanted, attention_mask.bool(), self.config.fast_audio
+                    self.audio_encoder, wanted, attention_mask.bool(), self.config.fast_encoders
                 )
             kept = states if self.config.audio_states == "weighted" else states[-1:]
             return torch.stack(kept, dim=1), frame_mask
@@ -594,14 +592,15 @@ def _build_audio_encoder(config: MsfSerConfig) -> PreTrainedModel:
         encoder = WhisperEncoder._from_config(config.audio_config)
     else:
         encoder = AutoModel.from_config(config.audio_config)
-    return speed_up(encoder) if config.fast_audio else encoder
+    return speed_up(encoder) if config.fast_encoders else encoder
 
 
 def _build_text_encoder(config: MsfSerConfig) -> PreTrainedModel:
     # A pooler would hold weights that no gradient reaches.
     model_class = AutoModel._model_mapping[type(config.text_config)]
     has_pooler = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
-    return AutoModel.from_config(config.text_config, **({"add_pooling_layer": False} if has_pooler else {}))
+    encoder = AutoModel.from_config(config.text_config, **({"add_pooling_layer": False} if has_pooler else {}))
+    return speed_up(encoder) if config.fast_encoders else encoder
 
 
 def _front_end(encoder: PreTrainedModel) -> list[nn.Module]:

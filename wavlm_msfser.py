@@ -145,15 +145,17 @@ class _FastFrontEnd:
     def forward(self, input_values: torch.Tensor) -> torch.Tensor:
         """`(batch, samples)` -> `(batch, channels, frames)`; the stock computation where it is trained or elsewhere.
 
-        A CPU runs the fast one without gradients. Each frame depends on its own samples alone, so the sound can be cut
-        anywhere.
+        A CPU runs the fast one without gradients, in float32. Each frame depends on its own samples alone, so the sound
+        can be cut anywhere.
         """
         traced = torch.compiler.is_compiling()
+        # In bfloat16 some kernels give wrong sums for an image of one row, on processors with AMX.
+        reduced = input_values.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
         trained = torch.is_grad_enabled() and (
             input_values.requires_grad or any(parameter.requires_grad for parameter in self.parameters())
         )
         normalised = all(isinstance(getattr(layer, "layer_norm", None), nn.LayerNorm) for layer in self.conv_layers)
-        if traced or trained or not normalised or input_values.device.type != "cpu":
+        if traced or reduced or trained or not normalised or input_values.device.type != "cpu":
             return super().forward(input_values)
         field, hop = 1, 1
         for layer in self.conv_layers:

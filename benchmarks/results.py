@@ -145,8 +145,11 @@ def serving_table() -> str:
     rows = {name: row["value"] for name, row in read(RESULTS / "serving.json").items()}
     course = (
         f"An hour of sound needs {rows['long/peak_memory_ratio']:.2f} times the memory of two minutes. Of the changes "
-        f"put into it, {100 * rows['long/changes_within_one_hop']:.0f} % stand in the course within one step of the "
-        f"window (median {rows['long/median_change_error_hops']:.2f}, the worst {rows['long/change_error_hops']:.1f})."
+        f"of voice put into it, {100 * rows['long/changes_within_one_hop']:.0f} % stand in the course within one step "
+        f"of the window (median {rows['long/median_change_error_hops']:.2f}, the worst "
+        f"{rows['long/change_error_hops']:.2f}); where the sentences change too, "
+        f"{100 * rows['long/varied_changes_within_one_hop']:.0f} % (the worst "
+        f"{rows['long/varied_change_error_hops']:.1f})."
     )
     users = (
         f"Ten users at once on the demo page, 100 requests: {rows['space/wrong_answers']:.0f} wrong answers, memory "

@@ -205,7 +205,7 @@ def test_reduced_precision_gives_the_stock_states():
 
 def test_the_model_switches_it_on_and_off_and_keeps_names_and_files(tmp_path):
     fast = tiny_model()
-    stock = tiny_model(fast_audio=False)
+    stock = tiny_model(fast_encoders=False)
     attention = fast.audio_encoder.encoder.layers[0].attention
     assert type(attention) is MsfSerWavLMAttention
     assert not [
@@ -220,7 +220,7 @@ def test_the_model_switches_it_on_and_off_and_keeps_names_and_files(tmp_path):
     fast.save_pretrained(tmp_path)
     loaded, info = MsfSerModel.from_pretrained(tmp_path, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
-    plain = MsfSerModel.from_pretrained(tmp_path, fast_audio=False)
+    plain = MsfSerModel.from_pretrained(tmp_path, fast_encoders=False)
     assert type(plain.audio_encoder.encoder.layers[0].attention) is not MsfSerWavLMAttention
     with torch.no_grad():
         expected = stock(**inputs).logits
@@ -242,7 +242,7 @@ def test_a_pretrained_encoder_is_sped_up_and_saves_as_stock(tmp_path):
     stock, fast = pair()
     stock.save_pretrained(tmp_path / "encoder")
     for switch in (True, False):
-        model = MsfSerModel.from_encoders(str(tmp_path / "encoder"), None, semantics=[], fast_audio=switch)
+        model = MsfSerModel.from_encoders(str(tmp_path / "encoder"), None, semantics=[], fast_encoders=switch)
         assert (type(model.audio_encoder.encoder.layers[0].attention) is MsfSerWavLMAttention) == switch
     fast.save_pretrained(tmp_path / "fast")
     loaded, info = AutoModel.from_pretrained(tmp_path / "fast", output_loading_info=True)
