@@ -145,7 +145,7 @@ class _FastFrontEnd:
     def forward(self, input_values: torch.Tensor) -> torch.Tensor:
         """`(batch, samples)` -> `(batch, channels, frames)`; the stock computation where it is trained or elsewhere.
 
-        A CPU runs the fast one without gradients, in float32. Each frame depends on its own samples alone, so the sound
+        A CPU runs the fast one without gradients, in float32. A frame depends on its own samples alone, so the sound
         can be cut anywhere.
         """
         traced = torch.compiler.is_compiling()
