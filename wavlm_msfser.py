@@ -116,7 +116,8 @@ class MsfSerWavLMAttention(WavLMAttention):
         """The bias `(heads, frames, frames)`, looked up once for each distance and not for each pair."""
         distances = torch.arange(1 - frames, frames, device=self.rel_attn_embed.weight.device)
         values = self.rel_attn_embed(self._relative_positions_bucket(distances)).T  # (heads, 2 * frames - 1)
-        return values.unfold(-1, frames, 1).flip(1)  # row i starts at distance -i
+        # Row i starts at distance -i. With the frames last in memory, or each layer would copy what it makes of it.
+        return values.unfold(-1, frames, 1).flip(1).contiguous()
 
     def _attend(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Attention of some items: `(items, heads, frames, head size)`."""
@@ -165,25 +166,28 @@ class _FastFrontEnd:
             return super().forward(input_values)  # which says so
         frames = (input_values.shape[1] - field) // hop + 1
         starts = range(0, frames, _PIECE)
+        # As an image of one row whose channels come last in memory, once for all pieces.
+        kernels = [
+            layer.conv.weight[:, :, None].contiguous(memory_format=torch.channels_last) for layer in self.conv_layers
+        ]
         clips = []
         for samples in input_values:
             ends = ((min(start + _PIECE, frames) - 1) * hop + field for start in starts)
             pieces = (samples[start * hop : end] for start, end in zip(starts, ends, strict=True))
-            clips.append(torch.cat([self._frames(piece) for piece in pieces]))
+            clips.append(torch.cat([self._frames(piece, kernels) for piece in pieces]))
         return torch.stack(clips).transpose(1, 2)
 
-    def _frames(self, samples: torch.Tensor) -> torch.Tensor:
-        """`(samples,)` -> `(frames, channels)`."""
+    def _frames(self, samples: torch.Tensor, kernels: list[torch.Tensor]) -> torch.Tensor:
+        """`(samples,)` and the layers' kernels `(channels out, channels in, 1, width)` -> `(frames, channels)`."""
         x = samples[:, None]
-        for layer in self.conv_layers:
+        for layer, kernel in zip(self.conv_layers, kernels, strict=True):
             conv = layer.conv
             if conv.in_channels == 1:
                 windows = x[:, 0].unfold(0, conv.kernel_size[0], conv.stride[0])
                 x = _linear(windows, conv.weight[:, 0], conv.bias)
             else:
-                # As an image of one row whose channels come last in memory, in and out.
                 image = x[None, None].permute(0, 3, 1, 2)
-                image = nn.functional.conv2d(image, conv.weight[:, :, None], conv.bias, (1, conv.stride[0]))
+                image = nn.functional.conv2d(image, kernel, conv.bias, (1, conv.stride[0]))
                 x = image[0, :, 0].T
             x = layer.activation(layer.layer_norm(x))
         return x
