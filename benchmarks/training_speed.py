@@ -1,0 +1,158 @@
+"""An epoch of training at the paper's size, in a process of its own: its time and its peak memory.
+
+    OMP_NUM_THREADS=2 python -m msfser.benchmarks.training_speed stock
+    OMP_NUM_THREADS=2 python -m msfser.benchmarks.training_speed ours
+
+WavLM-Large is trained without its front end, RoBERTa-Large is frozen, as in the paper; both have random weights, which
+changes no time. The clips and texts are those of `clips.json`; tokens are counted by MiniLM's tokenizer, which a
+package has. Prints one line of JSON; `benchmarks/speed.py train_step` makes ratios of them. On a CPU float32, on a GPU
+bfloat16.
+
+- `stock`: the encoders of transformers, batches in the given order, texts encoded in each step;
+- `ours_live`: the fast encoders, batches of similar lengths, texts encoded in each step;
+- `ours`: the same with the frozen encoder's texts from the cache, as `train.py` does.
+"""
+
+import argparse
+import json
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import soundfile
+import torch
+from transformers import BatchFeature
+
+from ..audio_msfser import SAMPLING_RATE
+from ..backbones_msfser import load_tokenizer
+from ..configuration_msfser import LABELS, MsfSerConfig
+from ..corpora.features import FeatureCollator, cache_features
+from ..feature_extraction_msfser import MsfSerFeatureExtractor
+from ..modeling_msfser import MsfSerModel
+from ..processing_msfser import MsfSerCollator, MsfSerProcessor
+
+CLIPS = Path(__file__).parent / "clips.json"
+TOKENIZER = "sentence-transformers/all-MiniLM-L6-v2"
+VARIANTS = ("stock", "ours_live", "ours")
+BATCH = 4
+
+_Step = Callable[[Sequence[Mapping[str, Any]]], None]
+
+
+def main() -> None:
+    """Trains one epoch after a short step that warms everything up."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("variant", choices=VARIANTS)
+    parser.add_argument("--batch", type=int, default=BATCH, help=f"clips in a batch ({BATCH})")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        datasets.config.HF_DATASETS_CACHE = Path(folder) / "cache"
+        print(json.dumps(epoch(arguments.variant, arguments.batch, Path(folder))))
+
+
+def epoch(variant: str, batch: int, folder: Path) -> dict[str, float]:
+    """One epoch over the clips.
+
+    Args:
+        variant: One of `VARIANTS`.
+        batch: Clips in a batch.
+        folder: For the recordings.
+
+    Returns:
+        `seconds` and `peak_bytes` of the epoch (resident memory, on a GPU that of its allocator), and
+        `rest_seconds`: what the same epoch takes without its encoders.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(0)
+    model = MsfSerModel(MsfSerConfig(fast_encoders=variant != "stock")).to(device)
+    processor = MsfSerProcessor(MsfSerFeatureExtractor(), load_tokenizer(TOKENIZER))
+    clips = recordings(folder)
+    if variant == "ours":
+        corpus = cache_features(datasets.Dataset.from_list(clips), model, processor)
+        step, rows = training_step(model, FeatureCollator(processor)), list(corpus)
+    else:
+        step, rows = training_step(model, MsfSerCollator(processor)), clips
+    order = range(len(clips))
+    if variant != "stock":
+        order = np.argsort([soundfile.info(clip["audio"]["path"]).duration for clip in clips])
+    batches = [order[start : start + batch] for start in range(0, len(order), batch)]
+
+    step(rows[:2])
+    seconds = _timed(step, [[rows[i] for i in places] for places in batches], device)
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated()
+    else:
+        peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step = _step_without_encoders(model, processor)
+    step(clips[:2])
+    rest = _timed(step, [[clips[i] for i in places] for places in batches], device)
+    return {"seconds": seconds, "peak_bytes": peak, "rest_seconds": rest}
+
+
+def recordings(folder: Path) -> list[dict[str, Any]]:
+    """The clips as rows of the schema: noise of their lengths, their texts, random labels."""
+    draw = np.random.default_rng(0)
+    rows = []
+    for i, clip in enumerate(json.loads(CLIPS.read_text(encoding="utf-8"))):
+        path = folder / f"{i}.wav"
+        soundfile.write(path, 0.1 * draw.standard_normal(round(clip["seconds"] * SAMPLING_RATE)), SAMPLING_RATE)
+        texts = {name: clip[name] for name in ("transcript", "emphasis", "description")}
+        labels = dict(zip(LABELS, draw.uniform(size=3).tolist(), strict=True))
+        rows.append({"audio": {"path": str(path), "bytes": None}, **texts, **labels})
+    return rows
+
+
+def training_step(model: MsfSerModel, collate: Callable[[Sequence[Mapping[str, Any]]], BatchFeature]) -> _Step:
+    """From rows to changed weights, as `Trainer` does it: fused AdamW, on a GPU bfloat16."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
+    model.train()
+
+    def step(rows: Sequence[Mapping[str, Any]]) -> None:
+        inputs = collate(rows).to(model.device)
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=model.device.type == "cuda"):
+            loss = model(**inputs).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def _step_without_encoders(model: MsfSerModel, processor: MsfSerProcessor) -> _Step:
+    """The same step with the encoders' outputs given: processor, fusion, heads, loss, backwards to those outputs."""
+    encoder = model.audio_encoder.requires_grad_(False)
+    collate = MsfSerCollator(processor)
+
+    def with_outputs(rows: Sequence[Mapping[str, Any]]) -> BatchFeature:
+        inputs = collate(rows)
+        lengths = encoder._get_feat_extract_output_lengths(inputs["attention_mask"].sum(-1))
+        outputs = {"attention_mask": torch.arange(int(lengths.max())) < lengths[:, None]}
+        size = (len(rows), 1, int(lengths.max()), model.config.audio_config.hidden_size)
+        outputs["audio_states"] = torch.randn(size, requires_grad=True)
+        for prefix in model.config.semantics:
+            outputs[f"{prefix}_embedding"] = torch.randn(len(rows), model.config.text_config.hidden_size)
+            outputs[f"{prefix}_attention_mask"] = inputs[f"{prefix}_attention_mask"]
+        return BatchFeature({**outputs, "labels": inputs["labels"]})
+
+    return training_step(model, with_outputs)
+
+
+def _timed(step: _Step, batches: Sequence[Sequence[Mapping[str, Any]]], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    for rows in batches:
+        step(rows)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
