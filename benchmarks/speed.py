@@ -1,36 +1,53 @@
-"""How fast the encoders are against the stock transformers path, in one run on one machine.
+"""How fast encoders and training are against the stock transformers path, in one run on one machine.
 
-    OMP_NUM_THREADS=2 python -m msfser.benchmarks.speed wavlm_inference
+    OMP_NUM_THREADS=2 python -m msfser.benchmarks.speed
+    OMP_NUM_THREADS=2 python -m msfser.benchmarks.speed wavlm_inference --repeats 5
 
-Every row is a ratio of stock time to ours, measured interleaved, the median of several repeats with the lowest and the
-highest. Encoders have their full size and random weights, which changes no time. Clips are noise of the committed
-lengths in `clip_lengths.json`, in this random order. Each file of results says with which machine, versions and
-threads.
+Every row is a ratio of stock time to ours (of memory: ours to stock), measured interleaved, the median of several
+repeats with the lowest and the highest. WavLM-Large and RoBERTa-Large have their full size and random weights, which
+changes no time. Clips are noise of the lengths in `clips.json`, in this random order. Each row says with which
+machine, versions and threads.
+
+| group | rows |
+|---|---|
+| `whisper` | Whisper tiny.en, mel frames and encoder, on clips of 3 s and of 10 s, against 30 s for each |
+| `wavlm_inference` | WavLM-Large over all clips, what each part gives, and the floor: matrix products alone |
+| `wavlm_int8` | the same with 8-bit linear layers; how well predictions agree |
+| `train_step` | an epoch of training at the paper's size (`training_speed.py`): time, memory, share of the rest |
+| `cached_epoch` | the first epoch on frozen encoders against one of a second run |
+| `compiled` | `torch.compile` of the encoders |
+
+On a machine with a CUDA GPU `train_step` runs there, and its rows are called `gpu_...`.
 """
 
 import argparse
 import json
 import os
 import platform
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import datasets
 import torch
 import transformers
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel, WhisperFeatureExtractor
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention, WavLMFeatureEncoder
 
 from ..audio_msfser import SAMPLING_RATE
+from ..backbones_msfser import load_audio_encoder
 from ..configuration_msfser import WAVLM_LARGE
-from ..modeling_msfser import _waveform_states
+from ..feature_extraction_msfser import MsfSerFeatureExtractor
+from ..modeling_msfser import _waveform_states, _whisper_states
 from ..wavlm_msfser import slow_down, speed_up
 from .results import RESULTS, merge
+from .training_speed import BATCH, CLIPS, VARIANTS
 
 COMMAND = "python -m msfser.benchmarks.speed"
-CLIP_LENGTHS = Path(__file__).parent / "clip_lengths.json"
-BATCH = 4
 
 
 def main() -> None:
@@ -45,7 +62,8 @@ def main() -> None:
         parser.error(f"{', '.join(unknown)}: there is no such group of rows, only {', '.join(ROWS)}.")
     if arguments.repeats < 1:
         parser.error(f"--repeats {arguments.repeats}: give at least 1.")
-    seconds = json.loads(CLIP_LENGTHS.read_text(encoding="utf-8"))[: arguments.clips]
+    clips = json.loads(CLIPS.read_text(encoding="utf-8"))[: arguments.clips]
+    seconds = [clip["seconds"] for clip in clips]
     rows = []
     for group in arguments.rows:
         command = f"{COMMAND} {group} --repeats {arguments.repeats}"
@@ -162,7 +180,73 @@ def _products(encoder: PreTrainedModel, seconds: Sequence[float]) -> None:
                 feed_forward.output_dense(wide)
 
 
-ROWS: dict[str, Callable[[Sequence[float], int], list[dict[str, object]]]] = {"wavlm_inference": wavlm_inference}
+def whisper(seconds: Sequence[float], repeats: int) -> list[dict[str, object]]:
+    """Mel frames and encoder of Whisper tiny.en, on as many clips as the list has, all of 3 s or all of 10 s.
+
+    Rows: `whisper_3s/ratio`, `whisper_10s/ratio`.
+    """
+    encoder = load_audio_encoder("openai/whisper-tiny.en")
+    stock = WhisperFeatureExtractor(feature_size=80)
+    ours = MsfSerFeatureExtractor(kind="log_mel", feature_size=80)
+    rows = []
+    for length in (3, 10):
+        clips = [torch.randn(length * SAMPLING_RATE).numpy() for _ in seconds]
+        batches = [clips[start : start + BATCH] for start in range(0, len(clips), BATCH)]
+
+        def stock_run(batches=batches) -> None:
+            slow_down(encoder)
+            with torch.inference_mode():
+                for batch in batches:
+                    encoder(stock(batch, sampling_rate=SAMPLING_RATE, return_tensors="pt").input_features)
+
+        def run(batches=batches) -> None:
+            speed_up(encoder)
+            with torch.inference_mode():
+                for batch in batches:
+                    inputs = ours(batch, SAMPLING_RATE, return_tensors="pt")
+                    _whisper_states(encoder, inputs["input_features"], inputs["attention_mask"].bool())
+
+        run()
+        spent = interleaved({"stock": stock_run, "ours": run}, repeats)
+        rows.append(ratio(f"whisper_{length}s/ratio", spent["stock"], spent["ours"]))
+    return rows
+
+
+def train_step(seconds: Sequence[float], repeats: int) -> list[dict[str, object]]:
+    """Training at the paper's size, each variant in a process of its own, in batches that the stock path can hold.
+
+    Rows: `train_step/ratio`; `train_step/gain_cached_texts`, how much longer ours takes with the texts encoded in each
+    step; `train_memory/ratio`, ours by stock; `overhead/share`, what is no encoder (processor, fusion, heads, loss and
+    their gradients) by the whole step; `train_step/seconds` and `train_memory/gigabytes`, ours.
+    """
+    spent: dict[str, list[dict[str, float]]] = {variant: [] for variant in VARIANTS}
+    for _ in range(repeats):
+        for variant in VARIANTS:
+            command = [sys.executable, "-m", "msfser.benchmarks.training_speed", variant]
+            run = subprocess.run(command, capture_output=True, text=True, check=False)
+            if run.returncode:
+                raise SystemExit(f"{' '.join(command[1:])} ended with {run.returncode}: {run.stderr[-1000:]}")
+            spent[variant].append(json.loads(run.stdout.splitlines()[-1]))
+    of = {variant: {name: [run[name] for run in runs] for name in runs[0]} for variant, runs in spent.items()}
+    ours, one = of["ours"], [1.0] * repeats
+    rows = [
+        ratio("train_step/ratio", of["stock"]["seconds"], ours["seconds"]),
+        ratio("train_step/gain_cached_texts", of["ours_live"]["seconds"], ours["seconds"]),
+        ratio("train_memory/ratio", ours["peak_bytes"], of["stock"]["peak_bytes"]),
+        ratio("overhead/share", ours["rest_seconds"], ours["seconds"]),
+        ratio("train_step/seconds", ours["seconds"], one),
+        ratio("train_memory/gigabytes", ours["peak_bytes"], [1e9] * repeats),
+    ]
+    if torch.cuda.is_available():
+        rows = [row | {"name": f"gpu_{row['name']}"} for row in rows]
+    return rows
+
+
+ROWS: dict[str, Callable[[Sequence[float], int], list[dict[str, object]]]] = {
+    "whisper": whisper,
+    "wavlm_inference": wavlm_inference,
+    "train_step": train_step,
+}
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from ..processing_msfser import MsfSerCollator, MsfSerProcessor
 CLIPS = Path(__file__).parent / "clips.json"
 TOKENIZER = "sentence-transformers/all-MiniLM-L6-v2"
 VARIANTS = ("stock", "ours_live", "ours")
-BATCH = 4
+BATCH = 3
 
 _Step = Callable[[Sequence[Mapping[str, Any]]], None]
 

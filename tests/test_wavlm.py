@@ -8,7 +8,14 @@ from transformers import AutoConfig, AutoModel
 
 from msfser import MsfSerModel
 from msfser.modeling_msfser import _waveform_states
-from msfser.wavlm_msfser import MsfSerLinear, MsfSerWavLMAttention, _OneDnnLinear, slow_down, speed_up
+from msfser.wavlm_msfser import (
+    MsfSerLinear,
+    MsfSerWavLMAttention,
+    MsfSerWavLMFeedForward,
+    _OneDnnLinear,
+    slow_down,
+    speed_up,
+)
 
 SECONDS = (2.9, 0.6, 1.3)
 ENCODERS = ["wavlm", "hubert", "data2vec-audio", "wav2vec2"]
@@ -119,6 +126,50 @@ def test_training_keeps_no_scores():
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         attention(torch.randn(2, 77, 32, requires_grad=True))[0].sum()
     assert not [shape for shape in kept if shape[-2:] == (77, 77) and len(shape) == 4]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_the_feed_forward_layer_keeps_nothing_behind_its_activation(dropout):
+    _, fast = pair(activation_dropout=dropout, hidden_dropout=0.0)
+    layer = fast.encoder.layers[0].feed_forward.train()
+    assert type(layer) is MsfSerWavLMFeedForward
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda t: t):
+        layer(torch.randn(2, 77, 32, requires_grad=True)).sum()
+    wide = [tensor for tensor in kept if tensor.shape == (2 * 77, layer.intermediate_dense.out_features)]
+    assert [tensor.dtype for tensor in wide] == [torch.float32, *([torch.bool] if dropout else [])]
+
+
+def test_dropout_behind_the_activation_has_its_gradient():
+    _, fast = pair(activation_dropout=0.3, hidden_dropout=0.0)
+    layer = fast.encoder.layers[0].feed_forward.train()
+    x = torch.randn(1, 40, 32)
+
+    def loss(inputs: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(0)
+        return layer(inputs).square().sum()
+
+    inputs = x.clone().requires_grad_()
+    loss(inputs).backward()
+    for direction in (torch.randn_like(x), inputs.grad):
+        direction = 1e-2 * direction / direction.norm()
+        slope = (loss((x + direction).requires_grad_()) - loss((x - direction).requires_grad_())) / 2
+        assert slope.item() == pytest.approx((inputs.grad * direction).sum().item(), rel=1e-2, abs=1e-4)
+    weight = layer.output_dense.weight
+    slope = (weight.grad * weight).sum().item()
+    with torch.no_grad():
+        before = weight.clone()
+        scaled = []
+        for factor in (1.001, 0.999):
+            weight.copy_(factor * before)
+            with torch.enable_grad():
+                scaled.append(loss(x.clone().requires_grad_()).item())
+    assert (scaled[0] - scaled[1]) / 0.002 == pytest.approx(slope, rel=1e-2)
+    with torch.no_grad():
+        weight.copy_(before)
+        sure = layer.eval()(x)
+    drawn = torch.stack([layer.train()(x.clone().requires_grad_()).detach() for _ in range(800)])
+    assert drawn.std(0).min() > 0 and (drawn.mean(0) - sure).abs().max() < 0.2 * (drawn[0] - sure).abs().max()
 
 
 @pytest.mark.parametrize("name", ENCODERS)
