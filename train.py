@@ -3,7 +3,7 @@
     python train.py configs/probe.yaml
     python train.py configs/probe.yaml --do_predict
     python train.py configs/probe.yaml --data my/metadata.csv --label_range 1 7 --output_dir outputs/mine
-    accelerate launch --num_processes 2 train.py configs/msp_podcast.yaml --data my/MSP-PODCAST-Publish-1.12
+    accelerate launch --multi_gpu --num_processes 2 train.py configs/msp_podcast.yaml --data my/MSP-PODCAST
 
 Settings come from the YAML file and are overridden on the command line: those of a run (`RunArguments` below), the
 switches of the model (`MsfSerConfig`) and those of transformers' `TrainingArguments`. An unknown one is an error. A
@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import csv
 import dataclasses
+import functools
 import json
 import logging
 import os
@@ -40,12 +41,16 @@ from transformers import (
     EvalPrediction,
     HfArgumentParser,
     Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_utils import PredictionOutput
+from transformers.trainer_utils import PredictionOutput, seed_worker
 
 from msfser import LABELS, MsfSerCollator, MsfSerConfig, MsfSerModel, MsfSerProcessor
+from msfser.corpora.batches import SecondsBatchSampler
 from msfser.corpora.features import FeatureCollator, add_lengths, cache_features, has_input, keep_inputs, known_inputs
 from msfser.corpora.iemocap import read_iemocap
 from msfser.corpora.msp_podcast import read_msp_podcast
@@ -106,6 +111,17 @@ class RunArguments:
     early_stopping_patience: int = field(
         default=0, metadata={"help": "Stop after so many epochs without a better development CCC; 0 never stops."}
     )
+    batch_seconds: float = field(
+        default=0.0,
+        metadata={
+            "help": "Seconds of sound in a training batch with its padding, at most per_device_train_batch_size items "
+            "of similar length; 0 leaves the batches to train_sampling_strategy."
+        },
+    )
+    cache_gigabytes: float = field(
+        default=50.0,
+        metadata={"help": "Disk space for what frozen encoders make, of all runs; 0 runs them in the training loop."},
+    )
 
 
 # The model's own switches are settings too; the encoders' configs come with the encoders.
@@ -131,21 +147,73 @@ TABLE_ONLY = ("label_range", "audio_folder", "columns", "allow_speaker_overlap")
 
 
 class MsfSerTrainer(Trainer):
-    """`Trainer` with a learning rate of its own for the encoders, which scores every item of a part."""
+    """`Trainer` with batches by seconds and a learning rate of its own for the encoders.
 
-    def __init__(self, *args, encoder_learning_rate: float, **kwargs):
+    It scores every item of a part, in batches of similar length, and predicts in the order of the rows. The parts
+    have the seconds of each row as `length`.
+    """
+
+    def __init__(self, *args, encoder_learning_rate: float, batch_seconds: float = 0.0, **kwargs):
         super().__init__(*args, **kwargs)
         self.encoder_learning_rate = encoder_learning_rate
+        self.batch_seconds = batch_seconds
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The training part, in batches by seconds where the run asks for them."""
+        if not self.batch_seconds:
+            return super().get_train_dataloader()
+        args = self.args
+        sampler = SecondsBatchSampler(
+            np.minimum(self.train_dataset["length"][:], self.processing_class.feature_extractor.max_seconds),
+            self.batch_seconds,
+            most=self._train_batch_size,
+            seed=args.seed if args.data_seed is None else args.data_seed,
+            processes=args.world_size,
+            drop_last=args.dataloader_drop_last,
+        )
+        logger.info("padding: %.1f %% of the batches (%d batches)", 100 * sampler.padding(), len(sampler))
+        # Within an epoch that is resumed, neither transformers nor accelerate tells it to the sampler of a process.
+        self.pop_callback(_EpochOf)
+        self.add_callback(_EpochOf(sampler))
+        loader = DataLoader(
+            self.train_dataset,
+            batch_sampler=sampler,
+            collate_fn=self.data_collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+            persistent_workers=args.dataloader_persistent_workers,
+            multiprocessing_context=args.dataloader_multiprocessing_context,
+            in_order=args.dataloader_in_order,
+            prefetch_factor=args.dataloader_prefetch_factor,
+            worker_init_fn=functools.partial(
+                seed_worker, num_workers=args.dataloader_num_workers, rank=args.process_index
+            ),
+        )
+        # The batches are even already, and older versions of accelerate even out only batches of one size.
+        even_batches, self.accelerator.even_batches = self.accelerator.even_batches, False
+        try:
+            return self.accelerator.prepare(loader)
+        finally:
+            self.accelerator.even_batches = even_batches
 
     def get_eval_dataloader(self, eval_dataset: datasets.Dataset | None = None) -> DataLoader:
-        """The development part, to its last item: `dataloader_drop_last` is meant for training."""
-        with _last_batch_kept(self.args):
-            return super().get_eval_dataloader(eval_dataset)
+        """The development part, to its last item, long items first."""
+        eval_dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        with _in_order_to_the_last(self.args):
+            return super().get_eval_dataloader(eval_dataset.select(_long_first(eval_dataset)))
 
     def get_test_dataloader(self, test_dataset: datasets.Dataset) -> DataLoader:
-        """The test part, to its last item."""
-        with _last_batch_kept(self.args):
+        """The test part, to its last item, in the order of its rows."""
+        with _in_order_to_the_last(self.args):
             return super().get_test_dataloader(test_dataset)
+
+    def predict(self, test_dataset: datasets.Dataset, *args, **kwargs) -> PredictionOutput:
+        """As in `Trainer`, in batches of similar length; the results are in the order of the rows."""
+        order = _long_first(test_dataset)
+        output = super().predict(test_dataset.select(order), *args, **kwargs)
+        rows = np.argsort(order)
+        labels = None if output.label_ids is None else output.label_ids[rows]
+        return output._replace(predictions=output.predictions[rows], label_ids=labels)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW over four groups: encoder or fusion, with or without weight decay."""
@@ -181,13 +249,31 @@ def _user_errors_as_sentences() -> Iterator[None]:
         raise SystemExit(f"train.py: error: {error}") from error
 
 
+class _EpochOf(TrainerCallback):
+    """Tells a sampler the epoch."""
+
+    def __init__(self, sampler: SecondsBatchSampler):
+        self.sampler = sampler
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        self.sampler.set_epoch(int(state.epoch or 0))
+
+
 @contextlib.contextmanager
-def _last_batch_kept(training: TrainingArguments) -> Iterator[None]:
-    drop_last, training.dataloader_drop_last = training.dataloader_drop_last, False
+def _in_order_to_the_last(training: TrainingArguments) -> Iterator[None]:
+    """What training wants of its batches (`dataloader_drop_last`, random order) is not meant for evaluation."""
+    kept = training.dataloader_drop_last, training.train_sampling_strategy
+    training.dataloader_drop_last, training.train_sampling_strategy = False, "sequential"
     try:
         yield
     finally:
-        training.dataloader_drop_last = drop_last
+        training.dataloader_drop_last, training.train_sampling_strategy = kept
+
+
+def _long_first(part: datasets.Dataset) -> np.ndarray:
+    return np.argsort(-np.asarray(part["length"][:]), kind="stable")
 
 
 def parse_settings(argv: Sequence[str]) -> tuple[RunArguments, MsfSerConfig, TrainingArguments]:
@@ -248,8 +334,11 @@ def parse_settings(argv: Sequence[str]) -> tuple[RunArguments, MsfSerConfig, Tra
         parser.error(f"label_range takes two numbers, not {run.label_range}")
     if wrong := [pair for pair in run.columns if "=" not in pair]:
         parser.error(f"columns takes pairs such as speaker=actor, not {', '.join(wrong)}")
+    for name in ("batch_seconds", "cache_gigabytes"):
+        if not getattr(run, name) >= 0:
+            parser.error(f"{name} cannot be {getattr(run, name)}; 0 switches it off")
     if training.n_gpu > 1:
-        parser.error("for several GPUs: accelerate launch --num_processes N train.py ...")
+        parser.error("for several GPUs: accelerate launch --multi_gpu --num_processes N train.py ...")
     if training.per_device_train_batch_size * training.world_size < 2:
         parser.error("CCC needs at least two items in a batch, and accumulation does not add to it")
     training.remove_unused_columns = False
@@ -292,6 +381,19 @@ def build(run: RunArguments, config: MsfSerConfig) -> tuple[MsfSerModel, MsfSerP
     return model, processor
 
 
+def encode(
+    parts: datasets.DatasetDict, model: MsfSerModel, processor: MsfSerProcessor, gigabytes: float
+) -> datasets.DatasetDict:
+    """The parts with the seconds of each row, and with the outputs of the frozen encoders ([`cache_features`])."""
+    # Together: what does not fit the cache is left out of it for all of them.
+    rows = datasets.concatenate_datasets([add_lengths(part) for part in parts.values()])
+    rows = cache_features(rows, model, processor, gigabytes)
+    ends = np.cumsum([len(part) for part in parts.values()])
+    return datasets.DatasetDict(
+        {name: rows.select(range(end - len(part), end)) for (name, part), end in zip(parts.items(), ends, strict=True)}
+    )
+
+
 def score(prediction: EvalPrediction | PredictionOutput, n_resamples: int = 0) -> dict[str, float]:
     """The metric over a whole part of the corpus, with bootstrap intervals where resamples are asked for."""
     return evaluate.load(METRIC, keep_in_memory=True).compute(
@@ -306,6 +408,7 @@ def main(argv: Sequence[str]) -> None:
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
     if not training.should_log:
         logging.disable(logging.INFO)
+        logging.getLogger("msfser.corpora.features").setLevel(logging.ERROR)  # one process warns for all
         datasets.disable_progress_bars()
     transformers.utils.logging.set_verbosity_warning()
     set_seed(training.seed)
@@ -318,6 +421,8 @@ def main(argv: Sequence[str]) -> None:
 
     with training.main_process_first(desc="making the corpus", local=False), _user_errors_as_sentences():
         parts = read_data(run)
+    if training.world_size > 1:
+        logger.info("%d processes", training.world_size)
     for name in ("train", "validation", "test"):
         if name not in parts:
             raise SystemExit(f"{run.data} has no {name} part: add a column 'split', or leave it out to have one made.")
@@ -327,7 +432,7 @@ def main(argv: Sequence[str]) -> None:
         model, processor = build(run, config)
     with training.main_process_first(desc="running the frozen encoders", local=False), _user_errors_as_sentences():
         model.to(training.device)
-        parts = {name: cache_features(add_lengths(part), model, processor) for name, part in parts.items()}
+        parts = encode(datasets.DatasetDict(parts), model, processor, run.cache_gigabytes)
     for name, part in parts.items():
         if len(empty := np.flatnonzero(~has_input(part))):
             raise SystemExit(
@@ -345,6 +450,7 @@ def main(argv: Sequence[str]) -> None:
         compute_metrics=score,
         callbacks=callbacks,
         encoder_learning_rate=run.encoder_learning_rate,
+        batch_seconds=run.batch_seconds,
     )
     trainer.train(resume_from_checkpoint=checkpoint)
 
@@ -378,12 +484,11 @@ def predict(run: RunArguments, training: TrainingArguments) -> None:
         raise SystemExit(f"{run.data} has no test part: add a column 'split', or leave it out to have one made.")
     with _user_errors_as_sentences():
         model, processor = MsfSerModel.from_pretrained(folder), MsfSerProcessor.from_pretrained(folder)
+        test = add_lengths(parts["test"].remove_columns(list(LABELS)))
     read = [name for name, prefix in TEXTS.items() if prefix in model.config.semantics]
-    test = keep_inputs(parts["test"].remove_columns(list(LABELS)), [*(["audio"] if model.config.audio else []), *read])
+    test = keep_inputs(test, [*(["audio"] if model.config.audio else []), *read])
     if len(empty := np.flatnonzero(~has_input(test))):
         raise SystemExit(f"{run.data}: row {empty[0]} of test has none of the model's inputs ({len(empty)} such).")
-    # Batches of equal length would bring the rows into another order.
-    training.train_sampling_strategy = "random"
     training.eval_strategy, training.load_best_model_at_end = "no", False
     trainer = MsfSerTrainer(
         model=model,

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from accelerate.commands.config.config_args import load_config_from_file
 from conftest import noise, tiny_model, tiny_tokenizer
 from safetensors.torch import load_file
 from transformers import WhisperModel
 
 from msfser import MsfSerConfig, MsfSerModel, MsfSerProcessor
-from msfser.train import main, parse_settings
+from msfser.train import MsfSerTrainer, main, parse_settings
 
 ROOT = Path(__file__).parents[1]
 RAVDESS = ROOT.parent / "shared" / "data" / "ravdess" / "metadata_weak.csv"
@@ -157,6 +158,75 @@ def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(tiny, tmp_path
     assert all(torch.equal(killed[name], whole[name]) for name in whole)
 
 
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def test_batches_by_seconds_go_on_within_an_epoch(tiny, tmp_path, monkeypatch, caplog):
+    # 24 items of 0.5 to 1.4 s make nine batches; a checkpoint after every fourth.
+    more = ["--batch_seconds", "4", "--dataloader_drop_last", "false", "--num_train_epochs", "2"]
+    more += ["--load_best_model_at_end", "false", "--save_strategy", "steps", "--save_steps", "4"]
+    seen: list[list[float]] = []
+    step = MsfSerTrainer.training_step
+
+    def watched(self, model, inputs, *args):
+        if len(seen) == stop:
+            raise KeyboardInterrupt
+        seen.append(inputs["labels"].sum(1).tolist())
+        return step(self, model, inputs, *args)
+
+    monkeypatch.setattr(MsfSerTrainer, "training_step", watched)
+    stop = None
+    with caplog.at_level("INFO"):
+        main(command(tiny, tmp_path / "whole", *more))
+    assert sum(record.getMessage().startswith("padding: ") for record in caplog.records) == 1
+    whole, epoch = list(seen), len(seen) // 2
+    assert epoch > 4 and len({len(batch) for batch in whole}) > 1 and min(map(len, whole)) >= 2
+    for items in (whole[:epoch], whole[epoch:]):
+        assert len({item for batch in items for item in batch}) == sum(map(len, items)) >= 23
+    assert whole[:epoch] != whole[epoch:]
+
+    seen.clear()
+    stop = epoch + 2  # within the second epoch
+    with pytest.raises(KeyboardInterrupt):
+        main(command(tiny, tmp_path / "killed", *more))
+    saved = max(int(path.name.split("-")[1]) for path in (tmp_path / "killed").glob("checkpoint-*"))
+    assert saved % epoch, "not within an epoch"
+    seen.clear()
+    stop = None
+    main(command(tiny, tmp_path / "killed", *more))
+    assert seen == whole[saved:]
+    killed, undisturbed = weights(tmp_path / "killed"), weights(tmp_path / "whole")
+    assert all(torch.equal(killed[name], undisturbed[name]) for name in undisturbed)
+
+
+def test_without_a_cache_the_encoders_run_in_the_loop(tiny, tmp_path):
+    for gigabytes in ("50", "0"):
+        main(command(tiny, tmp_path / gigabytes, "--num_train_epochs", "1", "--cache_gigabytes", gigabytes))
+    cached, live = weights(tmp_path / "50"), weights(tmp_path / "0")
+    # Rounding differs with the batch, and Adam's first steps make much of it.
+    assert all(torch.allclose(cached[name], live[name], atol=2e-3) for name in live)
+    assert sum(torch.equal(cached[name], live[name]) for name in live) > len(live) / 2
+
+
+def test_predictions_are_in_the_order_of_the_table(tiny, tmp_path):
+    main(command(tiny, tmp_path / "run", "--num_train_epochs", "1"))
+    main(command(tiny, tmp_path / "run", "--do_predict", "true", "--per_device_eval_batch_size", "5"))
+    with open(tmp_path / "run" / "predictions.csv") as file:
+        rows = list(csv.DictReader(file))
+    with open(tiny / "corpus" / "metadata.csv") as file:
+        test = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    assert [Path(row["file"]).name for row in rows] == [row["file_name"] for row in test]
+    model, processor = (kind.from_pretrained(tmp_path / "run") for kind in (MsfSerModel, MsfSerProcessor))
+    for row, item in zip(rows, test, strict=True):
+        texts = {name: item[name] for name in ("transcript", "description")}
+        with torch.no_grad():
+            alone = model(**processor(tiny / "corpus" / item["file_name"], **texts)).logits[0]
+        assert [float(row[name]) for name in ("valence", "arousal", "dominance")] == pytest.approx(
+            alone.tolist(), abs=1e-5
+        )
+
+
 def test_an_unfinished_run_of_another_command_is_not_overwritten(tiny, tmp_path):
     (tmp_path / "run" / "checkpoint-3").mkdir(parents=True)
     (tmp_path / "run" / "run.json").write_text(json.dumps({"argv": ["other.yaml"], "settings": ""}))
@@ -167,18 +237,36 @@ def test_an_unfinished_run_of_another_command_is_not_overwritten(tiny, tmp_path)
         main(command(tiny, tmp_path / "run"))
 
 
-def test_two_processes_train_and_save_one_folder(tiny, tmp_path):
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu"]
+@pytest.mark.parametrize("more", [[], ["--batch_seconds", "3", "--dataloader_drop_last", "false"]], ids=str)
+def test_two_processes_train_and_save_one_folder(tiny, tmp_path, more):
+    # Several processes without a GPU: with `--cpu` it would start one.
+    setting = ["--config_file", str(ROOT / "configs" / "accelerate" / "multi_gpu.yaml"), "--num_processes", "2"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", *setting]
     run = subprocess.run(
-        [*launch, str(ROOT / "train.py"), *command(tiny, tmp_path / "run", "--per_device_train_batch_size", "4")],
+        [
+            *(*launch, str(ROOT / "train.py")),
+            *command(tiny, tmp_path / "run", "--per_device_train_batch_size", "4", *more),
+        ],
         env=environment(tmp_path),
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert run.returncode == 0, run.stderr[-3000:]
+    assert "2 processes" in run.stderr
     assert len(json.loads((tmp_path / "run" / "results.json").read_text())) == 12
     MsfSerModel.from_pretrained(tmp_path / "run")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
+def test_accelerate_reads_its_settings(path):
+    setting = load_config_from_file(str(path))
+    assert setting.num_processes >= 2 and setting.mixed_precision == "no"
+    wrapped = (setting.fsdp_config or {}).get("fsdp_transformer_layer_cls_to_wrap")
+    if wrapped:
+        with torch.device("meta"):
+            model = MsfSerModel(MsfSerConfig())
+        assert set(wrapped.split(",")) <= {type(module).__name__ for module in model.modules()}
 
 
 @pytest.mark.parametrize(
@@ -193,6 +281,8 @@ def test_two_processes_train_and_save_one_folder(tiny, tmp_path):
         (["--resume_from_checkpoint", "true"], "decides this itself"),
         (["--per_device_train_batch_size", "1"], "two items"),
         (["--columns", "speaker"], "speaker=actor"),
+        (["--batch_seconds", "-1"], "batch_seconds cannot be -1.0"),
+        (["--cache_gigabytes", "nan"], "cache_gigabytes cannot be nan"),
         (["--corpus", "ravdess"], "ravdess"),
         (["--corpus", "msp_podcast", "--label_range", "1", "7"], "label_range: the corpus msp_podcast decides this"),
         (
