@@ -18,6 +18,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 from .backbones_msfser import load_audio_encoder, load_text_encoder
 from .configuration_msfser import LABELS, MsfSerConfig
 from .loss_msfser import ccc_loss
+from .quantization_msfser import quantize_linear_layers
 from .wavlm_msfser import speed_up
 
 # Waveform encoders in which a masked, padded batch gives each item what it gets alone, provided that their front end
@@ -274,6 +275,9 @@ class MsfSerModel(MsfSerPreTrainedModel):
     `LES, GS -> intra-modal fusion`, all -> cross-modal fusion -> three heads.
     """
 
+    # Whether `quantize` was called.
+    is_8_bit = False
+
     def __init__(self, config: MsfSerConfig):
         super().__init__(config)
         sizes = {}  # of the sources of the cross-modal fusion, in the order of its experts
@@ -350,6 +354,8 @@ class MsfSerModel(MsfSerPreTrainedModel):
 
         One class serves both auto classes, but only one can be registered.
         """
+        if self.is_8_bit:
+            raise ValueError("A model with 8-bit layers cannot be saved: save it before quantize(), or load it anew.")
         # It imports this module; naming it here also makes its code go wherever this file goes.
         from .pipeline_msfser import MsfSerPipeline
 
@@ -363,6 +369,29 @@ class MsfSerModel(MsfSerPreTrainedModel):
         name = f"modeling_msfser.{type(self).__name__}"
         self.config.auto_map = {**auto_map, "AutoModelForAudioClassification": name}
         return super().save_pretrained(save_directory, **kwargs)
+
+    def quantize(self) -> "MsfSerModel":
+        """Gives the encoders 8-bit linear layers, in place, for faster inference on a CPU.
+
+        Fusion and heads stay as they are. Such a model can neither be trained nor saved.
+
+        Returns:
+            The same model, in evaluation mode.
+
+        Raises:
+            ValueError: The model is not on a CPU, or not in float32.
+            ImportError: This PyTorch has no 8-bit linear layers any more.
+        """
+        if self.device.type != "cpu" or self.dtype != torch.float32:
+            raise ValueError(
+                f"The model is {self.dtype} on {self.device}: 8-bit layers are made from float32 on a CPU; use "
+                "model.float().cpu().quantize(), or go without."
+            )
+        for name in ("audio_encoder", "text_encoder"):
+            if hasattr(self, name) and not self.is_8_bit:
+                quantize_linear_layers(getattr(self, name))
+        self.is_8_bit = True
+        return self.eval()
 
     def _freeze(self) -> None:
         if self.config.audio and self.config.freeze_audio == "all":
@@ -379,6 +408,8 @@ class MsfSerModel(MsfSerPreTrainedModel):
 
     def train(self, mode: bool = True) -> "MsfSerModel":
         """As `nn.Module.train`, but a frozen encoder stays in evaluation mode: no dropout, no SpecAugment."""
+        if mode and self.is_8_bit:
+            raise ValueError("A model with 8-bit layers cannot be trained: load it anew.")
         super().train(mode)
         if self.config.audio and self.config.freeze_audio == "all":
             self.audio_encoder.eval()

@@ -147,15 +147,16 @@ class MsfSerWavLMFeedForward(WavLMFeedForward):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """`(batch, frames, size)` -> `(batch, frames, size)`; in training on a CPU, else the stock computation."""
-        weight, bias = self.output_dense.weight, self.output_dense.bias
-        trained = torch.is_grad_enabled() and (hidden_states.requires_grad or weight.requires_grad)
-        if not (
-            trained and type(self.intermediate_act_fn) is GELUActivation and _is_for_one_dnn(hidden_states, weight)
-        ):
+        layer = self.output_dense
+        possible = (
+            torch.is_grad_enabled() and isinstance(layer, nn.Linear) and _is_for_one_dnn(hidden_states, layer.weight)
+        )
+        trained = possible and (hidden_states.requires_grad or layer.weight.requires_grad)
+        if not (trained and type(self.intermediate_act_fn) is GELUActivation):
             return super().forward(hidden_states)
         hidden = self.intermediate_dense(hidden_states)
         dropout = self.intermediate_dropout.p if self.training else 0.0
-        hidden = _ActivatedLinear.apply(hidden.flatten(0, -2), weight, bias, dropout)
+        hidden = _ActivatedLinear.apply(hidden.flatten(0, -2), layer.weight, layer.bias, dropout)
         return self.output_dropout(hidden.unflatten(0, hidden_states.shape[:-1]))
 
 
