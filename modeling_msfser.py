@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -176,7 +176,7 @@ class MsfSerRouting(nn.Module):
 
     def forward(self, experts: torch.Tensor) -> torch.Tensor:
         """`(batch, experts, width)` -> `(batch, 3, experts)`, summing to 1 over the experts."""
-        scores = self.table.expand(len(experts), -1, -1)
+        scores = self.table.expand(experts.shape[0], -1, -1)
         if self.by_input is not None:
             scores = scores + self.by_input(experts.flatten(1)).view_as(scores)
         return scores.softmax(-1)
@@ -380,7 +380,6 @@ class MsfSerModel(MsfSerPreTrainedModel):
 
         Raises:
             ValueError: The model is not on a CPU, or not in float32.
-            ImportError: This PyTorch has no 8-bit linear layers any more.
         """
         if self.device.type != "cpu" or self.dtype != torch.float32:
             raise ValueError(
@@ -520,7 +519,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
         if first is None:
             active = (["audio"] if self.config.audio else []) + self.config.semantics
             raise ValueError(f"There is no input: give at least one of {', '.join(active)}.")
-        batch = len(first)
+        batch = first.shape[0]
 
         texts = {}
         for name in self.config.semantics:
@@ -691,6 +690,13 @@ def _whisper_states(
     return states, frame_mask
 
 
+def is_padding_safe(config: PreTrainedConfig) -> bool:
+    """Whether a speech encoder with this config reads a padded batch at once; the others are run item by item."""
+    return config.model_type == "whisper" or (
+        config.model_type in _PADDING_SAFE and config.feat_extract_norm == "layer"
+    )
+
+
 def _waveform_states(
     encoder: PreTrainedModel, values: torch.Tensor, mask: torch.Tensor, fast: bool
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
@@ -706,12 +712,11 @@ def _waveform_states(
         `layers + 1` states `(batch, frames, size)`, the last one as the encoder returns it, and the mask
         `(batch, frames)`.
     """
-    config = encoder.config
-    safe = config.model_type in _PADDING_SAFE and config.feat_extract_norm == "layer"
+    safe = is_padding_safe(encoder.config)
     # Without gradients a CPU computes one clip as fast as a batch, so that padding only costs.
     alone = fast and values.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
     if safe and (not alone or mask.all()):
-        shown = torch.where(mask.any(-1, keepdim=True), mask, True)
+        shown = mask | ~mask.any(-1, keepdim=True)
         output = encoder(values, attention_mask=shown.long(), output_hidden_states=True)
         states = _hidden_states(output)
         frame_mask = encoder._get_feature_vector_attention_mask(states[0].shape[1], shown.long()).bool()

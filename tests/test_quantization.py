@@ -1,4 +1,7 @@
 import copy
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -6,6 +9,7 @@ from conftest import noise, tiny_model, tiny_processor
 
 from msfser import MsfSerModel
 from msfser.pipeline_msfser import MsfSerPipeline
+from msfser.quantization_msfser import MsfSer8BitLinear
 
 KINDS = ["wavlm", "hubert", "data2vec-audio", "wav2vec2_group_norm", "whisper"]
 
@@ -38,6 +42,59 @@ def test_predictions_stay_close_and_the_encoders_are_8_bit(kind, gradients):
         expected, found = before(**inputs(kind)).logits, model(**inputs(kind)).logits
     assert 0 < (expected - found).abs().max() < 0.05
     assert expected.std(0).min() > 0.005
+
+
+def test_a_row_s_result_is_its_own():
+    torch.manual_seed(0)
+    layer = MsfSer8BitLinear(torch.nn.Linear(48, 32))
+    rows = torch.randn(40, 48) * torch.logspace(-3, 3, 40)[:, None]
+    assert all(layer(rows)[i].equal(layer(rows[i : i + 1])[0]) for i in range(40))
+
+
+@pytest.mark.parametrize("kind", ["wavlm", "whisper"])
+def test_neither_the_batch_nor_its_padding_changes_a_result(kind):
+    """With one scale for a whole batch, which is what PyTorch's own layers have, the differences reach 5e-4."""
+    model, processor = tiny_model(kind).quantize(), tiny_processor(kind)
+    sounds = [noise(0.7), 30 * noise(2.9, 1), noise(1.4, 2)]
+    texts = ["a b", "the food was wonderful but dreadful a b c d e", "c"]
+
+    def encode(given, texts):
+        inputs = processor(given, sampling_rate=16_000, transcript=texts)
+        spoken = {name: inputs[name] for name in processor.feature_extractor.model_input_names}
+        states, frame_mask = model.encode_audio(**spoken)
+        return states[:, -1] * frame_mask[..., None], model.encode_text(
+            inputs["gs_input_ids"], inputs["gs_attention_mask"]
+        )
+
+    with torch.no_grad():
+        batches = encode(sounds, texts)
+        for i in range(3):
+            for batch, alone in zip(batches, encode(sounds[i : i + 1], texts[i : i + 1]), strict=True):
+                item = batch[i, : alone.shape[1]] if alone.dim() == 3 else batch[i]
+                assert (item - alone[0]).abs().mean() < 5e-5 * alone.abs().mean()
+
+
+@pytest.mark.parametrize("processor", ["AVX2", "DEFAULT"])
+def test_integers_are_multiplied_without_overflow_on_older_processors_too(processor):
+    check = """
+import torch
+from msfser.quantization_msfser import MsfSer8BitLinear
+layer = torch.nn.Linear(512, 64)
+torch.nn.init.ones_(layer.weight)
+x = torch.ones(40, 512)
+x[::2] *= -1
+with torch.no_grad():
+    torch.testing.assert_close(MsfSer8BitLinear(layer)(x), layer(x))
+"""
+    # oneDNN reads its limit when it is loaded.
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": processor}
+    subprocess.run([sys.executable, "-c", check], env=environment, check=True, timeout=120)
+
+
+def test_zeros_stay_finite():
+    layer = torch.nn.Linear(8, 4)
+    torch.nn.init.zeros_(layer.weight)
+    assert MsfSer8BitLinear(layer)(torch.zeros(2, 3, 8)).equal(layer.bias.expand(2, 3, 4))
 
 
 def test_the_stock_attention_is_replaced_too():
