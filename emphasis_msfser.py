@@ -122,6 +122,22 @@ def find_emphasis(
     return Emphasis(scores, top, segment, " ".join(filter(None, spoken)) or None)
 
 
+def random_segment(words: Sequence[str], length: int, generator: np.random.Generator) -> str | None:
+    """As many neighbouring words, from anywhere: the control that tells emphasis from "a short text helps".
+
+    Args:
+        words: Of the utterance, in order. What has no letter or digit is no word.
+        length: Words of the segment; an utterance with fewer is its own segment.
+        generator: Where the segment begins; every place is as likely.
+
+    Returns:
+        The words without the punctuation around each, `None` where nothing is left.
+    """
+    spoken = list(filter(None, map(bare_word, words)))
+    start = int(generator.integers(max(1, len(spoken) - length + 1)))
+    return " ".join(spoken[start : start + length]) or None
+
+
 def bare_word(word: str) -> str:
     """A word without the punctuation before and after it."""
     kept = [i for i, letter in enumerate(word) if letter.isalnum()]

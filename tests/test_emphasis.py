@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from msfser.emphasis_msfser import EMPHASIS, EmphasisConfig, bare_word, find_emphasis
+from msfser.emphasis_msfser import EMPHASIS, EmphasisConfig, bare_word, find_emphasis, random_segment
 from msfser.prosody_msfser import Prosody, measure_prosody
 
 WORDS = ("I", "never", "said", "that,", "you", "know.")
@@ -137,3 +137,14 @@ def test_impossible_settings_are_named(wrong):
 
 def test_bare_word():
     assert [bare_word(w) for w in ("that,", "«no!»", "don't.", "--", "U.S.")] == ["that", "no", "don't", "", "U.S"]
+
+
+def test_a_random_segment_lies_anywhere_and_is_as_long_as_asked():
+    words = ["I", "never", "--", "said", "that,", "you", "know."]
+    spoken = "I never said that you know"
+    drawn = [random_segment(words, 3, np.random.default_rng(seed)) for seed in range(100)]
+    assert set(drawn) == {"I never said", "never said that", "said that you", "that you know"}
+    assert drawn == [random_segment(words, 3, np.random.default_rng(seed)) for seed in range(100)]
+    assert min(map(drawn.count, set(drawn))) >= 12
+    assert random_segment(words, 9, np.random.default_rng(0)) == spoken
+    assert random_segment(["--"], 3, np.random.default_rng(0)) is None
