@@ -1,7 +1,9 @@
 """Sound in any form to what the models hear: mono float32 at 16 kHz, in -1..1."""
 
+import contextlib
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,12 @@ except ImportError:  # the model runs without them; reading and resampling sound
 SAMPLING_RATE = 16_000
 _RATES = (1_000, 768_000)
 _MOST_CHANNELS = 64
+# Mono at the file's own rate: 3 hours at 48 kHz, 9 hours at 16 kHz, 2.1 GB. A small file can claim or hold more.
+_MOST_SAMPLES = 2**29
+# Samples of all channels that are decoded at once.
+_BLOCK = 2**20
+# libsndfile opens some others too: by the name of a file, whatever is in it, or with decoders that nobody maintains.
+_FORMATS = ("WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF", "CAF", "AU", "NIST")
 # Floats reach a little beyond 1 after resampling or lossy coding; far beyond, they are integers in disguise.
 _LARGEST_FLOAT = 16.0
 
@@ -35,8 +43,8 @@ def load_audio(source: Any, sampling_rate: int | None = None, max_seconds: float
         `(samples,)`, at least one sample, finite.
 
     Raises:
-        ValueError: The sound is empty, not finite, undecodable, of an impossible rate or shape; the sentence says
-            which.
+        ValueError: The sound is empty, not finite, undecodable, of an impossible rate or shape, or (without
+            `max_seconds`) too long for the memory; the sentence says which.
         ImportError: soundfile and soxr are not installed, and the source is not already mono at 16 kHz.
     """
     known_rate = None
@@ -79,11 +87,36 @@ def load_audio(source: Any, sampling_rate: int | None = None, max_seconds: float
 
 def _decode(source: str | os.PathLike | bytes | bytearray, max_seconds: float | None) -> tuple[np.ndarray, int]:
     """A file's samples, mono, and its rate."""
+    with open_sound(source) as sound:
+        most = _MOST_SAMPLES if max_seconds is None else max(1, int(max_seconds * sound.samplerate))
+        blocks, count = [], 0
+        while count < most and len(block := read_mono(sound, most - count)):
+            blocks.append(block)
+            count += len(block)
+        if max_seconds is None and count == most and len(read_mono(sound, 1)):
+            raise ValueError(
+                f"{_shown(source)} is longer than {most / sound.samplerate / 3600:.1f} hours: cut it, or read the "
+                "start of it with max_seconds."
+            )
+        samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks or [np.zeros(0, np.float32)])
+        return samples, sound.samplerate
+
+
+@contextlib.contextmanager
+def open_sound(source: str | os.PathLike | bytes | bytearray) -> "Iterator[soundfile.SoundFile]":
+    """Opens a file of sound, or the bytes of one, for [`read_mono`].
+
+    Raises:
+        ValueError: There is no such file, it cannot be decoded (here or while it is read), or its rate or number of
+            channels is impossible; the sentence says which.
+        ImportError: soundfile and soxr are not installed.
+    """
     _require_audio_libraries()
+    name = _shown(source)
     if isinstance(source, (bytes, bytearray)):
-        file, name = io.BytesIO(source), "these bytes"
+        file = io.BytesIO(source)
     else:
-        file, name = Path(source), f"{str(source)!r}"
+        file = Path(source)
         try:
             exists = file.is_file()
         except OSError:  # no name of a file, such as a whole text
@@ -92,27 +125,49 @@ def _decode(source: str | os.PathLike | bytes | bytearray, max_seconds: float | 
             raise ValueError(f"there is no file {name}.")
     try:
         with soundfile.SoundFile(file) as sound:
-            frames = -1 if max_seconds is None else max(1, int(max_seconds * sound.samplerate))
-            samples, rate = sound.read(frames, dtype="float32", always_2d=True), sound.samplerate
-    except (RuntimeError, TypeError, ValueError, MemoryError) as error:
-        if isinstance(error, (ValueError, MemoryError)):
-            reason = "its header gives no true length"
-        else:
-            reason = str(getattr(error, "error_string", error)).strip(" .")
+            if sound.format not in _FORMATS:
+                raise soundfile.SoundFileRuntimeError("its format is not one of those that are read")
+            _checked_rate(sound.samplerate)
+            if sound.channels > _MOST_CHANNELS:
+                raise ValueError(f"{name}: the sound has more than {_MOST_CHANNELS} channels ({sound.channels}).")
+            yield sound
+    except (RuntimeError, TypeError) as error:
+        reason = str(getattr(error, "error_string", error)).strip(" .")
         raise ValueError(
             f"{name} cannot be decoded ({reason}): give WAV, FLAC, OGG or MP3, or convert it first."
         ) from error
-    return _mean_of_channels(samples, channel_axis=1), rate
+
+
+def read_mono(sound: "soundfile.SoundFile", most: int) -> np.ndarray:
+    """The next samples of an open file, the mean of its channels.
+
+    Args:
+        sound: From [`open_sound`].
+        most: No more than these; there may be fewer though the file goes on.
+
+    Returns:
+        `(samples,)` float32; none at the end of the file.
+    """
+    samples = sound.read(min(most, max(1, _BLOCK // sound.channels)), dtype="float32", always_2d=True)
+    return _mean_of_channels(samples, channel_axis=1)
+
+
+def _shown(source: str | os.PathLike | bytes | bytearray) -> str:
+    """What messages call a file; a text in place of a path may be long."""
+    if isinstance(source, (bytes, bytearray)):
+        return "these bytes"
+    name = str(source)
+    return repr(name if len(name) <= 200 else f"{name[:100]}...{name[-50:]}")
 
 
 def _as_samples(source: Any) -> np.ndarray:
-    if hasattr(source, "detach"):
-        source = source.detach().cpu()
-        # NumPy has no bfloat16.
-        source = (source.float() if source.is_floating_point() else source).numpy()
     try:
+        if hasattr(source, "detach"):
+            source = source.detach().cpu()
+            # NumPy has no bfloat16.
+            source = (source.float() if source.is_floating_point() else source).numpy()
         samples = np.asarray(source)
-    except ValueError as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError("the samples are no rectangular array of numbers.") from error
     if samples.dtype == np.uint8:
         return (samples.astype(np.float32) - 128) / 128

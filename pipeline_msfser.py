@@ -706,7 +706,13 @@ def _check_scheme(address: str) -> None:
 def _fetched(address: str) -> bytes:
     """The bytes behind an address, which is not repeated in errors: it may hold a key."""
     _check_scheme(address)
-    host = urllib.parse.urlsplit(address).hostname
+    try:
+        host = urllib.parse.urlsplit(address).hostname
+        address.encode("ascii")
+    except ValueError:
+        host = None
+    if host is None:
+        raise ValueError("the recording's address is none: give https://HOST/PATH, other letters escaped.")
     deadline = time.monotonic() + _MOST_SECONDS
     content = bytearray()
     try:

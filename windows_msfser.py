@@ -5,14 +5,13 @@ and the last segment is heard twice, once with what is before it and once with w
 the course within half a window. More overlap would cost more and say little more.
 """
 
-import io
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from .audio_msfser import SAMPLING_RATE, load_audio
+from .audio_msfser import SAMPLING_RATE, load_audio, open_sound, read_mono
 
 try:
     import soundfile
@@ -97,22 +96,21 @@ def _end(samples: np.ndarray) -> int:
 
 
 def _file_blocks(source: str | os.PathLike | bytes | bytearray) -> Iterator[np.ndarray]:
-    file = io.BytesIO(source) if isinstance(source, (bytes, bytearray)) else source
-    with soundfile.SoundFile(file) as sound:
+    with open_sound(source) as sound:
         yield from _resampled(_decoded(sound), sound.samplerate)
 
 
 def _decoded(sound: "soundfile.SoundFile") -> Iterator[np.ndarray]:
     while True:
         try:
-            block = sound.read(int(sound.samplerate * _BLOCK_SECONDS), dtype="float32", always_2d=True)
+            block = read_mono(sound, int(sound.samplerate * _BLOCK_SECONDS))
         except RuntimeError as error:
             raise ValueError(
                 f"the recording cannot be decoded behind {sound.tell() / sound.samplerate:.0f} s: convert it first."
             ) from error
         if not len(block):
             return
-        yield block.mean(axis=1, dtype=np.float32)
+        yield block
 
 
 def _array_blocks(source: Any, length: int) -> Iterator[np.ndarray]:
@@ -134,7 +132,11 @@ def _resampled(blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
     if rate == SAMPLING_RATE:
         yield from (load_audio(block, SAMPLING_RATE) for block in blocks)
         return
-    stream = soxr.ResampleStream(rate, SAMPLING_RATE, 1)
+    stream, is_empty = soxr.ResampleStream(rate, SAMPLING_RATE, 1), True
     for block in blocks:
-        yield stream.resample_chunk(load_audio(block, SAMPLING_RATE))
-    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+        resampled = stream.resample_chunk(load_audio(block, SAMPLING_RATE))
+        is_empty = is_empty and not len(resampled)
+        yield resampled
+    end = stream.resample_chunk(np.zeros(0, np.float32), last=True)
+    # As in load_audio: a clip of a few samples must not resample to none.
+    yield np.zeros(1, np.float32) if is_empty and not len(end) else end

@@ -254,6 +254,52 @@ def test_a_header_with_a_false_length_is_a_clear_error(frames):
         load_audio(bytes(data))
 
 
+@pytest.mark.parametrize("name", ["letter.vox", "letter.au", "letter.gsm", "letter.snd", "letter.sd2", "letter.raw"])
+def test_a_name_does_not_make_text_a_sound(name, tmp_path):
+    path = tmp_path / name
+    path.write_text("Dear reader, " * 100)
+    with pytest.raises(ValueError, match="cannot be decoded"):
+        load_audio(path)
+
+
+@pytest.mark.parametrize(
+    ("channels", "rate", "sentence"),
+    [(1024, RATE, "more than 64 channels"), (1, 1, "sampling_rate=1 is outside"), (1, 10**7, "is outside")],
+)
+def test_what_a_header_claims_is_checked_before_anything_is_decoded(channels, rate, sentence, monkeypatch):
+    data = encoded(np.zeros((9, channels), np.float32), rate)
+    monkeypatch.setattr(soundfile.SoundFile, "read", lambda *args, **kwargs: pytest.fail("it was decoded"))
+    with pytest.raises(ValueError, match=sentence):
+        load_audio(data)
+
+
+def test_a_long_file_is_decoded_in_blocks_and_refused_beyond_the_bound(monkeypatch, tmp_path):
+    sound = np.stack([sine(440.0, 0.5), sine(300.0, 0.5)], axis=1)
+    path = tmp_path / "long.wav"
+    path.write_bytes(encoded(sound))
+    whole = load_audio(path)
+    monkeypatch.setattr(audio_msfser, "_BLOCK", 1_000)
+    np.testing.assert_array_equal(load_audio(path), whole)
+    monkeypatch.setattr(audio_msfser, "_MOST_SAMPLES", len(whole))
+    np.testing.assert_array_equal(load_audio(path), whole)
+    monkeypatch.setattr(audio_msfser, "_MOST_SAMPLES", len(whole) - 1)
+    with pytest.raises(ValueError, match=r"long\.wav' is longer than 0\.0 hours: cut it"):
+        load_audio(path)
+    assert len(load_audio(path, max_seconds=0.1)) == RATE // 10
+
+
+def test_a_text_in_place_of_a_path_is_not_repeated_in_full():
+    with pytest.raises(ValueError, match=r"there is no file '.*\.\.\..*'") as caught:
+        load_audio("It was a fine morning. " * 500)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_tensor_that_holds_no_samples_is_a_clear_error():
+    for source in (torch.eye(3).to_sparse(), torch.zeros(3, device="meta")):
+        with pytest.raises(ValueError, match="no rectangular array"):
+            load_audio(source, RATE)
+
+
 def test_an_undecodable_file_is_named(tmp_path):
     path = tmp_path / "letter.wav"
     path.write_text("Dear reader,")

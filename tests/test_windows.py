@@ -43,6 +43,13 @@ def test_blocks_are_what_is_loaded_at_once(rate, channels):
         assert max(len(block) for block in blocks) <= 1.1 * RATE
 
 
+def test_blocks_of_one_sample_are_a_sound():
+    file = io.BytesIO()
+    soundfile.write(file, noise(0.1)[:1], 44_100, format="WAV")
+    for source, rate in ((file.getvalue(), None), (noise(0.1)[:1], 44_100)):
+        np.testing.assert_array_equal(np.concatenate(list(read_blocks(source, rate))), load_audio(source, rate))
+
+
 def test_segments_put_together_are_the_recording():
     draw = np.random.default_rng(0)
     for _ in range(60):
