@@ -5,7 +5,7 @@
 prints and writes `benchmarks/results/recognition.json`, each figure with a 95 % bootstrap interval. The folder holds
 `metadata.csv` (`file_name`, `transcription`) and `words.csv` (`file_name`, `word`, `start_s`, `end_s`) of English
 speech. More rows come with `--speech FOLDER ...` (English, `metadata.csv` alone) and `--foreign FOLDER` (another
-language); the probe corpus and sounds without speech are generated.
+language); the probe corpus and sounds without speech are generated. `--one_pass` measures its own rows alone.
 
 | row | meaning |
 |---|---|
@@ -18,6 +18,8 @@ language); the probe corpus and sounds without speech are generated.
 | `nonspeech/false_accept` | share of generated sounds without speech taken for speech |
 | `nonspeech/false_accept_unstated` | share of them with a text where the language is not stated |
 | `foreign/false_accept_unstated` | share of foreign clips with an English text where the language is not stated |
+| `one_pass/wer`, `one_pass/median_time_error` | as `plain/...`, from the states that the speech encoder makes |
+| `two_passes/wer`, `two_passes/median_time_error` | the same with a pass of its own, in the same run |
 """
 
 import argparse
@@ -28,13 +30,14 @@ from pathlib import Path
 import jiwer
 import numpy as np
 import pandas as pd
+import torch
 from tqdm import tqdm
 
 from ..annotation.alignment import SphinxAligner
 from ..audio_msfser import SAMPLING_RATE, load_audio
 from ..corpora.probe import make_probe
-from ..recognition_msfser import MsfSerRecognizer, Transcription
-from .results import RESULTS, bootstrap, write
+from ..recognition_msfser import _LONGEST, MsfSerRecognizer, Transcription
+from .results import RESULTS, bootstrap, merge, write
 
 _BATCH = 32
 
@@ -45,7 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--plain", type=Path, required=True, help="folder with metadata.csv and words.csv, English")
     parser.add_argument("--speech", type=Path, nargs="*", default=[], help="folders with metadata.csv, English")
     parser.add_argument("--foreign", type=Path, help="folder with metadata.csv, another language")
+    parser.add_argument("--one_pass", action="store_true", help="only: can the speech encoder's pass be recognised?")
     options = parser.parse_args(arguments)
+    if options.one_pass:
+        rows = _one_pass_rows(options.plain)
+        _finish(rows, "python -m msfser.benchmarks.recognition --plain FOLDER --one_pass", merge)
+        return
     command = "python -m msfser.benchmarks.recognition --plain FOLDER"
     command += " --speech" + " FOLDER" * len(options.speech) if options.speech else ""
     command += " --foreign FOLDER" if options.foreign else ""
@@ -73,7 +81,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found = _transcribed(recogniser, _sounds(options.foreign))
         rows["foreign/false_accept_unstated"] = _share([result.text is not None for result in found])
 
-    write(RESULTS / "recognition.json", [{"name": name} | row | {"command": command} for name, row in rows.items()])
+    _finish(rows, command, write)
+
+
+def _finish(rows: dict[str, dict[str, float]], command: str, keep: Callable) -> None:
+    """Writes the rows, by `write` or `merge`, and prints them."""
+    keep(RESULTS / "recognition.json", [{"name": name} | row | {"command": command} for name, row in rows.items()])
     for name, row in rows.items():
         print(f"{name:45s} {row['value']:.3f} ({row['low']:.3f}..{row['high']:.3f})")
 
@@ -157,32 +170,70 @@ def _kinds(seconds: float, draw: np.random.Generator) -> dict[str, np.ndarray]:
 
 
 def _plain_rows(recogniser: MsfSerRecognizer, folder: Path) -> dict[str, dict[str, float]]:
+    names = pd.read_csv(folder / "metadata.csv", dtype=str)["file_name"]
+    sounds = dict(zip(names, _sounds(folder), strict=True))
+    rows = _heard_rows("plain", folder, recogniser(list(sounds.values())))
+    times = _word_times(folder)
+    timed = [sounds[name] for name in times]
+    texts = [" ".join(entry["word"] for entry in words) for words in times.values()]
+    given = {"attention": recogniser.align(timed, texts), "sphinx": SphinxAligner()(timed, texts)}
+    for aligner, results in given.items():
+        errors = [
+            error
+            for reference, words in zip(times.values(), results, strict=True)
+            for error in _time_errors(reference, words or [])
+        ]
+        rows[f"plain/aligned_median_time_error_{aligner}"] = _median(errors)
+    return rows
+
+
+def _heard_rows(name: str, folder: Path, found: Sequence[Transcription]) -> dict[str, dict[str, float]]:
+    """Word errors and time errors of what was heard in all clips of a folder."""
     table = pd.read_csv(folder / "metadata.csv", dtype=str)
-    times = dict(iter(pd.read_csv(folder / "words.csv").groupby("file_name")))
-    sounds = dict(zip(table["file_name"], _sounds(folder), strict=True))
-    found = dict(zip(sounds, recogniser(list(sounds.values())), strict=True))
+    heard = dict(zip(table["file_name"], found, strict=True))
     pairs = [
-        jiwer.process_words(" ".join(normalised(text)), " ".join(normalised(found[name].text or "")))
-        for name, text in zip(table["file_name"], table["transcription"], strict=True)
+        jiwer.process_words(" ".join(normalised(text)), " ".join(normalised(heard[file].text or "")))
+        for file, text in zip(table["file_name"], table["transcription"], strict=True)
     ]
     counts = np.array([[p.substitutions + p.deletions + p.insertions, len(p.references[0])] for p in pairs])
-    rows = {"plain/wer": bootstrap(lambda drawn: float(np.divide(*counts[drawn].sum(0))), len(counts))}
+    errors = [
+        error
+        for file, reference in _word_times(folder).items()
+        for error in _time_errors(reference, heard[file].words)
+    ]
+    return {
+        f"{name}/wer": bootstrap(lambda drawn: float(np.divide(*counts[drawn].sum(0))), len(counts)),
+        f"{name}/median_time_error": _median(errors),
+    }
 
-    errors = {"plain/median_time_error": [], "attention": [], "sphinx": []}
-    timed = [sounds[name] for name in times]
-    texts = [" ".join(group["word"].astype(str)) for group in times.values()]
-    given = {"attention": recogniser.align(timed, texts), "sphinx": SphinxAligner()(timed, texts)}
-    for k, (name, group) in enumerate(times.items()):
-        reference = group.rename(columns={"start_s": "start", "end_s": "end"})[["word", "start", "end"]]
-        reference = reference.to_dict("records")
-        errors["plain/median_time_error"] += _time_errors(reference, found[name].words)
-        for aligner, results in given.items():
-            errors[aligner] += _time_errors(reference, results[k] or [])
-    for name, values in errors.items():
-        name = name if "/" in name else f"plain/aligned_median_time_error_{name}"
-        values = np.array(values)
-        rows[name] = bootstrap(lambda drawn, values=values: float(np.median(values[drawn])), len(values))
+
+class _OnePassRecognizer(MsfSerRecognizer):
+    """Reads what the acoustic branch reads: the states of the clip alone, without silence behind it."""
+
+    def _encoded(self, sounds: list[np.ndarray], window: float) -> torch.Tensor:
+        # One clip at a time, or in the full window of a second attempt, or to make the states of silence.
+        return super()._encoded(sounds, window if window == _LONGEST else len(sounds[0]) / SAMPLING_RATE)
+
+
+def _one_pass_rows(folder: Path) -> dict[str, dict[str, float]]:
+    rows = {}
+    sounds = _sounds(folder)
+    for name, kind in {"one_pass": _OnePassRecognizer, "two_passes": MsfSerRecognizer}.items():
+        recogniser = kind.from_pretrained()
+        rows |= _heard_rows(name, folder, [recogniser([sound])[0] for sound in sounds])
     return rows
+
+
+def _word_times(folder: Path) -> dict[str, list[dict]]:
+    """File to its words as the recogniser gives them."""
+    table = pd.read_csv(folder / "words.csv", dtype={"word": str}, keep_default_na=False)
+    table = table.rename(columns={"start_s": "start", "end_s": "end"})
+    return {name: group[["word", "start", "end"]].to_dict("records") for name, group in table.groupby("file_name")}
+
+
+def _median(values: Sequence[float]) -> dict[str, float]:
+    values = np.array(values)
+    return bootstrap(lambda drawn: float(np.median(values[drawn])), len(values))
 
 
 def _time_errors(reference: list[dict], found: list[dict]) -> list[float]:

@@ -15,21 +15,29 @@ machine, versions and threads.
 | `wavlm_int8` | the same with 8-bit linear layers; how well predictions agree |
 | `train_step` | an epoch of training at the paper's size (`training_speed.py`): time, memory, share of the rest |
 | `cached_epoch` | the first epoch on frozen encoders against one of a second run |
-| `compiled` | `torch.compile` of the encoders |
+| `compiled` | `torch.compile` of the whole model |
 
-On a machine with a CUDA GPU `train_step` runs there, and its rows are called `gpu_...`.
+`wavlm_int8` and `cached_epoch` read the probe corpus, which is made where it is not there. On a machine with a CUDA
+GPU `train_step` runs there, and its rows are called `gpu_...`.
 """
 
 import argparse
+import contextlib
+import copy
+import functools
 import json
 import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import datasets
+import numpy as np
 import torch
 import transformers
 from torch import nn
@@ -37,15 +45,23 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel, WhisperFeatureE
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention, WavLMFeatureEncoder
 
 from ..audio_msfser import SAMPLING_RATE
-from ..backbones_msfser import load_audio_encoder
-from ..configuration_msfser import WAVLM_LARGE
+from ..backbones_msfser import load_audio_encoder, load_tokenizer
+from ..configuration_msfser import WAVLM_LARGE, MsfSerConfig
+from ..corpora.features import FeatureCollator, cache_features
+from ..corpora.probe import make_probe
+from ..corpora.table import read_table
 from ..feature_extraction_msfser import MsfSerFeatureExtractor
-from ..modeling_msfser import _waveform_states, _whisper_states
+from ..loss_msfser import concordance
+from ..modeling_msfser import MsfSerModel, _waveform_states, _whisper_states
+from ..processing_msfser import MsfSerCollator, MsfSerProcessor
+from ..quantization_msfser import quantize_linear_layers
 from ..wavlm_msfser import slow_down, speed_up
-from .results import RESULTS, merge
-from .training_speed import BATCH, CLIPS, VARIANTS
+from .results import RESULTS, bootstrap, merge
+from .training_speed import CLIPS, TOKENIZER, VARIANTS, training_step
 
 COMMAND = "python -m msfser.benchmarks.speed"
+# Of inference, and of training on cached features, as in the paper.
+BATCH, PAPER_BATCH = 4, 32
 
 
 def main() -> None:
@@ -210,6 +226,193 @@ def whisper(seconds: Sequence[float], repeats: int) -> list[dict[str, object]]:
     return rows
 
 
+def wavlm_int8(seconds: Sequence[float], repeats: int) -> list[dict[str, object]]:
+    """WavLM-Large with 8-bit linear layers over all clips, and what that does to predictions.
+
+    Rows: `wavlm_int8/ratio`, stock in padded batches of 4 against ours with 8 bits; `wavlm_int8/gain`, how much longer
+    ours takes in float32; those of [`agreement`] for the paper's model with random encoders (`wavlm_int8/...`) and for
+    that of `make train`, Whisper tiny.en and MiniLM (`whisper_int8/...`).
+    """
+    torch.manual_seed(0)
+    encoder = AutoModel.from_config(AutoConfig.for_model(**WAVLM_LARGE)).eval()
+    integers = copy.deepcopy(encoder)
+    quantize_linear_layers(integers)
+    batches = padded([torch.randn(round(length * SAMPLING_RATE)) for length in seconds])
+
+    def run(model: PreTrainedModel, fast: bool = True) -> Callable[[], None]:
+        def task() -> None:
+            (speed_up if fast else slow_down)(model)
+            with torch.inference_mode():
+                for values, mask in batches:
+                    _waveform_states(model, values, mask, fast)
+
+        return task
+
+    tasks = {"stock": run(encoder, fast=False), "ours": run(encoder), "int8": run(integers)}
+    tasks["int8"]()  # warm
+    spent = interleaved(tasks, repeats)
+    rows = [
+        ratio("wavlm_int8/ratio", spent["stock"], spent["int8"]),
+        ratio("wavlm_int8/gain", spent["ours"], spent["int8"]),
+    ]
+    del encoder, integers
+    rows += agreement("wavlm_int8", *_paper_model(), train=64, test=40, epochs=20)
+    return rows + agreement("whisper_int8", *_small_model(), train=None, test=None, epochs=10)
+
+
+def agreement(
+    name: str, model: MsfSerModel, processor: MsfSerProcessor, train: int | None, test: int | None, epochs: int
+) -> list[dict[str, object]]:
+    """What 8-bit encoders do to predictions that tell recordings apart.
+
+    The model's fusion is trained on the probe corpus, its encoders being frozen. Then the same model predicts clips
+    with other voices and words, in float32 and with 8 bits.
+
+    Args:
+        name: Of the rows.
+        model: With frozen encoders.
+        processor: Its processor.
+        train: Clips to train on; `None` is all.
+        test: Clips to predict; `None` is all.
+        epochs: Over the training clips.
+
+    Returns:
+        `NAME/ccc`, between the two predictions, mean over the dimensions with its bootstrap interval over the clips;
+        `NAME/spread`, the standard deviation of the float32 predictions, mean over the dimensions with the lowest and
+        the highest.
+    """
+    with _empty_cache():
+        corpus = cache_features(probe_clips("train", train), model, processor)
+        step = training_step(model, FeatureCollator(processor), learning_rate=5e-4)
+        draw = np.random.default_rng(0)
+        for _ in range(epochs):
+            order = draw.permutation(len(corpus))
+            for start in range(0, len(order) - 1, PAPER_BATCH):
+                step([corpus[int(i)] for i in order[start : start + PAPER_BATCH]])
+    clips = probe_clips("test", test)
+    full = _predictions(model.eval(), processor, clips)
+    integers = _predictions(model.quantize(), processor, clips)
+    ccc = bootstrap(lambda drawn: concordance(integers[drawn], full[drawn]).mean().item(), len(full))
+    spread = full.std(0)
+    low, middle, high = (value.item() for value in (spread.min(), spread.mean(), spread.max()))
+    return [{"name": f"{name}/ccc", **ccc}, {"name": f"{name}/spread", "value": middle, "low": low, "high": high}]
+
+
+def _predictions(model: MsfSerModel, processor: MsfSerProcessor, clips: datasets.Dataset) -> torch.Tensor:
+    """`(clips, 3)`."""
+    collate = MsfSerCollator(processor)
+    with torch.inference_mode():
+        parts = [model(**collate([clips[i]])).logits for i in range(len(clips))]
+    return torch.cat(parts)
+
+
+def cached_epoch(seconds: Sequence[float], repeats: int) -> list[dict[str, object]]:
+    """Training on frozen encoders, in batches of 32 clips of the probe corpus.
+
+    Rows: `cached_epoch/ratio`, at the paper's size on 32 clips, the first epoch (frozen encoders and fusion) against
+    an epoch of a second run; `cached_epoch/start_seconds`, what the second run takes to find its features;
+    `cached_epoch/ratio_small` and `cached_epoch/start_seconds_small`, the same for Whisper tiny.en and MiniLM on all
+    training clips.
+    """
+    rows = []
+    for made, size, suffix in ((_paper_model, PAPER_BATCH, ""), (_small_model, None, "_small")):
+        model, processor = made()
+        clips = probe_clips("train", size)
+        runs = [_first_and_second(model, processor, clips) for _ in range(repeats)]
+        first, start, second = zip(*runs, strict=True)
+        rows.append(ratio(f"cached_epoch/ratio{suffix}", first, second))
+        rows.append(ratio(f"cached_epoch/start_seconds{suffix}", start, [1.0] * repeats))
+    return rows
+
+
+def _first_and_second(
+    model: MsfSerModel, processor: MsfSerProcessor, clips: datasets.Dataset
+) -> tuple[float, float, float]:
+    """Seconds of the first epoch with the encoders, of finding their outputs again, and of another epoch."""
+    step = training_step(model, FeatureCollator(processor))
+
+    def epoch(corpus: datasets.Dataset) -> None:
+        for start in range(0, len(corpus), PAPER_BATCH):
+            step([corpus[i] for i in range(start, min(start + PAPER_BATCH, len(corpus)))])
+
+    with _empty_cache():
+        times = [time.perf_counter()]
+        epoch(cache_features(clips, model, processor))
+        times.append(time.perf_counter())
+        corpus = cache_features(clips, model, processor)
+        times.append(time.perf_counter())
+        epoch(corpus)
+        times.append(time.perf_counter())
+    first, start, second = np.diff(times).tolist()
+    return first, start, second
+
+
+def compiled(seconds: Sequence[float], repeats: int) -> list[dict[str, object]]:
+    """`model.compile(dynamic=True)`, on a CPU: the sound alone, over all clips one by one.
+
+    Rows: `compiled/ratio_wavlm`, WavLM-Large, ours without it against with it; `compiled/ratio_whisper`, Whisper
+    tiny.en; `compiled/start_seconds_wavlm` and `..._whisper`, what the first clip takes.
+    """
+    rows = []
+    for name, (model, processor) in {
+        "wavlm": _paper_model(semantics=[]),
+        "whisper": _small_model(semantics=[]),
+    }.items():
+        faster = copy.deepcopy(model)
+        faster.compile(dynamic=True)
+        sounds = [torch.randn(round(length * SAMPLING_RATE)).numpy() for length in seconds]
+        inputs = [processor(sound, SAMPLING_RATE) for sound in sounds]
+
+        def run(chosen: MsfSerModel, inputs=inputs) -> None:
+            with torch.no_grad():
+                for item in inputs:
+                    chosen(**item)
+
+        start = time.perf_counter()
+        run(faster, inputs[:1])
+        took = time.perf_counter() - start
+        run(faster)  # other lengths may be compiled anew
+        tasks = {"without": functools.partial(run, model), "with": functools.partial(run, faster)}
+        spent = interleaved(tasks, repeats)
+        rows.append(ratio(f"compiled/ratio_{name}", spent["without"], spent["with"]))
+        rows.append(ratio(f"compiled/start_seconds_{name}", [took], [1.0]))
+    return rows
+
+
+def probe_clips(part: str, count: int | None) -> datasets.Dataset:
+    """So many rows of a part of the probe corpus, drawn at random; all of them with `None`."""
+    rows = read_table(make_probe("data/probe"))[part].shuffle(seed=0)
+    return rows.select(range(len(rows) if count is None else count))
+
+
+def _paper_model(**switches: Any) -> tuple[MsfSerModel, MsfSerProcessor]:
+    """WavLM-Large and RoBERTa-Large with random weights, frozen; tokens are counted by MiniLM's tokenizer."""
+    torch.manual_seed(0)
+    model = MsfSerModel(MsfSerConfig(freeze_audio="all", **switches)).eval()
+    return model, MsfSerProcessor(MsfSerFeatureExtractor(), load_tokenizer(TOKENIZER))
+
+
+def _small_model(**switches: Any) -> tuple[MsfSerModel, MsfSerProcessor]:
+    """Whisper tiny.en and MiniLM, frozen, with the fusion of `configs/probe.yaml`."""
+    torch.manual_seed(0)
+    encoders = "openai/whisper-tiny.en", TOKENIZER
+    options = {"audio_states": "weighted", "freeze_audio": "all", "fusion_size": 256, "head_dropout": 0.2}
+    model = MsfSerModel.from_encoders(*encoders, **options, **switches)
+    return model, MsfSerProcessor.from_encoders(*encoders)
+
+
+@contextlib.contextmanager
+def _empty_cache() -> Iterator[None]:
+    """A cache of features of its own."""
+    kept = datasets.config.HF_DATASETS_CACHE
+    with tempfile.TemporaryDirectory() as folder:
+        datasets.config.HF_DATASETS_CACHE = Path(folder)
+        try:
+            yield
+        finally:
+            datasets.config.HF_DATASETS_CACHE = kept
+
+
 def train_step(seconds: Sequence[float], repeats: int) -> list[dict[str, object]]:
     """Training at the paper's size, each variant in a process of its own, in batches that the stock path can hold.
 
@@ -220,7 +423,8 @@ def train_step(seconds: Sequence[float], repeats: int) -> list[dict[str, object]
     spent: dict[str, list[dict[str, float]]] = {variant: [] for variant in VARIANTS}
     for _ in range(repeats):
         for variant in VARIANTS:
-            command = [sys.executable, "-m", "msfser.benchmarks.training_speed", variant]
+            module = "msfser.benchmarks.training_speed"
+            command = [sys.executable, "-m", module, variant, "--clips", str(len(seconds))]
             run = subprocess.run(command, capture_output=True, text=True, check=False)
             if run.returncode:
                 raise SystemExit(f"{' '.join(command[1:])} ended with {run.returncode}: {run.stderr[-1000:]}")
@@ -243,7 +447,10 @@ def train_step(seconds: Sequence[float], repeats: int) -> list[dict[str, object]
 ROWS: dict[str, Callable[[Sequence[float], int], list[dict[str, object]]]] = {
     "whisper": whisper,
     "wavlm_inference": wavlm_inference,
+    "wavlm_int8": wavlm_int8,
     "train_step": train_step,
+    "cached_epoch": cached_epoch,
+    "compiled": compiled,
 }
 
 

@@ -49,19 +49,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("variant", choices=VARIANTS)
     parser.add_argument("--batch", type=int, default=BATCH, help=f"clips in a batch ({BATCH})")
+    parser.add_argument("--clips", type=int, help="only the first clips of the list")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         datasets.config.HF_DATASETS_CACHE = Path(folder) / "cache"
-        print(json.dumps(epoch(arguments.variant, arguments.batch, Path(folder))))
+        print(json.dumps(epoch(arguments.variant, arguments.batch, Path(folder), arguments.clips)))
 
 
-def epoch(variant: str, batch: int, folder: Path) -> dict[str, float]:
+def epoch(variant: str, batch: int, folder: Path, count: int | None = None) -> dict[str, float]:
     """One epoch over the clips.
 
     Args:
         variant: One of `VARIANTS`.
         batch: Clips in a batch.
         folder: For the recordings.
+        count: How many clips of the list; all by default.
 
     Returns:
         `seconds` and `peak_bytes` of the epoch (resident memory, on a GPU that of its allocator), and
@@ -71,7 +73,7 @@ def epoch(variant: str, batch: int, folder: Path) -> dict[str, float]:
     torch.manual_seed(0)
     model = MsfSerModel(MsfSerConfig(fast_encoders=variant != "stock")).to(device)
     processor = MsfSerProcessor(MsfSerFeatureExtractor(), load_tokenizer(TOKENIZER))
-    clips = recordings(folder)
+    clips = recordings(folder)[:count]
     if variant == "ours":
         corpus = cache_features(datasets.Dataset.from_list(clips), model, processor)
         step, rows = training_step(model, FeatureCollator(processor)), list(corpus)
@@ -107,10 +109,14 @@ def recordings(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def training_step(model: MsfSerModel, collate: Callable[[Sequence[Mapping[str, Any]]], BatchFeature]) -> _Step:
+def training_step(
+    model: MsfSerModel,
+    collate: Callable[[Sequence[Mapping[str, Any]]], BatchFeature],
+    learning_rate: float = 1e-5,
+) -> _Step:
     """From rows to changed weights, as `Trainer` does it: fused AdamW, on a GPU bfloat16."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
+    optimizer = torch.optim.AdamW(trained, lr=learning_rate, fused=True)
     model.train()
 
     def step(rows: Sequence[Mapping[str, Any]]) -> None:
