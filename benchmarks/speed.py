@@ -11,14 +11,14 @@ machine, versions and threads.
 | group | rows |
 |---|---|
 | `whisper` | Whisper tiny.en, mel frames and encoder, on clips of 3 s and of 10 s, against 30 s for each |
-| `wavlm_inference` | WavLM-Large over all clips, what each part gives, and the floor: matrix products alone |
-| `wavlm_int8` | the same with 8-bit linear layers; how well predictions agree |
+| `wavlm_inference` | WavLM-Large over all clips, what each part gives, 8-bit layers, and the floor: matrix products |
+| `int8_agreement` | how well the predictions of 8-bit layers agree with those in float32 |
 | `train_step` | an epoch of training at the paper's size (`training_speed.py`): time, memory, share of the rest |
 | `cached_epoch` | the first epoch on frozen encoders against one of a second run |
 | `compiled` | `torch.compile` of the whole model |
 
-`wavlm_int8` and `cached_epoch` read the probe corpus, which is made where it is not there. On a machine with a CUDA
-GPU `train_step` runs there, and its rows are called `gpu_...`.
+`int8_agreement` and `cached_epoch` read the probe corpus, which is made where it is not there. On a machine with a
+CUDA GPU `train_step` runs there, and its rows are called `gpu_...`.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="How much faster than the stock transformers path?")
     parser.add_argument("rows", nargs="*", default=list(ROWS), help=f"groups of rows: {', '.join(ROWS)}; all of them")
     parser.add_argument("--repeats", type=int, default=3, help="interleaved repeats (3)")
-    parser.add_argument("--clips", type=int, help="only the first clips of the list, for a quick look; writes nothing")
+    parser.add_argument("--clips", type=int, help="only so many clips of the list, from its start; the rows say so")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.rows) - set(ROWS))
     if unknown:
@@ -81,9 +81,9 @@ def main() -> None:
     rows = []
     for group in arguments.rows:
         command = f"{COMMAND} {group} --repeats {arguments.repeats}"
+        command += f" --clips {arguments.clips}" if arguments.clips else ""
         rows += [{"command": command, **machine(), **row} for row in ROWS[group](seconds, arguments.repeats)]
-    if arguments.clips is None:
-        merge(RESULTS / "speed.json", rows)
+    merge(RESULTS / "speed.json", rows)
     for row in rows:
         print(f"{row['name']:36s} {row['value']:.3f} ({row['low']:.3f}..{row['high']:.3f})")
 
@@ -125,34 +125,39 @@ def wavlm_inference(seconds: Sequence[float], repeats: int) -> list[dict[str, ob
     """WavLM-Large over all clips: stock in padded batches of 4, ours, and ours with one part at a time taken back.
 
     Rows: `wavlm_inference/ratio`; `.../gain_PART`, how much longer ours takes without the part (front end, attention,
-    linear layers, items one by one); `.../floor`, stock against its matrix products alone; `.../seconds`, ours.
+    linear layers, items one by one); `.../floor`, stock against its matrix products alone; `.../seconds`, ours;
+    `wavlm_int8/ratio`, stock against ours with 8-bit layers, and `wavlm_int8/gain`, ours against it.
     """
     torch.manual_seed(0)
     encoder = AutoModel.from_config(AutoConfig.for_model(**WAVLM_LARGE)).eval()
+    integers = copy.deepcopy(encoder)
+    quantize_linear_layers(integers)
     batches = padded([torch.randn(round(length * SAMPLING_RATE)) for length in seconds])
     parts = {"front_end": WavLMFeatureEncoder, "attention": WavLMAttention, "linear": nn.Linear}
 
-    def run(alone: bool, without: Sequence[type] | None = None) -> Callable[[], None]:
+    def run(alone: bool, without: Sequence[type] = (), model: PreTrainedModel = encoder) -> Callable[[], None]:
         def task() -> None:
-            _only(encoder, without)
+            _only(model, without)
             with torch.inference_mode():
                 for values, mask in batches:
-                    _waveform_states(encoder, values, mask, alone)
+                    _waveform_states(model, values, mask, alone)
 
         return task
 
     tasks = {"stock": run(False, list(parts.values())), "ours": run(True), "padded": run(False)}
     tasks |= {name: run(True, [stock]) for name, stock in parts.items()}
-    tasks["floor"] = lambda: _products(encoder, seconds)
-    run(True)()  # warm
+    tasks |= {"int8": run(True, model=integers), "floor": lambda: _products(encoder, seconds)}
+    for name in ("ours", "int8"):
+        tasks[name]()  # warm
     spent = interleaved(tasks, repeats)
     rows = [ratio("wavlm_inference/ratio", spent["stock"], spent["ours"])]
     for name in (*parts, "padded"):
         what = "one_by_one" if name == "padded" else name
         rows.append(ratio(f"wavlm_inference/gain_{what}", spent[name], spent["ours"]))
     rows.append(ratio("wavlm_inference/floor", spent["stock"], spent["floor"]))
-    one = [1.0] * repeats
-    return [*rows, ratio("wavlm_inference/seconds", spent["ours"], one)]
+    rows.append(ratio("wavlm_inference/seconds", spent["ours"], [1.0] * repeats))
+    rows.append(ratio("wavlm_int8/ratio", spent["stock"], spent["int8"]))
+    return [*rows, ratio("wavlm_int8/gain", spent["ours"], spent["int8"])]
 
 
 def padded(clips: Sequence[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -166,11 +171,11 @@ def padded(clips: Sequence[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tens
     return batches
 
 
-def _only(encoder: PreTrainedModel, without: Sequence[type] | None) -> None:
+def _only(encoder: PreTrainedModel, without: Sequence[type]) -> None:
     """Speeds the encoder up, except for modules of these stock classes."""
     speed_up(encoder)
     for module in encoder.modules():
-        if isinstance(module, tuple(without or ())):
+        if isinstance(module, tuple(without)):
             # Of this module alone, not of those inside.
             children, module._modules = module._modules, {}
             slow_down(module)
@@ -226,37 +231,13 @@ def whisper(seconds: Sequence[float], repeats: int) -> list[dict[str, object]]:
     return rows
 
 
-def wavlm_int8(seconds: Sequence[float], repeats: int) -> list[dict[str, object]]:
-    """WavLM-Large with 8-bit linear layers over all clips, and what that does to predictions.
+def int8_agreement(seconds: Sequence[float], repeats: int) -> list[dict[str, object]]:
+    """The rows of [`agreement`], without repeats.
 
-    Rows: `wavlm_int8/ratio`, stock in padded batches of 4 against ours with 8 bits; `wavlm_int8/gain`, how much longer
-    ours takes in float32; those of [`agreement`] for the paper's model with random encoders (`wavlm_int8/...`) and for
-    that of `make train`, Whisper tiny.en and MiniLM (`whisper_int8/...`).
+    `wavlm_int8/...` are of the paper's model with random encoders, which knows little and whose fusion must make much
+    of small differences; `whisper_int8/...` of the encoders of `make train`, Whisper tiny.en and MiniLM.
     """
-    torch.manual_seed(0)
-    encoder = AutoModel.from_config(AutoConfig.for_model(**WAVLM_LARGE)).eval()
-    integers = copy.deepcopy(encoder)
-    quantize_linear_layers(integers)
-    batches = padded([torch.randn(round(length * SAMPLING_RATE)) for length in seconds])
-
-    def run(model: PreTrainedModel, fast: bool = True) -> Callable[[], None]:
-        def task() -> None:
-            (speed_up if fast else slow_down)(model)
-            with torch.inference_mode():
-                for values, mask in batches:
-                    _waveform_states(model, values, mask, fast)
-
-        return task
-
-    tasks = {"stock": run(encoder, fast=False), "ours": run(encoder), "int8": run(integers)}
-    tasks["int8"]()  # warm
-    spent = interleaved(tasks, repeats)
-    rows = [
-        ratio("wavlm_int8/ratio", spent["stock"], spent["int8"]),
-        ratio("wavlm_int8/gain", spent["ours"], spent["int8"]),
-    ]
-    del encoder, integers
-    rows += agreement("wavlm_int8", *_paper_model(), train=64, test=40, epochs=20)
+    rows = agreement("wavlm_int8", *_paper_model(), train=64, test=40, epochs=20)
     return rows + agreement("whisper_int8", *_small_model(), train=None, test=None, epochs=10)
 
 
@@ -350,8 +331,9 @@ def _first_and_second(
 def compiled(seconds: Sequence[float], repeats: int) -> list[dict[str, object]]:
     """`model.compile(dynamic=True)`, on a CPU: the sound alone, over all clips one by one.
 
-    Rows: `compiled/ratio_wavlm`, WavLM-Large, ours without it against with it; `compiled/ratio_whisper`, Whisper
-    tiny.en; `compiled/start_seconds_wavlm` and `..._whisper`, what the first clip takes.
+    Rows: `compiled/ratio_wavlm`, WavLM-Large with its first two layers of 24 (the others are alike), ours without it
+    against with it; `compiled/ratio_whisper`, Whisper tiny.en; `compiled/start_seconds_wavlm` and `..._whisper`, what
+    the first clip takes.
     """
     rows = []
     for name, (model, processor) in {
@@ -447,7 +429,7 @@ def train_step(seconds: Sequence[float], repeats: int) -> list[dict[str, object]
 ROWS: dict[str, Callable[[Sequence[float], int], list[dict[str, object]]]] = {
     "whisper": whisper,
     "wavlm_inference": wavlm_inference,
-    "wavlm_int8": wavlm_int8,
+    "int8_agreement": int8_agreement,
     "train_step": train_step,
     "cached_epoch": cached_epoch,
     "compiled": compiled,

@@ -33,14 +33,15 @@ def test_stock_batches_keep_the_order_and_hide_the_padding():
     assert mask.sum(1).tolist() == [3, 5, 2, 4] and values[0].tolist() == [3, 3, 3, 0, 0]
 
 
-def test_rows_say_where_they_were_measured_and_a_quick_look_writes_nothing(tmp_path, monkeypatch, capsys):
+def test_rows_say_how_and_where_they_were_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(speed, "RESULTS", tmp_path)
     monkeypatch.setitem(
         speed.ROWS, "whisper", lambda seconds, repeats: [speed.ratio("a", seconds, [1] * len(seconds))]
     )
     monkeypatch.setattr("sys.argv", ["speed", "whisper", "--repeats", "2", "--clips", "3"])
     speed.main()
-    assert capsys.readouterr().out.split()[:2] == ["a", "9.400"] and not list(tmp_path.iterdir())
+    assert capsys.readouterr().out.split()[:2] == ["a", "9.400"]
+    assert read(tmp_path / "speed.json")["a"]["command"].endswith("speed whisper --repeats 2 --clips 3")
     monkeypatch.setattr("sys.argv", ["speed", "whisper", "--repeats", "2"])
     speed.main()
     row = read(tmp_path / "speed.json")["a"]
