@@ -328,3 +328,21 @@ def test_a_frozen_front_end_is_fast_in_training():
     model(**inputs, labels=torch.rand(2, 3)).loss.backward()
     assert not stock_layers
     assert model.audio_encoder.encoder.layers[0].attention.rel_attn_embed.weight.grad.abs().sum() > 0
+
+
+def test_a_training_step_asks_for_no_value():
+    """A tensor without values cannot be asked for one, and asking is what a GPU has to wait for.
+
+    As the paper trains, texts from the cache. Not so with SpecAugment, which transformers draws on the CPU, nor with
+    encoders that it gives a mask (Whisper, HuBERT, live texts), of which it asks whether all is visible.
+    """
+    inputs = dict(tiny_processor()([noise(seconds, i) for i, seconds in enumerate(SECONDS)], 16_000))
+    for name in ("les", "gs", "es"):
+        inputs |= {f"{name}_embedding": torch.ones(3, 32), f"{name}_attention_mask": torch.ones(3, 1)}
+    model = tiny_model(text_dropout=0.1, audio_dropout=0.1).train().to("meta")
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained)
+    inputs["labels"] = torch.ones(3, 3)
+    model(**{name: torch.as_tensor(value, device="meta") for name, value in inputs.items()}).loss.backward()
+    torch.nn.utils.clip_grad_norm_(trained, 1.0)
+    optimizer.step()
