@@ -47,7 +47,7 @@ from transformers.models.wavlm.modeling_wavlm import WavLMAttention, WavLMFeatur
 from ..audio_msfser import SAMPLING_RATE
 from ..backbones_msfser import load_audio_encoder, load_tokenizer
 from ..configuration_msfser import WAVLM_LARGE, MsfSerConfig
-from ..corpora.features import FeatureCollator, cache_features
+from ..corpora.features import FeatureCollator, add_lengths, cache_features
 from ..corpora.probe import make_probe
 from ..corpora.table import read_table
 from ..feature_extraction_msfser import MsfSerFeatureExtractor
@@ -288,7 +288,7 @@ def _predictions(model: MsfSerModel, processor: MsfSerProcessor, clips: datasets
 
 
 def cached_epoch(seconds: Sequence[float], repeats: int) -> list[dict[str, object]]:
-    """Training on frozen encoders, in batches of 32 clips of the probe corpus.
+    """Training on frozen encoders, in batches of 32 clips of similar length of the probe corpus.
 
     Rows: `cached_epoch/ratio`, at the paper's size on 32 clips, the first epoch (frozen encoders and fusion) against
     an epoch of a second run; `cached_epoch/start_seconds`, what the second run takes to find its features;
@@ -298,7 +298,7 @@ def cached_epoch(seconds: Sequence[float], repeats: int) -> list[dict[str, objec
     rows = []
     for made, size, suffix in ((_paper_model, PAPER_BATCH, ""), (_small_model, None, "_small")):
         model, processor = made()
-        clips = probe_clips("train", size)
+        clips = add_lengths(probe_clips("train", size)).sort("length")
         runs = [_first_and_second(model, processor, clips) for _ in range(repeats)]
         first, start, second = zip(*runs, strict=True)
         rows.append(ratio(f"cached_epoch/ratio{suffix}", first, second))
