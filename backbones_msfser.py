@@ -8,12 +8,16 @@ import base64
 import functools
 import hashlib
 import importlib.metadata
+import pickle
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import constants, get_session, is_offline_mode
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -210,8 +214,8 @@ def load_recogniser(name: str) -> tuple[WhisperForConditionalGeneration, PreTrai
     config = AutoConfig.from_pretrained(place, **options)
     if config.model_type != "whisper":
         raise ValueError(f"{name!r} is a {config.model_type} model: words are recognised by Whisper only.")
-    model, report = WhisperForConditionalGeneration.from_pretrained(
-        place, dtype=torch.float32, output_loading_info=True, **options
+    model, report = load_weights(
+        WhisperForConditionalGeneration.from_pretrained, place, dtype=torch.float32, **options
     )
     if report["missing_keys"]:
         raise OSError(
@@ -306,13 +310,54 @@ def _transformers_name(name: str) -> str:
     return _WHISPER_NAME.sub(lambda match: _WHISPER_NAMES[match[0]], name)
 
 
+def load_weights(
+    load: Callable[..., tuple[PreTrainedModel, dict[str, Any]]], place: str | Path, *args: Any, **options: Any
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Loads a model, and says what is wrong with weights that cannot be its own.
+
+    Args:
+        load: Some class's `from_pretrained`.
+        place: Folder or Hub name.
+        *args: Of `load`.
+        **options: Of `load`.
+
+    Returns:
+        The model, and the report of `output_loading_info`.
+
+    Raises:
+        ValueError: The weights are damaged, are a pickle of other things than tensors, or have other shapes than the
+            config asks for.
+        OSError: There are none.
+    """
+    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    try:
+        model, report = load(place, *args, **options)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{str(place)!r}: the weights are a pickle that holds more than tensors, or is damaged; nothing of it was "
+            "run or loaded. Give safetensors."
+        ) from error
+    except SafetensorError as error:
+        raise ValueError(
+            f"{str(place)!r}: the weights are no whole safetensors file ({_first_sentence(error)}): copy or download "
+            "them again."
+        ) from error
+    if mismatched := sorted(report["mismatched_keys"]):
+        name, found, expected = mismatched[0]
+        raise ValueError(
+            f"{str(place)!r}: {len(mismatched)} of the weights do not have the shapes of its config, such as {name}, "
+            f"which is {tuple(found)} and should be {tuple(expected)}: take weights and config.json from the same run."
+        )
+    return model, report
+
+
 # A checkpoint may lack these: they are not used here, or start anew (SpecAugment's vector).
 _DISPENSABLE = ("pooler.", "decoder.", "masked_spec_embed")
 
 
 def _pretrained(place: str | Path, options: dict[str, bool]) -> PreTrainedModel:
     """A model whose encoder is pretrained to the last weight: transformers fills gaps at random."""
-    model, report = AutoModel.from_pretrained(place, dtype=torch.float32, output_loading_info=True, **options)
+    model, report = load_weights(AutoModel.from_pretrained, place, dtype=torch.float32, **options)
     missing = sorted(key for key in report["missing_keys"] if not key.startswith(_DISPENSABLE))
     if missing:
         raise OSError(

@@ -5,7 +5,9 @@ Shapes: `batch` utterances, `samples` at 16 kHz, `frames` of an encoder, `states
 """
 
 import inspect
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -15,7 +17,7 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .backbones_msfser import load_audio_encoder, load_text_encoder
+from .backbones_msfser import load_audio_encoder, load_text_encoder, load_weights
 from .configuration_msfser import LABELS, MsfSerConfig
 from .loss_msfser import ccc_loss
 from .quantization_msfser import quantize_linear_layers
@@ -343,11 +345,25 @@ class MsfSerModel(MsfSerPreTrainedModel):
         return model.eval()
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """As in [`PreTrainedModel`]; loading makes every weight trainable, so the frozen ones are frozen again."""
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        (loaded[0] if isinstance(loaded, tuple) else loaded)._freeze()
-        return loaded
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info=False, **kwargs):
+        """As in [`PreTrainedModel`]; loading makes every weight trainable, so the frozen ones are frozen again.
+
+        Only safetensors are read, whatever `use_safetensors` says: a pickle could bring code with it.
+
+        Raises:
+            ValueError: The weights are a pickle, are damaged, or have other shapes than the config asks for; the
+                sentence names them.
+            OSError: There are no weights.
+        """
+        if pretrained_model_name_or_path is not None and (held := _pickled_weights(pretrained_model_name_or_path)):
+            raise ValueError(
+                f"{str(pretrained_model_name_or_path)!r}: the weights are a pickle ({held}), which could bring code "
+                "with it and is not read: save the model again, as safetensors."
+            )
+        kwargs["use_safetensors"] = True
+        model, report = load_weights(super().from_pretrained, pretrained_model_name_or_path, *args, **kwargs)
+        model._freeze()
+        return (model, report) if output_loading_info else model
 
     def save_pretrained(self, save_directory, **kwargs):
         """Saves weights, config and code, the pipeline's too.
@@ -631,6 +647,14 @@ def _build_text_encoder(config: MsfSerConfig) -> PreTrainedModel:
     has_pooler = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
     encoder = AutoModel.from_config(config.text_config, **({"add_pooling_layer": False} if has_pooler else {}))
     return speed_up(encoder) if config.fast_encoders else encoder
+
+
+def _pickled_weights(folder: str | os.PathLike[str]) -> str | None:
+    """The name of a file of weights that is a pickle, in a folder without safetensors."""
+    if any(Path(folder).glob("*.safetensors")):
+        return None
+    pickles = (file.name for kind in ("bin", "pt", "pth", "ckpt", "pkl") for file in Path(folder).glob(f"*.{kind}"))
+    return min(pickles, default=None)
 
 
 def _front_end(encoder: PreTrainedModel) -> list[nn.Module]:

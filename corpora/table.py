@@ -5,6 +5,7 @@ The readers of corpora with a layout of their own hand their rows to `read_rows`
 Rows are counted from 1 in messages; the header of a CSV file is not counted.
 """
 
+import contextlib
 import csv
 import hashlib
 import json
@@ -13,7 +14,8 @@ import math
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,11 +39,28 @@ FOLDER_TABLES: tuple[str, ...] = ("metadata.csv", "metadata.jsonl", "metadata.pa
 # A folder of shards: `data/part-00000.parquet` and so on, and beside `data` a file that names their audio folder.
 SHARDS, SHARDS_NOTE = "data/part-*.parquet", "annotation.json"
 
+# A value that a message shows may be a whole book.
+_LONGEST_MESSAGE = 800
+
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _SCHEMA = FEATURES.arrow_schema.remove_metadata()
 _WORDS = _SCHEMA.field("words").type
 
 
+@contextlib.contextmanager
+def _short_messages() -> Iterator[None]:
+    """Errors with the beginning and the end of a message that is too long to be read."""
+    try:
+        yield
+    except ValueError as error:
+        message = str(error)
+        if len(message) <= _LONGEST_MESSAGE:
+            raise
+        half = _LONGEST_MESSAGE // 2
+        raise ValueError(f"{message[:half]} ... {message[-half:]}") from error
+
+
+@_short_messages()
 def read_table(
     source: str | os.PathLike[str],
     *,
@@ -91,6 +110,7 @@ def read_table(
     return _read_opened(opened, name, columns, label_range, split_seed, allow_speaker_overlap, require_labels)
 
 
+@_short_messages()
 def read_rows(
     table: pa.Table,
     source: str,
@@ -139,6 +159,7 @@ class SourceRows(NamedTuple):
 
 
 def read_source(
+@_short_messages()
     source: str | os.PathLike[str],
     *,
     columns: Mapping[str, str] | None = None,
@@ -163,7 +184,7 @@ def read_source(
         if content.num_rows == 0:
             continue
         rows = _Rows(content, name, key if len(opened.tables) > 1 else None, opened.row_names)
-        if repeated := [c for c in content.column_names if content.column_names.count(c) > 1]:
+        if repeated := [c for c, count in Counter(content.column_names).items() if count > 1]:
             raise ValueError(f"{rows.place}: the column {repeated[0]!r} occurs more than once; rename or remove one.")
         found = _match_columns(content.column_names, columns, False, rows.place)
         paths = _audio_names(rows, found["audio"])

@@ -102,4 +102,4 @@ def _address_space() -> int:
 def is_sentence(error: BaseException) -> bool:
     """Whether the message of an error is for people: one line that ends with a full stop and is no page."""
     message = str(error)
-    return message.endswith(".") and "\n" not in message and 10 < len(message) < 1000 and "0x" not in message
+    return message.endswith(".") and "\n" not in message and 10 < len(message) < 1000 and " at 0x" not in message
