@@ -24,7 +24,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -50,7 +50,8 @@ from transformers import (
 from transformers.trainer_utils import PredictionOutput, seed_worker
 
 from msfser import LABELS, MsfSerCollator, MsfSerConfig, MsfSerModel, MsfSerProcessor
-from msfser.corpora.batches import SecondsBatchSampler
+from msfser.corpora.batches import SecondsBatchSampler, batches_in_order
+from msfser.corpora.emobank import read_emobank
 from msfser.corpora.features import FeatureCollator, add_lengths, cache_features, has_input, keep_inputs, known_inputs
 from msfser.corpora.iemocap import read_iemocap
 from msfser.corpora.msp_podcast import read_msp_podcast
@@ -80,7 +81,7 @@ class RunArguments:
             "named corpus its folder."
         },
     )
-    corpus: Literal["table", "msp_podcast", "iemocap"] = field(
+    corpus: Literal["table", "msp_podcast", "iemocap", "emobank"] = field(
         default="table",
         metadata={"help": "How to read the data: as a table, or as the owners of a corpus lay it out."},
     )
@@ -114,8 +115,8 @@ class RunArguments:
     batch_seconds: float = field(
         default=0.0,
         metadata={
-            "help": "Seconds of sound in a training batch with its padding, at most per_device_train_batch_size items "
-            "of similar length; 0 leaves the batches to train_sampling_strategy."
+            "help": "Seconds of sound in a batch with its padding, at most per_device_train_batch_size (in evaluation "
+            "per_device_eval_batch_size) items of similar length; 0 leaves the batches to train_sampling_strategy."
         },
     )
     cache_gigabytes: float = field(
@@ -164,7 +165,7 @@ class MsfSerTrainer(Trainer):
             return super().get_train_dataloader()
         args = self.args
         sampler = SecondsBatchSampler(
-            np.minimum(self.train_dataset["length"][:], self.processing_class.feature_extractor.max_seconds),
+            self._heard_seconds(self.train_dataset),
             self.batch_seconds,
             most=self._train_batch_size,
             seed=args.seed if args.data_seed is None else args.data_seed,
@@ -175,9 +176,36 @@ class MsfSerTrainer(Trainer):
         # Within an epoch that is resumed, neither transformers nor accelerate tells it to the sampler of a process.
         self.pop_callback(_EpochOf)
         self.add_callback(_EpochOf(sampler))
+        return self._loader(self.train_dataset, sampler)
+
+    def get_eval_dataloader(self, eval_dataset: datasets.Dataset | None = None) -> DataLoader:
+        """The development part, to its last item, long items first."""
+        eval_dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        return self._evaluation_loader(eval_dataset.select(_long_first(eval_dataset)), super().get_eval_dataloader)
+
+    def get_test_dataloader(self, test_dataset: datasets.Dataset) -> DataLoader:
+        """The test part, to its last item, in the order of its rows."""
+        return self._evaluation_loader(test_dataset, super().get_test_dataloader)
+
+    def _evaluation_loader(
+        self, part: datasets.Dataset, by_count: Callable[[datasets.Dataset], DataLoader]
+    ) -> DataLoader:
+        """All rows in order; in batches by seconds where the run asks for them, but of several processes by count."""
+        if self.batch_seconds and self.args.world_size == 1:
+            batches = batches_in_order(self._heard_seconds(part), self.batch_seconds, self.args.eval_batch_size)
+            return self._loader(part, [batch.tolist() for batch in batches])
+        with _in_order_to_the_last(self.args):
+            return by_count(part)
+
+    def _heard_seconds(self, part: datasets.Dataset) -> np.ndarray:
+        return np.minimum(part["length"][:], self.processing_class.feature_extractor.max_seconds)
+
+    def _loader(self, part: datasets.Dataset, batches: Iterable[list[int]]) -> DataLoader:
+        """The given batches, as the settings of the run want them loaded."""
+        args = self.args
         loader = DataLoader(
-            self.train_dataset,
-            batch_sampler=sampler,
+            part,
+            batch_sampler=batches,
             collate_fn=self.data_collator,
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,
@@ -195,17 +223,6 @@ class MsfSerTrainer(Trainer):
             return self.accelerator.prepare(loader)
         finally:
             self.accelerator.even_batches = even_batches
-
-    def get_eval_dataloader(self, eval_dataset: datasets.Dataset | None = None) -> DataLoader:
-        """The development part, to its last item, long items first."""
-        eval_dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        with _in_order_to_the_last(self.args):
-            return super().get_eval_dataloader(eval_dataset.select(_long_first(eval_dataset)))
-
-    def get_test_dataloader(self, test_dataset: datasets.Dataset) -> DataLoader:
-        """The test part, to its last item, in the order of its rows."""
-        with _in_order_to_the_last(self.args):
-            return super().get_test_dataloader(test_dataset)
 
     def predict(self, test_dataset: datasets.Dataset, *args, **kwargs) -> PredictionOutput:
         """As in `Trainer`, in batches of similar length; the results are in the order of the rows."""
@@ -354,6 +371,8 @@ def read_data(run: RunArguments, require_labels: bool = True) -> datasets.Datase
         return read_msp_podcast(run.data)
     if run.corpus == "iemocap":
         return read_iemocap(run.data, fold=run.fold)
+    if run.corpus == "emobank":
+        return read_emobank(run.data)
     return read_table(
         make_probe("data/probe") if run.data == "probe" else run.data,
         label_range=tuple(run.label_range),
@@ -496,6 +515,7 @@ def predict(run: RunArguments, training: TrainingArguments) -> None:
         data_collator=MsfSerCollator(processor),
         processing_class=processor,
         encoder_learning_rate=run.encoder_learning_rate,
+        batch_seconds=run.batch_seconds,
     )
     with _user_errors_as_sentences():
         predictions = trainer.predict(test).predictions

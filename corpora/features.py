@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 _BUDGET = {"audio": 96.0, "text": 16_384.0}
 _MOST = {"audio": 32, "text": 64}
 
+# As people speak: about 150 words a minute.
+_CHARACTERS_PER_SECOND = 15.0
+
 # The columns that carry each input: itself, or the addresses of what a frozen encoder made of it.
 COLUMNS = {
     "audio": ("audio", "audio_states"),
@@ -44,8 +47,15 @@ COLUMNS = {
 
 
 def add_lengths(dataset: datasets.Dataset) -> datasets.Dataset:
-    """Adds `length`, the seconds of sound from the file's header (0 without sound), for length-grouped batches."""
-    lengths = [_seconds(audio) for audio in dataset["audio"]]
+    """Adds `length` in seconds, for batches of similar length.
+
+    It is what the file's header says; of a row without sound, what it takes to speak its longest text.
+    """
+    texts = [dataset[name][:] for name in TEXTS if name in dataset.column_names]
+    lengths = []
+    for row, audio in enumerate(dataset["audio"]):
+        spoken = max((len(column[row] or "") for column in texts), default=0) / _CHARACTERS_PER_SECOND
+        lengths.append(spoken if audio is None else _seconds(audio))
     return dataset.add_column("length", lengths)
 
 

@@ -126,7 +126,8 @@ def read_rows(
         table: Columns with the schema's names, all three labels among them, and `split`.
         source: What messages call the whole.
         row_names: What messages call each row.
-        audio_folders: Relative audio paths start at the first; no path may lead out of all of them.
+        audio_folders: Relative audio paths start at the first; no path may lead out of all of them. Empty for a
+            corpus of text, whose table has no `audio`.
         label_range: Lowest and highest value of the labels; they are scaled to 0..1 by it.
         allow_speaker_overlap: Accept speakers that occur in more than one part.
 
@@ -158,8 +159,8 @@ class SourceRows(NamedTuple):
     audio_folder: Path
 
 
-def read_source(
 @_short_messages()
+def read_source(
     source: str | os.PathLike[str],
     *,
     columns: Mapping[str, str] | None = None,
@@ -251,7 +252,7 @@ def _read_opened(
         if table.num_rows == 0:
             continue
         rows = _Rows(table, name, key if len(opened.tables) > 1 else None, opened.row_names)
-        found = _match_columns(table.column_names, columns, require_labels, rows.place)
+        found = _match_columns(table.column_names, columns, require_labels, rows.place, audio=bool(opened.folders))
         if len(opened.tables) > 1:
             found.pop("split", None)
         table, files = _convert(rows, found, key, opened.folders, label_range, require_labels)
@@ -566,8 +567,13 @@ _READERS: dict[str, Callable[[Path], pa.Table | datasets.Dataset]] = {
 }
 
 
-def _match_columns(present: Sequence[str], columns: Mapping[str, str], labels: bool, place: str) -> dict[str, str]:
-    """Find the source column of each name of the schema (and `split`), so far as there is one."""
+def _match_columns(
+    present: Sequence[str], columns: Mapping[str, str], labels: bool, place: str, audio: bool = True
+) -> dict[str, str]:
+    """Find the source column of each name of the schema (and `split`), so far as there is one.
+
+    The labels and the audio must be there where they are asked for.
+    """
     found, missing = {}, []
     for name in (*_SCHEMA.names, "split"):
         candidates = [columns[name]] if name in columns else [name, *ALIASES.get(name, ())]
@@ -580,7 +586,7 @@ def _match_columns(present: Sequence[str], columns: Mapping[str, str], labels: b
             if list(present).count(hits[0]) > 1:
                 raise ValueError(f"{place}: the column {hits[0]!r} occurs more than once; rename or remove one.")
             found[name] = hits[0]
-        elif name in columns or name == "audio" or (labels and name in LABELS):
+        elif name in columns or (audio and name == "audio") or (labels and name in LABELS):
             missing.append(" or ".join(map(repr, candidates)))
     if missing:
         raise ValueError(
@@ -603,11 +609,13 @@ def _convert(
     The split is that of the column, where one is found, or else the part of the source that the table is.
 
     Returns:
-        The table, and the real path of each audio file, or `None` where the source embeds the recordings.
+        The table, and of each row a key that only rows with the same recording share, such as the real path of its
+        file; no keys where the source embeds the recordings.
     """
     count = rows.table.num_rows
-    paths = _audio_names(rows, found["audio"])
-    if paths is None:
+    if "audio" not in found:
+        audio, keys = pa.nulls(count, _SCHEMA.field("audio").type), np.arange(count)
+    elif (paths := _audio_names(rows, found["audio"])) is None:
         audio, keys = pa.nulls(count, _SCHEMA.field("audio").type), None
     else:
         files, keys = _locate(rows, paths, folders)

@@ -166,8 +166,11 @@ def test_inputs_can_be_withheld_in_either_form(corpus):
         assert known_inputs(keep_inputs(rows, ["transcript"])) == ["transcript"]
 
 
-def test_lengths_are_seconds_of_sound(corpus):
-    assert add_lengths(corpus)["length"][:] == pytest.approx([0.5, 0.0, 0.7, 0.8, 0.9])
+def test_lengths_are_seconds_of_sound_or_of_speaking_the_longest_text(corpus):
+    # Without sound, 15 characters a second: "a b" is longer than "b".
+    assert add_lengths(corpus)["length"][:] == pytest.approx([0.5, 3 / 15, 0.7, 0.8, 0.9])
+    silent = corpus.remove_columns(["transcript", "emphasis", "description"])
+    assert add_lengths(silent)["length"][1] == 0.0
 
 
 def test_rows_come_in_the_order_of_the_table(tmp_path, monkeypatch):

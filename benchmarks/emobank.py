@@ -1,0 +1,177 @@
+"""The text branch alone on EmoBank: sentences that people have rated, without sound.
+
+    python -m msfser.benchmarks.emobank --data FOLDER
+
+FOLDER is the GitHub repository JULIELab/EmoBank. It prints CCC and Pearson's r on the authors' test part and writes
+`benchmarks/results/emobank.json`. All settings were chosen on the development part.
+
+- `ridge`: ridge regression on the frozen text encoder's embeddings, its penalty chosen on the development part.
+- `ridge_rescaled`: its predictions, stretched by what brings mean and spread on the training part to those of the
+  labels. Ridge shrinks towards the mean, which CCC punishes.
+- `frozen`: the text branch of MSF-SER on the same embeddings (`configs/emobank.yaml`).
+- `tuned`: the same with the text encoder trained too.
+- `human`: the mean of those who rated the reader's emotion against the mean of those who rated the writer's.
+
+`low` and `high` are the 95 % bootstrap interval over the test sentences. `frozen` and `tuned` are trained anew for
+each seed; their value is the mean over the seeds, and the rows `frozen/seed0/mean` and so on are those of one seed. It
+starts in the project's folder. A run that is finished is not repeated, and one that was killed goes on: to measure
+changed code or settings, remove `outputs/benchmarks/emobank` first.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..configuration_msfser import LABELS
+from ..corpora.emobank import LABEL_RANGE, emobank_folder
+from ..corpora.features import FeatureCollator
+from ..corpora.tree import require_whole
+from ..loss_msfser import concordance
+from ..processing_msfser import from_scale
+from ..train import build, encode, parse_settings, read_data
+from ..train import main as train
+from .results import RESULTS, bootstrap, write
+
+CONFIG = "configs/emobank.yaml"
+TUNING = (
+    *("--freeze_text", "false", "--encoder_learning_rate", "1e-4", "--num_train_epochs", "3"),
+    *("--per_device_train_batch_size", "64", "--train_sampling_strategy", "group_by_length"),
+)
+# Half the time on a CPU; on a GPU train.py takes bfloat16 by itself.
+ON_CPU = ("--bf16", "true", "--use_cpu", "true")
+PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+COMMAND = "python -m msfser.benchmarks.emobank --data FOLDER"
+
+
+def embeddings(data: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The frozen text encoder's mean-pooled embeddings `(sentences, size)` and the labels `(sentences, 3)` by part."""
+    run, config, _ = parse_settings([CONFIG, "--data", data])
+    model, processor = build(run, config)
+    parts = encode(read_data(run), model, processor, run.cache_gigabytes)
+    collate = FeatureCollator(processor)
+    batches = {name: collate(part.to_list()) for name, part in parts.items()}
+    return {
+        name: (batch["gs_embedding"].double().numpy(), batch["labels"].double().numpy())
+        for name, batch in batches.items()
+    }
+
+
+def fit_ridge(x: np.ndarray, y: np.ndarray, penalty: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Ridge regression with an unpenalised offset.
+
+    Args:
+        x: `(items, features)`.
+        y: `(items, outputs)`.
+        penalty: Of the squared weights.
+
+    Returns:
+        Features to predictions.
+    """
+    centred = x - x.mean(0)
+    weights = np.linalg.solve(centred.T @ centred + penalty * np.eye(x.shape[1]), centred.T @ (y - y.mean(0)))
+    return lambda features: (features - x.mean(0)) @ weights + y.mean(0)
+
+
+def ridge_predictions(parts: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Test predictions of `ridge` and `ridge_rescaled`, `(sentences, 3)`."""
+    fits = [fit_ridge(*parts["train"], penalty) for penalty in PENALTIES]
+    x, y = parts["validation"]
+    best = max(fits, key=lambda predict: ccc(predict(x), y).mean())
+    predicted, fitted, labels = best(parts["test"][0]), best(parts["train"][0]), parts["train"][1]
+    stretched = (predicted - fitted.mean(0)) / fitted.std(0) * labels.std(0) + labels.mean(0)
+    return {"ridge": predicted, "ridge_rescaled": stretched}
+
+
+def model_predictions(output: Path, data: str, seed: int, switches: Sequence[str]) -> np.ndarray:
+    """Trains the text branch, or finds it, and returns its test predictions, `(sentences, 3)`."""
+    argv = [CONFIG, "--data", data, "--output_dir", str(output)]
+    if not (output / "results.json").is_file():
+        train([*argv, "--seed", str(seed), *switches])
+    if not (output / "predictions.csv").is_file():
+        train([*argv, "--do_predict", "true"])
+    return pd.read_csv(output / "predictions.csv")[list(LABELS)].to_numpy(np.float64)
+
+
+def perspectives(data: str) -> tuple[np.ndarray, np.ndarray]:
+    """Ratings of the reader's and of the writer's emotion, each `(sentences, 3)` in 0..1, of the test part.
+
+    Raises:
+        ValueError: Their files are not there.
+    """
+    folder = emobank_folder(data)
+    files = {name: folder / name for name in ("emobank.csv", "reader.csv", "writer.csv")}
+    require_whole("EmoBank", folder, [f"the file {name}" for name, file in files.items() if not file.is_file()])
+    whole, reader, writer = (pd.read_csv(file, keep_default_na=False).set_index("id") for file in files.values())
+    rated = whole.index[whole["split"] == "test"].intersection(reader.index).intersection(writer.index)
+    ratings = (table.loc[rated, ["V", "A", "D"]].to_numpy(np.float64) for table in (reader, writer))
+    return tuple(from_scale(values, *LABEL_RANGE) for values in ratings)
+
+
+def ccc(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Concordance of each dimension, `(3,)`."""
+    return concordance(torch.from_numpy(predictions), torch.from_numpy(labels)).numpy()
+
+
+def pearson(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Pearson's r of each dimension, `(3,)`."""
+    return np.array([np.corrcoef(*pair)[0, 1] for pair in zip(predictions.T, labels.T, strict=True)])
+
+
+def scores(name: str, runs: dict[str, np.ndarray], labels: np.ndarray) -> list[dict[str, object]]:
+    """Rows of one method, the mean over its runs.
+
+    Args:
+        name: Of the rows.
+        runs: Predictions `(sentences, 3)` by the name of the run, such as `seed0`.
+        labels: `(sentences, 3)`.
+    """
+
+    def row(suffix: str, measure: Callable, of: Sequence[np.ndarray], columns: list[int]) -> dict[str, object]:
+        def value(items: np.ndarray) -> float:
+            return float(np.mean([measure(run[items][:, columns], labels[items][:, columns]) for run in of]))
+
+        return {"name": f"{name}/{suffix}", **bootstrap(value, len(labels)), "command": COMMAND}
+
+    everything = list(range(len(LABELS)))
+    rows = [row(label, ccc, list(runs.values()), [column]) for column, label in enumerate(LABELS)]
+    rows.append(row("mean", ccc, list(runs.values()), everything))
+    rows += [row(f"r/{label}", pearson, list(runs.values()), [column]) for column, label in enumerate(LABELS)]
+    if len(runs) > 1:
+        rows += [row(f"{run}/mean", ccc, [predictions], everything) for run, predictions in runs.items()]
+    return rows
+
+
+def main(argv: Sequence[str]) -> None:
+    """Trains what is missing, prints and writes the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="the repository JULIELab/EmoBank, or its folder corpus")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/benchmarks/emobank"))
+    arguments = parser.parse_args(argv)
+    try:
+        readers, writers = perspectives(arguments.data)
+        parts = embeddings(arguments.data)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"emobank: {error}") from error
+    labels = parts["test"][1]
+    rows = scores("human", {"readers": readers}, writers)
+    for name, predicted in ridge_predictions(parts).items():
+        rows += scores(name, {name: predicted}, labels)
+    for name, switches in {"frozen": (), "tuned": (*TUNING, *(() if torch.cuda.is_available() else ON_CPU))}.items():
+        runs = {
+            f"seed{seed}": model_predictions(arguments.output_dir / f"{name}_{seed}", arguments.data, seed, switches)
+            for seed in arguments.seeds
+        }
+        rows += scores(name, runs, labels)
+    write(RESULTS / "emobank.json", rows)
+    for row in rows:
+        print(f"{row['name']:28} {row['value']:.3f} ({row['low']:.3f}..{row['high']:.3f})")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
