@@ -147,7 +147,7 @@ class MsfSerRecognizer:
             ValueError: A sound cannot be used (the sentence names the item), or the language is unknown.
         """
         sounds = _checked(sounds)
-        code = _language_code(language)
+        code = language_code(language)
         if self.english_only and code not in (None, "en"):
             return [Transcription(None, [], "the recogniser knows only English", None)] * len(sounds)
         if code is not None and not self.english_only and f"<|{code}|>" not in self.ids.lang_to_id:
@@ -549,7 +549,15 @@ def _checked(sounds: Sequence[np.ndarray]) -> list[np.ndarray]:
     return checked
 
 
-def _language_code(language: str | None) -> str | None:
+def language_code(language: str | None) -> str | None:
+    """Whisper's code of a language.
+
+    Args:
+        language: A code ("de", "en-US") or an English name ("german"); `None` stays `None`.
+
+    Raises:
+        ValueError: Whisper knows no such language.
+    """
     if language is None:
         return None
     name = language.lower()

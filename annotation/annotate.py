@@ -45,6 +45,7 @@ from ..corpora.table import SHARDS_NOTE, SourceRows, holds_table, read_source
 from ..description_msfser import PROMPT, Describer
 from ..emphasis_msfser import EMPHASIS
 from ..measured_description_msfser import NORMS, MeasuredDescriber
+from ..recognition_msfser import language_code
 from .alignment import CtcAligner, SphinxAligner
 from .audio_language_model import AudioLanguageModelDescriber
 from .chat_endpoint import ChatEndpointDescriber
@@ -150,6 +151,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.error(f"the corpus {arguments.corpus} decides columns and audio_folder; leave them out")
     if arguments.norms is not None and arguments.describer != "measured":
         parser.error("--norms belongs to --describer measured")
+    try:
+        language_code(arguments.language)
+    except ValueError as error:
+        parser.error(str(error))
     if arguments.url is not None and arguments.describer in ("measured", "none"):
         parser.error("--url needs the name of the server's model as --describer")
     return arguments

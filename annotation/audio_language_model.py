@@ -47,7 +47,8 @@ _NOWHERE = (
 )
 _KIMI = (
     "Kimi-Audio has no class in transformers and runs through its publisher's own package (kimia_infer, with remote "
-    "code): serve it behind an OpenAI-compatible endpoint with audio input and describe with ChatEndpointDescriber."
+    "code): serve it behind an OpenAI-compatible endpoint with audio input and name that server "
+    "(annotate --url, or ChatEndpointDescriber)."
 )
 
 

@@ -9,6 +9,7 @@ measure. `annotate --norms norms.json` describes with them. With `--split` only 
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -29,11 +30,35 @@ def main() -> None:
     parser.add_argument("--split", help="measure this part of the table alone")
     parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
     arguments = parser.parse_args()
-    if arguments.split is None and Path(arguments.data).is_dir():
-        rows = read_audio_folder(arguments.data)["audio"]
+    try:
+        norms = make_norms(arguments.data, arguments.corpus, arguments.split)
+        arguments.output.write_text(json.dumps(norms, indent=1) + "\n", encoding="utf-8")
+    except (ValueError, OSError, ImportError) as error:
+        raise SystemExit(f"norms: {error}") from error
+    print(json.dumps(norms))
+
+
+def make_norms(data: str, corpus: str, split: str | None = None) -> dict[str, Any]:
+    """Measures the recordings of a table or a folder.
+
+    Args:
+        data: The table or the folder.
+        corpus: Its name, recorded with each description.
+        split: The part of the table; all of it by default.
+
+    Returns:
+        What [`MeasuredDescriber`] takes.
+
+    Raises:
+        ValueError: There is nothing to measure, a recording cannot be read, or the table has no such part.
+    """
+    if split is None and Path(data).is_dir():
+        rows = read_audio_folder(data)["audio"]
     else:
-        parts = read_table(arguments.data, require_labels=False)
-        names = [arguments.split] if arguments.split else list(parts)
+        parts = read_table(data, require_labels=False)
+        if split is not None and split not in parts:
+            raise ValueError(f"{data}: there is no part {split!r}; there are {', '.join(parts)}.")
+        names = list(parts) if split is None else [split]
         rows = [audio for name in names for audio in parts[name]["audio"]]
     found = []
     for audio in tqdm(rows, desc="norms"):
@@ -42,15 +67,13 @@ def main() -> None:
         if measures is not None:
             found.append([measures[name] for name in WORDS])
     if not found:
-        raise ValueError(f"no recording of {arguments.data!r} is voiced: norms need speech.")
+        raise ValueError(f"no recording of {data!r} is voiced: norms need speech.")
     quantiles = {}
     for name, values in zip(WORDS, np.array(found).T, strict=True):
         # Many utterances have no pause at all: the norms of pauses are those of the others.
         counted = values[values > 0] if name == "pauses" and values.any() else values
         quantiles[name] = np.quantile(counted, QUANTILES).round(3).tolist()
-    norms = {"corpus": arguments.corpus, "utterances": len(found), "quantiles": quantiles}
-    arguments.output.write_text(json.dumps(norms, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(norms))
+    return {"corpus": corpus, "utterances": len(found), "quantiles": quantiles}
 
 
 if __name__ == "__main__":

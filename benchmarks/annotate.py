@@ -30,7 +30,10 @@ def main() -> None:
     """Measures, prints and writes."""
     parser = argparse.ArgumentParser(description="What do emphasis and description cost beside recognition?")
     parser.add_argument("folder", help="recordings in English")
-    files = [audio["path"] for audio in read_audio_folder(parser.parse_args().folder)["audio"]]
+    try:
+        files = [audio["path"] for audio in read_audio_folder(parser.parse_args().folder)["audio"]]
+    except ValueError as error:
+        parser.error(str(error))
     annotator = MsfSerAnnotator(describer=MeasuredDescriber())
     _seconds(annotator, [load_audio(path) for path in files[:2]])
     spent, heard = [], []

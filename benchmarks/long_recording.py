@@ -69,7 +69,9 @@ def main() -> None:
         path = arguments.output_dir / f"{name}.flac"
         changes = make_recording(path, 60 * minutes, sentences)
         command = [sys.executable, "-m", "msfser.benchmarks.long_recording", "--model", arguments.model]
-        run = subprocess.run([*command, "--hear", str(path)], stdout=subprocess.PIPE, text=True, check=True)
+        run = subprocess.run([*command, "--hear", str(path)], stdout=subprocess.PIPE, text=True)
+        if run.returncode:
+            raise SystemExit(f"{path} could not be heard by {arguments.model}: the reason stands above.")
         answer = run.stdout.splitlines()[-1]
         path.with_suffix(".json").write_text(answer + "\n", encoding="utf-8")
         heard[name] = json.loads(answer)

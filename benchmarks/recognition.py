@@ -50,6 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--foreign", type=Path, help="folder with metadata.csv, another language")
     parser.add_argument("--one_pass", action="store_true", help="only: can the speech encoder's pass be recognised?")
     options = parser.parse_args(arguments)
+    needed = [options.plain / "words.csv"]
+    needed += [folder / "metadata.csv" for folder in (options.plain, *options.speech, options.foreign) if folder]
+    if absent := [str(path) for path in needed if not path.is_file()]:
+        parser.error(f"{', '.join(absent)}: there is no such file; name folders that have it.")
     if options.one_pass:
         rows = _one_pass_rows(options.plain)
         _finish(rows, "python -m msfser.benchmarks.recognition --plain FOLDER --one_pass", merge)

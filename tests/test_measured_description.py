@@ -112,3 +112,19 @@ def test_norms_are_the_quantiles_of_a_folder(tmp_path, monkeypatch):
     expected = np.quantile(12 * np.log2(np.array([100, 150, 200, 250, 300]) / 100), [0.1, 0.3, 0.7, 0.9])
     assert made["quantiles"]["pitch"] == pytest.approx(expected, abs=0.3)
     assert MeasuredDescriber(made).name == "measured/tones"
+
+
+def test_norms_of_nothing_are_a_sentence(tmp_path, monkeypatch):
+    (tmp_path / "broken.wav").write_text("no sound")
+    table = tmp_path / "table.csv"
+    table.write_text("audio,split\nbroken.wav,train\nbroken.wav,test\n")
+    for sentence, *arguments in (
+        ("there is no such file or folder", str(tmp_path / "nowhere")),
+        ("cannot be decoded", str(tmp_path)),
+        ("there is no part 'tset'; there are train, test", str(table), "--split", "tset"),
+    ):
+        output = str(tmp_path / "norms.json")
+        monkeypatch.setattr("sys.argv", ["norms", *arguments, "--corpus", "tones", "--output", output])
+        with pytest.raises(SystemExit, match=sentence) as stop:
+            norms.main()
+        assert str(stop.value).startswith("norms: ") and not (tmp_path / "norms.json").exists()
