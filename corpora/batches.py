@@ -27,12 +27,28 @@ def batches_by_size(sizes: Sequence[float], budget: float, most: int) -> list[np
     """
     sizes = np.asarray(sizes, dtype=float)
     order = np.argsort(-sizes, kind="stable")
-    batches, start = [], 0
-    while start < len(order):
-        stop = start + _count(budget, sizes[order[start]], 1, most)
-        batches.append(order[start:stop])
-        start = stop
-    return batches
+    return [order[batch] for batch in batches_in_order(sizes[order], budget, most)]
+
+
+def batches_in_order(sizes: Sequence[float], budget: float, most: int) -> list[np.ndarray]:
+    """Cuts items into batches as they come; little is padding where neighbours are of similar size.
+
+    Args:
+        sizes: One per item, in the unit of the budget.
+        budget: Items times largest of a batch; an item that is larger stands alone.
+        most: Items in a batch at most.
+
+    Returns:
+        The items of each batch.
+    """
+    batches, start, largest = [], 0, 0.0
+    for item, size in enumerate(sizes):
+        largest = max(largest, size)
+        count = item - start
+        if count and (count == most or (count + 1) * largest > budget):
+            batches.append(np.arange(start, item))
+            start, largest = item, size
+    return [*batches, np.arange(start, len(sizes))] if len(sizes) else []
 
 
 class SecondsBatchSampler(Sampler[list[int]]):

@@ -1,10 +1,12 @@
 """Batches by seconds: complete, within the budget, with little padding, equal for equal seeds, even over processes."""
 
+import itertools
+
 import numpy as np
 import pytest
 from accelerate.data_loader import BatchSamplerShard
 
-from msfser.corpora.batches import SecondsBatchSampler, batches_by_size
+from msfser.corpora.batches import SecondsBatchSampler, batches_by_size, batches_in_order
 
 # As in corpora of conversation: most are short, some are long.
 LENGTHS = np.random.default_rng(0).gamma(4, 1.2, 1000).clip(0.5, 12)
@@ -90,3 +92,14 @@ def test_what_is_left_of_a_list_is_cut_as_before():
     rest = batches_by_size(sizes[done:], 60, 16)
     assert [list(batch + done) for batch in rest] == [list(batch) for batch in batches[7:]]
     assert [list(batch) for batch in batches_by_size([9.0, 1.0], 5, 4)] == [[0], [1]]
+
+
+def test_batches_in_order_hold_the_budget_and_every_item():
+    batches = [batch.tolist() for batch in batches_in_order(LENGTHS, 60, 16)]
+    assert [item for batch in batches for item in batch] == list(range(len(LENGTHS)))
+    assert all(len(batch) * LENGTHS[batch].max() <= 60 and len(batch) <= 16 for batch in batches)
+    # None could take the first item of the next one.
+    for batch, (item, *_) in itertools.pairwise(batches):
+        assert len(batch) == 16 or (len(batch) + 1) * LENGTHS[[*batch, item]].max() > 60
+    assert [batch.tolist() for batch in batches_in_order([9, 1, 0, 0], 5, 2)] == [[0], [1, 2], [3]]
+    assert batches_in_order([], 5, 2) == []

@@ -19,7 +19,7 @@ from conftest import noise, tiny_model, tiny_tokenizer
 from safetensors.torch import load_file
 from transformers import WhisperModel
 
-from msfser import MsfSerConfig, MsfSerModel, MsfSerProcessor
+from msfser import MsfSerCollator, MsfSerConfig, MsfSerModel, MsfSerProcessor
 from msfser.train import MsfSerTrainer, main, parse_settings
 
 ROOT = Path(__file__).parents[1]
@@ -198,6 +198,20 @@ def test_batches_by_seconds_go_on_within_an_epoch(tiny, tmp_path, monkeypatch, c
     assert seen == whole[saved:]
     killed, undisturbed = weights(tmp_path / "killed"), weights(tmp_path / "whole")
     assert all(torch.equal(killed[name], undisturbed[name]) for name in undisturbed)
+
+
+def test_evaluation_holds_the_seconds_and_keeps_the_order(tiny, tmp_path, monkeypatch):
+    main(command(tiny, tmp_path / "run", "--num_train_epochs", "1"))
+    seen, collate = [], MsfSerCollator.__call__
+    monkeypatch.setattr(MsfSerCollator, "__call__", lambda self, rows: seen.append(len(rows)) or collate(self, rows))
+    predicted = []
+    for seconds in ("0", "2.5"):
+        main(command(tiny, tmp_path / "run", "--do_predict", "true", "--batch_seconds", seconds))
+        predicted.append((tmp_path / "run" / "predictions.csv").read_text().splitlines())
+    # 12 clips of 0.56 to 1.44 s, long ones first.
+    assert seen == [8, 4, 1, 1, 1, 2, 2, 2, 3]
+    numbers = [[float(cell) for line in lines[1:] for cell in line.split(",")[1:]] for lines in predicted]
+    assert numbers[0] == pytest.approx(numbers[1], abs=2e-6) and len(numbers[0]) == 36
 
 
 def test_without_a_cache_the_encoders_run_in_the_loop(tiny, tmp_path):
