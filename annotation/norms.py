@@ -8,6 +8,7 @@ measure. `annotate --norms norms.json` describes with them. With `--split` only 
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from ..audio_msfser import load_audio
 from ..corpora.audio_folder import read_audio_folder
 from ..corpora.schema import audio_source
-from ..corpora.table import read_table
+from ..corpora.table import holds_table, read_source
 from ..measured_description_msfser import QUANTILES, WORDS, measure_voice
 from ..prosody_msfser import measure_prosody
 
@@ -52,17 +53,9 @@ def make_norms(data: str, corpus: str, split: str | None = None) -> dict[str, An
     Raises:
         ValueError: There is nothing to measure, a recording cannot be read, or the table has no such part.
     """
-    if split is None and Path(data).is_dir():
-        rows = read_audio_folder(data)["audio"]
-    else:
-        parts = read_table(data, require_labels=False)
-        if split is not None and split not in parts:
-            raise ValueError(f"{data}: there is no part {split!r}; there are {', '.join(parts)}.")
-        names = list(parts) if split is None else [split]
-        rows = [audio for name in names for audio in parts[name]["audio"]]
     found = []
-    for audio in tqdm(rows, desc="norms"):
-        sound = load_audio(audio_source(audio))
+    for recording in tqdm(_recordings(data, split), desc="norms"):
+        sound = load_audio(recording)
         measures = measure_voice(sound, measure_prosody(sound))
         if measures is not None:
             found.append([measures[name] for name in WORDS])
@@ -74,6 +67,23 @@ def make_norms(data: str, corpus: str, split: str | None = None) -> dict[str, An
         counted = values[values > 0] if name == "pauses" and values.any() else values
         quantiles[name] = np.quantile(counted, QUANTILES).round(3).tolist()
     return {"corpus": corpus, "utterances": len(found), "quantiles": quantiles}
+
+
+def _recordings(data: str, split: str | None) -> list[str | bytes]:
+    if os.path.isdir(data) and not holds_table(data):
+        return [audio_source(audio) for audio in read_audio_folder(data)["audio"]]
+    source = read_source(data)
+    named = "split" in source.table.column_names
+    parts = source.table["split"].to_pylist() if named else [None] * len(source.table)
+    rows = [row for row, part in enumerate(parts) if split in (None, part)]
+    if not rows:
+        there = ", ".join(sorted(set(filter(None, parts)))) or "none"
+        raise ValueError(f"{data}: there is no part {split!r}; its parts: {there}.")
+    if source.files is None:
+        return [audio_source(source.embedded[row]["audio"]) for row in rows]
+    if absent := [source.table["audio"][row].as_py() for row in rows if not source.files[row]]:
+        raise ValueError(f"{data}: {len(absent)} recordings are not there, such as {absent[0]!r}.")
+    return [source.files[row] for row in rows]
 
 
 if __name__ == "__main__":

@@ -112,16 +112,22 @@ def test_norms_are_the_quantiles_of_a_folder(tmp_path, monkeypatch):
     expected = np.quantile(12 * np.log2(np.array([100, 150, 200, 250, 300]) / 100), [0.1, 0.3, 0.7, 0.9])
     assert made["quantiles"]["pitch"] == pytest.approx(expected, abs=0.3)
     assert MeasuredDescriber(made).name == "measured/tones"
+    # A part of a table, which needs neither labels nor speakers.
+    (tmp_path / "metadata.csv").write_text("audio,split\n0.wav,low\n1.wav,low\n4.wav,high\n")
+    low = norms.make_norms(str(tmp_path), "tones", "low")
+    assert low["utterances"] == 2
+    assert low["quantiles"]["pitch"][-1] == pytest.approx(0.9 * 12 * np.log2(1.5), abs=0.3)
 
 
 def test_norms_of_nothing_are_a_sentence(tmp_path, monkeypatch):
     (tmp_path / "broken.wav").write_text("no sound")
     table = tmp_path / "table.csv"
-    table.write_text("audio,split\nbroken.wav,train\nbroken.wav,test\n")
+    table.write_text("audio,split\nbroken.wav,train\nbroken.wav,test\ngone.wav,gone\n")
     for sentence, *arguments in (
         ("there is no such file or folder", str(tmp_path / "nowhere")),
         ("cannot be decoded", str(tmp_path)),
-        ("there is no part 'tset'; there are train, test", str(table), "--split", "tset"),
+        ("there is no part 'tset'; its parts: gone, test, train", str(table), "--split", "tset"),
+        ("1 recordings are not there, such as 'gone.wav'", str(table), "--split", "gone"),
     ):
         output = str(tmp_path / "norms.json")
         monkeypatch.setattr("sys.argv", ["norms", *arguments, "--corpus", "tones", "--output", output])
