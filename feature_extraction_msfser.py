@@ -13,6 +13,9 @@ from .audio_msfser import SAMPLING_RATE, load_audio
 
 _N_FFT = 400
 _HOP = 160
+# The level of the loud frames under `normalize_level`, and what is taken for silence, as amplitudes (full scale is 1).
+_REFERENCE_LEVEL = 0.05
+_SILENCE = 1e-5
 
 
 class MsfSerFeatureExtractor(SequenceFeatureExtractor):
@@ -23,6 +26,8 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
         feature_size: Number of mel bands; 1 for `"waveform"`.
         sampling_rate: Always 16000 Hz.
         do_normalize: Whether each waveform is brought to zero mean and unit variance.
+        normalize_level: Whether the loud parts of each sound are brought to one level first, so that gain and distance
+            to the microphone say nothing. Digital silence stays as it is.
         min_seconds: Shorter sound is followed by silence up to here; the encoders fail on a few milliseconds.
         max_seconds: Longer sound is cut here.
     """
@@ -33,6 +38,7 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
         feature_size: int = 1,
         sampling_rate: int = SAMPLING_RATE,
         do_normalize: bool = True,
+        normalize_level: bool = False,
         min_seconds: float = 0.5,
         max_seconds: float = 12.0,
         padding_value: float = 0.0,
@@ -51,6 +57,7 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
         super().__init__(feature_size, sampling_rate, padding_value, **kwargs)
         self.kind = kind
         self.do_normalize = do_normalize
+        self.normalize_level = normalize_level
         self.min_seconds = min_seconds
         self.max_seconds = max_seconds
         self.model_input_names = ["input_features" if kind == "log_mel" else "input_values", "attention_mask"]
@@ -97,6 +104,8 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
             samples = load_audio(sound, sampling_rate, self.max_seconds)
         except ValueError as error:
             raise ValueError(f"Audio item {index}: {error}") from error
+        if self.normalize_level:
+            samples = _at_reference_level(samples)
         if self.kind == "waveform" and self.do_normalize:
             samples = (samples - samples.mean()) / np.sqrt(samples.var() + 1e-7)
         missing = self._shortest_samples() - len(samples)
@@ -119,6 +128,14 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
 
     def _shortest(self) -> int:
         return self._shortest_samples() // (_HOP if self.kind == "log_mel" else 1)
+
+
+def _at_reference_level(samples: np.ndarray) -> np.ndarray:
+    """Scales `(samples,)` so that the 95th percentile of the 25 ms frames' root mean squares is the reference."""
+    whole = max(1, len(samples) // _N_FFT)
+    frames = samples[: whole * _N_FFT].reshape(whole, -1)
+    level = np.quantile(np.sqrt(np.square(frames, dtype=np.float64).mean(1)), 0.95)
+    return samples if level < _SILENCE else samples * np.float32(_REFERENCE_LEVEL / level)
 
 
 def as_audio_list(audio: Any) -> list:

@@ -214,3 +214,17 @@ def test_saving_and_loading_keeps_every_setting(kind, auto, tmp_path):
     np.testing.assert_array_equal(values_of(after(noise(1.2), RATE)), values_of(before(noise(1.2), RATE)))
     saved = json.loads((tmp_path / "preprocessor_config.json").read_text())
     assert saved["auto_map"] == {"AutoFeatureExtractor": "feature_extraction_msfser.MsfSerFeatureExtractor"}
+
+
+@every_kind
+def test_a_normalised_level_hides_gain_and_leaves_silence(kind):
+    sound = np.concatenate([noise(0.6), 0.1 * noise(0.6, 1)])
+    heard = values_of(extractor(kind, normalize_level=True)([0.2 * sound, 3 * sound], sampling_rate=RATE))
+    np.testing.assert_allclose(heard[0], heard[1], atol=1e-4)
+    as_it_is = values_of(extractor(kind)([0.2 * sound, 3 * sound], sampling_rate=RATE))
+    if kind != "waveform":
+        assert np.abs(as_it_is[0] - as_it_is[1]).max() > 0.1
+    silence = np.zeros(RATE, np.float32)
+    np.testing.assert_array_equal(
+        values_of(extractor(kind, normalize_level=True)(silence, RATE)), values_of(extractor(kind)(silence, RATE))
+    )
