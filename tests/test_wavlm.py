@@ -346,3 +346,14 @@ def test_a_training_step_asks_for_no_value():
     model(**{name: torch.as_tensor(value, device="meta") for name, value in inputs.items()}).loss.backward()
     torch.nn.utils.clip_grad_norm_(trained, 1.0)
     optimizer.step()
+
+
+@pytest.mark.parametrize("kind", ["wavlm", "whisper"])
+def test_a_compiled_model_gives_the_same_numbers(kind):
+    config = AUDIO_CONFIGS[kind] | ({"num_hidden_layers": 1} if kind == "wavlm" else {"encoder_layers": 1})
+    model, inputs = tiny_model(audio_config=config, semantics=[]), tiny_processor(kind)(noise(1.1), 16_000)
+    with torch.no_grad():
+        expected = model(**inputs).logits
+        # The kernels that the compiler would write take minutes; what it reads is the same.
+        model.compile(dynamic=True, backend="eager")
+        torch.testing.assert_close(model(**inputs).logits, expected, atol=1e-5, rtol=0)
