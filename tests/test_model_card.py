@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,16 @@ def test_the_metadata_are_those_of_the_run(trained):
     metrics = {metric["name"]: metric["value"] for metric in result["metrics"]}
     assert len(metrics) == 12 and set(metrics.values()) == {0.5}
     assert {"CCC valence, sound alone", "CCC mean, all inputs"} <= metrics.keys()
+
+
+def test_the_packages_are_those_that_the_snippets_need(trained, tmp_path):
+    """A stranger has none of the project's: what is installed here hides what the card leaves out."""
+    _, text = parts(render_card(trained, REPO, "v1"))
+    (line,) = re.findall(r"```sh\n(pip install .*)\n```", text)
+    assert shlex.split(line)[2:] == ["torch", "transformers>=5.19", "soundfile", "soxr", "swift-f0"]
+    _, text = parts(render_card(train(tmp_path / "sound", semantics=[]), REPO, "v1"))
+    (line,) = re.findall(r"```sh\n(pip install .*)\n```", text)
+    assert "swift-f0" not in line
 
 
 def test_an_undefined_score_is_no_metric(trained):
