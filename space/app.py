@@ -22,7 +22,8 @@ import torch
 from transformers import Pipeline, pipeline
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
-MODEL = os.environ.get("MSFSER_MODEL") or os.environ.get("SPACE_ID") or "outputs/probe"
+TRAINED = "outputs/probe"
+MODEL = os.environ.get("MSFSER_MODEL") or os.environ.get("SPACE_ID") or TRAINED
 REVISION = os.environ.get("MSFSER_REVISION") or None
 FOLDER = Path(__file__).parent / "examples"
 EXAMPLES = {
@@ -60,13 +61,15 @@ IN_WORDS = {
 }
 NAMES = [name.capitalize() for name in IN_WORDS]
 LEVELS = ("low", "middle", "high")
-EXPERTS = {"sound": "the sound", "words": "the words", "description": "the description"}
+# Shares that differ by less carry a dimension alike.
+ALIKE = 0.05
 ORIGINS = {
     "given": "as you wrote it",
     "recognised": "recognised by machine",
     "aligned": "your words, timed by machine",
     "found": "found by the pitch, loudness and length of the words",
 }
+NO_SPEECH = "absent: no speech"
 # Roughly what one of the model's windows adds to the one before.
 _SECONDS_A_WINDOW = 5.0
 
@@ -206,7 +209,8 @@ def headline(result: Mapping[str, Any]) -> str:
     """The result as a sentence."""
     said = [f"**{in_words(name, result[name])}** ({name} {result[name]:.2f})" for name in IN_WORDS]
     over = f", in the mean over {result['duration']:.0f} s" if "course" in result else ""
-    return f"### It comes across as {said[0]}, {said[1]} and {said[2]}{over}."
+    silent = "No speech was heard, so this means little. " if result["texts"]["transcript"] == NO_SPEECH else ""
+    return f"### {silent}It comes across as {said[0]}, {said[1]} and {said[2]}{over}."
 
 
 # A plot that is shown keeps its categories and their colours, so every result has the same ones.
@@ -251,7 +255,7 @@ def experts(result: Mapping[str, Any]) -> pd.DataFrame | None:
         return None
     return pd.DataFrame(
         [
-            {"dimension": dimension.capitalize(), "share": share, "expert": EXPERTS[name]}
+            {"dimension": dimension.capitalize(), "share": share, "expert": name}
             for dimension, shares in result["routing"].items()
             for name, share in shares.items()
         ]
@@ -262,10 +266,7 @@ def reasons(result: Mapping[str, Any]) -> str:
     """Experts, gate and the origin of the texts in words."""
     lines = []
     if result["routing"] is not None:
-        tops = {
-            dimension: max(shares.items(), key=lambda item: item[1]) for dimension, shares in result["routing"].items()
-        }
-        said = [f"{dimension} most from {EXPERTS[name]} ({share:.0%})" for dimension, (name, share) in tops.items()]
+        said = [_carried(dimension, shares) for dimension, shares in result["routing"].items()]
         lines.append(f"- **Experts:** {', '.join(said)}. What is missing counts with a learned stand-in.")
     if result["gate"] is not None:
         lines.append(
@@ -275,6 +276,14 @@ def reasons(result: Mapping[str, Any]) -> str:
     names = {"transcript": "Transcript", "emphasis": "Stressed words", "description": "Description"}
     lines += [f"- **{words}:** {_origin(result['texts'][name])}." for name, words in names.items()]
     return "\n".join(lines)
+
+
+def _carried(dimension: str, shares: Mapping[str, float]) -> str:
+    """From which expert a dimension comes most."""
+    name, share = max(shares.items(), key=lambda item: item[1])
+    if share - min(shares.values()) < ALIKE:
+        return f"{dimension} from all nearly alike (the {name} {share:.0%})"
+    return f"{dimension} most from the {name} ({share:.0%})"
 
 
 def _origin(origin: str) -> str:
@@ -389,7 +398,7 @@ def build(hear: Pipeline, name: str) -> gr.Blocks:
                     y_axis_format=".0%",
                     color_title="Expert",
                     sort=NAMES,
-                    color_map={"the sound": "#d55e00", "the words": "#0072b2", "the description": "#7b3fb5"},
+                    color_map={"sound": "#d55e00", "words": "#0072b2", "description": "#7b3fb5"},
                     label="Which expert carried which dimension",
                 )
                 with gr.Accordion("All numbers", open=False):
@@ -467,10 +476,17 @@ def options() -> dict[str, Any]:
 
 def main() -> None:
     """Starts the demo."""
+    # Else the name would be looked up on the Hub, and whoever has it there would have code run here.
+    if MODEL == TRAINED and not Path(TRAINED).is_dir():
+        raise SystemExit(
+            f"There is no model in {TRAINED}: make one with `make train`, or name a folder or a model on the Hub in "
+            "MSFSER_MODEL."
+        )
     try:
         hear = load(MODEL, REVISION)
     except (OSError, ValueError) as error:
-        raise SystemExit(f"The model {MODEL} cannot be loaded: {error}") from error
+        reason = " ".join(str(error).split())
+        raise SystemExit(f"The model {MODEL} cannot be loaded: {reason}") from error
     build(hear, MODEL).launch(**options())
 
 

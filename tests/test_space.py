@@ -15,6 +15,7 @@ from conftest import noise, tiny_model, tiny_processor
 from packaging.requirements import Requirement
 
 from msfser.audio_msfser import SAMPLING_RATE
+from msfser.benchmarks.results import RESULTS, read
 from msfser.recognition_msfser import Transcription
 
 gr = pytest.importorskip("gradio", reason='the demo\'s packages are not installed: pip install -e ".[space]"')
@@ -184,11 +185,28 @@ def test_stressed_words_are_marked(app, hear, clips):
 
 
 def test_reasons_are_sentences(app, hear, clips):
-    said = app.reasons(app.listen(hear, str(clips / "0.wav")))
-    assert "**Experts:** valence most from the " in said and "the stressed ones weighed" in said
+    heard = app.listen(hear, str(clips / "0.wav"))
+    alike = {"sound": 0.32, "words": 0.35, "description": 0.33}
+    unlike = {"sound": 0.2, "words": 0.1, "description": 0.7}
+    said = app.reasons(heard | {"routing": {"valence": alike, "arousal": unlike}})
+    assert "valence from all nearly alike (the words 35%), arousal most from the description (70%)." in said
+    assert "the stressed ones weighed" in said
     assert "**Transcript:** recognised by machine." in said and "**Description:** none (no describer)." in said
     silent = app.reasons(app.listen(hear, str(clips / "silent.wav")))
     assert "**Transcript:** none (no speech)." in silent and "weighed" not in silent
+
+
+def test_the_headline_says_when_nobody_spoke(app, hear, clips):
+    assert app.headline(app.listen(hear, str(clips / "silent.wav"))).startswith("### No speech was heard")
+    assert "No speech" not in app.headline(app.listen(hear, str(clips / "0.wav")))
+
+
+def test_without_a_trained_model_no_name_is_looked_up(app, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(app, "MODEL", app.TRAINED)
+    monkeypatch.setattr(app, "load", lambda *_: pytest.fail("a model was looked up"))
+    with pytest.raises(SystemExit, match="make train"):
+        app.main()
 
 
 def test_every_event_has_a_name_and_every_control_a_label(page):
@@ -207,6 +225,17 @@ def test_the_front_matter_is_that_of_a_space():
     assert settings["sdk"] == "gradio" and settings["sdk_version"] == gr.__version__ == _pinned("gradio")
     assert (SPACE / settings["app_file"]).is_file() and settings["suggested_hardware"] == "cpu-basic"
     assert len(settings["short_description"]) <= 60
+
+
+def test_the_measured_figures_are_those_of_the_results():
+    measured = {name: row["value"] for name, row in read(RESULTS / "serving.json").items()}
+    text = " ".join(README.split())
+    for figure in (
+        f"the page is there after {measured['space/cold_start_seconds']:.0f} s",
+        f"five seconds of speech take {measured['space/seconds_alone']:.1f} s",
+        f"holds {measured['space/peak_memory_mb'] / 1000:.1f} GB",
+    ):
+        assert figure in text
 
 
 def _pinned(name):
