@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import csv
 import dataclasses
+import errno
 import functools
 import json
 import logging
@@ -24,10 +25,11 @@ import os
 import shlex
 import shutil
 import sys
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import datasets
 import evaluate
@@ -35,6 +37,8 @@ import numpy as np
 import torch
 import transformers
 import yaml
+from accelerate.utils import gather_object
+from safetensors import SafetensorError, safe_open
 from torch.utils.data import DataLoader
 from transformers import (
     EarlyStoppingCallback,
@@ -47,7 +51,8 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_utils import PredictionOutput, seed_worker
+from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_utils import PredictionOutput, SaveStrategy, seed_worker
 
 from msfser import LABELS, MsfSerCollator, MsfSerConfig, MsfSerModel, MsfSerProcessor
 from msfser.corpora.batches import SecondsBatchSampler, batches_in_order
@@ -151,7 +156,8 @@ class MsfSerTrainer(Trainer):
     """`Trainer` with batches by seconds and a learning rate of its own for the encoders.
 
     It scores every item of a part, in batches of similar length, and predicts in the order of the rows. The parts
-    have the seconds of each row as `length`.
+    have the seconds of each row as `length`. Where the collator gives the names of a batch's rows as `rows`, a loss
+    that is not finite ends the training with them.
     """
 
     def __init__(self, *args, encoder_learning_rate: float, batch_seconds: float = 0.0, **kwargs):
@@ -173,10 +179,23 @@ class MsfSerTrainer(Trainer):
             drop_last=args.dataloader_drop_last,
         )
         logger.info("padding: %.1f %% of the batches (%d batches)", 100 * sampler.padding(), len(sampler))
+        self._tell_epochs_to(sampler)
+        return self._loader(self.train_dataset, sampler)
+
+    def _get_train_sampler(self, *args, **kwargs) -> torch.utils.data.Sampler | None:
+        sampler = super()._get_train_sampler(*args, **kwargs)
+        is_resumed_within_epochs = self.args.save_strategy == SaveStrategy.STEPS
+        if isinstance(sampler, LengthGroupedSampler) and (self.args.world_size > 1 or is_resumed_within_epochs):
+            sampler = _SeededLengthGroups(
+                sampler, self.args.seed if self.args.data_seed is None else self.args.data_seed
+            )
+            self._tell_epochs_to(sampler)
+        return sampler
+
+    def _tell_epochs_to(self, sampler: torch.utils.data.Sampler) -> None:
         # Within an epoch that is resumed, neither transformers nor accelerate tells it to the sampler of a process.
         self.pop_callback(_EpochOf)
         self.add_callback(_EpochOf(sampler))
-        return self._loader(self.train_dataset, sampler)
 
     def get_eval_dataloader(self, eval_dataset: datasets.Dataset | None = None) -> DataLoader:
         """The development part, to its last item, long items first."""
@@ -232,6 +251,38 @@ class MsfSerTrainer(Trainer):
         labels = None if output.label_ids is None else output.label_ids[rows]
         return output._replace(predictions=output.predictions[rows], label_ids=labels)
 
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args, **kwargs) -> torch.Tensor:
+        """As in `Trainer`, up to the first loss that is not finite.
+
+        Raises:
+            SystemExit: The loss is not finite; the sentence names the rows. The weights are as before this step.
+        """
+        rows = inputs.pop("rows", None)
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        if rows is not None and not torch.isfinite(loss):
+            raise SystemExit(self._reason_for_no_loss(model, inputs, rows))
+        return loss
+
+    def _reason_for_no_loss(self, model: torch.nn.Module, inputs: dict[str, Any], rows: Sequence[str]) -> str:
+        inputs = self._prepare_inputs(dict(inputs))
+        labels = inputs.pop("labels")
+        model.eval()
+        with torch.no_grad():
+            wrong = ~(torch.isfinite(model(**inputs).logits) & torch.isfinite(labels)).all(1)
+        # The loss is of the batches of all processes.
+        wrong_rows = gather_object([row for row, is_wrong in zip(rows, wrong.tolist(), strict=True) if is_wrong])
+        of_batch = gather_object(list(rows))
+        at = f"train.py: error: at step {self.state.global_step + 1} the loss is not finite: "
+        if not all(torch.isfinite(weight).all() for weight in model.parameters()):
+            why = "the weights are no longer finite; lower the learning rate, or clip with max_grad_norm."
+        elif 0 < len(wrong_rows) < len(of_batch):
+            why = f"no finite number comes of {_shown(wrong_rows)}; correct or remove what is named."
+        else:
+            why = (
+                f"no row of the batch gives a finite number ({_shown(of_batch)}); look at these, and at the settings."
+            )
+        return f"{at}{why} The last checkpoint is from before."
+
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW over four groups: encoder or fusion, with or without weight decay."""
         if self.optimizer is None:
@@ -266,10 +317,69 @@ def _user_errors_as_sentences() -> Iterator[None]:
         raise SystemExit(f"train.py: error: {error}") from error
 
 
+# What libraries say of a disk without room where they do not pass its error on.
+_NO_ROOM = ("No space left", "File too large", "quota", "PytorchStreamWriter", "inline_container")
+
+
+@contextlib.contextmanager
+def _full_disk_as_sentence(folder: Path) -> Iterator[None]:
+    """What was written before stays: the same command goes on from there."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and not any(
+            words in str(error) for words in _NO_ROOM
+        ):
+            raise
+        raise SystemExit(
+            f"train.py: error: {folder} cannot be written ({str(error).splitlines()[0]}): make room, then give the "
+            "same command again; it goes on from the last whole checkpoint."
+        ) from error
+
+
+class _NamedRows:
+    """A collator that also gives the names of the rows, the column `row`, where they have names."""
+
+    def __init__(self, collator: FeatureCollator):
+        self.collator = collator
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        batch = self.collator(rows)
+        if "row" in rows[0]:
+            batch["rows"] = [row["row"] for row in rows]
+        return batch
+
+
+def _name_rows(part: datasets.Dataset, files: Sequence[str | None]) -> datasets.Dataset:
+    return part.add_column(
+        "row", [f"row {i} of train" + (f" ({file})" if file else "") for i, file in enumerate(files)]
+    )
+
+
+def _shown(names: Sequence[str], most: int = 8) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+class _SeededLengthGroups(LengthGroupedSampler):
+    """The same order in each process, and in an epoch that is resumed.
+
+    The library draws it from the state of all random numbers. That differs between processes once they have drawn
+    dropout for batches of different lengths, and an epoch that is resumed begins with another.
+    """
+
+    def __init__(self, sampler: LengthGroupedSampler, seed: int):
+        super().__init__(sampler.batch_size, lengths=sampler.lengths)
+        self.seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.generator = torch.Generator().manual_seed(self.seed + epoch)
+
+
 class _EpochOf(TrainerCallback):
     """Tells a sampler the epoch."""
 
-    def __init__(self, sampler: SecondsBatchSampler):
+    def __init__(self, sampler: SecondsBatchSampler | _SeededLengthGroups):
         self.sampler = sampler
 
     def on_epoch_begin(
@@ -423,7 +533,6 @@ def score(prediction: EvalPrediction | PredictionOutput, n_resamples: int = 0) -
 def main(argv: Sequence[str]) -> None:
     """One run: data, model, training, test-set table, folder."""
     run, config, training = parse_settings(argv)
-    command = shlex.join(["python", "train.py", *argv])
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
     if not training.should_log:
         logging.disable(logging.INFO)
@@ -435,8 +544,20 @@ def main(argv: Sequence[str]) -> None:
     if training.do_predict:
         predict(run, training)
         return
+    with _full_disk_as_sentence(folder):
+        train(run, config, training, folder, argv)
+
+
+def train(
+    run: RunArguments, config: MsfSerConfig, training: TrainingArguments, folder: Path, argv: Sequence[str]
+) -> None:
+    """Trains, evaluates on the test part and saves.
+
+    Raises:
+        SystemExit: An input, a setting, the loss or the disk stops the run; the sentence says which.
+    """
     with training.main_process_first(desc="looking for an unfinished run", local=False):
-        checkpoint = find_checkpoint(folder, argv, training.should_save)
+        checkpoint = find_checkpoint(folder, argv, training)
 
     with training.main_process_first(desc="making the corpus", local=False), _user_errors_as_sentences():
         parts = read_data(run)
@@ -449,6 +570,7 @@ def main(argv: Sequence[str]) -> None:
 
     with _user_errors_as_sentences():
         model, processor = build(run, config)
+    files = [(audio or {}).get("path") for audio in parts["train"]["audio"]]
     with training.main_process_first(desc="running the frozen encoders", local=False), _user_errors_as_sentences():
         model.to(training.device)
         parts = encode(datasets.DatasetDict(parts), model, processor, run.cache_gigabytes)
@@ -462,9 +584,9 @@ def main(argv: Sequence[str]) -> None:
     trainer = MsfSerTrainer(
         model=model,
         args=training,
-        train_dataset=parts["train"],
+        train_dataset=_name_rows(parts["train"], files),
         eval_dataset=parts["validation"],
-        data_collator=FeatureCollator(processor),
+        data_collator=_NamedRows(FeatureCollator(processor)),
         processing_class=processor,
         compute_metrics=score,
         callbacks=callbacks,
@@ -474,7 +596,7 @@ def main(argv: Sequence[str]) -> None:
     trainer.train(resume_from_checkpoint=checkpoint)
 
     trainer.save_model(training.output_dir)
-    rows = evaluate_inputs(trainer, parts["test"], command)
+    rows = evaluate_inputs(trainer, parts["test"], shlex.join(["python", "train.py", *argv]))
     if trainer.is_world_process_zero():
         (folder / "results.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
         for unfinished in folder.glob("checkpoint-*"):
@@ -529,13 +651,13 @@ def predict(run: RunArguments, training: TrainingArguments) -> None:
         logger.info("saved: %s", folder / "predictions.csv")
 
 
-def find_checkpoint(folder: Path, argv: Sequence[str], notes: bool) -> str | None:
+def find_checkpoint(folder: Path, argv: Sequence[str], training: TrainingArguments) -> str | None:
     """The last whole checkpoint of the same run, if it was killed.
 
     Args:
         folder: The run's.
         argv: Its command; with the text of its settings file it tells runs apart.
-        notes: Whether to note the run in the folder, and to clear the results of an earlier one.
+        training: Where it says so, the run is noted in the folder, and the results of an earlier one are cleared.
 
     Raises:
         SystemExit: The folder holds an unfinished run with other settings.
@@ -551,25 +673,66 @@ def find_checkpoint(folder: Path, argv: Sequence[str], notes: bool) -> str | Non
                 f"{folder} holds an unfinished run with other settings ({what}): give those to go on, or take another "
                 "--output_dir, or remove the folder."
             )
-    if notes:
+    if training.should_save:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "results.json").unlink(missing_ok=True)
         fresh = note.with_suffix(".tmp")
         fresh.write_text(json.dumps(own), encoding="utf-8")
         os.replace(fresh, note)
-    whole = next((path for path in checkpoints if _is_whole(path)), None)
-    if whole is not None:
-        logger.info("going on from %s", whole)
-    return None if whole is None else str(whole)
+    for checkpoint in checkpoints:
+        damage = _damage(checkpoint, training)
+        if damage is None:
+            logger.info("going on from %s", checkpoint)
+            return str(checkpoint)
+        if training.should_log:
+            logger.warning("%s is passed over: %s", checkpoint, damage)
+    if checkpoints and training.should_log:
+        logger.warning("%s holds no whole checkpoint: training starts anew", folder)
+    return None
 
 
-def _is_whole(checkpoint: Path) -> bool:
-    """Whether the trainer got to writing its state, the last file of a checkpoint."""
+def _damage(checkpoint: Path, training: TrainingArguments) -> str | None:
+    """Why a run cannot go on from a checkpoint; `None` if it can.
+
+    A file of torch is read against its checksums; safetensors have none, of them the length is compared.
+    """
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
+        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        best = state["best_model_checkpoint"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "it was not written to its end"
+    kinds = {kind: sorted(checkpoint.glob(kind)) for kind in ("optimizer*", "scheduler.pt", "rng_state*.pth")}
+    # With save_only_model there is none of them.
+    if any(kinds.values()) and (absent := [kind for kind, files in kinds.items() if not files]):
+        return f"{absent[0]} is not there"
+    ranks = [checkpoint / f"rng_state_{rank}.pth" for rank in range(training.world_size)]
+    if ranks[0].is_file() and (absent := [file.name for file in ranks if not file.is_file()]):
+        return f"{absent[0]} is not there"
+    for file in (*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")):
+        try:
+            with zipfile.ZipFile(file) as archive:
+                if archive.testzip() is not None:
+                    return f"{file.name} is damaged"
+        except (OSError, zipfile.BadZipFile):
+            return f"{file.name} is damaged"
+    if (damage := _damage_of_weights(checkpoint)) or not (best and training.load_best_model_at_end):
+        return damage
+    damage = _damage_of_weights(checkpoint.parent / Path(best).name)
+    return damage and f"of the best so far, {Path(best).name}, {damage}"
+
+
+def _damage_of_weights(checkpoint: Path) -> str | None:
+    """What is wrong with the weights; `None` if nothing is."""
+    files = sorted(checkpoint.glob("*.safetensors"))
+    if not files and not any(checkpoint.glob("pytorch_model*")):
+        return "the weights are not there"
+    for file in files:
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except (OSError, SafetensorError):
+            return f"{file.name} is damaged"
+    return None
 
 
 def evaluate_inputs(trainer: Trainer, test: datasets.Dataset, command: str) -> list[dict[str, object]]:

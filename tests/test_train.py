@@ -29,8 +29,11 @@ WORDS = ["a", "b", "c", "d", "e", "f"]
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Path:
+    return make_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+def make_tiny(folder: Path) -> Path:
     """A folder with two tiny encoders, a corpus of 48 clips, and settings that train them for three epochs."""
-    folder = tmp_path_factory.mktemp("tiny")
     model = tiny_model("whisper")
     WhisperModel(model.config.audio_config).save_pretrained(folder / "audio")
     model.text_encoder.save_pretrained(folder / "text")

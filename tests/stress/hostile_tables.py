@@ -31,7 +31,23 @@ MOST_BYTES = 1_000_000_000
 CLIPS = 8
 
 # In place of a label.
-NUMBERS = ("", " ", "five", "0,5", "0.5.1", "1e999", "-1e999", "nan", "inf", "0x10", "½", "\u0660.\u0665", "1_0", "=1/2", "--1")
+NUMBERS = (
+    "",
+    " ",
+    "five",
+    "0,5",
+    "0.5.1",
+    "1e999",
+    "-1e999",
+    "nan",
+    "inf",
+    "0x10",
+    "½",
+    "\u0660.\u0665",
+    "1_0",
+    "=1/2",
+    "--1",
+)
 # In place of a path.
 PATHS = (
     *("", "/etc/hostname", "../secret.wav", "0.wav/../../secret.wav", "./0.wav", "0.wav\0", "\ud800.wav", "a" * 5000),
