@@ -6,9 +6,12 @@ The model is `MSFSER_MODEL`, a folder or a name on the Hub, at `MSFSER_REVISION`
 its own name, and any other machine the folder `outputs/probe`.
 """
 
+import contextlib
 import contextvars
 import html
 import os
+import threading
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +22,7 @@ import numpy as np
 import pandas as pd
 import soundfile
 import torch
+from gradio.utils import get_upload_folder
 from transformers import Pipeline, pipeline
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
@@ -195,6 +199,26 @@ def _checked_seconds(audio: str | None) -> float:
 def _sentence(message: str) -> gr.Error:
     # The page shows messages as HTML.
     return gr.Error(html.escape(message[:1].upper() + message[1:]), title="That did not work", print_exception=False)
+
+
+def delete_leftovers(folder: Path, seconds: float) -> None:
+    """Deletes what gradio leaves in its folder of uploads: those that broke off, and the folders of deleted ones.
+
+    Args:
+        folder: It need not be there yet.
+        seconds: What is younger stays.
+    """
+    for path in folder.glob("*"):
+        # It may be gone meanwhile; a folder with a file in it stays, and so does one that has just got one.
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > seconds:
+                path.rmdir() if path.is_dir() else path.unlink()
+
+
+def _delete_leftovers_every_minute() -> None:
+    while True:
+        delete_leftovers(Path(get_upload_folder()), MINUTES_KEPT * 60)
+        time.sleep(60)
 
 
 # What a result looks like
@@ -459,6 +483,7 @@ def build(hear: Pipeline, name: str) -> gr.Blocks:
             api_name="new_recording",
             api_visibility="private",
         )
+    threading.Thread(target=_delete_leftovers_every_minute, daemon=True).start()
     page.queue(max_size=MOST_WAITING, default_concurrency_limit=1)
     return page
 

@@ -1,10 +1,12 @@
 import importlib.metadata
 import importlib.util
 import math
+import os
 import re
 import shutil
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,8 @@ from msfser.recognition_msfser import Transcription
 
 gr = pytest.importorskip("gradio", reason='the demo\'s packages are not installed: pip install -e ".[space]"')
 gradio_client = pytest.importorskip("gradio_client")
+
+from stress import space  # noqa: E402 - it needs them
 
 SPACE = Path(__file__).parents[1] / "space"
 README = (SPACE / "README.md").read_text(encoding="utf-8")
@@ -46,14 +50,19 @@ class FakeRecogniser:
         return Transcription(text, words, None, -0.1)
 
 
-@pytest.fixture(scope="module")
-def app():
+def load_app():
+    """The page's file as a module."""
     spec = importlib.util.spec_from_file_location("space_app", SPACE / "app.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    return module
+
+
+@pytest.fixture(scope="module")
+def app():
+    yield load_app()
+    del sys.modules["space_app"]
 
 
 @pytest.fixture(scope="module")
@@ -412,3 +421,21 @@ def test_uploads_are_deleted_and_examples_stay(tab, page, clips):
     tab.get_by_text("Slow, low and quiet").click()
     assert len(_figures(tab)) == 3
     assert {path.name for path in (SPACE / "examples").iterdir()} >= {"calm.mp3", "long.mp3"}
+
+
+def test_what_broke_off_is_deleted_and_nothing_else(app, tmp_path):
+    old = time.time() - 1000
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "emptied").mkdir()
+    (tmp_path / "just made").mkdir()
+    for name in ("tmp_broken", "kept/a.wav", "tmp_coming"):
+        (tmp_path / name).write_bytes(b"RIFF")
+    for name in ("tmp_broken", "kept/a.wav", "kept", "emptied"):
+        os.utime(tmp_path / name, (old, old))
+    app.delete_leftovers(tmp_path, 600)
+    assert {path.name for path in tmp_path.rglob("*")} == {"kept", "a.wav", "just made", "tmp_coming"}
+    app.delete_leftovers(tmp_path / "not there", 600)
+
+
+def test_a_stranger_reads_no_upload_and_no_file_of_the_server(page, clips):
+    assert space.leaks(page.local_url, Path(os.environ["GRADIO_TEMP_DIR"]), clips / "0.wav") == []
