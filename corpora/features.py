@@ -8,7 +8,6 @@ of sound; the least recently used ones are removed to keep within a limit.
 """
 
 import hashlib
-import io
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,12 +15,12 @@ from typing import Any
 
 import datasets
 import numpy as np
-import soundfile
 import torch
 import transformers
 from datasets.utils import tqdm
 from transformers import BatchFeature, PreTrainedModel
 
+from ..audio_msfser import open_sound
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import TEXTS, MsfSerProcessor, labels_of
 from .batches import batches_by_size
@@ -363,6 +362,7 @@ def _seconds(audio: Mapping[str, Any] | None) -> float:
     if source is None:
         return 0.0
     try:
-        return soundfile.info(io.BytesIO(source) if isinstance(source, bytes) else source).duration
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise ValueError(f"{audio['path']!r} cannot be decoded ({error}): leave it out, or convert it.") from error
+        with open_sound(source) as sound:
+            return sound.frames / sound.samplerate
+    except ValueError as error:
+        raise ValueError(f"the recording {audio['path']!r} cannot be used: {error}") from error

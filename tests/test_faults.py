@@ -156,3 +156,13 @@ def test_kills_and_full_disks_change_no_result_of_annotation(tmp_path):
     assert faults.kill(job, tmp_path, 2, seed=1).lost == 0
     full = faults.fill_disk(job, tmp_path, (100, 2_000))
     assert full == faults.Counts(injected=2, lost=0, said=2)
+
+
+@pytest.mark.parametrize("name", ["8.wav", "8.raw", "8.vox"])
+def test_a_recording_that_is_no_sound_is_a_sentence_before_training(name, tiny, tmp_path):
+    shutil.copytree(tiny / "corpus", tmp_path / "corpus")
+    table = tmp_path / "corpus" / "metadata.csv"
+    table.write_text(table.read_text().replace("\n8.wav", f"\n{name}"))
+    (tmp_path / "corpus" / name).write_text("Dear reader, " * 100)
+    with pytest.raises(SystemExit, match=rf"the recording '.*{name}' cannot be used: .* cannot be decoded"):
+        main(command(tiny, tmp_path / "run", "--data", str(tmp_path / "corpus")))

@@ -35,7 +35,7 @@ from msfser import train
 from msfser.annotation import annotate
 
 ROOT = Path(__file__).parents[2]
-_PATIENCE = 300.0
+_PATIENCE = 1200.0
 
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["msfser.train", "msfser.annotation.annotate"])

@@ -16,7 +16,7 @@ TESTS = Path(__file__).parents[1]
 # Of the processor, for one input in one way.
 MOST_SECONDS = 5.0
 # By the clock, for one input and for the start: other processes may have the processor meanwhile.
-_PATIENCE, _START_PATIENCE = 120.0, 600.0
+_PATIENCE, _START_PATIENCE = 600.0, 1200.0
 
 
 class Outcome(NamedTuple):
