@@ -1,0 +1,110 @@
+"""`make stress`: hostile input and faults in large numbers, with a summary of counts.
+
+    cd tests && python -m stress [--minutes 30] [--inputs 5000] [--tables 2000] [--kills 20]
+
+Writes to `benchmarks/results/stress.json`, and ends with an error if anything was lost.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+import conftest  # noqa: F401 - caches of its own, and no network
+
+from msfser.benchmarks.results import RESULTS, merge
+
+from . import faults, hostile_audio, hostile_tables, isolated, space
+
+
+def inputs(name: str, module: str, count: int, most_bytes: int) -> tuple[dict[str, float], int]:
+    """Tries so many inputs of one kind."""
+    outcomes = isolated.run(module, 0, count)
+    wrong = [outcome for outcome in outcomes if outcome.defect]
+    for outcome in wrong:
+        print(f"DEFECT {name} {outcome.number} ({outcome.name}): {outcome.defect}")
+    refused = sum(outcome.given == "refused" for outcome in outcomes)
+    slowest = max(outcome.seconds for outcome in outcomes)
+    print(f"{name}: {len(outcomes)} inputs tried, {refused} refused in every way, {len(wrong)} defects")
+    print(f"{name}: the slowest took {slowest:.2f} s; the bound of memory was {most_bytes / 1e6:.0f} MB")
+    figures = {
+        "inputs": len(outcomes),
+        "crashes": len(wrong),
+        "refused": refused,
+        "slowest_seconds": slowest,
+        "megabytes": most_bytes / 1e6,
+    }
+    return {f"{name}/{key}": value for key, value in figures.items()}, len(wrong)
+
+
+def injected(kills: int) -> tuple[dict[str, float], int]:
+    """Injects all faults."""
+    counts = faults.main(kills)
+    for name, count in counts.items():
+        print(f"{name}: {count.injected} faults injected, {count.lost} results lost, {count.said} said so")
+    of_kills = sum((count for name, count in counts.items() if name.startswith("kills")), faults.Counts())
+    others = {name: count for name, count in counts.items() if not name.startswith("kills")}
+    other = sum(others.values(), faults.Counts())
+    figures = {"kills/injected": of_kills.injected, "kills/results_lost": of_kills.lost}
+    figures |= {"faults/injected": other.injected, "faults/results_lost": other.lost, "faults/said": other.said}
+    return figures, of_kills.lost + other.lost + other.injected - other.said
+
+
+def visited(minutes: float) -> tuple[dict[str, float], int]:
+    """Puts the demo page under load."""
+    load = space.load(minutes)
+    for line in (*load.failed[:20], *load.leaks):
+        print(f"DEFECT space: {line}")
+    print(
+        f"space: {load.clients} clients for {minutes:g} minutes, {load.answers} answers, {load.wrong} wrong, "
+        f"{load.turned_away} turned away, {load.broken_off} slow or broken off, {load.oversize} too large, "
+        f"{len(load.failed)} failed, memory grew by {load.growth:.1%}, {load.files_left} files left"
+    )
+    figures = {
+        "clients": load.clients,
+        "minutes": minutes,
+        "answers": load.answers,
+        "wrong_answers": load.wrong,
+        "turned_away": load.turned_away,
+        "broken_off": load.broken_off,
+        "oversize": load.oversize,
+        "failed": len(load.failed),
+        "memory_growth": load.growth,
+        "files_left": load.files_left,
+        "leaks": len(load.leaks),
+    }
+    return {f"space/{key}": value for key, value in figures.items()}, load.wrong + load.files_left + len(load.leaks)
+
+
+def main() -> None:
+    """Runs the parts that are asked for, prints and writes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=30.0, help="of load on the demo page")
+    parser.add_argument("--inputs", type=int, default=5_000, help="hostile sounds")
+    parser.add_argument("--tables", type=int, default=2_000, help="hostile tables")
+    parser.add_argument("--kills", type=int, default=20, help="of training and annotation together, at least")
+    parser.add_argument("--only", nargs="+", choices=("audio", "tables", "faults", "space"), help="parts; all if none")
+    chosen = parser.parse_args()
+    parts: dict[str, Callable[[], tuple[dict[str, float], int]]] = {
+        "audio": lambda: inputs("audio", "stress.hostile_audio", chosen.inputs, hostile_audio.MOST_BYTES),
+        "tables": lambda: inputs("tables", "stress.hostile_tables", chosen.tables, hostile_tables.MOST_BYTES),
+        "faults": lambda: injected(chosen.kills),
+        "space": lambda: visited(chosen.minutes),
+    }
+    wrong = 0
+    for name, part in parts.items():
+        if chosen.only and name not in chosen.only:
+            continue
+        figures, defects = part()
+        wrong += defects
+        rows = [{"name": key, "value": value, "low": None, "high": None} for key, value in figures.items()]
+        command = f"make stress MINUTES={chosen.minutes:g}"
+        merge(RESULTS / "stress.json", [row | {"command": command} for row in rows])
+    print(f"defects: {wrong}", flush=True)
+    sys.stdout.flush()
+    # Threads of gradio's clients read a stream without a limit.
+    os._exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
