@@ -1,0 +1,217 @@
+"""Small models on frozen encoders, fitted to some clips of a corpus and tried on the others, many times over.
+
+`train.py` trains one model well; a table of peers with each speaker held out wants hundreds of them. Here the outputs
+of the frozen encoders lie in memory, training hears short stretches of them, and a model takes well under a minute.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+from tqdm import tqdm
+
+from ..audio_msfser import SAMPLING_RATE, load_audio
+from ..corpora.augmentation import Distortion, nothing
+from ..loss_msfser import ccc_loss
+from ..modeling_msfser import MsfSerModel
+from ..processing_msfser import MsfSerProcessor
+
+EPOCHS = 14
+BATCH = 32
+LEARNING_RATE = 2e-3
+WEIGHT_DECAY = 0.01
+# Training hears a stretch of so many frames (20 ms each), and of it every second frame.
+STRETCH, STRIDE = 120, 2
+# What the order of matched takes weighs beside CCC, and the difference (of 0..1) that counts as clear.
+ORDER_WEIGHT, ORDER_SCALE = 0.5, 0.05
+
+
+@dataclass
+class Clips:
+    """A corpus in memory.
+
+    Args:
+        labels: `(clips, 3)` in 0..1.
+        speakers: `(clips,)`, names.
+        states: By kind, such as "as_recorded" and "one_level", the speech encoder's states of each clip,
+            `(states, frames, size)` in half precision.
+        heard: How often training hears each kind; the shares sum to 1.
+        texts: By `les`, `gs`, `es` the text encoder's vectors `(clips, width)`, NaN where the text is absent.
+        stronger: `(clips,)`, the index of the take of the same words and emotion in which the actor was to show more
+            of it; -1 where there is none.
+    """
+
+    labels: np.ndarray
+    speakers: np.ndarray
+    states: Mapping[str, Sequence[torch.Tensor]]
+    heard: Mapping[str, float]
+    texts: Mapping[str, torch.Tensor]
+    stronger: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def encoded(
+    path: Path,
+    sounds: Sequence[str | np.ndarray],
+    model: MsfSerModel,
+    processor: MsfSerProcessor,
+    distortion: Distortion = nothing,
+) -> Sequence[torch.Tensor]:
+    """What a frozen speech encoder makes of each sound, as the model in use gets it.
+
+    Args:
+        path: The file that keeps it; what it holds is not made again.
+        sounds: Paths of recordings, or samples at 16 kHz.
+        model: Its speech encoder is run.
+        processor: It prepares the sound.
+        distortion: What happens to the sound before.
+
+    Returns:
+        The states of each, `(states, frames, size)` in half precision.
+    """
+    if not path.is_file():
+        model.eval()
+        states = {}
+        for place, sound in enumerate(tqdm(sounds, desc=path.stem)):
+            samples = load_audio(sound) if isinstance(sound, str) else sound
+            samples = distortion(samples, np.random.default_rng([place, *path.stem.encode()]))
+            with torch.inference_mode():
+                inputs = processor.feature_extractor(samples, SAMPLING_RATE, return_tensors="pt")
+                states[str(place)] = model.encode_audio(**inputs)[0][0].half().contiguous()
+        unfinished = path.with_suffix(".part")
+        save_file(states, unfinished)
+        unfinished.rename(path)
+    with safe_open(path, "pt") as file:
+        return [file.get_tensor(str(place)) for place in range(len(sounds))]
+
+
+class MeanHead(nn.Module):
+    """Mean of the last layer's frames and one linear layer: the usual audio-only model on the Hub."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.out = nn.Linear(size, 3)
+
+    def forward(self, audio_states: torch.Tensor, attention_mask: torch.Tensor, **_: torch.Tensor) -> torch.Tensor:
+        """`(batch, states, frames, size)` and mask `(batch, frames)` -> `(batch, 3)` in 0..1."""
+        mask = attention_mask[..., None].float()
+        return self.out((audio_states[:, -1] * mask).sum(1) / mask.sum(1)).sigmoid()
+
+
+def fit(new: Callable[[], nn.Module], clips: Clips, items: np.ndarray, seed: int) -> nn.Module:
+    """Trains on some clips with the loss of `train.py`, and the order of matched takes in arousal where there are any.
+
+    Args:
+        new: Makes an `MsfSerModel` with frozen encoders, or another head of the same inputs.
+        clips: The corpus.
+        items: Indices of the clips to train on.
+        seed: Of the initial weights and the batches.
+
+    Returns:
+        The model, in evaluation mode.
+    """
+    draw = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    model = new()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.dim() > 1], "weight_decay": WEIGHT_DECAY},
+        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, fused=True)
+    steps = EPOCHS * (len(items) // BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.1)
+    model.train()
+    for _ in range(EPOCHS):
+        order = _pairs_together(items, clips.stronger, draw)
+        for start in range(0, len(order) - BATCH + 1, BATCH):
+            chosen = order[start : start + BATCH]
+            logits = _answer(model, _batch(clips, chosen, draw=draw))
+            loss = ccc_loss(logits, torch.as_tensor(clips.labels[chosen])) + _order_loss(logits, clips, chosen)
+            loss.backward()
+            nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+    return model.eval()
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, clips: Clips, items: np.ndarray, kind: str) -> np.ndarray:
+    """What a fitted model answers, `(items, 3)`, for whole clips of one kind."""
+    answers = np.empty((len(items), 3), np.float32)
+    if kind in clips.states:
+        places = np.argsort([clips.states[kind][i].shape[1] for i in items], kind="stable")
+    else:
+        places = np.arange(len(items))
+    for start in range(0, len(items), 64):
+        some = places[start : start + 64]
+        answers[some] = _answer(model, _batch(clips, items[some], kind)).numpy()
+    return answers
+
+
+def _answer(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    return model(**batch).logits if isinstance(model, MsfSerModel) else model(**batch)
+
+
+def _pairs_together(items: np.ndarray, stronger: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    """The items in random order, matched takes side by side, so that most of them share a batch."""
+    there = set(items.tolist())
+    pairs = {i: int(stronger[i]) for i in items.tolist() if stronger[i] in there}
+    second = set(pairs.values())
+    units = [[i, pairs[i]] if i in pairs else [i] for i in items.tolist() if i not in second]
+    return np.array([i for unit in draw.permutation(len(units)) for i in units[unit]])
+
+
+def _order_loss(logits: torch.Tensor, clips: Clips, chosen: np.ndarray) -> torch.Tensor | float:
+    """`mean softplus((arousal(normal) - arousal(strong)) / scale)` over the matched takes of a batch, weighted."""
+    places = {int(item): place for place, item in enumerate(chosen)}
+    pairs = [(place, places[clips.stronger[item]]) for item, place in places.items() if clips.stronger[item] in places]
+    if not pairs:
+        return 0.0
+    normal, strong = torch.tensor(pairs).T
+    difference = logits[normal, 1] - logits[strong, 1]
+    return ORDER_WEIGHT * nn.functional.softplus(difference / ORDER_SCALE).mean()
+
+
+def _batch(
+    clips: Clips, chosen: np.ndarray, kind: str | None = None, draw: np.random.Generator | None = None
+) -> dict[str, torch.Tensor]:
+    """The inputs of some clips, whole and of one kind; with `draw` those of training, short stretches of any kind."""
+    batch: dict[str, torch.Tensor] = {}
+    if clips.states:
+        if draw is None:
+            states = [clips.states[kind][item] for item in chosen]
+        else:
+            # Matched takes are of one kind, so that their order is one of the voice where there is no level.
+            units = [max(int(item), int(clips.stronger[item])) for item in chosen]
+            kinds = draw.choice(list(clips.heard), size=len(clips), p=list(clips.heard.values()))
+            states = [
+                _stretch(clips.states[kinds[unit]][item], draw) for item, unit in zip(chosen, units, strict=True)
+            ]
+        longest = max(of_clip.shape[1] for of_clip in states)
+        padded = torch.zeros(len(states), states[0].shape[0], longest, states[0].shape[2])
+        mask = torch.zeros(len(states), longest, dtype=torch.long)
+        for row, of_clip in enumerate(states):
+            padded[row, :, : of_clip.shape[1]] = of_clip
+            mask[row, : of_clip.shape[1]] = 1
+        batch = {"audio_states": padded, "attention_mask": mask}
+    for name, vectors in clips.texts.items():
+        there = ~vectors[chosen].isnan().any(1)
+        batch[f"{name}_embedding"] = vectors[chosen].nan_to_num()
+        batch[f"{name}_attention_mask"] = there[:, None].long()
+    return batch
+
+
+def _stretch(states: torch.Tensor, draw: np.random.Generator) -> torch.Tensor:
+    """Every second frame of a random stretch: `(states, frames, size)` -> `(states, at most 60, size)`."""
+    spare = states.shape[1] - STRETCH
+    start = int(draw.integers(spare + 1)) if spare > 0 else 0
+    return states[:, start + int(draw.integers(STRIDE)) : start + STRETCH : STRIDE]
