@@ -2,10 +2,11 @@
 
     python -m msfser.benchmarks.probe_annotated
 
-trains the full model on two versions of the corpus, each over three seeds, and writes
+trains the full model on three versions of the corpus, each over three seeds, and writes
 `benchmarks/results/probe_annotated.json`: the mean over the seeds of the test CCC (`low` and `high` are the lowest and
-the highest seed), and by how much it is below that of the model on the corpus's own texts (`probe.json`).
+the highest seed), and by how much it is below that of the model on the corpus's own texts.
 
+- `own`: the corpus's own texts.
 - `true_times`: the emphasised words are LEMF's, on the true times of the words.
 - `recognised`: transcript, word times and emphasised words come from the sound alone.
 
@@ -20,11 +21,12 @@ import pandas as pd
 from ..annotation.annotate import main as annotate
 from ..configuration_msfser import LABELS
 from ..corpora.probe import make_probe
-from .probe import run
-from .results import RESULTS, read, write
+from ..train import main as train
+from .predictions import results_of
+from .results import RESULTS, write
 
 COMMAND = "python -m msfser.benchmarks.probe_annotated"
-WITHHELD = {"true_times": ["emphasis"], "recognised": ["emphasis", "words", "transcript"]}
+WITHHELD = {"own": [], "true_times": ["emphasis"], "recognised": ["emphasis", "words", "transcript"]}
 
 
 def main() -> None:
@@ -34,22 +36,29 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/benchmarks/probe_annotated"))
     arguments = parser.parse_args()
     probe = make_probe("data/probe")
-    own = read(RESULTS / "probe.json")
-    rows = []
+    rows, own = [], {}
     for name, withheld in WITHHELD.items():
-        data = arguments.output_dir / name
-        data.mkdir(parents=True, exist_ok=True)
-        table = data / "without.parquet"
-        pd.read_parquet(probe / "metadata.parquet").drop(columns=[*withheld, "stressed_word"]).to_parquet(table)
-        made = str(data / "annotated")
-        annotate([str(table), "--audio_folder", str(probe), "--output", made, "--language", "en"])
-        runs = [run(name, seed, arguments.output_dir, ["--data", made]) for seed in arguments.seeds]
+        made = str(probe)
+        if withheld:
+            data = arguments.output_dir / name
+            data.mkdir(parents=True, exist_ok=True)
+            table, made = data / "without.parquet", str(data / "annotated")
+            pd.read_parquet(probe / "metadata.parquet").drop(columns=[*withheld, "stressed_word"]).to_parquet(table)
+            annotate([str(table), "--audio_folder", str(probe), "--output", made, "--language", "en"])
+        runs = []
+        for seed in arguments.seeds:
+            output = arguments.output_dir / f"{name}_{seed}"
+            if not (output / "results.json").is_file():
+                train(["configs/probe.yaml", "--data", made, "--seed", str(seed), "--output_dir", str(output)])
+            runs.append({row["name"]: row["value"] for row in results_of(output)})
         for dimension in (*LABELS, "mean"):
-            values = [of_seed[dimension]["value"] for of_seed in runs]
+            values = [of_seed[f"test/all/{dimension}"] for of_seed in runs]
             mean = sum(values) / len(values)
             row = {"name": f"{name}/{dimension}", "value": mean, "low": min(values), "high": max(values)}
-            lost = {"name": f"{name}/lost_{dimension}", "value": own[f"full/{dimension}"]["value"] - mean}
-            rows += [row | {"command": COMMAND}, lost | {"low": None, "high": None, "command": COMMAND}]
+            rows.append(row | {"command": COMMAND})
+            lost = {"name": f"{name}/lost_{dimension}", "value": own.setdefault(dimension, mean) - mean}
+            if withheld:
+                rows.append(lost | {"low": None, "high": None, "command": COMMAND})
     write(RESULTS / "probe_annotated.json", rows)
     for row in rows:
         print(f"{row['name']:28} {row['value']:.3f}")

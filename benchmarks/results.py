@@ -27,6 +27,30 @@ VARIANTS = {
     "no_audio": "without the sound",
 }
 
+# The rows of the ablation, in the order of the paper's table; behind it those that the paper does not have.
+ABLATION = {
+    "full": "everything on",
+    "audio": "sound alone",
+    "gs_film": "sound, transcript; FiLM",
+    "les_film": "sound, stressed words; FiLM",
+    "es_film": "sound, description; FiLM",
+    "attention_film": "sound, both by attention; FiLM",
+    "gate_film": "sound, both by gate; FiLM",
+    "gate_concat": "everything on, concatenated",
+    "no_les": "without the stressed words (LES)",
+    "random_window": "random words for the stressed ones",
+    "no_gs": "without the transcript (GS)",
+    "no_es": "without the description (ES)",
+    "no_audio": "without the sound",
+    "last_layer": "last layer of the speech encoder",
+    "weighted_layers": "weighted layers of the speech encoder",
+    "static_routing": "experts' shares are constants",
+    "input_routing": "experts' shares depend on the input",
+    "pooled_film": "FiLM on the pooled sound",
+    "frames_film": "FiLM on each frame",
+    "no_text_dropout": "without text dropout",
+}
+
 
 def read(path: Path) -> dict[str, dict[str, object]]:
     """The rows of a results file by name."""
@@ -83,6 +107,18 @@ def probe_table() -> str:
     for name, words in VARIANTS.items():
         cells = [rows[f"{name}/{dimension}"] for dimension in (*LABELS, "mean")]
         lines.append(f"| {words} | " + " | ".join(map(_cell, cells)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def ablation_table() -> str:
+    """All rows of the ablation on the probe corpus, against the full model."""
+    rows = read(RESULTS / "ablation_probe.json")
+    lines = ["| CCC minus that of everything on | " + " | ".join((*LABELS, "mean")) + " |", "|---|---|---|---|---|"]
+    for name, words in ABLATION.items():
+        if f"{name}_minus_full/mean" in rows:
+            cells = [rows[f"{name}_minus_full/{dimension}"] for dimension in (*LABELS, "mean")]
+            shown = [f"{c['value']:+.3f} ({c['low']:+.3f}..{c['high']:+.3f})" for c in cells]
+            lines.append(f"| {words} | " + " | ".join(shown) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -168,6 +204,7 @@ def _cell(row: dict[str, object]) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "probe": probe_table,
+    "ablation": ablation_table,
     "recognition": recognition_table,
     "emphasis": emphasis_table,
     "annotated": annotated_table,
