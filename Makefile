@@ -1,5 +1,6 @@
 # make train         sets up .venv, trains on the probe corpus and evaluates
-# make space         starts the demo page on the model of `make train`, or on MSFSER_MODEL
+# make starter       sets up .venv and puts the starter model together, outputs/starter
+# make space         starts the demo page on the starter model, or on MSFSER_MODEL
 # make test          sets up .venv and runs the tests
 # make test-oldest   runs the tests, or TESTS, with the lowest supported transformers, in .venv-oldest
 # make stress        hostile input and faults in large numbers; MINUTES=30 bounds the part with the demo page
@@ -12,16 +13,16 @@ VENV := .venv
 TESTS ?= tests
 MINUTES ?= 30
 
-.PHONY: train space test test-oldest stress audit probe lint
+.PHONY: train starter space test test-oldest stress audit probe lint
 
 train: $(VENV)/ready
 	$(VENV)/bin/python train.py configs/probe.yaml
 
-space: $(VENV)/ready $(if $(MSFSER_MODEL),,outputs/probe/model.safetensors)
-	$(VENV)/bin/python space/app.py
+starter: $(VENV)/ready
+	$(VENV)/bin/python -m msfser.starter outputs/starter
 
-outputs/probe/model.safetensors: | $(VENV)/ready
-	$(VENV)/bin/python train.py configs/probe.yaml
+space: $(if $(MSFSER_MODEL),$(VENV)/ready,starter)
+	$(VENV)/bin/python space/app.py
 
 test: $(VENV)/ready
 	$(VENV)/bin/python -m pytest

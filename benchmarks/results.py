@@ -2,8 +2,8 @@
 
     python -m msfser.benchmarks.results
 
-rewrites every block `<!-- results: NAME -->` ... `<!-- end -->` of README.md. A results file is a list of rows
-`{"name", "value", "low", "high", "command"}`; `low` and `high` may be null.
+rewrites every block `<!-- results: NAME -->` ... `<!-- end -->` of README.md and of the starter's card. A results
+file is a list of rows `{"name", "value", "low", "high", "command"}`; `low` and `high` may be null.
 """
 
 import json
@@ -17,6 +17,8 @@ from ..configuration_msfser import LABELS
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
+# What holds blocks of results.
+PAGES = (README, README.parent / "starter" / "README.md")
 _BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 VARIANTS = {
@@ -131,6 +133,8 @@ def recognition_table() -> str:
         "plain/median_time_error": ("median error of word times, recognised", 1000, " ms"),
         "plain/aligned_median_time_error_attention": ("the same, text given, Whisper's attention", 1000, " ms"),
         "plain/aligned_median_time_error_sphinx": ("the same, text given, PocketSphinx", 1000, " ms"),
+        "one_pass/wer": ("word error rate from the pass of a speech encoder that is the same Whisper", 100, " %"),
+        "one_pass/median_time_error": ("median error of its word times", 1000, " ms"),
         "speech/false_reject": ("English speech taken for no speech", 100, " %"),
         "nonspeech/false_accept": ("sounds without speech taken for speech", 100, " %"),
         "speech/false_reject_unstated": ("English left out where no language is stated", 100, " %"),
@@ -176,6 +180,51 @@ def annotated_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def emobank_table() -> str:
+    """The text branch alone on sentences that people have rated."""
+    rows = read(RESULTS / "emobank.json")
+    shown = {
+        "tuned": "text branch, encoder tuned",
+        "frozen": "text branch, encoder frozen",
+        "ridge_rescaled": "ridge on the same embeddings, spread restored",
+        "ridge": "ridge on the same embeddings",
+        "human": "raters of the reader's feeling against raters of the writer's",
+    }
+    lines = ["| test CCC | " + " | ".join((*LABELS, "mean")) + " |", "|---|---|---|---|---|"]
+    for name, words in shown.items():
+        if f"{name}/mean" not in rows:
+            continue
+        cells = [rows[f"{name}/{dimension}"] for dimension in (*LABELS, "mean")]
+        lines.append(f"| {words} | " + " | ".join(map(_cell, cells)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def stress_table() -> str:
+    """Hostile input and faults, in counts."""
+    rows = {name: row["value"] for name, row in read(RESULTS / "stress.json").items()}
+    defects = {part: f"{rows[f'{part}/crashes']:.0f}" for part in ("audio", "tables")}
+    lines = [
+        f"**Sound:** {rows['audio/inputs']:,} hostile files, arrays, paths and addresses, each heard in four ways, "
+        f"within {rows['audio/megabytes']:.0f} MB of memory: {defects['audio']} crashes, hangs or errors that are no "
+        f"sentence. {rows['audio/refused'] / rows['audio/inputs']:.0%} were refused, the others gave numbers. "
+        f"The slowest took {rows['audio/slowest_seconds']:.1f} s of a core.",
+        f"**Tables:** {rows['tables/inputs']:,} hostile tables and folders, within {rows['tables/megabytes']:.0f} MB: "
+        f"{defects['tables']} crashes, errors that are no sentence, or files named outside the folder.",
+        f"**Kills:** {rows['kills/injected']:.0f} times kill -9 at random moments of training and annotation: "
+        f"{rows['kills/results_lost']:.0f} results lost. Given again, the commands ended with the weights, scores and "
+        "shards of undisturbed runs, bit by bit.",
+        f"**Other faults:** {rows['faults/injected']:.0f} full disks, damaged checkpoints and dead processes: "
+        f"{rows['faults/results_lost']:.0f} results lost, {rows['faults/said']:.0f} said in a sentence.",
+        f"**Demo page:** {rows['space/clients']:.0f} clients for {rows['space/minutes']:g} minutes: "
+        f"{rows['space/answers']:,} answers, {rows['space/wrong_answers']:.0f} wrong; {rows['space/broken_off']:,} "
+        f"requests that were slow or broke off, {rows['space/oversize']:.0f} files that were too large, "
+        f"{rows['space/turned_away']:,} requests that a full queue turned away, {rows['space/failed']:.0f} that "
+        f"failed. Memory grew by {rows['space/memory_growth']:.0%}, {rows['space/files_left']:.0f} files were left, "
+        f"and {rows['space/leaks']:.0f} ways were found to read what is not one's own.",
+    ]
+    return "".join(f"- {line}\n" for line in lines)
+
+
 def serving_table() -> str:
     """Long recordings and many users."""
     rows = {name: row["value"] for name, row in read(RESULTS / "serving.json").items()}
@@ -198,24 +247,155 @@ def serving_table() -> str:
     return f"- {course}\n- {users}\n- {agreement}\n"
 
 
+def peers_table() -> str:
+    """What else there is, on the same clips, against weak labels."""
+    rows = read(RESULTS / "peers_weak.json")
+    systems = {
+        "ours_full": "ours, with texts made from sound",
+        "ours_audio": "ours, sound alone",
+        "asp": "last layer, attentive statistics pooling",
+        "last_layer": "last layer, mean, linear head",
+        "egemaps_svr": "eGeMAPS functionals, SVR",
+        "text": "texts alone",
+    }
+    columns = (*LABELS, "mean")
+    lines = [
+        "| **weak** labels, CCC | " + " | ".join(columns) + " | strong > normal | at one level | happy > angry, sad |",
+        "|---" * 8 + "|",
+    ]
+    for name, words in systems.items():
+        if f"{name}/mean" not in rows:
+            continue
+        prefix = "" if name == "ours_audio" else f"{name}/"
+        orders = [rows.get(f"{prefix}order/{check}") for check in ("arousal_raw", "arousal_levelled", "valence")]
+        cells = [_cell(rows[f"{name}/{dimension}"]) for dimension in columns]
+        lines.append(f"| {words} | " + " | ".join([*cells, *map(_share, orders)]) + " |")
+    meter = [rows[f"level/order/{check}"] for check in ("arousal_raw", "arousal_levelled")]
+    lines.append("| a level meter | - | - | - | - | " + " | ".join(map(_share, meter)) + " | - |")
+    return "\n".join(lines) + "\n"
+
+
+def cross_table() -> str:
+    """One corpus of acted speech from the other."""
+    rows = read(RESULTS / "peers_weak.json")
+    names = {"emodb": "RAVDESS to EmoDB", "ravdess": "EmoDB to RAVDESS"}
+    lines = ["| **weak** labels, mean CCC | " + " | ".join(names.values()) + " |", "|---|---|---|"]
+    for system, words in (
+        ("ours_full", "ours, with texts made from sound"),
+        ("ours_audio", "ours, sound alone"),
+        ("asp", "last layer, attentive statistics pooling"),
+        ("last_layer", "last layer, mean, linear head"),
+        ("egemaps_svr", "eGeMAPS functionals, SVR"),
+    ):
+        if all(f"cross/{corpus}/{system}/mean" in rows for corpus in names):
+            cells = [
+                f"{_cell(rows[f'cross/{corpus}/{system}/mean'])}, "
+                f"{rows[f'cross/{corpus}/{system}/lost']['value']:.2f} less than within"
+                for corpus in names
+            ]
+            lines.append(f"| {words} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def starter_table() -> str:
+    """The starter's recipe on speakers that it has not heard, and what leaves its numbers alone."""
+    rows = read(RESULTS / "starter.json")
+    value = {name: row["value"] for name, row in rows.items()}
+    lines = ["| **weak** labels | valence | arousal | dominance | mean |", "|---|---|---|---|---|"]
+    cells = [_cell(rows[f"held_out/{dimension}"]) for dimension in (*LABELS, "mean")]
+    lines.append("| CCC | " + " | ".join(cells) + " |")
+    neutral = [f"{value[f'neutral/{dimension}']:.2f}" for dimension in LABELS]
+    lines.append("| mean over neutral clips (0.5 is neutral) | " + " | ".join(neutral) + " | |")
+    checks = {
+        "order/arousal_raw": ("stronger takes above normal ones in arousal (all at one level)", _share),
+        "order/arousal_emotions": ("anger and happiness above sadness and calm in arousal", _share),
+        "order/valence": ("happiness above anger and sadness in valence", _share),
+        "noise/arousal_r": ("arousal with noise at 10 dB against clean, correlation", _cell),
+        "band/arousal_r": ("arousal through a telephone's band against clean, correlation", _cell),
+        "crop/arousal_r": ("arousal of 2 s against the whole clip, correlation", _cell),
+        "gain/max_shift": ("largest shift by a gain of 12 dB either way", _plain),
+        "silence/distance_from_neutral": ("silence, distance from 0.5", _plain),
+        "no_speech/median_distance_from_neutral": ("noise, hum and clicks it has not heard, median distance", _plain),
+        "no_speech/distance_from_neutral": ("the same, largest distance", _plain),
+    }
+    lines += ["", "| check | |", "|---|---|"]
+    for name, (words, shown) in checks.items():
+        row = rows.get(f"held_out/{name}", rows.get(name))
+        lines.append(f"| {words} | {shown(row)} |")
+    return "\n".join(lines) + "\n"
+
+
+def speed_table() -> str:
+    """How much faster than the stock path, and how much each part gives."""
+    rows = read(RESULTS / "speed.json")
+    shown = {
+        "whisper_3s/ratio": ("Whisper tiny.en on clips of 3 s, against 30 s for each", "x"),
+        "whisper_10s/ratio": ("the same on clips of 10 s", "x"),
+        "wavlm_inference/ratio": ("WavLM-Large, clips of 3 to 11 s in random order, against padded batches of 4", "x"),
+        "wavlm_inference/gain_linear": ("- of it by oneDNN's matrix products", "x"),
+        "wavlm_inference/gain_one_by_one": ("- by running clips one by one, without padding", "x"),
+        "wavlm_inference/gain_attention": ("- by fused attention", "x"),
+        "wavlm_inference/gain_front_end": ("- by the front end in pieces", "x"),
+        "wavlm_inference/floor": ("the floor: its matrix products alone, without padding", "x"),
+        "wavlm_int8/ratio": ("the same with 8-bit layers, against the stock model in float32", "x"),
+        "wavlm_int8/gain": ("- against ours in float32", "x"),
+        "wavlm_int8/ccc": ("- CCC of its predictions with those in float32, random encoders", ""),
+        "whisper_int8/ccc": ("CCC of 8 bits with float32, Whisper tiny.en and MiniLM", ""),
+        "train_step/ratio": ("training at the paper's size, an epoch over these clips", "x"),
+        "train_step/gain_cached_texts": ("- of it by encoding the texts once", "x"),
+        "train_memory/ratio": ("its peak memory, ours by stock", ""),
+        "overhead/share": ("what is no encoder, share of a training step", "%"),
+        "cached_epoch/ratio": ("frozen encoders of the paper's size, first epoch against one of a second run", "x"),
+        "cached_epoch/ratio_small": ("the same with Whisper tiny.en and MiniLM", "x"),
+        "compiled/ratio_wavlm": ("`model.compile`, two layers of WavLM-Large, against ours without", "x"),
+        "compiled/ratio_whisper": ("the same, Whisper tiny.en", "x"),
+    }
+    lines = ["| | |", "|---|---|"]
+    for name, (words, unit) in shown.items():
+        if name not in rows:
+            continue
+        scale, digits = (100, 1) if unit == "%" else (1, 3 if "ccc" in name else 2)
+        value, low, high = (f"{scale * rows[name][key]:.{digits}f}" for key in ("value", "low", "high"))
+        unit = " %" if unit == "%" else unit
+        lines.append(f"| {words} | {value}{unit} ({low}..{high}) |")
+    row = next(iter(rows.values()))
+    machine = f"{row['processor']}, {row['threads']} threads, torch {row['torch']}, transformers {row['transformers']}"
+    return "\n".join(lines) + f"\n\n{machine}.\n"
+
+
+def _share(row: dict[str, object] | None) -> str:
+    return "-" if row is None else f"{100 * row['value']:.0f} %"
+
+
+def _plain(row: dict[str, object]) -> str:
+    return f"{row['value']:.3f}"
+
+
 def _cell(row: dict[str, object]) -> str:
     return f"{row['value']:.2f} ({row['low']:.2f}..{row['high']:.2f})"
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "peers": peers_table,
+    "cross": cross_table,
+    "starter": starter_table,
     "probe": probe_table,
     "ablation": ablation_table,
     "recognition": recognition_table,
     "emphasis": emphasis_table,
     "annotated": annotated_table,
+    "emobank": emobank_table,
     "serving": serving_table,
+    "speed": speed_table,
+    "stress": stress_table,
 }
 
 
 def rendered(text: str) -> str:
-    """A README with its results blocks made anew."""
+    """A page with its results blocks made anew."""
     return _BLOCK.sub(lambda match: match[1] + TABLES[match[2]]() + match[3], text)
 
 
 if __name__ == "__main__":
-    README.write_text(rendered(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(rendered(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -3,7 +3,7 @@
     python space/app.py
 
 The model is `MSFSER_MODEL`, a folder or a name on the Hub, at `MSFSER_REVISION`. By default a Space takes the model of
-its own name, and any other machine the folder `outputs/probe`.
+its own name, and any other machine the folder `outputs/starter`.
 """
 
 import contextlib
@@ -26,8 +26,8 @@ from gradio.utils import get_upload_folder
 from transformers import Pipeline, pipeline
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
-TRAINED = "outputs/probe"
-MODEL = os.environ.get("MSFSER_MODEL") or os.environ.get("SPACE_ID") or TRAINED
+STARTER = "outputs/starter"
+MODEL = os.environ.get("MSFSER_MODEL") or os.environ.get("SPACE_ID") or STARTER
 REVISION = os.environ.get("MSFSER_REVISION") or None
 FOLDER = Path(__file__).parent / "examples"
 EXAMPLES = {
@@ -74,6 +74,7 @@ ORIGINS = {
     "found": "found by the pitch, loudness and length of the words",
 }
 NO_SPEECH = "absent: no speech"
+NOT_READ = "absent: the model does not read it"
 # Roughly what one of the model's windows adds to the one before.
 _SECONDS_A_WINDOW = 5.0
 
@@ -96,7 +97,7 @@ after the upload. It is used for nothing else, and neither it nor its words are 
 
 ### Which model this is
 `{model}`. One that has learned from the probe corpus has heard computer voices only: what it says of a real voice
-means nothing.
+means nothing. The starter has heard acted emotions of 34 actors, and no listener has rated them.
 """
 
 _window_done: contextvars.ContextVar = contextvars.ContextVar("_window_done", default=None)
@@ -298,6 +299,8 @@ def reasons(result: Mapping[str, Any]) -> str:
             f"{1 - result['gate']:.0%}."
         )
     names = {"transcript": "Transcript", "emphasis": "Stressed words", "description": "Description"}
+    if all(result["texts"][name] == NOT_READ for name in names):
+        return "\n".join([*lines, "- **Sound alone:** this model reads no words, so none were recognised."])
     lines += [f"- **{words}:** {_origin(result['texts'][name])}." for name, words in names.items()]
     return "\n".join(lines)
 
@@ -326,6 +329,7 @@ def build(hear: Pipeline, name: str) -> gr.Blocks:
         hear: From [`load`].
         name: Of the model, to be shown.
     """
+    reads = bool(hear.model.config.semantics)
     # Else the examples would be copied among the temporary files, and be deleted with them.
     gr.set_static_paths([FOLDER])
     with gr.Blocks(
@@ -340,6 +344,7 @@ def build(hear: Pipeline, name: str) -> gr.Blocks:
                     value="",
                     label="Language (optional)",
                     info="Stating it helps to recognise the words.",
+                    visible=reads,
                 )
                 start = gr.Button("Listen", variant="primary")
                 examples = gr.Examples(
@@ -383,9 +388,10 @@ def build(hear: Pipeline, name: str) -> gr.Blocks:
                         color_map={"stressed": "orange"},
                         combine_adjacent=True,
                         interactive=False,
+                        visible=reads,
                     )
         with gr.Row(visible=False) as details:
-            with gr.Column(scale=2, min_width=300):
+            with gr.Column(scale=2, min_width=300, visible=reads):
                 gr.Markdown("### Correct what was heard")
                 words = gr.Textbox(label="Words", info="Empty: recognised by machine.", lines=2)
                 stressed = gr.Textbox(
@@ -502,10 +508,10 @@ def options() -> dict[str, Any]:
 def main() -> None:
     """Starts the demo."""
     # Else the name would be looked up on the Hub, and whoever has it there would have code run here.
-    if MODEL == TRAINED and not Path(TRAINED).is_dir():
+    if MODEL == STARTER and not Path(STARTER).is_dir():
         raise SystemExit(
-            f"There is no model in {TRAINED}: make one with `make train`, or name a folder or a model on the Hub in "
-            "MSFSER_MODEL."
+            f"There is no model in {STARTER}: put it together with `make starter`, or name a folder or a model on the "
+            "Hub in MSFSER_MODEL."
         )
     try:
         hear = load(MODEL, REVISION)

@@ -14,7 +14,7 @@ from conftest import noise, tiny_model, tiny_processor
 
 from msfser import publish, train
 from msfser.annotation import annotate
-from msfser.benchmarks.results import README, RESULTS, read, rendered
+from msfser.benchmarks.results import PAGES, README, RESULTS, read, rendered
 
 TEXT = README.read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
@@ -28,10 +28,12 @@ def run(name: str) -> None:
 
 @pytest.fixture
 def newcomer(tmp_path, monkeypatch) -> Path:
-    """A folder with a trained model in outputs/probe, a recording and a small corpus of one's own."""
+    """A folder with models in outputs/starter and outputs/probe, a recording and a small corpus of one's own."""
     monkeypatch.chdir(tmp_path)
+    tiny_model("whisper", semantics=[], audio_states="weighted").save_pretrained("outputs/starter")
     tiny_model("whisper").save_pretrained("outputs/probe")
-    tiny_processor("whisper").save_pretrained("outputs/probe")
+    for folder in ("outputs/starter", "outputs/probe"):
+        tiny_processor("whisper").save_pretrained(folder)
     soundfile.write("speech.wav", noise(1.2), 16_000)
     Path("my").mkdir()
     with open("my/metadata.csv", "w", newline="") as file:
@@ -98,8 +100,10 @@ def test_the_trainer_snippet_runs_and_is_short(newcomer, pretrained):
     assert Path("outputs/mine/model.safetensors").is_file() and Path("outputs/mine/modeling_msfser.py").is_file()
 
 
-def test_the_tables_are_those_of_the_results():
-    assert rendered(TEXT) == TEXT, "README.md is older than benchmarks/results: python -m msfser.benchmarks.results"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+def test_the_tables_are_those_of_the_results(page):
+    text = page.read_text(encoding="utf-8")
+    assert rendered(text) == text, f"{page} is older than benchmarks/results: python -m msfser.benchmarks.results"
 
 
 def test_results_are_rows_with_a_command():

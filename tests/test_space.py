@@ -205,6 +205,16 @@ def test_reasons_are_sentences(app, hear, clips):
     assert "**Transcript:** none (no speech)." in silent and "weighed" not in silent
 
 
+def test_a_model_of_sound_alone_shows_no_words(app, clips, tmp_path):
+    tiny_model(semantics=[]).save_pretrained(tmp_path)
+    tiny_processor().save_pretrained(tmp_path)
+    hear = app.load(str(tmp_path))
+    heard = app.listen(hear, str(clips / "0.wav"))
+    assert "**Sound alone:**" in app.reasons(heard) and "Transcript" not in app.reasons(heard)
+    labels = {c["props"].get("label"): c["props"] for c in app.build(hear, "sound").config["components"]}
+    assert not labels["What was said"]["visible"] and not labels["Language (optional)"]["visible"]
+
+
 def test_the_headline_says_when_nobody_spoke(app, hear, clips):
     assert app.headline(app.listen(hear, str(clips / "silent.wav"))).startswith("### No speech was heard")
     assert "No speech" not in app.headline(app.listen(hear, str(clips / "0.wav")))
@@ -212,9 +222,9 @@ def test_the_headline_says_when_nobody_spoke(app, hear, clips):
 
 def test_without_a_trained_model_no_name_is_looked_up(app, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(app, "MODEL", app.TRAINED)
+    monkeypatch.setattr(app, "MODEL", app.STARTER)
     monkeypatch.setattr(app, "load", lambda *_: pytest.fail("a model was looked up"))
-    with pytest.raises(SystemExit, match="make train"):
+    with pytest.raises(SystemExit, match="make starter"):
         app.main()
 
 
