@@ -19,6 +19,8 @@ safetensors, soundfile and soxr.
 | package | licence |
 |---|---|
 """
+# Where a classifier contradicts the licence's text.
+CORRECTED = {"opensmile": "audEERING Research License Agreement (no commercial use)"}
 # Where the metadata say nothing.
 UNSTATED = {"espeakng-loader": "GPL-3.0-or-later (of espeak-ng, which it carries)"}
 
@@ -41,7 +43,7 @@ def licence(package: str) -> str:
     if not stated or len(stated) > 100 or stated == "UNKNOWN":
         classifiers = [c.rpartition(" :: ")[2] for c in metadata.get_all("Classifier", []) if c.startswith("License")]
         stated = ", ".join(classifiers)
-    stated = stated or UNSTATED.get(package, "")
+    stated = CORRECTED.get(package) or stated or UNSTATED.get(package, "")
     if not stated:
         raise ValueError(f"{package} does not state its licence: look it up and add it to UNSTATED.")
     return re.sub(r"\s+", " ", stated)
