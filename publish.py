@@ -4,10 +4,10 @@
     python -m msfser.publish outputs/mine OWNER/NAME --tag v1 --private
     python -m msfser.publish outputs/mine OWNER/NAME --tag v1 --space space
 
-The folder is what `train.py` leaves. The card is rendered from `model_card.md` with its `results.json`. Everything
-goes up in one commit, the card last, and the commit gets the tag. What is no part of a model (checkpoints, pickles,
-audio, notes) stays here. After a failure give the same command again. The token is huggingface_hub's own:
-`hf auth login`, or HF_TOKEN in the environment.
+The folder is what `train.py` leaves, or the starter's. The card is rendered from `model_card.md` with the run's
+`results.json`; the starter brings its own. Everything goes up in one commit, the card last, and the commit gets the
+tag. What is no part of a model (checkpoints, pickles, audio, notes) stays here. After a failure give the same command
+again. The token is huggingface_hub's own: `hf auth login`, or HF_TOKEN in the environment.
 """
 
 import argparse
@@ -52,6 +52,8 @@ from .configuration_msfser import LABELS, MsfSerConfig
 logger = logging.getLogger("msfser.publish")
 
 CARD = Path(__file__).parent / "model_card.md"
+# Where the snippets of the starter's own card find it before it is published.
+STARTER = "outputs/starter"
 
 # What of a folder makes a model. All else stays on this machine.
 CODE_FILES = ("*_msfser.py",)
@@ -578,7 +580,9 @@ def _publish(arguments: argparse.Namespace) -> None:
     if tag == "main" or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", tag):
         raise ValueError(f"{tag!r} is no tag: take letters, digits, dots and dashes, such as v1.")
     files, left = model_files(arguments.folder)
-    card = str(render_card(arguments.folder, repo, tag, arguments.corpus_name, arguments.corpus_license))
+    card = _own_card(arguments.folder, repo, tag) or str(
+        render_card(arguments.folder, repo, tag, arguments.corpus_name, arguments.corpus_license)
+    )
     model = Upload(repo, "model", {**files, "README.md": card.encode()}, MODEL_FILES, "modeling_msfser.py", tag)
     uploads = [model]
     if arguments.space is not None:
@@ -593,6 +597,13 @@ def _publish(arguments: argparse.Namespace) -> None:
         oid = push(api, upload, arguments.private)
         place = f"spaces/{repo}" if upload.kind == "space" else f"{repo}/tree/{tag}"
         logger.info("published: %s/%s (commit %s)", api.endpoint, place, oid)
+
+
+def _own_card(folder: Path, repo: str, tag: str) -> str | None:
+    """The card that the starter model brings along, its snippets pinned; `None` for what `train.py` wrote."""
+    if (folder / "results.json").is_file() or not (folder / "README.md").is_file():
+        return None
+    return (folder / "README.md").read_text(encoding="utf-8").replace(f'"{STARTER}"', f'"{repo}", revision="{tag}"')
 
 
 def _listing(uploads: Iterable[Upload], left: Sequence[str], card: str) -> str:
