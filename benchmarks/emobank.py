@@ -35,11 +35,12 @@ from ..loss_msfser import concordance
 from ..processing_msfser import from_scale
 from ..train import build, encode, parse_settings, read_data
 from ..train import main as train
-from .results import RESULTS, bootstrap, write
+from .predictions import predict_part
+from .results import RESULTS, bootstrap, merge
 
 CONFIG = "configs/emobank.yaml"
 TUNING = (
-    *("--freeze_text", "false", "--encoder_learning_rate", "1e-4", "--num_train_epochs", "3"),
+    *("--freeze_text", "false", "--encoder_learning_rate", "1e-4", "--num_train_epochs", "2"),
     *("--per_device_train_batch_size", "64", "--train_sampling_strategy", "group_by_length"),
 )
 # Half the time on a CPU; on a GPU train.py takes bfloat16 by itself.
@@ -89,12 +90,9 @@ def ridge_predictions(parts: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[s
 
 def model_predictions(output: Path, data: str, seed: int, switches: Sequence[str]) -> np.ndarray:
     """Trains the text branch, or finds it, and returns its test predictions, `(sentences, 3)`."""
-    argv = [CONFIG, "--data", data, "--output_dir", str(output)]
     if not (output / "results.json").is_file():
-        train([*argv, "--seed", str(seed), *switches])
-    if not (output / "predictions.csv").is_file():
-        train([*argv, "--do_predict", "true"])
-    return pd.read_csv(output / "predictions.csv")[list(LABELS)].to_numpy(np.float64)
+        train([CONFIG, "--data", data, "--output_dir", str(output), "--seed", str(seed), *switches])
+    return predict_part(output).table[list(LABELS)].to_numpy(np.float64)
 
 
 def perspectives(data: str) -> tuple[np.ndarray, np.ndarray]:
@@ -168,7 +166,7 @@ def main(argv: Sequence[str]) -> None:
             for seed in arguments.seeds
         }
         rows += scores(name, runs, labels)
-    write(RESULTS / "emobank.json", rows)
+        merge(RESULTS / "emobank.json", rows)
     for row in rows:
         print(f"{row['name']:28} {row['value']:.3f} ({row['low']:.3f}..{row['high']:.3f})")
 
