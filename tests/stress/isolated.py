@@ -83,9 +83,8 @@ def answer(try_one: Callable[[int, Path], Outcome], most_bytes: int, first: int,
     with tempfile.TemporaryDirectory() as folder:
         inner = Path(folder) / "inner"
         inner.mkdir()
-        limit = _address_space() + most_bytes
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         for number in range(first, last):
+            resource.setrlimit(resource.RLIMIT_AS, (_address_space() + most_bytes, resource.RLIM_INFINITY))
             outcome = try_one(number, inner)
             if outcome.seconds > MOST_SECONDS and not outcome.defect:
                 outcome = outcome._replace(defect=f"it took {outcome.seconds:.1f} s")
