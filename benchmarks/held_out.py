@@ -21,7 +21,7 @@ from ..loss_msfser import ccc_loss
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
 
-EPOCHS = 14
+EPOCHS = 10
 BATCH = 32
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 0.01
@@ -133,7 +133,8 @@ def fit(new: Callable[[], nn.Module], clips: Clips, items: np.ndarray, seed: int
         order = _pairs_together(items, clips.stronger, draw)
         for start in range(0, len(order) - BATCH + 1, BATCH):
             chosen = order[start : start + BATCH]
-            logits = _answer(model, _batch(clips, chosen, draw=draw))
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = _answer(model, _batch(clips, chosen, draw=draw)).float()
             loss = ccc_loss(logits, torch.as_tensor(clips.labels[chosen])) + _order_loss(logits, clips, chosen)
             loss.backward()
             nn.utils.clip_grad_norm_(trained, 1.0)

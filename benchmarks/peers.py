@@ -27,6 +27,7 @@ import argparse
 import csv
 import importlib.util
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -219,12 +220,14 @@ def acted_clips(folder: Path) -> datasets.Dataset:
 def annotated(rows: datasets.Dataset, folder: Path, own: Path) -> datasets.Dataset:
     """The rows with the texts that `annotate` makes, in the same order; what is made is kept."""
     table = own / "clips.csv"
-    with open(table, "w", newline="", encoding="utf-8") as file:
+    unfinished = own / f"clips.{os.getpid()}.part"
+    with open(unfinished, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["audio", "language"])
         root = folder.resolve()
         for audio, corpus in zip(rows["audio"], rows["corpus"], strict=True):
             writer.writerow([Path(audio["path"]).resolve().relative_to(root).as_posix(), LANGUAGES[corpus]])
+    unfinished.rename(table)  # another process may be reading it
     annotate([str(table), "--audio_folder", str(folder), "--output", str(own / "annotated")])
     shards = sorted(map(str, (own / "annotated").glob(SHARDS)))
     made = pd.concat([pd.read_parquet(shard, columns=["audio", *TEXTS]) for shard in shards], ignore_index=True)
