@@ -37,7 +37,7 @@ audit: $(VENV)-audit/ready
 	$(VENV)-audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 probe: $(VENV)/ready
-	$(VENV)/bin/python -m msfser.benchmarks.probe
+	$(VENV)/bin/python -m msfser.benchmarks.ablation configs/probe.yaml --num_train_epochs 10
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff format --check .

@@ -117,9 +117,19 @@ def test_results_are_rows_with_a_command():
 
 def test_the_probe_shows_that_each_input_is_needed():
     """The figures that the corpus was designed for; they hold in the results that are shown."""
-    value = {name: row["value"] for name, row in read(RESULTS / "probe.json").items()}
+    rows = read(RESULTS / "ablation_probe.json")
+    value = {name: row["value"] for name, row in rows.items()}
     assert value["full/mean"] >= 0.90
     assert value["full/valence"] - value["no_les/valence"] >= 0.30
     assert value["full/valence"] - value["no_gs/valence"] >= 0.10
     assert value["full/dominance"] - value["no_es/dominance"] >= 0.50
     assert value["full/arousal"] - value["no_audio/arousal"] >= 0.50
+    for row, dimension in (
+        ("no_les", "valence"),
+        ("random_window", "valence"),
+        ("no_gs", "valence"),
+        ("no_es", "dominance"),
+        ("no_audio", "arousal"),
+    ):
+        assert rows[f"{row}/{dimension}"]["high"] < rows[f"full/{dimension}"]["low"], row
+        assert rows[f"{row}_minus_full/{dimension}"]["high"] < 0, row
