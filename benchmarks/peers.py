@@ -54,7 +54,7 @@ from ..corpora.table import SHARDS, read_table
 from ..loss_msfser import concordance
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import TEXTS, MsfSerProcessor
-from .held_out import Clips, MeanHead, encoded, fit, predict
+from .held_out import BATCH, Clips, MeanHead, encoded, fit, predict
 from .results import RESULTS, bootstrap, merge
 
 logger = logging.getLogger(__name__)
@@ -143,12 +143,14 @@ class Fit:
         readable = np.ones(len(clips), bool)
         if not states:
             readable = ~np.all([vectors[:, 0].isnan().numpy() for vectors in own.texts.values()], axis=0)
-        model = fit(lambda: self._model(clips), own, rest[readable[rest]], self.seed)
-        answers = {}
-        for kind in states or ("as_recorded",):
-            # Where there is nothing to read, the mean of the training clips is the best guess.
-            answers[kind] = np.tile(clips.labels[rest].mean(0), (len(held), 1))
-            answers[kind][readable[held]] = predict(model, own, held[readable[held]], kind)
+        learned = rest[readable[rest]]
+        # Where there is nothing to read, the mean of the training clips is the best guess.
+        kinds = states or ("as_recorded",)
+        answers = {kind: np.tile(clips.labels[rest].mean(0), (len(held), 1)) for kind in kinds}
+        if len(learned) >= BATCH:
+            model = fit(lambda: self._model(clips), own, learned, self.seed)
+            for kind, values in answers.items():
+                values[readable[held]] = predict(model, own, held[readable[held]], kind)
         return answers
 
     def _model(self, clips: Clips) -> nn.Module:
