@@ -55,6 +55,7 @@ def write_trained_part(starter: MsfSerModel) -> None:
     """Writes what was fitted, without the encoder, to `starter/`."""
     FOLDER.mkdir(exist_ok=True)
     save_file(_trained_part(starter), FOLDER / WEIGHTS, metadata={"format": "pt"})
+    (FOLDER / WEIGHTS).chmod(0o644)
 
 
 def assemble(folder: Path) -> None:

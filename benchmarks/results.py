@@ -269,6 +269,18 @@ def peers_table() -> str:
         lines.append(f"| {words} | " + " | ".join([*cells, *map(_share, orders)]) + " |")
     meter = [rows[f"level/order/{check}"] for check in ("arousal_raw", "arousal_levelled")]
     lines.append("| a level meter | - | - | - | - | " + " | ".join(map(_share, meter)) + " | - |")
+    said = {
+        "full_minus_audio": "With texts minus sound alone",
+        "audio_minus_egemaps_svr": "sound alone minus eGeMAPS",
+        "audio_minus_last_layer": "minus the linear head",
+        "audio_minus_asp": "minus attentive pooling of the last layer",
+    }
+    paired = [
+        f"{words} {rows[name]['value']:+.3f} ({rows[name]['low']:+.3f}..{rows[name]['high']:+.3f})"
+        for name, words in said.items()
+        if name in rows
+    ]
+    lines += ["", f"Differences of the mean, paired: {'; '.join(paired)}."]
     return "\n".join(lines) + "\n"
 
 
