@@ -78,9 +78,9 @@ NOT_READ = "absent: the model does not read it"
 # Roughly what one of the model's windows adds to the one before.
 _SECONDS_A_WINDOW = 5.0
 
-INTRODUCTION = f"""# How does it come across?
+INTRODUCTION = """# How does it come across?
 Valence (negative to positive), arousal (calm to excited) and dominance (controlled to in control) of speech, from its
-sound and its words. Record or upload up to {MOST_MINUTES} minutes: WAV, FLAC, OGG or MP3, at most {MOST_MEGABYTES} MB.
+{source}. Record or upload up to {minutes} minutes: WAV, FLAC, OGG or MP3, at most {megabytes} MB.
 """
 
 NO_RESULT = "### The result will be here.\nRecord or upload speech and press Listen, or take an example."
@@ -275,8 +275,8 @@ def marked(result: Mapping[str, Any]) -> list[tuple[str, str | None]]:
 
 
 def experts(result: Mapping[str, Any]) -> pd.DataFrame | None:
-    """Each expert's share in each dimension; `None` if the model has no experts."""
-    if result["routing"] is None:
+    """Each expert's share in each dimension; `None` if the model has none to choose from."""
+    if not _has_choice(result):
         return None
     return pd.DataFrame(
         [
@@ -287,10 +287,15 @@ def experts(result: Mapping[str, Any]) -> pd.DataFrame | None:
     )
 
 
+def _has_choice(result: Mapping[str, Any]) -> bool:
+    """Whether several experts share a dimension."""
+    return result["routing"] is not None and len(next(iter(result["routing"].values()))) > 1
+
+
 def reasons(result: Mapping[str, Any]) -> str:
     """Experts, gate and the origin of the texts in words."""
     lines = []
-    if result["routing"] is not None:
+    if _has_choice(result):
         said = [_carried(dimension, shares) for dimension, shares in result["routing"].items()]
         lines.append(f"- **Experts:** {', '.join(said)}. What is missing counts with a learned stand-in.")
     if result["gate"] is not None:
@@ -335,7 +340,8 @@ def build(hear: Pipeline, name: str) -> gr.Blocks:
     with gr.Blocks(
         title="How speech comes across", analytics_enabled=False, delete_cache=(60, MINUTES_KEPT * 60)
     ) as page:
-        gr.Markdown(INTRODUCTION)
+        source = "sound and its words" if reads else "sound alone"
+        gr.Markdown(INTRODUCTION.format(source=source, minutes=MOST_MINUTES, megabytes=MOST_MEGABYTES))
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 audio = gr.Audio(sources=["upload", "microphone"], type="filepath", buttons=[], label="Recording")

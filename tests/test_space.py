@@ -210,7 +210,8 @@ def test_a_model_of_sound_alone_shows_no_words(app, clips, tmp_path):
     tiny_processor().save_pretrained(tmp_path)
     hear = app.load(str(tmp_path))
     heard = app.listen(hear, str(clips / "0.wav"))
-    assert "**Sound alone:**" in app.reasons(heard) and "Transcript" not in app.reasons(heard)
+    assert app.reasons(heard).startswith("- **Sound alone:**") and "Transcript" not in app.reasons(heard)
+    assert app.experts(heard) is None
     labels = {c["props"].get("label"): c["props"] for c in app.build(hear, "sound").config["components"]}
     assert not labels["What was said"]["visible"] and not labels["Language (optional)"]["visible"]
 
