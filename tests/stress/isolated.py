@@ -52,7 +52,11 @@ def run(module: str, first: int, last: int) -> list[Outcome]:
 def _one_process(module: str, first: int, last: int, outcomes: list[Outcome]) -> str:
     command = [sys.executable, "-X", "faulthandler", "-m", module, str(first), str(last)]
     with tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(command, cwd=TESTS, stdout=subprocess.PIPE, stderr=errors, text=True)
+        # Threads that wait for each other would count as time of the processor, the more the busier the machine.
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(
+            command, cwd=TESTS, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+        )
         lines: queue.Queue = queue.Queue()
         threading.Thread(target=_pass_on, args=(process.stdout, lines), daemon=True).start()
         patience = _START_PATIENCE
