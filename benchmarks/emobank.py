@@ -3,7 +3,7 @@
     python -m msfser.benchmarks.emobank --data FOLDER
 
 FOLDER is the GitHub repository JULIELab/EmoBank. It prints CCC and Pearson's r on the authors' test part and writes
-`benchmarks/results/emobank.json`. All settings were chosen on the development part.
+`benchmarks/results/emobank.json`. Settings were chosen on the development part, those of `tuned` without a search.
 
 - `ridge`: ridge regression on the frozen text encoder's embeddings, its penalty chosen on the development part.
 - `ridge_rescaled`: its predictions, stretched by what brings mean and spread on the training part to those of the
@@ -43,7 +43,7 @@ TUNING = (
     *("--freeze_text", "false", "--encoder_learning_rate", "1e-4", "--num_train_epochs", "2"),
     *("--per_device_train_batch_size", "64", "--train_sampling_strategy", "group_by_length"),
 )
-# Half the time on a CPU; on a GPU train.py takes bfloat16 by itself.
+# About half the time on a CPU that has it; on a GPU train.py takes bfloat16 by itself.
 ON_CPU = ("--bf16", "true", "--use_cpu", "true")
 PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 COMMAND = "python -m msfser.benchmarks.emobank --data FOLDER"
