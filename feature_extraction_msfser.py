@@ -130,11 +130,16 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
         return self._shortest_samples() // (_HOP if self.kind == "log_mel" else 1)
 
 
-def _at_reference_level(samples: np.ndarray) -> np.ndarray:
-    """Scales `(samples,)` so that the 95th percentile of the 25 ms frames' root mean squares is the reference."""
+def loud_level(samples: np.ndarray) -> float:
+    """The level of the loud parts of `(samples,)`: the 95th percentile of the 25 ms frames' root mean squares."""
     whole = max(1, len(samples) // _N_FFT)
     frames = samples[: whole * _N_FFT].reshape(whole, -1)
-    level = np.quantile(np.sqrt(np.square(frames, dtype=np.float64).mean(1)), 0.95)
+    return float(np.quantile(np.sqrt(np.square(frames, dtype=np.float64).mean(1)), 0.95))
+
+
+def _at_reference_level(samples: np.ndarray) -> np.ndarray:
+    """Scales `(samples,)` so that the level of its loud parts is the reference."""
+    level = loud_level(samples)
     return samples if level < _SILENCE else samples * np.float32(_REFERENCE_LEVEL / level)
 
 

@@ -54,12 +54,12 @@ from ..corpora.table import SHARDS, read_table
 from ..loss_msfser import concordance
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import TEXTS, MsfSerProcessor
+from ..starter import AUDIO_ENCODER, TEXT_ENCODER
 from .held_out import BATCH, Clips, MeanHead, encoded, fit, predict
 from .results import RESULTS, bootstrap, merge
 
 logger = logging.getLogger(__name__)
 
-AUDIO_ENCODER, TEXT_ENCODER = "openai/whisper-tiny.en", "sentence-transformers/all-MiniLM-L6-v2"
 FUSION = {"fusion_size": 128, "head_dropout": 0.2}
 # What the neural systems are, as switches of the model.
 SWITCHES: dict[str, dict] = {

@@ -12,6 +12,7 @@ import soundfile
 import soxr
 
 from ..audio_msfser import SAMPLING_RATE
+from ..feature_extraction_msfser import loud_level
 
 Distortion = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -53,7 +54,7 @@ def noise(samples: np.ndarray, draw: np.random.Generator, snr: float | None = No
     spectrum = np.fft.rfft(draw.standard_normal(len(samples)))
     spectrum /= np.maximum(np.arange(len(spectrum)), 1) ** draw.uniform(0, 1)
     added = np.fft.irfft(spectrum, len(samples))
-    added *= _level(samples) / max(_level(added), 1e-9) * 10 ** (-snr / 20)
+    added *= loud_level(samples) / max(loud_level(added), 1e-9) * 10 ** (-snr / 20)
     return (samples + added).astype(np.float32)
 
 
@@ -115,12 +116,6 @@ def augment(samples: np.ndarray, draw: np.random.Generator) -> np.ndarray:
         if draw.random() < share:
             samples = distortion(samples, draw)
     return samples
-
-
-def _level(samples: np.ndarray) -> float:
-    """The level of the loud parts: the 95th percentile over 25 ms of the root mean square."""
-    frames = samples[: len(samples) // 400 * 400].reshape(-1, 400)
-    return float(np.quantile(np.sqrt(np.square(frames, dtype=np.float64).mean(1)), 0.95)) if len(frames) else 0.0
 
 
 def _stretched(samples: np.ndarray, length: int) -> np.ndarray:
