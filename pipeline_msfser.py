@@ -35,6 +35,8 @@ _KNOWN = (*TEXTS, "words", "language")
 _KEYS = {"audio", "raw", "array", "bytes", "path", "sampling_rate", *_KNOWN}
 _EXPERTS = {"audio": "sound", "semantics": "words", "description": "description"}
 _NOT_READ = "the model does not read it"
+# How many batches of windows lie ready, so that those of similar length share one.
+_BATCHES_AHEAD = 4
 # Longer recordings are not held in memory, which finding the times of a whole transcript needs.
 _LONGEST_TO_ALIGN = 600.0
 # Of a download.
@@ -111,7 +113,8 @@ class MsfSerPipeline(Pipeline):
             none. By default the measured one if it described the training corpus, else none.
         language: What is spoken, as a code or an English name; by default that of the training corpus's settings, or
             unknown.
-        batch_size: How many windows the model gets at once, of one or of several recordings.
+        batch_size: How many windows the model gets at once, of one or of several recordings. With more than one,
+            windows of similar length share a batch, so results come after four batches.
         **kwargs: Of `transformers.Pipeline`, such as `device`.
 
     All but `model`, `processor` and `**kwargs` may also be given with a call.
@@ -238,13 +241,13 @@ class MsfSerPipeline(Pipeline):
     def _results(
         self, recordings: Iterable[Iterator[_Segment]], batch_size: int, options: Mapping[str, Any]
     ) -> Iterator[dict[str, Any]]:
-        """What is in memory at once is a batch, however many and long the recordings are."""
+        """What is in memory at once is a few batches, however many and long the recordings are."""
         recogniser, describer = options.get("recogniser", AS_TRAINED), options.get("describer", AS_TRAINED)
         passages = (passage for segments in recordings for passage in _batches(segments, 2))
         heard = (self._hear(batch, self._hearing(recogniser)) for batch in _batches(passages, batch_size))
-        windows = _batches(_windows(itertools.chain.from_iterable(heard)), batch_size)
-        scored = (self._score(batch, self._reading(describer)) for batch in windows)
-        of_recording = itertools.groupby(itertools.chain.from_iterable(scored), key=lambda one: one.recording.index)
+        windows = _windows(itertools.chain.from_iterable(heard))
+        scored = self._scored(windows, batch_size, self._reading(describer))
+        of_recording = itertools.groupby(scored, key=lambda one: one.recording.index)
         return (self.postprocess(list(group)) for _, group in of_recording)
 
     # What goes in
@@ -361,6 +364,17 @@ class MsfSerPipeline(Pipeline):
             for segment in passage:
                 segment.text = " ".join(word["word"] for word in segment.words) or None
         return [segment for passage in passages for segment in passage]
+
+    def _scored(
+        self, windows: Iterable[tuple[_Segment, ...]], batch_size: int, annotator: MsfSerAnnotator
+    ) -> Iterator[_Scored]:
+        """The windows in their order; those that share a batch have similar lengths, so that little is padding."""
+        for some in _batches(windows, batch_size * _BATCHES_AHEAD if batch_size > 1 else 1):
+            by_length = sorted(range(len(some)), key=lambda i: sum(len(segment.sound) for segment in some[i]))
+            scored: dict[int, _Scored] = {}
+            for batch in _batches(by_length, batch_size):
+                scored |= zip(batch, self._score([some[i] for i in batch], annotator), strict=True)
+            yield from (scored[i] for i in range(len(some)))
 
     def _score(self, windows: Sequence[Sequence[_Segment]], annotator: MsfSerAnnotator) -> list[_Scored]:
         """What the model says of some windows."""

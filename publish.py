@@ -103,6 +103,7 @@ PROBE = Corpus("probe corpus", "apache-2.0", (0, 1), "en", synthetic=True)
 NAMED = {
     "msp_podcast": Corpus("MSP-Podcast", "the licence agreement of its owners", (1, 7), "en"),
     "iemocap": Corpus("IEMOCAP", "the licence agreement of its owners", (1, 5), "en"),
+    "emobank": Corpus("EmoBank", "cc-by-sa-4.0", (1, 5), "en"),
 }
 
 # Those whose licence is known here; of the others the card names the page.

@@ -55,18 +55,18 @@ from ..loss_msfser import concordance
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import TEXTS, MsfSerProcessor
 from ..starter import AUDIO_ENCODER, TEXT_ENCODER
+from ..starter import SWITCHES as STARTER
 from .held_out import BATCH, Clips, MeanHead, encoded, fit, predict
 from .results import RESULTS, bootstrap, merge
 
 logger = logging.getLogger(__name__)
 
-FUSION = {"fusion_size": 128, "head_dropout": 0.2}
-# What the neural systems are, as switches of the model.
+# What the neural systems are, as switches of the model; the sound alone is the starter.
 SWITCHES: dict[str, dict] = {
-    "asp": {"audio_states": "last", "semantics": []},
-    "text": {"audio": False, "semantics": ["les", "gs"]},
-    "ours_audio": {"audio_states": "weighted", "semantics": []},
-    "ours_full": {"audio_states": "weighted", "semantics": ["les", "gs", "es"]},
+    "asp": STARTER | {"audio_states": "last"},
+    "text": STARTER | {"audio": False, "semantics": ["les", "gs"]},
+    "ours_audio": STARTER,
+    "ours_full": STARTER | {"semantics": ["les", "gs", "es"]},
 }
 SYSTEMS = ("egemaps_svr", "last_layer", *SWITCHES)
 # Of EmoDB only these are common to all copies: in some, the clips of the others are cut and from another source.
@@ -179,7 +179,7 @@ def build(switches: Mapping[str, object]) -> MsfSerModel:
     """The project's model on the frozen encoders, with some switches."""
     audio = AUDIO_ENCODER if switches.get("audio", True) else None
     text = TEXT_ENCODER if switches["semantics"] else None
-    return MsfSerModel.from_encoders(audio, text, freeze_audio="all", freeze_text=True, **FUSION, **switches)
+    return MsfSerModel.from_encoders(audio, text, freeze_text=True, **switches)
 
 
 def egemaps(material: Material) -> np.ndarray:

@@ -356,6 +356,7 @@ def speed_table() -> str:
         "overhead/share": ("what is no encoder, share of a training step", "%"),
         "cached_epoch/ratio": ("frozen encoders of the paper's size, first epoch against one of a second run", "x"),
         "cached_epoch/ratio_small": ("the same with Whisper tiny.en and MiniLM", "x"),
+        "pipeline/ratio": ("Whisper tiny.en in the pipeline, 8 at once, against batches in the given order", "x"),
         "compiled/ratio": ("`model.compile(dynamic=True)` with Whisper tiny.en, against ours without", "x"),
     }
     lines = ["| | | `python -m msfser.benchmarks.speed ...` |", "|---|---|---|"]

@@ -15,6 +15,7 @@ machine, versions and threads.
 | `int8_agreement` | how well the predictions of 8-bit layers agree with those in float32 |
 | `train_step` | an epoch of training at the paper's size (`training_speed.py`): time, memory, share of the rest |
 | `cached_epoch` | the first epoch on frozen encoders against one of a second run |
+| `pipeline` | batches of similar length in the pipeline, with Whisper tiny.en, against batches in the given order |
 | `compiled` | `torch.compile` of the model, with Whisper tiny.en |
 
 `int8_agreement` and `cached_epoch` read the probe corpus, which is made where it is not there. On a machine with a
@@ -34,6 +35,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import datasets
 import numpy as np
@@ -43,6 +45,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel, WhisperFeatureExtractor
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention, WavLMFeatureEncoder
 
+from .. import pipeline_msfser
 from ..audio_msfser import SAMPLING_RATE
 from ..backbones_msfser import load_audio_encoder, load_tokenizer
 from ..configuration_msfser import WAVLM_LARGE, MsfSerConfig
@@ -52,6 +55,7 @@ from ..corpora.table import read_table
 from ..feature_extraction_msfser import MsfSerFeatureExtractor
 from ..loss_msfser import concordance
 from ..modeling_msfser import MsfSerModel, _waveform_states, _whisper_states
+from ..pipeline_msfser import MsfSerPipeline
 from ..processing_msfser import MsfSerCollator, MsfSerProcessor
 from ..quantization_msfser import quantize_linear_layers
 from ..wavlm_msfser import slow_down, speed_up
@@ -327,6 +331,25 @@ def _first_and_second(
     return first, start, second
 
 
+def pipeline_batches(seconds: Sequence[float], repeats: int) -> list[dict[str, object]]:
+    """The pipeline on all clips in batches of 8, with Whisper tiny.en and the sound alone.
+
+    Row: `pipeline/ratio`, batches in the given order against batches of similar length.
+    """
+    model, processor = _small_model(semantics=[])
+    hear = MsfSerPipeline(model=model, processor=processor)
+    clips = [torch.randn(round(length * SAMPLING_RATE)).numpy() for length in seconds]
+
+    def run(batches_ahead: int) -> None:
+        with mock.patch.object(pipeline_msfser, "_BATCHES_AHEAD", batches_ahead):
+            hear(clips, sampling_rate=SAMPLING_RATE, batch_size=8)
+
+    ahead = pipeline_msfser._BATCHES_AHEAD
+    run(ahead)  # warm
+    spent = interleaved({"given": lambda: run(1), "alike": lambda: run(ahead)}, repeats)
+    return [ratio("pipeline/ratio", spent["given"], spent["alike"])]
+
+
 def compiled(seconds: Sequence[float], repeats: int) -> list[dict[str, object]]:
     """`model.compile(dynamic=True)` on a CPU: Whisper tiny.en, the sound alone, over all clips one by one.
 
@@ -422,6 +445,7 @@ ROWS: dict[str, Callable[[Sequence[float], int], list[dict[str, object]]]] = {
     "int8_agreement": int8_agreement,
     "train_step": train_step,
     "cached_epoch": cached_epoch,
+    "pipeline": pipeline_batches,
     "compiled": compiled,
 }
 
