@@ -4,18 +4,22 @@
 of the frozen encoders lie in memory, training hears short stretches of them, and a model takes well under a minute.
 """
 
+import hashlib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
 
 from ..audio_msfser import SAMPLING_RATE, load_audio
+from ..corpora import augmentation
 from ..corpora.augmentation import Distortion, nothing
 from ..loss_msfser import ccc_loss
 from ..modeling_msfser import MsfSerModel
@@ -57,6 +61,25 @@ class Clips:
         return len(self.labels)
 
 
+def recipe() -> tuple[float, ...]:
+    """What a fit depends on besides its model, its clips and its seed."""
+    return EPOCHS, BATCH, LEARNING_RATE, WEIGHT_DECAY, STRETCH, STRIDE, ORDER_WEIGHT, ORDER_SCALE
+
+
+def fingerprint(*parts: object) -> str:
+    """The SHA-256 of some values: files by content, arrays and tensors by what they hold, others by how they print."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Path):
+            part = part.read_bytes()
+        elif isinstance(part, (np.ndarray, torch.Tensor)):
+            part = np.ascontiguousarray(part).tobytes()
+        elif not isinstance(part, bytes):
+            part = repr(part).encode()
+        digest.update(hashlib.sha256(part).digest())
+    return digest.hexdigest()
+
+
 def encoded(
     path: Path,
     sounds: Sequence[str | np.ndarray],
@@ -67,7 +90,8 @@ def encoded(
     """What a frozen speech encoder makes of each sound, as the model in use gets it.
 
     Args:
-        path: The file that keeps it; what it holds is not made again.
+        path: The file that keeps it. What it holds is not made again, unless it is of other sounds, another encoder,
+            other settings of the processor, or another distortion; the draws of the distortion depend on its name.
         sounds: Paths of recordings, or samples at 16 kHz.
         model: Its speech encoder is run.
         processor: It prepares the sound.
@@ -76,20 +100,34 @@ def encoded(
     Returns:
         The states of each, `(states, frames, size)` in half precision.
     """
-    if not path.is_file():
-        model.eval()
-        states = {}
-        for place, sound in enumerate(tqdm(sounds, desc=path.stem)):
-            samples = load_audio(sound) if isinstance(sound, str) else sound
-            samples = distortion(samples, np.random.default_rng([place, *path.stem.encode()]))
-            with torch.inference_mode():
-                inputs = processor.feature_extractor(samples, SAMPLING_RATE, return_tensors="pt")
-                states[str(place)] = model.encode_audio(**inputs)[0][0].half().contiguous()
-        unfinished = path.with_suffix(".part")
-        save_file(states, unfinished)
-        unfinished.rename(path)
+    made_of = fingerprint(
+        *(Path(sound) if isinstance(sound, str) else sound for sound in sounds),
+        *model.audio_encoder.state_dict().values(),
+        processor.feature_extractor.to_json_string(),
+        *map(inspect.getsource, (augmentation, distortion)),
+    )
+    with FileLock(f"{path}.lock"):
+        if not _is_of(path, made_of):
+            model.eval()
+            states = {}
+            for place, sound in enumerate(tqdm(sounds, desc=path.stem)):
+                samples = load_audio(sound) if isinstance(sound, str) else sound
+                samples = distortion(samples, np.random.default_rng([place, *path.stem.encode()]))
+                with torch.inference_mode():
+                    inputs = processor.feature_extractor(samples, SAMPLING_RATE, return_tensors="pt")
+                    states[str(place)] = model.encode_audio(**inputs)[0][0].half().contiguous()
+            unfinished = path.with_suffix(".part")
+            save_file(states, unfinished, {"of": made_of})
+            unfinished.rename(path)
     with safe_open(path, "pt") as file:
         return [file.get_tensor(str(place)) for place in range(len(sounds))]
+
+
+def _is_of(path: Path, made_of: str) -> bool:
+    if not path.is_file():
+        return False
+    with safe_open(path, "pt") as file:
+        return (file.metadata() or {}).get("of") == made_of
 
 
 class MeanHead(nn.Module):

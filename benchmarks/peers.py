@@ -33,19 +33,19 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pandas as pd
-import soundfile
 import torch
 from filelock import FileLock, Timeout
 from torch import nn
 from tqdm import tqdm
 
 from ..annotation.annotate import main as annotate
-from ..audio_msfser import load_audio
+from ..audio_msfser import SAMPLING_RATE, load_audio
 from ..configuration_msfser import LABELS
 from ..corpora.acted import COLUMNS, read_acted
 from ..corpora.probe import make_probe
@@ -56,7 +56,7 @@ from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import TEXTS, MsfSerProcessor
 from ..starter import AUDIO_ENCODER, TEXT_ENCODER
 from ..starter import SWITCHES as STARTER
-from .held_out import BATCH, Clips, MeanHead, encoded, fit, predict
+from .held_out import BATCH, Clips, MeanHead, encoded, fingerprint, fit, predict, recipe
 from .results import RESULTS, bootstrap, merge
 
 logger = logging.getLogger(__name__)
@@ -94,6 +94,12 @@ class Material:
     folds: Mapping[str, np.ndarray]
     folder: Path
 
+    @cached_property
+    def key(self) -> str:
+        """The fingerprint of the clips and of what training is told about them."""
+        told = (self.clips.labels, self.clips.stronger, sorted(self.clips.heard.items()))
+        return fingerprint(*map(Path, self.paths), *told, self.clips.speakers.tolist(), *self.clips.texts.values())
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -123,8 +129,9 @@ class Fit:
             unfinished.rename(path)
 
     def path(self, material: Material) -> Path:
-        """The file with its predictions, `(held-out clips, 3)` by kind of sound."""
-        return material.folder / f"{self.system}_{self.seed}_{self.fold}.npz"
+        """The file with its predictions, `(held-out clips, 3)` by kind of sound; its name says what they depend on."""
+        depends = fingerprint(material.key, SWITCHES.get(self.system), recipe())
+        return material.folder / f"{self.system}_{self.seed}_{self.fold}_{depends[:12]}.npz"
 
     def _neural(self, clips: Clips, rest: np.ndarray, held: np.ndarray) -> dict[str, np.ndarray]:
         # What the system does not read is not prepared.
@@ -184,7 +191,7 @@ def build(switches: Mapping[str, object]) -> MsfSerModel:
 
 def egemaps(material: Material) -> np.ndarray:
     """EGeMAPSv02 functionals by openSMILE of each recording, `(clips, 88)`; kept in the folder."""
-    path = material.folder / "egemaps.npy"
+    path = material.folder / f"egemaps_{material.key[:12]}.npy"
     with FileLock(f"{path}.lock"):
         if not path.is_file():
             import opensmile
@@ -192,8 +199,7 @@ def egemaps(material: Material) -> np.ndarray:
             smile = opensmile.Smile(opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.Functionals)
             rows = []
             for recording in tqdm(material.paths, desc="eGeMAPS"):
-                samples, rate = soundfile.read(recording)
-                rows.append(smile.process_signal(samples, rate).to_numpy()[0])
+                rows.append(smile.process_signal(load_audio(recording), SAMPLING_RATE).to_numpy()[0])
             np.save(path, np.array(rows, np.float32))
     return np.load(path)
 
@@ -227,13 +233,14 @@ def annotated(rows: datasets.Dataset, folder: Path, own: Path) -> datasets.Datas
         writer = csv.writer(file)
         writer.writerow(["audio", "language"])
         root = folder.resolve()
-        for audio, corpus in zip(rows["audio"], rows["corpus"], strict=True):
-            writer.writerow([Path(audio["path"]).resolve().relative_to(root).as_posix(), LANGUAGES[corpus]])
+        names = [Path(audio["path"]).resolve().relative_to(root).as_posix() for audio in rows["audio"]]
+        writer.writerows(zip(names, (LANGUAGES[corpus] for corpus in rows["corpus"]), strict=True))
     unfinished.rename(table)  # another process may be reading it
     annotate([str(table), "--audio_folder", str(folder), "--output", str(own / "annotated")])
     shards = sorted(map(str, (own / "annotated").glob(SHARDS)))
     made = pd.concat([pd.read_parquet(shard, columns=["audio", *TEXTS]) for shard in shards], ignore_index=True)
-    assert len(made) == len(rows)
+    if made["audio"].tolist() != names:
+        raise ValueError(f"{own / 'annotated'} holds the texts of other clips: remove it.")
     for name in TEXTS:
         texts = [text if isinstance(text, str) else None for text in made[name]]
         rows = rows.remove_columns(name).add_column(name, texts, feature=datasets.Value("string"))

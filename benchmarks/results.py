@@ -329,8 +329,7 @@ def starter_table() -> str:
     }
     lines += ["", "| check | |", "|---|---|"]
     for name, (words, shown) in checks.items():
-        row = rows.get(f"held_out/{name}", rows.get(name))
-        lines.append(f"| {words} | {shown(row)} |")
+        lines.append(f"| {words} | {shown(rows[name])} |")
     return "\n".join(lines) + "\n"
 
 

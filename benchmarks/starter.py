@@ -14,8 +14,12 @@ First the recipe is tried: speakers in six groups, each held out once. Then it i
 - `noise/arousal_r`, `band/arousal_r`, `crop/arousal_r`: the correlation of arousal with that of the clean clip, for
   noise at 10 dB, a telephone's band and 2 s from the middle, held-out speakers;
 - `neutral/DIMENSION`: the mean over neutral clips, held-out speakers;
-- `gain/max_shift`: the largest change of any dimension between 12 dB softer and 12 dB louder;
-- `silence/distance_from_neutral`: the largest distance from 0.5 of silence, and of noises that it has not heard.
+- `gain/max_shift`: the largest change of any dimension by a gain of 12 dB either way;
+- `silence/distance_from_neutral`: the largest distance of any dimension from 0.5, of silence;
+- `no_speech/distance_from_neutral`, `no_speech/median_distance_from_neutral`: the same of hum, clicks and noises that
+  it has not heard.
+
+What the frozen encoder makes of the clips is kept in `outputs/starter_fit`.
 """
 
 import argparse
