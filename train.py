@@ -352,7 +352,7 @@ class _NamedRows:
 
 def _name_rows(part: datasets.Dataset, files: Sequence[str | None]) -> datasets.Dataset:
     return part.add_column(
-        "row", [f"row {i} of train" + (f" ({file})" if file else "") for i, file in enumerate(files)]
+        "row", [f"row {i} of train" + (f" ({file})" if file else "") for i, file in enumerate(files, start=1)]
     )
 
 
@@ -428,6 +428,8 @@ def parse_settings(argv: Sequence[str]) -> tuple[RunArguments, MsfSerConfig, Tra
             action.nargs = "*"  # none is a choice too
     known = {action.dest for action in parser._actions} - {"config", "help"}
     settings = {}
+    if argv and argv[0].startswith("-") and not {"-h", "--help"}.intersection(argv):
+        parser.error(f"the first argument is {argv[0]!r}; give the settings file first, such as configs/probe.yaml")
     if argv and not argv[0].startswith("-"):
         if not Path(argv[0]).is_file():
             parser.error(
@@ -510,6 +512,12 @@ def build(run: RunArguments, config: MsfSerConfig) -> tuple[MsfSerModel, MsfSerP
     return model, processor
 
 
+def inputs_of(config: MsfSerConfig) -> list[str]:
+    """The inputs that a model reads, among `audio`, `transcript`, `emphasis` and `description`."""
+    texts = [name for name, prefix in TEXTS.items() if prefix in config.semantics]
+    return [*(["audio"] if config.audio else []), *texts]
+
+
 def encode(
     parts: datasets.DatasetDict, model: MsfSerModel, processor: MsfSerProcessor, gigabytes: float
 ) -> datasets.DatasetDict:
@@ -577,7 +585,7 @@ def train(
     for name, part in parts.items():
         if len(empty := np.flatnonzero(~has_input(part))):
             raise SystemExit(
-                f"{run.data}: row {empty[0]} of {name} has none of the model's inputs ({len(empty)} such)."
+                f"{run.data}: row {empty[0] + 1} of {name} has none of the model's inputs ({len(empty)} such)."
             )
 
     callbacks = [EarlyStoppingCallback(run.early_stopping_patience)] if run.early_stopping_patience else []
@@ -626,10 +634,9 @@ def predict(run: RunArguments, training: TrainingArguments) -> None:
     with _user_errors_as_sentences():
         model, processor = MsfSerModel.from_pretrained(folder), MsfSerProcessor.from_pretrained(folder)
         test = add_lengths(parts["test"].remove_columns(list(LABELS)))
-    read = [name for name, prefix in TEXTS.items() if prefix in model.config.semantics]
-    test = keep_inputs(test, [*(["audio"] if model.config.audio else []), *read])
+    test = keep_inputs(test, inputs_of(model.config))
     if len(empty := np.flatnonzero(~has_input(test))):
-        raise SystemExit(f"{run.data}: row {empty[0]} of test has none of the model's inputs ({len(empty)} such).")
+        raise SystemExit(f"{run.data}: row {empty[0] + 1} of test has none of the model's inputs ({len(empty)} such).")
     training.eval_strategy, training.load_best_model_at_end = "no", False
     trainer = MsfSerTrainer(
         model=model,

@@ -6,9 +6,10 @@
     python -m msfser.benchmarks.ablation configs/iemocap.yaml --data FOLDER --folds 1 2 3 4 5
 
 Options that it does not know itself go to `train.py`. The settings file is the full model; a row that would change
-nothing in it is left out. The rows are those of the paper (its "gate, concatenation" is read as all three texts), one
-for each input that is taken away, a control in which the emphasised words are as many neighbouring words from
-anywhere, and the switches that the paper does not compare.
+nothing in it is left out, as is one whose model would get no input from some item of the corpus. The rows are those of
+the paper (its "gate, concatenation" is read as all three texts), one for each input that is taken away, a control in
+which the emphasised words are as many neighbouring words from anywhere, and the switches that the paper does not
+compare.
 
 It prints what the runs will cost before it starts. A run that is finished is not repeated, and one that was killed
 goes on. Several processes that are given the same command share the runs. To measure changed code or another settings
@@ -39,10 +40,10 @@ import torch
 from filelock import FileLock, Timeout
 
 from ..configuration_msfser import LABELS
-from ..corpora.features import FeatureCollator
+from ..corpora.features import COLUMNS, FeatureCollator, has_input, keep_inputs
 from ..emphasis_msfser import random_segment
 from ..loss_msfser import concordance
-from ..train import MsfSerTrainer, build, encode, parse_settings
+from ..train import MsfSerTrainer, build, encode, inputs_of, parse_settings
 from ..train import main as train
 from .predictions import predict_part, read_parts, results_of
 from .results import ABLATION, RESULTS, write
@@ -189,13 +190,34 @@ def rows_that_differ(settings: Sequence[str], names: Sequence[str]) -> list[str]
     """
     if unknown := sorted(set(names) - set(ROWS)):
         raise SystemExit(f"There is no row {', '.join(unknown)}; there are {', '.join(ROWS)}.")
-    full = parse_settings(settings)[1].to_dict()
-    return [
-        name
-        for name in ROWS
-        if name == FULL
-        or (name in names and (name == RANDOM_WINDOW or parse_settings([*settings, *ROWS[name]])[1].to_dict() != full))
-    ]
+    full = parse_settings(settings)[1]
+
+    def differs(name: str) -> bool:
+        if name == RANDOM_WINDOW:
+            return "les" in full.semantics
+        if name == "audio" and not full.audio:
+            return False  # nothing would be left
+        return parse_settings([*settings, *ROWS[name]])[1].to_dict() != full.to_dict()
+
+    return [name for name in ROWS if name == FULL or (name in names and differs(name))]
+
+
+def rows_with_inputs(settings: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The rows among `names` whose model gets an input from every item of the corpus, and the full model.
+
+    A row that is left out is logged: its training would end with an error.
+    """
+    parts = read_parts(parse_settings(settings)[0]).values()
+    there = {name: np.concatenate([has_input(keep_inputs(part, [name])) for part in parts]) for name in COLUMNS}
+    kept = []
+    for name in names:
+        inputs = inputs_of(parse_settings([*settings, *ROWS[name]])[1])
+        lacking = np.count_nonzero(~np.any([there[of_model] for of_model in inputs], axis=0))
+        if lacking and name != FULL:
+            logger.warning("row %s is left out: items of the corpus have none of its inputs (%d such)", name, lacking)
+        else:
+            kept.append(name)
+    return kept
 
 
 def seconds_of_a_run(settings: Sequence[str]) -> float:
@@ -353,6 +375,8 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--name", help="Of the results; that of the settings file by default.")
     given = argv if argv and not argv[0].startswith("-") else ["configs/probe.yaml", *argv]
     arguments, options = parser.parse_known_args(given)
+    if any(option.partition("=")[0] == "--fold" for option in options):
+        parser.error("--fold is an option of train.py; name the folds with --folds, such as --folds 1")
     command = shlex.join(["python", "-m", "msfser.benchmarks.ablation", *argv])
     name = arguments.name or Path(arguments.config).stem
     folder, settings = Path("outputs/ablation") / name, (arguments.config, *options)
@@ -360,6 +384,10 @@ def main(argv: Sequence[str]) -> None:
     rows = rows_that_differ([*settings, *first_fold], arguments.rows)
     order = [(row, seed, fold) for seed in arguments.seeds for row in rows for fold in arguments.folds]
     runs = [Run(row, seed, fold, settings, folder, arguments.part) for row, seed, fold in order]
+    if not all(run.is_finished() for run in runs):
+        # Each fold has all items.
+        kept = rows_with_inputs([*settings, *first_fold], rows)
+        runs = [run for run in runs if run.row in kept]
     if missing := [run for run in runs if not run.is_finished()]:
         seconds = seconds_of_a_run([*settings, *first_fold])
         print(

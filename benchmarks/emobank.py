@@ -35,6 +35,7 @@ from ..loss_msfser import concordance
 from ..processing_msfser import from_scale
 from ..train import build, encode, parse_settings, read_data
 from ..train import main as train
+from .command import shown_command
 from .predictions import predict_part
 from .results import RESULTS, bootstrap, merge
 
@@ -46,7 +47,6 @@ TUNING = (
 # About half the time on a CPU that has it; on a GPU train.py takes bfloat16 by itself.
 ON_CPU = ("--bf16", "true", "--use_cpu", "true")
 PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
-COMMAND = "python -m msfser.benchmarks.emobank --data FOLDER"
 
 
 def embeddings(data: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -121,7 +121,7 @@ def pearson(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def scores(name: str, runs: dict[str, np.ndarray], labels: np.ndarray) -> list[dict[str, object]]:
-    """Rows of one method, the mean over its runs.
+    """Rows of one method, the mean over its runs, without their command.
 
     Args:
         name: Of the rows.
@@ -133,7 +133,7 @@ def scores(name: str, runs: dict[str, np.ndarray], labels: np.ndarray) -> list[d
         def value(items: np.ndarray) -> float:
             return float(np.mean([measure(run[items][:, columns], labels[items][:, columns]) for run in of]))
 
-        return {"name": f"{name}/{suffix}", **bootstrap(value, len(labels)), "command": COMMAND}
+        return {"name": f"{name}/{suffix}", **bootstrap(value, len(labels))}
 
     everything = list(range(len(LABELS)))
     rows = [row(label, ccc, list(runs.values()), [column]) for column, label in enumerate(LABELS)]
@@ -156,7 +156,7 @@ def main(argv: Sequence[str]) -> None:
         parts = embeddings(arguments.data)
     except (ValueError, OSError) as error:
         raise SystemExit(f"emobank: {error}") from error
-    labels = parts["test"][1]
+    labels, command = parts["test"][1], shown_command("emobank", argv)
     rows = scores("human", {"readers": readers}, writers)
     for name, predicted in ridge_predictions(parts).items():
         rows += scores(name, {name: predicted}, labels)
@@ -166,7 +166,7 @@ def main(argv: Sequence[str]) -> None:
             for seed in arguments.seeds
         }
         rows += scores(name, runs, labels)
-        merge(RESULTS / "emobank.json", rows)
+        merge(RESULTS / "emobank.json", [row | {"command": command} for row in rows])
     for row in rows:
         print(f"{row['name']:28} {row['value']:.3f} ({row['low']:.3f}..{row['high']:.3f})")
 

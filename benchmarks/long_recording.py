@@ -36,9 +36,9 @@ from transformers import pipeline
 
 from ..corpora.espeak import Synthesizer
 from ..corpora.probe import LEVEL_RANGE, PITCH_RANGE, RATE_RANGE, VOLUME
+from .command import shown_command
 from .results import RESULTS, merge
 
-COMMAND = "python -m msfser.benchmarks.long_recording"
 STEADY = ("We put the boxes in the hall and went home.", "You can see the lake from the second floor.")
 VARIED = (
     *STEADY,
@@ -68,8 +68,8 @@ def main() -> None:
     for name, (minutes, sentences) in RECORDINGS.items():
         path = arguments.output_dir / f"{name}.flac"
         changes = make_recording(path, 60 * minutes, sentences)
-        command = [sys.executable, "-m", "msfser.benchmarks.long_recording", "--model", arguments.model]
-        run = subprocess.run([*command, "--hear", str(path)], stdout=subprocess.PIPE, text=True)
+        hearing = [sys.executable, "-m", "msfser.benchmarks.long_recording", "--model", arguments.model]
+        run = subprocess.run([*hearing, "--hear", str(path)], stdout=subprocess.PIPE, text=True)
         if run.returncode:
             raise SystemExit(f"{path} could not be heard by {arguments.model}: the reason stands above.")
         answer = run.stdout.splitlines()[-1]
@@ -84,8 +84,9 @@ def main() -> None:
         values[f"{prefix}median_change_error_hops"] = np.median(errors).item()
         values[f"{prefix}changes_within_one_hop"] = np.mean(errors <= 1).item()
     values["peak_memory_ratio"] = heard["long"]["peak"] / heard["short"]["peak"]
+    command = shown_command("long_recording", sys.argv[1:])
     rows = [
-        {"name": f"long/{name}", "value": value, "low": None, "high": None, "command": COMMAND}
+        {"name": f"long/{name}", "value": value, "low": None, "high": None, "command": command}
         for name, value in values.items()
     ]
     merge(RESULTS / "serving.json", rows)

@@ -21,9 +21,10 @@ class Predictions(NamedTuple):
     """What a run answers for a part.
 
     Args:
-        table: A row for each item, in order: `file`, `speaker`, `valence`, `arousal`, `dominance` (predicted) and
-            `valence_label`, ... (given), each in 0..1. With a gate also `gate`, the mean over its features of the
-            share of the stressed words; with the mixture `routing_DIMENSION_EXPERT`, the share of the expert.
+        table: A row for each item that has an input, in order; its index is the row of the part, from 0. The columns
+            are `file`, `speaker`, `valence`, `arousal`, `dominance` (predicted) and `valence_label`, ... (given), each
+            in 0..1. With a gate also `gate`, the mean over its features of the share of the stressed words; with the
+            mixture `routing_DIMENSION_EXPERT`, the share of the expert.
         items: The same items in the schema.
         layer_weights: The share of each state of the speech encoder; `None` where only the last is used.
     """
@@ -104,7 +105,7 @@ def predict_part(folder: Path, part: str = "test") -> Predictions:
         for index, expert in enumerate(model.cross_fusion.experts):
             columns |= {f"routing_{label}_{expert}": v for label, v in _by_label(routing[:, :, index]).items()}
     mix = outputs[0].layer_weights
-    return Predictions(pd.DataFrame(columns), items, None if mix is None else mix.tolist())
+    return Predictions(pd.DataFrame(columns, index=heard), items, None if mix is None else mix.tolist())
 
 
 def _by_label(values: torch.Tensor) -> dict[str, list[float]]:

@@ -14,6 +14,7 @@ The descriptions are the corpus's own. It starts in the project's folder.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -22,10 +23,10 @@ from ..annotation.annotate import main as annotate
 from ..configuration_msfser import LABELS
 from ..corpora.probe import make_probe
 from ..train import main as train
+from .command import shown_command
 from .predictions import results_of
 from .results import RESULTS, write
 
-COMMAND = "python -m msfser.benchmarks.probe_annotated"
 WITHHELD = {"own": [], "true_times": ["emphasis"], "recognised": ["emphasis", "words", "transcript"]}
 
 
@@ -36,7 +37,7 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/benchmarks/probe_annotated"))
     arguments = parser.parse_args()
     probe = make_probe("data/probe")
-    rows, own = [], {}
+    rows, own, command = [], {}, shown_command("probe_annotated", sys.argv[1:])
     for name, withheld in WITHHELD.items():
         made = str(probe)
         if withheld:
@@ -55,10 +56,10 @@ def main() -> None:
             values = [of_seed[f"test/all/{dimension}"] for of_seed in runs]
             mean = sum(values) / len(values)
             row = {"name": f"{name}/{dimension}", "value": mean, "low": min(values), "high": max(values)}
-            rows.append(row | {"command": COMMAND})
+            rows.append(row | {"command": command})
             lost = {"name": f"{name}/lost_{dimension}", "value": own.setdefault(dimension, mean) - mean}
             if withheld:
-                rows.append(lost | {"low": None, "high": None, "command": COMMAND})
+                rows.append(lost | {"low": None, "high": None, "command": command})
     write(RESULTS / "probe_annotated.json", rows)
     for row in rows:
         print(f"{row['name']:28} {row['value']:.3f}")

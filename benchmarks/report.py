@@ -190,15 +190,23 @@ def _groups(run: RunArguments, table: pd.DataFrame) -> dict[str, pd.Series]:
             words = of_file.select_dtypes(["object", "string", "bool"]).drop(
                 columns=[*FEATURES, "split"], errors="ignore"
             )
-            found |= {name: table["file"].map(words[name]) for name in words}
+            found |= {name: table["file"].map(_agreed(words[name])) for name in words if _is_words(words[name])}
     shown = {name: groups for name, groups in found.items() if name == "speaker" or _is_category(groups)}
     return {name: groups for name, groups in shown.items() if groups.notna().any()}
 
 
+def _agreed(values: pd.Series) -> pd.Series:
+    """One value for each recording; those whose rows differ are left out."""
+    pairs = pd.DataFrame({"file": values.index, "value": values.array}).drop_duplicates()
+    return pairs.drop_duplicates("file", keep=False).set_index("file")["value"]
+
+
+def _is_words(values: pd.Series) -> bool:
+    return all(isinstance(value, (str, bool)) for value in values.dropna())
+
+
 def _is_category(values: pd.Series) -> bool:
-    if not all(isinstance(value, (str, bool)) for value in values.dropna()):
-        return False
-    return 2 <= values.nunique() <= 20
+    return _is_words(values) and 2 <= values.nunique() <= 20
 
 
 def _section(title: str, words: str, *figures: str) -> str:

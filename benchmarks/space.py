@@ -38,9 +38,9 @@ from transformers import AutoModel, AutoProcessor, Pipeline, pipeline
 
 from ..configuration_msfser import LABELS
 from ..corpora.probe import make_probe
+from .command import shown_command
 from .results import RESULTS, merge
 
-COMMAND = "python -m msfser.benchmarks.space"
 ROOT = Path(__file__).parents[1]
 APP = ROOT / "space" / "app.py"
 USERS = 10
@@ -156,7 +156,8 @@ def main() -> None:
     for name, value in figures.items():
         print(f"{name}: {value:.3g}")
     rows = [{"name": name, "value": value, "low": None, "high": None} for name, value in figures.items()]
-    merge(RESULTS / "serving.json", [row | {"command": COMMAND} for row in rows])
+    command = shown_command("space", sys.argv[1:])
+    merge(RESULTS / "serving.json", [row | {"command": command} for row in rows])
 
 
 if __name__ == "__main__":

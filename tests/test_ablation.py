@@ -15,10 +15,10 @@ from conftest import noise, tiny_model, tiny_tokenizer
 from transformers import WhisperModel
 
 from msfser import LABELS
-from msfser.benchmarks import ablation, report
+from msfser.benchmarks import ablation, predictions, report
 from msfser.benchmarks.predictions import predict_part, settings_of
 from msfser.benchmarks.results import ABLATION, read
-from msfser.train import read_data
+from msfser.train import RunArguments, read_data
 
 WORDS = ["a", "b", "c", "d", "e", "f"]
 
@@ -90,6 +90,45 @@ def test_the_rows_are_those_that_change_something(tiny):
         ablation.rows_that_differ([str(tiny / "tiny.yaml")], ["nonsense"])
 
 
+def test_there_is_no_window_without_emphasis_and_no_row_without_input(tiny):
+    names = ["random_window", "audio", "last_layer"]
+    for more, kept in (
+        (["--semantics", "gs", "es"], ["full", "audio", "last_layer"]),
+        (["--audio", "false"], ["full", "random_window", "last_layer"]),
+    ):
+        assert ablation.rows_that_differ([str(tiny / "tiny.yaml"), *more], names) == kept
+
+
+def test_one_fold_is_given_as_folds(tiny, capsys):
+    for given in (["--fold", "1"], ["--fold=1"]):
+        with pytest.raises(SystemExit):
+            ablation.main([str(tiny / "tiny.yaml"), *given])
+        assert "name the folds with --folds, such as --folds 1" in capsys.readouterr().err
+
+
+def test_rows_without_inputs_are_left_out_before_the_first_training(tiny, tmp_path, monkeypatch, caplog, capsys):
+    """Of one utterance nobody has written down anything."""
+    table = pd.read_csv(tiny / "corpus" / "metadata.csv")
+    table.loc[5, ["transcript", "emphasis", "description"]] = None
+    table.loc[6, "transcript"] = None
+    table.to_csv(tmp_path / "metadata.csv", index=False)
+    given = [str(tiny / "tiny.yaml"), "--data", str(tmp_path / "metadata.csv"), "--audio_folder", f"{tiny}/corpus"]
+    trained = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ablation, "RESULTS", tmp_path)
+    monkeypatch.setattr(ablation, "ASSETS", tmp_path)
+    monkeypatch.setattr(ablation, "seconds_of_a_run", lambda _: 0.0)
+    monkeypatch.setattr(ablation.Run, "finish", lambda run: trained.append((run.row, run.seed)))
+    monkeypatch.setattr(ablation, "summarise", lambda *_: [])
+    ablation.main([*given, "--rows", "no_audio", "no_gs", "--seeds", "0", "1"])
+    assert set(trained) == {("full", 0), ("full", 1), ("no_gs", 0), ("no_gs", 1)}
+    assert caplog.messages == ["row no_audio is left out: items of the corpus have none of its inputs (1 such)"]
+    assert "4 of 4 runs are missing" in capsys.readouterr().out
+    # What the full model cannot use ends the ablation, with the sentence of the training.
+    silent = [*given, "--audio", "false"]
+    assert ablation.rows_with_inputs(silent, ["full", "no_gs"]) == ["full"]
+
+
 def test_the_ablation_writes_results_and_a_plot(done):
     rows = read(done / "results" / "ablation_tiny.json")
     for name in ("full", "no_audio", "random_window", "no_audio_minus_full", "random_window_minus_full"):
@@ -118,6 +157,17 @@ def test_predictions_are_those_that_training_has_scored(done, monkeypatch):
     assert ((table["gate"] > 0) & (table["gate"] < 1)).all()
     shares = [f"routing_valence_{expert}" for expert in ("audio", "semantics", "description")]
     assert table[shares].sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-5)
+
+
+def test_an_item_is_its_row_of_the_part(done, monkeypatch):
+    monkeypatch.chdir(done)
+    parts = read_data(settings_of(done / "outputs/ablation/tiny/no_audio_0"))
+    texts = dict.fromkeys(("transcript", "emphasis", "description"))
+    parts["test"] = parts["test"].map(lambda row, i: texts if i == 2 else {}, with_indices=True)
+    monkeypatch.setattr(predictions, "read_data", lambda _: parts)
+    table, items, _ = predict_part(done / "outputs/ablation/tiny/no_audio_0")
+    assert table.index.tolist() == [0, 1, 3, 4, 5, 6, 7]
+    assert table["file"].tolist() == [audio["path"] for audio in items["audio"]]
 
 
 def test_random_windows_replace_only_the_stressed_words(done, monkeypatch):
@@ -245,6 +295,22 @@ def test_a_report_on_a_run_without_texts_or_sound(done, monkeypatch):
     monkeypatch.chdir(done)
     page = report.page(Path("outputs/ablation/tiny/no_audio_0"))
     assert "weight of the encoder" not in page and "gate: stressed words" in page
+
+
+def test_a_recording_in_two_rows_is_in_a_group_where_they_agree(tiny, tmp_path):
+    table = pd.read_csv(tiny / "corpus" / "metadata.csv")
+    table["notes"] = [["a"]] * 32
+    again = table[table["split"] == "test"].iloc[:2].copy()
+    again.loc[again.index[1], "emotion"] = "sorrow"
+    pd.concat([table, again]).to_json(tmp_path / "metadata.jsonl", orient="records", lines=True)
+    run = RunArguments(data=str(tmp_path / "metadata.jsonl"), audio_folder=str(tiny / "corpus"))
+    test = read_data(run)["test"]
+    items = pd.DataFrame({"file": [audio["path"] for audio in test["audio"]], "speaker": test["speaker"]})
+    groups = report._groups(run, items)
+    assert set(groups) == {"speaker", "emotion"}
+    own = table.set_index("file_name").loc[[Path(file).name for file in items["file"]], "emotion"].tolist()
+    assert own[1] == own[9] and groups["emotion"].tolist()[2:9] == own[2:9] and groups["emotion"][0] == own[0]
+    assert groups["emotion"][[1, 9]].isna().all() and len(items) == 10
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

@@ -129,6 +129,8 @@ def test_the_benchmark_ends_with_a_row_for_each_method(tmp_path, monkeypatch):
     command = ["--data", str(tmp_path / "EmoBank"), "--output_dir", str(tmp_path / "runs"), "--seeds", "0", "1"]
     benchmark.main(command)
     made = read(tmp_path / "emobank.json")
+    recorded = "python -m msfser.benchmarks.emobank --data FOLDER --output_dir FOLDER --seeds 0 1"
+    assert {row["command"] for row in made.values()} == {recorded}
     methods = {"human", "ridge", "ridge_rescaled", "frozen", "tuned"}
     assert {f"{method}/{dimension}" for method in methods for dimension in (*LABELS, "mean")} <= set(made)
     assert made["human/r/valence"]["value"] == pytest.approx(-1)

@@ -108,7 +108,7 @@ class Poisoned(train.FeatureCollator):
     def __call__(self, rows):
         batch = super().__call__(rows)
         for i, row in enumerate(rows):
-            if row.get("row", "").startswith("row 5 "):
+            if row.get("row", "").startswith("row 6 "):
                 batch["audio_states"][i] = torch.nan
         return batch
 
@@ -118,7 +118,7 @@ def test_a_loss_that_is_not_finite_names_its_row_and_loses_nothing(tiny, tmp_pat
     with monkeypatch.context() as patch:
         patch.setattr(train, "FeatureCollator", Poisoned)
         sentence = (
-            r"at step \d the loss is not finite: no finite number comes of row 5 of train \(.*/9\.wav\); correct"
+            r"at step \d the loss is not finite: no finite number comes of row 6 of train \(.*/9\.wav\); correct"
         )
         with pytest.raises(SystemExit, match=sentence):
             main(command(tiny, tmp_path / "run"))

@@ -1,3 +1,4 @@
+import contextlib
 import importlib.metadata
 import importlib.util
 import math
@@ -8,8 +9,10 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 import yaml
@@ -24,6 +27,8 @@ gr = pytest.importorskip("gradio", reason='the demo\'s packages are not installe
 gradio_client = pytest.importorskip("gradio_client")
 
 from stress import space  # noqa: E402 - it needs them
+
+from msfser.benchmarks import space as benchmark  # noqa: E402 - so does this
 
 SPACE = Path(__file__).parents[1] / "space"
 README = (SPACE / "README.md").read_text(encoding="utf-8")
@@ -450,3 +455,30 @@ def test_what_broke_off_is_deleted_and_nothing_else(app, tmp_path):
 
 def test_a_stranger_reads_no_upload_and_no_file_of_the_server(page, clips):
     assert space.leaks(page.local_url, Path(os.environ["GRADIO_TEMP_DIR"]), clips / "0.wav") == []
+
+
+def test_the_benchmark_records_its_model(monkeypatch, tmp_path):
+    texts = ["transcript", "emphasis", "description"]
+    rows = [{"audio": f"{i}.wav", "split": "test"} | dict.fromkeys(texts, "x") for i in range(benchmark.USERS)]
+    pd.DataFrame(rows).to_parquet(tmp_path / "metadata.parquet")
+
+    def answer(clip, *_, **__):
+        return [{"transcript": str(clip)} | dict.fromkeys(LABELS, 0.5)]
+
+    client = SimpleNamespace(
+        submit=lambda clip, *_, **__: SimpleNamespace(result=lambda timeout: answer(clip)), predict=answer
+    )
+    process = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=1e6))
+    monkeypatch.setattr(benchmark, "make_probe", lambda _: tmp_path)
+    monkeypatch.setattr(benchmark, "_server", lambda _: contextlib.nullcontext(("", process, 1.0)))
+    monkeypatch.setattr(benchmark, "Client", lambda *_, **__: client)
+    monkeypatch.setattr(benchmark, "handle_file", str)
+    monkeypatch.setattr(benchmark, "pipeline", lambda *_, **__: lambda item: answer(item["audio"])[0])
+    monkeypatch.setattr(benchmark, "_difference", lambda *_: 0.0)
+    monkeypatch.setattr(benchmark, "RESULTS", tmp_path)
+    monkeypatch.setattr(benchmark.torch, "set_num_threads", lambda _: None)
+    monkeypatch.setattr("sys.argv", ["benchmark", "nobody/nothing"])
+    benchmark.main()
+    made = read(tmp_path / "serving.json")
+    assert made["space/wrong_answers"]["value"] == 0
+    assert {row["command"] for row in made.values()} == {"python -m msfser.benchmarks.space nobody/nothing"}

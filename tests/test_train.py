@@ -328,6 +328,16 @@ def test_an_unknown_setting_in_the_file_is_an_error(tmp_path, capsys):
     assert "missing.yaml" in capsys.readouterr().err
 
 
+def test_the_settings_file_comes_first(tiny, capsys):
+    with pytest.raises(SystemExit):
+        parse_settings(["--fusion_size", "4", str(tiny / "tiny.yaml")])
+    assert "the first argument is '--fusion_size'; give the settings file first" in capsys.readouterr().err
+    for asked in (["--help"], ["--fusion_size", "4", "-h"]):
+        with pytest.raises(SystemExit) as stop:
+            parse_settings(asked)
+        assert stop.value.code == 0
+
+
 def test_the_acoustic_model_can_be_asked_for_on_the_command_line(tiny):
     _, config, _ = parse_settings([str(tiny / "tiny.yaml"), "--semantics", "--cross_fusion", "concat"])
     assert config.semantics == []
@@ -349,8 +359,22 @@ def test_wrong_input_is_a_sentence_without_a_traceback(tiny, tmp_path, more, wor
 
 
 def test_rows_without_any_input_are_named_before_training(tiny, tmp_path):
-    with pytest.raises(SystemExit, match="row 0 of train has none of the model's inputs"):
+    with pytest.raises(SystemExit, match="row 1 of train has none of the model's inputs"):
         main(command(tiny, tmp_path / "run", "--audio", "false", "--semantics", "les"))
+
+
+def test_rows_without_any_input_are_named_before_predicting(tiny, tmp_path):
+    more = ["--audio", "false", "--semantics", "gs", "--cross_fusion", "concat", "--num_train_epochs", "1"]
+    main(command(tiny, tmp_path / "run", *more))
+    with open(tiny / "corpus" / "metadata.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    with open(tmp_path / "test.csv", "w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(row | {"transcript": "" if i == 2 else row["transcript"]} for i, row in enumerate(rows))
+    given = ["--data", str(tmp_path / "test.csv"), "--audio_folder", str(tiny / "corpus"), "--do_predict", "true"]
+    with pytest.raises(SystemExit, match=r"row 3 of test has none of the model's inputs \(1 such\)"):
+        main(command(tiny, tmp_path / "run", *given))
 
 
 def test_the_command_line_overrides_the_file(tmp_path):
