@@ -203,13 +203,20 @@ class _Visitors:
         self.count("oversize")
 
 
+def _raw_status(address: str, path: str) -> str:
+    """The status of a request as it is written; a client would take the dots out of the path."""
+    url = httpx.URL(address)
+    with socket.create_connection((url.host, url.port), timeout=30) as connection:
+        request = f"GET /{path} HTTP/1.1\r\nHost: {url.host}\r\nConnection: close\r\n\r\n"
+        connection.sendall(request.encode())
+        return connection.recv(100).decode(errors="replace").split()[1]
+
+
 def leaks(address: str, uploads: Path, clip: Path) -> list[str]:
     """What a stranger can read that is not for strangers."""
     found = []
     with open(clip, "rb") as file:
         own = Path(httpx.post(f"{address}gradio_api/upload", files={"files": file}, timeout=60).json()[0])
-    secret = uploads / "secret.txt"
-    secret.write_text("secret")
     places = [
         *("/etc/passwd", "/proc/self/environ", str(TESTS / "conftest.py"), str(TESTS.parent / "space" / "app.py")),
         *(
@@ -229,9 +236,8 @@ def leaks(address: str, uploads: Path, clip: Path) -> list[str]:
         ),
     ]
     for place in places:
-        with httpx.stream("GET", f"{address}gradio_api/file={place}", timeout=30) as answer:
-            if answer.is_success:
-                found.append(place)
+        if _raw_status(address, f"gradio_api/file={place}").startswith("2"):
+            found.append(place)
     # The name of an upload must not follow from its content.
     content = hashlib.sha256(clip.read_bytes()).hexdigest()
     if own.parent.name == content or len(own.parent.name) < 64:
@@ -249,7 +255,6 @@ def leaks(address: str, uploads: Path, clip: Path) -> list[str]:
     shown = httpx.get(f"{address}gradio_api/file={page.json()[0]}", timeout=30)
     if "attachment" not in shown.headers.get("content-disposition", ""):
         found.append("an upload is shown as a page")
-    secret.unlink()
     return found
 
 
