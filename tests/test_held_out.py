@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_model
+from conftest import noise, tiny_model, tiny_processor
 
-from msfser.benchmarks.held_out import Clips, MeanHead, fit, predict
+from msfser.benchmarks.held_out import Clips, MeanHead, encoded, fit, predict
 from msfser.benchmarks.peers import Material, Scores
 from msfser.loss_msfser import concordance
 
@@ -75,3 +75,14 @@ def test_scores_are_paired_over_speakers():
     takes = np.stack([np.arange(0, 160, 2), np.arange(1, 160, 2)], 1)
     order = scores.row_of_order("order", np.arange(160)[None].astype(float), takes)
     assert order["value"] == order["low"] == 1
+
+
+def test_what_is_kept_of_other_sounds_is_made_anew(tmp_path):
+    model, processor, path = ours(), tiny_processor("whisper"), tmp_path / "clean.safetensors"
+    first, other = noise(0.5), noise(0.7)
+    made = encoded(path, [first], model, processor)
+    written = path.stat().st_mtime_ns
+    assert torch.equal(encoded(path, [first], model, processor)[0], made[0]) and path.stat().st_mtime_ns == written
+    assert encoded(path, [other], model, processor)[0].shape[1] > made[0].shape[1]
+    louder = encoded(path, [first], model, processor, lambda samples, draw: samples * draw.uniform(2, 3))
+    assert not torch.equal(louder[0], made[0])
