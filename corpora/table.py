@@ -700,7 +700,7 @@ def _words(rows: _Rows, column: str) -> pa.ChunkedArray:
         try:
             values = pa.chunked_array([pa.array(made, _WORDS)])
         except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError, OverflowError):
-            index = next(i for i, value in enumerate(made) if not _fits_words(value))
+            index = next((i for i, value in enumerate(made) if not _fits_words(value)), 0)
             raise ValueError(
                 f"{rows.row(index)}: {column!r} is not a list of {{'word', 'start', 'end'}} with times in seconds."
             ) from None
@@ -730,7 +730,8 @@ def _parse_words(value: object) -> object:
 
 def _fits_words(value: object) -> bool:
     try:
-        pa.array([value], _WORDS)
+        # Alone, a list of pairs would pass for a word; beside a word it does not.
+        pa.array([[{"word": "a", "start": 0.0, "end": 0.0}], value], _WORDS)
     except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError, OverflowError):
         return False
     return True

@@ -5,8 +5,9 @@ import pickle
 import sys
 
 import pytest
+import soundfile
 import torch
-from conftest import AUDIO_CONFIGS, tiny_model
+from conftest import AUDIO_CONFIGS, noise, tiny_model
 from huggingface_hub.errors import StrictDataclassFieldValidationError
 from safetensors.torch import load_file, save_file
 from stress import hostile_tables, isolated
@@ -158,3 +159,17 @@ def test_an_unknown_field_of_the_config_changes_nothing(folder):
     model = MsfSerModel.from_pretrained(folder)
     assert all(torch.equal(expected[name], weight) for name, weight in model.state_dict().items())
     assert list(model.config.id2label.values()) == ["valence", "arousal", "dominance"]
+
+
+def test_pairs_among_word_times_are_named(tmp_path):
+    """Arrow takes `[[]]` for a word without anything, unless another row has a word."""
+    rows = [
+        {"audio": f"{i}.wav", "split": "train", "words": words}
+        for i, words in enumerate(([[]], [{"word": "a", "start": 0.0, "end": 0.1}]))
+    ]
+    path = tmp_path / "metadata.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    for i in range(len(rows)):
+        soundfile.write(tmp_path / f"{i}.wav", noise(0.01), 16_000)
+    with pytest.raises(ValueError, match="row 1.*'words' is not a list"):
+        read_source(str(path))

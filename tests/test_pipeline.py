@@ -344,13 +344,13 @@ def test_a_generator_is_read_as_far_as_needed(pipe, speech):
     taken = []
 
     def recordings():
-        for path in speech:
+        for path in speech * 6:
             taken.append(path)
             yield path
 
     results = pipe(recordings(), batch_size=2)
     next(results)
-    assert len(taken) <= 4
+    assert len(taken) <= 10
 
 
 @pytest.mark.parametrize(
