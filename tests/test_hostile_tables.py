@@ -171,5 +171,5 @@ def test_pairs_among_word_times_are_named(tmp_path):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     for i in range(len(rows)):
         soundfile.write(tmp_path / f"{i}.wav", noise(0.01), 16_000)
-    with pytest.raises(ValueError, match="row 1.*'words' is not a list"):
+    with pytest.raises(ValueError, match=r"row 1.*'words' is not a list"):
         read_source(str(path))
