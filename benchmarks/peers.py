@@ -28,7 +28,6 @@ import csv
 import importlib.util
 import logging
 import os
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -56,6 +55,7 @@ from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import TEXTS, MsfSerProcessor
 from ..starter import AUDIO_ENCODER, TEXT_ENCODER
 from ..starter import SWITCHES as STARTER
+from .command import shown_command
 from .held_out import BATCH, Clips, MeanHead, encoded, fingerprint, fit, predict, recipe
 from .results import RESULTS, bootstrap, merge
 
@@ -455,7 +455,7 @@ def main() -> None:
     if waiting := [one for one in fits if not one.path(material).is_file()]:
         logger.info("%d fits are with other processes: give the command again when they are done.", len(waiting))
         return
-    command = shlex.join(["python", "-m", "msfser.benchmarks.peers", *_shown(sys.argv[1:])])
+    command = shown_command("peers", sys.argv[1:])
     results = rows(material, systems, arguments.seeds, arguments.probe)
     merge(
         RESULTS / f"peers_{'probe' if arguments.probe else 'weak'}.json", [r | {"command": command} for r in results]
@@ -491,15 +491,6 @@ def rows(material: Material, systems: Sequence[str], seeds: Sequence[int], is_pr
                 results.append(row | {"name": f"{place}/mean"})
                 results.append({"name": f"{place}/lost", "value": float(lost), "low": None, "high": None})
     return results
-
-
-def _shown(argv: Sequence[str]) -> list[str]:
-    """The command without the paths of one machine."""
-    shown = list(argv)
-    for option, name in (("--data", "FOLDER"), ("--output_dir", "FOLDER")):
-        if option in shown:
-            shown[shown.index(option) + 1] = name
-    return shown
 
 
 if __name__ == "__main__":

@@ -700,7 +700,7 @@ def _words(rows: _Rows, column: str) -> pa.ChunkedArray:
         try:
             values = pa.chunked_array([pa.array(made, _WORDS)])
         except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError, OverflowError):
-            index = next((i for i, value in enumerate(made) if not _fits_words(value)), 0)
+            index = next(i for i, value in enumerate(made) if not _fits_words(value))
             raise ValueError(
                 f"{rows.row(index)}: {column!r} is not a list of {{'word', 'start', 'end'}} with times in seconds."
             ) from None

@@ -350,7 +350,7 @@ def test_a_generator_is_read_as_far_as_needed(pipe, speech):
 
     results = pipe(recordings(), batch_size=2)
     next(results)
-    assert len(taken) <= 10
+    assert len(taken) <= 8  # four batches
 
 
 @pytest.mark.parametrize(
