@@ -7,6 +7,7 @@
 - the convolutional front end frame by frame in channels-last layout, so that nothing is transposed around the layer
   norms, one clip after the other, in pieces that stay in the cache (on a CPU, where it is not trained);
 - WavLM's feed-forward layers, which keep half as much in training (on a CPU);
+- dropout, whose random numbers torch draws one by one on a CPU: here four from each draw;
 - linear layers through oneDNN, which is up to twice as fast as MKL on processors that MKL does not favour (on a CPU).
 
 A state dict, a saved folder, a copy and a pickle are those of the stock encoder. [`slow_down`] takes it all back.
@@ -139,7 +140,14 @@ def _attention(
     dropout: float,
 ) -> torch.Tensor:
     bias = torch.addcmul(hidden, gate, position_bias)
-    return nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
+    if not (dropout and _draws_fast(query)):
+        return nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
+    # What torch does too, as no kernel on a CPU fuses dropout; but with fast draws, and scaled where it is smallest.
+    by_head = (tensor.flatten(0, 1) for tensor in (query, key, value, bias))  # (items * heads, frames, ...)
+    query_, key_, value_, bias_ = by_head
+    scores = torch.baddbmm(bias_, query_, key_.transpose(1, 2), alpha=1 / math.sqrt(query.shape[-1]))
+    shares = torch.where(_kept(scores.shape, dropout), scores.softmax(-1), 0.0)
+    return (shares @ value_ / (1 - dropout)).unflatten(0, query.shape[:2])
 
 
 class MsfSerWavLMFeedForward(WavLMFeedForward):
@@ -290,7 +298,7 @@ class _ActivatedLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, dropout: float) -> torch.Tensor:
-        kept = torch.empty_like(x, dtype=torch.bool).bernoulli_(1 - dropout) if dropout else None
+        kept = _kept(x.shape, dropout) if dropout else None
         ctx.save_for_backward(x, weight, kept)
         ctx.dropout = dropout
         return _product(_dropped(nn.functional.gelu(x), kept, dropout), weight, bias)
@@ -309,9 +317,33 @@ class _ActivatedLinear(torch.autograd.Function):
         return gradient_x, gradient_weight, gradient.sum(0) if of_bias else None, None
 
 
+class MsfSerDropout(nn.Dropout):
+    """Dropout with the fast draws of [`_kept`], in training on a CPU."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Any shape."""
+        if not (self.training and self.p and not self.inplace and _draws_fast(input)):
+            return super().forward(input)
+        return _dropped(input, _kept(input.shape, self.p), self.p)
+
+
 def _dropped(x: torch.Tensor, kept: torch.Tensor | None, dropout: float) -> torch.Tensor:
-    """Dropout in place, with what is kept drawn before."""
-    return x if kept is None else x.mul_(kept).div_(1 - dropout)
+    """Dropout, with what is kept drawn before."""
+    return x if kept is None else torch.where(kept, x, 0.0) / (1 - dropout)
+
+
+def _draws_fast(x: torch.Tensor) -> bool:
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _kept(shape: torch.Size, dropout: float) -> torch.Tensor:
+    """Which elements dropout keeps, bool, on the CPU; `dropout` to 1/65536.
+
+    `bernoulli_` draws 64 random bits or more for each element, one after the other; here each has 16 of them.
+    """
+    count = shape.numel()
+    draws = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
+    return draws.view(torch.int16)[:count].view(shape) >= round(dropout * 2**16) - 2**15
 
 
 def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -321,6 +353,7 @@ def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = 
 
 _FAST = {
     nn.Linear: MsfSerLinear,
+    nn.Dropout: MsfSerDropout,
     WavLMAttention: MsfSerWavLMAttention,
     WavLMFeatureEncoder: MsfSerWavLMFrontEnd,
     WavLMFeedForward: MsfSerWavLMFeedForward,

@@ -6,9 +6,10 @@ import torch
 from conftest import AUDIO_CONFIGS, NO_DROPOUT, noise, tiny_config, tiny_model, tiny_processor
 from transformers import AutoConfig, AutoModel
 
-from msfser import MsfSerModel
+from msfser import MsfSerModel, wavlm_msfser
 from msfser.modeling_msfser import _waveform_states
 from msfser.wavlm_msfser import (
+    MsfSerDropout,
     MsfSerLinear,
     MsfSerWavLMAttention,
     MsfSerWavLMFeedForward,
@@ -86,8 +87,9 @@ def test_the_gated_bias_counts():
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
-def test_training_gives_the_stock_gradients(checkpointing, dropout):
-    # Of one item, stock and fast draw the same attention dropout from the same seed.
+def test_training_gives_the_stock_gradients(checkpointing, dropout, monkeypatch):
+    # Of one item, stock and fast drop the same from the same seed, once both draw as torch does.
+    monkeypatch.setattr(wavlm_msfser, "_kept", lambda shape, share: torch.empty(shape).bernoulli_(1 - share).bool())
     stock, fast = pair(attention_dropout=dropout, hidden_dropout=dropout)
     values, mask = sounds()
     if dropout:
@@ -112,6 +114,31 @@ def test_dropout_of_a_batch_is_drawn_and_averages_out():
         drawn = torch.stack([attention.train()(x)[0] for _ in range(600)])
     assert drawn.std(0).min() > 0
     assert (drawn.mean(0) - sure).abs().max() < 0.25 * (drawn[0] - sure).abs().max()
+
+
+@pytest.mark.parametrize("dropout", [0.1, 0.5, 0.0001])
+def test_dropout_keeps_its_share_at_random(dropout):
+    layer = speed_up(torch.nn.Dropout(dropout)).train()
+    assert type(layer) is MsfSerDropout
+    x = torch.full((1001, 997), 3.0, requires_grad=True)  # no multiple of four
+    torch.manual_seed(0)
+    answer = layer(x)
+    answer.sum().backward()
+    kept = answer.detach() != 0
+    assert torch.allclose(answer[kept], x[kept] / (1 - dropout))
+    assert torch.equal(x.grad, answer.detach() / 3)
+    deviation = (dropout * (1 - dropout) / x.numel()) ** 0.5
+    assert abs((~kept).double().mean().item() - dropout) < 5 * deviation + 2**-16
+    if dropout >= 0.1:
+        # Neighbours share a draw, and still know nothing of each other.
+        flat = (~kept).double().flatten()
+        for distance in (1, 2, 3, 4, 997):
+            together = (flat[:-distance] * flat[distance:]).mean().item()
+            assert together == pytest.approx(dropout**2, rel=0.05), distance
+    torch.manual_seed(0)
+    assert torch.equal(layer(x), answer)
+    assert not torch.equal(layer(x), answer)
+    assert layer.eval()(x) is x
 
 
 def test_training_keeps_no_scores():
