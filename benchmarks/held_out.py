@@ -32,7 +32,7 @@ WEIGHT_DECAY = 0.01
 # Training hears a stretch of so many frames (20 ms each), and of it every second frame.
 STRETCH, STRIDE = 120, 2
 # What the order of matched takes weighs beside CCC, and the difference (of 0..1) that counts as clear.
-ORDER_WEIGHT, ORDER_SCALE = 0.5, 0.05
+ORDER_WEIGHT, ORDER_SCALE = 2.0, 0.05
 
 
 @dataclass
