@@ -31,8 +31,8 @@ LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 0.01
 # Training hears a stretch of so many frames (20 ms each), and of it every second frame.
 STRETCH, STRIDE = 120, 2
-# What the order of matched takes weighs beside CCC, and the difference (of 0..1) that counts as clear.
-ORDER_WEIGHT, ORDER_SCALE = 2.0, 0.05
+# The difference in arousal of matched takes that counts as clear.
+ORDER_SCALE = 0.05
 
 
 @dataclass
@@ -61,9 +61,9 @@ class Clips:
         return len(self.labels)
 
 
-def recipe() -> tuple[float, ...]:
+def recipe(order_weight: float) -> tuple[float, ...]:
     """What a fit depends on besides its model, its clips and its seed."""
-    return EPOCHS, BATCH, LEARNING_RATE, WEIGHT_DECAY, STRETCH, STRIDE, ORDER_WEIGHT, ORDER_SCALE
+    return EPOCHS, BATCH, LEARNING_RATE, WEIGHT_DECAY, STRETCH, STRIDE, order_weight, ORDER_SCALE
 
 
 def fingerprint(*parts: object) -> str:
@@ -143,7 +143,7 @@ class MeanHead(nn.Module):
         return self.out((audio_states[:, -1] * mask).sum(1) / mask.sum(1)).sigmoid()
 
 
-def fit(new: Callable[[], nn.Module], clips: Clips, items: np.ndarray, seed: int) -> nn.Module:
+def fit(new: Callable[[], nn.Module], clips: Clips, items: np.ndarray, seed: int, order_weight: float) -> nn.Module:
     """Trains on some clips with the loss of `train.py`, and the order of matched takes in arousal where there are any.
 
     Args:
@@ -151,6 +151,7 @@ def fit(new: Callable[[], nn.Module], clips: Clips, items: np.ndarray, seed: int
         clips: The corpus.
         items: Indices of the clips to train on.
         seed: Of the initial weights and the batches.
+        order_weight: What the order of matched takes weighs beside CCC.
 
     Returns:
         The model, in evaluation mode.
@@ -173,7 +174,8 @@ def fit(new: Callable[[], nn.Module], clips: Clips, items: np.ndarray, seed: int
             chosen = order[start : start + BATCH]
             with torch.autocast("cpu", torch.bfloat16):
                 logits = _answer(model, _batch(clips, chosen, draw=draw)).float()
-            loss = ccc_loss(logits, torch.as_tensor(clips.labels[chosen])) + _order_loss(logits, clips, chosen)
+            loss = ccc_loss(logits, torch.as_tensor(clips.labels[chosen]))
+            loss = loss + order_weight * _order_loss(logits, clips, chosen)
             loss.backward()
             nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
@@ -210,14 +212,14 @@ def _pairs_together(items: np.ndarray, stronger: np.ndarray, draw: np.random.Gen
 
 
 def _order_loss(logits: torch.Tensor, clips: Clips, chosen: np.ndarray) -> torch.Tensor | float:
-    """`mean softplus((arousal(normal) - arousal(strong)) / scale)` over the matched takes of a batch, weighted."""
+    """`mean softplus((arousal(normal) - arousal(strong)) / scale)` over the matched takes of a batch."""
     places = {int(item): place for place, item in enumerate(chosen)}
     pairs = [(place, places[clips.stronger[item]]) for item, place in places.items() if clips.stronger[item] in places]
     if not pairs:
         return 0.0
     normal, strong = torch.tensor(pairs).T
     difference = logits[normal, 1] - logits[strong, 1]
-    return ORDER_WEIGHT * nn.functional.softplus(difference / ORDER_SCALE).mean()
+    return nn.functional.softplus(difference / ORDER_SCALE).mean()
 
 
 def _batch(
