@@ -244,23 +244,25 @@ def serving_table() -> str:
     return f"- {course}\n- {users}\n- {agreement}\n"
 
 
+_PEERS = {
+    "ours_full": "ours, with texts made from sound",
+    "ours_audio": "ours, sound alone",
+    "asp": "last layer, attentive statistics pooling",
+    "last_layer": "last layer, mean, linear head",
+    "egemaps_svr": "eGeMAPS functionals, SVR",
+    "text": "texts alone",
+}
+
+
 def peers_table() -> str:
     """What else there is, on the same clips, against weak labels."""
     rows = read(RESULTS / "peers_weak.json")
-    systems = {
-        "ours_full": "ours, with texts made from sound",
-        "ours_audio": "ours, sound alone",
-        "asp": "last layer, attentive statistics pooling",
-        "last_layer": "last layer, mean, linear head",
-        "egemaps_svr": "eGeMAPS functionals, SVR",
-        "text": "texts alone",
-    }
     columns = (*LABELS, "mean")
     lines = [
         "| **weak** labels, CCC | " + " | ".join(columns) + " | strong > normal | at one level | happy > angry, sad |",
         "|---" * 8 + "|",
     ]
-    for name, words in systems.items():
+    for name, words in _PEERS.items():
         if f"{name}/mean" not in rows:
             continue
         prefix = "" if name == "ours_audio" else f"{name}/"
@@ -289,13 +291,9 @@ def cross_table() -> str:
     rows = read(RESULTS / "peers_weak.json")
     names = {"emodb": "RAVDESS to EmoDB", "ravdess": "EmoDB to RAVDESS"}
     lines = ["| **weak** labels, mean CCC | " + " | ".join(names.values()) + " |", "|---|---|---|"]
-    for system, words in (
-        ("ours_full", "ours, with texts made from sound"),
-        ("ours_audio", "ours, sound alone"),
-        ("asp", "last layer, attentive statistics pooling"),
-        ("last_layer", "last layer, mean, linear head"),
-        ("egemaps_svr", "eGeMAPS functionals, SVR"),
-    ):
+    for system, words in _PEERS.items():
+        if system == "text":  # fixed sentences of another language
+            continue
         if all(f"cross/{corpus}/{system}/mean" in rows for corpus in names):
             cells = [
                 f"{_cell(rows[f'cross/{corpus}/{system}/mean'])}, "
@@ -303,6 +301,17 @@ def cross_table() -> str:
                 for corpus in names
             ]
             lines.append(f"| {words} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def peers_probe_table() -> str:
+    """The same systems on the probe corpus, with its own texts."""
+    rows = read(RESULTS / "peers_probe.json")
+    columns = (*LABELS, "mean")
+    lines = ["| probe corpus, test CCC | " + " | ".join(columns) + " |", "|---" * 5 + "|"]
+    for name, words in (_PEERS | {"ours_full": "ours, with the corpus's texts"}).items():
+        if f"{name}/mean" in rows:
+            lines.append(f"| {words} | " + " | ".join(_cell(rows[f"{name}/{column}"]) for column in columns) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -389,6 +398,7 @@ def _cell(row: dict[str, object]) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "peers": peers_table,
+    "peers_probe": peers_probe_table,
     "cross": cross_table,
     "starter": starter_table,
     "probe": probe_table,
