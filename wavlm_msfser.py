@@ -143,11 +143,11 @@ def _attention(
     if not (dropout and _draws_fast(query)):
         return nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
     # What torch does too, as no kernel on a CPU fuses dropout; but with fast draws, and scaled where it is smallest.
-    by_head = (tensor.flatten(0, 1) for tensor in (query, key, value, bias))  # (items * heads, frames, ...)
-    query_, key_, value_, bias_ = by_head
-    scores = torch.baddbmm(bias_, query_, key_.transpose(1, 2), alpha=1 / math.sqrt(query.shape[-1]))
+    items_and_heads = query.shape[:2]
+    query, key, value, bias = (tensor.flatten(0, 1) for tensor in (query, key, value, bias))
+    scores = torch.baddbmm(bias, query, key.transpose(1, 2), alpha=1 / math.sqrt(query.shape[-1]))
     shares = torch.where(_kept(scores.shape, dropout), scores.softmax(-1), 0.0)
-    return (shares @ value_ / (1 - dropout)).unflatten(0, query.shape[:2])
+    return (shares @ value / (1 - dropout)).unflatten(0, items_and_heads)
 
 
 class MsfSerWavLMFeedForward(WavLMFeedForward):
