@@ -7,7 +7,7 @@ of the frozen encoders lie in memory, training hears short stretches of them, an
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +25,35 @@ from ..loss_msfser import ccc_loss
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
 
-EPOCHS = 10
-BATCH = 32
-LEARNING_RATE = 2e-3
-WEIGHT_DECAY = 0.01
-# Training hears a stretch of so many frames (20 ms each), and of it every second frame.
-STRETCH, STRIDE = 120, 2
-# The difference in arousal of matched takes that counts as clear.
-ORDER_SCALE = 0.05
+# What shares out layers and experts: a few numbers behind a softmax, which need long steps to leave an even share.
+_SHARES = ("layer_mix.scores", "routing.table")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is fitted.
+
+    Args:
+        order_weight: What the order of matched takes weighs beside CCC.
+        order_scale: The difference in arousal of matched takes that counts as clear.
+        share_rate: How many times faster the shares of layers and experts learn.
+        weight_decay: Of matrices, in AdamW.
+        epochs: Over the clips.
+        batch: Clips in a step.
+        learning_rate: The highest; it rises over a tenth of the steps and then falls to nothing.
+        stretch: Training hears a stretch of so many frames (20 ms each) of a clip,
+        stride: and of it one of so many.
+    """
+
+    order_weight: float
+    order_scale: float = 0.05
+    share_rate: float = 1.0
+    weight_decay: float = 0.01
+    epochs: int = 10
+    batch: int = 32
+    learning_rate: float = 2e-3
+    stretch: int = 120
+    stride: int = 2
 
 
 @dataclass
@@ -48,6 +69,8 @@ class Clips:
         texts: By `les`, `gs`, `es` the text encoder's vectors `(clips, width)`, NaN where the text is absent.
         stronger: `(clips,)`, the index of the take of the same words and emotion in which the actor was to show more
             of it; -1 where there is none.
+        withheld: By `les`, `gs`, `es` the share of these texts that training does not show, besides the model's own
+            dropout.
     """
 
     labels: np.ndarray
@@ -56,14 +79,10 @@ class Clips:
     heard: Mapping[str, float]
     texts: Mapping[str, torch.Tensor]
     stronger: np.ndarray
+    withheld: Mapping[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
-
-
-def recipe(order_weight: float) -> tuple[float, ...]:
-    """What a fit depends on besides its model, its clips and its seed."""
-    return EPOCHS, BATCH, LEARNING_RATE, WEIGHT_DECAY, STRETCH, STRIDE, order_weight, ORDER_SCALE
 
 
 def fingerprint(*parts: object) -> str:
@@ -143,7 +162,7 @@ class MeanHead(nn.Module):
         return self.out((audio_states[:, -1] * mask).sum(1) / mask.sum(1)).sigmoid()
 
 
-def fit(new: Callable[[], nn.Module], clips: Clips, items: np.ndarray, seed: int, order_weight: float) -> nn.Module:
+def fit(new: Callable[[], nn.Module], clips: Clips, items: np.ndarray, seed: int, recipe: Recipe) -> nn.Module:
     """Trains on some clips with the loss of `train.py`, and the order of matched takes in arousal where there are any.
 
     Args:
@@ -151,7 +170,7 @@ def fit(new: Callable[[], nn.Module], clips: Clips, items: np.ndarray, seed: int
         clips: The corpus.
         items: Indices of the clips to train on.
         seed: Of the initial weights and the batches.
-        order_weight: What the order of matched takes weighs beside CCC.
+        recipe: How.
 
     Returns:
         The model, in evaluation mode.
@@ -159,25 +178,29 @@ def fit(new: Callable[[], nn.Module], clips: Clips, items: np.ndarray, seed: int
     draw = np.random.default_rng(seed)
     torch.manual_seed(seed)
     model = new()
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    shares = [parameter for name, parameter in trained.items() if name.endswith(_SHARES)]
+    rest = [parameter for name, parameter in trained.items() if not name.endswith(_SHARES)]
     groups = [
-        {"params": [p for p in trained if p.dim() > 1], "weight_decay": WEIGHT_DECAY},
-        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+        {"params": [p for p in rest if p.dim() > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in rest if p.dim() <= 1], "weight_decay": 0.0},
+        {"params": shares, "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, fused=True)
-    steps = EPOCHS * (len(items) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.1)
+    rates = [recipe.learning_rate, recipe.learning_rate, recipe.share_rate * recipe.learning_rate]
+    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
+    steps = recipe.epochs * (len(items) // recipe.batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps, pct_start=0.1)
     model.train()
-    for _ in range(EPOCHS):
+    for _ in range(recipe.epochs):
         order = _pairs_together(items, clips.stronger, draw)
-        for start in range(0, len(order) - BATCH + 1, BATCH):
-            chosen = order[start : start + BATCH]
+        for start in range(0, len(order) - recipe.batch + 1, recipe.batch):
+            chosen = order[start : start + recipe.batch]
             with torch.autocast("cpu", torch.bfloat16):
-                logits = _answer(model, _batch(clips, chosen, draw=draw)).float()
+                logits = _answer(model, _heard(clips, chosen, recipe, draw)).float()
             loss = ccc_loss(logits, torch.as_tensor(clips.labels[chosen]))
-            loss = loss + order_weight * _order_loss(logits, clips, chosen)
+            loss = loss + recipe.order_weight * _order_loss(logits, clips, chosen, recipe.order_scale)
             loss.backward()
-            nn.utils.clip_grad_norm_(trained, 1.0)
+            nn.utils.clip_grad_norm_(trained.values(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
@@ -194,7 +217,7 @@ def predict(model: nn.Module, clips: Clips, items: np.ndarray, kind: str) -> np.
         places = np.arange(len(items))
     for start in range(0, len(items), 64):
         some = places[start : start + 64]
-        answers[some] = _answer(model, _batch(clips, items[some], kind)).numpy()
+        answers[some] = _answer(model, _whole(clips, items[some], kind)).numpy()
     return answers
 
 
@@ -211,7 +234,7 @@ def _pairs_together(items: np.ndarray, stronger: np.ndarray, draw: np.random.Gen
     return np.array([i for unit in draw.permutation(len(units)) for i in units[unit]])
 
 
-def _order_loss(logits: torch.Tensor, clips: Clips, chosen: np.ndarray) -> torch.Tensor | float:
+def _order_loss(logits: torch.Tensor, clips: Clips, chosen: np.ndarray, scale: float) -> torch.Tensor | float:
     """`mean softplus((arousal(normal) - arousal(strong)) / scale)` over the matched takes of a batch."""
     places = {int(item): place for place, item in enumerate(chosen)}
     pairs = [(place, places[clips.stronger[item]]) for item, place in places.items() if clips.stronger[item] in places]
@@ -219,24 +242,33 @@ def _order_loss(logits: torch.Tensor, clips: Clips, chosen: np.ndarray) -> torch
         return 0.0
     normal, strong = torch.tensor(pairs).T
     difference = logits[normal, 1] - logits[strong, 1]
-    return nn.functional.softplus(difference / ORDER_SCALE).mean()
+    return nn.functional.softplus(difference / scale).mean()
 
 
-def _batch(
-    clips: Clips, chosen: np.ndarray, kind: str | None = None, draw: np.random.Generator | None = None
-) -> dict[str, torch.Tensor]:
-    """The inputs of some clips, whole and of one kind; with `draw` those of training, short stretches of any kind."""
-    batch: dict[str, torch.Tensor] = {}
+def _whole(clips: Clips, chosen: np.ndarray, kind: str) -> dict[str, torch.Tensor]:
+    """The inputs of some clips, whole and of one kind."""
+    return _batch(clips, chosen, [clips.states[kind][item] for item in chosen] if clips.states else [])
+
+
+def _heard(clips: Clips, chosen: np.ndarray, recipe: Recipe, draw: np.random.Generator) -> dict[str, torch.Tensor]:
+    """The inputs of some clips in training: short stretches of any kind, and not every text."""
+    states = []
     if clips.states:
-        if draw is None:
-            states = [clips.states[kind][item] for item in chosen]
-        else:
-            # Matched takes are of one kind, so that their order is one of the voice where there is no level.
-            units = [max(int(item), int(clips.stronger[item])) for item in chosen]
-            kinds = draw.choice(list(clips.heard), size=len(clips), p=list(clips.heard.values()))
-            states = [
-                _stretch(clips.states[kinds[unit]][item], draw) for item, unit in zip(chosen, units, strict=True)
-            ]
+        # Matched takes are of one kind, so that their order is one of the voice where there is no level.
+        units = [max(int(item), int(clips.stronger[item])) for item in chosen]
+        kinds = draw.choice(list(clips.heard), size=len(clips), p=list(clips.heard.values()))
+        for item, unit in zip(chosen, units, strict=True):
+            states.append(_stretch(clips.states[kinds[unit]][item], recipe, draw))
+    batch = _batch(clips, chosen, states)
+    for name in clips.texts:
+        shown = draw.random(len(chosen)) >= clips.withheld.get(name, 0.0)
+        batch[f"{name}_attention_mask"] *= torch.as_tensor(shown)[:, None]
+    return batch
+
+
+def _batch(clips: Clips, chosen: np.ndarray, states: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+    batch: dict[str, torch.Tensor] = {}
+    if states:
         longest = max(of_clip.shape[1] for of_clip in states)
         padded = torch.zeros(len(states), states[0].shape[0], longest, states[0].shape[2])
         mask = torch.zeros(len(states), longest, dtype=torch.long)
@@ -251,8 +283,8 @@ def _batch(
     return batch
 
 
-def _stretch(states: torch.Tensor, draw: np.random.Generator) -> torch.Tensor:
-    """Every second frame of a random stretch: `(states, frames, size)` -> `(states, at most 60, size)`."""
-    spare = states.shape[1] - STRETCH
+def _stretch(states: torch.Tensor, recipe: Recipe, draw: np.random.Generator) -> torch.Tensor:
+    """Some frames of a random stretch: `(states, frames, size)` -> `(states, fewer frames, size)`."""
+    spare = states.shape[1] - recipe.stretch
     start = int(draw.integers(spare + 1)) if spare > 0 else 0
-    return states[:, start + int(draw.integers(STRIDE)) : start + STRETCH : STRIDE]
+    return states[:, start + int(draw.integers(recipe.stride)) : start + recipe.stretch : recipe.stride]

@@ -38,14 +38,14 @@ from ..corpora import augmentation
 from ..corpora.acted import COLUMNS
 from ..modeling_msfser import MsfSerModel
 from ..starter import new_starter, starter_processor, write_trained_part
-from .held_out import Clips, encoded, fit, predict
+from .held_out import Clips, Recipe, encoded, fit, predict
 from .peers import Material, Scores, acted_clips, order_rows, stronger_takes
 from .results import RESULTS, write
 
 COMMAND = "python -m msfser.benchmarks.starter --data FOLDER"
 # Distorted copies of each clip, and how often training hears the clean one.
 TAKES, CLEAN_SHARE = 3, 0.3
-ORDER_WEIGHT = 0.5
+RECIPE = Recipe(order_weight=0.5)
 GROUPS = 6
 # Sounds without speech, and how often training hears each of them in an epoch.
 NOISES, NOISE_WEIGHT = 64, 4
@@ -71,7 +71,7 @@ def main() -> None:
         raise SystemExit(f"starter: {error}") from error
     results = held_out_rows(material)
     everything = _to_hear(np.arange(len(material.clips)), len(material.table))
-    starter = fit(new_starter, material.clips, everything, 0, ORDER_WEIGHT)
+    starter = fit(new_starter, material.clips, everything, 0, RECIPE)
     write_trained_part(starter)
     results += rows_of_the_starter(starter, material.paths)
     write(RESULTS / "starter.json", [row | {"command": COMMAND} for row in results])
@@ -139,7 +139,7 @@ def held_out_rows(material: Material) -> list[dict[str, object]]:
     clips, spoken = material.clips, len(material.table)
     answers = {kind: np.full((1, len(clips), len(LABELS)), np.nan, np.float32) for kind in ("clean", *TESTS)}
     for held in tqdm(material.folds.values(), desc="held-out speakers"):
-        model = fit(new_starter, clips, _to_hear(np.flatnonzero(~held), spoken), 0, ORDER_WEIGHT)
+        model = fit(new_starter, clips, _to_hear(np.flatnonzero(~held), spoken), 0, RECIPE)
         for kind, values in answers.items():
             values[0, held] = predict(model, clips, np.flatnonzero(held), kind)
     for values in answers.values():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import noise, tiny_model, tiny_processor
 
-from msfser.benchmarks.held_out import Clips, MeanHead, encoded, fit, predict
+from msfser.benchmarks.held_out import Clips, MeanHead, Recipe, encoded, fit, predict
 from msfser.benchmarks.peers import Material, Scores
 from msfser.loss_msfser import concordance
 
@@ -34,30 +34,47 @@ def ours():
 
 
 @pytest.mark.parametrize("new", [ours, lambda: MeanHead(SIZE)])
-def test_a_fit_predicts_clips_that_it_has_not_seen(new, monkeypatch):
-    monkeypatch.setattr("msfser.benchmarks.held_out.LEARNING_RATE", 0.02)
-    monkeypatch.setattr("msfser.benchmarks.held_out.EPOCHS", 8)
+def test_a_fit_predicts_clips_that_it_has_not_seen(new):
+    recipe = Recipe(order_weight=0.5, share_rate=2.0, learning_rate=0.02, epochs=8)
     corpus = clips()
     held = np.flatnonzero(corpus.speakers == "d")
-    model = fit(new, corpus, np.flatnonzero(corpus.speakers != "d"), seed=0, order_weight=0.5)
+    model = fit(new, corpus, np.flatnonzero(corpus.speakers != "d"), seed=0, recipe=recipe)
     answers = predict(model, corpus, held, "clean")
     agreement = concordance(torch.tensor(answers), torch.tensor(corpus.labels[held]))
     assert agreement.min() > 0.5
-    again = fit(new, corpus, np.flatnonzero(corpus.speakers != "d"), seed=0, order_weight=0.5)
+    again = fit(new, corpus, np.flatnonzero(corpus.speakers != "d"), seed=0, recipe=recipe)
     np.testing.assert_allclose(predict(again, corpus, held, "clean"), answers, atol=1e-5)
 
 
-def test_the_order_of_takes_is_learned(monkeypatch):
+def test_the_order_of_takes_is_learned():
     """The labels say the contrary of the pairs in half of them; the loss of the order pulls the other way."""
-    monkeypatch.setattr("msfser.benchmarks.held_out.EPOCHS", 8)
+    recipe = Recipe(order_weight=0.5, epochs=8)
     without, given = clips(), clips(stronger=True)
     items = np.arange(160)
 
     def right(corpus):
-        answers = predict(fit(ours, corpus, items, seed=0, order_weight=0.5), corpus, items, "clean")
+        answers = predict(fit(ours, corpus, items, seed=0, recipe=recipe), corpus, items, "clean")
         return (answers[1::2, 1] > answers[0::2, 1]).mean()
 
     assert right(given) > right(without) + 0.1
+
+
+def test_texts_that_training_withholds_are_not_learned():
+    """The sound tells nothing and the text everything."""
+    corpus, items = clips(), np.arange(160)
+    draw = np.random.default_rng(2)
+    corpus.states["clean"] = [torch.tensor(draw.standard_normal((3, 20, SIZE))).half() for _ in items]
+    told = torch.tensor((corpus.labels - 0.5) @ draw.standard_normal((3, SIZE)), dtype=torch.float32)
+    corpus.texts = {"gs": 4 * told}
+    recipe = Recipe(order_weight=0.0, learning_rate=0.01, epochs=8)
+
+    def agreement(withheld):
+        corpus.withheld = withheld
+        answers = predict(fit(ours, corpus, items[:120], seed=0, recipe=recipe), corpus, items[120:], "clean")
+        return concordance(torch.tensor(answers), torch.tensor(corpus.labels[120:])).mean()
+
+    assert agreement({}) > 0.5
+    assert agreement({"gs": 1.0}) < 0.3
 
 
 def test_scores_are_paired_over_speakers():
