@@ -105,9 +105,9 @@ def _line(x1: float, y1: float, x2: float, y2: float, color: str, width: float =
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Three round numbers within the ends, or some more."""
+    """Two to five round numbers within the ends."""
     power = 10.0 ** math.floor(math.log10(high - low))
-    for step in (power * factor for factor in (1, 0.5, 0.2, 0.1)):
+    for step in (power * factor for factor in (10, 5, 2, 1, 0.5)):
         counts = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
         if len(counts) >= 3:
             break
