@@ -61,13 +61,12 @@ from .results import RESULTS, bootstrap, merge
 
 logger = logging.getLogger(__name__)
 
-# What the neural systems are, as switches of the model. No sound is missing here, so none is withheld in training.
-_SOUND = STARTER | {"audio_dropout": 0.0}
+# What the neural systems are, as switches of the model; the sound alone is the starter.
 SWITCHES: dict[str, dict] = {
-    "asp": _SOUND | {"audio_states": "last"},
+    "asp": STARTER | {"audio_states": "last"},
     "text": STARTER | {"audio": False, "semantics": ["les", "gs"]},
-    "ours_audio": _SOUND,
-    "ours_full": _SOUND | {"semantics": ["les", "gs", "es"]},
+    "ours_audio": STARTER,
+    "ours_full": STARTER | {"semantics": ["les", "gs", "es"]},
 }
 SYSTEMS = ("egemaps_svr", "last_layer", *SWITCHES)
 # Of EmoDB only these are common to all copies: in some, the clips of the others are cut and from another source.

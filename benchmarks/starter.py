@@ -45,7 +45,7 @@ from .results import RESULTS, write
 COMMAND = "python -m msfser.benchmarks.starter --data FOLDER"
 # Distorted copies of each clip, and how often training hears the clean one.
 TAKES, CLEAN_SHARE = 3, 0.3
-RECIPE = Recipe(order_weight=0.5)
+RECIPE = Recipe(order_weight=0.5, share_rate=20.0, epochs=20)
 GROUPS = 6
 # Sounds without speech, and how often training hears each of them in an epoch.
 NOISES, NOISE_WEIGHT = 64, 4
