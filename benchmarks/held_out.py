@@ -181,15 +181,16 @@ def fit(new: Callable[[], nn.Module], clips: Clips, items: np.ndarray, seed: int
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     shares = [parameter for name, parameter in trained.items() if name.endswith(_SHARES)]
     rest = [parameter for name, parameter in trained.items() if not name.endswith(_SHARES)]
+    rate = recipe.learning_rate
     groups = [
-        {"params": [p for p in rest if p.dim() > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in rest if p.dim() <= 1], "weight_decay": 0.0},
-        {"params": shares, "weight_decay": 0.0},
+        {"params": [p for p in rest if p.dim() > 1], "lr": rate, "weight_decay": recipe.weight_decay},
+        {"params": [p for p in rest if p.dim() <= 1], "lr": rate, "weight_decay": 0.0},
+        {"params": shares, "lr": recipe.share_rate * rate, "weight_decay": 0.0},
     ]
-    rates = [recipe.learning_rate, recipe.learning_rate, recipe.share_rate * recipe.learning_rate]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
+    optimizer = torch.optim.AdamW(groups, fused=True)
     steps = recipe.epochs * (len(items) // recipe.batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps, pct_start=0.1)
+    highest = [group["lr"] for group in groups]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, highest, total_steps=steps, pct_start=0.1)
     model.train()
     for _ in range(recipe.epochs):
         order = _pairs_together(items, clips.stronger, draw)

@@ -102,8 +102,10 @@ class Material:
     @cached_property
     def key(self) -> str:
         """The fingerprint of the clips and of what training is told about them."""
-        told = (self.clips.labels, self.clips.stronger, sorted(self.clips.heard.items()))
-        return fingerprint(*map(Path, self.paths), *told, self.clips.speakers.tolist(), *self.clips.texts.values())
+        clips = self.clips
+        shares = sorted(clips.heard.items()), sorted(clips.withheld.items())
+        told = (clips.labels, clips.stronger, *shares, clips.speakers.tolist(), *clips.texts.values())
+        return fingerprint(*map(Path, self.paths), *told)
 
 
 @dataclass(frozen=True)
@@ -135,11 +137,7 @@ class Fit:
 
     def path(self, material: Material) -> Path:
         """The file with its predictions, `(held-out clips, 3)` by kind of sound; its name says what they depend on."""
-        fitted_by = (
-            ()
-            if self.system == "egemaps_svr"
-            else (SWITCHES.get(self.system), RECIPE, sorted(material.clips.withheld.items()))
-        )
+        fitted_by = () if self.system == "egemaps_svr" else (SWITCHES.get(self.system), RECIPE)
         depends = fingerprint(material.key, *fitted_by)
         return material.folder / f"{self.system}_{self.seed}_{self.fold}_{depends[:12]}.npz"
 
@@ -222,8 +220,7 @@ def acted(folder: Path, own: Path) -> Material:
     folds = {f"speaker_{name}": (table["speaker"] == name).to_numpy() for name in sorted(set(table["speaker"]))}
     if table["corpus"].nunique() > 1:
         folds |= {f"corpus_{name}": (table["corpus"] == name).to_numpy() for name in LANGUAGES}
-    clips = in_memory(rows, stronger_takes(table), HEARD, own)
-    clips.withheld = WITHHELD
+    clips = in_memory(rows, stronger_takes(table), HEARD, WITHHELD, own)
     return Material(clips, table, [audio["path"] for audio in rows["audio"]], folds, own)
 
 
@@ -277,11 +274,13 @@ def probe(own: Path) -> Material:
     rows = datasets.concatenate_datasets([parts[name] for name in SPLITS])
     split = np.repeat(SPLITS, [len(parts[name]) for name in SPLITS])
     table = pd.DataFrame({"speaker": rows["speaker"]})
-    clips = in_memory(rows, np.full(len(rows), -1), {"as_recorded": 1.0}, own)
+    clips = in_memory(rows, np.full(len(rows), -1), {"as_recorded": 1.0}, {}, own)
     return Material(clips, table, [audio["path"] for audio in rows["audio"]], {"test": split == "test"}, own)
 
 
-def in_memory(rows: datasets.Dataset, stronger: np.ndarray, heard: Mapping[str, float], own: Path) -> Clips:
+def in_memory(
+    rows: datasets.Dataset, stronger: np.ndarray, heard: Mapping[str, float], withheld: Mapping[str, float], own: Path
+) -> Clips:
     """What the frozen encoders make of a corpus; what the speech encoder makes is kept in the folder."""
     model = build(SWITCHES["ours_full"])
     paths = [audio["path"] for audio in rows["audio"]]
@@ -292,7 +291,7 @@ def in_memory(rows: datasets.Dataset, stronger: np.ndarray, heard: Mapping[str, 
         states[kind] = encoded(own / f"{kind}.safetensors", paths, model, processor)
     texts = {prefix: _embeddings(rows[name], name, model, processor) for name, prefix in TEXTS.items()}
     labels = np.stack([np.asarray(rows[name], np.float32) for name in LABELS], 1)
-    return Clips(labels, np.asarray(rows["speaker"]), states, heard, texts, stronger)
+    return Clips(labels, np.asarray(rows["speaker"]), states, heard, texts, stronger, withheld)
 
 
 @torch.inference_mode()
