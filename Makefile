@@ -19,7 +19,7 @@ train: $(VENV)/ready
 	$(VENV)/bin/python train.py configs/probe.yaml
 
 starter: $(VENV)/ready
-	$(VENV)/bin/python -m msfser.starter outputs/starter
+	$(VENV)/bin/msfser starter outputs/starter
 
 space: $(if $(MSFSER_MODEL),$(VENV)/ready,starter)
 	$(VENV)/bin/python space/app.py
@@ -37,7 +37,7 @@ audit: $(VENV)-audit/ready
 	$(VENV)-audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 probe: $(VENV)/ready
-	$(VENV)/bin/python -m msfser.benchmarks.ablation configs/probe.yaml --num_train_epochs 10
+	$(VENV)/bin/msfser ablate configs/probe.yaml --num_train_epochs 10
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff format --check .

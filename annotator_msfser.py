@@ -1,4 +1,4 @@
-"""From sound alone to the three texts: transcript, emphasised words, description. The same in training and in use."""
+"""From sound alone to the three texts: transcript, emphasized words, description. The same in training and in use."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,11 +7,9 @@ from typing import Any, Protocol
 import numpy as np
 from transformers.utils import logging
 
-from .description_msfser import Describer
-from .emphasis_msfser import EMPHASIS, EmphasisConfig, find_emphasis
-from .measured_description_msfser import MeasuredDescriber
-from .prosody_msfser import Prosody, measure_prosody
-from .recognition_msfser import MsfSerRecognizer
+from .description_msfser import Describer, MeasuredDescriber
+from .emphasis_msfser import EMPHASIS, EmphasisConfig, Prosody, find_emphasis, measure_prosody
+from .transcription_msfser import MsfSerRecognizer
 
 logger = logging.get_logger(__name__)
 
@@ -46,7 +44,7 @@ class Annotation:
     Args:
         transcript: What is said.
         words: `{"word", "start", "end"}`, seconds from the start of the sound.
-        emphasis: The emphasised words.
+        emphasis: The emphasized words.
         scores: LEMF's score of each word, in the order of `words`.
         description: How it is said.
         describer: Who wrote the description; `None` if it was given.
@@ -69,23 +67,23 @@ class MsfSerAnnotator:
     it is. Without speech there is neither an emphasis nor a description.
 
     Args:
-        recogniser: A Whisper by Hub name or folder, loaded at its first use; or a loaded one; or `None`: transcripts
+        recognizer: A Whisper by Hub name or folder, loaded at its first use; or a loaded one; or `None`: transcripts
             are then given or absent.
-        emphasis: How emphasised words are found.
+        emphasis: How emphasized words are found.
         describer: Who writes descriptions; `None` for nobody.
-        aligner: Finds the times of given words; the recogniser does where it cannot, and without one.
-        device: Where the recogniser runs.
+        aligner: Finds the times of given words; the recognizer does where it cannot, and without one.
+        device: Where the recognizer runs.
     """
 
     def __init__(
         self,
-        recogniser: str | MsfSerRecognizer | None = "openai/whisper-tiny.en",
+        recognizer: str | MsfSerRecognizer | None = "openai/whisper-tiny.en",
         emphasis: EmphasisConfig = EMPHASIS["peak"],
         describer: Describer | None = None,
         aligner: Aligner | None = None,
         device: str | None = None,
     ):
-        self._recogniser = recogniser
+        self._recognizer = recognizer
         self.emphasis = emphasis
         self.describer = describer
         self.aligner = aligner
@@ -95,16 +93,16 @@ class MsfSerAnnotator:
     def from_settings(cls, settings: Mapping[str, Any] | None, device: str | None = None) -> "MsfSerAnnotator":
         """Makes the texts as those of a training corpus were made, as far as that works beside the model alone.
 
-        A recogniser, the weights of LEMF and the measured describer are taken from the settings. Another describer has
-        to be given where it is wanted, and times of given words always come from the recogniser.
+        A recognizer, the weights of LEMF and the measured describer are taken from the settings. Another describer has
+        to be given where it is wanted, and times of given words always come from the recognizer.
 
         Args:
             settings: `MsfSerProcessor.annotation`; `None` stands for the defaults of the class.
-            device: Where the recogniser runs.
+            device: Where the recognizer runs.
         """
         if settings is None:
             return cls(device=device)
-        recogniser = settings["transcript"]["recogniser"]
+        recognizer = settings["transcript"]["recognizer"]
         how = settings["description"]
         describer = MeasuredDescriber(how["norms"]) if how["describer"] == "measured" else None
         if describer is None and how["describer"] != "none":
@@ -113,22 +111,22 @@ class MsfSerAnnotator:
                 "with the model: give a describer, or there are none."
             )
         return cls(
-            recogniser=None if recogniser == "none" else recogniser,
+            recognizer=None if recognizer == "none" else recognizer,
             emphasis=EmphasisConfig(**settings["emphasis"]),
             describer=describer,
             device=device,
         )
 
     @property
-    def recogniser(self) -> MsfSerRecognizer | None:
-        """The recogniser, loaded if it was not yet.
+    def recognizer(self) -> MsfSerRecognizer | None:
+        """The recognizer, loaded if it was not yet.
 
         Raises:
             OSError: It is nowhere to be had; the sentence says what to install.
         """
-        if isinstance(self._recogniser, str):
-            self._recogniser = MsfSerRecognizer.from_pretrained(self._recogniser, device=self.device)
-        return self._recogniser
+        if isinstance(self._recognizer, str):
+            self._recognizer = MsfSerRecognizer.from_pretrained(self._recognizer, device=self.device)
+        return self._recognizer
 
     def __call__(
         self, sounds: Sequence[np.ndarray], given: Sequence[Mapping[str, Any]] | None = None
@@ -141,7 +139,7 @@ class MsfSerAnnotator:
                 language that is spoken (a code or an English name).
 
         Raises:
-            OSError: The recogniser is nowhere to be had, or a describer's server does not answer.
+            OSError: The recognizer is nowhere to be had, or a describer's server does not answer.
             ValueError: A language is unknown, or given words have impossible times.
             ImportError: A package is missing that measures pitch.
         """
@@ -150,8 +148,8 @@ class MsfSerAnnotator:
             raise ValueError(f"{len(sounds)} sounds came with {len(given)} sets of texts: give one for each.")
         annotations = [Annotation() for _ in sounds]
         self.transcribe(annotations, sounds, given)
-        prosody = MeasuredOnce(sounds)
-        self.emphasise(annotations, prosody, given)
+        prosody = LazyProsody(sounds)
+        self.emphasize(annotations, prosody, given)
         self.describe(annotations, sounds, prosody, given)
         return annotations
 
@@ -171,11 +169,11 @@ class MsfSerAnnotator:
             elif annotation.words is None:
                 to_align.append(i)
         for language, items in to_hear.items():
-            self._recognise([annotations[i] for i in items], [sounds[i] for i in items], language)
+            self._recognize([annotations[i] for i in items], [sounds[i] for i in items], language)
         self._align([annotations[i] for i in to_align], [sounds[i] for i in to_align])
 
-    def emphasise(
-        self, annotations: Sequence[Annotation], prosody: "MeasuredOnce", given: Sequence[Mapping[str, Any]]
+    def emphasize(
+        self, annotations: Sequence[Annotation], prosody: "LazyProsody", given: Sequence[Mapping[str, Any]]
     ) -> None:
         """Fills in `emphasis` and `scores` from the words."""
         for i, (annotation, known) in enumerate(zip(annotations, given, strict=True)):
@@ -190,7 +188,7 @@ class MsfSerAnnotator:
         self,
         annotations: Sequence[Annotation],
         sounds: Sequence[np.ndarray],
-        prosody: "MeasuredOnce",
+        prosody: "LazyProsody",
         given: Sequence[Mapping[str, Any]],
     ) -> None:
         """Fills in `description` and `describer`."""
@@ -219,14 +217,14 @@ class MsfSerAnnotator:
             else:
                 annotations[i].describer = self.describer.name
 
-    def _recognise(
+    def _recognize(
         self, annotations: Sequence[Annotation], sounds: Sequence[np.ndarray], language: str | None
     ) -> None:
-        if self.recogniser is None:
+        if self.recognizer is None:
             for annotation in annotations:
-                annotation.absent["transcript"] = "no recogniser"
+                annotation.absent["transcript"] = "no recognizer"
             return
-        for annotation, heard in zip(annotations, self.recogniser(sounds, language=language), strict=True):
+        for annotation, heard in zip(annotations, self.recognizer(sounds, language=language), strict=True):
             annotation.transcript, annotation.words = heard.text, heard.words or None
             if heard.text is None:
                 annotation.absent["transcript"] = heard.reason
@@ -237,7 +235,7 @@ class MsfSerAnnotator:
         transcripts = [annotation.transcript for annotation in annotations]
         found = [None] * len(sounds) if self.aligner is None else self.aligner(sounds, transcripts)
         left = [i for i, words in enumerate(found) if words is None]
-        if left and self.recogniser is not None:
+        if left and self.recognizer is not None:
             others = self._aligned([sounds[i] for i in left], [transcripts[i] for i in left])
             for i, words in zip(left, others, strict=True):
                 found[i] = words
@@ -247,16 +245,16 @@ class MsfSerAnnotator:
                 annotation.absent["words"] = "the words cannot be aligned with the sound"
 
     def _aligned(self, sounds: Sequence[np.ndarray], transcripts: Sequence[str]) -> list[list[dict] | None]:
-        """Word times by the recogniser; a transcript that does not fit its sound has none."""
+        """Word times by the recognizer; a transcript that does not fit its sound has none."""
         try:
-            return self.recogniser.align(sounds, transcripts)
+            return self.recognizer.align(sounds, transcripts)
         except ValueError:
             if len(sounds) == 1:
                 return [None]
             return [self._aligned([sound], [text])[0] for sound, text in zip(sounds, transcripts, strict=True)]
 
 
-class MeasuredOnce:
+class LazyProsody:
     """Pitch and level of some sounds, measured when they are first asked for.
 
     Args:

@@ -38,8 +38,8 @@ ROBERTA_LARGE = {
 class MsfSerConfig(PreTrainedConfig):
     r"""Configuration of [`MsfSerModel`].
 
-    The model hears one utterance and reads up to three texts of it: `les`, the local emphasised semantics (the
-    emphasised words); `gs`, the global semantics (the transcript); `es`, the extended semantics (a description).
+    The model hears one utterance and reads up to three texts of it: `les`, the local emphasized semantics (the
+    emphasized words); `gs`, the global semantics (the transcript); `es`, the extended semantics (a description).
     It answers with valence, arousal and dominance, in this order, each in 0..1. The defaults are the paper's full
     model on WavLM-Large and RoBERTa-Large; "paper" or "ours" tells whose choice a default is.
 
@@ -68,7 +68,7 @@ class MsfSerConfig(PreTrainedConfig):
             Whether the experts' shares are learned constants (paper) or also depend on the input. Only `fm_moe`.
         audio_states (`"last"` or `"weighted"`, defaults to `"last"`):
             Which hidden states of the speech encoder are pooled: the last (paper) or a learned softmax mix of all,
-            each layer-normalised (ours; better on a frozen encoder).
+            each layer-normalized (ours; better on a frozen encoder).
         freeze_audio (`"none"`, `"front_end"` or `"all"`, defaults to `"front_end"`):
             What of the speech encoder is not trained: nothing, its convolutional front end (paper), or all of it.
         freeze_text (`bool`, defaults to `True`):

@@ -156,7 +156,7 @@ def as_audio_list(audio: Any) -> list:
 
 @functools.lru_cache(maxsize=4)
 def _mel_filters(n_mels: int) -> torch.Tensor:
-    """`(mels, n_fft // 2 + 1)`, Slaney's scale and normalisation."""
+    """`(mels, n_fft // 2 + 1)`, Slaney's scale and normalization."""
     filters = mel_filter_bank(
         num_frequency_bins=1 + _N_FFT // 2,
         num_mel_filters=n_mels,

@@ -21,9 +21,9 @@ def concordance(predictions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor
         `(...)`, each in -1..1, in the precision of the inputs.
     """
     mean_p, mean_y = predictions.mean(0), labels.mean(0)
-    centred_p, centred_y = predictions - mean_p, labels - mean_y
-    covariance = (centred_p * centred_y).mean(0)
-    denominator = centred_p.square().mean(0) + centred_y.square().mean(0) + (mean_p - mean_y).square()
+    centered_p, centered_y = predictions - mean_p, labels - mean_y
+    covariance = (centered_p * centered_y).mean(0)
+    denominator = centered_p.square().mean(0) + centered_y.square().mean(0) + (mean_p - mean_y).square()
     return 2 * covariance / denominator.clamp(min=_SMALLEST_DENOMINATOR)
 
 

@@ -4,28 +4,30 @@ Shapes: `batch` utterances, `samples` at 16 kHz, `frames` of an encoder, `states
 `width` = `config.fusion_size`, three `dimensions` in the order valence, arousal, dominance.
 """
 
-import inspect
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.masking_utils import create_bidirectional_mask
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .backbones_msfser import load_audio_encoder, load_text_encoder, load_weights
 from .configuration_msfser import LABELS, MsfSerConfig
+from .encoders_msfser import (
+    at_least_one,
+    build_audio_encoder,
+    build_text_encoder,
+    front_end,
+    load_audio_encoder,
+    load_text_encoder,
+    load_weights,
+    waveform_states,
+    whisper_states,
+)
+from .fast_encoders_msfser import quantize_linear_layers, speed_up
 from .loss_msfser import ccc_loss
-from .quantization_msfser import quantize_linear_layers
-from .wavlm_msfser import speed_up
-
-# Waveform encoders in which a masked, padded batch gives each item what it gets alone, provided that their front end
-# normalises each frame ("layer"). The others see the padding and are run item by item.
-_PADDING_SAFE = ("wavlm", "wav2vec2", "hubert", "unispeech", "unispeech-sat")
 
 
 @dataclass
@@ -56,7 +58,7 @@ class MsfSerZeroLinear(nn.Linear):
 
 
 class MsfSerLayerMix(nn.Module):
-    """Softmax-weighted sum of layer-normalised hidden states (`audio_states="weighted"`)."""
+    """Softmax-weighted sum of layer-normalized hidden states (`audio_states="weighted"`)."""
 
     def __init__(self, n_states: int):
         super().__init__()
@@ -68,8 +70,8 @@ class MsfSerLayerMix(nn.Module):
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """`(batch, states, frames, size)` -> `(batch, frames, size)`."""
-        normalised = nn.functional.layer_norm(states, states.shape[-1:])
-        return torch.einsum("l,blts->bts", self.weights().to(normalised.dtype), normalised)
+        normalized = nn.functional.layer_norm(states, states.shape[-1:])
+        return torch.einsum("l,blts->bts", self.weights().to(normalized.dtype), normalized)
 
 
 class MsfSerAttentiveStatisticsPooling(nn.Module):
@@ -96,16 +98,16 @@ class MsfSerAttentiveStatisticsPooling(nn.Module):
         return torch.cat([mean, variance.clamp(min=1e-5).sqrt()], dim=-1)
 
 
-class MsfSerAbsence(nn.Module):
+class MsfSerMissingInputEmbedding(nn.Module):
     """A learned vector in place of an input that an item does not have."""
 
     def __init__(self, size: int):
         super().__init__()
-        self.vector = nn.Parameter(torch.zeros(size))
+        self.embedding = nn.Parameter(torch.zeros(size))
 
     def forward(self, vectors: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
         """`(batch, size)`, `present` `(batch,)` bool -> `(batch, size)`."""
-        return torch.where(present[:, None], vectors, self.vector.to(vectors.dtype))
+        return torch.where(present[:, None], vectors, self.embedding.to(vectors.dtype))
 
 
 class MsfSerIntraModalFusion(nn.Module):
@@ -263,8 +265,8 @@ class MsfSerPreTrainedModel(PreTrainedModel):
             init.zeros_(module.scores)
         elif isinstance(module, MsfSerRouting):
             init.zeros_(module.table)
-        elif isinstance(module, MsfSerAbsence):
-            init.normal_(module.vector, std=self.config.initializer_range)
+        elif isinstance(module, MsfSerMissingInputEmbedding):
+            init.normal_(module.embedding, std=self.config.initializer_range)
         elif isinstance(module, nn.MultiheadAttention):
             init.normal_(module.in_proj_weight, std=self.config.initializer_range)
             init.zeros_(module.in_proj_bias)
@@ -284,18 +286,20 @@ class MsfSerModel(MsfSerPreTrainedModel):
         super().__init__(config)
         sizes = {}  # of the sources of the cross-modal fusion, in the order of its experts
         if config.audio:
-            self.audio_encoder = _build_audio_encoder(config)
+            self.audio_encoder = build_audio_encoder(config)
             audio_size = config.audio_config.hidden_size
             n_states = config.audio_config.num_hidden_layers + 1
             self.layer_mix = MsfSerLayerMix(n_states) if config.audio_states == "weighted" else None
             self.pooling = MsfSerAttentiveStatisticsPooling(audio_size)
             self.audio_projection = nn.Linear(2 * audio_size, config.fusion_size)
-            self.absent_audio = MsfSerAbsence(config.fusion_size)
+            self.missing_audio = MsfSerMissingInputEmbedding(config.fusion_size)
             sizes["audio"] = config.fusion_size
         if config.semantics:
-            self.text_encoder = _build_text_encoder(config)
+            self.text_encoder = build_text_encoder(config)
             text_size = config.text_config.hidden_size
-            self.absent_text = nn.ModuleDict({name: MsfSerAbsence(text_size) for name in config.semantics})
+            self.missing_text = nn.ModuleDict(
+                {name: MsfSerMissingInputEmbedding(text_size) for name in config.semantics}
+            )
             if {"les", "gs"} <= set(config.semantics):
                 self.intra_fusion = MsfSerIntraModalFusion(text_size, config.intra_fusion)
             if {"les", "gs"} & set(config.semantics):
@@ -412,7 +416,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
         if self.config.audio and self.config.freeze_audio == "all":
             self.audio_encoder.requires_grad_(False)
         elif self.config.audio and self.config.freeze_audio == "front_end":
-            for module in _front_end(self.audio_encoder):
+            for module in front_end(self.audio_encoder):
                 module.requires_grad_(False)
                 if hasattr(module, "_freeze_parameters"):  # else its forward would still record gradients
                     module._freeze_parameters()
@@ -459,9 +463,9 @@ class MsfSerModel(MsfSerPreTrainedModel):
         frozen = self.config.freeze_audio == "all"
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             if self.config.is_mel:
-                states, frame_mask = _whisper_states(self.audio_encoder, wanted, attention_mask.bool())
+                states, frame_mask = whisper_states(self.audio_encoder, wanted, attention_mask.bool())
             else:
-                states, frame_mask = _waveform_states(
+                states, frame_mask = waveform_states(
                     self.audio_encoder, wanted, attention_mask.bool(), self.config.fast_encoders
                 )
             kept = states if self.config.audio_states == "weighted" else states[-1:]
@@ -472,7 +476,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_text):
             # A text that is not there has no token: one is shown, so that attention stays finite; the result is
             # replaced afterwards.
-            mask = _at_least_one(attention_mask.bool()).long()
+            mask = at_least_one(attention_mask.bool()).long()
             states = self.text_encoder(input_ids=input_ids, attention_mask=mask).last_hidden_state
             mask = mask[..., None].to(states.dtype)
             return (states * mask).sum(1) / mask.sum(1)
@@ -505,7 +509,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
             input_values: `(batch, samples)` at 16 kHz, for waveform encoders.
             input_features: `(batch, mel frames, mels)`, for Whisper.
             attention_mask: `(batch, samples)`, `(batch, mel frames)` or, with `audio_states`, `(batch, frames)`.
-            les_input_ids: `(batch, tokens)`, the emphasised words.
+            les_input_ids: `(batch, tokens)`, the emphasized words.
             les_attention_mask: `(batch, tokens)`, 1 at real tokens; a row of zeros is an absent text.
             gs_input_ids: `(batch, tokens)`, the transcript.
             gs_attention_mask: As above.
@@ -596,7 +600,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
         else:
             here = attention_mask.bool().any(-1)
         present.append(here)
-        return self.absent_text[name](embedding, self._drop(here, self.config.text_dropout))
+        return self.missing_text[name](embedding, self._drop(here, self.config.text_dropout))
 
     def _audio_vector(
         self,
@@ -618,10 +622,10 @@ class MsfSerModel(MsfSerPreTrainedModel):
             frames = states[:, -1] if self.layer_mix is None else self.layer_mix(states)
             if self.film is not None and self.config.film_position == "frames":
                 frames = self.film(frames, condition)
-            pooled = self.pooling(frames, _at_least_one(frame_mask.bool()))
+            pooled = self.pooling(frames, at_least_one(frame_mask.bool()))
             vector = self.audio_projection(pooled.to(self.audio_projection.weight.dtype))
         present.append(here)
-        vector = self.absent_audio(vector, self._drop(here, self.config.audio_dropout))
+        vector = self.missing_audio(vector, self._drop(here, self.config.audio_dropout))
         if self.film is not None and self.config.film_position == "pooled":
             vector = self.film(vector, condition)
         return vector
@@ -633,133 +637,12 @@ class MsfSerModel(MsfSerPreTrainedModel):
         return present & (torch.rand(present.shape, device=present.device) >= share)
 
 
-def _build_audio_encoder(config: MsfSerConfig) -> PreTrainedModel:
-    if config.is_mel:
-        encoder = WhisperEncoder._from_config(config.audio_config)
-    else:
-        encoder = AutoModel.from_config(config.audio_config)
-    return speed_up(encoder) if config.fast_encoders else encoder
-
-
-def _build_text_encoder(config: MsfSerConfig) -> PreTrainedModel:
-    # A pooler would hold weights that no gradient reaches.
-    model_class = AutoModel._model_mapping[type(config.text_config)]
-    has_pooler = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
-    encoder = AutoModel.from_config(config.text_config, **({"add_pooling_layer": False} if has_pooler else {}))
-    return speed_up(encoder) if config.fast_encoders else encoder
-
-
 def _pickled_weights(folder: str | os.PathLike[str]) -> str | None:
     """The name of a file of weights that is a pickle, in a folder without safetensors."""
     if any(Path(folder).glob("*.safetensors")):
         return None
     pickles = (file.name for kind in ("bin", "pt", "pth", "ckpt", "pkl") for file in Path(folder).glob(f"*.{kind}"))
     return min(pickles, default=None)
-
-
-def _front_end(encoder: PreTrainedModel) -> list[nn.Module]:
-    """The convolutions between the input and the transformer."""
-    if isinstance(encoder, WhisperEncoder):
-        return [encoder.conv1, encoder.conv2]
-    if not hasattr(encoder, "feature_extractor"):
-        raise ValueError(f"{type(encoder).__name__} does not read the waveform through a convolutional front end.")
-    return [encoder.feature_extractor]
-
-
-def _at_least_one(mask: torch.Tensor) -> torch.Tensor:
-    """Shows the first position of each empty row, so that a softmax over it is finite; `(batch, length)`."""
-    first = torch.zeros_like(mask)
-    first[:, 0] = True
-    return mask | (first & ~mask.any(-1, keepdim=True))
-
-
-def _whisper_states(
-    encoder: WhisperEncoder, features: torch.Tensor, mask: torch.Tensor
-) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Whisper's encoder at the clip's own length, with masks.
-
-    The stock forward takes 30 s and no less, and ignores masks. Here the position table is cut to the clip, padding
-    is silenced between the convolutions, as their own zero padding would, and hidden from attention.
-
-    Args:
-        encoder: Its weights.
-        features: `(batch, mel frames, mels)`.
-        mask: `(batch, mel frames)`, bool.
-
-    Returns:
-        `layers + 1` states `(batch, frames, size)`, the last one normalised, and the mask `(batch, frames)`;
-        `frames` is half of `mel frames`, rounded up.
-    """
-    longest = encoder.config.max_source_positions
-    if features.shape[1] > 2 * longest:
-        raise ValueError(
-            f"The sound has {features.shape[1]} mel frames and this encoder's positions end at {2 * longest} "
-            f"({longest / 50:g} s): cut it into shorter windows."
-        )
-    visible = mask[:, None].to(features.dtype)
-    x = features.transpose(1, 2) * visible  # (batch, mels, mel frames)
-    x = nn.functional.gelu(encoder.conv1(x)) * visible
-    x = nn.functional.gelu(encoder.conv2(x)).transpose(1, 2)  # (batch, frames, size)
-    frame_mask = mask[:, ::2]
-    x = x + encoder.embed_positions.weight[: x.shape[1]]
-    x = nn.functional.dropout(x, p=encoder.dropout, training=encoder.training)
-    attention = create_bidirectional_mask(
-        config=encoder.config, inputs_embeds=x, attention_mask=_at_least_one(frame_mask)
-    )
-    states = [x]
-    for layer in encoder.layers:
-        dropped = encoder.training and encoder.layerdrop > 0 and torch.rand([]) < encoder.layerdrop
-        states.append(states[-1] if dropped else layer(states[-1], attention))
-    states[-1] = encoder.layer_norm(states[-1])
-    return states, frame_mask
-
-
-def is_padding_safe(config: PreTrainedConfig) -> bool:
-    """Whether a speech encoder with this config reads a padded batch at once; the others are run item by item."""
-    return config.model_type == "whisper" or (
-        config.model_type in _PADDING_SAFE and config.feat_extract_norm == "layer"
-    )
-
-
-def _waveform_states(
-    encoder: PreTrainedModel, values: torch.Tensor, mask: torch.Tensor, fast: bool
-) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """A waveform encoder's hidden states, each item as if it were alone.
-
-    Args:
-        encoder: WavLM and its relatives.
-        values: `(batch, samples)`.
-        mask: `(batch, samples)`, bool.
-        fast: Whether items of different lengths are run one by one where that saves time.
-
-    Returns:
-        `layers + 1` states `(batch, frames, size)`, the last one as the encoder returns it, and the mask
-        `(batch, frames)`.
-    """
-    safe = is_padding_safe(encoder.config)
-    # Without gradients a CPU computes one clip as fast as a batch, so that padding only costs.
-    alone = fast and values.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    if safe and (not alone or mask.all()):
-        shown = mask | ~mask.any(-1, keepdim=True)
-        output = encoder(values, attention_mask=shown.long(), output_hidden_states=True)
-        states = _hidden_states(output)
-        frame_mask = encoder._get_feature_vector_attention_mask(states[0].shape[1], shown.long()).bool()
-        return states, frame_mask & mask.any(-1, keepdim=True)
-    lengths = mask.sum(-1).tolist()
-    items = [
-        _hidden_states(encoder(row[None, : length or None], output_hidden_states=True))
-        for row, length in zip(values, lengths, strict=True)
-    ]
-    states = [
-        nn.utils.rnn.pad_sequence([state[0] for state in of_items], batch_first=True)
-        for of_items in zip(*items, strict=True)
-    ]
-    frames = torch.tensor([item[0].shape[1] if n else 0 for item, n in zip(items, lengths, strict=True)])
-    return states, (torch.arange(states[0].shape[1]) < frames[:, None]).to(values.device)
-
-
-def _hidden_states(output: ModelOutput) -> list[torch.Tensor]:
-    return [*output.hidden_states[:-1], output.last_hidden_state]
 
 
 MsfSerModel.register_for_auto_class("AutoModel")

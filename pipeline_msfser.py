@@ -18,17 +18,15 @@ import numpy as np
 import torch
 from transformers import Pipeline
 
-from .annotator_msfser import NO_SPEECH, Annotation, MeasuredOnce, MsfSerAnnotator
-from .audio_msfser import SAMPLING_RATE, load_audio
+from .annotator_msfser import NO_SPEECH, Annotation, LazyProsody, MsfSerAnnotator
+from .audio_msfser import SAMPLING_RATE, cut_at_pauses, load_audio, read_blocks
 from .configuration_msfser import LABELS
-from .description_msfser import Describer
+from .description_msfser import Describer, MeasuredDescriber
 from .emphasis_msfser import bare_word
-from .measured_description_msfser import MeasuredDescriber
 from .processing_msfser import TEXTS
-from .recognition_msfser import MsfSerRecognizer
-from .windows_msfser import cut_at_pauses, read_blocks
+from .transcription_msfser import MsfSerRecognizer
 
-# The setting of recogniser and describer that stands for those of the training corpus.
+# The setting of recognizer and describer that stands for those of the training corpus.
 AS_TRAINED = "as trained"
 
 _KNOWN = (*TEXTS, "words", "language")
@@ -95,7 +93,7 @@ class _Scored:
 class MsfSerPipeline(Pipeline):
     """Valence, arousal and dominance of recordings, with the texts that the model read and what each contributed.
 
-    The texts that are not given are made: a recogniser writes the transcript, LEMF finds the emphasised words, and a
+    The texts that are not given are made: a recognizer writes the transcript, LEMF finds the emphasized words, and a
     describer, if there is one, writes how it is said. Whether they are made follows the model: one without texts hears
     sound alone.
 
@@ -107,7 +105,7 @@ class MsfSerPipeline(Pipeline):
         model: [`MsfSerModel`].
         processor: Its [`MsfSerProcessor`].
         sampling_rate: Rate of arrays in Hz; files know theirs.
-        recogniser: A Whisper by Hub name or folder; a loaded [`MsfSerRecognizer`]; or `None` for none. By default that
+        recognizer: A Whisper by Hub name or folder; a loaded [`MsfSerRecognizer`]; or `None` for none. By default that
             of the training corpus, or Whisper tiny.en where its texts were not made.
         describer: `"measured"`, which says what can be measured in the voice; a loaded [`Describer`]; or `None` for
             none. By default the measured one if it described the training corpus, else none.
@@ -135,7 +133,7 @@ class MsfSerPipeline(Pipeline):
             raise ValueError("The pipeline needs the model's own processor: give processor=, or the model by name.")
         self.model.eval()
         self._trained = MsfSerAnnotator.from_settings(self.processor.annotation, device=str(self.device))
-        self._hearers: dict[Any, MsfSerAnnotator] = {AS_TRAINED: self._trained}
+        self._transcribers: dict[Any, MsfSerAnnotator] = {AS_TRAINED: self._trained}
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
         """Hears one recording or many.
@@ -147,7 +145,7 @@ class MsfSerPipeline(Pipeline):
                 `datasets.Audio`; or one of these as `"audio"` of a dictionary that also knows some of `transcript`,
                 `words` (`{"word", "start", "end"}`, seconds), `emphasis`, `description` and `language`. An empty text
                 counts as not given.
-            **options: `sampling_rate`, `recogniser`, `describer`, `language` and `batch_size`, as in the class.
+            **options: `sampling_rate`, `recognizer`, `describer`, `language` and `batch_size`, as in the class.
 
         Returns:
             A dictionary of plain Python values; a list of them for a list, an iterator for other iterables; always in
@@ -155,15 +153,15 @@ class MsfSerPipeline(Pipeline):
 
             - `valence`, `arousal`, `dominance`: in 0..1.
             - `transcript`: what is said, or `None`.
-            - `words`: `{"word", "start", "end", "score", "emphasised"}` in order; times in seconds, LEMF's score
+            - `words`: `{"word", "start", "end", "score", "emphasized"}` in order; times in seconds, LEMF's score
               (mean 0 over an utterance, higher is more stressed; `None` where the model does not read emphasis), and
-              whether the word is among the emphasised ones. Empty without word times.
-            - `emphasis`: the emphasised words, or `None`.
+              whether the word is among the emphasized ones. Empty without word times.
+            - `emphasis`: the emphasized words, or `None`.
             - `description`: how it is said, or `None`.
             - `texts`: for `transcript`, `words`, `emphasis` and `description` where each came from: `"given"`,
-              `"recognised"`, `"aligned"` (times of given words), `"found"` (by LEMF), the describer's name, or
+              `"recognized"`, `"aligned"` (times of given words), `"found"` (by LEMF), the describer's name, or
               `"absent: "` and the reason.
-            - `gate`: the emphasised words' mean share against the transcript, 0..1; `None` without either of them or
+            - `gate`: the emphasized words' mean share against the transcript, 0..1; `None` without either of them or
               without such a gate.
             - `routing`: for each dimension the shares of `sound`, `words` and `description`, as far as the model has
               them, which sum to 1; `None` without experts.
@@ -176,8 +174,8 @@ class MsfSerPipeline(Pipeline):
             - `weighting`: `"seconds of speech"` or `"seconds"`. The three numbers, gate and routing are means of the
               windows' with these weights. A second in two windows counts half in each. Speech is what lies in words.
               If that is not known for all of the recording, or nobody speaks, all seconds count.
-            - `words`: each word once, with the score of the window in whose middle it lies most; it is emphasised if
-              it is in any window. `emphasis`: all emphasised words, `"; "` between stretches. `description`: what was
+            - `words`: each word once, with the score of the window in whose middle it lies most; it is emphasized if
+              it is in any window. `emphasis`: all emphasized words, `"; "` between stretches. `description`: what was
               given, else `None`: windows differ. `texts`: what occurs in the windows.
 
             In a long recording a given emphasis goes to the windows that say it, and a given transcript gets its
@@ -185,7 +183,7 @@ class MsfSerPipeline(Pipeline):
 
         Raises:
             ValueError: A recording cannot be used, which the sentence names by its place in the list.
-            OSError: An address or the recogniser cannot be reached.
+            OSError: An address or the recognizer cannot be reached.
             ImportError: A package is missing that reads sound or measures pitch.
         """
         if isinstance(inputs, (list, tuple)):
@@ -204,13 +202,13 @@ class MsfSerPipeline(Pipeline):
             inputs = (item for item in inputs)
         return super().__call__(inputs, **options)
 
-    def _sanitize_parameters(self, sampling_rate=None, recogniser=AS_TRAINED, describer=AS_TRAINED, language=None):
+    def _sanitize_parameters(self, sampling_rate=None, recognizer=AS_TRAINED, describer=AS_TRAINED, language=None):
         options = {"sampling_rate": sampling_rate, "language": language}
         chosen = {name: value for name, value in options.items() if value is not None}
-        if recogniser != AS_TRAINED:
-            if not (recogniser is None or isinstance(recogniser, str) or callable(recogniser)):
-                raise ValueError(f"recogniser={recogniser!r} is no recogniser: give a Whisper by name, or None.")
-            chosen["recogniser"] = recogniser
+        if recognizer != AS_TRAINED:
+            if not (recognizer is None or isinstance(recognizer, str) or callable(recognizer)):
+                raise ValueError(f"recognizer={recognizer!r} is no recognizer: give a Whisper by name, or None.")
+            chosen["recognizer"] = recognizer
         if describer != AS_TRAINED:
             if not (describer is None or describer == "measured" or callable(describer)):
                 raise ValueError(f"describer={describer!r} is no describer: give 'measured', a loaded one, or None.")
@@ -242,11 +240,14 @@ class MsfSerPipeline(Pipeline):
         self, recordings: Iterable[Iterator[_Segment]], batch_size: int, options: Mapping[str, Any]
     ) -> Iterator[dict[str, Any]]:
         """What is in memory at once is a few batches, however many and long the recordings are."""
-        recogniser, describer = options.get("recogniser", AS_TRAINED), options.get("describer", AS_TRAINED)
+        recognizer, describer = options.get("recognizer", AS_TRAINED), options.get("describer", AS_TRAINED)
         passages = (passage for segments in recordings for passage in _batches(segments, 2))
-        heard = (self._hear(batch, self._hearing(recogniser)) for batch in _batches(passages, batch_size))
+        heard = (
+            self._transcribe_segments(batch, self._transcriber_for(recognizer))
+            for batch in _batches(passages, batch_size)
+        )
         windows = _windows(itertools.chain.from_iterable(heard))
-        scored = self._scored(windows, batch_size, self._reading(describer))
+        scored = self._scored(windows, batch_size, self._describer_for(describer))
         of_recording = itertools.groupby(scored, key=lambda one: one.recording.index)
         return (self.postprocess(list(group)) for _, group in of_recording)
 
@@ -257,7 +258,7 @@ class MsfSerPipeline(Pipeline):
         item: Any,
         index: int = 0,
         sampling_rate: int | None = None,
-        recogniser: str | MsfSerRecognizer | None = AS_TRAINED,
+        recognizer: str | MsfSerRecognizer | None = AS_TRAINED,
         language: str | None = None,
         **others: Any,
     ) -> Iterator[_Segment]:
@@ -278,7 +279,7 @@ class MsfSerPipeline(Pipeline):
             yield _Segment(recording, 0.0, sound)
             return
         if given["transcript"] and not given["words"] and self._reads("emphasis", "transcript"):
-            given["words"] = self._aligned(source, sampling_rate, given, self._hearing(recogniser))
+            given["words"] = self._aligned(source, sampling_rate, given, self._transcriber_for(recognizer))
             recording.words_from = "aligned"
         start = 0
         for samples in cut_at_pauses(read_blocks(source, sampling_rate), longest / 2):
@@ -308,15 +309,15 @@ class MsfSerPipeline(Pipeline):
         """Whether the model reads one of these texts."""
         return any(TEXTS[name] in self.model.config.semantics for name in names)
 
-    def _hearing(self, recogniser: str | MsfSerRecognizer | None) -> MsfSerAnnotator:
-        """Who writes transcripts; kept, so that a recogniser is loaded once."""
-        key = recogniser if isinstance(recogniser, str) else id(recogniser)
-        if key not in self._hearers:
-            self._hearers[key] = MsfSerAnnotator(recogniser, device=str(self.device))
-        return self._hearers[key]
+    def _transcriber_for(self, recognizer: str | MsfSerRecognizer | None) -> MsfSerAnnotator:
+        """Who writes transcripts; kept, so that a recognizer is loaded once."""
+        key = recognizer if isinstance(recognizer, str) else id(recognizer)
+        if key not in self._transcribers:
+            self._transcribers[key] = MsfSerAnnotator(recognizer, device=str(self.device))
+        return self._transcribers[key]
 
-    def _reading(self, describer: str | Describer | None) -> MsfSerAnnotator:
-        """Who finds emphasised words and describes."""
+    def _describer_for(self, describer: str | Describer | None) -> MsfSerAnnotator:
+        """Who finds emphasized words and describes."""
         if describer == AS_TRAINED:
             return self._trained
         return MsfSerAnnotator(
@@ -325,10 +326,12 @@ class MsfSerPipeline(Pipeline):
 
     # What is heard and read
 
-    def _hear(self, passages: Sequence[Sequence[_Segment]], annotator: MsfSerAnnotator) -> list[_Segment]:
+    def _transcribe_segments(
+        self, passages: Sequence[Sequence[_Segment]], annotator: MsfSerAnnotator
+    ) -> list[_Segment]:
         """The segments of some passages with their words.
 
-        A passage, two consecutive segments, is recognised as a whole. So every second is recognised once, although the
+        A passage, two consecutive segments, is recognized as a whole. So every second is recognized once, although the
         model hears it twice.
         """
         annotations = [Annotation() for _ in passages]
@@ -385,14 +388,14 @@ class MsfSerPipeline(Pipeline):
         known = [
             _texts_of_window(recording, of_window) for recording, of_window in zip(recordings, words, strict=True)
         ]
-        prosody = MeasuredOnce(sounds)
+        prosody = LazyProsody(sounds)
         for name in ("emphasis", "description"):
             if not self._reads(name):
                 for annotation, given in zip(annotations, known, strict=True):
                     setattr(annotation, name, given[name])
                     annotation.absent[name] = _NOT_READ
         if self._reads("emphasis"):
-            annotator.emphasise(annotations, prosody, known)
+            annotator.emphasize(annotations, prosody, known)
         if self._reads("description"):
             annotator.describe(annotations, sounds, prosody, known)
         texts = {name: [getattr(annotation, name) for annotation in annotations] for name in TEXTS}
@@ -451,7 +454,7 @@ class MsfSerPipeline(Pipeline):
             **window.values,
             "transcript": annotation.transcript,
             "words": [
-                {**word, "score": score, "emphasised": is_stressed}
+                {**word, "score": score, "emphasized": is_stressed}
                 for word, score, is_stressed in zip(window.words, scores, stressed, strict=True)
             ],
             "emphasis": annotation.emphasis,
@@ -480,8 +483,8 @@ def _summary(windows: Sequence[_Scored]) -> dict[str, Any]:
         for word, score, is_stressed in zip(window.words, scores, stressed, strict=True):
             key = id(word)
             held[key] = held.get(key, 0) + 1
-            entry = words.setdefault(key, {**word, "score": None, "emphasised": False})
-            entry["emphasised"] |= is_stressed
+            entry = words.setdefault(key, {**word, "score": None, "emphasized": False})
+            entry["emphasized"] |= is_stressed
             distance = abs(_middle(word) - (window.start + window.end) / 2)
             if distance < nearest.get(key, math.inf):
                 nearest[key], entry["score"] = distance, score
@@ -494,7 +497,7 @@ def _summary(windows: Sequence[_Scored]) -> dict[str, Any]:
         weights[-1] += windows[-1].seconds[-1] / 2
         weighting = "seconds"
     listed = list(words.values())
-    runs = itertools.groupby(listed, key=lambda word: word["emphasised"])
+    runs = itertools.groupby(listed, key=lambda word: word["emphasized"])
     emphasis = "; ".join(" ".join(bare_word(w["word"]) for w in run) for is_stressed, run in runs if is_stressed)
     routing = None
     if windows[0].routing is not None:
@@ -547,8 +550,8 @@ def _origins(recording: _Recording, annotation: Annotation) -> dict[str, str]:
     given = recording.given
     spoken = given["transcript"] or given["words"]
     sources = {
-        "transcript": "given" if spoken else "recognised",
-        "words": recording.words_from if given["words"] else "aligned" if spoken else "recognised",
+        "transcript": "given" if spoken else "recognized",
+        "words": recording.words_from if given["words"] else "aligned" if spoken else "recognized",
         "emphasis": "given" if annotation.emphasis == given["emphasis"] else "found",
         "description": annotation.describer or "given",
     }
@@ -644,7 +647,7 @@ def _transcribe(
     try:
         annotator.transcribe(annotations, sounds, known)
     except OSError as error:
-        raise OSError(f"{str(error).rstrip('.')}; or give recogniser=None to go without a transcript.") from error
+        raise OSError(f"{str(error).rstrip('.')}; or give recognizer=None to go without a transcript.") from error
 
 
 # One input

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from transformers import BatchFeature, ProcessorMixin
 
-from .backbones_msfser import feature_settings, load_tokenizer
 from .configuration_msfser import LABELS
+from .encoders_msfser import feature_settings, load_tokenizer
 from .feature_extraction_msfser import MsfSerFeatureExtractor, as_audio_list
 
 # What users call a text, and what the model calls it.
@@ -70,7 +70,7 @@ class MsfSerProcessor(ProcessorMixin):
             audio: Path, bytes, array, row of `datasets.Audio`, or a list of them; `None` is an item without sound.
             sampling_rate: Rate of the arrays in Hz; files know theirs.
             transcript: What is said (GS), a string or one per item; `None` or empty is an absent text.
-            emphasis: The emphasised words (LES), likewise.
+            emphasis: The emphasized words (LES), likewise.
             description: How it sounds (ES), likewise.
             return_tensors: `"pt"`.
 
@@ -139,7 +139,7 @@ class MsfSerCollator:
         processor: What turns sound and texts into tensors.
 
     A row holds `audio`, `transcript`, `emphasis` and `description` as far as there are any, and `valence`, `arousal`
-    and `dominance` in 0..1 where it is labelled.
+    and `dominance` in 0..1 where it is labeled.
     """
 
     def __init__(self, processor: MsfSerProcessor):
@@ -157,7 +157,7 @@ class MsfSerCollator:
 
 
 def labels_of(rows: Sequence[Mapping[str, Any]]) -> torch.Tensor | None:
-    """`(batch, 3)` float32, valence, arousal, dominance in 0..1; `None` where no row is labelled.
+    """`(batch, 3)` float32, valence, arousal, dominance in 0..1; `None` where no row is labeled.
 
     Raises:
         ValueError: Some labels are there and some are missing.
@@ -167,7 +167,7 @@ def labels_of(rows: Sequence[Mapping[str, Any]]) -> torch.Tensor | None:
         return None
     if any(missing):
         row, label = divmod(missing.index(True), len(LABELS))
-        raise ValueError(f"Row {row} of the batch has no {LABELS[label]} while others are labelled.")
+        raise ValueError(f"Row {row} of the batch has no {LABELS[label]} while others are labeled.")
     return torch.tensor([[row[name] for name in LABELS] for row in rows], dtype=torch.float32)
 
 
@@ -189,7 +189,7 @@ def _check_scale(low: float, high: float) -> None:
 
 
 def _text(value: Any, name: str, index: int) -> str | None:
-    """A text as it is tokenised: stripped; empty and missing (`None`, NaN) are absent."""
+    """A text as it is tokenized: stripped; empty and missing (`None`, NaN) are absent."""
     if value is None or (isinstance(value, (float, np.floating)) and np.isnan(value)):
         return None
     if not isinstance(value, str):

@@ -5,7 +5,7 @@
     python train.py configs/probe.yaml --data my/metadata.csv --label_range 1 7 --output_dir outputs/mine
     accelerate launch --multi_gpu --num_processes 2 train.py configs/msp_podcast.yaml --data my/MSP-PODCAST
 
-Settings come from the YAML file and are overridden on the command line: those of a run (`RunArguments` below), the
+Settings come from the YAML file and are overridden on the command line: those of a run (`RunSettings` below), the
 switches of the model (`MsfSerConfig`) and those of transformers' `TrainingArguments`. An unknown one is an error. A
 killed run goes on from its last checkpoint when the same command is given again.
 
@@ -55,14 +55,14 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PredictionOutput, SaveStrategy, seed_worker
 
 from msfser import LABELS, MsfSerCollator, MsfSerConfig, MsfSerModel, MsfSerProcessor
-from msfser.corpora.batches import SecondsBatchSampler, batches_in_order
 from msfser.corpora.emobank import read_emobank
-from msfser.corpora.features import FeatureCollator, add_lengths, cache_features, has_input, keep_inputs, known_inputs
 from msfser.corpora.iemocap import read_iemocap
 from msfser.corpora.msp_podcast import read_msp_podcast
-from msfser.corpora.probe import make_probe
+from msfser.corpora.probe.corpus import make_probe
 from msfser.corpora.table import annotation_settings, read_table
 from msfser.processing_msfser import TEXTS
+from msfser.training.batches import SecondsBatchSampler, batches_in_order
+from msfser.training.features import FeatureCollator, add_lengths, cache_features, has_input, keep_inputs, known_inputs
 
 logger = logging.getLogger("msfser.train")
 
@@ -76,7 +76,7 @@ INPUTS = (("audio",), ("audio", "transcript"), ("audio", "transcript", "emphasis
 
 
 @dataclass
-class RunArguments:
+class RunSettings:
     """What is trained on what."""
 
     data: str = field(
@@ -131,8 +131,8 @@ class RunArguments:
 
 
 # The model's own switches are settings too; the encoders' configs come with the encoders.
-SwitchArguments = dataclasses.make_dataclass(
-    "SwitchArguments",
+ModelSettings = dataclasses.make_dataclass(
+    "ModelSettings",
     [
         (f.name, f.type, field(default=f.default))
         for f in dataclasses.fields(MsfSerConfig)
@@ -142,7 +142,7 @@ SwitchArguments = dataclasses.make_dataclass(
 
 
 # What the script decides itself: given from outside, they would be ignored.
-DECIDED = (
+RESERVED_ARGUMENTS = (
     *("do_train", "do_eval", "resume_from_checkpoint", "metric_for_best_model", "greater_is_better"),
     *("remove_unused_columns", "length_column_name", "restore_callback_states_from_checkpoint"),
 )
@@ -171,7 +171,7 @@ class MsfSerTrainer(Trainer):
             return super().get_train_dataloader()
         args = self.args
         sampler = SecondsBatchSampler(
-            self._heard_seconds(self.train_dataset),
+            self._input_seconds(self.train_dataset),
             self.batch_seconds,
             most=self._train_batch_size,
             seed=args.seed if args.data_seed is None else args.data_seed,
@@ -194,8 +194,8 @@ class MsfSerTrainer(Trainer):
 
     def _tell_epochs_to(self, sampler: torch.utils.data.Sampler) -> None:
         # Within an epoch that is resumed, neither transformers nor accelerate tells it to the sampler of a process.
-        self.pop_callback(_EpochOf)
-        self.add_callback(_EpochOf(sampler))
+        self.pop_callback(SetEpochCallback)
+        self.add_callback(SetEpochCallback(sampler))
 
     def get_eval_dataloader(self, eval_dataset: datasets.Dataset | None = None) -> DataLoader:
         """The development part, to its last item, long items first."""
@@ -211,12 +211,12 @@ class MsfSerTrainer(Trainer):
     ) -> DataLoader:
         """All rows in order; in batches by seconds where the run asks for them, but of several processes by count."""
         if self.batch_seconds and self.args.world_size == 1:
-            batches = batches_in_order(self._heard_seconds(part), self.batch_seconds, self.args.eval_batch_size)
+            batches = batches_in_order(self._input_seconds(part), self.batch_seconds, self.args.eval_batch_size)
             return self._loader(part, [batch.tolist() for batch in batches])
         with _in_order_to_the_last(self.args):
             return by_count(part)
 
-    def _heard_seconds(self, part: datasets.Dataset) -> np.ndarray:
+    def _input_seconds(self, part: datasets.Dataset) -> np.ndarray:
         return np.minimum(part["length"][:], self.processing_class.feature_extractor.max_seconds)
 
     def _loader(self, part: datasets.Dataset, batches: Iterable[list[int]]) -> DataLoader:
@@ -309,7 +309,7 @@ class MsfSerTrainer(Trainer):
 
 
 @contextlib.contextmanager
-def _user_errors_as_sentences() -> Iterator[None]:
+def cli_errors() -> Iterator[None]:
     """What reading the corpus and finding the encoders say of wrong input is enough; a traceback buries it."""
     try:
         yield
@@ -376,7 +376,7 @@ class _SeededLengthGroups(LengthGroupedSampler):
         self.generator = torch.Generator().manual_seed(self.seed + epoch)
 
 
-class _EpochOf(TrainerCallback):
+class SetEpochCallback(TrainerCallback):
     """Tells a sampler the epoch."""
 
     def __init__(self, sampler: SecondsBatchSampler | _SeededLengthGroups):
@@ -403,7 +403,7 @@ def _long_first(part: datasets.Dataset) -> np.ndarray:
     return np.argsort(-np.asarray(part["length"][:]), kind="stable")
 
 
-def parse_settings(argv: Sequence[str]) -> tuple[RunArguments, MsfSerConfig, TrainingArguments]:
+def parse_settings(argv: Sequence[str]) -> tuple[RunSettings, MsfSerConfig, TrainingArguments]:
     """The settings of a run from its YAML file and what follows it on the command line.
 
     Args:
@@ -416,7 +416,7 @@ def parse_settings(argv: Sequence[str]) -> tuple[RunArguments, MsfSerConfig, Tra
         SystemExit: A setting is unknown or wrong; the sentence says which.
     """
     parser = HfArgumentParser(
-        [RunArguments, SwitchArguments, TrainingArguments],
+        [RunSettings, ModelSettings, TrainingArguments],
         usage="train.py SETTINGS.yaml [--name value ...]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -441,7 +441,7 @@ def parse_settings(argv: Sequence[str]) -> tuple[RunArguments, MsfSerConfig, Tra
         parser.set_defaults(**settings)
     options = (word[2:].partition("=")[0] for word in argv if word.startswith("--"))
     given = {*settings, *(option.replace("-", "_") for option in options)}
-    if decided := sorted(given.intersection(DECIDED)):
+    if decided := sorted(given.intersection(RESERVED_ARGUMENTS)):
         parser.error(f"{', '.join(decided)}: the script decides this itself")
     if not given & {"bf16", "fp16", "use_cpu", "do_predict"}:
         # A device with bfloat16 trains with it unless the settings say otherwise.
@@ -477,7 +477,7 @@ def parse_settings(argv: Sequence[str]) -> tuple[RunArguments, MsfSerConfig, Tra
     return run, config, training
 
 
-def read_data(run: RunArguments, require_labels: bool = True) -> datasets.DatasetDict:
+def read_data(run: RunSettings, require_labels: bool = True) -> datasets.DatasetDict:
     """The parts of the run's corpus in the schema."""
     if run.corpus == "msp_podcast":
         return read_msp_podcast(run.data)
@@ -495,9 +495,9 @@ def read_data(run: RunArguments, require_labels: bool = True) -> datasets.Datase
     )
 
 
-def build(run: RunArguments, config: MsfSerConfig) -> tuple[MsfSerModel, MsfSerProcessor]:
+def build(run: RunSettings, config: MsfSerConfig) -> tuple[MsfSerModel, MsfSerProcessor]:
     """Model on the run's pretrained encoders, and its processor."""
-    names = [f.name for f in dataclasses.fields(SwitchArguments)]
+    names = [f.name for f in dataclasses.fields(ModelSettings)]
     model = MsfSerModel.from_encoders(
         run.audio_encoder if config.audio else None,
         run.text_encoder if config.semantics else None,
@@ -544,7 +544,7 @@ def main(argv: Sequence[str]) -> None:
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
     if not training.should_log:
         logging.disable(logging.INFO)
-        logging.getLogger("msfser.corpora.features").setLevel(logging.ERROR)  # one process warns for all
+        logging.getLogger("msfser.training.features").setLevel(logging.ERROR)  # one process warns for all
         datasets.disable_progress_bars()
     transformers.utils.logging.set_verbosity_warning()
     set_seed(training.seed)
@@ -557,7 +557,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def train(
-    run: RunArguments, config: MsfSerConfig, training: TrainingArguments, folder: Path, argv: Sequence[str]
+    run: RunSettings, config: MsfSerConfig, training: TrainingArguments, folder: Path, argv: Sequence[str]
 ) -> None:
     """Trains, evaluates on the test part and saves.
 
@@ -567,7 +567,7 @@ def train(
     with training.main_process_first(desc="looking for an unfinished run", local=False):
         checkpoint = find_checkpoint(folder, argv, training)
 
-    with training.main_process_first(desc="making the corpus", local=False), _user_errors_as_sentences():
+    with training.main_process_first(desc="making the corpus", local=False), cli_errors():
         parts = read_data(run)
     if training.world_size > 1:
         logger.info("%d processes", training.world_size)
@@ -576,10 +576,10 @@ def train(
             raise SystemExit(f"{run.data} has no {name} part: add a column 'split', or leave it out to have one made.")
         logger.info("%s: %d utterances", name, len(parts[name]))
 
-    with _user_errors_as_sentences():
+    with cli_errors():
         model, processor = build(run, config)
     files = [(audio or {}).get("path") for audio in parts["train"]["audio"]]
-    with training.main_process_first(desc="running the frozen encoders", local=False), _user_errors_as_sentences():
+    with training.main_process_first(desc="running the frozen encoders", local=False), cli_errors():
         model.to(training.device)
         parts = encode(datasets.DatasetDict(parts), model, processor, run.cache_gigabytes)
     for name, part in parts.items():
@@ -616,7 +616,7 @@ def train(
         logger.info("saved: %s", folder)
 
 
-def predict(run: RunArguments, training: TrainingArguments) -> None:
+def predict(run: RunSettings, training: TrainingArguments) -> None:
     """Predicts the test part with the model in `output_dir` and writes `predictions.csv` there.
 
     Its rows are those of the test part in order: `file`, and `valence`, `arousal`, `dominance` in 0..1.
@@ -627,11 +627,11 @@ def predict(run: RunArguments, training: TrainingArguments) -> None:
     folder = Path(training.output_dir)
     if not (folder / "config.json").is_file():
         raise SystemExit(f"{folder} holds no trained model: train it first, or name its folder with --output_dir.")
-    with training.main_process_first(desc="making the corpus", local=False), _user_errors_as_sentences():
+    with training.main_process_first(desc="making the corpus", local=False), cli_errors():
         parts = read_data(run, require_labels=False)
     if "test" not in parts:
         raise SystemExit(f"{run.data} has no test part: add a column 'split', or leave it out to have one made.")
-    with _user_errors_as_sentences():
+    with cli_errors():
         model, processor = MsfSerModel.from_pretrained(folder), MsfSerProcessor.from_pretrained(folder)
         test = add_lengths(parts["test"].remove_columns(list(LABELS)))
     test = keep_inputs(test, inputs_of(model.config))
@@ -646,7 +646,7 @@ def predict(run: RunArguments, training: TrainingArguments) -> None:
         encoder_learning_rate=run.encoder_learning_rate,
         batch_seconds=run.batch_seconds,
     )
-    with _user_errors_as_sentences():
+    with cli_errors():
         predictions = trainer.predict(test).predictions
     if trainer.is_world_process_zero():
         files = [(audio or {}).get("path") for audio in parts["test"]["audio"]]

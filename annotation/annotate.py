@@ -1,6 +1,6 @@
-"""Makes transcripts, word times, emphasised words and descriptions for a corpus.
+"""Makes transcripts, word times, emphasized words and descriptions for a corpus.
 
-    python -m msfser.annotation.annotate my/metadata.csv --output my/annotated --language en
+    msfser annotate my/metadata.csv --output my/annotated --language en
     accelerate launch --multi_gpu --num_processes 4 -m msfser.annotation.annotate my/recordings --output my/annotated
 
 The second line starts four processes, without a GPU too (`accelerate launch --cpu` starts several only through MPI).
@@ -35,18 +35,17 @@ import torch
 from accelerate import PartialState
 from tqdm import tqdm
 
-from ..annotator_msfser import Annotation, MeasuredOnce, MsfSerAnnotator
+from ..annotator_msfser import Annotation, LazyProsody, MsfSerAnnotator
 from ..audio_msfser import SAMPLING_RATE, load_audio
 from ..corpora.audio_folder import read_audio_folder
 from ..corpora.iemocap import read_iemocap
 from ..corpora.msp_podcast import read_msp_podcast
 from ..corpora.schema import FEATURES, audio_source
 from ..corpora.table import SHARDS_NOTE, SourceRows, holds_table, read_source
-from ..description_msfser import PROMPT, Describer
+from ..description_msfser import NORMS, PROMPT, Describer, MeasuredDescriber
 from ..emphasis_msfser import EMPHASIS
-from ..measured_description_msfser import NORMS, MeasuredDescriber
-from ..recognition_msfser import language_code
-from .alignment import CtcAligner, SphinxAligner
+from ..transcription_msfser import language_code
+from .aligners import CtcAligner, SphinxAligner
 from .audio_language_model import AudioLanguageModelDescriber
 from .chat_endpoint import ChatEndpointDescriber
 
@@ -98,7 +97,7 @@ def main(argv: Sequence[str]) -> None:
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="annotate", description="Makes transcripts, emphasised words and descriptions for a corpus."
+        prog="annotate", description="Makes transcripts, emphasized words and descriptions for a corpus."
     )
     parser.add_argument("data", help="a table, a folder of recordings, or the folder of a named corpus")
     parser.add_argument("--output", required=True, help="folder for the shards")
@@ -119,22 +118,22 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--audio_folder", help="where the table's relative audio paths start; its own folder by default"
     )
     parser.add_argument(
-        "--recogniser",
+        "--recognizer",
         default="openai/whisper-tiny.en",
         help="a Whisper by Hub name or folder, or none; by default %(default)s",
     )
     parser.add_argument("--language", help="what is spoken, such as en; a column 'language' goes before")
     parser.add_argument(
         "--aligner",
-        default="recogniser",
-        help="finds the times of given transcripts: recogniser (by default), sphinx (English), or a CTC model by Hub "
+        default="recognizer",
+        help="finds the times of given transcripts: recognizer (by default), sphinx (English), or a CTC model by Hub "
         "name or folder",
     )
     parser.add_argument(
         "--emphasis",
         choices=tuple(EMPHASIS),
         default="peak",
-        help="how emphasised words are found: by the paper's formula, or by peaks (by default)",
+        help="how emphasized words are found: by the paper's formula, or by peaks (by default)",
     )
     parser.add_argument(
         "--describer",
@@ -206,7 +205,7 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
         description |= {"url": arguments.url, "prompt": hashlib.sha256(PROMPT.encode()).hexdigest()}
     return {
         "transcript": {
-            "recogniser": arguments.recogniser,
+            "recognizer": arguments.recognizer,
             "language": arguments.language,
             "aligner": arguments.aligner,
         },
@@ -216,7 +215,7 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 
 def make_annotator(arguments: argparse.Namespace, device: str) -> MsfSerAnnotator:
-    """Loads who makes the texts; the recogniser is loaded at its first use."""
+    """Loads who makes the texts; the recognizer is loaded at its first use."""
     describer: Describer | None
     if arguments.describer == "none":
         describer = None
@@ -226,12 +225,12 @@ def make_annotator(arguments: argparse.Namespace, device: str) -> MsfSerAnnotato
         describer = ChatEndpointDescriber(arguments.url, arguments.describer)
     else:
         describer = AudioLanguageModelDescriber(arguments.describer, device=device)
-    if arguments.aligner == "recogniser":
+    if arguments.aligner == "recognizer":
         aligner = None
     else:
         aligner = SphinxAligner() if arguments.aligner == "sphinx" else CtcAligner(arguments.aligner, device=device)
     return MsfSerAnnotator(
-        recogniser=None if arguments.recogniser == "none" else arguments.recogniser,
+        recognizer=None if arguments.recognizer == "none" else arguments.recognizer,
         emphasis=EMPHASIS[arguments.emphasis],
         describer=describer,
         aligner=aligner,
@@ -315,8 +314,8 @@ class Work:
         """Makes the shards of one process.
 
         Raises:
-            ValueError: A recogniser that knows only English would have to guess the language.
-            OSError: A recogniser, a describer or its server is not to be had.
+            ValueError: A recognizer that knows only English would have to guess the language.
+            OSError: A recognizer, a describer or its server is not to be had.
         """
         mine = range(process, self.count, processes)
         stale = [number for number in mine if self.stored(number) != self.keys(number)]
@@ -409,11 +408,11 @@ class Work:
             items, sounds = [rows.index(row) for row, _ in group], [sound for _, sound in group]
             annotations = [entries[i].annotation for i in items]
             known = [given[i] for i in items]
-            prosody = MeasuredOnce(sounds)
+            prosody = LazyProsody(sounds)
             if "transcript" in stale:
                 self.annotator.transcribe(annotations, sounds, known)
             if "emphasis" in stale:
-                self.annotator.emphasise(annotations, prosody, known)
+                self.annotator.emphasize(annotations, prosody, known)
             if "description" in stale:
                 self.annotator.describe(annotations, sounds, prosody, known)
         for entry, texts in zip(entries, given, strict=True):
@@ -501,9 +500,9 @@ class Work:
         return [self.source.files[row], found.st_size, found.st_mtime_ns]
 
     def _check_languages(self, shards: Sequence[int]) -> None:
-        """An English recogniser writes English whatever it hears: somebody must say that it is English.
+        """An English recognizer writes English whatever it hears: somebody must say that it is English.
 
-        A language that the recogniser cannot take is better said now than after hours.
+        A language that the recognizer cannot take is better said now than after hours.
         """
         known = set()
         for number in shards:
@@ -514,16 +513,16 @@ class Work:
                 language = texts["language"]
                 if texts.get("transcript") or texts.get("words") or language in known:
                     continue
-                recogniser = self.annotator.recogniser
-                if recogniser is None:
+                recognizer = self.annotator.recognizer
+                if recognizer is None:
                     return
-                if language is None and recogniser.english_only:
+                if language is None and recognizer.english_only:
                     raise ValueError(
-                        f"{self.settings['transcript']['recogniser']} knows only English, and the table does not say "
-                        "what is spoken: give --language en if it is English, or name a multilingual --recogniser."
+                        f"{self.settings['transcript']['recognizer']} knows only English, and the table does not say "
+                        "what is spoken: give --language en if it is English, or name a multilingual --recognizer."
                     )
                 try:
-                    recogniser([], language=language)
+                    recognizer([], language=language)
                 except ValueError as error:
                     raise ValueError(f"row {row + 1}: {error}") from error
                 known.add(language)

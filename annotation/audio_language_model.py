@@ -133,7 +133,7 @@ class AudioLanguageModelDescriber:
             return_tensors="pt",
             processor_kwargs={"text_kwargs": {"padding": True}},
         ).to(self.model.device, dtype=self.model.dtype)
-        # Published defaults sample, and penalise the quotation marks that JSON repeats.
+        # Published defaults sample, and penalize the quotation marks that JSON repeats.
         sequences = self.model.generate(
             **inputs, max_new_tokens=self.max_new_tokens, do_sample=False, num_beams=1, repetition_penalty=1.0
         )

@@ -19,8 +19,8 @@ from ..audio_msfser import load_audio
 from ..corpora.audio_folder import read_audio_folder
 from ..corpora.schema import audio_source
 from ..corpora.table import holds_table, read_source
-from ..measured_description_msfser import QUANTILES, WORDS, measure_voice
-from ..prosody_msfser import measure_prosody
+from ..description_msfser import QUANTILES, WORDS, measure_voice
+from ..emphasis_msfser import measure_prosody
 
 
 def main() -> None:

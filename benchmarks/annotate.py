@@ -15,11 +15,11 @@ from collections.abc import Sequence
 import numpy as np
 from tqdm import tqdm
 
-from ..annotator_msfser import Annotation, MeasuredOnce, MsfSerAnnotator
+from ..annotator_msfser import Annotation, LazyProsody, MsfSerAnnotator
 from ..audio_msfser import SAMPLING_RATE, load_audio
 from ..corpora.audio_folder import read_audio_folder
-from ..measured_description_msfser import MeasuredDescriber
-from .results import RESULTS, bootstrap, merge
+from ..description_msfser import MeasuredDescriber
+from ..evaluation.results import RESULTS, bootstrap, merge
 
 COMMAND = "python -m msfser.benchmarks.annotate FOLDER"
 TOGETHER = 64
@@ -56,12 +56,12 @@ def _seconds(annotator: MsfSerAnnotator, sounds: Sequence[np.ndarray]) -> list[f
     annotations, given, prosody = (
         [Annotation() for _ in sounds],
         [{"language": "en"}] * len(sounds),
-        MeasuredOnce(sounds),
+        LazyProsody(sounds),
     )
     marks = [time.perf_counter()]
     annotator.transcribe(annotations, sounds, given)
     marks.append(time.perf_counter())
-    annotator.emphasise(annotations, prosody, given)
+    annotator.emphasize(annotations, prosody, given)
     marks.append(time.perf_counter())
     annotator.describe(annotations, sounds, prosody, given)
     marks.append(time.perf_counter())

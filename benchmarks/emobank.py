@@ -29,15 +29,15 @@ import torch
 
 from ..configuration_msfser import LABELS
 from ..corpora.emobank import LABEL_RANGE, emobank_folder
-from ..corpora.features import FeatureCollator
 from ..corpora.tree import require_whole
+from ..evaluation.command import shown_command
+from ..evaluation.predictions import predict_part
+from ..evaluation.results import RESULTS, bootstrap, merge
 from ..loss_msfser import concordance
 from ..processing_msfser import from_scale
 from ..train import build, encode, parse_settings, read_data
 from ..train import main as train
-from .command import shown_command
-from .predictions import predict_part
-from .results import RESULTS, bootstrap, merge
+from ..training.features import FeatureCollator
 
 CONFIG = "configs/emobank.yaml"
 TUNING = (
@@ -73,8 +73,8 @@ def fit_ridge(x: np.ndarray, y: np.ndarray, penalty: float) -> Callable[[np.ndar
     Returns:
         Features to predictions.
     """
-    centred = x - x.mean(0)
-    weights = np.linalg.solve(centred.T @ centred + penalty * np.eye(x.shape[1]), centred.T @ (y - y.mean(0)))
+    centered = x - x.mean(0)
+    weights = np.linalg.solve(centered.T @ centered + penalty * np.eye(x.shape[1]), centered.T @ (y - y.mean(0)))
     return lambda features: (features - x.mean(0)) @ weights + y.mean(0)
 
 

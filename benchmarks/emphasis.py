@@ -29,11 +29,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from ..audio_msfser import load_audio
-from ..corpora.probe import make_probe
-from ..emphasis_msfser import EMPHASIS, Emphasis, EmphasisConfig, bare_word, find_emphasis
-from ..prosody_msfser import Prosody, measure_prosody
-from ..recognition_msfser import MsfSerRecognizer
-from .results import RESULTS, bootstrap, merge, spearman
+from ..corpora.probe.corpus import make_probe
+from ..emphasis_msfser import EMPHASIS, Emphasis, EmphasisConfig, Prosody, bare_word, find_emphasis, measure_prosody
+from ..evaluation.results import RESULTS, bootstrap, merge, spearman
+from ..transcription_msfser import MsfSerRecognizer
 
 COMMAND = "python -m msfser.benchmarks.emphasis"
 LAGS = (0.0, 0.05, 0.1, 0.15, 0.2)
@@ -41,7 +40,7 @@ READINGS = ("mean", "peak")
 _DRAWS = 1000
 # Constant over speakers, or made of the labels: nothing remains beyond the text.
 _OF_THE_TEXT = ("letters", "identity")
-_RECOGNISED_AT_ONCE = 8
+_RECOGNIZED_AT_ONCE = 8
 
 
 def main() -> None:
@@ -181,16 +180,16 @@ def _of_stress(corpus: Stressed) -> list[dict[str, object]]:
 
 
 def _of_probe() -> list[dict[str, object]]:
-    """Hits on the probe's test part, with true word times and with those of the recogniser."""
+    """Hits on the probe's test part, with true word times and with those of the recognizer."""
     folder = make_probe("data/probe")
     table = pd.read_parquet(folder / "metadata.parquet")
     table = table[table["split"] == "test"]
-    recogniser = MsfSerRecognizer.from_pretrained()
+    recognizer = MsfSerRecognizer.from_pretrained()
     hits: dict[str, list[bool]] = {}
-    for start in tqdm(range(0, len(table), _RECOGNISED_AT_ONCE), desc="probe"):
-        rows = list(table.iloc[start : start + _RECOGNISED_AT_ONCE].itertuples())
+    for start in tqdm(range(0, len(table), _RECOGNIZED_AT_ONCE), desc="probe"):
+        rows = list(table.iloc[start : start + _RECOGNIZED_AT_ONCE].itertuples())
         sounds = [load_audio(folder / row.audio) for row in rows]
-        for row, sound, heard in zip(rows, sounds, recogniser(sounds, language="en"), strict=True):
+        for row, sound, heard in zip(rows, sounds, recognizer(sounds, language="en"), strict=True):
             prosody = measure_prosody(sound)
             stressed = row.words[row.stressed_word]
             for name, config in {"": EMPHASIS["peak"], "paper/": EMPHASIS["paper"]}.items():

@@ -4,7 +4,7 @@
 
 makes recordings of 2 and of 60 minutes in which one synthetic voice speaks calmly (slow, low, quiet) and excitedly
 (fast, high, loud) by turns of 40 to 100 s. The model of `make train` hears each in a process of its own, words
-recognised, and `benchmarks/results/serving.json` gets
+recognized, and `benchmarks/results/serving.json` gets
 
 - `long/peak_memory_ratio`: peak resident memory with 60 minutes against that with 2;
 - `long/change_error_hops`: how far the course's changes of arousal lie from the inserted ones, at most, in hops (the
@@ -34,10 +34,10 @@ import numpy as np
 import soundfile
 from transformers import pipeline
 
-from ..corpora.espeak import Synthesizer
-from ..corpora.probe import LEVEL_RANGE, PITCH_RANGE, RATE_RANGE, VOLUME
-from .command import shown_command
-from .results import RESULTS, merge
+from ..corpora.probe.corpus import LEVEL_RANGE, PITCH_RANGE, RATE_RANGE, VOLUME
+from ..corpora.probe.synthesizer import Synthesizer
+from ..evaluation.command import shown_command
+from ..evaluation.results import RESULTS, merge
 
 STEADY = ("We put the boxes in the hall and went home.", "You can see the lake from the second floor.")
 VARIED = (
@@ -133,18 +133,18 @@ def change_errors(course: Sequence[dict[str, Any]], changes: Sequence[float]) ->
     """Distances of the inserted changes to those in the course, in hops; without the last turn, which is cut off."""
     starts, ends, arousal = np.array([[window[k] for k in ("start", "end", "arousal")] for window in course]).T
     logits = np.log(arousal / (1 - arousal))
-    centres = (starts + ends) / 2
+    centers = (starts + ends) / 2
     edges = [0.0, *changes]
     errors = []
     for before, change, after in zip(edges, edges[1:], edges[2:], strict=False):
         first = np.median(logits[(starts > before) & (ends < change)])
         second = np.median(logits[(starts > change) & (ends < after)])
         low, high = (before + change) / 2, (change + after) / 2
-        near = (centres > low) & (centres < high)
+        near = (centers > low) & (centers < high)
         moments = np.arange(low, high, 0.1)[:, None]
         share = np.clip((ends[near] - moments) / (ends - starts)[near], 0, 1)
         misfit = np.square(logits[near] - first - (second - first) * share).sum(1)
-        errors.append(abs(moments[misfit.argmin()].item() - change) / np.diff(centres).mean())
+        errors.append(abs(moments[misfit.argmin()].item() - change) / np.diff(centers).mean())
     return [float(error) for error in errors]
 
 

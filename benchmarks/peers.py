@@ -11,7 +11,7 @@ number: the share of matched pairs that lie in the expected order.
 | `egemaps_svr` | eGeMAPS functionals of openSMILE and support-vector regression; extra `peers`, for research only |
 | `last_layer` | mean of the encoder's last layer, linear head: the usual audio-only model on the Hub |
 | `asp` | attentive statistics pooling of the last layer: the baseline of the Interspeech 2025 challenge |
-| `text` | recognised words and emphasised words alone |
+| `text` | recognized words and emphasized words alone |
 | `ours_audio` | a learned mix of all layers, attentive statistics pooling, expert, heads |
 | `ours_full` | the same with all three texts, made from sound by `annotate` |
 
@@ -47,17 +47,17 @@ from ..annotation.annotate import main as annotate
 from ..audio_msfser import SAMPLING_RATE, load_audio
 from ..configuration_msfser import LABELS
 from ..corpora.acted import COLUMNS, read_acted
-from ..corpora.probe import make_probe
+from ..corpora.probe.corpus import make_probe
 from ..corpora.schema import SPLITS
 from ..corpora.table import SHARDS, read_table
+from ..evaluation.command import shown_command
+from ..evaluation.results import RESULTS, bootstrap, merge
 from ..loss_msfser import concordance
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import TEXTS, MsfSerProcessor
-from ..starter import AUDIO_ENCODER, TEXT_ENCODER
-from ..starter import SWITCHES as STARTER
-from .command import shown_command
-from .held_out import Clips, MeanHead, Recipe, encoded, fingerprint, fit, predict
-from .results import RESULTS, bootstrap, merge
+from ..starter.assemble import AUDIO_ENCODER, TEXT_ENCODER
+from ..starter.assemble import SWITCHES as STARTER
+from ..training.fitting import Clips, MeanHead, Recipe, encoded, fingerprint, fit, predict
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ LANGUAGES = {"ravdess": "en", "emodb": "de"}
 # How often training hears each kind. The copies at one level only ask how much an answer leans on level.
 HEARD = {"as_recorded": 1.0, "one_level": 0.0}
 # A greater weight of the order puts more takes in order and misses more labels.
-RECIPE = Recipe(order_weight=2.5, share_rate=20.0)
+RECIPE = Recipe(ranking_loss_weight=2.5, mixing_lr_scale=20.0)
 # Of a dozen sentences that everybody says in every mood there is nothing to learn about words, and what is learned by
 # heart is wrong for the next speaker; so beside the sound training rarely shows these texts.
 WITHHELD = {"les": 0.98, "gs": 0.98, "es": 0.9}
@@ -402,7 +402,7 @@ def order_rows(scores: Scores, system: str, prefix: str = "") -> list[dict[str, 
     sound = next(iter(answers.values()))
     rows = [scores.row_of_order(f"{prefix}order/arousal_raw", sound[..., 1], takes)]
     if "one_level" in answers:
-        rows.append(scores.row_of_order(f"{prefix}order/arousal_levelled", answers["one_level"][..., 1], takes))
+        rows.append(scores.row_of_order(f"{prefix}order/arousal_leveled", answers["one_level"][..., 1], takes))
     ravdess = (table["corpus"] == "ravdess").to_numpy()
     for name, dimension, low, high in (
         ("arousal_emotions", 1, ("sadness", "calm"), ("anger", "happiness")),
@@ -424,7 +424,7 @@ def level_rows(scores: Scores) -> list[dict[str, object]]:
     for clip in np.unique(takes):
         levels[clip] = np.sqrt(np.mean(np.square(load_audio(scores.material.paths[clip]), dtype=np.float64)))
     meter = scores.row_of_order("level/order/arousal_raw", levels[None], takes)
-    return [meter, {"name": "level/order/arousal_levelled", "value": 0.5, "low": None, "high": None}]
+    return [meter, {"name": "level/order/arousal_leveled", "value": 0.5, "low": None, "high": None}]
 
 
 def main() -> None:
@@ -443,7 +443,7 @@ def main() -> None:
     missing = [name for name in ("opensmile", "sklearn") if importlib.util.find_spec(name) is None]
     if "egemaps_svr" in systems and missing:
         systems.remove("egemaps_svr")
-        logger.warning('without eGeMAPS: pip install -e ".[peers]" brings openSMILE, whose licence is for research.')
+        logger.warning('without eGeMAPS: pip install -e ".[peers]" brings openSMILE, whose license is for research.')
     own = arguments.output_dir / ("probe" if arguments.probe else "acted")
     own.mkdir(parents=True, exist_ok=True)
     try:

@@ -16,8 +16,8 @@ from collections.abc import Callable
 import numpy as np
 
 from ..audio_msfser import SAMPLING_RATE
-from ..prosody_msfser import HIGHEST_PITCH, LOWEST_PITCH, measure_prosody
-from .results import RESULTS, merge
+from ..emphasis_msfser import HIGHEST_PITCH, LOWEST_PITCH, measure_prosody
+from ..evaluation.results import RESULTS, merge
 
 COMMAND = "python -m msfser.benchmarks.pitch"
 SECONDS = 2.0
@@ -89,8 +89,8 @@ def glide(low: float, high: float, ratio: float, kind: str) -> tuple[np.ndarray,
         sound = np.diff(np.floor(phase), prepend=0.0)
         frequencies = np.fft.rfftfreq(samples, 1 / SAMPLING_RATE)
         response = np.ones(len(frequencies), complex)
-        for centre, width in _FORMANTS:
-            response *= centre**2 / (centre**2 - frequencies**2 + 1j * width * frequencies)
+        for center, width in _FORMANTS:
+            response *= center**2 / (center**2 - frequencies**2 + 1j * width * frequencies)
         sound = np.fft.irfft(np.fft.rfft(sound) * response, samples)
     sound /= sound.std()
     noise = np.random.default_rng(0).standard_normal(samples) * 10 ** (-ratio / 20)

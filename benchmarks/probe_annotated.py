@@ -7,8 +7,8 @@ trains the full model on three versions of the corpus, each over three seeds, an
 the highest seed), and by how much it is below that of the model on the corpus's own texts.
 
 - `own`: the corpus's own texts.
-- `true_times`: the emphasised words are LEMF's, on the true times of the words.
-- `recognised`: transcript, word times and emphasised words come from the sound alone.
+- `true_times`: the emphasized words are LEMF's, on the true times of the words.
+- `recognized`: transcript, word times and emphasized words come from the sound alone.
 
 The descriptions are the corpus's own. It starts in the project's folder.
 """
@@ -21,13 +21,13 @@ import pandas as pd
 
 from ..annotation.annotate import main as annotate
 from ..configuration_msfser import LABELS
-from ..corpora.probe import make_probe
+from ..corpora.probe.corpus import make_probe
+from ..evaluation.command import shown_command
+from ..evaluation.predictions import results_of
+from ..evaluation.results import RESULTS, write
 from ..train import main as train
-from .command import shown_command
-from .predictions import results_of
-from .results import RESULTS, write
 
-WITHHELD = {"own": [], "true_times": ["emphasis"], "recognised": ["emphasis", "words", "transcript"]}
+WITHHELD = {"own": [], "true_times": ["emphasis"], "recognized": ["emphasis", "words", "transcript"]}
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""How well the offline recogniser hears: words, their times, and whether there is speech at all.
+"""How well the offline recognizer hears: words, their times, and whether there is speech at all.
 
     python -m msfser.benchmarks.recognition --plain FOLDER
 
@@ -10,9 +10,9 @@ language); the probe corpus and sounds without speech are generated. `--one_pass
 | row | meaning |
 |---|---|
 | `plain/wer` | word errors over words; lower case, no punctuation |
-| `plain/median_time_error` | seconds, over starts and ends of recognised words beside reference words |
+| `plain/median_time_error` | seconds, over starts and ends of recognized words beside reference words |
 | `plain/aligned_median_time_error_attention`, `..._sphinx` | the same with the reference words given |
-| `validation/stressed_words` | share of the probe's stressed words that stand in the recognised text |
+| `validation/stressed_words` | share of the probe's stressed words that stand in the recognized text |
 | `speech/false_reject` | share of English clips (plain, probe, `--speech`) taken for no speech |
 | `speech/false_reject_unstated` | share of them without text where the language is not stated |
 | `nonspeech/false_accept` | share of generated sounds without speech taken for speech |
@@ -33,22 +33,22 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from ..annotation.alignment import SphinxAligner
+from ..annotation.aligners import SphinxAligner
 from ..audio_msfser import SAMPLING_RATE, load_audio
-from ..corpora.probe import make_probe
-from ..recognition_msfser import _LONGEST, MsfSerRecognizer, Transcription
-from .results import RESULTS, bootstrap, merge, write
+from ..corpora.probe.corpus import make_probe
+from ..evaluation.results import RESULTS, bootstrap, merge, write
+from ..transcription_msfser import _LONGEST, MsfSerRecognizer, Transcription
 
 _BATCH = 32
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures, prints and writes."""
-    parser = argparse.ArgumentParser(description="How well the offline recogniser hears.")
+    parser = argparse.ArgumentParser(description="How well the offline recognizer hears.")
     parser.add_argument("--plain", type=Path, required=True, help="folder with metadata.csv and words.csv, English")
     parser.add_argument("--speech", type=Path, nargs="*", default=[], help="folders with metadata.csv, English")
     parser.add_argument("--foreign", type=Path, help="folder with metadata.csv, another language")
-    parser.add_argument("--one_pass", action="store_true", help="only: can the speech encoder's pass be recognised?")
+    parser.add_argument("--one_pass", action="store_true", help="only: can the speech encoder's pass be recognized?")
     options = parser.parse_args(arguments)
     needed = [options.plain / "words.csv"]
     needed += [folder / "metadata.csv" for folder in (options.plain, *options.speech, options.foreign) if folder]
@@ -62,27 +62,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command += " --speech" + " FOLDER" * len(options.speech) if options.speech else ""
     command += " --foreign FOLDER" if options.foreign else ""
 
-    recogniser = MsfSerRecognizer.from_pretrained()
-    rows = _plain_rows(recogniser, options.plain)
+    recognizer = MsfSerRecognizer.from_pretrained()
+    rows = _plain_rows(recognizer, options.plain)
     folder = make_probe("data/probe")
     table = pd.read_parquet(folder / "metadata.parquet")
     table = table[table["split"] == "validation"]
     probe = [load_audio(folder / name) for name in table["audio"]]
-    found = _transcribed(recogniser, probe)
+    found = _transcribed(recognizer, probe)
     heard = [
-        normalised(row.words[row.stressed_word]["word"])[0] in normalised(result.text or "")
+        normalized(row.words[row.stressed_word]["word"])[0] in normalized(result.text or "")
         for row, result in zip(table.itertuples(), found, strict=True)
     ]
     rows["validation/stressed_words"] = _share(heard)
     for path in (options.plain, *options.speech):
-        found += _transcribed(recogniser, _sounds(path))
+        found += _transcribed(recognizer, _sounds(path))
     rows["speech/false_reject"] = _share([result.reason == "no speech" for result in found])
     rows["speech/false_reject_unstated"] = _share([result.text is None for result in found])
-    found = _transcribed(recogniser, [sound for _, sound in nonspeech(seed=0)])
+    found = _transcribed(recognizer, [sound for _, sound in nonspeech(seed=0)])
     rows["nonspeech/false_accept"] = _share([result.reason != "no speech" for result in found])
     rows["nonspeech/false_accept_unstated"] = _share([result.text is not None for result in found])
     if options.foreign:
-        found = _transcribed(recogniser, _sounds(options.foreign))
+        found = _transcribed(recognizer, _sounds(options.foreign))
         rows["foreign/false_accept_unstated"] = _share([result.text is not None for result in found])
 
     _finish(rows, command, write)
@@ -95,7 +95,7 @@ def _finish(rows: dict[str, dict[str, float]], command: str, keep: Callable) -> 
         print(f"{name:45s} {row['value']:.3f} ({row['low']:.3f}..{row['high']:.3f})")
 
 
-def normalised(text: str) -> list[str]:
+def normalized(text: str) -> list[str]:
     """Words in lower case without punctuation; numbers and spelling as they are."""
     return re.sub(r"[^\w\s']", " ", text.lower()).split()
 
@@ -173,14 +173,14 @@ def _kinds(seconds: float, draw: np.random.Generator) -> dict[str, np.ndarray]:
     }
 
 
-def _plain_rows(recogniser: MsfSerRecognizer, folder: Path) -> dict[str, dict[str, float]]:
+def _plain_rows(recognizer: MsfSerRecognizer, folder: Path) -> dict[str, dict[str, float]]:
     names = pd.read_csv(folder / "metadata.csv", dtype=str)["file_name"]
     sounds = dict(zip(names, _sounds(folder), strict=True))
-    rows = _heard_rows("plain", folder, recogniser(list(sounds.values())))
+    rows = _heard_rows("plain", folder, recognizer(list(sounds.values())))
     times = _word_times(folder)
     timed = [sounds[name] for name in times]
     texts = [" ".join(entry["word"] for entry in words) for words in times.values()]
-    given = {"attention": recogniser.align(timed, texts), "sphinx": SphinxAligner()(timed, texts)}
+    given = {"attention": recognizer.align(timed, texts), "sphinx": SphinxAligner()(timed, texts)}
     for aligner, results in given.items():
         errors = [
             error
@@ -196,7 +196,7 @@ def _heard_rows(name: str, folder: Path, found: Sequence[Transcription]) -> dict
     table = pd.read_csv(folder / "metadata.csv", dtype=str)
     heard = dict(zip(table["file_name"], found, strict=True))
     pairs = [
-        jiwer.process_words(" ".join(normalised(text)), " ".join(normalised(heard[file].text or "")))
+        jiwer.process_words(" ".join(normalized(text)), " ".join(normalized(heard[file].text or "")))
         for file, text in zip(table["file_name"], table["transcription"], strict=True)
     ]
     counts = np.array([[p.substitutions + p.deletions + p.insertions, len(p.references[0])] for p in pairs])
@@ -223,13 +223,13 @@ def _one_pass_rows(folder: Path) -> dict[str, dict[str, float]]:
     rows = {}
     sounds = _sounds(folder)
     for name, kind in {"one_pass": _OnePassRecognizer, "two_passes": MsfSerRecognizer}.items():
-        recogniser = kind.from_pretrained()
-        rows |= _heard_rows(name, folder, [recogniser([sound])[0] for sound in sounds])
+        recognizer = kind.from_pretrained()
+        rows |= _heard_rows(name, folder, [recognizer([sound])[0] for sound in sounds])
     return rows
 
 
 def _word_times(folder: Path) -> dict[str, list[dict]]:
-    """File to its words as the recogniser gives them."""
+    """File to its words as the recognizer gives them."""
     table = pd.read_csv(folder / "words.csv", dtype={"word": str}, keep_default_na=False)
     table = table.rename(columns={"start_s": "start", "end_s": "end"})
     return {name: group[["word", "start", "end"]].to_dict("records") for name, group in table.groupby("file_name")}
@@ -262,11 +262,11 @@ def _joined(word: str) -> str:
     return re.sub(r"[^\w]", "", word.lower()) or "-"
 
 
-def _transcribed(recogniser: MsfSerRecognizer, sounds: Sequence[np.ndarray]) -> list[Transcription]:
+def _transcribed(recognizer: MsfSerRecognizer, sounds: Sequence[np.ndarray]) -> list[Transcription]:
     """The language is not stated."""
     found = []
     for start in tqdm(range(0, len(sounds), _BATCH), desc="recognition", unit=f"{_BATCH} clips"):
-        found += recogniser(sounds[start : start + _BATCH])
+        found += recognizer(sounds[start : start + _BATCH])
     return found
 
 

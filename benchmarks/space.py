@@ -37,9 +37,9 @@ from gradio_client import Client, handle_file
 from transformers import AutoModel, AutoProcessor, Pipeline, pipeline
 
 from ..configuration_msfser import LABELS
-from ..corpora.probe import make_probe
-from .command import shown_command
-from .results import RESULTS, merge
+from ..corpora.probe.corpus import make_probe
+from ..evaluation.command import shown_command
+from ..evaluation.results import RESULTS, merge
 
 ROOT = Path(__file__).parents[1]
 APP = ROOT / "space" / "app.py"

@@ -47,19 +47,18 @@ from transformers.models.wavlm.modeling_wavlm import WavLMAttention, WavLMFeatur
 
 from .. import pipeline_msfser
 from ..audio_msfser import SAMPLING_RATE
-from ..backbones_msfser import load_audio_encoder, load_tokenizer
 from ..configuration_msfser import WAVLM_LARGE, MsfSerConfig
-from ..corpora.features import FeatureCollator, add_lengths, cache_features
-from ..corpora.probe import make_probe
+from ..corpora.probe.corpus import make_probe
 from ..corpora.table import read_table
+from ..encoders_msfser import load_audio_encoder, load_tokenizer, waveform_states, whisper_states
+from ..evaluation.results import RESULTS, bootstrap, merge
+from ..fast_encoders_msfser import quantize_linear_layers, slow_down, speed_up
 from ..feature_extraction_msfser import MsfSerFeatureExtractor
 from ..loss_msfser import concordance
-from ..modeling_msfser import MsfSerModel, _waveform_states, _whisper_states
+from ..modeling_msfser import MsfSerModel
 from ..pipeline_msfser import MsfSerPipeline
 from ..processing_msfser import MsfSerCollator, MsfSerProcessor
-from ..quantization_msfser import quantize_linear_layers
-from ..wavlm_msfser import slow_down, speed_up
-from .results import RESULTS, bootstrap, merge
+from ..training.features import FeatureCollator, add_lengths, cache_features
 from .training_speed import CLIPS, TOKENIZER, VARIANTS, training_step
 
 COMMAND = "python -m msfser.benchmarks.speed"
@@ -143,7 +142,7 @@ def wavlm_inference(seconds: Sequence[float], repeats: int) -> list[dict[str, ob
             _only(model, without)
             with torch.inference_mode():
                 for values, mask in batches:
-                    _waveform_states(model, values, mask, alone)
+                    waveform_states(model, values, mask, alone)
 
         return task
 
@@ -226,7 +225,7 @@ def whisper(seconds: Sequence[float], repeats: int) -> list[dict[str, object]]:
             with torch.inference_mode():
                 for batch in batches:
                     inputs = ours(batch, SAMPLING_RATE, return_tensors="pt")
-                    _whisper_states(encoder, inputs["input_features"], inputs["attention_mask"].bool())
+                    whisper_states(encoder, inputs["input_features"], inputs["attention_mask"].bool())
 
         run()
         spent = interleaved({"stock": stock_run, "ours": run}, repeats)

@@ -29,12 +29,12 @@ import torch
 from transformers import BatchFeature
 
 from ..audio_msfser import SAMPLING_RATE
-from ..backbones_msfser import load_tokenizer
 from ..configuration_msfser import LABELS, MsfSerConfig
-from ..corpora.features import FeatureCollator, cache_features
+from ..encoders_msfser import load_tokenizer
 from ..feature_extraction_msfser import MsfSerFeatureExtractor
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerCollator, MsfSerProcessor
+from ..training.features import FeatureCollator, cache_features
 
 CLIPS = Path(__file__).parent / "clips.json"
 TOKENIZER = "sentence-transformers/all-MiniLM-L6-v2"

@@ -65,7 +65,7 @@ def read_iemocap(folder: str | os.PathLike[str], *, fold: int) -> datasets.Datas
     the other three are the training part, so that no speaker is in two parts. This rotation is our decision: the paper
     says no more than that there are five folds.
 
-    Transcripts lose marks in brackets such as `[LAUGHTER]`: they are no speech, and no recogniser writes them in use;
+    Transcripts lose marks in brackets such as `[LAUGHTER]`: they are no speech, and no recognizer writes them in use;
     an utterance of nothing else has no transcript. Words have times where `ForcedAlignment` has the utterance, in the
     spelling of the transcript if it has as many words. Labels that lie out of the scale by half a step, which a few of
     the corpus do, are moved to its end, with a warning.
@@ -109,9 +109,9 @@ def read_iemocap(folder: str | os.PathLike[str], *, fold: int) -> datasets.Datas
     gaps = [file.name for file in audio if file.name not in held.get(file.parent, ())]
     missing += lacking(gaps, len(names), "recordings of utterances")
     require_whole("IEMOCAP", folder, missing)
-    if unlabelled := sorted(set().union(*held.values()) - {file.name for file in audio}):
+    if unlabeled := sorted(set().union(*held.values()) - {file.name for file in audio}):
         logger.warning(
-            "%s: %d recordings have no labels and are left out, such as %r", folder, len(unlabelled), unlabelled[0]
+            "%s: %d recordings have no labels and are left out, such as %r", folder, len(unlabeled), unlabeled[0]
         )
 
     spoken = [spoken_text(transcripts[name]) for name in names]
@@ -157,7 +157,7 @@ def _read_annotated(folder: Path, fold: int) -> datasets.DatasetDict:
     return datasets.DatasetDict({split: rows.select(np.flatnonzero(parts == split)) for split in SPLITS})
 
 
-def _missing_of_session(root: Path, labelled: set[str]) -> list[str]:
+def _missing_of_session(root: Path, labeled: set[str]) -> list[str]:
     """The folders that a session lacks, and its dialogs outside those that have labels."""
     if not root.is_dir():
         return [f"the folder {root.name}"]
@@ -166,7 +166,7 @@ def _missing_of_session(root: Path, labelled: set[str]) -> list[str]:
     dialogs = {path.stem for kind in kinds for path in (root / kind).glob("Ses*")}
     if not dialogs:
         return missing or [f"the dialogs of {root.name}"]
-    return missing + lacking(sorted(dialogs - labelled), len(dialogs), f"dialogs with labels in {root.name}")
+    return missing + lacking(sorted(dialogs - labeled), len(dialogs), f"dialogs with labels in {root.name}")
 
 
 def _lines(path: Path) -> list[str]:

@@ -6,7 +6,7 @@ A reader returns a `datasets.DatasetDict` whose keys are among `SPLITS` and whos
 |---------------|-------------------------------------|------|--------------------------------------------------|
 | `audio`       | `{"bytes": binary, "path": string}` | yes  | the encoded recording, or its absolute path      |
 | `transcript`  | string                              | yes  | what is said (global semantics, GS)              |
-| `emphasis`    | string                              | yes  | the emphasised words (local emphasised, LES)     |
+| `emphasis`    | string                              | yes  | the emphasized words (local emphasized, LES)     |
 | `description` | string                              | yes  | how it is said, in words (extended, ES)          |
 | `words`       | list of `{"word", "start", "end"}`  | yes  | the spoken words with their times in seconds     |
 | `valence`     | float32                             | yes  | 0 (negative) to 1 (positive)                     |

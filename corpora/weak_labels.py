@@ -6,7 +6,7 @@ on real speech; a figure against them is called "weak" wherever it stands.
 Sources: the mean ratings of emotion words by J. A. Russell and A. Mehrabian, "Evidence for a three-factor theory of
 emotions", Journal of Research in Personality 11 (1977), their "joyful" for happiness; "calm" from J. A. Russell, "A
 circumplex model of affect", Journal of Personality and Social Psychology 39 (1980), which has no dominance. Neutral is
-the centre by definition.
+the center by definition.
 """
 
 # Valence, arousal, dominance in -1..1.
@@ -23,7 +23,7 @@ NORMS: dict[str, tuple[float, float, float]] = {
 }
 LABEL_RANGE: tuple[float, float] = (-1.0, 1.0)
 
-# How far an emotion at normal intensity lies from the centre, of the way to the norm: a convention, not a measurement.
+# How far an emotion at normal intensity lies from the center, of the way to the norm: a convention, not a measurement.
 NORMAL_INTENSITY = 0.6
 
 

@@ -12,7 +12,7 @@ import html
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ LEVELS = ("low", "middle", "high")
 ALIKE = 0.05
 ORIGINS = {
     "given": "as you wrote it",
-    "recognised": "recognised by machine",
+    "recognized": "recognized by machine",
     "aligned": "your words, timed by machine",
     "found": "found by the pitch, loudness and length of the words",
 }
@@ -111,10 +111,10 @@ def load(model: str, revision: str | None = None, **options: Any) -> Pipeline:
     Args:
         model: Folder or Hub name.
         revision: Branch, tag or commit on the Hub.
-        **options: Of the model's pipeline, such as `recogniser`.
+        **options: Of the model's pipeline, such as `recognizer`.
 
     Raises:
-        OSError: The model or the recogniser is nowhere to be had.
+        OSError: The model or the recognizer is nowhere to be had.
         ValueError: It is no model of this project.
     """
     torch.set_num_threads(THREADS)
@@ -144,7 +144,7 @@ def listen(
         hear: The pipeline.
         audio: Path of the recording.
         language: What is spoken, as Whisper's code; empty if not stated.
-        words: What is said; recognised if empty.
+        words: What is said; recognized if empty.
         stressed: The stressed words; found if empty.
         description: How it is said; written by the model's describer, if it has one, if empty.
         progress: Where to show how far it is.
@@ -238,7 +238,7 @@ def headline(result: Mapping[str, Any]) -> str:
     return f"### {silent}It comes across as {said[0]}, {said[1]} and {said[2]}{over}."
 
 
-# A plot that is shown keeps its categories and their colours, so every result has the same ones.
+# A plot that is shown keeps its categories and their colors, so every result has the same ones.
 
 
 def bars(result: Mapping[str, Any]) -> pd.DataFrame:
@@ -247,7 +247,7 @@ def bars(result: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def plane(result: Mapping[str, Any]) -> pd.DataFrame:
-    """Valence and arousal of each part; dominance is the colour. Rows without numbers stand for the levels."""
+    """Valence and arousal of each part; dominance is the color. Rows without numbers stand for the levels."""
     parts = result.get("course") or [result]
     rows = [{"valence": None, "arousal": None, "dominance": level} for level in LEVELS]
     rows += [{**part, "dominance": LEVELS[min(2, max(0, int(part["dominance"] * 3)))]} for part in parts]
@@ -271,7 +271,7 @@ def marked(result: Mapping[str, Any]) -> list[tuple[str, str | None]]:
     """The transcript, its stressed words marked."""
     if not result["words"]:
         return [(result["transcript"], None)] if result["transcript"] else []
-    return [(f"{word['word']} ", "stressed" if word["emphasised"] else None) for word in result["words"]]
+    return [(f"{word['word']} ", "stressed" if word["emphasized"] else None) for word in result["words"]]
 
 
 def experts(result: Mapping[str, Any]) -> pd.DataFrame | None:
@@ -305,7 +305,7 @@ def reasons(result: Mapping[str, Any]) -> str:
         )
     names = {"transcript": "Transcript", "emphasis": "Stressed words", "description": "Description"}
     if all(result["texts"][name] == NOT_READ for name in names):
-        return "\n".join([*lines, "- **Sound alone:** this model reads no words, so none were recognised."])
+        return "\n".join([*lines, "- **Sound alone:** this model reads no words, so none were recognized."])
     lines += [f"- **{words}:** {_origin(result['texts'][name])}." for name, words in names.items()]
     return "\n".join(lines)
 
@@ -349,7 +349,7 @@ def build(hear: Pipeline, name: str) -> gr.Blocks:
                     [("Not stated", ""), *sorted((name.title(), code) for code, name in LANGUAGES.items())],
                     value="",
                     label="Language (optional)",
-                    info="Stating it helps to recognise the words.",
+                    info="Stating it helps to recognize the words.",
                     visible=reads,
                 )
                 start = gr.Button("Listen", variant="primary")
@@ -399,7 +399,7 @@ def build(hear: Pipeline, name: str) -> gr.Blocks:
         with gr.Row(visible=False) as details:
             with gr.Column(scale=2, min_width=300, visible=reads):
                 gr.Markdown("### Correct what was heard")
-                words = gr.Textbox(label="Words", info="Empty: recognised by machine.", lines=2)
+                words = gr.Textbox(label="Words", info="Empty: recognized by machine.", lines=2)
                 stressed = gr.Textbox(
                     label="Stressed words",
                     info="A stretch of the words. Empty: found by machine.",
@@ -511,7 +511,7 @@ def options() -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def main(argv: Sequence[str] = ()) -> None:
     """Starts the demo."""
     # Else the name would be looked up on the Hub, and whoever has it there would have code run here.
     if MODEL == STARTER and not Path(STARTER).is_dir():

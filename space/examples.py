@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from msfser.corpora.espeak import Synthesizer
+from msfser.corpora.probe.synthesizer import Synthesizer
 
 RATE = 16_000
 FOLDER = Path(__file__).parent / "examples"

@@ -32,7 +32,7 @@ with tempfile.TemporaryDirectory() as again:
     assert {path.name for path in Path(folder).glob("*.py")} == {path.name for path in Path(again).glob("*.py")}
 classifier = AutoModelForAudioClassification.from_pretrained(folder, trust_remote_code=True)
 processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
-hearing = pipeline(model=folder, trust_remote_code=True, recogniser=None)
+hearing = pipeline(model=folder, trust_remote_code=True, recognizer=None)
 assert type(hearing).__module__.startswith("transformers_modules."), type(hearing)
 
 sound = (np.random.default_rng(0).standard_normal(24_000) * 0.1).astype(np.float32)

@@ -4,12 +4,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import noise
+from tiny import noise
 
-from msfser.annotator_msfser import NO_SPEECH, MeasuredOnce, MsfSerAnnotator
-from msfser.emphasis_msfser import EMPHASIS, find_emphasis
-from msfser.measured_description_msfser import MeasuredDescriber
-from msfser.prosody_msfser import measure_prosody
+from msfser.annotator_msfser import NO_SPEECH, LazyProsody, MsfSerAnnotator
+from msfser.description_msfser import MeasuredDescriber
+from msfser.emphasis_msfser import EMPHASIS, find_emphasis, measure_prosody
 
 SOUND = noise(0.5)
 WORDS = [{"word": w, "start": i / 10, "end": (i + 1) / 10} for i, w in enumerate(["you", "did", "say", "so."])]
@@ -19,7 +18,7 @@ def timed(text):
     return [{"word": w, "start": i / 10, "end": (i + 1) / 10} for i, w in enumerate(text.split())]
 
 
-class Recogniser:
+class Recognizer:
     english_only = True
 
     def __init__(self):
@@ -28,7 +27,7 @@ class Recogniser:
     def __call__(self, sounds, language=None):
         self.asked.append(("hear", len(sounds), language))
         if language == "de":
-            return [SimpleNamespace(text=None, words=[], reason="the recogniser knows only English") for _ in sounds]
+            return [SimpleNamespace(text=None, words=[], reason="the recognizer knows only English") for _ in sounds]
         return [
             SimpleNamespace(text="you did say so.", words=WORDS, reason=None)
             if np.abs(sound).max() > 0
@@ -55,84 +54,84 @@ class Describer:
 
 
 @pytest.fixture
-def recogniser():
-    return Recogniser()
+def recognizer():
+    return Recognizer()
 
 
-def test_from_sound_alone(recogniser):
+def test_from_sound_alone(recognizer):
     describer = Describer()
-    (made,) = MsfSerAnnotator(recogniser, describer=describer)([SOUND])
+    (made,) = MsfSerAnnotator(recognizer, describer=describer)([SOUND])
     expected = find_emphasis(WORDS, measure_prosody(SOUND), EMPHASIS["peak"])
     assert (made.transcript, made.words, made.emphasis) == ("you did say so.", WORDS, expected.text)
     assert made.scores == expected.scores.tolist()
     assert (made.description, made.describer, made.absent) == ("quiet", "some/describer", {})
-    assert recogniser.asked == [("hear", 1, None)] and describer.asked == ["you did say so."]
+    assert recognizer.asked == [("hear", 1, None)] and describer.asked == ["you did say so."]
 
 
-def test_a_given_transcript_is_aligned(recogniser):
-    (made,) = MsfSerAnnotator(recogniser)([SOUND], [{"transcript": "so you say", "words": []}])
-    assert recogniser.asked == [("align", 1, None)]
+def test_a_given_transcript_is_aligned(recognizer):
+    (made,) = MsfSerAnnotator(recognizer)([SOUND], [{"transcript": "so you say", "words": []}])
+    assert recognizer.asked == [("align", 1, None)]
     assert (made.transcript, made.words, made.emphasis) == ("so you say", timed("so you say"), "so you say")
     assert made.description is None and made.absent == {"description": "no describer"}
 
 
-def test_given_words_are_the_transcript(recogniser):
-    (made,) = MsfSerAnnotator(recogniser)([SOUND], [{"words": WORDS}])
-    assert not recogniser.asked
+def test_given_words_are_the_transcript(recognizer):
+    (made,) = MsfSerAnnotator(recognizer)([SOUND], [{"words": WORDS}])
+    assert not recognizer.asked
     assert (made.transcript, made.words) == ("you did say so.", WORDS) and made.emphasis
     # Both are kept as they are, also where they differ.
-    (made,) = MsfSerAnnotator(recogniser)([SOUND], [{"words": WORDS, "transcript": "You did!"}])
-    assert (made.transcript, made.words) == ("You did!", WORDS) and not recogniser.asked
+    (made,) = MsfSerAnnotator(recognizer)([SOUND], [{"words": WORDS, "transcript": "You did!"}])
+    assert (made.transcript, made.words) == ("You did!", WORDS) and not recognizer.asked
 
 
-def test_given_emphasis_and_description_stay(recogniser):
+def test_given_emphasis_and_description_stay(recognizer):
     describer = Describer()
     given = [{"emphasis": "did", "description": "loud"}]
-    (made,) = MsfSerAnnotator(recogniser, describer=describer)([SOUND], given)
+    (made,) = MsfSerAnnotator(recognizer, describer=describer)([SOUND], given)
     assert (made.emphasis, made.description, made.describer) == ("did", "loud", None)
     assert len(made.scores) == 4 and not describer.asked and made.absent == {}
     # On silence too.
-    (made,) = MsfSerAnnotator(recogniser, describer=describer)([np.zeros(8_000, np.float32)], given)
+    (made,) = MsfSerAnnotator(recognizer, describer=describer)([np.zeros(8_000, np.float32)], given)
     assert (made.emphasis, made.description, made.absent) == ("did", "loud", {"transcript": NO_SPEECH})
 
 
-def test_silence_has_no_texts(recogniser):
+def test_silence_has_no_texts(recognizer):
     describer = Describer()
     sounds = [np.zeros(8_000, np.float32), SOUND]
-    silent, spoken = MsfSerAnnotator(recogniser, describer=describer)(sounds)
+    silent, spoken = MsfSerAnnotator(recognizer, describer=describer)(sounds)
     assert silent.absent == dict.fromkeys(("transcript", "emphasis", "description"), NO_SPEECH)
     assert silent.transcript is silent.words is silent.emphasis is silent.scores is silent.description is None
     assert spoken.transcript and describer.asked == ["you did say so."]
 
 
-def test_foreign_speech_is_described_all_the_same(recogniser):
+def test_foreign_speech_is_described_all_the_same(recognizer):
     describer = Describer()
-    german, english = MsfSerAnnotator(recogniser, describer=describer)([SOUND] * 2, [{"language": "de"}, {}])
-    assert german.absent == dict.fromkeys(("transcript", "emphasis"), "the recogniser knows only English")
+    german, english = MsfSerAnnotator(recognizer, describer=describer)([SOUND] * 2, [{"language": "de"}, {}])
+    assert german.absent == dict.fromkeys(("transcript", "emphasis"), "the recognizer knows only English")
     assert german.description == "quiet" and english.transcript and describer.asked == [None, "you did say so."]
 
 
-def test_without_a_recogniser():
+def test_without_a_recognizer():
     heard, aligned = MsfSerAnnotator(None)([SOUND] * 2, [{}, {"transcript": "so"}])
     assert heard.absent == {
-        "transcript": "no recogniser",
-        "emphasis": "no recogniser",
+        "transcript": "no recognizer",
+        "emphasis": "no recognizer",
         "description": "no describer",
     }
     assert aligned.transcript == "so" and aligned.absent["emphasis"] == "no word times"
     assert aligned.absent["words"] == "the words cannot be aligned with the sound"
 
 
-def test_an_aligner_goes_before_the_recogniser(recogniser):
+def test_an_aligner_goes_before_the_recognizer(recognizer):
     asked = []
 
     def aligner(sounds, transcripts):
         asked.append(transcripts)
         return [None if "never" in text else timed(text) for text in transcripts]
 
-    annotator = MsfSerAnnotator(recogniser, aligner=aligner)
+    annotator = MsfSerAnnotator(recognizer, aligner=aligner)
     helped, found = annotator([SOUND] * 2, [{"transcript": "never so"}, {"transcript": "so then"}])
-    assert asked == [["never so", "so then"]] and recogniser.asked == [("align", 1, None)]
+    assert asked == [["never so", "so then"]] and recognizer.asked == [("align", 1, None)]
     assert helped.words == timed("never so") and found.words == timed("so then")
 
     (lost,) = MsfSerAnnotator(None, aligner=aligner)([SOUND], [{"transcript": "never so"}])
@@ -141,19 +140,19 @@ def test_an_aligner_goes_before_the_recogniser(recogniser):
     assert lost.absent["emphasis"] == "no word times"
 
 
-def test_a_transcript_that_cannot_fit_leaves_the_others(recogniser):
+def test_a_transcript_that_cannot_fit_leaves_the_others(recognizer):
     texts = [{"transcript": text} for text in ("so then", "impossible", "you say")]
-    made = MsfSerAnnotator(recogniser)([SOUND] * 3, texts)
+    made = MsfSerAnnotator(recognizer)([SOUND] * 3, texts)
     assert [annotation.words for annotation in made] == [timed("so then"), None, timed("you say")]
     assert made[1].transcript == "impossible" and "words" in made[1].absent
 
 
-def test_a_describer_that_writes_nothing(recogniser):
-    (made,) = MsfSerAnnotator(recogniser, describer=Describer(None))([SOUND])
+def test_a_describer_that_writes_nothing(recognizer):
+    (made,) = MsfSerAnnotator(recognizer, describer=Describer(None))([SOUND])
     assert made.describer is None and made.absent == {"description": "the describer wrote none"}
 
 
-def test_pitch_is_measured_once(recogniser, monkeypatch):
+def test_pitch_is_measured_once(recognizer, monkeypatch):
     measured = []
 
     def counted(sound):
@@ -161,22 +160,22 @@ def test_pitch_is_measured_once(recogniser, monkeypatch):
         return measure_prosody(sound)
 
     monkeypatch.setattr("msfser.annotator_msfser.measure_prosody", counted)
-    monkeypatch.setattr("msfser.measured_description_msfser.measure_prosody", counted)
+    monkeypatch.setattr("msfser.description_msfser.measure_prosody", counted)
     times = np.arange(8_000) / 16_000
     tone = sum(np.sin(2 * np.pi * k * 200 * times) / k for k in range(1, 6)).astype(np.float32) * 0.1
-    (made,) = MsfSerAnnotator(recogniser, describer=MeasuredDescriber())([tone])
+    (made,) = MsfSerAnnotator(recognizer, describer=MeasuredDescriber())([tone])
     assert made.emphasis and made.description.startswith("The voice is") and made.describer == "measured/EmoDB"
     assert measured == [8_000]
-    prosody = MeasuredOnce([tone])
+    prosody = LazyProsody([tone])
     assert prosody[0] is prosody[0]
 
 
-def test_a_recogniser_is_loaded_when_it_is_needed(monkeypatch):
+def test_a_recognizer_is_loaded_when_it_is_needed(monkeypatch):
     loaded = []
 
     def load(name, device=None):
         loaded.append((name, device))
-        return Recogniser()
+        return Recognizer()
 
     monkeypatch.setattr("msfser.annotator_msfser.MsfSerRecognizer.from_pretrained", load)
     annotator = MsfSerAnnotator("some/whisper", device="cpu")
@@ -187,7 +186,7 @@ def test_a_recogniser_is_loaded_when_it_is_needed(monkeypatch):
     assert loaded == [("some/whisper", "cpu")]
 
 
-def test_a_set_of_texts_for_each_sound(recogniser):
+def test_a_set_of_texts_for_each_sound(recognizer):
     with pytest.raises(ValueError, match=r"2 sounds came with 1 sets of texts: give one for each\.$"):
-        MsfSerAnnotator(recogniser)([SOUND] * 2, [{}])
-    assert MsfSerAnnotator(recogniser)([]) == []
+        MsfSerAnnotator(recognizer)([SOUND] * 2, [{}])
+    assert MsfSerAnnotator(recognizer)([]) == []

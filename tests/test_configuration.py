@@ -1,5 +1,5 @@
 import pytest
-from conftest import tiny_config
+from tiny import tiny_config
 
 from msfser import LABELS, MsfSerConfig
 

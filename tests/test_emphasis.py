@@ -3,8 +3,15 @@
 import numpy as np
 import pytest
 
-from msfser.emphasis_msfser import EMPHASIS, EmphasisConfig, bare_word, find_emphasis, random_segment
-from msfser.prosody_msfser import Prosody, measure_prosody
+from msfser.emphasis_msfser import (
+    EMPHASIS,
+    EmphasisConfig,
+    Prosody,
+    bare_word,
+    find_emphasis,
+    measure_prosody,
+    random_segment,
+)
 
 WORDS = ("I", "never", "said", "that,", "you", "know.")
 
@@ -129,7 +136,7 @@ def test_impossible_times_are_named(start, end):
         find_emphasis([{"word": "no", "start": start, "end": end}], prosody)
 
 
-@pytest.mark.parametrize("wrong", [{"pitch": "max"}, {"energy": "loud"}, {"pitch_lag": 2.0}, {"neighbours": -1}])
+@pytest.mark.parametrize("wrong", [{"pitch": "max"}, {"energy": "loud"}, {"pitch_lag": 2.0}, {"neighbors": -1}])
 def test_impossible_settings_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         EmphasisConfig(**wrong)

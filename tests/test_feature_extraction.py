@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import noise
+from tiny import noise
 from transformers import AutoFeatureExtractor, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
 
 from msfser import MsfSerFeatureExtractor
@@ -71,7 +71,7 @@ def test_waveforms_equal_those_of_wav2vec2(do_normalize):
     np.testing.assert_array_equal(ours["attention_mask"], expected["attention_mask"])
 
 
-def test_normalisation_ignores_padding():
+def test_normalization_ignores_padding():
     long, short = noise(2.0, 1), noise(0.1, 2) * 3 + 0.5
     row = MsfSerFeatureExtractor()([long, short], RATE)["input_values"][1]
     sound, padding = row[: len(short)], row[len(short) :]
@@ -217,7 +217,7 @@ def test_saving_and_loading_keeps_every_setting(kind, auto, tmp_path):
 
 
 @every_kind
-def test_a_normalised_level_hides_gain_and_leaves_silence(kind):
+def test_a_normalized_level_hides_gain_and_leaves_silence(kind):
     sound = np.concatenate([noise(0.6), 0.1 * noise(0.6, 1)])
     heard = values_of(extractor(kind, normalize_level=True)([0.2 * sound, 3 * sound], sampling_rate=RATE))
     np.testing.assert_allclose(heard[0], heard[1], atol=1e-4)

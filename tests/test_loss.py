@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from conftest import NO_DROPOUT, tiny_model
+from tiny import NO_DROPOUT, tiny_model
 from torch.nn.parallel import DistributedDataParallel
 
 from msfser.loss_msfser import ccc_loss, concordance

@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from conftest import noise
+from tiny import noise
 
 from msfser.annotation import norms
-from msfser.measured_description_msfser import NORMS, WORDS, MeasuredDescriber, measure_voice
-from msfser.prosody_msfser import measure_prosody
+from msfser.description_msfser import NORMS, WORDS, MeasuredDescriber, measure_voice
+from msfser.emphasis_msfser import measure_prosody
 
 
 def voice(pitch=150.0, level=0.1, syllables=8, seconds=0.2, gap=0.02, roughness=0.0, tilt=1.0, movement=0.0):

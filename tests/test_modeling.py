@@ -3,7 +3,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import AUDIO_CONFIGS, NO_DROPOUT, noise, tiny_config, tiny_model, tiny_processor
+from tiny import AUDIO_CONFIGS, NO_DROPOUT, noise, tiny_config, tiny_model, tiny_processor
 
 from msfser import MsfSerConfig, MsfSerModel
 
@@ -98,8 +98,8 @@ def test_missing_inputs_give_finite_gradients():
     inputs = tiny_processor()([noise(0.8), None], sampling_rate=16_000, transcript=[None, "a b"])
     model(**inputs, labels=torch.rand(2, 3)).loss.backward()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
-    assert model.absent_text["es"].vector.grad.abs().sum() > 0
-    assert model.absent_audio.vector.grad.abs().sum() > 0
+    assert model.missing_text["es"].embedding.grad.abs().sum() > 0
+    assert model.missing_audio.embedding.grad.abs().sum() > 0
 
 
 def test_no_input_at_all_is_an_error():
@@ -161,7 +161,7 @@ def test_the_start_is_neutral():
     assert torch.allclose(output.gate, torch.tensor(0.5))
     assert torch.allclose(output.routing, torch.tensor(1 / 3))
     assert torch.allclose(output.layer_weights, torch.tensor(1 / 3))
-    assert model.absent_text["gs"].vector.abs().sum() > 0
+    assert model.missing_text["gs"].embedding.abs().sum() > 0
 
 
 @pytest.mark.parametrize("audio", ["wavlm", "whisper"])

@@ -14,22 +14,22 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import noise, tiny_model, tiny_processor
+from tiny import noise, tiny_model, tiny_processor
 from transformers import AutoModel, AutoProcessor, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 from msfser import LABELS, MsfSerPipeline, pipeline_msfser
 from msfser.annotator_msfser import NO_SPEECH
+from msfser.description_msfser import NORMS
 from msfser.emphasis_msfser import EMPHASIS
-from msfser.measured_description_msfser import NORMS
-from msfser.recognition_msfser import Transcription
 from msfser.train import main
+from msfser.transcription_msfser import Transcription
 
 RATE = 16_000
 SAID = ["the", "food,", "was", "wonderful", "but", "dreadful."]
 
 
-class Recogniser:
+class Recognizer:
     """Hears a word a second wherever the sound is louder than `LOUD`, and nothing elsewhere."""
 
     LOUD = 0.01
@@ -63,14 +63,14 @@ class Recogniser:
 
 
 @pytest.fixture(scope="module")
-def recogniser():
-    return Recogniser()
+def recognizer():
+    return Recognizer()
 
 
 @pytest.fixture(scope="module")
-def pipe(recogniser):
+def pipe(recognizer):
     return MsfSerPipeline(
-        tiny_model("whisper"), processor=tiny_processor("whisper"), recogniser=recogniser, describer="measured"
+        tiny_model("whisper"), processor=tiny_processor("whisper"), recognizer=recognizer, describer="measured"
     )
 
 
@@ -107,11 +107,11 @@ def test_a_saved_folder_is_a_pipeline_with_and_without_a_task(tmp_path, speech):
     tiny_model("whisper").save_pretrained(tmp_path)
     tiny_processor("whisper").save_pretrained(tmp_path)
     for task in ((), ("audio-classification",)):
-        pipe = pipeline(*task, model=str(tmp_path), trust_remote_code=True, recogniser=None)
+        pipe = pipeline(*task, model=str(tmp_path), trust_remote_code=True, recognizer=None)
         assert type(pipe).__name__ == "MsfSerPipeline"
         assert set(LABELS) < set(pipe(speech[0]))
     pipe.save_pretrained(tmp_path / "again")
-    again = pipeline(model=str(tmp_path / "again"), trust_remote_code=True, recogniser=None)
+    again = pipeline(model=str(tmp_path / "again"), trust_remote_code=True, recognizer=None)
     assert again(speech[0]) == pipe(speech[0])
 
 
@@ -133,14 +133,14 @@ def test_the_answer_is_plain_and_says_whence_its_texts_are(pipe, speech):
     assert result["transcript"] == "the food, was wonderful but"
     assert [word["word"] for word in result["words"]] == result["transcript"].split()
     assert sum(word["score"] for word in result["words"]) == pytest.approx(0, abs=1e-9)
-    marked = [word["word"].strip(",.") for word in result["words"] if word["emphasised"]]
+    marked = [word["word"].strip(",.") for word in result["words"] if word["emphasized"]]
     assert 2 <= len(marked) <= 3 and " ".join(marked) == result["emphasis"]
     top = max(result["words"], key=lambda word: word["score"])
-    assert top["emphasised"]
+    assert top["emphasized"]
     assert result["description"].startswith("The voice is")
     assert result["texts"] == {
-        "transcript": "recognised",
-        "words": "recognised",
+        "transcript": "recognized",
+        "words": "recognized",
         "emphasis": "found",
         "description": "measured/EmoDB",
     }
@@ -157,7 +157,7 @@ def test_given_texts_are_read_and_named(pipe, speech):
     assert result["texts"] == {
         "transcript": "given", "words": "aligned", "emphasis": "given", "description": "given"
     }  # fmt: skip
-    assert [word["emphasised"] for word in result["words"]] == [False, True, True, False]
+    assert [word["emphasized"] for word in result["words"]] == [False, True, True, False]
     words = [{"word": "x", "start": 0.1, "end": 0.4, "score": 1.0}, {"word": "y", "start": 0.5, "end": 0.9}]
     with_words = pipe({"audio": speech[0], "words": words, "transcript": "", "language": "en"})
     assert with_words["transcript"] == "x y" and with_words["texts"]["words"] == "given"
@@ -175,11 +175,11 @@ def test_it_answers_what_the_plain_model_answers(pipe, speech):
 def test_absent_texts_have_a_reason(pipe, speech):
     silent = pipe(np.zeros(RATE, np.float32), sampling_rate=RATE)
     assert set(silent["texts"].values()) == {"absent: no speech"} and silent["gate"] is None
-    alone = pipe(speech[0], recogniser=None, describer=None)
+    alone = pipe(speech[0], recognizer=None, describer=None)
     assert alone["texts"] == {
-        "transcript": "absent: no recogniser",
-        "words": "absent: no recogniser",
-        "emphasis": "absent: no recogniser",
+        "transcript": "absent: no recognizer",
+        "words": "absent: no recognizer",
+        "emphasis": "absent: no recognizer",
         "description": "absent: no describer",
     }
     assert alone["words"] == [] and alone["transcript"] is None
@@ -191,11 +191,11 @@ def test_absent_texts_have_a_reason(pipe, speech):
 @pytest.mark.parametrize("switches", [{"semantics": []}, {"semantics": ["es"]}, {"cross_fusion": "concat"}])
 def test_texts_that_the_model_does_not_read_are_not_made(switches, speech):
     model = tiny_model("whisper", **switches)
-    recogniser = Recogniser()
-    pipe = MsfSerPipeline(model, processor=tiny_processor("whisper"), recogniser=recogniser)
+    recognizer = Recognizer()
+    pipe = MsfSerPipeline(model, processor=tiny_processor("whisper"), recognizer=recognizer)
     result = pipe([speech[0]])[0]
     if "semantics" in switches:
-        assert not recogniser.calls
+        assert not recognizer.calls
         assert result["texts"]["transcript"] == result["texts"]["emphasis"] == "absent: the model does not read it"
         assert result["gate"] is None
     if switches.get("semantics") == []:
@@ -207,9 +207,9 @@ def test_texts_that_the_model_does_not_read_are_not_made(switches, speech):
 
 def test_a_model_without_ears_reads(speech):
     pipe = MsfSerPipeline(
-        tiny_model("whisper", audio=False), processor=tiny_processor("whisper"), recogniser=Recogniser()
+        tiny_model("whisper", audio=False), processor=tiny_processor("whisper"), recognizer=Recognizer()
     )
-    assert pipe(speech[3])["texts"]["transcript"] == "recognised"
+    assert pipe(speech[3])["texts"]["transcript"] == "recognized"
     with pytest.raises(ValueError, match="Item 1: no words are known"):
         pipe([speech[3], np.zeros(RATE, np.float32)], sampling_rate=RATE)
 
@@ -219,7 +219,7 @@ def test_a_model_without_ears_reads(speech):
 
 def settings(**description) -> dict:
     return {
-        "transcript": {"recogniser": "none", "language": "de", "aligner": "recogniser"},
+        "transcript": {"recognizer": "none", "language": "de", "aligner": "recognizer"},
         "emphasis": EMPHASIS["paper"].to_dict(),
         "description": description,
     }
@@ -230,13 +230,13 @@ def test_texts_are_made_as_in_training(speech):
     processor.annotation = settings(describer="measured", norms={**NORMS, "corpus": "Mine"})
     pipe = MsfSerPipeline(tiny_model("whisper"), processor=processor)
     result = pipe(speech[2])
-    assert result["texts"]["transcript"] == "absent: no recogniser"
+    assert result["texts"]["transcript"] == "absent: no recognizer"
     assert result["texts"]["description"] == "measured/Mine"
-    # The language that was noted reaches a recogniser, unless another one is stated.
-    recogniser = Recogniser()
-    pipe([speech[2], {"audio": speech[2], "language": "fr"}], recogniser=recogniser)
-    pipe(speech[2], recogniser=recogniser, language="it")
-    assert [language for _, language in recogniser.calls] == ["de", "fr", "it"]
+    # The language that was noted reaches a recognizer, unless another one is stated.
+    recognizer = Recognizer()
+    pipe([speech[2], {"audio": speech[2], "language": "fr"}], recognizer=recognizer)
+    pipe(speech[2], recognizer=recognizer, language="it")
+    assert [language for _, language in recognizer.calls] == ["de", "fr", "it"]
 
 
 def test_another_describer_has_to_be_given(speech):
@@ -253,15 +253,15 @@ def test_another_describer_has_to_be_given(speech):
     assert result["texts"]["description"] == "mine" and result["description"] == f"a {int(1.3 * RATE)}"
 
 
-def test_a_recogniser_that_is_nowhere_is_a_sentence(pipe, speech, monkeypatch):
+def test_a_recognizer_that_is_nowhere_is_a_sentence(pipe, speech, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(OSError, match=r"whisper-nowhere.*recogniser=None"):
-        pipe(speech[0], recogniser="openai/whisper-nowhere")
+    with pytest.raises(OSError, match=r"whisper-nowhere.*recognizer=None"):
+        pipe(speech[0], recognizer="openai/whisper-nowhere")
 
 
 def test_wrong_options_are_sentences(pipe, speech):
-    with pytest.raises(ValueError, match="recogniser=3"):
-        pipe(speech[0], recogniser=3)
+    with pytest.raises(ValueError, match="recognizer=3"):
+        pipe(speech[0], recognizer=3)
     with pytest.raises(ValueError, match="describer='best'"):
         pipe(speech[0], describer="best")
     with pytest.raises(TypeError, match="top_k"):
@@ -318,7 +318,7 @@ def test_lists_generators_and_columns_keep_their_order(pipe, speech):
     assert pipe([speech[0]])[0] == alone[0] and isinstance(pipe((speech[0],)), list)
 
 
-def test_a_batch_gives_what_single_calls_give(pipe, speech, recogniser):
+def test_a_batch_gives_what_single_calls_give(pipe, speech, recognizer):
     long = np.concatenate([voice(9.0), np.zeros(RATE, np.float32), voice(17.0, 1)])
     inputs = [
         speech[0],
@@ -328,7 +328,7 @@ def test_a_batch_gives_what_single_calls_give(pipe, speech, recogniser):
         speech[2],
     ]
     alone = [pipe(item) for item in inputs]
-    recogniser.calls.clear()
+    recognizer.calls.clear()
     for batch_size in (1, 3, 32):
         together = pipe(inputs, batch_size=batch_size)
         for a, b in zip(together, alone, strict=True):
@@ -337,7 +337,7 @@ def test_a_batch_gives_what_single_calls_give(pipe, speech, recogniser):
             assert [(w["start"], w["end"]) for w in a.get("course", [])] == [
                 (w["start"], w["end"]) for w in b.get("course", [])
             ]
-    assert max(size for size, _ in recogniser.calls) > 3
+    assert max(size for size, _ in recognizer.calls) > 3
 
 
 def test_a_generator_is_read_as_far_as_needed(pipe, speech):
@@ -457,8 +457,8 @@ def long():
     return np.concatenate([voice(13.0), np.zeros(14 * RATE, np.float32), 3 * voice(13.0, 1)])
 
 
-def test_a_long_recording_has_a_course_and_a_summary(pipe, long, recogniser):
-    recogniser.calls.clear()
+def test_a_long_recording_has_a_course_and_a_summary(pipe, long, recognizer):
+    recognizer.calls.clear()
     result = pipe({"audio": long, "sampling_rate": RATE})
     assert json.loads(json.dumps(result)) == result
     course = result["course"]
@@ -466,15 +466,15 @@ def test_a_long_recording_has_a_course_and_a_summary(pipe, long, recogniser):
     for before, after in itertools.pairwise(course):
         assert before["start"] < after["start"] < before["end"] < after["end"]
         assert after["end"] - after["start"] < 12.001
-    # Each second is recognised once, and each word is said once.
-    assert sum(size for size, _ in recogniser.calls) == pytest.approx(len(course) / 2, abs=1)
+    # Each second is recognized once, and each word is said once.
+    assert sum(size for size, _ in recognizer.calls) == pytest.approx(len(course) / 2, abs=1)
     starts = [word["start"] for word in result["words"]]
     assert starts == sorted(set(starts)) and all(word["score"] is not None for word in result["words"])
     assert result["transcript"].split() == [word["word"] for word in result["words"]]
     assert not any(14 < start < 26 for start in starts)
     assert {window["transcript"] is None for window in course if window["start"] > 14 and window["end"] < 26} <= {True}
-    assert result["texts"]["transcript"] == "recognised, absent: no speech"
-    assert any(word["emphasised"] for word in result["words"])
+    assert result["texts"]["transcript"] == "recognized, absent: no speech"
+    assert any(word["emphasized"] for word in result["words"])
     assert set(result["emphasis"].replace(";", "").split()) <= {word.strip(",.") for word in SAID}
     assert result["description"] is None and {window["description"] is None for window in course} == {True, False}
 
@@ -492,7 +492,7 @@ def test_a_long_recording_has_a_course_and_a_summary(pipe, long, recogniser):
 
 
 def test_without_word_times_all_seconds_count(pipe, long):
-    result = pipe(long, sampling_rate=RATE, recogniser=None)
+    result = pipe(long, sampling_rate=RATE, recognizer=None)
     assert result["weighting"] == "seconds" and result["words"] == [] and result["gate"] is None
     weights = np.zeros(len(result["course"]))
     for second in np.arange(0, 40, 0.01):
@@ -518,11 +518,11 @@ def test_a_long_file_and_its_samples_give_the_same(pipe, long, tmp_path):
     assert pipe(tmp_path / "long.wav") == pipe(long / 2, sampling_rate=RATE)
 
 
-def test_texts_of_a_long_recording_go_to_their_windows(pipe, long, recogniser):
+def test_texts_of_a_long_recording_go_to_their_windows(pipe, long, recognizer):
     words = [{"word": f"w{i}", "start": float(i), "end": i + 0.5} for i in range(40)]
-    recogniser.calls.clear()
+    recognizer.calls.clear()
     given = pipe({"audio": long, "sampling_rate": RATE, "words": words, "emphasis": "w3 w4", "description": "a b"})
-    assert not recogniser.calls
+    assert not recognizer.calls
     assert [word["word"] for word in given["words"]] == [word["word"] for word in words]
     assert given["texts"] == {
         "transcript": "given", "words": "given", "emphasis": "given, found", "description": "given"
@@ -536,7 +536,7 @@ def test_texts_of_a_long_recording_go_to_their_windows(pipe, long, recogniser):
 
 
 def test_a_long_transcript_without_times_is_a_sentence(pipe, long, monkeypatch):
-    for options, text in (({"recogniser": None}, "a b"), ({}, "a b?")):
+    for options, text in (({"recognizer": None}, "a b"), ({}, "a b?")):
         with pytest.raises(ValueError, match="cannot be aligned"):
             pipe({"audio": long, "sampling_rate": RATE, "transcript": text}, **options)
     monkeypatch.setattr(pipeline_msfser, "_LONGEST_TO_ALIGN", 30.0)
@@ -576,7 +576,7 @@ def test_pipeline_prediction_and_plain_model_agree(tmp_path):
 
     model = AutoModel.from_pretrained(folder, trust_remote_code=True)
     processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
-    pipe = pipeline(model=str(folder), trust_remote_code=True, recogniser=None)
+    pipe = pipeline(model=str(folder), trust_remote_code=True, recognizer=None)
     for row in predicted:
         given = dict(
             zip(("transcript", "emphasis", "description"), texts[int(Path(row["file"]).stem) % 4], strict=True)

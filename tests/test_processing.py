@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import noise, tiny_processor
+from tiny import noise, tiny_processor
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoProcessor
 
@@ -168,7 +168,7 @@ def test_the_collator_makes_the_processors_inputs_and_labels():
     assert batch["labels"].dtype == torch.float32
 
 
-def test_partly_labelled_rows_are_an_error():
+def test_partly_labeled_rows_are_an_error():
     with pytest.raises(ValueError, match=r"Row 1 .* no arousal"):
         labels_of([row(0), row(1, arousal=None)])
 

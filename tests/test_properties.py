@@ -2,17 +2,15 @@
 
 import numpy as np
 import torch
-from conftest import noise
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from tiny import noise
 
 from msfser import MsfSerFeatureExtractor
-from msfser.audio_msfser import load_audio
-from msfser.emphasis_msfser import EMPHASIS, find_emphasis
+from msfser.audio_msfser import cut_at_pauses, load_audio, read_blocks
+from msfser.emphasis_msfser import EMPHASIS, LEVEL_HOP, PITCH_HOP, Prosody, find_emphasis
 from msfser.loss_msfser import ccc_loss, concordance
-from msfser.prosody_msfser import LEVEL_HOP, PITCH_HOP, Prosody
-from msfser.windows_msfser import cut_at_pauses, read_blocks
 
 RATE = 16_000
 
@@ -92,7 +90,7 @@ def features(kind: str, sound: np.ndarray, rate: int = RATE) -> np.ndarray:
 
 
 @given(st.floats(0.1, 5.0), st.floats(0.5, 2.0), seeds())
-def test_the_gain_of_a_recording_does_not_reach_a_normalised_waveform(gain, seconds, seed):
+def test_the_gain_of_a_recording_does_not_reach_a_normalized_waveform(gain, seconds, seed):
     sound = noise(seconds, seed)
     np.testing.assert_allclose(features("waveform", gain * sound), features("waveform", sound), atol=2e-3)
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from conftest import noise
+from tiny import noise
 
-from msfser import prosody_msfser
+from msfser import emphasis_msfser
 from msfser.benchmarks.pitch import GLIDES, GROSS, glide
-from msfser.prosody_msfser import LEVEL_HOP, measure_prosody
+from msfser.emphasis_msfser import LEVEL_HOP, measure_prosody
 
 
 @pytest.mark.parametrize("kind", ["tone", "vowel"])
@@ -47,8 +47,8 @@ def test_short_sounds_have_frames(samples):
 
 
 def test_without_the_package_the_sentence_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(prosody_msfser, "swift_f0", None)
-    prosody_msfser._pitch_detector.cache_clear()
+    monkeypatch.setattr(emphasis_msfser, "swift_f0", None)
+    emphasis_msfser._pitch_detector.cache_clear()
     with pytest.raises(ImportError, match="pip install swift-f0"):
         measure_prosody(noise(0.5))
-    prosody_msfser._pitch_detector.cache_clear()
+    emphasis_msfser._pitch_detector.cache_clear()

@@ -5,11 +5,11 @@ import sys
 
 import pytest
 import torch
-from conftest import noise, tiny_model, tiny_processor
+from tiny import noise, tiny_model, tiny_processor
 
 from msfser import MsfSerModel
+from msfser.fast_encoders_msfser import MsfSer8BitLinear
 from msfser.pipeline_msfser import MsfSerPipeline
-from msfser.quantization_msfser import MsfSer8BitLinear
 
 KINDS = ["wavlm", "hubert", "data2vec-audio", "wav2vec2_group_norm", "whisper"]
 
@@ -78,7 +78,7 @@ def test_neither_the_batch_nor_its_padding_changes_a_result(kind):
 def test_integers_are_multiplied_without_overflow_on_older_processors_too(processor):
     check = """
 import torch
-from msfser.quantization_msfser import MsfSer8BitLinear
+from msfser.fast_encoders_msfser import MsfSer8BitLinear
 layer = torch.nn.Linear(512, 64)
 torch.nn.init.ones_(layer.weight)
 x = torch.ones(40, 512)
@@ -112,7 +112,7 @@ def test_text_alone_and_sound_alone():
 
 def test_the_pipeline_runs_with_it():
     model, processor = tiny_model(), tiny_processor()
-    pipe = MsfSerPipeline(model=model, processor=processor, recogniser=None, sampling_rate=16_000)
+    pipe = MsfSerPipeline(model=model, processor=processor, recognizer=None, sampling_rate=16_000)
     before = pipe(noise(2.0))
     pipe.model.quantize()
     assert pipe(noise(2.0))["arousal"] == pytest.approx(before["arousal"], abs=0.05)

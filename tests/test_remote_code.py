@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import noise, tiny_model, tiny_processor
+from tiny import noise, tiny_model, tiny_processor
 from transformers import Trainer, TrainingArguments
 
 from msfser import MsfSerCollator, MsfSerModel

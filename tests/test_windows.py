@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import noise
+from tiny import noise
 
-from msfser.audio_msfser import load_audio
-from msfser.windows_msfser import cut_at_pauses, read_blocks
+from msfser.audio_msfser import cut_at_pauses, load_audio, read_blocks
 
 RATE = 16_000
 

@@ -62,8 +62,8 @@ class CCC(evaluate.Metric):
         if n_resamples < 0 or not 0 < confidence < 1:
             raise ValueError(f"n_resamples={n_resamples} and confidence={confidence} give no interval.")
         scores = _with_mean("ccc", concordance(predicted, given))
-        # Pearson's r is the CCC of standardised columns.
-        scores |= _by_label("pearson", concordance(_standardised(predicted), _standardised(given)))
+        # Pearson's r is the CCC of standardized columns.
+        scores |= _by_label("pearson", concordance(_standardized(predicted), _standardized(given)))
         scores |= _by_label("rmse", (predicted - given).square().mean(0).sqrt())
         if n_resamples:
             samples = _bootstrap(predicted, given, n_resamples, seed)
@@ -86,10 +86,10 @@ def _bootstrap(predicted: torch.Tensor, given: torch.Tensor, n_resamples: int, s
     return torch.cat(chunks)
 
 
-def _standardised(values: torch.Tensor) -> torch.Tensor:
-    centred = values - values.mean(0)
-    deviation = centred.square().mean(0).sqrt()
-    return centred / torch.where(deviation > 0, deviation, 1.0)
+def _standardized(values: torch.Tensor) -> torch.Tensor:
+    centered = values - values.mean(0)
+    deviation = centered.square().mean(0).sqrt()
+    return centered / torch.where(deviation > 0, deviation, 1.0)
 
 
 def _by_label(prefix: str, values: torch.Tensor) -> dict[str, float]:

@@ -11,9 +11,9 @@ import shlex
 import sys
 from collections.abc import Callable
 
-import conftest  # noqa: F401 - caches of its own, and no network
+import tiny  # noqa: F401 - caches of its own, and no network
 
-from msfser.benchmarks.results import RESULTS, merge
+from msfser.evaluation.results import RESULTS, merge
 
 from . import faults, hostile_audio, hostile_tables, isolated, space
 

@@ -28,8 +28,8 @@ import psutil
 import pyarrow.parquet as pq
 import soundfile
 import torch
-from conftest import noise
 from safetensors.torch import load_file
+from tiny import noise
 
 from msfser import train
 from msfser.annotation import annotate
@@ -100,7 +100,7 @@ def annotation(folder: Path, clips: int = 24) -> Job:
         times = np.arange(16_000) / 16_000
         tone = sum(np.sin(2 * np.pi * k * (110 + 7 * clip) * times) / k for k in range(1, 8))
         soundfile.write(corpus / f"{clip:02d}.wav", 0.1 * tone + 0.01 * noise(1.0, clip), 16_000)
-    return Job("annotate", [str(corpus), "--recogniser", "none"], annotated)
+    return Job("annotate", [str(corpus), "--recognizer", "none"], annotated)
 
 
 def annotated(output: Path) -> dict[str, str]:
@@ -128,10 +128,12 @@ class Run:
 
     def __init__(self, job: Job, output: Path, file_size: int | None = None):
         # What it says goes through a pipe: the limit is for files.
-        self._pipe, self._said = output.with_name("said"), []
+        self._pipe, self._generate_tokens = output.with_name("said"), []
         self._pipe.unlink(missing_ok=True)
         os.mkfifo(self._pipe)
-        self._listener = threading.Thread(target=lambda: self._said.append(self._pipe.read_text(errors="replace")))
+        self._listener = threading.Thread(
+            target=lambda: self._generate_tokens.append(self._pipe.read_text(errors="replace"))
+        )
         self._listener.start()
         arguments = job.main, job.to(output), str(output.parent), str(self._pipe), file_size
         self.process = context.Process(target=_run, args=arguments)
@@ -153,7 +155,7 @@ class Run:
         with contextlib.suppress(OSError):
             os.close(os.open(self._pipe, os.O_WRONLY | os.O_NONBLOCK))
         self._listener.join()
-        return self._said[0]
+        return self._generate_tokens[0]
 
 
 def _run(main: str, argv: Sequence[str], home: str, pipe: str, file_size: int | None) -> None:

@@ -20,12 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import soundfile
 import torch
-from conftest import noise, tiny_model, tiny_processor
+from tiny import noise, tiny_model, tiny_processor
 
 from msfser import MsfSerFeatureExtractor
-from msfser.audio_msfser import load_audio
+from msfser.audio_msfser import load_audio, read_blocks
 from msfser.pipeline_msfser import MsfSerPipeline
-from msfser.windows_msfser import read_blocks
 
 from . import isolated
 
@@ -376,7 +375,7 @@ class Listener:
                 list(itertools.islice(read_blocks(case.source, case.rate), 20)) or [np.zeros(0, np.float32)]
             ),
             "pipeline": lambda case: _numbers(
-                hear(case.source, sampling_rate=case.rate, recogniser=None, describer=None)
+                hear(case.source, sampling_rate=case.rate, recognizer=None, describer=None)
             ),
         }
 

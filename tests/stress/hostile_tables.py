@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
-from conftest import noise
+from tiny import noise
 
 from msfser import LABELS
 from msfser.corpora.table import read_source, read_table

@@ -22,7 +22,7 @@ import gradio_client
 import httpx
 import psutil
 import soundfile
-from conftest import noise, tiny_model, tiny_processor
+from tiny import noise, tiny_model, tiny_processor
 
 from msfser.configuration_msfser import LABELS
 
@@ -62,11 +62,11 @@ class Load(NamedTuple):
 
 def serve(model: str, port: int) -> None:
     """In the server's process: the page with a model whose words are always the same, which keeps uploads a minute."""
-    from test_space import FakeRecogniser, load_app
+    from test_space import FakeRecognizer, load_app
 
     app = load_app()
     app.MINUTES_KEPT = 1
-    page = app.build(app.load(model, recogniser=FakeRecogniser()), "a tiny model")
+    page = app.build(app.load(model, recognizer=FakeRecognizer()), "a tiny model")
     page.launch(**app.options(), server_port=port, quiet=True)
 
 
@@ -218,7 +218,7 @@ def leaks(address: str, uploads: Path, clip: Path) -> list[str]:
     with open(clip, "rb") as file:
         own = Path(httpx.post(f"{address}gradio_api/upload", files={"files": file}, timeout=60).json()[0])
     places = [
-        *("/etc/passwd", "/proc/self/environ", str(TESTS / "conftest.py"), str(TESTS.parent / "space" / "app.py")),
+        *("/etc/passwd", "/proc/self/environ", str(TESTS / "tiny.py"), str(TESTS.parent / "space" / "app.py")),
         *(
             str(uploads),
             str(own.parent),

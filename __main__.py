@@ -1,0 +1,5 @@
+"""`python -m msfser COMMAND ...`, the same as `msfser COMMAND ...`."""
+
+from .cli.main import main
+
+main()

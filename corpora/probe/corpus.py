@@ -1,0 +1,334 @@
+"""The probe corpus: synthetic speech whose labels follow from a published rule.
+
+The probe is a scientific instrument, not a corpus of emotion. Each utterance is an opening sentence and two opposed
+clauses, such as "It was a merry lucky morning. The food was clever but the service was stupid.", spoken by espeak-ng
+on the user's machine. One of the two opposed adjectives is stressed by the synthesizer: slower, higher and louder.
+The labels, each in 0..1, are
+
+- valence = 0.5 + 0.25 s + 0.2 g. s = +1 or -1 is the polarity of the stressed adjective: the transcript is the same
+  whichever is stressed, so only the emphasized words (column `emphasis`) or the sound tell it. g = +1 or -1 is the
+  polarity of the opening sentence (its two adjectives have the same one), which lies outside the emphasized words:
+  the transcript tells it.
+- arousal = a, drawn evenly from 0.1..0.9. It drives, all linearly, the rate (150 to 225 words per minute), the
+  engine's base pitch (25 to 60 on its scale of 0..100) and the level (-42 to -24 dB relative to full scale, root
+  mean square over the utterance): only the sound tells it.
+- dominance = 0.2, 0.5 or 0.8, told by the description (column `description`) alone.
+
+s, g, the order of the polarities, the level of dominance, a and the voice are drawn independently of each other; the
+first three are crossed exactly. Voices, sentences, adjectives and descriptions are disjoint between the splits
+(`msfser.corpora.probe_texts`), and the adjectives of the openings never occur in clauses.
+
+The emphasized words are the stressed word with one neighbor on each side, without punctuation and in lower case.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from .synthesizer import Speech, Synthesizer, engine_version
+from .texts import TEXTS, Texts
+
+logger = logging.getLogger(__name__)
+
+SIZES = {"train": 640, "validation": 160, "test": 240}
+SAMPLE_RATE = 16_000
+AROUSAL_RANGE = (0.1, 0.9)
+RATE_RANGE = (150.0, 225.0)
+PITCH_RANGE = (25.0, 60.0)
+LEVEL_RANGE = (-42.0, -24.0)
+STRESS = {"rate": "65%", "pitch": "+40", "volume": "+100%"}
+VOLUME = 50
+_LEFTOVER_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One utterance before it is spoken.
+
+    Attributes:
+        stressed_polarity: s, +1 or -1.
+        opening_polarity: g, +1 or -1.
+        positive_first: Whether the first clause has the positive adjective.
+        arousal: 0.1 to 0.9.
+        dominance: 0.2, 0.5 or 0.8.
+        voice: espeak-ng voice name.
+        opening: The opening sentence.
+        clauses: The sentence of the two clauses.
+        stressed_word: Index of the stressed word in the transcript.
+        description: Text that tells the dominance.
+    """
+
+    stressed_polarity: int
+    opening_polarity: int
+    positive_first: bool
+    arousal: float
+    dominance: float
+    voice: str
+    opening: str
+    clauses: str
+    stressed_word: int
+    description: str
+
+    @property
+    def transcript(self) -> str:
+        """The spoken text."""
+        return f"{self.opening} {self.clauses}"
+
+    @property
+    def valence(self) -> float:
+        """0.05 to 0.95."""
+        return round(0.5 + 0.25 * self.stressed_polarity + 0.2 * self.opening_polarity, 2)
+
+
+def _deck(items: Sequence, size: int, generator: np.random.Generator) -> Iterator:
+    """Yields `size` items, each as often as any other to within one, in random order within each round."""
+    rounds = -(-size // len(items))
+    order = np.concatenate([generator.permutation(len(items)) for _ in range(rounds)]) if rounds else []
+    return iter([items[index] for index in order][:size])
+
+
+def draw(texts: Texts, size: int, generator: np.random.Generator) -> list[Draw]:
+    """Draws the utterances of a split.
+
+    Args:
+        texts: The material of the split.
+        size: Number of utterances.
+        generator: Source of all randomness.
+
+    Returns:
+        The draws, in random order.
+    """
+    signs = (1, -1)
+    crossed = [(s, g, first) for s in signs for g in signs for first in (True, False)]
+    cells = [crossed[index % len(crossed)] for index in range(size)]
+    cells = [cells[index] for index in generator.permutation(size)]
+    strata = (generator.permutation(size) + generator.uniform(size=size)) / max(size, 1)
+    low, high = AROUSAL_RANGE
+    arousals = low + (high - low) * strata
+    dominances = _deck(sorted(texts.manners), size, generator)
+    voices = _deck(texts.voices, size, generator)
+    clauses = _deck(texts.clauses, size, generator)
+    openings = _deck(texts.openings, size, generator)
+    frames = _deck(texts.frames, size, generator)
+    manners = {level: _deck(pool, size, generator) for level, pool in sorted(texts.manners.items())}
+    opening_pools = {1: texts.positive_openings, -1: texts.negative_openings}
+    opening_words = {sign: _deck(pool, size, generator) for sign, pool in opening_pools.items()}
+    # One deck for the stressed and one for the other adjective: each adjective is stressed as often as not.
+    stressed_words = {1: _deck(texts.positive, size, generator), -1: _deck(texts.negative, size, generator)}
+    other_words = {1: _deck(texts.positive, size, generator), -1: _deck(texts.negative, size, generator)}
+
+    draws = []
+    for (s, g, positive_first), arousal in zip(cells, arousals, strict=True):
+        stressed, other = next(stressed_words[s]), next(other_words[-s])
+        stressed_first = positive_first == (s > 0)
+        first, second = (stressed, other) if stressed_first else (other, stressed)
+        one = next(opening_words[g])
+        two = generator.choice([word for word in opening_pools[g] if word != one])
+        opening = next(openings)
+        if one[0] in "aeiou":
+            opening = opening.replace(" a {", " an {")
+        opening = opening.format(first=one, second=two)
+        template = next(clauses)
+        slot = "{first}" if stressed_first else "{second}"
+        before = template[: template.index(slot)].split()
+        dominance = next(dominances)
+        description = next(frames).format(manner=next(manners[dominance]))
+        draws.append(
+            Draw(
+                stressed_polarity=s,
+                opening_polarity=g,
+                positive_first=positive_first,
+                arousal=round(float(arousal), 4),
+                dominance=dominance,
+                voice=next(voices),
+                opening=opening,
+                clauses=template.format(first=first, second=second),
+                stressed_word=len(opening.split()) + len(before),
+                description=description[0].upper() + description[1:],
+            )
+        )
+    return draws
+
+
+def _between(limits: tuple[float, float], arousal: float) -> float:
+    low, high = AROUSAL_RANGE
+    return limits[0] + (limits[1] - limits[0]) * (arousal - low) / (high - low)
+
+
+def speak(synthesizer: Synthesizer, utterance: Draw) -> Speech:
+    """Synthesizes a drawn utterance, before the level is set.
+
+    Args:
+        synthesizer: The engine.
+        utterance: What to say and how.
+
+    Returns:
+        The speech at the engine's own sample rate.
+
+    Raises:
+        ValueError: If the engine does not know the voice.
+        RuntimeError: If the engine's words are not those of the transcript.
+    """
+    words = utterance.transcript.split()
+    marks = " ".join(f'{name}="{value}"' for name, value in STRESS.items())
+    marked = list(words)
+    marked[utterance.stressed_word] = f"<prosody {marks}>{words[utterance.stressed_word]}</prosody>"
+    synthesizer.set_voice(utterance.voice)
+    speech = synthesizer.speak(
+        f"<speak>{' '.join(marked)}</speak>",
+        rate=round(_between(RATE_RANGE, utterance.arousal)),
+        pitch=round(_between(PITCH_RANGE, utterance.arousal)),
+        volume=VOLUME,
+    )
+    if [word.text for word in speech.words] != words:
+        raise RuntimeError(f"espeak-ng's words are not those of {utterance.transcript!r}")
+    return speech
+
+
+def emphasized_words(words: Sequence[str], stressed: int) -> str:
+    """Returns the stressed word with one neighbor on each side, lower case, without punctuation.
+
+    Args:
+        words: The words of the transcript.
+        stressed: Index of the stressed word.
+
+    Returns:
+        One to three words.
+    """
+    window = words[max(0, stressed - 1) : stressed + 2]
+    return " ".join(re.sub(r"[^\w'-]", "", word).lower() for word in window)
+
+
+def _audio(speech: Speech, level: float) -> np.ndarray:
+    import soxr
+
+    samples = soxr.resample(speech.samples.astype(np.float64) / 32768, speech.rate, SAMPLE_RATE)
+    samples = samples * 10 ** (level / 20) / np.sqrt(np.mean(samples**2))
+    return np.clip(np.round(samples * 32768), -32768, 32767).astype(np.int16)
+
+
+def _fingerprint(seed: int, sizes: Mapping[str, int]) -> str:
+    recipe = hashlib.sha256(json.dumps([seed, dict(sizes), version("msfser"), engine_version()]).encode())
+    for name in ("synthesizer.py", "corpus.py", "texts.py"):
+        recipe.update(Path(__file__).with_name(name).read_bytes())
+    return recipe.hexdigest()
+
+
+def _is_current(folder: Path, fingerprint: str) -> bool:
+    mark = folder / "fingerprint"
+    return mark.is_file() and mark.read_text() == fingerprint
+
+
+def make_probe(folder: str | Path, *, seed: int = 0, sizes: Mapping[str, int] = SIZES) -> Path:
+    """Makes the probe corpus, or finds it made.
+
+    The folder gets `metadata.parquet`, `audio/*.flac` (16 kHz, mono, 16 bit) and `fingerprint`, a hash of the recipe.
+    A folder with the fingerprint of this recipe is left as it is; any other is replaced as a whole once the new corpus
+    is complete.
+
+    Columns: `audio` (path relative to the folder), `transcript`, `words` (list of `word`, `start` and `end` in
+    seconds), `emphasis`, `description`, `valence`, `arousal`, `dominance` (0..1), `speaker` (the voice), `split`
+    ("train", "validation" or "test") and `stressed_word` (index into `words`).
+
+    Args:
+        folder: Where the corpus lies or is to lie.
+        seed: Seed of all draws.
+        sizes: Number of utterances per split.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ImportError: If `espeakng-loader` is not installed.
+        ValueError: If the engine does not know a voice, or if the folder holds something else than a probe corpus.
+    """
+    import pandas
+    import soundfile
+    from tqdm.auto import tqdm
+
+    folder = Path(folder)
+    fingerprint = _fingerprint(seed, sizes)
+    if _is_current(folder, fingerprint):
+        logger.info("The probe corpus in %s is up to date", folder)
+        return folder
+    if folder.exists() and any(folder.iterdir()) and not (folder / "fingerprint").is_file():
+        raise ValueError(f"{folder} is not empty and does not hold a probe corpus; it is left as it is")
+
+    logger.info("Making the probe corpus in %s", folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(folder)
+    new = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
+    try:
+        (new / "audio").mkdir(parents=True)
+        rows = []
+        with tqdm(total=sum(sizes.values()), desc="probe corpus", unit="utterance") as progress:
+            for number, (split, size) in enumerate(sizes.items()):
+                generator = np.random.default_rng([seed, number])
+                synthesizer = Synthesizer()
+                for index, utterance in enumerate(draw(TEXTS[split], size, generator)):
+                    speech = speak(synthesizer, utterance)
+                    path = f"audio/{split}_{index:04d}.flac"
+                    audio = _audio(speech, _between(LEVEL_RANGE, utterance.arousal))
+                    soundfile.write(new / path, audio, SAMPLE_RATE, subtype="PCM_16")
+                    duration = len(audio) / SAMPLE_RATE
+                    rows.append(
+                        {
+                            "audio": path,
+                            "transcript": utterance.transcript,
+                            "words": [
+                                {"word": word.text, "start": word.start, "end": min(word.end, duration)}
+                                for word in speech.words
+                            ],
+                            "emphasis": emphasized_words(utterance.transcript.split(), utterance.stressed_word),
+                            "description": utterance.description,
+                            "valence": utterance.valence,
+                            "arousal": utterance.arousal,
+                            "dominance": utterance.dominance,
+                            "speaker": utterance.voice,
+                            "split": split,
+                            "stressed_word": utterance.stressed_word,
+                        }
+                    )
+                    progress.update()
+        pandas.DataFrame(rows).to_parquet(new / "metadata.parquet", index=False)
+        (new / "fingerprint").write_text(fingerprint)
+        _put_in_place(new, folder, fingerprint)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return folder
+
+
+def _put_in_place(new: Path, folder: Path, fingerprint: str) -> None:
+    """Renames the finished corpus; at every moment the folder holds a whole corpus or does not exist."""
+    try:
+        os.rename(new, folder)
+    except OSError:
+        # Another process may have finished the same corpus in the meantime.
+        if _is_current(folder, fingerprint):
+            return
+        old = new.with_suffix(".old")
+        os.rename(folder, old)
+        os.rename(new, folder)
+        shutil.rmtree(old)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Removes what killed runs left beside the folder; younger ones may belong to a run that is still going."""
+    for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
+        is_ours = leftover.suffix in (".partial", ".old")
+        if is_ours and time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:
+            shutil.rmtree(leftover, ignore_errors=True)

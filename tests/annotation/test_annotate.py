@@ -1,0 +1,858 @@
+"""The command `annotate`: what goes in comes out with texts, nothing is made twice, and nothing is lost."""
+
+import csv
+import dataclasses
+import errno
+import importlib.metadata
+import io
+import json
+import logging
+import multiprocessing
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+from test_iemocap import tree as iemocap_tree  # noqa: F401 (a fixture)
+
+from msfser import LABELS
+from msfser.annotation import annotate
+from msfser.annotator_msfser import MsfSerAnnotator
+from msfser.corpora.probe.synthesizer import Synthesizer
+from msfser.corpora.table import read_table
+from msfser.description_msfser import NORMS
+from msfser.encoders_msfser import WHEELS, WHISPER_VOCABULARY
+from msfser.transcription_msfser import MsfSerRecognizer
+
+RATE = 16_000
+
+
+def tone(number, seconds=0.5):
+    """A voiced sound whose pitch tells its number."""
+    times = np.arange(int(seconds * RATE)) / RATE
+    return (0.1 * sum(np.sin(2 * np.pi * k * (120 + 10 * number) * times) / k for k in range(1, 8))).astype(np.float32)
+
+
+def write_tone(path, number, seconds=0.5):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, tone(number, seconds), RATE, subtype="FLOAT")
+    return path
+
+
+def tone_bytes(number):
+    buffer = io.BytesIO()
+    soundfile.write(buffer, tone(number), RATE, format="WAV")
+    return buffer.getvalue()
+
+
+@dataclasses.dataclass
+class Heard:
+    text: str | None
+    words: list
+    reason: str | None = None
+
+
+def words_of(text, sound):
+    words = text.split()
+    edges = np.linspace(0, len(sound) / RATE, len(words) + 1).tolist()
+    return [{"word": w, "start": edges[i], "end": edges[i + 1]} for i, w in enumerate(words)]
+
+
+class Recognizer:
+    """Hears the number of a tone, and no speech in silence."""
+
+    def __init__(self, name, english_only):
+        self.name, self.english_only = name, english_only
+
+    def __call__(self, sounds, language=None):
+        if language == "xx":
+            raise ValueError("language='xx' is none that Whisper knows: give a code such as 'en' or 'de'.")
+        if self.english_only and language not in (None, "en"):
+            return [Heard(None, [], "the recognizer knows only English") for _ in sounds]
+        return [self._transcribe_segments(sound, language) for sound in sounds]
+
+    def _transcribe_segments(self, sound, language):
+        if not np.abs(sound).max():
+            return Heard(None, [], "no speech")
+        number = round((np.abs(np.fft.rfft(sound, RATE)).argmax() - 120) / 10)
+        text = f"the sound number {number} by {self.name} in {language}"
+        return Heard(text, words_of(text, sound))
+
+    def align(self, sounds, transcripts):
+        if "impossible" in " ".join(transcripts):
+            raise ValueError("The transcript of item 0 is too long for its sound: cut both into shorter clips.")
+        return [words_of(text, sound) for text, sound in zip(transcripts, sounds, strict=True)]
+
+
+class Journal(list):
+    """Which steps were done, with how many clips; and how often an annotator was made."""
+
+    made = 0
+
+    @property
+    def steps(self):
+        return {step for step, _ in self}
+
+
+@pytest.fixture(autouse=True)
+def journal(monkeypatch, tmp_path_factory):
+    journal, make = Journal(), annotate.make_annotator
+    monkeypatch.setattr(annotate, "ROWS_PER_SHARD", 3)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+    monkeypatch.setattr(
+        MsfSerRecognizer, "from_pretrained", lambda name, device=None: Recognizer(name, name.endswith(".en"))
+    )
+    for step in ("transcribe", "emphasize", "describe"):
+        original = getattr(MsfSerAnnotator, step)
+
+        def recorded(self, annotations, *arguments, step=step, original=original):
+            journal.append((step, len(annotations)))
+            original(self, annotations, *arguments)
+
+        monkeypatch.setattr(MsfSerAnnotator, step, recorded)
+
+    def counted(*arguments):
+        journal.made += 1
+        return make(*arguments)
+
+    monkeypatch.setattr(annotate, "make_annotator", counted)
+    return journal
+
+
+def run(data, output, *options):
+    annotate.main([str(data), "--output", str(output), *options])
+    return rows_of(output)
+
+
+def rows_of(output):
+    """What is in the shards, in order, and the shards' whole bytes are valid."""
+    return [row for shard in sorted(Path(output).glob("data/*")) for row in pq.ParquetFile(shard).read().to_pylist()]
+
+
+def state_of(output):
+    """Every file below a folder: its content, and what tells whether it was written again."""
+    files = sorted(path for path in Path(output).rglob("*") if path.is_file())
+    return {str(path.relative_to(output)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+def contents_of(output):
+    return {name: content for name, (content, _) in state_of(output).items()}
+
+
+def write_csv(path, rows):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def make_corpus(folder, count=8, **columns):
+    """A CSV with aliases, labels from 1 to 7 and a column of its own; some rows have texts."""
+    rows = []
+    for i in range(count):
+        write_tone(folder / "audio" / f"{i}.wav", i)
+        rows.append(
+            {
+                "file_name": f"audio/{i}.wav",
+                "transcription": "what was really said" if i % 3 == 1 else "",
+                "description": "given" if i == 2 else " ",
+                "speaker_id": f"{i % 4:02d}",
+                "valence": "1.5",
+                "arousal": "4",
+                "dominance": "7",
+                "room": f"room {i}",
+            }
+            | {name: value(i) if callable(value) else value for name, value in columns.items()}
+        )
+    return write_csv(folder / "metadata.csv", rows)
+
+
+def fails(*arguments):
+    """Runs the command, which ends with one sentence."""
+    with pytest.raises(SystemExit) as caught:
+        annotate.main([str(argument) for argument in arguments])
+    message = str(caught.value.code)
+    assert message.startswith("annotate: ") and message.endswith(".") and "\n" not in message, message
+    return message
+
+
+# Sources
+
+
+def test_a_table_keeps_its_columns_and_texts(tmp_path):
+    table = make_corpus(tmp_path)
+    rows = run(table, tmp_path / "out", "--language", "en")
+    assert [path.name for path in sorted((tmp_path / "out" / "data").iterdir())] == [
+        *("part-00000.parquet", "part-00001.parquet", "part-00002.parquet")
+    ]
+    assert [row["audio"] for row in rows] == [f"audio/{i}.wav" for i in range(8)]
+    assert [row["room"] for row in rows] == [f"room {i}" for i in range(8)]
+    assert {(row["valence"], row["arousal"], row["dominance"]) for row in rows} == {("1.5", "4", "7")}
+    assert rows[0]["transcript"] == "the sound number 0 by openai/whisper-tiny.en in en"
+    assert rows[7]["transcript"] == rows[4]["transcript"] == "what was really said"
+    assert [w["word"] for w in rows[7]["words"]] == ["what", "was", "really", "said"]
+    assert rows[2]["description"] == "given" and rows[2]["describer"] is None
+    assert rows[3]["description"].startswith("The voice is") and rows[3]["describer"] == "measured/EmoDB"
+    assert all(row["emphasis"] and len(row["emphasis_scores"]) == len(row["words"]) for row in rows)
+    assert all(row["absent"] is None and row["error"] is None for row in rows)
+
+    before, after = (read_table(source, label_range=(1, 7)) for source in (table, tmp_path / "out"))
+    for part in before:
+        for name in ("audio", "speaker", *LABELS):
+            assert after[part][name] == before[part][name]
+        assert all(after[part][name][0] for name in ("transcript", "emphasis", "description", "words"))
+    import train
+
+    read = train.read_data(train.RunSettings(data=str(tmp_path / "out"), label_range=[1, 7]))
+    assert read["train"][:] == after["train"][:]
+
+
+def test_columns_with_other_names(tmp_path):
+    table = make_corpus(tmp_path, actor="a", said=lambda i: f"line {i}", emphasis=lambda i: "line" if i < 2 else "")
+    rows = run(table, tmp_path / "out", "--columns", "transcript=said", "speaker=actor", "--language", "en")
+    assert [row["transcript"] for row in rows] == [f"line {i}" for i in range(8)]
+    assert rows[0]["speaker"] == "a" and rows[0]["speaker_id"] == "00" and "actor" not in rows[0]
+    # A given emphasis stays; the scores are measured all the same.
+    assert rows[1]["emphasis"] == "line" and len(rows[1]["emphasis_scores"]) == 2
+    assert rows[2]["emphasis"] == "line 2"
+    assert "columns names ['lang']" in fails(table, "--output", tmp_path / "o", "--columns", "lang=said")
+
+
+def test_a_table_of_nothing_but_audio(tmp_path):
+    write_tone(tmp_path / "a.wav", 3)
+    (tmp_path / "metadata.csv").write_text("audio\na.wav\n")
+    assert run(tmp_path, tmp_path / "out", "--language", "en")[0]["transcript"].startswith("the sound number 3")
+
+
+def test_given_words_need_no_recognizer(tmp_path):
+    words = [{"word": "so", "start": 0.0, "end": 0.2}, {"word": "then", "start": 0.2, "end": 0.4}]
+    table = make_corpus(tmp_path, 2, transcription="", words=json.dumps(words))
+    rows = run(table, tmp_path / "out", "--recognizer", "none")
+    assert [(row["transcript"], row["words"], row["emphasis"]) for row in rows] == [("so then", words, "so then")] * 2
+
+
+def test_a_folder_of_recordings(tmp_path):
+    for i, name in enumerate(["b.wav", "a/x.wav"]):
+        write_tone(tmp_path / "in" / name, i)
+    rows = run(tmp_path / "in", tmp_path / "out", "--language", "en")
+    assert [row["audio"] for row in rows] == ["a/x.wav", "b.wav"]
+    assert [row["transcript"][:18] for row in rows] == ["the sound number 1", "the sound number 0"]
+    assert "no table in this folder" in fails(tmp_path / "in", "--output", tmp_path / "o", "--columns", "speaker=x")
+    # The output may lie among the recordings.
+    inside = tmp_path / "in" / "out"
+    assert run(tmp_path / "in", inside, "--language", "en") == run(tmp_path / "in", inside, "--language", "en") == rows
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_embedded_recordings(tmp_path, journal, count):
+    rows = [
+        {"audio": {"bytes": tone_bytes(i), "path": f"{i}.wav"}, "speaker": f"{i}", **dict.fromkeys(LABELS, 0.5)}
+        for i in range(count)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    made = run(tmp_path / "a.parquet", tmp_path / "out", "--language", "en")
+    assert [row["audio"] for row in made] == [row["audio"] for row in rows]
+    assert [row["transcript"][:18] for row in made] == [f"the sound number {i}" for i in range(count)]
+    del journal[:]
+    rows[-1]["audio"]["bytes"] = tone_bytes(9)
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    made = run(tmp_path / "a.parquet", tmp_path / "out", "--language", "en")
+    assert made[-1]["transcript"].startswith("the sound number 9")
+    assert journal == [(step, 2) for step in ("transcribe", "emphasize", "describe")]
+    if count > 2:
+        assert sum(map(len, read_table(tmp_path / "out").values())) == count
+
+
+def test_a_saved_dataset_keeps_its_parts(tmp_path):
+    make_corpus(tmp_path)
+    whole = datasets.Dataset.from_list(
+        [{"audio": f"audio/{i}.wav", "speaker": str(i), **dict.fromkeys(LABELS, 0.5)} for i in range(6)]
+    )
+    names = {"train": range(4), "dev": [4], "test": [5]}
+    parts = datasets.DatasetDict({name: whole.select(rows) for name, rows in names.items()})
+    parts.save_to_disk(tmp_path / "saved")
+    rows = run(tmp_path / "saved", tmp_path / "out", "--audio_folder", str(tmp_path), "--language", "en")
+    assert [row["split"] for row in rows] == ["train"] * 4 + ["dev", "test"]
+    assert {name: len(part) for name, part in read_table(tmp_path / "out").items()} == {
+        **{"train": 4, "validation": 1, "test": 1}
+    }
+    # A lone test part does not become something to train on.
+    datasets.DatasetDict(test=parts["test"]).save_to_disk(tmp_path / "test")
+    run(tmp_path / "test", tmp_path / "out_test", "--audio_folder", str(tmp_path), "--language", "en")
+    assert list(read_table(tmp_path / "out_test")) == ["test"]
+
+
+def test_a_corpus_as_its_owners_lay_it_out(iemocap_tree, tmp_path):  # noqa: F811
+    rows = run(iemocap_tree, tmp_path / "out", "--corpus", "iemocap", "--recognizer", "none")
+    assert len(rows) == 40 and {row["transcript"] for row in rows} == {"Excuse me."}
+    assert all(not os.path.isabs(row["audio"]) and row["error"] is None for row in rows)
+    import train
+
+    parts = train.read_data(train.RunSettings(data=str(tmp_path / "out"), corpus="iemocap", fold=3))
+    expected = train.read_data(train.RunSettings(data=str(iemocap_tree), corpus="iemocap", fold=3))
+    for part, of_part in expected.items():
+        assert sorted(audio["path"] for audio in parts[part]["audio"]) == sorted(a["path"] for a in of_part["audio"])
+
+
+def test_columns_of_annotates_own_names_are_replaced_with_a_warning(tmp_path, caplog):
+    table = make_corpus(tmp_path, error="no error at all", describer="")
+    rows = run(table, tmp_path / "out", "--language", "en")
+    assert {row["error"] for row in rows} == {None}
+    assert "columns describer, error are not passed on" in caplog.text
+
+
+def test_what_annotate_made_can_be_annotated(tmp_path, journal):
+    first = run(make_corpus(tmp_path), tmp_path / "one", "--language", "en")
+    second = run(tmp_path / "one", tmp_path / "two", "--language", "en")
+    assert [row["transcript"] for row in second] == [row["transcript"] for row in first]
+    assert "holds what is to be annotated" in fails(tmp_path / "one", "--output", tmp_path / "one")
+    before = state_of(tmp_path / "one")
+    shard = tmp_path / "one" / "data" / "part-00001.parquet"
+    assert "holds what is to be annotated" in fails(shard, "--output", tmp_path / "one", "--audio_folder", tmp_path)
+    assert state_of(tmp_path / "one") == before
+
+
+# What is made again
+
+
+def test_a_second_run_does_nothing(tmp_path, journal):
+    table, out = make_corpus(tmp_path), tmp_path / "out"
+    run(table, out, "--language", "en")
+    before, journal.made = state_of(out), 0
+    del journal[:]
+    run(table, out, "--language", "en")
+    assert (journal.made, journal) == (0, []) and state_of(out) == before
+
+
+SETTINGS = {
+    "emphasis": (["--emphasis", "paper"], {"emphasize"}),
+    "describer": (["--describer", "none"], {"describe"}),
+    "norms": (["--norms", "{norms}"], {"describe"}),
+    "language": (["--language", "de"], {"transcribe", "emphasize", "describe"}),
+    "recognizer": (["--recognizer", "other"], {"transcribe", "emphasize", "describe"}),
+    "aligner": (["--aligner", "sphinx"], {"transcribe", "emphasize", "describe"}),
+    "two": (["--emphasis", "paper", "--describer", "none"], {"emphasize", "describe"}),
+}
+
+
+@pytest.mark.parametrize("changed", SETTINGS)
+def test_changed_settings_redo_what_depends_on_them(tmp_path, journal, monkeypatch, changed):
+    monkeypatch.setattr(annotate, "SphinxAligner", lambda: lambda sounds, texts: [None] * len(sounds))
+    norms = {"corpus": "other", "quantiles": {name: [0, 1, 2, 3] for name in NORMS["quantiles"]}}
+    (tmp_path / "norms.json").write_text(json.dumps(norms))
+    table, out = make_corpus(tmp_path), tmp_path / "out"
+    (tmp_path / "audio" / "5.wav").write_bytes(b"broken")
+    run(table, out, "--language", "en")
+    before = contents_of(out)
+    del journal[:]
+    options, steps = SETTINGS[changed]
+    options = ["--language", "en", *(option.format(norms=tmp_path / "norms.json") for option in options)]
+    run(table, out, *options)
+    assert journal.steps == steps
+    run(table, tmp_path / "fresh", *options)
+    assert contents_of(out) == contents_of(tmp_path / "fresh") != before
+
+
+def edited(change):
+    """A change of the table's rows."""
+
+    def edit(folder):
+        with (folder / "metadata.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        write_csv(folder / "metadata.csv", change(rows))
+
+    return edit
+
+
+def changed_row(index, **values):
+    return edited(lambda rows: [row | values if i == index else row for i, row in enumerate(rows)])
+
+
+ALL = ("transcribe", "emphasize", "describe")
+CHANGES = {
+    "recording": (lambda folder: write_tone(folder / "audio" / "4.wav", 9), [(step, 3) for step in ALL], {1}),
+    "transcript": (changed_row(0, transcription="new"), [(step, 3) for step in ALL], {0}),
+    "description": (changed_row(0, description="new"), [("describe", 3)], {0}),
+    "label": (changed_row(0, valence="7"), [], {0}),
+    "new column": (edited(lambda rows: [row | {"new": "1"} for row in rows]), [], {0, 1, 2}),
+    "appended": (
+        edited(lambda rows: [*rows, rows[0], rows[1]]),
+        [*((step, 3) for step in ALL), *((step, 1) for step in ALL)],
+        {2, 3},
+    ),
+    "removed": (edited(lambda rows: rows[:3]), [], set()),
+    "cut": (edited(lambda rows: rows[:5]), [(step, 2) for step in ALL], {1}),
+    "gone": (lambda folder: (folder / "audio" / "4.wav").unlink(), [(step, 2) for step in ALL], {1}),
+}
+
+
+@pytest.mark.parametrize("changed", CHANGES)
+def test_changed_rows_redo_their_shard(tmp_path, journal, changed):
+    table, out = make_corpus(tmp_path), tmp_path / "out"
+    run(table, out, "--language", "en")
+    before = state_of(out)
+    del journal[:]
+    change, steps, shards = CHANGES[changed]
+    change(tmp_path)
+    run(table, out, "--language", "en")
+    assert journal == steps
+    after = state_of(out)
+    names = {f"data/part-{shard:05d}.parquet" for shard in shards}
+    assert {name for name in after if name.endswith("parquet") and after[name] != before.get(name)} == names
+    run(table, tmp_path / "fresh", "--language", "en")
+    assert contents_of(out) == contents_of(tmp_path / "fresh")
+    read_table(out, label_range=(1, 7))
+
+
+def test_a_missing_recording_that_comes_is_heard(tmp_path):
+    table, out = make_corpus(tmp_path), tmp_path / "out"
+    (tmp_path / "audio" / "0.wav").rename(tmp_path / "aside")
+    assert run(table, out, "--language", "en")[0]["error"] == "'audio/0.wav' is not there."
+    (tmp_path / "aside").rename(tmp_path / "audio" / "0.wav")
+    assert run(table, out, "--language", "en")[0]["error"] is None
+
+
+# Bad recordings
+
+
+def test_bad_recordings_are_noted(tmp_path, journal, caplog):
+    table = make_corpus(tmp_path, transcription=lambda i: "given" if i == 1 else "", emphasis="word")
+    audio = tmp_path / "audio"
+    (audio / "0.wav").write_bytes(b"")
+    (audio / "1.wav").write_text("no sound at all")
+    (audio / "2.wav").unlink()
+    soundfile.write(audio / "3.wav", np.zeros(0, np.float32), RATE)
+    soundfile.write(audio / "4.wav", np.full(99, np.nan, np.float32), RATE, subtype="FLOAT")
+    with caplog.at_level(logging.INFO):
+        rows = run(table, tmp_path / "out", "--language", "en")
+    assert "5 recordings could not be read; the first is of row 1: " in caplog.text
+    for row, reason in zip(rows, ("decoded", "decoded", "is not there", "is empty", "not finite"), strict=False):
+        assert reason in row["error"] and "\n" not in row["error"]
+        assert row["emphasis"] == "word" and row["words"] is row["describer"] is row["absent"] is None
+    assert rows[1]["transcript"] == "given" and rows[2]["description"] == "given" and rows[0]["transcript"] is None
+    assert all(row["error"] is None and row["transcript"] and row["description"] for row in rows[5:])
+    assert ("transcribe", 0) not in journal
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        assert sum(map(len, read_table(tmp_path / "out", label_range=(1, 7)).values())) == 3
+    assert len(caplog.records) == 1 and "left out 5 of 8 rows" in caplog.text
+    # What depends on other settings is made anew, and the notes stay.
+    again = run(table, tmp_path / "out", "--language", "en", "--emphasis", "paper")
+    assert [row | {"emphasis_scores": None} for row in again] == [row | {"emphasis_scores": None} for row in rows]
+
+
+def test_a_transcript_that_cannot_fit_spoils_no_other(tmp_path):
+    table = make_corpus(tmp_path, 3, transcription=lambda i: "impossible" if i == 1 else "said so")
+    rows = run(table, tmp_path / "out")
+    assert [row["words"] is None for row in rows] == [False, True, False]
+    assert json.loads(rows[1]["absent"]) == {
+        "words": "the words cannot be aligned with the sound",
+        "emphasis": "no word times",
+    }
+    assert rows[1]["transcript"] == "impossible" and rows[1]["description"]
+    # What is not made anew is absent for the same reason.
+    run(table, tmp_path / "out", "--describer", "none")
+    run(table, tmp_path / "fresh", "--describer", "none")
+    assert contents_of(tmp_path / "out") == contents_of(tmp_path / "fresh")
+
+
+def test_silence_has_no_texts(tmp_path):
+    make_corpus(tmp_path, 1, transcription="")
+    soundfile.write(tmp_path / "audio" / "0.wav", np.zeros(RATE, np.float32), RATE)
+    row = run(tmp_path, tmp_path / "out", "--language", "en")[0]
+    assert [row[name] for name in annotate.MADE if name != "absent"] == [None] * 7
+    assert json.loads(row["absent"]) == dict.fromkeys(("transcript", "emphasis", "description"), "no speech")
+
+
+# Languages
+
+
+def test_an_english_recognizer_must_be_told_that_it_is_english(tmp_path, journal):
+    table, out = make_corpus(tmp_path), tmp_path / "out"
+    message = fails(table, "--output", out)
+    assert "openai/whisper-tiny.en knows only English" in message and "--language en" in message
+    assert not journal and not list((out / "data").iterdir())
+    # One that knows more languages finds out for itself, and nothing is to be heard where all is given.
+    assert run(table, out, "--recognizer", "multilingual")[0]["transcript"].endswith("in None")
+    assert run(make_corpus(tmp_path, transcription="said"), tmp_path / "given")[0]["transcript"] == "said"
+
+
+def test_foreign_speech_stays_without_a_transcript(tmp_path):
+    table = make_corpus(tmp_path, language=lambda i: ("de", "", "en", "  ")[i % 4])
+    rows = run(table, tmp_path / "out", "--language", "en")
+    assert rows[0]["transcript"] is None and rows[0]["emphasis"] is None and rows[0]["description"]
+    assert json.loads(rows[0]["absent"]) == dict.fromkeys(
+        ("transcript", "emphasis"), "the recognizer knows only English"
+    )
+    assert [row["transcript"][-2:] for row in (rows[3], rows[5], rows[6])] == ["en", "en", "en"]
+    assert rows[4]["transcript"] == "what was really said" and rows[0]["language"] == "de"
+
+
+@pytest.mark.parametrize("value", ["xx", 5])
+def test_a_language_that_nobody_knows_is_said_before_any_work(tmp_path, journal, monkeypatch, value):
+    original = Recognizer.__call__
+    monkeypatch.setattr(
+        Recognizer, "__call__", lambda self, s, language=None: original(self, s, "xx" if language == "5" else language)
+    )
+    make_corpus(tmp_path)
+    rows = [{"audio": f"audio/{i}.wav", "language": value if i == 6 else None} for i in range(8)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    message = fails(tmp_path / "a.parquet", "--output", tmp_path / "out", "--language", "en")
+    assert "row 7: language='xx' is none" in message and not journal
+
+
+# Interruptions
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_killed_at_each_write(tmp_path, journal, monkeypatch, moment):
+    table = make_corpus(tmp_path)
+    run(table, tmp_path / "whole", "--language", "en")
+    expected, replace = contents_of(tmp_path / "whole"), os.replace
+    unlink = Path.unlink
+    for killed_at in range(1, 7):
+        out, writes = tmp_path / f"out{killed_at}", []
+
+        def stopped(source, target, writes=writes, killed_at=killed_at):
+            writes.append(target)
+            if len(writes) == killed_at and moment == "before":
+                raise Killed
+            replace(source, target)
+            if len(writes) == killed_at:
+                raise Killed
+
+        monkeypatch.setattr(os, "replace", stopped)
+        monkeypatch.setattr(Path, "unlink", lambda self, missing_ok=False: None)
+        if killed_at == 6:  # there are a first note, three shards and a last note
+            run(table, out, "--language", "en")
+        else:
+            with pytest.raises(Killed):
+                run(table, out, "--language", "en")
+            if len(list(out.glob("data/*.parquet"))) in (1, 2):
+                with pytest.raises(ValueError, match=r"not finished; give the same annotate command again\.$"):
+                    read_table(out, label_range=(1, 7))
+        monkeypatch.setattr(os, "replace", replace)
+        monkeypatch.setattr(Path, "unlink", unlink)
+        there = {name: seen for name, seen in state_of(out).items() if re.fullmatch(r"data/part-\d+.parquet", name)}
+        del journal[:]
+        run(table, out, "--language", "en")
+        assert contents_of(out) == expected
+        assert there.items() <= state_of(out).items()
+        assert len(journal) == 3 * (3 - len(there))
+
+
+def test_unfinished_and_broken_shards_are_replaced(tmp_path, journal):
+    table, out = make_corpus(tmp_path, 12), tmp_path / "out"
+    run(table, out, "--language", "en")
+    expected, shards = contents_of(out), sorted((out / "data").iterdir())
+    (out / "data" / "part-00000.parquet.77.unfinished").write_bytes(b"PAR1 half")
+    (out / "annotation.json.77.unfinished").write_bytes(b"{")
+    shards[0].write_bytes(shards[0].read_bytes()[:-20])
+    pq.write_table(pq.read_table(shards[1]).replace_schema_metadata(), shards[1])
+    shards[2].write_bytes(b"")
+    (out / "data" / "mine.txt").write_text("not of annotate")
+    del journal[:]
+    run_again = [str(table), "--output", str(out), "--language", "en"]
+    annotate.main(run_again)
+    assert journal == 3 * [(step, 3) for step in ALL]
+    assert contents_of(out) == expected | {"data/mine.txt": b"not of annotate"}
+
+
+def test_the_bar_goes_on_where_it_was(tmp_path, monkeypatch):
+    bars = []
+
+    class Bar:
+        def __init__(self, **options):
+            self.options, self.updates = options, []
+            bars.append(self)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def update(self, count):
+            self.updates.append(count)
+
+    monkeypatch.setattr(annotate, "tqdm", Bar)
+    table, out = make_corpus(tmp_path), tmp_path / "out"
+    run(table, out, "--language", "en")
+    (out / "data" / "part-00001.parquet").unlink()
+    run(table, out, "--language", "en")
+    run(table, out, "--language", "en")
+    assert [(bar.options["initial"], bar.updates, bar.options["total"]) for bar in bars] == [
+        *((0, [3, 3, 2], 8), (5, [3], 8), (8, [], 8))
+    ]
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_a_full_disk(tmp_path, journal, monkeypatch, failing):
+    table, out = make_corpus(tmp_path), tmp_path / "out"
+    run(table, tmp_path / "whole", "--language", "en")
+    write, calls = pq.write_table, []
+
+    def full(content, file):
+        calls.append(1)
+        write(content, file)
+        if len(calls) == failing:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(annotate.pyarrow.parquet, "write_table", full)
+    message = fails(table, "--output", out, "--language", "en")
+    assert f"part-{failing - 1:05d}.parquet cannot be written (No space left on device)" in message
+    assert len(list((out / "data").iterdir())) == failing - 1
+    del journal[:]
+    run(table, out, "--language", "en")
+    assert len(journal) == 3 * (4 - failing)
+    assert contents_of(out) == contents_of(tmp_path / "whole")
+    # While shards are made anew with other settings, nobody reads a mixture.
+    calls.clear()
+    fails(table, "--output", out, "--language", "en", "--emphasis", "paper")
+    with pytest.raises(ValueError, match="annotating it is not finished"):
+        read_table(out, label_range=(1, 7))
+
+
+def test_long_recordings_are_not_all_in_memory(tmp_path, journal, monkeypatch):
+    table = make_corpus(tmp_path)
+    run(table, tmp_path / "whole", "--language", "en")
+    del journal[:]
+    monkeypatch.setattr(annotate, "SECONDS_AT_ONCE", 1.0)
+    write_tone(tmp_path / "audio" / "7.wav", 7)
+    run(table, tmp_path / "out", "--language", "en")
+    assert [count for step, count in journal if step == "transcribe"] == [2, 1, 2, 1, 2]
+    whole, out = rows_of(tmp_path / "whole"), rows_of(tmp_path / "out")
+    assert whole == out
+
+
+# Several processes
+
+
+def test_processes_share_the_shards(tmp_path, journal):
+    table = make_corpus(tmp_path, 10)
+    run(table, tmp_path / "one", "--language", "en")
+    arguments = annotate.parse([str(table), "--output", str(tmp_path / "two"), "--language", "en"])
+    work = [
+        annotate.Work(
+            annotate.read(arguments),
+            annotate.settings_of(arguments),
+            lambda: annotate.make_annotator(arguments, "cpu"),
+            Path(arguments.output),
+        )
+        for _ in range(3)
+    ]
+    del journal[:]
+    work[0].prepare(table)
+    for process in (2, 0, 1):
+        with pytest.raises(ValueError, match=r"not finished|holds none"):
+            read_table(tmp_path / "two", label_range=(1, 7))
+        work[process].run(process, 3, quiet=True)
+        work[process].finish()
+    assert contents_of(tmp_path / "one") == contents_of(tmp_path / "two")
+    assert len(journal) == 3 * 4
+
+
+def installed():
+    try:
+        for wheel in (WHEELS["openai/whisper-tiny.en"], WHISPER_VOCABULARY):
+            importlib.metadata.distribution(wheel.requirement.split("==")[0])
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def shards_of_one(argv, log):
+    """What a process does that may be killed: one clip a shard, and a note of each shard that is begun."""
+    annotate.ROWS_PER_SHARD = 1
+    make_shard = annotate.Work.make_shard
+
+    def noted(self, number):
+        with open(log, "a") as file:
+            file.write(f"{number}\n")
+        make_shard(self, number)
+
+    annotate.Work.make_shard = noted
+    annotate.main(argv)
+
+
+TEXTS = (
+    "The food was good.",
+    "I never said that.",
+    "Dogs sit by the door.",
+    "We went home.",
+    "Nobody told me.",
+    "No.",
+)
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("spoken")
+    synthesizer = Synthesizer()
+    synthesizer.set_voice("en-us")
+    for number, text in enumerate(TEXTS):
+        speech = synthesizer.speak(text, rate=200)
+        soundfile.write(folder / f"{number:02d}.wav", speech.samples, speech.rate)
+    return folder
+
+
+@pytest.mark.skipif(not installed(), reason="not installed: the packages of weights.txt")
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no kill -9")
+def test_kill_and_two_processes_change_nothing(tmp_path, spoken):
+    # Libraries are imported once, in the server that the processes are forked from.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["msfser.annotation.annotate"])
+    log, chance = tmp_path / "log", random.Random(0)
+    argv = [str(spoken), "--language", "en", "--output"]
+
+    def start(output, **environment):
+        process = context.Process(target=_in_environment, args=(environment, [*argv, str(output)], str(log)))
+        process.start()
+        return process
+
+    def finished(*processes):
+        for process in processes:
+            process.join(120)
+        return all(process.exitcode == 0 for process in processes)
+
+    assert finished(start(tmp_path / "whole"))
+    expected = contents_of(tmp_path / "whole")
+    assert len(expected) == len(TEXTS) + 1
+    log.unlink()
+    out, kept = tmp_path / "killed", {}
+    for kill in range(3):
+        process = start(out)
+        while process.is_alive() and len(list(out.glob("data/*.parquet"))) < 2 * kill:
+            time.sleep(0.001)
+        time.sleep(chance.random() * 0.4)
+        process.kill()
+        process.join()
+        assert process.exitcode != 0
+        whole = {name: seen for name, seen in state_of(out).items() if name.endswith(".parquet")}
+        assert kept.items() <= whole.items()
+        kept = whole
+    assert finished(start(out))
+    assert contents_of(out) == expected
+    assert kept.items() <= state_of(out).items()
+    begun = [int(number) for number in log.read_text().split()]
+    assert set(begun) == set(range(len(TEXTS))) and len(begun) <= len(TEXTS) + 3
+
+    port = str(20_000 + os.getpid() % 20_000)
+    alike = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    log.unlink()
+    assert finished(*(start(tmp_path / "two", **alike, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)))
+    assert contents_of(tmp_path / "two") == expected
+    assert sorted(int(number) for number in log.read_text().split()) == list(range(len(TEXTS)))
+
+
+def _in_environment(environment, argv, log):
+    os.environ.update(environment)
+    # Its own lock is shared between processes, and one that is killed would leave it behind.
+    annotate.tqdm.set_lock(threading.RLock())
+    shards_of_one(argv, log)
+
+
+def test_accelerate_launches_two_processes(tmp_path):
+    table = make_corpus(tmp_path, 4, transcription="said so")
+    options = ["--output", str(tmp_path / "two"), "--recognizer", "none", "--describer", "none"]
+    driver = tmp_path / "driver.py"
+    driver.write_text(
+        "import sys\nfrom msfser.annotation import annotate\n"
+        "annotate.ROWS_PER_SHARD = 3\nannotate.main(sys.argv[1:])\n"
+    )
+    launcher = Path(sys.executable).with_name("accelerate")
+    launch = [str(launcher), "launch", "--multi_gpu", "--num_processes", "2"]
+    launch += ["--main_process_port", str(20_000 + (os.getpid() + 7) % 20_000), str(driver), str(table), *options]
+    if shutil.which(launcher) is None:
+        pytest.skip("the launcher is not beside the interpreter")
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(launch, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr
+    run(table, tmp_path / "one", *options[2:])
+    assert contents_of(tmp_path / "one") == contents_of(tmp_path / "two")
+    # Each process has its own bar or none, and only of its own clips.
+    assert "3/3" in done.stderr and "4/4" not in done.stderr
+
+
+# Wrong use
+
+
+def test_an_output_with_other_things_is_left_alone(tmp_path):
+    table = make_corpus(tmp_path)
+    (tmp_path / "out" / "data").mkdir(parents=True)
+    (tmp_path / "out" / "data" / "part-00000.parquet").write_text("precious")
+    before = state_of(tmp_path)
+    assert "holds other things" in fails(table, "--output", tmp_path / "out", "--language", "en")
+    assert "holds what is to be annotated" in fails(table, "--output", tmp_path, "--language", "en")
+    assert fails(table, "--output", table, "--language", "en")
+    assert state_of(tmp_path) == before
+    # An empty folder will do, and so will one in which the first note was killed.
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "annotation.json.5.unfinished").write_text("{")
+    assert len(run(table, tmp_path / "empty", "--language", "en")) == 8
+
+
+def test_wrong_input_is_a_sentence(tmp_path):
+    table, out = make_corpus(tmp_path), tmp_path / "out"
+    (tmp_path / "norms.json").write_text("{")
+    (tmp_path / "empty").mkdir()
+    write_csv(tmp_path / "gone.csv", [{"audio": "gone.wav"}])
+    (tmp_path / "twice.csv").write_text("audio,x,x\naudio/0.wav,1,2\n")
+    (tmp_path / "strange.jsonl").write_text('{"audio": "audio/0.wav", "meta": {}}\n')
+    whole = datasets.Dataset.from_list([{"audio": "audio/0.wav", "x": 1}])
+    other = datasets.Dataset.from_list([{"audio": "audio/1.wav", "x": "a"}])
+    datasets.DatasetDict(train=whole, test=other).save_to_disk(tmp_path / "unlike")
+    for match, *arguments in (
+        ("there is no such file or folder", tmp_path / "nowhere"),
+        ("no recording in this folder", tmp_path / "empty"),
+        ("none of the 1 audio files is there", tmp_path / "gone.csv"),
+        ("the column 'x' occurs more than once", tmp_path / "twice.csv"),
+        ("meta", tmp_path / "strange.jsonl"),
+        ("the columns of its parts differ", tmp_path / "unlike", "--audio_folder", tmp_path),
+        ("missing columns 'nothing'", table, "--columns", "transcript=nothing"),
+        ("norms are not readable", table, "--norms", tmp_path / "norms.json"),
+        ("is not a folder", table, "--audio_folder", tmp_path / "nowhere"),
+    ):
+        assert match in fails(*arguments, "--output", out, "--language", "en")
+        shutil.rmtree(out, ignore_errors=True)
+    (tmp_path / "file").write_text("x")
+    assert "file' cannot be made (File exists)" in fails(table, "--output", tmp_path / "file", "--language", "en")
+
+
+@pytest.mark.parametrize(
+    ("match", "options"),
+    [
+        ("NAME=COLUMN", ["--columns", "speaker"]),
+        ("decides columns", ["--corpus", "iemocap", "--audio_folder", "x"]),
+        ("belongs to --describer measured", ["--describer", "none", "--norms", "x"]),
+        ("needs the name of the server's model", ["--url", "http://127.0.0.1:1"]),
+        ("'klingon' is none that Whisper knows", ["--language", "klingon"]),
+    ],
+)
+def test_options_that_do_not_go_together(capsys, match, options):
+    with pytest.raises(SystemExit) as caught:
+        annotate.parse(["data", "--output", "out", *options])
+    assert caught.value.code == 2 and match in capsys.readouterr().err
+
+
+def test_help_names_every_default(capsys):
+    with pytest.raises(SystemExit):
+        annotate.parse(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "openai/whisper-tiny.en" in text and text.count("by default") >= 5

@@ -1,0 +1,318 @@
+"""The ablation and the report page, on tiny encoders and made-up predictions."""
+
+import csv
+import re
+import shlex
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from tiny import noise, tiny_model, tiny_tokenizer
+from transformers import WhisperModel
+
+from msfser import LABELS
+from msfser.evaluation import ablation, predictions, report
+from msfser.evaluation.predictions import predict_part, settings_of
+from msfser.evaluation.results import ABLATION, read
+from msfser.train import RunSettings, read_data
+
+WORDS = ["a", "b", "c", "d", "e", "f"]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    """A folder with two tiny encoders, a corpus of 32 clips, and settings that train them for one epoch."""
+    folder = tmp_path_factory.mktemp("tiny")
+    model = tiny_model("whisper")
+    WhisperModel(model.config.audio_config).save_pretrained(folder / "audio")
+    model.text_encoder.save_pretrained(folder / "text")
+    tiny_tokenizer().save_pretrained(folder / "text")
+    draw = np.random.default_rng(0)
+    (folder / "corpus").mkdir()
+    with open(folder / "corpus" / "metadata.csv", "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["file_name", "transcript", "emphasis", "description", "speaker", "split", "emotion", *LABELS])
+        for i in range(32):
+            soundfile.write(folder / "corpus" / f"{i}.wav", noise(0.5, i), 16_000)
+            split = ("train", "train", "validation", "test")[i % 4]
+            words = draw.permutation(WORDS)
+            emotion = ("joy", "<anger>")[i // 4 % 2]
+            speaker = f"{split}{i // 4 % 2}"
+            labels = draw.random(3).round(3)
+            table.writerow([f"{i}.wav", " ".join(words), " ".join(words[:2]), "the", speaker, split, emotion, *labels])
+    (folder / "tiny.yaml").write_text(
+        f"""
+data: {folder}/corpus
+audio_encoder: {folder}/audio
+text_encoder: {folder}/text
+audio_states: weighted
+freeze_audio: all
+freeze_text: true
+fusion_size: 16
+num_train_epochs: 1
+per_device_train_batch_size: 8
+learning_rate: 1.0e-3
+dataloader_drop_last: true
+eval_strategy: epoch
+save_strategy: epoch
+load_best_model_at_end: true
+use_cpu: true
+"""
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(tiny) -> Path:
+    """Where an ablation of four rows and two seeds has run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tiny)
+        patch.setattr(ablation, "RESULTS", tiny / "results")
+        patch.setattr(ablation, "ASSETS", tiny)
+        ablation.main(["tiny.yaml", "--seeds", "0", "1", "--rows", "no_audio", "random_window", "weighted_layers"])
+    return tiny
+
+
+def test_every_row_has_words():
+    assert set(ablation.ROWS) == set(ABLATION)
+
+
+def test_the_rows_are_those_that_change_something(tiny):
+    names = ["full", "weighted_layers", "last_layer", "static_routing", "input_routing", "random_window"]
+    kept = ablation.rows_that_differ([str(tiny / "tiny.yaml")], names)
+    assert kept == ["full", "random_window", "last_layer", "input_routing"]
+    assert len(ablation.rows_that_differ([str(tiny / "tiny.yaml")], list(ablation.ROWS))) == len(ablation.ROWS) - 3
+    with pytest.raises(SystemExit, match="no row nonsense"):
+        ablation.rows_that_differ([str(tiny / "tiny.yaml")], ["nonsense"])
+
+
+def test_there_is_no_window_without_emphasis_and_no_row_without_input(tiny):
+    names = ["random_window", "audio", "last_layer"]
+    for more, kept in (
+        (["--semantics", "gs", "es"], ["full", "audio", "last_layer"]),
+        (["--audio", "false"], ["full", "random_window", "last_layer"]),
+    ):
+        assert ablation.rows_that_differ([str(tiny / "tiny.yaml"), *more], names) == kept
+
+
+def test_one_fold_is_given_as_folds(tiny, capsys):
+    for given in (["--fold", "1"], ["--fold=1"]):
+        with pytest.raises(SystemExit):
+            ablation.main([str(tiny / "tiny.yaml"), *given])
+        assert "name the folds with --folds, such as --folds 1" in capsys.readouterr().err
+
+
+def test_rows_without_inputs_are_left_out_before_the_first_training(tiny, tmp_path, monkeypatch, caplog, capsys):
+    """Of one utterance nobody has written down anything."""
+    table = pd.read_csv(tiny / "corpus" / "metadata.csv")
+    table.loc[5, ["transcript", "emphasis", "description"]] = None
+    table.loc[6, "transcript"] = None
+    table.to_csv(tmp_path / "metadata.csv", index=False)
+    given = [str(tiny / "tiny.yaml"), "--data", str(tmp_path / "metadata.csv"), "--audio_folder", f"{tiny}/corpus"]
+    trained = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ablation, "RESULTS", tmp_path)
+    monkeypatch.setattr(ablation, "ASSETS", tmp_path)
+    monkeypatch.setattr(ablation, "seconds_of_a_run", lambda _: 0.0)
+    monkeypatch.setattr(ablation.Run, "finish", lambda run: trained.append((run.row, run.seed)))
+    monkeypatch.setattr(ablation, "summarize", lambda *_: [])
+    ablation.main([*given, "--rows", "no_audio", "no_gs", "--seeds", "0", "1"])
+    assert set(trained) == {("full", 0), ("full", 1), ("no_gs", 0), ("no_gs", 1)}
+    assert caplog.messages == ["row no_audio is left out: items of the corpus have none of its inputs (1 such)"]
+    assert "4 of 4 runs are missing" in capsys.readouterr().out
+    # What the full model cannot use ends the ablation, with the sentence of the training.
+    silent = [*given, "--audio", "false"]
+    assert ablation.rows_with_inputs(silent, ["full", "no_gs"]) == ["full"]
+
+
+def test_the_ablation_writes_results_and_a_plot(done):
+    rows = read(done / "results" / "ablation_tiny.json")
+    for name in ("full", "no_audio", "random_window", "no_audio_minus_full", "random_window_minus_full"):
+        for dimension in (*LABELS, "mean"):
+            row = rows[f"{name}/{dimension}"]
+            assert row["low"] <= row["high"] and row["command"].startswith("msfser ablate")
+    assert rows["items"]["value"] == 8 and rows["speakers"]["value"] == 2
+    of_seeds = [rows[f"full/seed{seed}/valence"]["value"] for seed in (0, 1)]
+    assert of_seeds[0] != of_seeds[1] and rows["full/valence"]["value"] == pytest.approx(np.mean(of_seeds))
+    assert not any(name.startswith("weighted_layers") for name in rows)
+    plot = ElementTree.parse(done / "ablation_tiny.svg")
+    assert len(plot.findall(".//{*}circle")) == 2 * 4
+
+
+def test_predictions_are_those_that_training_has_scored(done, monkeypatch):
+    monkeypatch.chdir(done)
+    folder = done / "outputs/ablation/tiny/full_0"
+    table, items, layer_weights = predict_part(folder)
+    assert sum(layer_weights) == pytest.approx(1)
+    assert table["file"].tolist() == [audio["path"] for audio in items["audio"]]
+    rows = read(folder / "results.json")
+    written = pd.read_csv(folder / "test_predictions.csv").assign(speaker=table["speaker"])
+    scored = {row["name"]: row["value"] for row in ablation.compare({"full": {0: written}})}
+    for label in LABELS:
+        assert scored[f"full/{label}"] == pytest.approx(rows[f"test/all/{label}"]["value"], abs=1e-4)
+    assert ((table["gate"] > 0) & (table["gate"] < 1)).all()
+    shares = [f"routing_valence_{expert}" for expert in ("audio", "semantics", "description")]
+    assert table[shares].sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-5)
+
+
+def test_an_item_is_its_row_of_the_part(done, monkeypatch):
+    monkeypatch.chdir(done)
+    parts = read_data(settings_of(done / "outputs/ablation/tiny/no_audio_0"))
+    texts = dict.fromkeys(("transcript", "emphasis", "description"))
+    parts["test"] = parts["test"].map(lambda row, i: texts if i == 2 else {}, with_indices=True)
+    monkeypatch.setattr(predictions, "read_data", lambda _: parts)
+    table, items, _ = predict_part(done / "outputs/ablation/tiny/no_audio_0")
+    assert table.index.tolist() == [0, 1, 3, 4, 5, 6, 7]
+    assert table["file"].tolist() == [audio["path"] for audio in items["audio"]]
+
+
+def test_random_windows_replace_only_the_stressed_words(done, monkeypatch):
+    monkeypatch.chdir(done)
+    own = read_data(settings_of(done / "outputs/ablation/tiny/full_0"))
+    control = read_data(settings_of(done / "outputs/ablation/tiny/random_window_0"))
+    for name, part in own.items():
+        assert part.remove_columns("emphasis").to_list() == control[name].remove_columns("emphasis").to_list()
+    pairs = list(zip(own["train"]["emphasis"], control["train"]["emphasis"], own["train"]["transcript"], strict=True))
+    assert all(len(window.split()) == len(given.split()) and window in text for given, window, text in pairs)
+    assert sum(window == given for given, window, _ in pairs) < len(pairs) / 2
+    assert ablation.random_windows(own, 0)["train"]["emphasis"] == [window for _, window, _ in pairs]
+    assert ablation.random_windows(own, 1)["train"]["emphasis"] != [window for _, window, _ in pairs]
+
+
+def test_windows_come_from_the_timed_words_and_need_a_given_emphasis():
+    words = [{"word": word, "start": 0.0, "end": 0.1} for word in ("So,", "it", "was.")]
+    part = datasets.Dataset.from_list(
+        [
+            {"transcript": "other", "emphasis": "was", "words": words},
+            {"transcript": "x", "emphasis": None, "words": words},
+        ]
+    )
+    made = ablation.random_windows(datasets.DatasetDict({"test": part}), 0)["test"]["emphasis"]
+    assert made[0] in ("So", "it", "was") and made[1] is None
+
+
+def test_a_second_run_trains_nothing_and_other_settings_are_refused(done, monkeypatch):
+    monkeypatch.chdir(done)
+    monkeypatch.setattr(ablation, "RESULTS", done / "again")
+    monkeypatch.setattr(ablation, "ASSETS", done)
+
+    def must_not_run(*_):
+        raise AssertionError("there is nothing to train")
+
+    for name in ("train", "predict_part", "seconds_of_a_run"):
+        monkeypatch.setattr(ablation, name, must_not_run)
+    ablation.main(["tiny.yaml", "--seeds", "0", "1", "--rows", "no_audio"])
+    first, second = (read(done / folder / "ablation_tiny.json") for folder in ("results", "again"))
+    assert {name: row["value"] for name, row in first.items()} == {name: row["value"] for name, row in second.items()}
+    with pytest.raises(SystemExit, match="holds another run"):
+        ablation.main(["tiny.yaml", "--rows", "full", "--learning_rate", "0.5"])
+
+
+def test_the_cost_is_said_first(done, monkeypatch, capsys):
+    monkeypatch.chdir(done)
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ablation.Run, "finish", stop)
+    with pytest.raises(KeyboardInterrupt):
+        ablation.main(["tiny.yaml", "--seeds", "0", "7", "--rows", "no_audio", "no_les"])
+    said = re.search(r"4 of 6 runs are missing. One of the full model takes about (\d+) s", capsys.readouterr().out)
+    assert said and int(said[1]) < 60
+
+
+def made_up(seed: int, shift: float = 0.0) -> pd.DataFrame:
+    """Predictions of 40 items of four speakers."""
+    draw = np.random.default_rng(seed)
+    labels = np.random.default_rng(99).random((40, 3))
+    table = {"item": np.arange(40), "speaker": [f"s{i % 4}" for i in range(40)]}
+    table |= {label: labels[:, i] + 0.1 * draw.standard_normal(40) + shift for i, label in enumerate(LABELS)}
+    return pd.DataFrame(table | {f"{label}_label": labels[:, i] for i, label in enumerate(LABELS)})
+
+
+def test_differences_are_paired():
+    """The same error on top of the full model's: the interval of the difference is far narrower than the scores'."""
+    full, worse = ({seed: made_up(seed, shift) for seed in (0, 1, 2)} for shift in (0.0, 0.05))
+    rows = {row["name"]: row for row in ablation.compare({"full": full, "audio": worse})}
+    row = rows["audio_minus_full/mean"]
+    assert row["low"] <= row["value"] <= row["high"] < 0
+    assert row["high"] - row["low"] < 0.5 * (rows["full/mean"]["high"] - rows["full/mean"]["low"])
+    assert row["value"] == pytest.approx(rows["audio/mean"]["value"] - rows["full/mean"]["value"])
+
+
+def test_only_items_of_all_rows_are_compared():
+    full = {0: made_up(0)}
+    rows = {row["name"]: row for row in ablation.compare({"full": full, "audio": {0: made_up(1).iloc[::-1][:30]}})}
+    assert rows["items"]["value"] == 30
+    with pytest.raises(ValueError, match="audio were trained on other labels"):
+        ablation.compare({"full": full, "audio": {0: made_up(1).assign(valence_label=0.5)}})
+
+
+def test_items_without_a_speaker_stand_alone():
+    rows = {row["name"]: row["value"] for row in ablation.compare({"full": {0: made_up(0).assign(speaker=None)}})}
+    assert rows["speakers"] == rows["items"] == 40
+
+
+def test_folds_are_scored_together(tmp_path):
+    for fold in (1, 2):
+        run = ablation.Run("full", 0, fold, ("x.yaml",), tmp_path, "test")
+        run.output.mkdir()
+        made_up(fold).to_csv(run.predictions, index=False)
+    runs = [ablation.Run(row, 0, fold, ("x.yaml",), tmp_path, "test") for row in ("full", "audio") for fold in (1, 2)]
+    rows = {row["name"]: row for row in ablation.summarize(runs, "python")}
+    assert rows["items"]["value"] == 80 and shlex.split(rows["full/valence"]["command"]) == ["python"]
+    assert runs[0].argv() == ["x.yaml", "--fold", "1", "--seed", "0", "--output_dir", str(tmp_path / "full_0_1")]
+
+
+def test_the_report_is_one_page_with_everything(done, monkeypatch, capsys):
+    monkeypatch.chdir(done)
+    report.main(["outputs/ablation/tiny/full_0"])
+    path = Path(capsys.readouterr().out.strip())
+    page = path.read_text(encoding="utf-8")
+    for words in (
+        "Predicted against given",
+        "Error by speaker",
+        "Error by emotion",
+        "Reliability",
+        "What the numbers",
+    ):
+        assert words in page
+    assert "&lt;anger&gt; (4)" in page and "<anger>" not in page
+    assert not re.search(r"<script|https?://(?!www\.w3\.org/2000/svg)|src=", page)
+    plots = [ElementTree.fromstring(plot) for plot in re.findall(r"<svg.*?</svg>", page, re.DOTALL)]
+    points = [len(plot.findall(".//{*}circle")) for plot in plots]
+    # Three scatters, inputs, speaker (error, bias), emotion (error, bias), layers, gate, routing.
+    assert points == [8, 8, 8, 3 * 4, 2 * 3, 2 * 3, 2 * 3, 2 * 3, 3, 1, 3 * 3]
+    rows = read(path.with_name("results.json"))
+    assert f"CCC {rows['test/all/valence']['value']:.3f}" in page
+
+
+def test_a_report_on_a_run_without_texts_or_sound(done, monkeypatch):
+    monkeypatch.chdir(done)
+    page = report.page(Path("outputs/ablation/tiny/no_audio_0"))
+    assert "weight of the encoder" not in page and "gate: stressed words" in page
+
+
+def test_a_recording_in_two_rows_is_in_a_group_where_they_agree(tiny, tmp_path):
+    table = pd.read_csv(tiny / "corpus" / "metadata.csv")
+    table["notes"] = [["a"]] * 32
+    again = table[table["split"] == "test"].iloc[:2].copy()
+    again.loc[again.index[1], "emotion"] = "sorrow"
+    pd.concat([table, again]).to_json(tmp_path / "metadata.jsonl", orient="records", lines=True)
+    run = RunSettings(data=str(tmp_path / "metadata.jsonl"), audio_folder=str(tiny / "corpus"))
+    test = read_data(run)["test"]
+    items = pd.DataFrame({"file": [audio["path"] for audio in test["audio"]], "speaker": test["speaker"]})
+    groups = report._groups(run, items)
+    assert set(groups) == {"speaker", "emotion"}
+    own = table.set_index("file_name").loc[[Path(file).name for file in items["file"]], "emotion"].tolist()
+    assert own[1] == own[9] and groups["emotion"].tolist()[2:9] == own[2:9] and groups["emotion"][0] == own[0]
+    assert groups["emotion"][[1, 9]].isna().all() and len(items) == 10
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(SystemExit, match="not the folder of a finished run"):
+        report.page(tmp_path)

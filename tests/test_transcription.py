@@ -1,0 +1,337 @@
+"""Recognition: word times, batches, long clips, languages, and what is no speech; with tiny.en where there is one."""
+
+import importlib.metadata
+import itertools
+from difflib import SequenceMatcher
+
+import numpy as np
+import pytest
+import torch
+from tiny import AUDIO_CONFIGS, noise, tiny_tokenizer
+from transformers import AutoConfig, AutoModel, GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
+
+from msfser import transcription_msfser
+from msfser.audio_msfser import load_audio
+from msfser.benchmarks.recognition import nonspeech, normalized
+from msfser.corpora.probe.synthesizer import Synthesizer
+from msfser.encoders_msfser import WHEELS, WHISPER_VOCABULARY, load_recognizer
+from msfser.transcription_msfser import (
+    DecodedClip,
+    MsfSerRecognizer,
+    _across,
+    _loops,
+    _pieces,
+    _spans,
+    _trimmed,
+    monotonic_starts,
+)
+
+WHISPER = "openai/whisper-tiny.en"
+
+
+def installed() -> bool:
+    try:
+        for wheel in (WHEELS[WHISPER], WHISPER_VOCABULARY):
+            importlib.metadata.distribution(wheel.requirement.split("==")[0])
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+needs_whisper = pytest.mark.skipif(not installed(), reason="not installed: the packages of weights.txt")
+
+
+@pytest.fixture(scope="module")
+def whisper() -> MsfSerRecognizer:
+    return MsfSerRecognizer.from_pretrained(WHISPER)
+
+
+@pytest.fixture(scope="module")
+def spoken() -> list[tuple[str, np.ndarray, list]]:
+    """Texts with synthetic speech at 16 kHz and the true times of its words."""
+    synthesizer = Synthesizer()
+    synthesizer.set_voice("en-us")
+    made = []
+    for text in ("My sister bought seven flowers.", "We had a wonderful evening, but the letter was horrible."):
+        speech = synthesizer.speak(f"<speak>{text}</speak>", rate=150, volume=80)
+        made.append((text, load_audio(speech.samples, speech.rate), speech.words))
+    return made
+
+
+def heard(tokens: list[int], **fields) -> DecodedClip:
+    common = {"language": "en", "no_speech": 0.0, "log_probability": -0.1, "focus": 0.5}
+    return DecodedClip(tokens=tokens, **common | fields, starts=list(range(len(tokens) + 1)))
+
+
+@pytest.fixture(scope="module")
+def polyglot() -> MsfSerRecognizer:
+    """A tiny random Whisper that knows two languages."""
+    torch.manual_seed(0)
+    config = WhisperConfig(
+        **AUDIO_CONFIGS["whisper"] | {"max_source_positions": 1500, "eos_token_id": 40, "pad_token_id": 40}
+    )
+    model = WhisperForConditionalGeneration(config)
+    model.generation_config = GenerationConfig(
+        decoder_start_token_id=41,
+        eos_token_id=40,
+        pad_token_id=40,
+        no_timestamps_token_id=50,
+        is_multilingual=True,
+        lang_to_id={"<|en|>": 42, "<|de|>": 43},
+        task_to_id={"transcribe": 44, "translate": 45},
+        suppress_tokens=[*range(4), *range(20, 40)],
+        begin_suppress_tokens=[40],
+        alignment_heads=[[0, 0], [0, 1]],
+    )
+    return MsfSerRecognizer(model, tiny_tokenizer())
+
+
+# The best division of frames
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_division_of_frames_is_the_best_of_all(seed):
+    draw = np.random.default_rng(seed)
+    tokens = draw.integers(1, 5)
+    scores = draw.standard_normal((tokens, draw.integers(tokens, 9)))
+    starts = monotonic_starts(scores)
+
+    def total(cuts):
+        edges = [0, *cuts, scores.shape[1]]
+        return sum(scores[k, edges[k] : edges[k + 1]].sum() for k in range(tokens))
+
+    best = max(total(cuts) for cuts in itertools.combinations(range(1, scores.shape[1]), tokens - 1))
+    assert starts[0] == 0
+    assert len(starts) == tokens
+    assert all(np.diff(starts) >= 1)
+    assert total(starts[1:]) == pytest.approx(best)
+
+
+def test_more_tokens_than_frames_share_them():
+    starts = monotonic_starts(np.eye(5)[:, :2])
+    assert len(starts) == 5
+    assert starts == sorted(starts)
+    assert set(starts) <= {0, 1}
+
+
+# Parts
+
+
+def test_a_long_clip_is_cut_in_its_pause_and_keeps_every_sample():
+    sound = noise(70.0)
+    sound[int(24.0 * 16_000) : int(24.5 * 16_000)] = 0
+    pieces = list(_pieces(sound))
+    assert np.array_equal(np.concatenate([samples for _, samples in pieces]), sound)
+    assert 24.0 < pieces[1][0] < 24.5
+    assert all(len(samples) <= 30 * 16_000 for _, samples in pieces)
+    assert [offset for offset, _ in pieces] == [
+        pytest.approx(sum(len(samples) for _, samples in pieces[:k]) / 16_000) for k in range(len(pieces))
+    ]
+
+
+def test_words_lose_the_quiet_at_their_edges_but_never_everything():
+    sound = np.concatenate([np.zeros(8_000, np.float32), noise(0.5), np.zeros(8_000, np.float32)])
+    loud, silent = _trimmed(
+        [{"word": "a", "start": 10, "end": 60}, {"word": "b", "start": 60, "end": 60}], sound, offset=2.0
+    )
+    assert (loud["start"], loud["end"]) == (pytest.approx(2.5, abs=0.021), pytest.approx(3.0, abs=0.021))
+    assert (silent["start"], silent["end"]) == (3.2, 3.22)
+
+
+def test_words_without_spaces_are_tokens_with_their_punctuation():
+    assert _spans("ab\u3002cd", [1, 2, 3, 5]) == [(0, 1), (1, 3), (3, 5)]
+    assert _spans(" one two. ", None) == [(1, 4), (5, 9)]
+
+
+def test_a_place_in_what_was_recognized_is_found_in_the_given_text():
+    blocks = SequenceMatcher(None, "abcxdef", "abcdyef", autojunk=False).get_matching_blocks()
+    assert [_across(blocks, k) for k in (0, 2, 5, 7)] == [0, 2, 4, 7]
+
+
+def test_only_scattered_repetition_is_a_loop():
+    twice = [5, 6, 7, 8] * 2
+    assert _loops(heard(twice, focus=0.2))
+    assert _loops(heard([9] * 8, focus=0.2))
+    assert not _loops(heard(twice, focus=0.5))
+    assert not _loops(heard([5, 6, 7, 8, 5, 6, 7, 9], focus=0.2))
+    assert not _loops(heard([5, 6, 5, 6], focus=0.2))
+
+
+# Languages
+
+
+def test_english_is_never_written_for_a_stated_other_language(polyglot, monkeypatch):
+    monkeypatch.setattr(polyglot, "english_only", True)
+    results = polyglot([noise(1.0), noise(2.0)], language="German")
+    assert [(r.text, r.words, r.reason) for r in results] == [(None, [], "the recognizer knows only English")] * 2
+
+
+@pytest.mark.parametrize(("language", "expected"), [("de", 43), ("german", 43), ("en-US", 42), (None, None)])
+def test_a_multilingual_recognizer_is_told_the_language_or_detects_it(polyglot, monkeypatch, language, expected):
+    monkeypatch.setattr(transcription_msfser, "_TOKENS_PER_SECOND", 1)
+    seen = []
+    decoder = polyglot.model.model.decoder
+    hook = decoder.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["input_ids"][0].tolist()), with_kwargs=True
+    )
+    polyglot([noise(1.0)], language)
+    hook.remove()
+    prompts = [ids[:4] for ids in seen if len(ids) >= 4]
+    assert prompts
+    for start, code, task, plain in prompts:
+        assert (start, task, plain) == (41, 44, 50)
+        assert code in ({expected} if expected else {42, 43})
+
+
+def test_unknown_languages_and_wrong_input_are_sentences(polyglot):
+    with pytest.raises(ValueError, match=r"language='klingon' is none that Whisper knows: give a code"):
+        polyglot([noise(1.0)], "klingon")
+    with pytest.raises(ValueError, match=r"does not know language='fr'"):
+        polyglot([noise(1.0)], "fr")
+    with pytest.raises(ValueError, match=r"Audio item 1: the sound is empty"):
+        polyglot([noise(1.0), np.zeros(0, np.float32)])
+    with pytest.raises(ValueError, match=r"1 sounds and 2 transcripts"):
+        polyglot.align([noise(1.0)], ["a", "b"])
+    with pytest.raises(ValueError, match=r"transcript of item 0 is too long"):
+        polyglot.align([noise(1.0)], ["a " * 500])
+    assert polyglot([]) == []
+
+
+def test_alignment_heads_are_needed(polyglot):
+    model = WhisperForConditionalGeneration(polyglot.model.config)
+    model.generation_config = GenerationConfig()
+    with pytest.raises(ValueError, match="no alignment_heads"):
+        MsfSerRecognizer(model, tiny_tokenizer())
+
+
+def test_given_words_keep_their_spelling_and_order(polyglot):
+    transcripts = ["the food - was WONDERFUL!", "", "dreadful"]
+    results = polyglot.align([noise(2.0), noise(1.0), noise(0.01)], transcripts)
+    assert [[entry["word"] for entry in words] for words in results] == [
+        ["the", "food", "was", "WONDERFUL!"],
+        [],
+        ["dreadful"],
+    ]
+    for words, length in zip(results, (2.0, 1.0, 0.01), strict=True):
+        edges = [entry[edge] for entry in words for edge in ("start", "end")]
+        assert edges == sorted(edges)
+        assert all(0 <= edge <= length for edge in edges)
+
+
+def test_a_saved_whisper_is_read_from_its_folder(polyglot, tmp_path):
+    polyglot.model.save_pretrained(tmp_path)
+    polyglot.tokenizer.save_pretrained(tmp_path)
+    again = MsfSerRecognizer.from_pretrained(str(tmp_path))
+    transcript = ["the food was wonderful"]
+    assert again.align([noise(2.0)], transcript) == polyglot.align([noise(2.0)], transcript)
+    with pytest.raises(OSError, match=r"neither the Hub nor its cache has it"):
+        MsfSerRecognizer.from_pretrained("openai/whisper-none")
+
+
+def test_other_models_are_refused(tmp_path):
+    AutoModel.from_config(AutoConfig.for_model(**AUDIO_CONFIGS["wavlm"])).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="is a wavlm model: words are recognized by Whisper only"):
+        load_recognizer(str(tmp_path))
+
+
+# With tiny.en
+
+
+@needs_whisper
+def test_the_vocabulary_reads_what_it_writes_with_the_published_ids(whisper):
+    text = " Dogs don't antidisestablishmentarianism, na\u00efve 1970s!"
+    ids = whisper._encode(text[1:])
+    assert whisper.tokenizer.decode(ids) == text
+    assert ids[:4] == [21367, 836, 470, 1885]
+
+
+@needs_whisper
+def test_speech_becomes_text_with_times(whisper, spoken):
+    results = whisper([sound for _, sound, _ in spoken], "en")
+    for (text, sound, _), result in zip(spoken, results, strict=True):
+        assert result.reason is None
+        assert -1.3 < result.confidence < 0
+        said, written = set(normalized(text)), normalized(result.text)
+        assert len(said & set(written)) >= 0.7 * len(said)
+        assert [entry["word"] for entry in result.words] == result.text.split()
+        assert 0 <= result.words[0]["start"] < result.words[-1]["end"] <= len(sound) / 16_000
+
+
+@needs_whisper
+def test_a_clip_alone_and_in_a_batch_is_the_same(whisper, spoken):
+    sounds = [sound for _, sound, _ in spoken] + [np.zeros(20_000, np.float32)]
+    together = whisper(sounds, "en")
+    for sound, result in zip(sounds, together, strict=True):
+        alone = whisper([sound], "en")[0]
+        assert (alone.text, alone.words, alone.reason) == (result.text, result.words, result.reason)
+
+
+@needs_whisper
+def test_given_words_are_found_where_they_are(whisper, spoken):
+    results = whisper.align([sound for _, sound, _ in spoken], [text for text, _, _ in spoken])
+    errors = []
+    for (text, _, words), found in zip(spoken, results, strict=True):
+        assert [entry["word"] for entry in found] == text.split()
+        for entry, word in zip(found, words, strict=True):
+            errors += [abs(entry["start"] - word.start), abs(entry["end"] - word.end)]
+    assert np.median(errors) < 0.05
+
+
+@needs_whisper
+def test_a_long_clip_is_joined_from_its_pieces(whisper):
+    synthesizer = Synthesizer()
+    synthesizer.set_voice("en-us")
+    sentences = [
+        "The captain was friendly.",
+        "My sister bought seven yellow flowers.",
+        "Nobody answered the telephone yesterday.",
+        "Winter mornings are very cold.",
+        "The children played in the garden.",
+        "A doctor looked at the old picture.",
+    ]
+    period, true = 6.0, []
+    clip = np.zeros(int(len(sentences) * period * 16_000), np.float32)
+    for k, sentence in enumerate(sentences):
+        speech = synthesizer.speak(f"<speak>{sentence}</speak>", rate=150, volume=80)
+        sound = load_audio(speech.samples, speech.rate)
+        clip[int(k * period * 16_000) :][: len(sound)] = sound
+        true += [k * period + word.start for word in speech.words]
+    found = whisper.align([clip], [" ".join(sentences)])[0]
+    assert [entry["word"] for entry in found] == " ".join(sentences).split()
+    errors = np.abs(np.array([entry["start"] for entry in found]) - true)
+    assert np.median(errors) < 0.06
+    assert errors.max() < period
+    assert whisper([clip], "en")[0].words[-1]["end"] > 5 * period
+
+
+@needs_whisper
+def test_no_speech_gets_no_text(whisper):
+    sounds = [sound for _, sound in nonspeech(seed=3) if len(sound) == 16_000][::4]
+    results = whisper(sounds, "en")
+    assert len(sounds) > 10
+    assert [(r.text, r.words, r.reason, r.confidence) for r in results] == [(None, [], "no speech", None)] * len(
+        sounds
+    )
+
+
+@needs_whisper
+def test_unclear_english_is_left_out_unless_it_is_stated(whisper, spoken, monkeypatch):
+    sound = spoken[0][1]
+    monkeypatch.setattr(transcription_msfser, "_LEAST_ENGLISH", 0.0)
+    assert "not clearly English" in whisper([sound])[0].reason
+    assert whisper([sound], "english")[0].text is not None
+
+
+def test_the_vocabulary_has_to_be_installed(monkeypatch):
+    if not installed():
+        pytest.skip("not installed: the packages of weights.txt")
+    found = importlib.metadata.distribution
+
+    def missing(package):
+        if package == "openai-whisper":
+            raise importlib.metadata.PackageNotFoundError(package)
+        return found(package)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", missing)
+    with pytest.raises(OSError, match=r"without its vocabulary: pip install --no-deps openai-whisper=="):
+        load_recognizer(WHISPER)

@@ -1,0 +1,69 @@
+"""Distortions of speech: what each changes and what it leaves."""
+
+import numpy as np
+import pytest
+from tiny import noise
+
+from msfser.emphasis_msfser import measure_prosody
+from msfser.training import augmentation
+
+RATE = 16_000
+
+
+def tone(hertz: float, seconds: float = 1.0) -> np.ndarray:
+    time = np.arange(int(seconds * RATE)) / RATE
+    return sum(0.1 * np.sin(2 * np.pi * hertz * k * time) / k for k in range(1, 8)).astype(np.float32)
+
+
+def level(samples: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
+
+
+@pytest.mark.parametrize(
+    "distortion", [one for one, _ in augmentation.ALL] + [augmentation.crop, augmentation.augment]
+)
+def test_the_result_is_sound_and_the_same_draw_gives_the_same(distortion):
+    sound = noise(1.3) + tone(150, 1.3)
+    one, two = (distortion(sound, np.random.default_rng(3)) for _ in range(2))
+    assert one.dtype == np.float32 and one.ndim == 1 and np.isfinite(one).all()
+    np.testing.assert_array_equal(one, two)
+    assert len(one) == pytest.approx(len(sound), rel=0.11)
+
+
+@pytest.mark.parametrize("snr", [0.0, 10.0, 20.0])
+def test_noise_lies_as_far_below_as_asked(snr):
+    sound = tone(200)
+    added = augmentation.noise(sound, np.random.default_rng(0), snr=snr) - sound
+    assert 20 * np.log10(level(sound) / level(added)) == pytest.approx(snr, abs=1.0)
+
+
+def test_pitch_moves_and_the_length_stays():
+    sound = tone(200)
+    for seed in range(6):
+        factor = 2 ** (np.random.default_rng(seed).uniform(-2, 2) / 12)
+        moved = augmentation.pitch(sound, np.random.default_rng(seed))
+        assert len(moved) == len(sound)
+        pitch = measure_prosody(moved).pitch
+        assert np.nanmedian(pitch) == pytest.approx(200 * factor, rel=0.03)
+
+
+def test_a_telephone_keeps_its_band_only():
+    for hertz, kept in ((60, 0.05), (1000, 1.0), (5000, 0.02)):
+        time = np.arange(RATE) / RATE
+        sound = (0.3 * np.sin(2 * np.pi * hertz * time)).astype(np.float32)
+        heard = augmentation.telephone(sound, np.random.default_rng(0))
+        assert level(heard) / level(sound) == pytest.approx(kept, abs=0.1)
+
+
+def test_a_room_rings_on():
+    click = np.zeros(RATE, np.float32)
+    click[100] = 1
+    heard = augmentation.room(click, np.random.default_rng(0))
+    assert heard[100] == pytest.approx(1, abs=0.5)
+    assert np.abs(heard[1000:1500]).max() > 1e-4
+    assert np.abs(heard[:100]).max() < 1e-4
+
+
+def test_a_crop_of_what_is_shorter_is_all_of_it():
+    assert len(augmentation.crop(noise(3.0), np.random.default_rng(0))) == 2 * RATE
+    assert len(augmentation.crop(noise(1.0), np.random.default_rng(0))) == RATE

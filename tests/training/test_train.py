@@ -1,0 +1,441 @@
+"""The training script, end to end on tiny encoders: what it saves, refuses, resumes and shares among processes."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import evaluate
+import numpy as np
+import pytest
+import soundfile
+import torch
+from accelerate.commands.config.config_args import load_config_from_file
+from safetensors.torch import load_file
+from tiny import noise, tiny_model, tiny_tokenizer
+from transformers import WhisperModel
+
+from msfser import MsfSerCollator, MsfSerConfig, MsfSerModel, MsfSerProcessor
+from msfser.train import MsfSerTrainer, main, parse_settings
+
+ROOT = Path(__file__).parents[2]
+RAVDESS = ROOT.parent / "shared" / "data" / "ravdess" / "metadata_weak.csv"
+WORDS = ["a", "b", "c", "d", "e", "f"]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    return make_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+def make_tiny(folder: Path) -> Path:
+    """A folder with two tiny encoders, a corpus of 48 clips, and settings that train them for three epochs."""
+    model = tiny_model("whisper")
+    WhisperModel(model.config.audio_config).save_pretrained(folder / "audio")
+    model.text_encoder.save_pretrained(folder / "text")
+    tiny_tokenizer().save_pretrained(folder / "text")
+    draw = np.random.default_rng(0)
+    (folder / "corpus").mkdir()
+    with open(folder / "corpus" / "metadata.csv", "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(
+            ["file_name", "transcript", "description", "speaker_id", "split", "valence", "arousal", "dominance"]
+        )
+        for i in range(48):
+            loudness, valence, level = draw.random(3)
+            soundfile.write(folder / "corpus" / f"{i}.wav", noise(0.5 + 0.02 * i, i) * loudness, 16_000)
+            split = ("train", "train", "validation", "test")[i % 4]
+            words = " ".join(draw.choice(WORDS[:3] if valence < 0.5 else WORDS[3:], 4))
+            table.writerow(
+                [f"{i}.wav", words, WORDS[int(level * 6)], f"{split}{i % 3}", split, valence, loudness, level]
+            )
+    (folder / "tiny.yaml").write_text(
+        f"""
+data: {folder}/corpus
+audio_encoder: {folder}/audio
+text_encoder: {folder}/text
+audio_states: weighted
+freeze_audio: all
+freeze_text: true
+fusion_size: 16
+num_train_epochs: 3
+per_device_train_batch_size: 8
+learning_rate: 1.0e-3
+train_sampling_strategy: group_by_length
+dataloader_drop_last: true
+eval_strategy: epoch
+save_strategy: epoch
+load_best_model_at_end: true
+use_cpu: true
+"""
+    )
+    return folder
+
+
+def command(tiny: Path, output: Path, *more: str) -> list[str]:
+    return [str(tiny / "tiny.yaml"), "--output_dir", str(output), *more]
+
+
+def environment(tmp_path: Path) -> dict[str, str]:
+    return os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+
+def test_a_run_saves_a_folder_with_weights_code_and_results(tiny, tmp_path):
+    main(command(tiny, tmp_path / "run"))
+    folder = tmp_path / "run"
+    model, info = MsfSerModel.from_pretrained(folder, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert (folder / "modeling_msfser.py").is_file() and not list(folder.glob("checkpoint-*"))
+    # Nothing but weights, code, settings and results, without a path of this machine.
+    assert {path.suffix for path in folder.iterdir()} == {".safetensors", ".json", ".py"}
+    about = [path for path in folder.glob("*.json") if path.name != "results.json"]
+    assert not [path.name for path in about if str(tiny) in path.read_text()]
+    rows = json.loads((folder / "results.json").read_text())
+    assert {row["name"].split("/")[1] for row in rows} == {"audio", "audio+transcript", "all"}
+    assert len(rows) == 12
+    for row in rows:
+        assert set(row) == {"name", "value", "low", "high", "command"} and row["command"].startswith("python train.py")
+        assert row["low"] <= row["high"] and -1 <= row["value"] <= 1
+
+    # The saved folder, on the recordings themselves, scores what the run reported from cached features.
+    processor = MsfSerProcessor.from_pretrained(folder)
+    with open(tiny / "corpus" / "metadata.csv") as file:
+        test = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    inputs = processor(
+        [tiny / "corpus" / row["file_name"] for row in test],
+        transcript=[row["transcript"] for row in test],
+        description=[row["description"] for row in test],
+    )
+    with torch.no_grad():
+        predictions = model(**inputs).logits
+    labels = [[float(row[name]) for name in ("valence", "arousal", "dominance")] for row in test]
+    scores = evaluate.load(str(ROOT / "metrics" / "ccc"), keep_in_memory=True).compute(
+        predictions=predictions, references=labels
+    )
+    reported = {row["name"]: row["value"] for row in rows}
+    assert abs(scores["ccc_mean"] - reported["test/all/mean"]) < 1e-4
+
+
+def test_encoders_that_are_trained_move_at_their_own_rate(tiny, tmp_path):
+    more = ["--freeze_audio", "front_end", "--freeze_text", "false", "--num_train_epochs", "1"]
+    main(command(tiny, tmp_path / "run", *more, "--encoder_learning_rate", "1e-4"))
+    start = load_file(tiny / "audio" / "model.safetensors")
+    end = load_file(tmp_path / "run" / "model.safetensors")
+    moved = (end["audio_encoder.layers.0.fc1.weight"] - start["encoder.layers.0.fc1.weight"]).abs().max()
+    assert 1e-6 < moved < 1e-3  # some steps of 1e-4, where the fusion takes steps of 1e-3
+    assert torch.equal(end["audio_encoder.conv1.weight"], start["encoder.conv1.weight"])
+
+
+def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(tiny, tmp_path):
+    script = [sys.executable, str(ROOT / "train.py")]
+    more = ["--num_train_epochs", "6", "--early_stopping_patience", "2"]
+    run = subprocess.Popen(
+        [*script, *command(tiny, tmp_path / "killed", *more)],
+        env=environment(tmp_path),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "killed").glob("checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(run.pid, signal.SIGKILL)
+    assert run.wait() == -signal.SIGKILL, "the run ended before it was killed"
+    assert list((tmp_path / "killed").glob("checkpoint-*")) and not (tmp_path / "killed" / "results.json").exists()
+
+    for name in ("killed", "whole"):  # in processes of the same kind: the order of sums depends on the threads
+        ended = subprocess.run(
+            [*script, *command(tiny, tmp_path / name, *more)],
+            env=environment(tmp_path),
+            capture_output=True,
+            text=True,
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert ("going on from" in ended.stderr) == (name == "killed")
+    killed, whole = (load_file(tmp_path / name / "model.safetensors") for name in ("killed", "whole"))
+    assert killed.keys() == whole.keys()
+    assert all(torch.equal(killed[name], whole[name]) for name in whole)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def test_batches_by_seconds_go_on_within_an_epoch(tiny, tmp_path, monkeypatch, caplog):
+    # 24 items of 0.5 to 1.4 s make nine batches; a checkpoint after every fourth.
+    more = ["--batch_seconds", "4", "--dataloader_drop_last", "false", "--num_train_epochs", "2"]
+    more += ["--load_best_model_at_end", "false", "--save_strategy", "steps", "--save_steps", "4"]
+    seen: list[list[float]] = []
+    step = MsfSerTrainer.training_step
+
+    def watched(self, model, inputs, *args):
+        if len(seen) == stop:
+            raise KeyboardInterrupt
+        seen.append(inputs["labels"].sum(1).tolist())
+        return step(self, model, inputs, *args)
+
+    monkeypatch.setattr(MsfSerTrainer, "training_step", watched)
+    stop = None
+    with caplog.at_level("INFO"):
+        main(command(tiny, tmp_path / "whole", *more))
+    assert sum(record.getMessage().startswith("padding: ") for record in caplog.records) == 1
+    whole, epoch = list(seen), len(seen) // 2
+    assert epoch > 4 and len({len(batch) for batch in whole}) > 1 and min(map(len, whole)) >= 2
+    for items in (whole[:epoch], whole[epoch:]):
+        assert len({item for batch in items for item in batch}) == sum(map(len, items)) >= 23
+    assert whole[:epoch] != whole[epoch:]
+
+    seen.clear()
+    stop = epoch + 2  # within the second epoch
+    with pytest.raises(KeyboardInterrupt):
+        main(command(tiny, tmp_path / "killed", *more))
+    saved = max(int(path.name.split("-")[1]) for path in (tmp_path / "killed").glob("checkpoint-*"))
+    assert saved % epoch, "not within an epoch"
+    seen.clear()
+    stop = None
+    main(command(tiny, tmp_path / "killed", *more))
+    assert seen == whole[saved:]
+    killed, undisturbed = weights(tmp_path / "killed"), weights(tmp_path / "whole")
+    assert all(torch.equal(killed[name], undisturbed[name]) for name in undisturbed)
+
+
+def test_evaluation_holds_the_seconds_and_keeps_the_order(tiny, tmp_path, monkeypatch):
+    main(command(tiny, tmp_path / "run", "--num_train_epochs", "1"))
+    seen, collate = [], MsfSerCollator.__call__
+    monkeypatch.setattr(MsfSerCollator, "__call__", lambda self, rows: seen.append(len(rows)) or collate(self, rows))
+    predicted = []
+    for seconds in ("0", "2.5"):
+        main(command(tiny, tmp_path / "run", "--do_predict", "true", "--batch_seconds", seconds))
+        predicted.append((tmp_path / "run" / "predictions.csv").read_text().splitlines())
+    # 12 clips of 0.56 to 1.44 s, long ones first.
+    assert seen == [8, 4, 1, 1, 1, 2, 2, 2, 3]
+    numbers = [[float(cell) for line in lines[1:] for cell in line.split(",")[1:]] for lines in predicted]
+    assert numbers[0] == pytest.approx(numbers[1], abs=2e-6) and len(numbers[0]) == 36
+
+
+def test_without_a_cache_the_encoders_run_in_the_loop(tiny, tmp_path):
+    for gigabytes in ("50", "0"):
+        main(command(tiny, tmp_path / gigabytes, "--num_train_epochs", "1", "--cache_gigabytes", gigabytes))
+    cached, live = weights(tmp_path / "50"), weights(tmp_path / "0")
+    # Rounding differs with the batch, and Adam's first steps make much of it.
+    assert all(torch.allclose(cached[name], live[name], atol=2e-3) for name in live)
+    assert sum(torch.equal(cached[name], live[name]) for name in live) > len(live) / 2
+
+
+def test_predictions_are_in_the_order_of_the_table(tiny, tmp_path):
+    main(command(tiny, tmp_path / "run", "--num_train_epochs", "1"))
+    main(command(tiny, tmp_path / "run", "--do_predict", "true", "--per_device_eval_batch_size", "5"))
+    with open(tmp_path / "run" / "predictions.csv") as file:
+        rows = list(csv.DictReader(file))
+    with open(tiny / "corpus" / "metadata.csv") as file:
+        test = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    assert [Path(row["file"]).name for row in rows] == [row["file_name"] for row in test]
+    model, processor = (kind.from_pretrained(tmp_path / "run") for kind in (MsfSerModel, MsfSerProcessor))
+    for row, item in zip(rows, test, strict=True):
+        texts = {name: item[name] for name in ("transcript", "description")}
+        with torch.no_grad():
+            alone = model(**processor(tiny / "corpus" / item["file_name"], **texts)).logits[0]
+        assert [float(row[name]) for name in ("valence", "arousal", "dominance")] == pytest.approx(
+            alone.tolist(), abs=1e-5
+        )
+
+
+def test_an_unfinished_run_of_another_command_is_not_overwritten(tiny, tmp_path):
+    (tmp_path / "run" / "checkpoint-3").mkdir(parents=True)
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"argv": ["other.yaml"], "settings": ""}))
+    with pytest.raises(SystemExit, match=r"other\.yaml"):
+        main(command(tiny, tmp_path / "run"))
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"argv": command(tiny, tmp_path / "run"), "settings": ""}))
+    with pytest.raises(SystemExit, match="settings file has changed"):
+        main(command(tiny, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("more", [[], ["--batch_seconds", "3", "--dataloader_drop_last", "false"]], ids=str)
+def test_two_processes_train_and_save_one_folder(tiny, tmp_path, more):
+    # Several processes without a GPU: with `--cpu` it would start one.
+    setting = ["--config_file", str(ROOT / "configs" / "accelerate" / "multi_gpu.yaml"), "--num_processes", "2"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", *setting]
+    run = subprocess.run(
+        [
+            *(*launch, str(ROOT / "train.py")),
+            *command(tiny, tmp_path / "run", "--per_device_train_batch_size", "4", *more),
+        ],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "2 processes" in run.stderr
+    assert len(json.loads((tmp_path / "run" / "results.json").read_text())) == 12
+    MsfSerModel.from_pretrained(tmp_path / "run")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
+def test_accelerate_reads_its_settings(path):
+    setting = load_config_from_file(str(path))
+    assert setting.num_processes >= 2 and setting.mixed_precision == "no"
+    wrapped = (setting.fsdp_config or {}).get("fsdp_transformer_layer_cls_to_wrap")
+    if wrapped:
+        with torch.device("meta"):
+            model = MsfSerModel(MsfSerConfig())
+        assert set(wrapped.split(",")) <= {type(module).__name__ for module in model.modules()}
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--fusoin_size", "8"], "fusoin_size"),
+        (["--cross_fusion", "sum"], "cross_fusion"),
+        (["--semantics", "gs", "xs"], "xs"),
+        (["--label_range", "1"], "label_range"),
+        (["--learning_rate", "fast"], "learning_rate"),
+        (["--semantic", "gs"], "semantic"),
+        (["--resume_from_checkpoint", "true"], "decides this itself"),
+        (["--per_device_train_batch_size", "1"], "two items"),
+        (["--columns", "speaker"], "speaker=actor"),
+        (["--batch_seconds", "-1"], "batch_seconds cannot be -1.0"),
+        (["--cache_gigabytes", "nan"], "cache_gigabytes cannot be nan"),
+        (["--corpus", "ravdess"], "ravdess"),
+        (["--corpus", "msp_podcast", "--label_range", "1", "7"], "label_range: the corpus msp_podcast decides this"),
+        (
+            ["--corpus", "iemocap", "--fold", "1", "--columns", "speaker=a", "--audio_folder", "a"],
+            "audio_folder, columns",
+        ),
+        (["--corpus", "msp_podcast", "--allow_speaker_overlap", "true"], "allow_speaker_overlap"),
+        (["--corpus", "iemocap"], "--fold 1 (to 5)"),
+        (["--corpus", "msp_podcast", "--fold", "1"], "not to msp_podcast"),
+        (["--fold", "1"], "not to table"),
+    ],
+)
+def test_a_wrong_setting_is_an_error(tiny, tmp_path, capsys, more, words):
+    with pytest.raises(SystemExit):
+        main(command(tiny, tmp_path / "run", *more))
+    assert words in capsys.readouterr().err
+
+
+def test_an_unknown_setting_in_the_file_is_an_error(tmp_path, capsys):
+    (tmp_path / "wrong.yaml").write_text("fusion_size: 8\nbatchsize: 4\n")
+    with pytest.raises(SystemExit):
+        parse_settings([str(tmp_path / "wrong.yaml")])
+    assert "batchsize" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parse_settings([str(tmp_path / "missing.yaml")])
+    assert "missing.yaml" in capsys.readouterr().err
+
+
+def test_the_settings_file_comes_first(tiny, capsys):
+    with pytest.raises(SystemExit):
+        parse_settings(["--fusion_size", "4", str(tiny / "tiny.yaml")])
+    assert "the first argument is '--fusion_size'; give the settings file first" in capsys.readouterr().err
+    for asked in (["--help"], ["--fusion_size", "4", "-h"]):
+        with pytest.raises(SystemExit) as stop:
+            parse_settings(asked)
+        assert stop.value.code == 0
+
+
+def test_the_acoustic_model_can_be_asked_for_on_the_command_line(tiny):
+    _, config, _ = parse_settings([str(tiny / "tiny.yaml"), "--semantics", "--cross_fusion", "concat"])
+    assert config.semantics == []
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--data", "nowhere.csv"], r"nowhere\.csv: there is no such file"),
+        (["--label_range", "0.5", "1"], "outside the label_range"),
+        (["--audio_encoder", "nobody/nothing"], "'nobody/nothing' is no folder"),
+        (["--corpus", "msp_podcast", "--data", "nowhere"], "nowhere: there is no such folder"),
+        (["--corpus", "iemocap", "--fold", "6"], "fold is 6"),
+    ],
+)
+def test_wrong_input_is_a_sentence_without_a_traceback(tiny, tmp_path, more, words):
+    with pytest.raises(SystemExit, match=words):
+        main(command(tiny, tmp_path / "run", *more))
+
+
+def test_rows_without_any_input_are_named_before_training(tiny, tmp_path):
+    with pytest.raises(SystemExit, match="row 1 of train has none of the model's inputs"):
+        main(command(tiny, tmp_path / "run", "--audio", "false", "--semantics", "les"))
+
+
+def test_rows_without_any_input_are_named_before_predicting(tiny, tmp_path):
+    more = ["--audio", "false", "--semantics", "gs", "--cross_fusion", "concat", "--num_train_epochs", "1"]
+    main(command(tiny, tmp_path / "run", *more))
+    with open(tiny / "corpus" / "metadata.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    with open(tmp_path / "test.csv", "w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(row | {"transcript": "" if i == 2 else row["transcript"]} for i, row in enumerate(rows))
+    given = ["--data", str(tmp_path / "test.csv"), "--audio_folder", str(tiny / "corpus"), "--do_predict", "true"]
+    with pytest.raises(SystemExit, match=r"row 3 of test has none of the model's inputs \(1 such\)"):
+        main(command(tiny, tmp_path / "run", *given))
+
+
+def test_the_command_line_overrides_the_file(tmp_path):
+    (tmp_path / "a.yaml").write_text("fusion_size: 8\nlearning_rate: 1e-5\nsemantics: []\ncross_fusion: concat\n")
+    run, config, training = parse_settings([str(tmp_path / "a.yaml"), "--fusion_size", "4", "--label_range", "1", "7"])
+    assert (config.fusion_size, config.semantics, training.learning_rate) == (4, [], 1e-5)
+    assert run.label_range == [1.0, 7.0]
+
+
+@pytest.mark.parametrize(("corpus", "more"), [("msp_podcast", []), ("iemocap", ["--fold", "2"])])
+def test_the_paper_configs_build_the_paper_setting(corpus, more):
+    run, config, training = parse_settings([str(ROOT / "configs" / f"{corpus}.yaml"), "--data", "folder", *more])
+    assert (run.corpus, run.data) == (corpus, "folder")
+    assert (run.audio_encoder, run.text_encoder) == ("microsoft/wavlm-large", "FacebookAI/roberta-large")
+    assert run.max_seconds == 12
+    assert (training.learning_rate, run.encoder_learning_rate) == (1e-5, 1e-5)
+    assert training.per_device_train_batch_size == 32 and training.gradient_accumulation_steps == 4
+    assert training.num_train_epochs == 20 and training.lr_scheduler_type == "constant"
+    paper = MsfSerConfig()
+    for switch in ("semantics", "intra_fusion", "cross_fusion", "film_position", "routing", "audio_states"):
+        assert getattr(config, switch) == getattr(paper, switch), switch
+    assert (config.freeze_audio, config.freeze_text, config.fusion_size) == ("front_end", True, 1024)
+    with torch.device("meta"):
+        MsfSerModel(config)
+
+
+def test_a_paper_config_reads_an_annotated_corpus_as_a_table(tmp_path):
+    more = ["--data", "folder", "--corpus", "table", "--audio_folder", "sounds"]
+    run, _, _ = parse_settings([str(ROOT / "configs" / "iemocap.yaml"), *more])
+    assert (run.corpus, run.label_range, run.audio_folder, run.fold) == ("table", [0.0, 1.0], "sounds", None)
+
+
+def test_msp_podcast_trains_as_its_owners_lay_it_out(tiny, tmp_path):
+    folder = tmp_path / "msp"
+    for name in ("Labels", "Audios", "Transcripts"):
+        (folder / name).mkdir(parents=True)
+    lines = ["FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set"]
+    for k in range(32):
+        split = ("Train", "Train", "Development", "Test1")[k % 4]
+        lines.append(f"{k}.wav,N,{1 + k % 7},{1 + k % 5},{7 - k % 3},Unknown,Male,{split}")
+        (folder / "Transcripts" / f"{k}.txt").write_text(" ".join(WORDS[k % 6 :]))
+        soundfile.write(folder / "Audios" / f"{k}.wav", noise(0.5, k), 16_000)
+    (folder / "Labels" / "labels_consensus.csv").write_text("\n".join(lines))
+    more = ["--corpus", "msp_podcast", "--data", str(folder), "--num_train_epochs", "1", "--semantics", "gs"]
+    main(command(tiny, tmp_path / "run", *more, "--cross_fusion", "film"))
+    names = {row["name"] for row in json.loads((tmp_path / "run" / "results.json").read_text())}
+    assert "test/audio+transcript/mean" in names
+
+
+def test_real_speech_trains_with_speakers_held_out(tiny, tmp_path):
+    if not RAVDESS.is_file():
+        pytest.skip("the RAVDESS table with weak labels is not beside this checkout")
+    with open(RAVDESS) as file:
+        rows = list(csv.DictReader(file))
+    few = [row for split in ("train", "dev", "test") for row in [r for r in rows if r["split"] == split][:16]]
+    with open(tmp_path / "few.csv", "w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        for row in few:
+            table.writerow(row | {"file_name": str(RAVDESS.parent / row["file_name"])})
+    more = ["--audio_folder", str(RAVDESS.parent), "--num_train_epochs", "1", "--label_range", "-1", "1"]
+    main(command(tiny, tmp_path / "run", "--data", str(tmp_path / "few.csv"), *more))
+    names = {row["name"] for row in json.loads((tmp_path / "run" / "results.json").read_text())}
+    assert "test/audio+transcript/mean" in names and "test/all/mean" not in names
