@@ -206,7 +206,7 @@ def predict(item: Mapping[str, Array | None], switches: Mapping[str, Any], param
     """
     texts = {}
     for name in switches["semantics"]:
-        texts[name] = parameters[f"absent_text.{name}.vector"] if item[name] is None else item[name]
+        texts[name] = parameters[f"missing_text.{name}.embedding"] if item[name] is None else item[name]
     semantics, gate = texts.get("les", texts.get("gs")), None
     if "les" in texts and "gs" in texts:
         of_fusion = under(parameters, "intra_fusion")
@@ -225,7 +225,7 @@ def predict(item: Mapping[str, Array | None], switches: Mapping[str, Any], param
         is_modulated = switches["cross_fusion"] in ("fm_moe", "film") and bool(conditions)
         of_film = under(parameters, "film")
         if item["audio"] is None:
-            sound = parameters["absent_audio.vector"]
+            sound = parameters["missing_audio.embedding"]
         else:
             states = item["audio"]
             is_mixed = switches["audio_states"] == "weighted"

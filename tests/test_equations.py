@@ -14,16 +14,16 @@ import soundfile
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from conftest import NO_DROPOUT, noise, tiny_config, tiny_model, tiny_processor
+from tiny import NO_DROPOUT, noise, tiny_config, tiny_model, tiny_processor
 from torch import nn
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from msfser import LABELS, MsfSerModel, MsfSerPipeline, ccc_loss, concordance, from_scale, to_scale
 from msfser.annotation.norms import make_norms
-from msfser.emphasis_msfser import EMPHASIS, find_emphasis
-from msfser.measured_description_msfser import WORDS, MeasuredDescriber, measure_voice
+from msfser.audio_msfser import cut_at_pauses
+from msfser.description_msfser import WORDS, MeasuredDescriber, measure_voice
+from msfser.emphasis_msfser import EMPHASIS, Prosody, find_emphasis, measure_prosody
 from msfser.modeling_msfser import (
-    MsfSerAbsence,
     MsfSerAttentiveStatisticsPooling,
     MsfSerCrossModalFusion,
     MsfSerExpert,
@@ -31,10 +31,9 @@ from msfser.modeling_msfser import (
     MsfSerHead,
     MsfSerIntraModalFusion,
     MsfSerLayerMix,
+    MsfSerMissingInputEmbedding,
     MsfSerRouting,
 )
-from msfser.prosody_msfser import Prosody, measure_prosody
-from msfser.windows_msfser import cut_at_pauses
 
 RATE = 16_000
 EXACT = {"rtol": 1e-9, "atol": 1e-11}
@@ -329,11 +328,11 @@ def test_an_input_that_the_whole_batch_lacks(lacks):
 
 
 def test_the_missing_input_embedding_replaces_that_input_of_that_item():
-    absence = exact(MsfSerAbsence(SIZE))
+    missing = exact(MsfSerMissingInputEmbedding(SIZE))
     vectors, is_there = draw(4, SIZE), torch.tensor([True, False, True, False])
-    found = absence(vectors, is_there)
+    found = missing(vectors, is_there)
     for i in range(4):
-        check(found[i], vectors[i] if is_there[i] else arrays(absence)["vector"], rtol=0, atol=0)
+        check(found[i], vectors[i] if is_there[i] else arrays(missing)["embedding"], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("dropped", ["audio", "text"])
@@ -610,7 +609,7 @@ def test_lemf_reads_the_papers_formula_by_default():
 
 
 def test_the_pipeline_finds_emphasis_by_our_setting():
-    pipe = MsfSerPipeline(tiny_model("whisper"), processor=tiny_processor("whisper"), recogniser=None)
+    pipe = MsfSerPipeline(tiny_model("whisper"), processor=tiny_processor("whisper"), recognizer=None)
     sound = voice(4.0)
     words = [
         {"word": w, "start": s, "end": e}
@@ -717,7 +716,7 @@ def test_cuts_of_a_long_recording():
 @pytest.fixture(scope="module")
 def pipe() -> MsfSerPipeline:
     model = randomize(tiny_model("whisper", routing="input"), 1)
-    return MsfSerPipeline(model, processor=tiny_processor("whisper"), recogniser=None, describer=None)
+    return MsfSerPipeline(model, processor=tiny_processor("whisper"), recognizer=None, describer=None)
 
 
 @pytest.fixture(scope="module")
