@@ -62,6 +62,7 @@ def randomize(module: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def exact(module: nn.Module, seed: int = 0) -> nn.Module:
+    """A randomized module in float64."""
     return randomize(module.double(), seed)
 
 
@@ -78,7 +79,8 @@ def mask_of(lengths: list[int], longest: int | None = None) -> torch.Tensor:
     return torch.arange(longest or max(lengths)) < torch.tensor(lengths)[:, None]
 
 
-def check(found: torch.Tensor, expected, rtol: float = 1e-9, atol: float = 1e-11) -> None:
+def check(found: torch.Tensor, expected, rtol: float = EXACT["rtol"], atol: float = EXACT["atol"]) -> None:
+    """Compares in float64."""
     np.testing.assert_allclose(found.detach().double().numpy(), np.asarray(expected), rtol=rtol, atol=atol)
 
 
@@ -116,7 +118,7 @@ def test_attentive_statistics_pooling_of_padded_frames():
     ]
     check(pooling(frames, mask_of(lengths)), expected, rtol=1e-4, atol=1e-4)
     # A single frame has no spread: the floor of the variance is seen.
-    check(pooling(frames, mask_of(lengths))[1, SIZE:], np.full(SIZE, math.sqrt(1e-5)), rtol=0.2, atol=0)
+    check(pooling(frames, mask_of(lengths))[1, SIZE:], np.full(SIZE, math.sqrt(1e-5)), **IN_FLOAT32)
 
 
 def test_the_floor_of_the_variance():
@@ -241,8 +243,9 @@ def item_inputs(model: MsfSerModel) -> tuple[dict[str, torch.Tensor], list[dict[
     # Where the model has one input alone, each item has it.
     inputs_on = (["audio"] if config.audio else []) + config.semantics
     missing = [lacks if set(inputs_on) - lacks else set() for lacks in MISSING]
-    batch, n_states = len(LENGTHS), STATES if config.audio_states == "weighted" else 1
-    states = 0.7 * draw(batch, n_states, max(LENGTHS), SIZE, seed=7) + 0.3
+    batch = len(LENGTHS)
+    # All states for each model: one that reads the last has to find it.
+    states = 0.7 * draw(batch, STATES, max(LENGTHS), SIZE, seed=7) + 0.3
     lengths = [0 if "audio" in lacks else n for n, lacks in zip(LENGTHS, missing, strict=True)]
     inputs = {"audio_states": states, "attention_mask": mask_of(lengths, max(LENGTHS))} if config.audio else {}
     items = [{"audio": states[i, :, :n].numpy() if n else None} for i, n in enumerate(lengths)]
@@ -409,10 +412,26 @@ def test_whisper_of_full_length_is_the_stock_encoder():
         check(states[:, i], state.detach())
 
 
+@pytest.mark.parametrize("encoder", ["whisper", "wavlm"])
+def test_the_last_state_is_what_the_encoder_returns(encoder):
+    switches = {"semantics": [], "fast_encoders": False}
+    last = exact(tiny_model(encoder, audio_states="last", **switches))
+    every = exact(tiny_model(encoder, audio_states="weighted", **switches))
+    every.audio_encoder.load_state_dict(last.audio_encoder.state_dict())
+    mel, mel_mask, _ = mel_batch()
+    values, mask, _ = waveforms(torch.float64)
+    sound = {"input_features": mel, "attention_mask": mel_mask}
+    if encoder == "wavlm":
+        sound = {"input_values": values, "attention_mask": mask}
+    found, expected = last.encode_audio(**sound)[0], every.encode_audio(**sound)[0]
+    assert (found.shape[1], expected.shape[1]) == (1, STATES)
+    check(found[:, 0], expected[:, -1].detach(), rtol=0, atol=0)
+
+
 def waveforms(precision: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
     """Sounds of different lengths; what stands behind an item's end is not zero."""
-    lengths = [9_000, 2_345, 6_001]
-    return draw(3, 9_000, seed=8).to(precision), mask_of(lengths), lengths
+    lengths = [12_000, 2_345, 6_001]  # the longest has as many frames as the fast linear layers want
+    return draw(3, 12_000, seed=8).to(precision), mask_of(lengths), lengths
 
 
 @functools.cache
@@ -433,7 +452,7 @@ def stock_states(encoder: str) -> list[np.ndarray]:
 @pytest.mark.parametrize("gradients", [True, False], ids=["training", "inference"])
 def test_waveform_encoder_padded_in_a_batch(encoder, fast, gradients):
     switches = {"audio_states": "weighted", "semantics": [], "fast_encoders": fast, "freeze_audio": "none"}
-    model = randomize((tiny_model(encoder, **switches)).double())
+    model = exact(tiny_model(encoder, **switches))
     # The fast kernels are for float32.
     precision, tolerance = (torch.float32, {"rtol": 1e-3, "atol": 2e-4}) if fast else (torch.float64, EXACT)
     model.to(precision)
