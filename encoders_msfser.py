@@ -22,7 +22,6 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 from transformers.masking_utils import create_bidirectional_mask
-from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.utils import logging
 
@@ -238,20 +237,21 @@ def _first_sentence(error: Exception) -> str:
 
 def build_audio_encoder(config: MsfSerConfig) -> PreTrainedModel:
     """A speech encoder with random weights."""
-    build = WhisperEncoder._from_config if config.is_mel else AutoModel.from_config
-    encoder: PreTrainedModel = build(config.audio_config)
+    build: Callable[..., PreTrainedModel] = WhisperEncoder._from_config if config.is_mel else AutoModel.from_config
+    encoder = build(config.audio_config)
     return speed_up(encoder) if config.fast_encoders else encoder
 
 
 def build_text_encoder(config: MsfSerConfig) -> PreTrainedModel:
     """A text encoder with random weights, without a pooler, whose weights no gradient would reach."""
-    init = AutoModel._model_mapping[type(config.text_config)].__init__
-    options = {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(init).parameters else {}
+    model_class: Any = AutoModel._model_mapping[type(config.text_config)]  # type: ignore[index]
+    parameters = inspect.signature(model_class.__init__).parameters
+    options = {"add_pooling_layer": False} if "add_pooling_layer" in parameters else {}
     encoder: PreTrainedModel = AutoModel.from_config(config.text_config, **options)
     return speed_up(encoder) if config.fast_encoders else encoder
 
 
-def front_end(encoder: PreTrainedModel) -> list[nn.Module]:
+def front_end(encoder: Any) -> list[nn.Module]:
     """The convolutions between the input and the transformer."""
     if isinstance(encoder, WhisperEncoder):
         return [encoder.conv1, encoder.conv2]
@@ -357,5 +357,5 @@ def waveform_states(
     return states, (torch.arange(states[0].shape[1]) < frames[:, None]).to(values.device)
 
 
-def _hidden_states(output: BaseModelOutput) -> list[torch.Tensor]:
+def _hidden_states(output: Any) -> list[torch.Tensor]:
     return [*output.hidden_states[:-1], output.last_hidden_state]

@@ -7,7 +7,7 @@ from tiny import noise, tiny_processor
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoProcessor
 
-from msfser import MsfSerCollator, MsfSerProcessor, from_scale, to_scale
+from msfser import MsfSerCollator, MsfSerProcessor, feature_extraction_msfser, from_scale, to_scale
 from msfser.configuration_msfser import TENSOR_NAMES
 from msfser.processing_msfser import labels_of
 
@@ -205,3 +205,16 @@ def test_to_scale_and_from_scale_are_inverse(low, high, values):
 def test_a_scale_without_extent_is_a_clear_error(convert, low, high):
     with pytest.raises(ValueError, match="lower to its upper end"):
         convert(0.5, low, high)
+
+
+def test_the_processor_warns_of_cut_sounds_and_training_does_not(monkeypatch):
+    warnings = []
+    monkeypatch.setattr(feature_extraction_msfser.logger, "warning", warnings.append)
+    processor = tiny_processor()
+    processor.feature_extractor.max_seconds = 1.0
+    MsfSerCollator(processor)([row(0, audio={"array": noise(1.4), "sampling_rate": RATE})])
+    processor(noise(1.4), RATE, warn_if_cut=False)
+    processor(noise(0.9), RATE)
+    assert not warnings
+    processor([noise(1.4)] * 2, RATE, transcript=["a", "b"])
+    assert len(warnings) == 1 and warnings[0].startswith("2 of 2 sounds")

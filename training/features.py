@@ -148,7 +148,7 @@ class FeatureCollator:
                 batch.update(_stacked_embeddings(rows, prefix))
         sounds = [audio_source(row.get("audio")) for row in rows]
         if any(sound is not None for sound in sounds):
-            batch.update(self.processor.feature_extractor(sounds, return_tensors="pt"))
+            batch.update(self.processor.feature_extractor(sounds, return_tensors="pt", warn_if_cut=False))
         for name in TENSOR_NAMES:
             batch.update(self.processor.tokens(name, [row.get(name) for row in rows]))
         labels = labels_of(rows)
@@ -292,7 +292,9 @@ def _encode_audio(
     sounds: Sequence[Mapping[str, Any]], model: MsfSerModel, processor: MsfSerProcessor
 ) -> list[np.ndarray]:
     """`(states, frames, size)` of each."""
-    inputs = processor.feature_extractor([audio_source(sound) for sound in sounds], return_tensors="pt")
+    inputs = processor.feature_extractor(
+        [audio_source(sound) for sound in sounds], return_tensors="pt", warn_if_cut=False
+    )
     states, mask = model.encode_audio(**inputs.to(model.device))
     return [item[:, :frames].cpu().numpy() for item, frames in zip(states, mask.sum(1).tolist(), strict=True)]
 
