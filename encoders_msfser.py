@@ -179,7 +179,7 @@ def _find(name: str, modality: str | None) -> tuple[str, dict[str, bool], PreTra
     """What to load an encoder from (a folder or its Hub name), the loading options, and its config."""
     folder = next((path for path in (Path(name), prepared_folder(name)) if path.is_dir()), None)
     source = name if folder is None else str(folder)
-    options = {"local_files_only": folder is not None or not _hub_answers()}
+    options = {"local_files_only": folder is not None or not _hub_is_reachable()}
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(source, **options)
     except (OSError, ValueError) as error:
@@ -216,7 +216,7 @@ def _named(encoder: Any, name: str) -> Any:
 
 
 @functools.cache
-def _hub_answers() -> bool:
+def _hub_is_reachable() -> bool:
     """Whether the Hub can be reached: tried once, so that an offline start does not wait for retries."""
     if is_offline_mode():
         return False

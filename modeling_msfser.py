@@ -421,8 +421,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
             attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
             embedding = self.encode_text(input_ids, attention_mask)
         if embedding is None:
-            text_size: int = self.config.text_config.hidden_size  # type: ignore[union-attr]
-            embedding, present = self._absent(batch, text_size)
+            embedding, present = self._absent(batch, self.config.text_config.hidden_size)
         elif attention_mask is None:
             present = torch.ones(batch, dtype=torch.bool, device=embedding.device)
         else:

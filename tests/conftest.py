@@ -42,9 +42,9 @@ def no_hub(monkeypatch, tmp_path):
         monkeypatch.setattr(socket.socket, name, refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    encoders_msfser._hub_answers.cache_clear()
+    encoders_msfser._hub_is_reachable.cache_clear()
     yield
-    encoders_msfser._hub_answers.cache_clear()
+    encoders_msfser._hub_is_reachable.cache_clear()
 
 
 @pytest.fixture

@@ -147,17 +147,17 @@ def test_an_encoder_that_is_not_prepared_is_one_sentence_that_says_how(name, loa
     assert "\n" not in str(error.value)
 
 
-def test_offline_the_hub_is_not_asked(monkeypatch):
-    monkeypatch.setattr(encoders_msfser, "get_session", lambda: pytest.fail("the Hub was asked"))
-    assert not encoders_msfser._hub_answers()
+def test_offline_the_hub_is_not_tried(monkeypatch):
+    monkeypatch.setattr(encoders_msfser, "get_session", lambda: pytest.fail("the Hub was tried"))
+    assert not encoders_msfser._hub_is_reachable()
 
 
-def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch):
-    asked = []
+def test_a_hub_that_does_not_answer_is_tried_once(monkeypatch):
+    tried = []
 
     class Wall:
         def head(self, url, timeout):
-            asked.append(url)
+            tried.append(url)
             raise ConnectionError("no route")
 
     monkeypatch.setattr(encoders_msfser, "is_offline_mode", lambda: False)
@@ -165,7 +165,7 @@ def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch):
     for _ in range(3):
         with pytest.raises(OSError, match="nobody/nothing"):
             load_audio_encoder("nobody/nothing")
-    assert asked == [huggingface_hub.constants.ENDPOINT]
+    assert tried == [huggingface_hub.constants.ENDPOINT]
 
 
 @pytest.mark.usefixtures("nothing_prepared")

@@ -46,7 +46,7 @@ def whisper_log_mel(sound: np.ndarray, n_mels: int) -> np.ndarray:
 @pytest.mark.parametrize("n_mels", [80, 128])
 def test_log_mel_equals_whispers_on_the_frames_that_the_clip_covers(n_mels):
     # Whisper's floor is 8 below the maximum, so the loudest moment must lie inside the clip; its 30 s pad with silence
-    # where a clip of its own length ends, so the last frames, whose windows reach over the end, are not compared.
+    # where our clip ends, so the last frames, whose windows reach over the end, are not compared.
     sound = noise(2.0) * np.hanning(2 * RATE).astype(np.float32)
     ours = MsfSerFeatureExtractor("log_mel", n_mels)(sound, RATE)["input_features"][0].T
     covered = (len(sound) - 200) // HOP + 1

@@ -99,7 +99,7 @@ def official_checkpoint() -> dict:
 
 
 def official_forward(checkpoint: dict, mel: torch.Tensor) -> torch.Tensor:
-    """The encoder as its authors publish it, on their own names and tensors."""
+    """The encoder as its authors publish it, on the names and tensors of the checkpoint."""
     w = {key: value.float() for key, value in checkpoint["model_state_dict"].items()}
     heads = checkpoint["dims"]["n_audio_head"]
 
