@@ -1,28 +1,28 @@
-"""Speech encoders of the wav2vec2 family made faster in place: same weights and names, same outputs.
+"""Encoders made faster in place: [`speed_up`] with the same outputs, [`quantize_linear_layers`] with 8-bit layers.
 
-[`speed_up`] gives submodules of a stock encoder subclasses of their own classes, which compute the same in less time:
+[`speed_up`] changes the classes of a stock encoder's submodules to subclasses, which compute the same in less time:
 
 - WavLM's attention through `scaled_dot_product_attention`, its gated relative position bias (arXiv 2110.13900,
   section 3.1) being the attention mask;
 - the convolutional front end frame by frame in channels-last layout, so that nothing is transposed around the layer
   norms, one clip after the other, in pieces that stay in the cache (on a CPU, where it is not trained);
-- WavLM's feed-forward layers, which keep half as much in training (on a CPU);
-- dropout, whose random numbers torch draws one by one on a CPU: here four from each draw;
+- WavLM's feed-forward layers, which keep half as much for the gradients (on a CPU);
+- dropout, for which torch draws a random number per element on a CPU: here one draw is used for four elements;
 - linear layers through oneDNN, which is up to twice as fast as MKL on processors that MKL does not favor (on a CPU).
 
-A state dict, a saved folder, a copy and a pickle are those of the stock encoder. [`slow_down`] takes it all back.
+Weights and their names, a saved folder, a copy and a pickle are those of the stock encoder. [`slow_down`] reverts it.
 
-
-8-bit linear layers for inference on a CPU: weights once, per output channel; activations anew, per row.
+[`quantize_linear_layers`] is for inference on a CPU. Weights are quantized once, per output channel; activations in
+each call, per row.
 """
 
 import math
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
 from transformers.activations import GELUActivation
 from transformers.models.data2vec.modeling_data2vec_audio import Data2VecAudioFeatureEncoder
 from transformers.models.hubert.modeling_hubert import HubertFeatureEncoder
@@ -31,17 +31,24 @@ from transformers.models.unispeech_sat.modeling_unispeech_sat import UniSpeechSa
 from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2FeatureEncoder
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention, WavLMFeatureEncoder, WavLMFeedForward
 
+Encoder = TypeVar("Encoder", bound=nn.Module)
+
 # Output frames of one piece of the front end: its widest layer then has about 1,000 rows, 2 MB.
 _PIECE = 16
-# Below so many rows oneDNN spends more time on rearranging the weights than it saves.
+# With fewer rows oneDNN spends more time on rearranging the weights than it saves.
 _FEWEST_ROWS = 32
+# Linear layers that are not quantized: 8 outputs that gate the position bias, where nothing is to be saved.
+_NOT_QUANTIZED = ("gru_rel_pos_linear",)
+# Processors without VNNI add pairs of products in 16 bits, the activations shifted to 0..255: 2 * 255 * 63 < 2^15.
+_LARGEST_WEIGHT = 63
+_LARGEST_ACTIVATION = 127
 
 
-def speed_up(encoder: PreTrainedModel) -> PreTrainedModel:
-    """Makes a speech encoder faster, in place.
+def speed_up(encoder: Encoder) -> Encoder:
+    """Makes an encoder faster, in place.
 
     Args:
-        encoder: Any encoder; what has no faster form stays as it is.
+        encoder: Any encoder; modules that have no faster form do not change.
 
     Returns:
         The same encoder.
@@ -51,8 +58,8 @@ def speed_up(encoder: PreTrainedModel) -> PreTrainedModel:
     return encoder
 
 
-def slow_down(encoder: PreTrainedModel) -> PreTrainedModel:
-    """Gives an encoder its stock classes back, in place; for tools that look for an exact class.
+def slow_down(encoder: Encoder) -> Encoder:
+    """Reverts [`speed_up`], in place; for tools that look for an exact class.
 
     Args:
         encoder: An encoder that [`speed_up`] has changed, or any other.
@@ -79,8 +86,8 @@ class MsfSerWavLMAttention(WavLMAttention):
         attention_mask: torch.Tensor | None = None,
         position_bias: torch.Tensor | None = None,
         index: int = 0,
-        **kwargs,
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, Any]:
         """As the stock layer, without attention weights unless `output_attentions=True` is passed along.
 
         Args:
@@ -88,7 +95,7 @@ class MsfSerWavLMAttention(WavLMAttention):
             attention_mask: `(batch, frames)`, `True` at real frames.
             position_bias: `(heads, frames, frames)` from the first layer; `None` in the first layer.
             index: The layer, unused.
-            **kwargs: As of the stock layer.
+            **kwargs: Those of the stock layer.
 
         Returns:
             `(batch, frames, size)`, `None` in place of the weights, and the position bias.
@@ -106,11 +113,11 @@ class MsfSerWavLMAttention(WavLMAttention):
         gates = self.gru_rel_pos_linear(by_head).unflatten(-1, (2, 4)).sum(-1).sigmoid()  # (batch, frames, heads, 2)
         gate = gates[..., 0] * (gates[..., 1] * self.gru_rel_pos_const.flatten() - 1.0) + 2.0
         gate = gate.transpose(1, 2)[..., None].to(query.dtype)  # (batch, heads, frames, 1)
-        hidden = query.new_zeros(len(query), 1, 1, query.shape[2])
+        masked = query.new_zeros(len(query), 1, 1, query.shape[2])
         if attention_mask is not None:
-            hidden = hidden.masked_fill(~attention_mask.bool()[:, None, None], -math.inf)
+            masked = masked.masked_fill(~attention_mask.bool()[:, None, None], -math.inf)
 
-        inputs = [query, key, value, gate, hidden]
+        inputs = (query, key, value, gate, masked)
         if query.device.type == "cpu" and not torch.compiler.is_compiling():
             items = zip(*(tensor.split(1) for tensor in inputs), strict=True)
             attended = torch.cat([self._attend(*item, position_bias) for item in items])
@@ -129,23 +136,23 @@ class MsfSerWavLMAttention(WavLMAttention):
         """Attention of some items: `(items, heads, frames, head size)`."""
         dropout = self.dropout if self.training else 0.0
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
-            return checkpoint(_attention, *inputs, dropout, use_reentrant=False, preserve_rng_state=dropout > 0)
-        return _attention(*inputs, dropout)
+            return checkpoint(_attention, dropout, *inputs, use_reentrant=False, preserve_rng_state=dropout > 0)
+        return _attention(dropout, *inputs)
 
 
 def _attention(
+    dropout: float,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     gate: torch.Tensor,
-    hidden: torch.Tensor,
+    masked: torch.Tensor,
     position_bias: torch.Tensor,
-    dropout: float,
 ) -> torch.Tensor:
-    bias = torch.addcmul(hidden, gate, position_bias)
+    bias = torch.addcmul(masked, gate, position_bias)
     if not (dropout and _draws_fast(query)):
         return nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
-    # What torch does too, as no kernel on a CPU fuses dropout; but with fast draws, and scaled where it is smallest.
+    # As torch does it, which has no fused kernel with dropout on a CPU; but with fast draws, and scaled at the end.
     items_and_heads = query.shape[:2]
     query, key, value, bias = (tensor.flatten(0, 1) for tensor in (query, key, value, bias))
     scores = torch.baddbmm(bias, query, key.transpose(1, 2), alpha=1 / math.sqrt(query.shape[-1]))
@@ -154,7 +161,7 @@ def _attention(
 
 
 class MsfSerWavLMFeedForward(WavLMFeedForward):
-    """WavLM's feed-forward layer, which keeps less for its gradients: what comes before the activation, not after."""
+    """WavLM's feed-forward layer, which keeps for its gradients only the input of the activation, not its output."""
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """`(batch, frames, size)` -> `(batch, frames, size)`; in training on a CPU, else the stock computation."""
@@ -171,14 +178,15 @@ class MsfSerWavLMFeedForward(WavLMFeedForward):
         return self.output_dropout(hidden.unflatten(0, hidden_states.shape[:-1]))
 
 
-class _FastFrontEnd:
+class _FastFrontEnd(nn.Module):
     """Mixed into a stock front end whose convolutions are each followed by a layer norm."""
 
-    def forward(self, input_values: torch.Tensor) -> torch.Tensor:
-        """`(batch, samples)` -> `(batch, channels, frames)`; the stock computation where it is trained or elsewhere.
+    conv_layers: Any
 
-        A CPU runs the fast one without gradients, in float32. A frame depends on its own samples alone, so the sound
-        can be cut anywhere.
+    def forward(self, input_values: torch.Tensor) -> torch.Tensor:
+        """`(batch, samples)` -> `(batch, channels, frames)`; fast on a CPU in float32 without gradients, else stock.
+
+        A frame depends on a few samples only, so the sound can be processed in pieces.
         """
         traced = torch.compiler.is_compiling()
         # In bfloat16 some kernels give wrong sums for an image of one row, on processors with AMX.
@@ -188,13 +196,13 @@ class _FastFrontEnd:
         )
         normalized = all(isinstance(getattr(layer, "layer_norm", None), nn.LayerNorm) for layer in self.conv_layers)
         if traced or reduced or trained or not normalized or input_values.device.type != "cpu":
-            return super().forward(input_values)
+            return self._stock(input_values)
         field, hop = 1, 1
         for layer in self.conv_layers:
             field += (layer.conv.kernel_size[0] - 1) * hop
             hop *= layer.conv.stride[0]
         if input_values.shape[1] < field:
-            return super().forward(input_values)  # which says so
+            return self._stock(input_values)  # which raises the error
         frames = (input_values.shape[1] - field) // hop + 1
         starts = range(0, frames, _PIECE)
         # As an image of one row whose channels come last in memory, once for all pieces.
@@ -207,6 +215,9 @@ class _FastFrontEnd:
             pieces = (samples[start * hop : end] for start, end in zip(starts, ends, strict=True))
             clips.append(torch.cat([self._frames(piece, kernels) for piece in pieces]))
         return torch.stack(clips).transpose(1, 2)
+
+    def _stock(self, input_values: torch.Tensor) -> torch.Tensor:
+        return super().forward(input_values)  # of the stock class
 
     def _frames(self, samples: torch.Tensor, kernels: list[torch.Tensor]) -> torch.Tensor:
         """`(samples,)` and the layers' kernels `(channels out, channels in, 1, width)` -> `(frames, channels)`."""
@@ -263,7 +274,7 @@ def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) ->
 
 
 def _is_for_one_dnn(x: torch.Tensor, weight: torch.Tensor) -> bool:
-    # Read in this order: a traced or otherwise handled tensor must not reach the kernel's own conditions.
+    # In this order: a traced tensor, or one that is handled otherwise, must not reach the conditions of the kernel.
     return (
         not torch.compiler.is_compiling()
         and x.device.type == "cpu"
@@ -277,16 +288,16 @@ def _is_for_one_dnn(x: torch.Tensor, weight: torch.Tensor) -> bool:
 
 
 class _OneDnnLinear(torch.autograd.Function):
-    """`x w^T + b` of a matrix with its gradients; the kernel itself has none."""
+    """`x w^T + b` of a matrix, with gradients, which the kernel itself does not have."""
 
     @staticmethod
-    def forward(ctx, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         ctx.save_for_backward(x if weight.requires_grad else None, weight if x.requires_grad else None)
         return _product(x, weight, bias)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.needs_input_grad
         return (
@@ -297,10 +308,12 @@ class _OneDnnLinear(torch.autograd.Function):
 
 
 class _ActivatedLinear(torch.autograd.Function):
-    """`dropout(gelu(x)) w^T + b` of a matrix; its gradients start from `x` alone."""
+    """`dropout(gelu(x)) w^T + b` of a matrix; for its gradients only `x` is kept."""
 
     @staticmethod
-    def forward(ctx, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, dropout: float) -> torch.Tensor:
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, dropout: float
+    ) -> torch.Tensor:
         kept = _kept(x.shape, dropout) if dropout else None
         ctx.save_for_backward(x, weight, kept)
         ctx.dropout = dropout
@@ -308,7 +321,7 @@ class _ActivatedLinear(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, kept = ctx.saved_tensors
         of_x, of_weight, of_bias, _ = ctx.needs_input_grad
         gradient_x = gradient_weight = None
@@ -331,7 +344,7 @@ class MsfSerDropout(nn.Dropout):
 
 
 def _dropped(x: torch.Tensor, kept: torch.Tensor | None, dropout: float) -> torch.Tensor:
-    """Dropout, with what is kept drawn before."""
+    """Dropout, given which elements are kept."""
     return x if kept is None else torch.where(kept, x, 0.0) / (1 - dropout)
 
 
@@ -340,9 +353,9 @@ def _draws_fast(x: torch.Tensor) -> bool:
 
 
 def _kept(shape: torch.Size, dropout: float) -> torch.Tensor:
-    """Which elements dropout keeps, bool, on the CPU; `dropout` to 1/65536.
+    """Which elements dropout keeps, bool, on the CPU; `dropout` is rounded to 1/65536.
 
-    `bernoulli_` draws 64 random bits or more for each element, one after the other; here each has 16 of them.
+    `bernoulli_` draws at least 64 random bits for each element, one after the other; here 16 bits decide.
     """
     count = shape.numel()
     draws = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
@@ -368,18 +381,15 @@ _FAST = {
 }
 
 
-# Of 8 outputs, which gate the position bias: nothing to be saved.
-_KEPT = ("gru_rel_pos_linear",)
-# Processors without VNNI add pairs of products in 16 bits, the activations shifted to 0..255: 2 * 255 * 63 < 2^15.
-_LARGEST_WEIGHT = 63
-_LARGEST_ACTIVATION = 127
-
-
 class MsfSer8BitLinear(nn.Module):
-    """A linear layer with integers in place of its weights and, within a call, of its input.
+    """A linear layer that multiplies 8-bit integers: its weights and, within a call, its input.
 
-    Each row of the input has a scale of its own, so that an item's result does not depend on its batch or padding.
+    Each row of the input is scaled separately, so that an item's result does not depend on its batch or padding.
     """
+
+    integers: torch.Tensor
+    scale: torch.Tensor
+    bias: torch.Tensor | None
 
     def __init__(self, layer: nn.Linear):
         super().__init__()
@@ -404,8 +414,8 @@ class MsfSer8BitLinear(nn.Module):
 def quantize_linear_layers(encoder: nn.Module) -> None:
     """Replaces the linear layers of an encoder by 8-bit ones, in place.
 
-    Everything else stays float32. Half of the time and a quarter of the memory of the linear layers are a rough
-    guide; the less so, the older the processor.
+    Everything else stays in float32. The linear layers then need about half of the time and a quarter of the memory;
+    old processors gain less.
 
     Args:
         encoder: In float32, on a CPU.
@@ -413,5 +423,9 @@ def quantize_linear_layers(encoder: nn.Module) -> None:
     speed_up(encoder)  # the stock attention reads weights that are no longer there
     for module in list(encoder.modules()):
         for name, layer in list(module.named_children()):
-            if type(layer) in (nn.Linear, MsfSerLinear) and name not in _KEPT:
+            if (
+                isinstance(layer, nn.Linear)
+                and type(layer) in (nn.Linear, MsfSerLinear)
+                and name not in _NOT_QUANTIZED
+            ):
                 setattr(module, name, MsfSer8BitLinear(layer))

@@ -1,4 +1,4 @@
-"""What a speech encoder reads: the waveform, or Whisper's log-mel frames at the clip's own length."""
+"""Sound to the input of a speech encoder: the waveform, or Whisper's log-mel frames of a clip of any length."""
 
 import functools
 from collections.abc import Sequence
@@ -8,12 +8,15 @@ import numpy as np
 import torch
 from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.audio_utils import mel_filter_bank
+from transformers.utils import logging
 
 from .audio_msfser import SAMPLING_RATE, load_audio
 
+logger = logging.get_logger(__name__)
+
 _N_FFT = 400
 _HOP = 160
-# The level of the loud frames under `normalize_level`, and what is taken for silence, as amplitudes (full scale is 1).
+# The level of the loud frames under `normalize_level`, and the level below which all is silence; full scale is 1.
 _REFERENCE_LEVEL = 0.05
 _SILENCE = 1e-5
 
@@ -27,9 +30,12 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
         sampling_rate: Always 16000 Hz.
         do_normalize: Whether each waveform is brought to zero mean and unit variance.
         normalize_level: Whether the loud parts of each sound are brought to one level first, so that gain and distance
-            to the microphone say nothing. Digital silence stays as it is.
-        min_seconds: Shorter sound is followed by silence up to here; the encoders fail on a few milliseconds.
-        max_seconds: Longer sound is cut here.
+            to the microphone have no effect. Digital silence stays as it is.
+        min_seconds: Shorter sound is padded with silence to this length; the encoders fail on a few milliseconds.
+        max_seconds: Longer sound is cut at this length.
+
+    Raises:
+        ValueError: The settings contradict each other.
     """
 
     def __init__(
@@ -42,12 +48,12 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
         min_seconds: float = 0.5,
         max_seconds: float = 12.0,
         padding_value: float = 0.0,
-        **kwargs,
+        **kwargs: Any,
     ):
         if kind not in ("waveform", "log_mel"):
             raise ValueError(f"kind={kind!r} is neither 'waveform' nor 'log_mel'.")
         if sampling_rate != SAMPLING_RATE:
-            raise ValueError(f"sampling_rate={sampling_rate}: the encoders hear {SAMPLING_RATE} Hz.")
+            raise ValueError(f"sampling_rate={sampling_rate}: the encoders need {SAMPLING_RATE} Hz.")
         if not 0 < min_seconds <= max_seconds:
             raise ValueError(f"min_seconds={min_seconds} and max_seconds={max_seconds} leave no length.")
         if kind == "log_mel" and int(min_seconds * SAMPLING_RATE) < _N_FFT:
@@ -67,6 +73,7 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
         audio: Any,
         sampling_rate: int | None = None,
         return_tensors: str | None = None,
+        warn_if_cut: bool = True,
     ) -> BatchFeature:
         """Prepares one sound or a batch of them.
 
@@ -74,6 +81,7 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
             audio: What [`load_audio`] reads, or a list of such; `None` inside a list is an item without sound.
             sampling_rate: Rate in Hz of all arrays among them.
             return_tensors: `"pt"` or `"np"`; NumPy without it.
+            warn_if_cut: Whether one warning says that sounds are longer than `max_seconds`. Training cuts silently.
 
         Returns:
             `input_values` `(batch, samples)` or `input_features` `(batch, mel frames, mels)`, and `attention_mask`
@@ -82,10 +90,14 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
         Raises:
             ValueError: A sound cannot be used (the sentence names the item), or there is none.
         """
-        items = [self._features(sound, sampling_rate, i) for i, sound in enumerate(as_audio_list(audio))]
-        if not items:
+        sounds = as_audio_list(audio)
+        if not sounds:
             raise ValueError("There is no sound: the list is empty.")
-        length = max((len(item) for item in items if item is not None), default=self._shortest())
+        items = [self._features(sound, sampling_rate, i) for i, sound in enumerate(sounds)]
+        lengths = [0 if item is None else len(item) for item in items]
+        if warn_if_cut:
+            self._warn_of_cut(sounds, lengths, sampling_rate)
+        length = max(lengths) or self._length(self.min_seconds)
         name = self.model_input_names[0]
         shape = (len(items), length, self.feature_size) if self.kind == "log_mel" else (len(items), length)
         values = np.full(shape, self.padding_value, dtype=np.float32)
@@ -108,10 +120,24 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
             samples = _at_reference_level(samples)
         if self.kind == "waveform" and self.do_normalize:
             samples = (samples - samples.mean()) / np.sqrt(samples.var() + 1e-7)
-        missing = self._shortest_samples() - len(samples)
+        missing = int(self.min_seconds * SAMPLING_RATE) - len(samples)
         if missing > 0:
             samples = np.pad(samples, (0, missing))
         return samples if self.kind == "waveform" else self._log_mel(samples)
+
+    def _warn_of_cut(self, sounds: list[Any], lengths: list[int], sampling_rate: int | None) -> None:
+        """One warning if any of the sounds, of which `lengths` are used, goes on after `max_seconds`."""
+        cut = []
+        for i, (sound, length) in enumerate(zip(sounds, lengths, strict=True)):
+            if length >= self._length(self.max_seconds) - 1:
+                longer = load_audio(sound, sampling_rate, self.max_seconds + 0.1)
+                if len(longer) > (self.max_seconds + 0.01) * SAMPLING_RATE:  # resampling may round up
+                    cut.append(i)
+        if cut:
+            logger.warning(
+                f"{len(cut)} of {len(sounds)} sounds (first item {cut[0]}) are longer than {self.max_seconds:g} s and "
+                "were cut there: use the pipeline, which handles recordings of any length, or raise max_seconds."
+            )
 
     def _log_mel(self, samples: np.ndarray) -> np.ndarray:
         """Whisper's features, `(mel frames, mels)`: 25 ms windows every 10 ms, as its authors compute them."""
@@ -123,11 +149,9 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
         log = torch.maximum(log, log.max() - 8.0)
         return ((log + 4.0) / 4.0).T.numpy()
 
-    def _shortest_samples(self) -> int:
-        return int(self.min_seconds * SAMPLING_RATE)
-
-    def _shortest(self) -> int:
-        return self._shortest_samples() // (_HOP if self.kind == "log_mel" else 1)
+    def _length(self, seconds: float) -> int:
+        """Seconds in samples or mel frames."""
+        return int(seconds * SAMPLING_RATE) // (_HOP if self.kind == "log_mel" else 1)
 
 
 def loud_level(samples: np.ndarray) -> float:
@@ -143,7 +167,7 @@ def _at_reference_level(samples: np.ndarray) -> np.ndarray:
     return samples if level < _SILENCE else samples * np.float32(_REFERENCE_LEVEL / level)
 
 
-def as_audio_list(audio: Any) -> list:
+def as_audio_list(audio: Any) -> list[Any]:
     """One sound or many, as a list; a flat list of numbers is one sound."""
     if isinstance(audio, np.ndarray) and audio.dtype == object:
         return list(audio)

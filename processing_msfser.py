@@ -1,18 +1,15 @@
-"""One utterance and its texts to tensors: [`MsfSerProcessor`], the same in training and in use."""
+"""One utterance and its texts to tensors: [`MsfSerProcessor`], the same in training and in inference."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import BatchFeature, ProcessorMixin
+from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
-from .configuration_msfser import LABELS
+from .configuration_msfser import LABELS, TENSOR_NAMES
 from .encoders_msfser import feature_settings, load_tokenizer
 from .feature_extraction_msfser import MsfSerFeatureExtractor, as_audio_list
-
-# What users call a text, and what the model calls it.
-TEXTS = {"emphasis": "les", "transcript": "gs", "description": "es"}
 
 
 class MsfSerProcessor(ProcessorMixin):
@@ -21,21 +18,27 @@ class MsfSerProcessor(ProcessorMixin):
     Args:
         feature_extractor: [`MsfSerFeatureExtractor`].
         tokenizer: The text encoder's.
-        max_tokens: Longer texts are cut.
-        annotation: How the texts of the training corpus were made, so that they are made alike in use: the settings
-            that `annotate` notes beside its shards. `None` where they came with the corpus.
+        max_tokens: Longer texts are truncated to this number of tokens.
+        annotation: How the texts of the training corpus were made, so that inference makes them in the same way: the
+            settings that `msfser annotate` saves with its shards. `None` where they came with the corpus.
     """
 
-    def __init__(self, feature_extractor, tokenizer, max_tokens: int = 256, annotation: dict | None = None):
+    def __init__(
+        self,
+        feature_extractor: MsfSerFeatureExtractor,
+        tokenizer: PreTrainedTokenizerBase,
+        max_tokens: int = 256,
+        annotation: dict[str, Any] | None = None,
+    ):
         super().__init__(feature_extractor, tokenizer)
         self.max_tokens = max_tokens
         self.annotation = annotation
 
     @classmethod
     def from_encoders(
-        cls, audio_encoder: str, text_encoder: str, annotation: dict | None = None, **feature_options
+        cls, audio_encoder: str, text_encoder: str, annotation: dict[str, Any] | None = None, **feature_options: Any
     ) -> "MsfSerProcessor":
-        """The processor that goes with [`MsfSerModel.from_encoders`].
+        """Builds the processor for [`MsfSerModel.from_encoders`].
 
         Args:
             audio_encoder: Hub name or folder of the speech encoder.
@@ -44,7 +47,8 @@ class MsfSerProcessor(ProcessorMixin):
             **feature_options: Fields of [`MsfSerFeatureExtractor`], such as `max_seconds`.
 
         Raises:
-            OSError: An encoder is nowhere to be had; the sentence says what to install.
+            OSError: An encoder is not available; the sentence names the remedy.
+            ValueError: An encoder is of the other kind, or an option has no such setting.
         """
         extractor = MsfSerFeatureExtractor(**{**feature_settings(audio_encoder), **feature_options})
         return cls(extractor, load_tokenizer(text_encoder), annotation=annotation)
@@ -52,7 +56,7 @@ class MsfSerProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         """The names of all tensors that this processor can make."""
-        texts = [f"{name}_{part}" for name in TEXTS.values() for part in ("input_ids", "attention_mask")]
+        texts = [f"{name}_{part}" for name in TENSOR_NAMES.values() for part in ("input_ids", "attention_mask")]
         return [*self.feature_extractor.model_input_names, *texts]
 
     def __call__(
@@ -63,16 +67,19 @@ class MsfSerProcessor(ProcessorMixin):
         emphasis: str | Sequence[str | None] | None = None,
         description: str | Sequence[str | None] | None = None,
         return_tensors: str = "pt",
+        warn_if_cut: bool = True,
     ) -> BatchFeature:
         """Prepares one utterance or a batch of them for `model(**inputs)`.
 
         Args:
             audio: Path, bytes, array, row of `datasets.Audio`, or a list of them; `None` is an item without sound.
-            sampling_rate: Rate of the arrays in Hz; files know theirs.
-            transcript: What is said (GS), a string or one per item; `None` or empty is an absent text.
+                Sounds longer than the feature extractor's `max_seconds` are cut.
+            sampling_rate: Rate of the arrays in Hz; files contain theirs.
+            transcript: The spoken words (GS), a string or one per item; `None` or empty is an absent text.
             emphasis: The emphasized words (LES), likewise.
-            description: How it sounds (ES), likewise.
+            description: A description of the voice (ES), likewise.
             return_tensors: `"pt"`.
+            warn_if_cut: Whether one warning says that sounds were cut.
 
         Returns:
             `input_values` or `input_features` with `attention_mask`, and `les_`, `gs_`, `es_` `input_ids` and
@@ -83,7 +90,7 @@ class MsfSerProcessor(ProcessorMixin):
                 sentence names the item.
         """
         given = {"transcript": transcript, "emphasis": emphasis, "description": description}
-        columns: dict[str, list] = {}
+        columns: dict[str, list[Any]] = {}
         if audio is not None:
             columns["audio"] = as_audio_list(audio)
         for name, text in given.items():
@@ -94,7 +101,7 @@ class MsfSerProcessor(ProcessorMixin):
             raise ValueError("There is no input: give audio, transcript, emphasis or description.")
         if len(set(lengths.values())) > 1:
             raise ValueError(f"The inputs differ in length: {lengths}.")
-        for name in TEXTS:
+        for name in TENSOR_NAMES:
             columns[name] = [_text(value, name, i) for i, value in enumerate(columns.get(name, []))]
         for i in range(max(lengths.values())):
             if all(i >= len(column) or column[i] is None for column in columns.values()):
@@ -102,13 +109,13 @@ class MsfSerProcessor(ProcessorMixin):
 
         inputs: dict[str, Any] = {}
         if any(sound is not None for sound in columns.get("audio", [])):
-            inputs.update(self.feature_extractor(columns["audio"], sampling_rate, return_tensors=return_tensors))
-        for name in TEXTS:
+            inputs.update(self.feature_extractor(columns["audio"], sampling_rate, return_tensors, warn_if_cut))
+        for name in TENSOR_NAMES:
             inputs.update(self.tokens(name, columns[name], return_tensors))
         return BatchFeature(inputs)
 
     def tokens(self, name: str, texts: Sequence[str | None], return_tensors: str = "pt") -> BatchFeature:
-        """Tokens of one kind of text.
+        """Tokenizes one kind of text.
 
         Args:
             name: `transcript`, `emphasis` or `description`.
@@ -129,27 +136,33 @@ class MsfSerProcessor(ProcessorMixin):
             return_tensors=return_tensors,
         )
         tokens["attention_mask"][[i for i, text in enumerate(texts) if text is None]] = 0
-        return BatchFeature({f"{TEXTS[name]}_{part}": tokens[part] for part in ("input_ids", "attention_mask")})
+        return BatchFeature({f"{TENSOR_NAMES[name]}_{part}": tokens[part] for part in ("input_ids", "attention_mask")})
 
 
 class MsfSerCollator:
     """Rows of a corpus to a training batch, for `Trainer(data_collator=...)`.
 
-    Args:
-        processor: What turns sound and texts into tensors.
+    A row has `audio`, `transcript`, `emphasis` and `description`, as far as there are any, and `valence`, `arousal`
+    and `dominance` in 0..1 if it is labeled.
 
-    A row holds `audio`, `transcript`, `emphasis` and `description` as far as there are any, and `valence`, `arousal`
-    and `dominance` in 0..1 where it is labeled.
+    Args:
+        processor: The processor of the model that is trained.
     """
 
     def __init__(self, processor: MsfSerProcessor):
         self.processor = processor
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> BatchFeature:
-        """Rows to the processor's tensors, and `labels` `(batch, 3)`."""
-        columns = {name: [row.get(name) for row in rows] for name in ("audio", *TEXTS)}
-        given = {name: column for name, column in columns.items() if any(value is not None for value in column)}
-        batch = self.processor(**given, return_tensors="pt")
+        """Rows to the processor's tensors, and `labels`, `(batch, 3)`.
+
+        Raises:
+            ValueError: See [`MsfSerProcessor`] and [`labels_of`].
+        """
+        columns = {name: [row.get(name) for row in rows] for name in ("audio", *TENSOR_NAMES)}
+        given: dict[str, Any] = {
+            name: column for name, column in columns.items() if any(v is not None for v in column)
+        }
+        batch = self.processor(**given, warn_if_cut=False)
         labels = labels_of(rows)
         if labels is not None:
             batch["labels"] = labels
@@ -157,7 +170,7 @@ class MsfSerCollator:
 
 
 def labels_of(rows: Sequence[Mapping[str, Any]]) -> torch.Tensor | None:
-    """`(batch, 3)` float32, valence, arousal, dominance in 0..1; `None` where no row is labeled.
+    """Labels `(batch, 3)` float32, valence, arousal, dominance in 0..1; `None` if no row is labeled.
 
     Raises:
         ValueError: Some labels are there and some are missing.
@@ -172,13 +185,21 @@ def labels_of(rows: Sequence[Mapping[str, Any]]) -> torch.Tensor | None:
 
 
 def from_scale(values: Any, low: float, high: float) -> Any:
-    """A corpus's scale to 0..1: `(y - low) / (high - low)`, such as 1..7 of MSP-Podcast or 1..5 of IEMOCAP."""
+    """A corpus's scale to 0..1: `(y - low) / (high - low)`, such as 1..7 of MSP-Podcast or 1..5 of IEMOCAP.
+
+    Raises:
+        ValueError: `low` is not below `high`.
+    """
     _check_scale(low, high)
     return (values - low) / (high - low)
 
 
 def to_scale(predictions: Any, low: float, high: float) -> Any:
-    """Predictions in 0..1 to a corpus's scale: `low + p * (high - low)`."""
+    """Predictions in 0..1 to a corpus's scale: `low + p * (high - low)`.
+
+    Raises:
+        ValueError: `low` is not below `high`.
+    """
     _check_scale(low, high)
     return low + predictions * (high - low)
 

@@ -23,7 +23,7 @@ from msfser.annotation.norms import make_norms
 from msfser.audio_msfser import cut_at_pauses
 from msfser.description_msfser import WORDS, MeasuredDescriber, measure_voice
 from msfser.emphasis_msfser import EMPHASIS, Prosody, find_emphasis, measure_prosody
-from msfser.modeling_msfser import (
+from msfser.fusion_msfser import (
     MsfSerAttentiveStatisticsPooling,
     MsfSerCrossModalFusion,
     MsfSerExpert,

@@ -1,5 +1,8 @@
 import copy
+import os
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,6 +12,7 @@ from transformers import AutoConfig, AutoModel
 from msfser import MsfSerModel, fast_encoders_msfser
 from msfser.encoders_msfser import waveform_states
 from msfser.fast_encoders_msfser import (
+    MsfSer8BitLinear,
     MsfSerDropout,
     MsfSerLinear,
     MsfSerWavLMAttention,
@@ -17,6 +21,7 @@ from msfser.fast_encoders_msfser import (
     slow_down,
     speed_up,
 )
+from msfser.pipeline_msfser import MsfSerPipeline
 
 SECONDS = (2.9, 0.6, 1.3)
 ENCODERS = ["wavlm", "hubert", "data2vec-audio", "wav2vec2"]
@@ -264,7 +269,7 @@ def test_linear_layers_and_their_gradients(bias):
     assert torch.allclose(inputs.grad, results[0][1], atol=1e-3, rtol=1e-4)
 
 
-def test_reduced_precision_and_few_rows_take_the_stock_linear_layer(monkeypatch):
+def test_reduced_precision_and_few_rows_use_the_stock_linear_layer(monkeypatch):
     fast, x = speed_up(torch.nn.Linear(24, 40)), torch.randn(50, 24)
     monkeypatch.setattr(_OneDnnLinear, "apply", None)
     with pytest.raises(TypeError):
@@ -333,7 +338,7 @@ def test_a_pretrained_encoder_is_sped_up_and_saves_as_stock(tmp_path):
         assert (loaded(values)[0] - stock(values)[0]).abs().max() < 1e-4
 
 
-def test_it_can_be_taken_back_and_attention_weights_asked_for():
+def test_it_can_be_reverted_and_returns_attention_weights_on_request():
     stock, fast = pair()
     values, mask = sounds()
     with torch.no_grad():
@@ -359,8 +364,8 @@ def test_a_frozen_front_end_is_fast_in_training():
     assert model.audio_encoder.encoder.layers[0].attention.rel_attn_embed.weight.grad.abs().sum() > 0
 
 
-def test_a_training_step_asks_for_no_value():
-    """A tensor without values cannot be asked for one, and asking is what a GPU has to wait for.
+def test_a_training_step_reads_no_value():
+    """A tensor without values raises when one is read, and reading is what a GPU has to wait for.
 
     As the paper trains, texts from the cache. Not so with SpecAugment, which transformers draws on the CPU, nor with
     encoders that it gives a mask (Whisper, HuBERT, live texts), of which it asks whether all is visible.
@@ -386,3 +391,121 @@ def test_a_compiled_model_gives_the_same_numbers(kind):
         # The kernels that the compiler would write take minutes; what it reads is the same.
         model.compile(dynamic=True, backend="eager")
         torch.testing.assert_close(model(**inputs).logits, expected, atol=1e-5, rtol=0)
+
+
+# 8-bit layers
+
+
+def inputs(kind: str):
+    sounds = [noise(seconds, i) for i, seconds in enumerate((2.1, 0.7, 1.4))]
+    texts = {"transcript": ["the food was wonderful", "a b", None], "description": ["a b c d", None, "the food"]}
+    return tiny_processor(kind)(sounds, sampling_rate=16_000, emphasis=["wonderful", "b", "c"], **texts)
+
+
+def strong(model: MsfSerModel) -> MsfSerModel:
+    """Heads that tell their inputs apart."""
+    with torch.no_grad():
+        for head in model.heads.values():
+            head.out.weight.normal_(std=1.0)
+    return model
+
+
+@pytest.mark.parametrize("kind", ["wavlm", "hubert", "data2vec-audio", "wav2vec2_group_norm", "whisper"])
+@pytest.mark.parametrize("gradients", [False, True])
+def test_predictions_stay_close_and_the_encoders_are_8_bit(kind, gradients):
+    model = strong(tiny_model(kind))
+    before = copy.deepcopy(model)
+    assert model.quantize() is model and model.quantize().is_8_bit
+    for encoder in (model.audio_encoder, model.text_encoder):
+        left = [name for name, module in encoder.named_modules() if isinstance(module, torch.nn.Linear)]
+        assert all(name.endswith("gru_rel_pos_linear") for name in left), left
+    assert all(type(head.out) is torch.nn.Linear for head in model.heads.values())
+    with torch.set_grad_enabled(gradients):
+        expected, found = before(**inputs(kind)).logits, model(**inputs(kind)).logits
+    assert 0 < (expected - found).abs().max() < 0.05
+    assert expected.std(0).min() > 0.005
+
+
+def test_a_row_does_not_depend_on_the_others():
+    torch.manual_seed(0)
+    layer = MsfSer8BitLinear(torch.nn.Linear(48, 32))
+    rows = torch.randn(40, 48) * torch.logspace(-3, 3, 40)[:, None]
+    assert all(layer(rows)[i].equal(layer(rows[i : i + 1])[0]) for i in range(40))
+
+
+@pytest.mark.parametrize("kind", ["wavlm", "whisper"])
+def test_neither_the_batch_nor_its_padding_changes_an_8_bit_result(kind):
+    """With one scale for a whole batch, as in PyTorch's layers, the differences reach 5e-4."""
+    model, processor = tiny_model(kind).quantize(), tiny_processor(kind)
+    sounds = [noise(0.7), 30 * noise(2.9, 1), noise(1.4, 2)]
+    texts = ["a b", "the food was wonderful but dreadful a b c d e", "c"]
+
+    def encode(given, texts):
+        inputs = processor(given, sampling_rate=16_000, transcript=texts)
+        spoken = {name: inputs[name] for name in processor.feature_extractor.model_input_names}
+        states, frame_mask = model.encode_audio(**spoken)
+        return states[:, -1] * frame_mask[..., None], model.encode_text(
+            inputs["gs_input_ids"], inputs["gs_attention_mask"]
+        )
+
+    with torch.no_grad():
+        batches = encode(sounds, texts)
+        for i in range(3):
+            for batch, alone in zip(batches, encode(sounds[i : i + 1], texts[i : i + 1]), strict=True):
+                item = batch[i, : alone.shape[1]] if alone.dim() == 3 else batch[i]
+                assert (item - alone[0]).abs().mean() < 5e-5 * alone.abs().mean()
+
+
+@pytest.mark.parametrize("processor", ["AVX2", "DEFAULT"])
+def test_integers_are_multiplied_without_overflow_on_older_processors_too(processor):
+    check = """
+import torch
+from msfser.fast_encoders_msfser import MsfSer8BitLinear
+layer = torch.nn.Linear(512, 64)
+torch.nn.init.ones_(layer.weight)
+x = torch.ones(40, 512)
+x[::2] *= -1
+with torch.no_grad():
+    torch.testing.assert_close(MsfSer8BitLinear(layer)(x), layer(x))
+"""
+    # oneDNN reads its limit when it is loaded.
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": processor}
+    subprocess.run([sys.executable, "-c", check], env=environment, check=True, timeout=120)
+
+
+def test_zeros_stay_finite_in_8_bits():
+    layer = torch.nn.Linear(8, 4)
+    torch.nn.init.zeros_(layer.weight)
+    assert MsfSer8BitLinear(layer)(torch.zeros(2, 3, 8)).equal(layer.bias.expand(2, 3, 4))
+
+
+def test_the_stock_attention_is_quantized_too():
+    model, stock = strong(tiny_model(fast_encoders=False)), strong(tiny_model(fast_encoders=False))
+    with torch.no_grad():
+        assert (model.quantize()(**inputs("wavlm")).logits - stock(**inputs("wavlm")).logits).abs().max() < 0.05
+
+
+def test_8_bits_of_text_alone_and_sound_alone():
+    for switches in ({"audio": False}, {"semantics": []}):
+        model = tiny_model(**switches).quantize()
+        with torch.no_grad():
+            assert model(**inputs("wavlm")).logits.isfinite().all()
+
+
+def test_the_pipeline_runs_on_8_bits():
+    model, processor = tiny_model(), tiny_processor()
+    pipe = MsfSerPipeline(model=model, processor=processor, recognizer=None, sampling_rate=16_000)
+    before = pipe(noise(2.0))
+    pipe.model.quantize()
+    assert pipe(noise(2.0))["arousal"] == pytest.approx(before["arousal"], abs=0.05)
+
+
+def test_an_8_bit_model_can_neither_be_trained_nor_saved_nor_made_of_half_precision(tmp_path):
+    model = tiny_model().quantize()
+    with pytest.raises(ValueError, match="cannot be saved: save it before"):
+        model.save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+    with pytest.raises(ValueError, match="cannot be trained: load it anew"):
+        model.train()
+    with pytest.raises(ValueError, match=r"bfloat16 on cpu.*model\.float\(\)"):
+        tiny_model().bfloat16().quantize()

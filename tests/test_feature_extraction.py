@@ -1,6 +1,7 @@
-"""What the speech encoders read: values, padding and masks."""
+"""The input of the speech encoders: values, padding and masks."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def whisper_log_mel(sound: np.ndarray, n_mels: int) -> np.ndarray:
 @pytest.mark.parametrize("n_mels", [80, 128])
 def test_log_mel_equals_whispers_on_the_frames_that_the_clip_covers(n_mels):
     # Whisper's floor is 8 below the maximum, so the loudest moment must lie inside the clip; its 30 s pad with silence
-    # where a clip of its own length ends, so the last frames, whose windows reach over the end, are not compared.
+    # where our clip ends, so the last frames, whose windows reach over the end, are not compared.
     sound = noise(2.0) * np.hanning(2 * RATE).astype(np.float32)
     ours = MsfSerFeatureExtractor("log_mel", n_mels)(sound, RATE)["input_features"][0].T
     covered = (len(sound) - 200) // HOP + 1
@@ -112,10 +113,10 @@ def test_a_batch_equals_its_items_alone(kind, tmp_path):
 
 
 @every_kind
-@pytest.mark.parametrize(("seconds", "heard"), [(0.001, 0.5), (0.5, 0.5), (0.73, 0.73), (1.5, 1.5), (4.0, 1.5)])
-def test_length_lies_between_minimum_and_maximum(kind, seconds, heard):
+@pytest.mark.parametrize(("seconds", "used"), [(0.001, 0.5), (0.5, 0.5), (0.73, 0.73), (1.5, 1.5), (4.0, 1.5)])
+def test_length_lies_between_minimum_and_maximum(kind, seconds, used):
     features = extractor(kind, min_seconds=0.5, max_seconds=1.5)(noise(seconds), RATE)
-    assert values_of(features).shape[1] == features["attention_mask"].sum() == units(kind, heard)
+    assert values_of(features).shape[1] == features["attention_mask"].sum() == units(kind, used)
 
 
 @every_kind
@@ -219,8 +220,8 @@ def test_saving_and_loading_keeps_every_setting(kind, auto, tmp_path):
 @every_kind
 def test_a_normalized_level_hides_gain_and_leaves_silence(kind):
     sound = np.concatenate([noise(0.6), 0.1 * noise(0.6, 1)])
-    heard = values_of(extractor(kind, normalize_level=True)([0.2 * sound, 3 * sound], sampling_rate=RATE))
-    np.testing.assert_allclose(heard[0], heard[1], atol=1e-4)
+    leveled = values_of(extractor(kind, normalize_level=True)([0.2 * sound, 3 * sound], sampling_rate=RATE))
+    np.testing.assert_allclose(leveled[0], leveled[1], atol=1e-4)
     as_it_is = values_of(extractor(kind)([0.2 * sound, 3 * sound], sampling_rate=RATE))
     if kind != "waveform":
         assert np.abs(as_it_is[0] - as_it_is[1]).max() > 0.1
@@ -228,3 +229,37 @@ def test_a_normalized_level_hides_gain_and_leaves_silence(kind):
     np.testing.assert_array_equal(
         values_of(extractor(kind, normalize_level=True)(silence, RATE)), values_of(extractor(kind)(silence, RATE))
     )
+
+
+# Cutting
+
+
+@pytest.fixture
+def warnings(caplog):
+    """The library's log, which does not reach the root logger by itself."""
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    yield lambda: [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    logger.removeHandler(caplog.handler)
+
+
+@every_kind
+def test_cut_sounds_give_one_warning_that_names_length_and_remedy(kind, warnings, tmp_path):
+    soundfile.write(tmp_path / "long.wav", noise(1.6), 22_050)
+    rows = [{"array": noise(seconds), "sampling_rate": RATE} for seconds in (0.6, 1.02, 1.0, 3.0)]
+    before = extractor(kind, max_seconds=1.0)([*rows, tmp_path / "long.wav", None], warn_if_cut=False)
+    assert warnings() == []
+    after = extractor(kind, max_seconds=1.0)([*rows, tmp_path / "long.wav", None])
+    (warning,) = warnings()
+    assert "3 of 6 sounds (first item 1) are longer than 1 s and were cut there" in warning
+    assert "use the pipeline" in warning and "max_seconds" in warning
+    np.testing.assert_array_equal(values_of(before), values_of(after))
+
+
+@every_kind
+@pytest.mark.parametrize("rate", [RATE, 11_025, 44_100])
+def test_a_sound_of_the_greatest_length_gives_no_warning(kind, rate, warnings):
+    sound = np.zeros(int(1.5 * rate), np.float32) + 0.1
+    features = extractor(kind, max_seconds=1.5)(sound, rate)
+    assert features["attention_mask"].sum() == pytest.approx(units(kind, 1.5), abs=1)
+    assert warnings() == []

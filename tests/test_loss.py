@@ -93,7 +93,7 @@ def test_two_processes_give_the_loss_and_gradients_of_one(tmp_path):
     workers.join()
 
     assert abs(shared_loss - loss.item()) < 1e-5
-    own = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    assert own.keys() == shared.keys() and len(own) > 50
-    assert max(np.abs(own[name].numpy() - shared[name]).max() for name in own) < 1e-5
+    alone = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert alone.keys() == shared.keys() and len(alone) > 50
+    assert max(np.abs(alone[name].numpy() - shared[name]).max() for name in alone) < 1e-5
     assert max(np.abs(gradient).max() for gradient in shared.values()) > 1e-3

@@ -7,8 +7,9 @@ from tiny import noise, tiny_processor
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoProcessor
 
-from msfser import MsfSerCollator, MsfSerProcessor, from_scale, to_scale
-from msfser.processing_msfser import TEXTS, labels_of
+from msfser import MsfSerCollator, MsfSerProcessor, feature_extraction_msfser, from_scale, to_scale
+from msfser.configuration_msfser import TENSOR_NAMES
+from msfser.processing_msfser import labels_of
 
 RATE = 16_000
 every_encoder = pytest.mark.parametrize("encoder", ["wavlm", "whisper"])
@@ -27,7 +28,7 @@ def test_each_text_arrives_under_its_own_name():
     processor = tiny_processor()
     inputs = processor(noise(0.6), RATE, transcript="a b c d", emphasis="c", description="e")
     assert sorted(inputs) == sorted(processor.model_input_names)
-    assert {prefix: words(processor, inputs, prefix) for prefix in TEXTS.values()} == {
+    assert {prefix: words(processor, inputs, prefix) for prefix in TENSOR_NAMES.values()} == {
         "gs": ["a b c d"],
         "les": ["c"],
         "es": ["e"],
@@ -36,13 +37,13 @@ def test_each_text_arrives_under_its_own_name():
 
 
 @every_encoder
-@pytest.mark.parametrize("given", ["audio", *TEXTS])
+@pytest.mark.parametrize("given", ["audio", *TENSOR_NAMES])
 def test_one_input_alone_is_enough(encoder, given):
     inputs = tiny_processor(encoder)(**{given: noise(0.6) if given == "audio" else "e"}, sampling_rate=RATE)
     if given == "audio":
         assert set(inputs) == {"input_features" if encoder == "whisper" else "input_values", "attention_mask"}
     else:
-        assert set(inputs) == {f"{TEXTS[given]}_input_ids", f"{TEXTS[given]}_attention_mask"}
+        assert set(inputs) == {f"{TENSOR_NAMES[given]}_input_ids", f"{TENSOR_NAMES[given]}_attention_mask"}
 
 
 def test_a_text_may_be_missing_for_an_item():
@@ -204,3 +205,16 @@ def test_to_scale_and_from_scale_are_inverse(low, high, values):
 def test_a_scale_without_extent_is_a_clear_error(convert, low, high):
     with pytest.raises(ValueError, match="lower to its upper end"):
         convert(0.5, low, high)
+
+
+def test_the_processor_warns_of_cut_sounds_and_training_does_not(monkeypatch):
+    warnings = []
+    monkeypatch.setattr(feature_extraction_msfser.logger, "warning", warnings.append)
+    processor = tiny_processor()
+    processor.feature_extractor.max_seconds = 1.0
+    MsfSerCollator(processor)([row(0, audio={"array": noise(1.4), "sampling_rate": RATE})])
+    processor(noise(1.4), RATE, warn_if_cut=False)
+    processor(noise(0.9), RATE)
+    assert not warnings
+    processor([noise(1.4)] * 2, RATE, transcript=["a", "b"])
+    assert len(warnings) == 1 and warnings[0].startswith("2 of 2 sounds")

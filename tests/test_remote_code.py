@@ -20,18 +20,18 @@ def load_as_a_stranger(folder: Path, tmp_path: Path) -> dict[str, np.ndarray]:
     environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
     script = Path(__file__).parent / "remote.py"
     run = subprocess.run(
-        [sys.executable, "-I", str(script), str(folder), str(tmp_path / "answers.npz")],
+        [sys.executable, "-I", str(script), str(folder), str(tmp_path / "predictions.npz")],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
         text=True,
     )
     assert run.returncode == 0, run.stderr
-    return dict(np.load(tmp_path / "answers.npz"))
+    return dict(np.load(tmp_path / "predictions.npz"))
 
 
 @pytest.mark.parametrize("encoder", ["whisper", "wavlm"])
-def test_the_folder_loads_without_the_package_and_answers_the_same(encoder, tmp_path):
+def test_the_folder_loads_without_the_package_and_predicts_the_same(encoder, tmp_path):
     folder = tmp_path / "model"
     model, processor = tiny_model(encoder, audio_states="weighted"), tiny_processor(encoder)
     rows = [
@@ -48,7 +48,7 @@ def test_the_folder_loads_without_the_package_and_answers_the_same(encoder, tmp_
     trainer.train()
     trainer.save_model(folder)
     model = trainer.model.eval()
-    answers = load_as_a_stranger(folder, tmp_path)
+    predictions = load_as_a_stranger(folder, tmp_path)
 
     sound = (np.random.default_rng(0).standard_normal(24_000) * 0.1).astype(np.float32)
     texts = {"transcript": "the food was wonderful", "emphasis": "was wonderful", "description": "a b c"}
@@ -60,8 +60,8 @@ def test_the_folder_loads_without_the_package_and_answers_the_same(encoder, tmp_
     last_bit = 0.0 if transformers.__version__.startswith("5.23.") else 1.2e-7
     same = {"model": full, "classifier": full, "pipeline_texts": full, "audio_only": alone, "pipeline": alone}
     for name, expected in same.items():
-        assert np.abs(answers[name] - expected).max() <= last_bit, name
-    assert np.abs(answers["pipeline_batch"] - alone).max() < 1e-5
+        assert np.abs(predictions[name] - expected).max() <= last_bit, name
+    assert np.abs(predictions["pipeline_batch"] - alone).max() < 1e-5
     assert not np.array_equal(full, alone)
 
 
@@ -87,8 +87,8 @@ def test_a_folder_saved_again_keeps_both_auto_classes(tmp_path):
 
 
 def test_a_sound_of_noise_is_no_constant(tmp_path):
-    """Guards the comparison above: the tiny model answers differently to different sounds."""
+    """Guards the comparison above: the tiny model predicts different numbers for different sounds."""
     model, processor = tiny_model(), tiny_processor()
     with torch.no_grad():
-        answers = [model(**processor(noise(1.0, seed), sampling_rate=16_000)).logits for seed in (0, 1)]
-    assert not torch.equal(*answers)
+        predictions = [model(**processor(noise(1.0, seed), sampling_rate=16_000)).logits for seed in (0, 1)]
+    assert not torch.equal(*predictions)

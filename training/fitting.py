@@ -133,7 +133,9 @@ def encoded(
                 samples = load_audio(sound) if isinstance(sound, str) else sound
                 samples = distortion(samples, np.random.default_rng([place, *path.stem.encode()]))
                 with torch.inference_mode():
-                    inputs = processor.feature_extractor(samples, SAMPLING_RATE, return_tensors="pt")
+                    inputs = processor.feature_extractor(
+                        samples, SAMPLING_RATE, return_tensors="pt", warn_if_cut=False
+                    )
                     states[str(place)] = model.encode_audio(**inputs)[0][0].half().contiguous()
             unfinished = path.with_suffix(".part")
             save_file(states, unfinished, {"of": made_of})
