@@ -160,7 +160,7 @@ class SourceRows(NamedTuple):
 
 
 @_short_messages()
-def read_source(
+def open_table(
     source: str | os.PathLike[str],
     *,
     columns: Mapping[str, str] | None = None,

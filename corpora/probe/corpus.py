@@ -37,8 +37,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import datasets
 import numpy as np
 
+from ..table import read_table
 from .synthesizer import Speech, Synthesizer, engine_version
 from .texts import TEXTS, Texts
 
@@ -310,6 +312,11 @@ def make_probe(folder: str | Path, *, seed: int = 0, sizes: Mapping[str, int] = 
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return folder
+
+
+def read_probe(folder: str | Path) -> datasets.DatasetDict:
+    """Make the probe corpus in the folder unless it is there, and read it."""
+    return read_table(make_probe(folder))
 
 
 def _put_in_place(new: Path, folder: Path, fingerprint: str) -> None:

@@ -15,7 +15,7 @@ import soundfile
 from msfser import LABELS
 from msfser.corpora import table as table_module
 from msfser.corpora.schema import FEATURES, SPLITS, audio_source
-from msfser.corpora.table import holds_table, read_source, read_table
+from msfser.corpora.table import holds_table, open_table, read_table
 
 REAL_TABLE = Path(__file__).resolve().parents[3] / "shared" / "data" / "ravdess" / "metadata_weak.csv"
 
@@ -347,7 +347,7 @@ def test_a_source_keeps_all_its_columns(tmp_path):
     rows[0]["text"] = " "
     rows[1]["words"] = json.dumps([{"word": "line", "start": 0, "end": 0.5}])
     (tmp_path / rows[3]["file_name"]).unlink()
-    source = read_source(write_csv(tmp_path / "a.csv", rows))
+    source = open_table(write_csv(tmp_path / "a.csv", rows))
     table = source.table.to_pydict()
     assert set(table) == {"audio", "transcript", "words", "valence", "arousal", "dominance", "speaker", "room"}
     assert table["audio"] == [row["file_name"] for row in rows]
@@ -363,7 +363,7 @@ def test_a_source_needs_no_labels_and_takes_mapped_columns(tmp_path, monkeypatch
     rows = [{"take": "a.wav", "transcript": "machine", "human": "said"}]
     write_csv(tmp_path / "a.csv", rows)
     monkeypatch.chdir(tmp_path)
-    source = read_source("a.csv", columns={"audio": "take", "transcript": "human"}, audio_folder=".")
+    source = open_table("a.csv", columns={"audio": "take", "transcript": "human"}, audio_folder=".")
     assert source.table.to_pylist() == [{"audio": "a.wav", "transcript": "said"}]
     assert source.files == [str(tmp_path / "a.wav")] and source.audio_folder == tmp_path
 
@@ -371,7 +371,7 @@ def test_a_source_needs_no_labels_and_takes_mapped_columns(tmp_path, monkeypatch
 def test_a_source_with_embedded_recordings(tmp_path):
     rows = [{"audio": {"bytes": wav_bytes(k / 8), "path": f"{k}.wav"}, "room": k} for k in range(3)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
-    source = read_source(tmp_path / "a.parquet")
+    source = open_table(tmp_path / "a.parquet")
     assert source.files is None and source.embedded["audio"] == [row["audio"] for row in rows]
     assert source.table.to_pylist() == [{"audio": None, "room": k} for k in range(3)]
 
@@ -380,14 +380,14 @@ def test_parts_of_a_source(tmp_path):
     rows = make_rows(tmp_path)
     parts = {"train": datasets.Dataset.from_list(rows[:5]), "test": datasets.Dataset.from_list(rows[5:])}
     datasets.DatasetDict(parts).save_to_disk(tmp_path / "two")
-    table = read_source(tmp_path / "two", audio_folder=tmp_path).table
+    table = open_table(tmp_path / "two", audio_folder=tmp_path).table
     assert table["split"].to_pylist() == ["train"] * 5 + ["test"] * 3
     datasets.DatasetDict(test=parts["test"]).save_to_disk(tmp_path / "one")
-    assert read_source(tmp_path / "one", audio_folder=tmp_path).table["split"].to_pylist() == ["test"] * 3
+    assert open_table(tmp_path / "one", audio_folder=tmp_path).table["split"].to_pylist() == ["test"] * 3
     # As in read_table, the column goes before the name of a lone part.
     named = parts["test"].add_column("split", ["dev"] * 3)
     datasets.DatasetDict(train=named).save_to_disk(tmp_path / "named")
-    assert read_source(tmp_path / "named", audio_folder=tmp_path).table["split"].to_pylist() == ["dev"] * 3
+    assert open_table(tmp_path / "named", audio_folder=tmp_path).table["split"].to_pylist() == ["dev"] * 3
     unlike = datasets.Dataset.from_list([row | {"arousal": "much"} for row in rows[5:]])
     datasets.DatasetDict(train=parts["train"], test=unlike).save_to_disk(tmp_path / "unlike")
     source_fails("the columns of its parts differ", tmp_path / "unlike", audio_folder=tmp_path)
@@ -395,7 +395,7 @@ def test_parts_of_a_source(tmp_path):
 
 def source_fails(match, source, **options):
     with pytest.raises(ValueError, match=match) as caught:
-        read_source(source, **options)
+        open_table(source, **options)
     assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
 
 

@@ -22,7 +22,7 @@ import soundfile
 from tiny import noise
 
 from msfser import LABELS
-from msfser.corpora.table import read_source, read_table
+from msfser.corpora.table import open_table, read_table
 
 from . import isolated
 
@@ -272,14 +272,14 @@ def read(number: int, folder: Path) -> isolated.Outcome:
     datasets.config.HF_DATASETS_CACHE = folder.parent.parent / "cache"
     name, path = table(number, folder)
     defect, given, seconds = "", set(), 0.0
-    for way in (read_table, read_source):
+    for way in (read_table, open_table):
         start = time.process_time()
         try:
             result = way(path)
             given.add("result")
             files = (
                 result.files or []
-                if way is read_source
+                if way is open_table
                 else [audio["path"] for part in result.values() for audio in part["audio"] if audio["path"]]
             )
             if outside := [file for file in files if file and not os.path.realpath(file).startswith(f"{folder}/")]:
