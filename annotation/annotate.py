@@ -41,7 +41,9 @@ from ..corpora.audio_folder import read_audio_folder
 from ..corpora.iemocap import read_iemocap
 from ..corpora.msp_podcast import read_msp_podcast
 from ..corpora.schema import FEATURES, audio_source
-from ..corpora.table import SHARDS_NOTE, SourceRows, holds_table, open_table
+from ..corpora.shards import SHARDS_NOTE
+from ..corpora.sources import holds_table
+from ..corpora.table import SourceRows, open_table
 from ..description_msfser import NORMS, PROMPT, Describer, MeasuredDescriber
 from ..emphasis_msfser import EMPHASIS
 from ..transcription_msfser import language_code

@@ -18,7 +18,8 @@ from tqdm import tqdm
 from ..audio_msfser import load_audio
 from ..corpora.audio_folder import read_audio_folder
 from ..corpora.schema import audio_source
-from ..corpora.table import holds_table, open_table
+from ..corpora.sources import holds_table
+from ..corpora.table import open_table
 from ..description_msfser import QUANTILES, WORDS, measure_voice
 from ..emphasis_msfser import measure_prosody
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import datasets
 import pyarrow as pa
 
+from .audio_paths import real_path_finder
 from .schema import FEATURES
-from .table import real_path_finder
 
 logger = logging.getLogger(__name__)
 

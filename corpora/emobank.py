@@ -13,7 +13,8 @@ import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .table import read_csv, read_rows
+from .sources import read_csv
+from .table import read_rows
 from .tree import require_whole
 
 LABEL_RANGE: tuple[float, float] = (1.0, 5.0)

@@ -22,7 +22,8 @@ import pyarrow as pa
 
 from ..configuration_msfser import LABELS
 from .schema import FEATURES, SPLITS
-from .table import SHARDS_NOTE, read_rows, read_table
+from .shards import SHARDS_NOTE
+from .table import read_rows, read_table
 from .tree import as_written, file_names, lacking, read_text, require_whole, spoken_text
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .schema import FEATURES
-from .table import SHARDS_NOTE, read_csv, read_rows, read_table
+from .shards import SHARDS_NOTE
+from .sources import read_csv
+from .table import read_rows, read_table
 from .tree import as_written, file_names, lacking, read_text, require_whole, spoken_text
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,8 @@ from .emobank import read_emobank
 from .iemocap import read_iemocap
 from .msp_podcast import read_msp_podcast
 from .probe.corpus import make_probe, read_probe
-from .table import SourceRows, holds_table, open_table, read_table
+from .sources import holds_table
+from .table import SourceRows, open_table, read_table
 
 # `data` with this value is the probe corpus, made in the folder on first use.
 PROBE, PROBE_FOLDER = "probe", "data/probe"

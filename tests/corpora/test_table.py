@@ -13,9 +13,10 @@ import pytest
 import soundfile
 
 from msfser import LABELS
-from msfser.corpora import table as table_module
 from msfser.corpora.schema import FEATURES, SPLITS, audio_source
-from msfser.corpora.table import holds_table, open_table, read_table
+from msfser.corpora.sources import holds_table
+from msfser.corpora.splits import SHARES
+from msfser.corpora.table import open_table, read_table
 
 REAL_TABLE = Path(__file__).resolve().parents[3] / "shared" / "data" / "ravdess" / "metadata_weak.csv"
 
@@ -851,7 +852,7 @@ def test_made_splits(tmp_path, per_speaker, seed):
     people = speakers_of(result)
     assert sum(map(len, people.values())) == len(set.union(*people.values())) == len(per_speaker)
     assert sum(map(len, result.values())) == len(rows)
-    for split, share in table_module.SHARES.items():
+    for split, share in SHARES.items():
         assert len(result[split]) > 0
         assert abs(len(result[split]) - share * len(rows)) <= 2 * max(per_speaker)
     np.random.default_rng(seed).shuffle(rows)
