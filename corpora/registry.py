@@ -1,7 +1,7 @@
 """The corpora that training, annotation, publishing and evaluation can read, by name.
 
-To add a corpus, write a module with its reader (`emobank.py` is the shortest) and add one entry to `CORPORA`; the tests
-of the registry then check what every reader must satisfy.
+To add a corpus, write a module with its reader (`emobank.py` is the shortest) and add one entry to `CORPORA`. The test
+of the registry then checks what every reader must satisfy.
 """
 
 import os
