@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -221,7 +222,7 @@ def _read_json(path: Path) -> pa.Table:
         raise ValueError(f"{path}: some text holds half of a character ({reason(error)}); correct it.") from error
 
 
-def _json_lines(text: str) -> list[object]:
+def _json_lines(text: str) -> list[Any]:
     records = []
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():

@@ -188,8 +188,8 @@ def speak(synthesizer: Synthesizer, utterance: Draw) -> Speech:
         The speech at the engine's sample rate.
 
     Raises:
-        ValueError: If the engine does not know the voice.
-        RuntimeError: If the engine's words are not those of the transcript.
+        ValueError: The engine does not know the voice.
+        RuntimeError: The engine's words are not those of the transcript.
     """
     words = utterance.transcript.split()
     marks = " ".join(f'{name}="{value}"' for name, value in STRESS.items())
@@ -239,7 +239,7 @@ def _is_current(folder: Path, fingerprint: str) -> bool:
     return mark.is_file() and mark.read_text() == fingerprint
 
 
-def make_probe(folder: str | Path, *, seed: int = 0, sizes: Mapping[str, int] = SIZES) -> Path:
+def make_probe(folder: str | Path, *, seed: int = 0, sizes: Mapping[str, int] | None = None) -> Path:
     """Make the probe corpus, unless the folder has it.
 
     The folder gets `metadata.parquet`, `audio/*.flac` (16 kHz, mono, 16 bit) and `fingerprint`, a hash of the recipe.
@@ -253,7 +253,7 @@ def make_probe(folder: str | Path, *, seed: int = 0, sizes: Mapping[str, int] = 
     Args:
         folder: Of the corpus.
         seed: Seed of all draws.
-        sizes: Number of utterances per split.
+        sizes: Number of utterances per split, by default `SIZES`.
 
     Returns:
         The folder.
@@ -262,13 +262,13 @@ def make_probe(folder: str | Path, *, seed: int = 0, sizes: Mapping[str, int] = 
         ImportError: `espeakng-loader` is not installed.
         ValueError: The engine does not know a voice, or the folder holds something else than a probe corpus.
     """
-    folder = Path(folder)
+    folder, sizes = Path(folder), SIZES if sizes is None else sizes
     fingerprint = _fingerprint(seed, sizes)
     if _is_current(folder, fingerprint):
         logger.info("The probe corpus in %s is up to date", folder)
         return folder
     if folder.exists() and any(folder.iterdir()) and not (folder / "fingerprint").is_file():
-        raise ValueError(f"{folder} is not empty and does not hold a probe corpus; it is left as it is")
+        raise ValueError(f"{folder} is not empty and does not hold a probe corpus; name another folder.")
 
     logger.info("Making the probe corpus in %s", folder)
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Words, sentences, descriptions and voices of the probe corpus, disjoint between its splits; they are in `texts.yaml`."""
+"""The material of the probe corpus, disjoint between its splits, from `texts.yaml`."""
 
 from dataclasses import dataclass
 from pathlib import Path
