@@ -12,8 +12,8 @@ from pathlib import Path
 import datasets
 import pyarrow as pa
 
+from . import tree
 from .table import read_rows
-from .tree import existing_folder, read_labels, require_whole
 
 LABEL_RANGE: tuple[float, float] = (1.0, 5.0)
 
@@ -27,7 +27,7 @@ def emobank_folder(folder: str | os.PathLike[str]) -> Path:
     Raises:
         ValueError: There is no such folder.
     """
-    root = existing_folder(folder, f"{_FOLDER}/{_FILE}")
+    root = tree.existing_folder(folder, f"{_FOLDER}/{_FILE}")
     return root / _FOLDER if (root / _FOLDER).is_dir() else root
 
 
@@ -48,8 +48,8 @@ def read_emobank(folder: str | os.PathLike[str]) -> datasets.DatasetDict:
     """
     root = emobank_folder(folder)
     columns = ("id", "split", *_RATINGS.values(), "text")
-    rows, missing = read_labels(root, _FILE, columns, "split", ("train", "dev", "test"))
-    require_whole("EmoBank", root, missing)
+    rows, missing = tree.read_labels(root, _FILE, columns, "split", ("train", "dev", "test"))
+    tree.require_whole("EmoBank", root, missing)
     assert rows is not None  # or else something is missing
     labels = {label: rows[rating] for label, rating in _RATINGS.items()}
     return read_rows(

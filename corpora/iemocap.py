@@ -21,20 +21,11 @@ import numpy as np
 import pyarrow as pa
 
 from ..configuration_msfser import LABELS
+from . import tree
 from .columns import WORDS
 from .schema import SPLITS
 from .shards import SHARDS_NOTE
 from .table import read_rows, read_table
-from .tree import (
-    as_written,
-    existing_folder,
-    file_names,
-    lacking,
-    read_text,
-    require_whole,
-    spoken_text,
-    warn_of_missing_times,
-)
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +93,7 @@ def read_iemocap(folder: str | os.PathLike[str], *, fold: int) -> datasets.Datas
     """
     if fold not in _SESSIONS:
         raise ValueError(f"fold is {fold!r}; IEMOCAP has 1 to {_SESSIONS[-1]}, each with one session to test on.")
-    root = existing_folder(folder, "Session1 to Session5")
+    root = tree.existing_folder(folder, "Session1 to Session5")
     if (root / SHARDS_NOTE).is_file():
         return _read_annotated(root, fold)
     missing: list[str] = []
@@ -116,22 +107,24 @@ def read_iemocap(folder: str | os.PathLike[str], *, fold: int) -> datasets.Datas
         for path in sorted((home / _TEXTS_FOLDER).glob("Ses*.txt")):
             transcripts |= {match[1]: match[2] for match in map(_TEXT_LINE.fullmatch, _lines(path)) if match}
     names = [u.name for u in utterances]
-    missing += lacking([name for name in names if name not in transcripts], len(names), "transcripts of utterances")
+    missing += tree.lacking(
+        [name for name in names if name not in transcripts], len(names), "transcripts of utterances"
+    )
     audio = [u.file(root, _AUDIO_FOLDER, ".wav") for u in utterances]
-    present = {dialog: file_names(dialog) for dialog in {file.parent for file in audio} if dialog.is_dir()}
+    present = {dialog: tree.file_names(dialog) for dialog in {file.parent for file in audio} if dialog.is_dir()}
     gaps = [file.name for file in audio if file.name not in present.get(file.parent, ())]
-    missing += lacking(gaps, len(names), "recordings of utterances")
-    require_whole("IEMOCAP", root, missing)
+    missing += tree.lacking(gaps, len(names), "recordings of utterances")
+    tree.require_whole("IEMOCAP", root, missing)
     if unlabeled := sorted(set().union(*present.values()) - {file.name for file in audio}):
         logger.warning(
             "%s: %d recordings have no labels and are left out, such as %r", root, len(unlabeled), unlabeled[0]
         )
 
-    spoken = [spoken_text(transcripts[name]) for name in names]
+    spoken = [tree.spoken_text(transcripts[name]) for name in names]
     alignments = [u.file(root, _ALIGNMENT_FOLDER, ".wdseg") for u in utterances]
     words = [_read_words(path, text) for path, text in zip(alignments, spoken, strict=True)]
     if any(found is not None for found in words):
-        warn_of_missing_times(root, words)
+        tree.warn_of_missing_times(root, words)
     labels = _onto_scale(root, np.array([u.labels for u in utterances]))
     table = pa.table(
         {
@@ -179,11 +172,11 @@ def _missing_of_session(root: Path, labeled: set[str]) -> list[str]:
     dialogs = {path.stem for kind in kinds for path in (root / kind).glob("Ses*")}
     if not dialogs:
         return missing or [f"the dialogs of {root.name}"]
-    return missing + lacking(sorted(dialogs - labeled), len(dialogs), f"dialogs with labels in {root.name}")
+    return missing + tree.lacking(sorted(dialogs - labeled), len(dialogs), f"dialogs with labels in {root.name}")
 
 
 def _lines(path: Path) -> list[str]:
-    return read_text(path).splitlines()
+    return tree.read_text(path).splitlines()
 
 
 def _read_labels(path: Path, session: int) -> list[_Utterance]:
@@ -216,7 +209,7 @@ def _read_words(path: Path, transcript: str) -> list[dict[str, Any]] | None:
         for first, last, word in lines
         if not _NO_WORD.fullmatch(word)
     ]
-    return as_written(spoken, transcript)
+    return tree.as_written(spoken, transcript)
 
 
 def _onto_scale(folder: Path, labels: np.ndarray) -> np.ndarray:

@@ -19,20 +19,10 @@ import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from . import tree
 from .columns import WORDS
 from .shards import SHARDS_NOTE
 from .table import read_rows, read_table
-from .tree import (
-    as_written,
-    existing_folder,
-    file_names,
-    lacking,
-    read_labels,
-    read_text,
-    require_whole,
-    spoken_text,
-    warn_of_missing_times,
-)
 
 LABEL_RANGE: tuple[float, float] = (1.0, 7.0)
 
@@ -66,12 +56,12 @@ def read_msp_podcast(folder: str | os.PathLike[str], *, test: str = "Test1") -> 
     """
     if test not in _TESTS:
         raise ValueError(f"test is {test!r}; MSP-Podcast has {', '.join(_TESTS)}.")
-    root = existing_folder(folder, _LABELS_FILE)
+    root = tree.existing_folder(folder, _LABELS_FILE)
     if (root / SHARDS_NOTE).is_file():
         return read_table(root, allow_speaker_overlap=True)
     splits = {"Train": "train", "Development": "validation", test: "test"}
     columns = ("FileName", *_ATTRIBUTES.values(), "SpkrID", "Split_Set")
-    rows, missing = read_labels(root, _LABELS_FILE, columns, "Split_Set", splits)
+    rows, missing = tree.read_labels(root, _LABELS_FILE, columns, "Split_Set", splits)
     files: list[str] = []
     if rows is not None:
         rows = rows.filter(pc.is_in(rows["Split_Set"], pa.array([*splits])))
@@ -81,19 +71,19 @@ def read_msp_podcast(folder: str | os.PathLike[str], *, test: str = "Test1") -> 
     texts = [f"{os.path.splitext(file)[0]}.txt" for file in files]
     for name, wanted in (("Audios", files), ("Transcripts", texts)):
         if (root / name).is_dir():
-            present = file_names(root / name)
+            present = tree.file_names(root / name)
             gaps = [file for file in wanted if file not in present]
-            missing += lacking(gaps, len(wanted), f"files in {name} for the rows of {_LABELS_FILE}")
+            missing += tree.lacking(gaps, len(wanted), f"files in {name} for the rows of {_LABELS_FILE}")
         else:
             missing.append(f"the folder {name}")
-    require_whole("MSP-Podcast", root, missing)
+    tree.require_whole("MSP-Podcast", root, missing)
     assert rows is not None  # or else something is missing
 
     with ThreadPoolExecutor() as pool:  # reading many small files is waiting, on a network disk most of all
-        transcripts = list(pool.map(lambda text: spoken_text(read_text(root / "Transcripts" / text)), texts))
+        transcripts = list(pool.map(lambda text: tree.spoken_text(tree.read_text(root / "Transcripts" / text)), texts))
         words = list(pool.map(lambda file, text: _read_words(root, file, text), files, transcripts))
     if (root / "ForceAligned").is_dir():
-        warn_of_missing_times(root, words)
+        tree.warn_of_missing_times(root, words)
     speakers = rows["SpkrID"]
     table = pa.table(
         {
@@ -129,7 +119,7 @@ def _read_words(folder: Path, file: str, transcript: str) -> list[dict[str, Any]
     path = folder / "ForceAligned" / f"{os.path.splitext(file)[0]}.TextGrid"
     if not path.is_file():
         return None
-    found = _TEXTGRID_TOKEN.finditer(read_text(path))
+    found = _TEXTGRID_TOKEN.finditer(tree.read_text(path))
     tokens = (float(match[2]) if match[2] else (match[1] or "").replace('""', '"') for match in found)
     # ooTextFile, TextGrid, start, end, <exists>, tiers; then of each tier its class, name, start, end and size.
     match list(islice(tokens, 11)):
@@ -146,4 +136,4 @@ def _read_words(folder: Path, file: str, transcript: str) -> list[dict[str, Any]
                 return None
     spoken = [word for word in words if word["word"] not in ("", "<eps>")]
     # A word that the aligner did not know is `<unk>`, which only the transcript can spell.
-    return [word for word in as_written(spoken, transcript) if word["word"] != "<unk>"]
+    return [word for word in tree.as_written(spoken, transcript) if word["word"] != "<unk>"]

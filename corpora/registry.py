@@ -13,10 +13,12 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
-from . import emobank, iemocap, msp_podcast
 from .audio_folder import read_audio_folder
+from .emobank import LABEL_RANGE as EMOBANK_RANGE
 from .emobank import read_emobank
+from .iemocap import LABEL_RANGE as IEMOCAP_RANGE
 from .iemocap import read_iemocap
+from .msp_podcast import LABEL_RANGE as MSP_RANGE
 from .msp_podcast import read_msp_podcast
 from .probe.corpus import make_probe, read_probe
 from .sources import holds_table
@@ -76,22 +78,15 @@ class Corpus:
             raise ValueError(f"the corpus {self.name} needs a fold to test on: --fold 1 (to {self.folds}).")
 
 
+_TABLE = ("label_range", "audio_folder", "columns", "allow_speaker_overlap", "require_labels")
+_AGREEMENT = "the license agreement of its owners"
+
 CORPORA: dict[str, Corpus] = {
     corpus.name: corpus
     for corpus in (
+        Corpus("table", "a custom table", read_table, accepts=_TABLE),
         Corpus(
-            "table",
-            "a custom table",
-            read_table,
-            accepts=("label_range", "audio_folder", "columns", "allow_speaker_overlap", "require_labels"),
-        ),
-        Corpus(
-            "msp_podcast",
-            "MSP-Podcast",
-            read_msp_podcast,
-            license="the license agreement of its owners",
-            label_range=msp_podcast.LABEL_RANGE,
-            language="en",
+            "msp_podcast", "MSP-Podcast", read_msp_podcast, license=_AGREEMENT, label_range=MSP_RANGE, language="en"
         ),
         Corpus(
             "iemocap",
@@ -99,18 +94,11 @@ CORPORA: dict[str, Corpus] = {
             read_iemocap,
             accepts=("fold",),
             folds=5,
-            license="the license agreement of its owners",
-            label_range=iemocap.LABEL_RANGE,
+            license=_AGREEMENT,
+            label_range=IEMOCAP_RANGE,
             language="en",
         ),
-        Corpus(
-            "emobank",
-            "EmoBank",
-            read_emobank,
-            license="cc-by-sa-4.0",
-            label_range=emobank.LABEL_RANGE,
-            language="en",
-        ),
+        Corpus("emobank", "EmoBank", read_emobank, license="cc-by-sa-4.0", label_range=EMOBANK_RANGE, language="en"),
         Corpus(
             "probe",
             "probe corpus",
@@ -189,12 +177,12 @@ def read_source(
     """
     given = [name for name, value in (("columns", columns), ("audio_folder", audio_folder)) if value]
     entry = CORPORA[corpus]
-    entry.check_options([*given, *(["fold"] if entry.folds else [])])
+    fold = {"fold": 1} if entry.folds else {}  # all folds have the same rows
+    entry.check_options([*given, *fold])
     data = _made(corpus, data)
     if corpus != "table":
-        # All folds have the same rows.
-        parts = entry.read(data, **({"fold": 1} if entry.folds else {}))
-        if entry.folds:
+        parts = entry.read(data, **fold)
+        if fold:
             parts = {"": datasets.concatenate_datasets(list(parts.values()))}
         return _rows_of(parts, data)
     if os.path.isdir(data) and not holds_table(data):
@@ -211,16 +199,15 @@ def _made(corpus: str, data: str) -> str:
 
 
 def _rows_of(parts: Mapping[str, datasets.Dataset], folder: str) -> SourceRows:
-    """Rows of the schema with audio paths relative to the folder of the corpus."""
-    root = os.path.abspath(folder)
+    """Return rows of the schema with audio paths relative to the folder of the corpus."""
     tables = []
     for name, part in parts.items():
         rows = part.with_format("arrow")[:]
-        split = pa.repeat(name, len(rows)) if name else pa.nulls(len(rows), pa.string())
-        tables.append(rows.append_column("split", split))
+        tables.append(rows.append_column("split", pa.array([name or None] * len(rows), pa.string())))
     table = pa.concat_tables(tables)
     if table["audio"].null_count:
         raise ValueError(f"{folder}: this corpus has no recordings.")
+    root = os.path.abspath(folder)
     files = [audio["path"] for audio in table["audio"].to_pylist()]
     paths = pa.array([os.path.relpath(file, root) for file in files])
     return SourceRows(table.set_column(table.column_names.index("audio"), "audio", paths), files, None, Path(root))

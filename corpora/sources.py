@@ -1,11 +1,11 @@
 """Opens the sources of a table: CSV, JSON, Parquet, a saved dataset, a folder of shards, or a dataset of the Hub."""
 
 import csv
+import dataclasses
 import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ SAVED_DATASETS: tuple[str, ...] = ("dataset_dict.json", "state.json")
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Part:
     """One table of a source, which has several where it is a dataset with parts.
 
@@ -56,7 +56,7 @@ class Part:
         return recordings.cast_column("audio", FEATURES["audio"])
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Source:
     """An open source.
 
@@ -74,13 +74,6 @@ class Source:
     audio_folders: tuple[Path, ...]
 
 
-@dataclass(frozen=True)
-class _Opened:
-    content: Mapping[str, pa.Table | datasets.Dataset]
-    audio_folders: tuple[Path, ...]
-    row_names: Sequence[str] | None = None
-
-
 def open_source(source: str | os.PathLike[str], audio_folder: str | os.PathLike[str] | None = None) -> Source:
     """Open a source as described in `read_table`.
 
@@ -89,9 +82,9 @@ def open_source(source: str | os.PathLike[str], audio_folder: str | os.PathLike[
     """
     name, path = os.fspath(source), Path(source)
     if path.is_dir():
-        opened = _open_folder(path)
+        opened = _open_folder(name, path)
     elif path.is_file():
-        opened = _open_file(path)
+        opened = _open_file(name, path)
     elif path.exists():
         raise ValueError(f"{name}: this is neither a file nor a folder.")
     elif isinstance(source, str) and _HUB_NAME.fullmatch(name) and path.suffix.lower() not in _READERS:
@@ -100,12 +93,11 @@ def open_source(source: str | os.PathLike[str], audio_folder: str | os.PathLike[
         raise ValueError(
             f"{name}: there is no such file or folder; give one that exists, or a Hub dataset as owner/name."
         )
-    folders = opened.audio_folders
-    if audio_folder is not None:
-        if not Path(audio_folder).is_dir():
-            raise ValueError(f"{name}: the audio folder {os.fspath(audio_folder)!r} is not a folder.")
-        folders = (Path(audio_folder),)
-    return source_of(opened.content, name, folders, opened.row_names)
+    if audio_folder is None:
+        return opened
+    if not Path(audio_folder).is_dir():
+        raise ValueError(f"{name}: the audio folder {os.fspath(audio_folder)!r} is not a folder.")
+    return dataclasses.replace(opened, audio_folders=(Path(audio_folder),))
 
 
 def source_of(
@@ -134,46 +126,44 @@ def holds_table(folder: str | os.PathLike[str]) -> bool:
     return any((path / name).is_file() for name in (*FOLDER_TABLES, *SAVED_DATASETS)) or any(path.glob(SHARDS))
 
 
-def _open_folder(folder: Path) -> _Opened:
-    if any((folder / name).is_file() for name in SAVED_DATASETS):
+def _open_folder(name: str, folder: Path) -> Source:
+    if any((folder / file).is_file() for file in SAVED_DATASETS):
         try:
             saved = datasets.load_from_disk(folder)
         except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-            raise ValueError(
-                f"{folder}: the saved dataset cannot be read ({reason(error)}); save it again."
-            ) from error
-        return _Opened(saved if isinstance(saved, datasets.DatasetDict) else {"": saved}, (folder,))
-    found = [name for name in FOLDER_TABLES if (folder / name).is_file()]
+            raise ValueError(f"{name}: the saved dataset cannot be read ({reason(error)}); save it again.") from error
+        return source_of(saved if isinstance(saved, datasets.DatasetDict) else {"": saved}, name, (folder,))
+    found = [table for table in FOLDER_TABLES if (folder / table).is_file()]
     shards = sorted(folder.glob(SHARDS))
     found += [SHARDS] if shards else []
     if not found:
         tables = ", ".join((*FOLDER_TABLES, SHARDS))
-        raise ValueError(f"{folder}: the folder holds none of {tables} and is no saved dataset; name a table file.")
+        raise ValueError(f"{name}: the folder holds none of {tables} and is no saved dataset; name a table file.")
     if len(found) > 1:
-        raise ValueError(f"{folder}: the folder holds {' and '.join(found)}; name the one to read.")
-    return _open_shards(folder, shards) if shards else _open_file(folder / found[0])
+        raise ValueError(f"{name}: the folder holds {' and '.join(found)}; name the one to read.")
+    return _open_shards(name, folder, shards) if shards else _open_file(name, folder / found[0])
 
 
-def _open_file(path: Path) -> _Opened:
+def _open_file(name: str, path: Path) -> Source:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise ValueError(f"{path}: tables of type {path.suffix!r} are not read; give one of {', '.join(_READERS)}.")
-    return _Opened({"": reader(path)}, (path.parent,))
+    return source_of({"": reader(path)}, name, (path.parent,))
 
 
-def _open_shards(folder: Path, shards: Sequence[Path]) -> _Opened:
+def _open_shards(name: str, folder: Path, shards: Sequence[Path]) -> Source:
     """Open shards as one table, without the rows that have an `error`."""
     audio_folder = noted_audio_folder(folder)
-    names, has_errors = valid_rows(folder, shards)
+    row_names, has_errors = valid_rows(folder, shards)
     content = _read_parquet(*shards, rows=pc.field("error").is_null() if has_errors else None)
     table = content if isinstance(content, pa.Table) else content.data
     if "split" in table.column_names and table.column("split").null_count == len(table):
         # The annotated table had no parts.
         content = content.drop_columns("split") if isinstance(content, pa.Table) else content.remove_columns("split")
-    return _Opened({"": content}, (audio_folder,), names)
+    return source_of({"": content}, name, (audio_folder,), row_names)
 
 
-def _open_hub(name: str) -> _Opened:
+def _open_hub(name: str) -> Source:
     # Datasets 5 runs no code of a dataset; there is no switch to pass.
     try:
         loaded = datasets.load_dataset(name)
@@ -181,7 +171,7 @@ def _open_hub(name: str) -> _Opened:
         raise ValueError(
             f"{name}: there is no such file or folder, and as a Hub dataset it cannot be loaded ({reason(error)})."
         ) from error
-    return _Opened(loaded, (Path(datasets.config.HF_DATASETS_CACHE), Path(HF_HUB_CACHE)))
+    return source_of(loaded, name, (Path(datasets.config.HF_DATASETS_CACHE), Path(HF_HUB_CACHE)))
 
 
 def read_csv(path: Path) -> pa.Table:

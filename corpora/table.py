@@ -15,15 +15,7 @@ import pyarrow as pa
 
 from ..configuration_msfser import LABELS
 from .audio_paths import audio_paths, locate
-from .columns import (
-    COLUMNS,
-    check_unique,
-    label_column,
-    match_columns,
-    split_column,
-    text_column,
-    word_column,
-)
+from .columns import COLUMNS, check_unique, label_column, match_columns, split_column, text_column, word_column
 from .messages import reason, short_messages
 from .schema import SCHEMA, SPLITS, make_dataset
 from .sources import Part, Source, open_source, source_of

@@ -110,16 +110,7 @@ def _deck(items: Sequence[T], size: int, generator: np.random.Generator) -> Iter
 
 
 def draw(texts: Texts, size: int, generator: np.random.Generator) -> list[Draw]:
-    """Draw the utterances of a split.
-
-    Args:
-        texts: The material of the split.
-        size: Number of utterances.
-        generator: Source of all randomness.
-
-    Returns:
-        The draws, in random order.
-    """
+    """Draw the utterances of a split, in random order."""
     signs = (1, -1)
     crossed = [(s, g, first) for s in signs for g in signs for first in (True, False)]
     cells = [crossed[index % len(crossed)] for index in range(size)]
@@ -177,20 +168,8 @@ def _between(limits: tuple[float, float], arousal: float) -> float:
     return limits[0] + (limits[1] - limits[0]) * (arousal - low) / (high - low)
 
 
-def speak(synthesizer: Synthesizer, utterance: Draw) -> Speech:
-    """Synthesize a drawn utterance, before the level is set.
-
-    Args:
-        synthesizer: The engine.
-        utterance: What to say and how.
-
-    Returns:
-        The speech at the engine's sample rate.
-
-    Raises:
-        ValueError: The engine does not know the voice.
-        RuntimeError: The engine's words are not those of the transcript.
-    """
+def _speak(synthesizer: Synthesizer, utterance: Draw) -> Speech:
+    """Synthesize a drawn utterance, before the level is set."""
     words = utterance.transcript.split()
     marks = " ".join(f'{name}="{value}"' for name, value in STRESS.items())
     marked = list(words)
@@ -208,15 +187,7 @@ def speak(synthesizer: Synthesizer, utterance: Draw) -> Speech:
 
 
 def emphasized_words(words: Sequence[str], stressed: int) -> str:
-    """Return the stressed word with one neighbor on each side, in lower case and without punctuation.
-
-    Args:
-        words: The words of the transcript.
-        stressed: Index of the stressed word.
-
-    Returns:
-        One to three words.
-    """
+    """Return the word with an index and one neighbor on each side, in lower case and without punctuation."""
     window = words[max(0, stressed - 1) : stressed + 2]
     return " ".join(re.sub(r"[^\w'-]", "", word).lower() for word in window)
 
@@ -260,6 +231,7 @@ def make_probe(folder: str | Path, *, seed: int = 0, sizes: Mapping[str, int] | 
 
     Raises:
         ImportError: `espeakng-loader` is not installed.
+        RuntimeError: The engine's words are not those of a transcript.
         ValueError: The engine does not know a voice, or the folder holds something else than a probe corpus.
     """
     folder, sizes = Path(folder), SIZES if sizes is None else sizes
@@ -293,7 +265,7 @@ def make_probe(folder: str | Path, *, seed: int = 0, sizes: Mapping[str, int] | 
 
 def _write(folder: Path, path: str, synthesizer: Synthesizer, utterance: Draw, split: str) -> dict[str, Any]:
     """Write the recording of an utterance and return its row of the table."""
-    speech = speak(synthesizer, utterance)
+    speech = _speak(synthesizer, utterance)
     samples = _samples(speech, _between(LEVEL_RANGE, utterance.arousal))
     soundfile.write(folder / path, samples, SAMPLE_RATE, subtype="PCM_16")
     seconds = len(samples) / SAMPLE_RATE
