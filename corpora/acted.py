@@ -1,4 +1,4 @@
-"""Reads RAVDESS and EmoDB, two corpora of acted emotions whose file names tell everything, with weak labels.
+"""Reads RAVDESS and EmoDB, two corpora of acted emotions whose file names say everything, with weak labels.
 
     Actor_01/03-01-05-02-01-01-01.wav      RAVDESS: speech, emotion, intensity, sentence, repetition, actor
     wav/03a01Wa.wav                        EmoDB: speaker, sentence, emotion, version
@@ -63,7 +63,7 @@ def read_acted(folder: str | os.PathLike[str]) -> datasets.Dataset:
 
 
 def _row(name: str) -> dict[str, Any] | None:
-    """Return what the name of a clip tells; `None` for other names."""
+    """Return what the name of a clip says; `None` for other names."""
     intensity = None
     if match := _RAVDESS.fullmatch(name):
         corpus, (number, level, sentence, speaker) = "ravdess", match.groups()

@@ -1,4 +1,4 @@
-"""The audio column of a source: where the files are, and that none lies outside the data folder."""
+"""The audio column of a source: where the files are, and that none is outside the data folder."""
 
 import os
 import stat
@@ -47,7 +47,7 @@ def audio_paths(part: Part, column: str) -> np.ndarray | None:
 def locate(
     part: Part, paths: np.ndarray, folders: tuple[Path, ...], missing_ok: bool = False
 ) -> tuple[list[str], np.ndarray]:
-    """Find the audio files, all of which must lie in the data folder after symbolic links are followed.
+    """Find the audio files, all of which must be in the data folder after symbolic links are followed.
 
     Args:
         part: The table.
@@ -56,8 +56,8 @@ def locate(
         missing_ok: Accept files that are not there.
 
     Returns:
-        The absolute path of each row, and its real path, which tells whether two rows name the same file. Both are ""
-        for missing files.
+        The absolute path of each row, and its real path, which rows with the same file share. Both are "" for missing
+        files.
 
     Raises:
         ValueError: A path leads out of the folders, or a file is missing.

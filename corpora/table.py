@@ -56,7 +56,7 @@ def read_table(
     The parts come from the keys of a saved or Hub dataset, or from a column `split` with the values `train`,
     `validation` (also `dev`, `development`) and `test`. A source without either, or with nothing but `train`, is split
     here by speakers, about 70/15/15 by utterances. Where there is a test but no validation part, the speakers of
-    validation are taken from train, about 15 % of its utterances. Other parts are returned as they are, so that a
+    validation are drawn from train, about 15 % of its utterances. Other parts are returned as they are, so that a
     source without a test part gives a result without one.
 
     Audio is neither opened nor decoded; files are only looked up.

@@ -185,9 +185,9 @@ def test_what_annotate_made_keeps_the_folds(tree, tmp_path):
     annotated = tmp_path / "annotated"
     annotate([str(tree), "--corpus", "iemocap", "--output", str(annotated), "--recognizer", "none"])
     for fold in (1, 4):
-        own, made = read_iemocap(tree, fold=fold), read_iemocap(annotated, fold=fold)
-        assert list(made) == list(own)
-        for split, part in own.items():
+        given, made = read_iemocap(tree, fold=fold), read_iemocap(annotated, fold=fold)
+        assert list(made) == list(given)
+        for split, part in given.items():
             assert sorted(made[split]["speaker"]) == sorted(part["speaker"])
             names = [
                 sorted(os.path.realpath(audio["path"]) for audio in rows["audio"]) for rows in (made[split], part)

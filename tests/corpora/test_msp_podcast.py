@@ -184,8 +184,8 @@ def test_the_recordings_may_be_on_another_disk(tree, tmp_path):
 def test_what_annotate_made_keeps_the_parts(tree, tmp_path):
     annotated = tmp_path / "annotated"
     annotate([str(tree), "--corpus", "msp_podcast", "--output", str(annotated), "--recognizer", "none"])
-    own, made = read_msp_podcast(tree), read_msp_podcast(annotated)
-    assert list(made) == list(own)
-    for split, part in own.items():
+    given, made = read_msp_podcast(tree), read_msp_podcast(annotated)
+    assert list(made) == list(given)
+    for split, part in given.items():
         assert made[split]["transcript"] == part["transcript"]
         assert made[split]["valence"] == pytest.approx(part["valence"])

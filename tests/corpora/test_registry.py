@@ -10,10 +10,11 @@ import pytest
 from corpus_trees import TREES, write_sound, write_table
 
 from msfser import LABELS
+from msfser.configuration_msfser import TENSOR_NAMES
 from msfser.corpora import registry
 from msfser.corpora.probe import corpus as probe
 from msfser.corpora.registry import CORPORA, OPTIONS, read_corpus, read_source
-from msfser.corpora.schema import FEATURES, SPLITS, TEXTS
+from msfser.corpora.schema import FEATURES, SPLITS
 
 VALUES = {
     "label_range": (-1, 1),
@@ -62,7 +63,7 @@ def test_parts_rows_and_labels_follow_the_schema(corpus, folder):
         if not corpus.synthetic:
             assert labels.min() == 0 and labels.max() == 1, "the ends of the scale of the source become 0 and 1"
         for row in rows:
-            assert all(row[text] is None or row[text].strip() for text in TEXTS)
+            assert all(row[text] is None or row[text].strip() for text in TENSOR_NAMES)
             assert all(0 <= word["start"] <= word["end"] and word["word"] for word in row["words"] or [])
             assert row["audio"] is not None or row["transcript"] is not None
             if row["audio"] is not None and row["audio"]["bytes"] is None:

@@ -22,7 +22,7 @@ REAL_TABLE = Path(__file__).resolve().parents[3] / "shared" / "data" / "ravdess"
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
+def private_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
 
 
@@ -41,10 +41,10 @@ def make_rows(folder, per_speaker=(2, 2, 2, 2), **fixed):
     """Rows with one tiny wav each; speakers are "00", "01", ..."""
     rows = []
     for speaker, count in enumerate(per_speaker):
-        for take in range(count):
-            name = f"audio/{speaker:02d}_{take}.wav"
+        for number in range(count):
+            name = f"audio/{speaker:02d}_{number}.wav"
             write_wav(folder / name, len(rows) / 1024)
-            row = {"audio": name, "transcript": f"line {take}", "valence": 0.25, "arousal": 0.5, "dominance": 1.0}
+            row = {"audio": name, "transcript": f"line {number}", "valence": 0.25, "arousal": 0.5, "dominance": 1.0}
             rows.append(row | {"speaker": f"{speaker:02d}"} | fixed)
     return rows
 
@@ -254,7 +254,7 @@ def test_shards_are_one_table(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("note", [None, {}, {"audio_folder": None}])
-def test_shards_that_note_no_audio_folder_lie_beside_it(tmp_path, note):
+def test_shards_that_note_no_audio_folder_are_in_it(tmp_path, note):
     assert list(read_table(write_shards(tmp_path, with_splits(make_rows(tmp_path)), note=note))) == list(SPLITS)
 
 
@@ -280,7 +280,7 @@ def test_rows_with_an_error_are_left_out_with_one_warning(tmp_path, caplog):
     assert len(caplog.records) == 1
     assert "left out 2 of 12 rows" in caplog.text
     assert "part-00001.parquet, row 2, 'gone4.wav' (it is no sound)" in caplog.text
-    # Messages name rows by their place in the shards, whatever was left out.
+    # Messages name rows by their position in the shards, whatever was left out.
     rows[5]["valence"] = 3.0
     fails("part-00001.parquet, row 3: valence is 3.0", write_shards(tmp_path, rows))
 
@@ -359,12 +359,12 @@ def test_a_source_keeps_all_its_columns(tmp_path):
     assert source.embedded is None and source.audio_folder == tmp_path
 
 
-def test_a_source_needs_no_labels_and_takes_mapped_columns(tmp_path, monkeypatch):
+def test_a_source_needs_no_labels_and_accepts_mapped_columns(tmp_path, monkeypatch):
     write_wav(tmp_path / "a.wav", 0.5)
-    rows = [{"take": "a.wav", "transcript": "machine", "human": "said"}]
+    rows = [{"clip": "a.wav", "transcript": "machine", "human": "said"}]
     write_csv(tmp_path / "a.csv", rows)
     monkeypatch.chdir(tmp_path)
-    source = open_table("a.csv", columns={"audio": "take", "transcript": "human"}, audio_folder=".")
+    source = open_table("a.csv", columns={"audio": "clip", "transcript": "human"}, audio_folder=".")
     assert source.table.to_pylist() == [{"audio": "a.wav", "transcript": "said"}]
     assert source.files == [str(tmp_path / "a.wav")] and source.audio_folder == tmp_path
 

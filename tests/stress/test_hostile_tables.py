@@ -162,7 +162,7 @@ def test_an_unknown_field_of_the_config_changes_nothing(folder):
 
 
 def test_pairs_among_word_times_are_named(tmp_path):
-    """Arrow takes `[[]]` for a word without anything, unless another row has a word."""
+    """Arrow accepts `[[]]` as an empty word, unless another row has a word."""
     rows = [
         {"audio": f"{i}.wav", "split": "train", "words": words}
         for i, words in enumerate(([[]], [{"word": "a", "start": 0.0, "end": 0.1}]))
