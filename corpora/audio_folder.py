@@ -27,15 +27,11 @@ def find_recordings(folder: str | os.PathLike[str], content: str = "the recordin
     folders are not followed; links to files outside the folder, entries that are no regular files, and names that are
     not valid text are left out, with one warning.
 
-    Args:
-        folder: The folder.
-        content: What it should hold, for the message.
-
     Returns:
         Absolute paths, sorted.
 
     Raises:
-        ValueError: There is no such folder.
+        ValueError: There is no such folder; the sentence asks for the one that holds `content`.
     """
     root = os.path.abspath(existing_folder(folder, content))
     real_path, real_root = real_path_finder(), os.path.join(os.path.realpath(root), "")

@@ -49,11 +49,7 @@ def locate(
 ) -> tuple[list[str], np.ndarray]:
     """Find the audio files, all of which must be in the data folder after symbolic links are followed.
 
-    Args:
-        part: The table.
-        paths: As they are written.
-        folders: Relative paths start at the first; no path may lead out of all of them.
-        missing_ok: Accept files that are not there.
+    Relative paths start at the first folder; no path may lead out of all of them.
 
     Returns:
         The absolute path of each row, and its real path, which rows with the same file share. Both are "" for missing

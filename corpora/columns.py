@@ -20,15 +20,10 @@ _NOT_ARROW = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, U
 
 
 def match_columns(part: Part, columns: Mapping[str, str], required: Iterable[str]) -> dict[str, str]:
-    """Find the source column of each name of `COLUMNS`, where there is one.
-
-    Args:
-        part: The table.
-        columns: Source columns that the user named.
-        required: Names without which the table is refused.
+    """Find the source column of each name of `COLUMNS`, where there is one: that of `columns`, or of its name.
 
     Raises:
-        ValueError: A column is missing, occurs more than once, or several could be meant.
+        ValueError: A required column is missing, one occurs more than once, or several could be meant.
     """
     present = part.table.column_names
     found, missing = {}, []

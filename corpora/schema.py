@@ -71,12 +71,7 @@ def file_audio(path: str) -> dict[str, bytes | str | None]:
 
 
 def make_dataset(rows: pa.Table | list[dict[str, object]], extra: Mapping[str, Value] | None = None) -> Dataset:
-    """Make a dataset with the features of the schema.
-
-    Args:
-        rows: Columns of the schema; or rows, in which absent columns are null.
-        extra: Further features.
-    """
+    """Make a dataset of columns of the schema and extra ones; in rows, absent columns are null."""
     features = Features({**FEATURES, **(extra or {})})
     if isinstance(rows, list):
         rows = pa.Table.from_pylist(rows, schema=features.arrow_schema.remove_metadata())

@@ -20,17 +20,10 @@ SHARES: dict[str, float] = {"train": 0.70, "validation": 0.15, "test": 0.15}
 def assign_splits(
     name: str, given: pa.ChunkedArray, speakers: pa.ChunkedArray, seed: int, allow_overlap: bool
 ) -> np.ndarray:
-    """Return the split of each row, as given or made here from the speakers.
-
-    Args:
-        name: What messages call the source.
-        given: Splits, or null.
-        speakers: Of each row, or null.
-        seed: Of the speaker draw.
-        allow_overlap: Accept speakers that occur in more than one split.
+    """Return the split of each row, as given or drawn here by speakers; either may be null in a row.
 
     Raises:
-        ValueError: The speakers cannot be divided, or one is in more than one split.
+        ValueError: The speakers cannot be divided, or one is in more than one split and `allow_overlap` is false.
     """
     splits = given.to_pandas().to_numpy(dtype=object, na_value=None)
     people = speakers.to_pandas().to_numpy(dtype=object, na_value=None)

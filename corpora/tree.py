@@ -18,33 +18,19 @@ _BRACKETED = re.compile(r"\[[^\]]*\]")
 
 
 def existing_folder(folder: str | os.PathLike[str], content: str) -> Path:
-    """Return the path of a folder.
-
-    Raises:
-        ValueError: There is none; the sentence asks for the one that holds `content`.
-    """
+    """Return the path of a folder, or raise a `ValueError` that asks for the one that holds `content`."""
     if not os.path.isdir(folder):
         raise ValueError(f"{os.fspath(folder)}: there is no such folder; name the one that holds {content}.")
     return Path(folder)
 
 
 def lacking(names: Sequence[str], total: int, what: str) -> list[str]:
-    """Return at most one entry of a report of missing things: their count and the first three names.
-
-    Args:
-        names: What is missing.
-        total: How many there should be.
-        what: Their kind, in the plural.
-    """
+    """Return at most one entry of a report: the number of missing things, of how many, and the first three names."""
     return [f"{len(names)} of {total} {what}, such as {', '.join(map(repr, names[:3]))}"] if names else []
 
 
 def require_whole(corpus: str, folder: Path, missing: Sequence[str]) -> None:
-    """Refuse a folder with gaps.
-
-    Raises:
-        ValueError: There are entries in the report; the one sentence lists all of them.
-    """
+    """Raise a `ValueError` that lists the entries of the report, if there are any."""
     if missing:
         raise ValueError(
             f"{folder}: this copy of {corpus} is not whole; missing are {'; '.join(missing)}; copy it again as its "
@@ -55,14 +41,7 @@ def require_whole(corpus: str, folder: Path, missing: Sequence[str]) -> None:
 def read_labels(
     folder: Path, name: str, columns: Sequence[str], split: str, splits: Collection[str]
 ) -> tuple[pa.Table | None, list[str]]:
-    """Read a table of labels and report what is missing.
-
-    Args:
-        folder: Of the corpus.
-        name: Path of the CSV file from there.
-        columns: Those that it must have.
-        split: The one with the names of the splits.
-        splits: Names of which there must be rows.
+    """Read a CSV file of labels that must have the columns, and rows of all the splits in the column `split`.
 
     Returns:
         All rows, `None` where the file or a column is missing; and the entries of the report.
@@ -96,14 +75,10 @@ def spoken_text(text: str) -> str:
 
 
 def as_written(words: Sequence[dict[str, Any]], transcript: str) -> list[dict[str, Any]]:
-    """Return aligned words in the spelling of the transcript, if it has as many words.
+    """Return aligned words `{"word", "start", "end"}` in the spelling of the transcript, punctuation included.
 
-    Args:
-        words: `{"word", "start", "end"}` in the spelling of an aligner's dictionary.
-        transcript: What is said; parts without a letter or digit are no words.
-
-    Returns:
-        The same times with the transcript's words, punctuation included, or else with the given words in lower case.
+    Where the transcript has another number of words, they stay as the aligner spells them, in lower case. Parts of the
+    transcript without a letter or digit are no words.
     """
     written = [word for word in transcript.split() if any(map(str.isalnum, word))]
     if len(written) != len(words):

@@ -65,31 +65,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Draw:
-    """One utterance before it is synthesized.
+    """One utterance before it is synthesized."""
 
-    Attributes:
-        stressed_polarity: s, +1 or -1.
-        opening_polarity: g, +1 or -1.
-        positive_first: Whether the first clause has the positive adjective.
-        arousal: 0.1 to 0.9.
-        dominance: 0.2, 0.5 or 0.8.
-        voice: espeak-ng voice name.
-        opening: The opening sentence.
-        clauses: The sentence of the two clauses.
-        stressed_word: Index of the stressed word in the transcript.
-        description: Text that determines the dominance.
-    """
-
-    stressed_polarity: int
-    opening_polarity: int
-    positive_first: bool
-    arousal: float
-    dominance: float
-    voice: str
+    stressed_polarity: int  # s, +1 or -1
+    opening_polarity: int  # g, +1 or -1
+    positive_first: bool  # whether the first clause has the positive adjective
+    arousal: float  # 0.1 to 0.9
+    dominance: float  # 0.2, 0.5 or 0.8
+    voice: str  # espeak-ng voice name
     opening: str
     clauses: str
-    stressed_word: int
-    description: str
+    stressed_word: int  # index in the transcript
+    description: str  # determines the dominance
 
     @property
     def transcript(self) -> str:
@@ -290,7 +277,7 @@ def read_probe(folder: str | Path) -> datasets.DatasetDict:
 
 
 def _replace(folder: Path, new: Path, fingerprint: str) -> None:
-    """Rename the finished corpus; at every moment the folder holds a whole corpus or does not exist."""
+    """Rename the finished corpus; at all times the folder holds a whole corpus or does not exist."""
     try:
         os.rename(new, folder)
     except OSError:

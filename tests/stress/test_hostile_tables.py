@@ -137,7 +137,7 @@ def changed(folder, **fields):
     [
         ({"fusion_size": "8"}, "fusion_size"),
         ({"fusion_size": -1}, "fusion_size=-1"),
-        ({"fusion_size": 32}, r"such as missing_audio\.embedding"),
+        ({"fusion_size": 32}, r"such as audio_projection\.bias"),
         ({"semantics": "gs"}, "semantics"),
         ({"semantics": ["gs", "gs"]}, "semantics"),
         ({"cross_fusion": "sum"}, "cross_fusion"),
