@@ -60,7 +60,8 @@ from msfser.corpora.emobank import read_emobank
 from msfser.corpora.iemocap import read_iemocap
 from msfser.corpora.msp_podcast import read_msp_podcast
 from msfser.corpora.probe.corpus import make_probe
-from msfser.corpora.table import annotation_settings, read_table
+from msfser.corpora.shards import annotation_settings
+from msfser.corpora.table import read_table
 from msfser.training.batches import SecondsBatchSampler, batches_in_order
 from msfser.training.features import FeatureCollator, add_lengths, cache_features, has_input, keep_inputs, known_inputs
 

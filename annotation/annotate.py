@@ -41,7 +41,9 @@ from ..corpora.audio_folder import read_audio_folder
 from ..corpora.iemocap import read_iemocap
 from ..corpora.msp_podcast import read_msp_podcast
 from ..corpora.schema import FEATURES, audio_source
-from ..corpora.table import SHARDS_NOTE, SourceRows, holds_table, read_source
+from ..corpora.shards import SHARDS_NOTE
+from ..corpora.sources import holds_table
+from ..corpora.table import SourceRows, open_table
 from ..description_msfser import NORMS, PROMPT, Describer, MeasuredDescriber
 from ..emphasis_msfser import EMPHASIS
 from ..transcription_msfser import language_code
@@ -174,7 +176,7 @@ def read(arguments: argparse.Namespace) -> SourceRows:
                 f"{arguments.data}: there is no table in this folder; leave out columns and audio_folder."
             )
         return _of_corpus({"": read_audio_folder(arguments.data)}, arguments.data)
-    return read_source(
+    return open_table(
         arguments.data,
         columns=dict(pair.split("=", 1) for pair in arguments.columns),
         audio_folder=arguments.audio_folder,

@@ -18,7 +18,8 @@ from tqdm import tqdm
 from ..audio_msfser import load_audio
 from ..corpora.audio_folder import read_audio_folder
 from ..corpora.schema import audio_source
-from ..corpora.table import holds_table, read_source
+from ..corpora.sources import holds_table
+from ..corpora.table import open_table
 from ..description_msfser import QUANTILES, WORDS, measure_voice
 from ..emphasis_msfser import measure_prosody
 
@@ -72,7 +73,7 @@ def make_norms(data: str, corpus: str, split: str | None = None) -> dict[str, An
 def _recordings(data: str, split: str | None) -> list[str | bytes]:
     if os.path.isdir(data) and not holds_table(data):
         return [audio_source(audio) for audio in read_audio_folder(data)["audio"]]
-    source = read_source(data)
+    source = open_table(data)
     named = "split" in source.table.column_names
     parts = source.table["split"].to_pylist() if named else [None] * len(source.table)
     rows = [row for row, part in enumerate(parts) if split in (None, part)]

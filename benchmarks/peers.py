@@ -49,7 +49,8 @@ from ..configuration_msfser import LABELS, TENSOR_NAMES
 from ..corpora.acted import COLUMNS, read_acted
 from ..corpora.probe.corpus import make_probe
 from ..corpora.schema import SPLITS
-from ..corpora.table import SHARDS, read_table
+from ..corpora.shards import SHARDS
+from ..corpora.table import read_table
 from ..evaluation.command import shown_command
 from ..evaluation.results import RESULTS, bootstrap, merge
 from ..loss_msfser import concordance
