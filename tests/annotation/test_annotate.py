@@ -14,7 +14,6 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -24,10 +23,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+from killable import annotate_with_log
 from test_iemocap import tree as iemocap_tree  # noqa: F401 (a fixture)
 
 from msfser import LABELS
-from msfser.annotation import annotate
+from msfser.annotation import annotate, shards
 from msfser.annotator_msfser import MsfSerAnnotator
 from msfser.corpora.probe.synthesizer import Synthesizer
 from msfser.corpora.table import read_table
@@ -108,7 +108,8 @@ class Journal(list):
 @pytest.fixture(autouse=True)
 def journal(monkeypatch, tmp_path_factory):
     journal, make = Journal(), annotate.make_annotator
-    monkeypatch.setattr(annotate, "ROWS_PER_SHARD", 3)
+    monkeypatch.setattr(shards, "ROWS_PER_SHARD", 3)
+    monkeypatch.setattr(annotate, "ensure_encoders", lambda names: None)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
     monkeypatch.setattr(
         MsfSerRecognizer, "from_pretrained", lambda name, device=None: Recognizer(name, name.endswith(".en"))
@@ -184,7 +185,7 @@ def fails(*arguments):
     with pytest.raises(SystemExit) as caught:
         annotate.main([str(argument) for argument in arguments])
     message = str(caught.value.code)
-    assert message.startswith("annotate: ") and message.endswith(".") and "\n" not in message, message
+    assert message.startswith("msfser annotate: error: ") and message.endswith(".") and "\n" not in message, message
     return message
 
 
@@ -317,10 +318,10 @@ def test_what_annotate_made_can_be_annotated(tmp_path, journal):
     first = run(make_corpus(tmp_path), tmp_path / "one", "--language", "en")
     second = run(tmp_path / "one", tmp_path / "two", "--language", "en")
     assert [row["transcript"] for row in second] == [row["transcript"] for row in first]
-    assert "holds what is to be annotated" in fails(tmp_path / "one", "--output", tmp_path / "one")
+    assert "contains the input" in fails(tmp_path / "one", "--output", tmp_path / "one")
     before = state_of(tmp_path / "one")
     shard = tmp_path / "one" / "data" / "part-00001.parquet"
-    assert "holds what is to be annotated" in fails(shard, "--output", tmp_path / "one", "--audio_folder", tmp_path)
+    assert "contains the input" in fails(shard, "--output", tmp_path / "one", "--audio_folder", tmp_path)
     assert state_of(tmp_path / "one") == before
 
 
@@ -419,7 +420,7 @@ def test_changed_rows_redo_their_shard(tmp_path, journal, changed):
 def test_a_missing_recording_that_comes_is_heard(tmp_path):
     table, out = make_corpus(tmp_path), tmp_path / "out"
     (tmp_path / "audio" / "0.wav").rename(tmp_path / "aside")
-    assert run(table, out, "--language", "en")[0]["error"] == "'audio/0.wav' is not there."
+    assert run(table, out, "--language", "en")[0]["error"] == "there is no file 'audio/0.wav'."
     (tmp_path / "aside").rename(tmp_path / "audio" / "0.wav")
     assert run(table, out, "--language", "en")[0]["error"] is None
 
@@ -437,8 +438,8 @@ def test_bad_recordings_are_noted(tmp_path, journal, caplog):
     soundfile.write(audio / "4.wav", np.full(99, np.nan, np.float32), RATE, subtype="FLOAT")
     with caplog.at_level(logging.INFO):
         rows = run(table, tmp_path / "out", "--language", "en")
-    assert "5 recordings could not be read; the first is of row 1: " in caplog.text
-    for row, reason in zip(rows, ("decoded", "decoded", "is not there", "is empty", "not finite"), strict=False):
+    assert "5 recordings could not be read; the first is that of row 1: " in caplog.text
+    for row, reason in zip(rows, ("decoded", "decoded", "there is no file", "is empty", "not finite"), strict=False):
         assert reason in row["error"] and "\n" not in row["error"]
         assert row["emphasis"] == "word" and row["words"] is row["describer"] is row["absent"] is None
     assert rows[1]["transcript"] == "given" and rows[2]["description"] == "given" and rows[0]["transcript"] is None
@@ -472,7 +473,7 @@ def test_silence_has_no_texts(tmp_path):
     make_corpus(tmp_path, 1, transcription="")
     soundfile.write(tmp_path / "audio" / "0.wav", np.zeros(RATE, np.float32), RATE)
     row = run(tmp_path, tmp_path / "out", "--language", "en")[0]
-    assert [row[name] for name in annotate.MADE if name != "absent"] == [None] * 7
+    assert [row[name] for name in shards.ShardedAnnotation.made if name != "absent"] == [None] * 7
     assert json.loads(row["absent"]) == dict.fromkeys(("transcript", "emphasis", "description"), "no speech")
 
 
@@ -591,7 +592,7 @@ def test_the_bar_goes_on_where_it_was(tmp_path, monkeypatch):
         def update(self, count):
             self.updates.append(count)
 
-    monkeypatch.setattr(annotate, "tqdm", Bar)
+    monkeypatch.setattr(shards, "tqdm", Bar)
     table, out = make_corpus(tmp_path), tmp_path / "out"
     run(table, out, "--language", "en")
     (out / "data" / "part-00001.parquet").unlink()
@@ -600,6 +601,51 @@ def test_the_bar_goes_on_where_it_was(tmp_path, monkeypatch):
     assert [(bar.options["initial"], bar.updates, bar.options["total"]) for bar in bars] == [
         *((0, [3, 3, 2], 8), (5, [3], 8), (8, [], 8))
     ]
+
+
+def test_the_bar_moves_with_each_batch(tmp_path, monkeypatch):
+    updates = []
+
+    class Bar(shards.tqdm):
+        def update(self, n=1):
+            updates.append(n)
+
+    monkeypatch.setattr(shards, "tqdm", Bar)
+    monkeypatch.setattr(shards, "SECONDS_PER_BATCH", 1.0)
+    table = make_corpus(tmp_path, 3)
+    (tmp_path / "audio" / "0.wav").write_bytes(b"broken")
+    make_corpus(tmp_path / "more", 3)
+    write_csv(table, [{"file_name": f"{folder}audio/{i}.wav"} for folder in ("", "more/") for i in range(3)])
+    run(table, tmp_path / "out", "--language", "en")
+    # An unreadable recording, and two batches: one second has room for two of the clips.
+    assert updates == [1, 2, 2, 1]
+    write_csv(table, [{"file_name": f"{folder}audio/{i}.wav", "new": i} for folder in ("", "more/") for i in range(3)])
+    run(table, tmp_path / "out", "--language", "en")
+    assert updates == [1, 2, 2, 1, 3, 3]
+
+
+def test_ctrl_c_ends_with_a_sentence_that_says_how_to_go_on(tmp_path, journal, monkeypatch, capsys):
+    table, out = make_corpus(tmp_path), tmp_path / "out"
+    run(table, tmp_path / "whole", "--language", "en")
+    describe = MsfSerAnnotator.describe
+
+    def interrupted(*arguments):
+        if len(list((out / "data").iterdir())) == 1:
+            raise KeyboardInterrupt
+        describe(*arguments)
+
+    monkeypatch.setattr(MsfSerAnnotator, "describe", interrupted)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        run(table, out, "--language", "en")
+    assert caught.value.code == 130
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "msfser annotate: interrupted: run the same command again to continue; finished shards are kept."
+    )
+    monkeypatch.setattr(MsfSerAnnotator, "describe", describe)
+    del journal[:]
+    run(table, out, "--language", "en")
+    assert len(journal) == 3 * 2 and contents_of(out) == contents_of(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("failing", [1, 2, 3])
@@ -614,7 +660,7 @@ def test_a_full_disk(tmp_path, journal, monkeypatch, failing):
         if len(calls) == failing:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(annotate.pyarrow.parquet, "write_table", full)
+    monkeypatch.setattr(shards.pyarrow.parquet, "write_table", full)
     message = fails(table, "--output", out, "--language", "en")
     assert f"part-{failing - 1:05d}.parquet cannot be written (No space left on device)" in message
     assert len(list((out / "data").iterdir())) == failing - 1
@@ -633,7 +679,7 @@ def test_long_recordings_are_not_all_in_memory(tmp_path, journal, monkeypatch):
     table = make_corpus(tmp_path)
     run(table, tmp_path / "whole", "--language", "en")
     del journal[:]
-    monkeypatch.setattr(annotate, "SECONDS_AT_ONCE", 1.0)
+    monkeypatch.setattr(shards, "SECONDS_PER_BATCH", 1.0)
     write_tone(tmp_path / "audio" / "7.wav", 7)
     run(table, tmp_path / "out", "--language", "en")
     assert [count for step, count in journal if step == "transcribe"] == [2, 1, 2, 1, 2]
@@ -648,15 +694,7 @@ def test_processes_share_the_shards(tmp_path, journal):
     table = make_corpus(tmp_path, 10)
     run(table, tmp_path / "one", "--language", "en")
     arguments = annotate.parse([str(table), "--output", str(tmp_path / "two"), "--language", "en"])
-    work = [
-        annotate.Work(
-            annotate.read(arguments),
-            annotate.settings_of(arguments),
-            lambda: annotate.make_annotator(arguments, "cpu"),
-            Path(arguments.output),
-        )
-        for _ in range(3)
-    ]
+    work = [annotate.sharded_annotation(arguments, "cpu") for _ in range(3)]
     del journal[:]
     work[0].prepare(table)
     for process in (2, 0, 1):
@@ -675,20 +713,6 @@ def installed():
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
-
-
-def shards_of_one(argv, log):
-    """What a process does that may be killed: one clip a shard, and a note of each shard that is begun."""
-    annotate.ROWS_PER_SHARD = 1
-    make_shard = annotate.Work.make_shard
-
-    def noted(self, number):
-        with open(log, "a") as file:
-            file.write(f"{number}\n")
-        make_shard(self, number)
-
-    annotate.Work.make_shard = noted
-    annotate.main(argv)
 
 
 TEXTS = (
@@ -722,7 +746,7 @@ def test_kill_and_two_processes_change_nothing(tmp_path, spoken):
     argv = [str(spoken), "--language", "en", "--output"]
 
     def start(output, **environment):
-        process = context.Process(target=_in_environment, args=(environment, [*argv, str(output)], str(log)))
+        process = context.Process(target=annotate_with_log, args=(environment, [*argv, str(output)], log))
         process.start()
         return process
 
@@ -761,20 +785,13 @@ def test_kill_and_two_processes_change_nothing(tmp_path, spoken):
     assert sorted(int(number) for number in log.read_text().split()) == list(range(len(TEXTS)))
 
 
-def _in_environment(environment, argv, log):
-    os.environ.update(environment)
-    # Its own lock is shared between processes, and one that is killed would leave it behind.
-    annotate.tqdm.set_lock(threading.RLock())
-    shards_of_one(argv, log)
-
-
 def test_accelerate_launches_two_processes(tmp_path):
     table = make_corpus(tmp_path, 4, transcription="said so")
     options = ["--output", str(tmp_path / "two"), "--recognizer", "none", "--describer", "none"]
     driver = tmp_path / "driver.py"
     driver.write_text(
-        "import sys\nfrom msfser.annotation import annotate\n"
-        "annotate.ROWS_PER_SHARD = 3\nannotate.main(sys.argv[1:])\n"
+        "import sys\nfrom msfser.annotation import annotate, shards\n"
+        "shards.ROWS_PER_SHARD = 3\nannotate.main(sys.argv[1:])\n"
     )
     launcher = Path(sys.executable).with_name("accelerate")
     launch = [str(launcher), "launch", "--multi_gpu", "--num_processes", "2"]
@@ -798,8 +815,8 @@ def test_an_output_with_other_things_is_left_alone(tmp_path):
     (tmp_path / "out" / "data").mkdir(parents=True)
     (tmp_path / "out" / "data" / "part-00000.parquet").write_text("precious")
     before = state_of(tmp_path)
-    assert "holds other things" in fails(table, "--output", tmp_path / "out", "--language", "en")
-    assert "holds what is to be annotated" in fails(table, "--output", tmp_path, "--language", "en")
+    assert "contains other files" in fails(table, "--output", tmp_path / "out", "--language", "en")
+    assert "contains the input" in fails(table, "--output", tmp_path, "--language", "en")
     assert fails(table, "--output", table, "--language", "en")
     assert state_of(tmp_path) == before
     # An empty folder will do, and so will one in which the first note was killed.
@@ -828,6 +845,7 @@ def test_wrong_input_is_a_sentence(tmp_path):
         ("missing columns 'nothing'", table, "--columns", "transcript=nothing"),
         ("norms are not readable", table, "--norms", tmp_path / "norms.json"),
         ("is not a folder", table, "--audio_folder", tmp_path / "nowhere"),
+        ("iemocap decides this", tmp_path, "--corpus", "iemocap", "--audio_folder", "x"),
     ):
         assert match in fails(*arguments, "--output", out, "--language", "en")
         shutil.rmtree(out, ignore_errors=True)
@@ -839,7 +857,6 @@ def test_wrong_input_is_a_sentence(tmp_path):
     ("match", "options"),
     [
         ("NAME=COLUMN", ["--columns", "speaker"]),
-        ("decides columns", ["--corpus", "iemocap", "--audio_folder", "x"]),
         ("belongs to --describer measured", ["--describer", "none", "--norms", "x"]),
         ("needs the name of the server's model", ["--url", "http://127.0.0.1:1"]),
         ("'klingon' is none that Whisper knows", ["--language", "klingon"]),
@@ -855,4 +872,4 @@ def test_help_names_every_default(capsys):
     with pytest.raises(SystemExit):
         annotate.parse(["--help"])
     text = " ".join(capsys.readouterr().out.split())
-    assert "openai/whisper-tiny.en" in text and text.count("by default") >= 5
+    assert "openai/whisper-tiny.en" in text and text.count("default: ") >= 7
