@@ -1,4 +1,4 @@
-"""What a process runs that a test may kill: in a module of its own, which the processes of a fork server can import."""
+"""What a process runs that a test may kill, in a module that the processes of a fork server can import."""
 
 import os
 import threading

@@ -1,4 +1,4 @@
-"""The command `annotate`: what goes in comes out with texts, nothing is made twice, and nothing is lost."""
+"""The command `annotate`: a corpus gets its texts, nothing is made twice, and nothing is lost."""
 
 import csv
 import dataclasses
@@ -30,6 +30,7 @@ from msfser import LABELS
 from msfser.annotation import annotate, shards
 from msfser.annotator_msfser import MsfSerAnnotator
 from msfser.corpora.probe.synthesizer import Synthesizer
+from msfser.corpora.registry import read_corpus
 from msfser.corpora.table import read_table
 from msfser.description_msfser import NORMS
 from msfser.encoders_msfser import WHEELS, WHISPER_VOCABULARY
@@ -57,7 +58,7 @@ def tone_bytes(number):
 
 
 @dataclasses.dataclass
-class Heard:
+class Transcript:
     text: str | None
     words: list
     reason: str | None = None
@@ -70,7 +71,7 @@ def words_of(text, sound):
 
 
 class Recognizer:
-    """Hears the number of a tone, and no speech in silence."""
+    """Transcribes a tone by its number, and finds no speech in silence."""
 
     def __init__(self, name, english_only):
         self.name, self.english_only = name, english_only
@@ -79,15 +80,15 @@ class Recognizer:
         if language == "xx":
             raise ValueError("language='xx' is none that Whisper knows: give a code such as 'en' or 'de'.")
         if self.english_only and language not in (None, "en"):
-            return [Heard(None, [], "the recognizer knows only English") for _ in sounds]
+            return [Transcript(None, [], "the recognizer knows only English") for _ in sounds]
         return [self._transcribe_segments(sound, language) for sound in sounds]
 
     def _transcribe_segments(self, sound, language):
         if not np.abs(sound).max():
-            return Heard(None, [], "no speech")
+            return Transcript(None, [], "no speech")
         number = round((np.abs(np.fft.rfft(sound, RATE)).argmax() - 120) / 10)
         text = f"the sound number {number} by {self.name} in {language}"
-        return Heard(text, words_of(text, sound))
+        return Transcript(text, words_of(text, sound))
 
     def align(self, sounds, transcripts):
         if "impossible" in " ".join(transcripts):
@@ -160,7 +161,7 @@ def write_csv(path, rows):
 
 
 def make_corpus(folder, count=8, **columns):
-    """A CSV with aliases, labels from 1 to 7 and a column of its own; some rows have texts."""
+    """A CSV with aliases, labels from 1 to 7 and a custom column; some rows have texts."""
     rows = []
     for i in range(count):
         write_tone(folder / "audio" / f"{i}.wav", i)
@@ -214,9 +215,7 @@ def test_a_table_keeps_its_columns_and_texts(tmp_path):
         for name in ("audio", "speaker", *LABELS):
             assert after[part][name] == before[part][name]
         assert all(after[part][name][0] for name in ("transcript", "emphasis", "description", "words"))
-    import train
-
-    read = train.read_data(train.RunSettings(data=str(tmp_path / "out"), label_range=[1, 7]))
+    read = read_corpus("table", str(tmp_path / "out"), label_range=(1, 7))
     assert read["train"][:] == after["train"][:]
 
 
@@ -299,15 +298,13 @@ def test_a_corpus_as_its_owners_lay_it_out(iemocap_tree, tmp_path):  # noqa: F81
     rows = run(iemocap_tree, tmp_path / "out", "--corpus", "iemocap", "--recognizer", "none")
     assert len(rows) == 40 and {row["transcript"] for row in rows} == {"Excuse me."}
     assert all(not os.path.isabs(row["audio"]) and row["error"] is None for row in rows)
-    import train
-
-    parts = train.read_data(train.RunSettings(data=str(tmp_path / "out"), corpus="iemocap", fold=3))
-    expected = train.read_data(train.RunSettings(data=str(iemocap_tree), corpus="iemocap", fold=3))
+    parts = read_corpus("iemocap", str(tmp_path / "out"), fold=3)
+    expected = read_corpus("iemocap", str(iemocap_tree), fold=3)
     for part, of_part in expected.items():
         assert sorted(audio["path"] for audio in parts[part]["audio"]) == sorted(a["path"] for a in of_part["audio"])
 
 
-def test_columns_of_annotates_own_names_are_replaced_with_a_warning(tmp_path, caplog):
+def test_columns_with_names_that_annotate_uses_are_replaced_with_a_warning(tmp_path, caplog):
     table = make_corpus(tmp_path, error="no error at all", describer="")
     rows = run(table, tmp_path / "out", "--language", "en")
     assert {row["error"] for row in rows} == {None}
@@ -417,7 +414,7 @@ def test_changed_rows_redo_their_shard(tmp_path, journal, changed):
     read_table(out, label_range=(1, 7))
 
 
-def test_a_missing_recording_that_comes_is_heard(tmp_path):
+def test_a_missing_recording_that_appears_is_transcribed(tmp_path):
     table, out = make_corpus(tmp_path), tmp_path / "out"
     (tmp_path / "audio" / "0.wav").rename(tmp_path / "aside")
     assert run(table, out, "--language", "en")[0]["error"] == "there is no file 'audio/0.wav'."
@@ -485,7 +482,7 @@ def test_an_english_recognizer_must_be_told_that_it_is_english(tmp_path, journal
     message = fails(table, "--output", out)
     assert "openai/whisper-tiny.en knows only English" in message and "--language en" in message
     assert not journal and not list((out / "data").iterdir())
-    # One that knows more languages finds out for itself, and nothing is to be heard where all is given.
+    # A multilingual one detects the language, and nothing is transcribed where all transcripts are given.
     assert run(table, out, "--recognizer", "multilingual")[0]["transcript"].endswith("in None")
     assert run(make_corpus(tmp_path, transcription="said"), tmp_path / "given")[0]["transcript"] == "said"
 
@@ -502,7 +499,7 @@ def test_foreign_speech_stays_without_a_transcript(tmp_path):
 
 
 @pytest.mark.parametrize("value", ["xx", 5])
-def test_a_language_that_nobody_knows_is_said_before_any_work(tmp_path, journal, monkeypatch, value):
+def test_an_unknown_language_is_refused_before_any_work(tmp_path, journal, monkeypatch, value):
     original = Recognizer.__call__
     monkeypatch.setattr(
         Recognizer, "__call__", lambda self, s, language=None: original(self, s, "xx" if language == "5" else language)
@@ -668,7 +665,7 @@ def test_a_full_disk(tmp_path, journal, monkeypatch, failing):
     run(table, out, "--language", "en")
     assert len(journal) == 3 * (4 - failing)
     assert contents_of(out) == contents_of(tmp_path / "whole")
-    # While shards are made anew with other settings, nobody reads a mixture.
+    # While shards are made anew with other settings, a mixture cannot be read.
     calls.clear()
     fails(table, "--output", out, "--language", "en", "--emphasis", "paper")
     with pytest.raises(ValueError, match="annotating it is not finished"):
@@ -803,7 +800,7 @@ def test_accelerate_launches_two_processes(tmp_path):
     assert done.returncode == 0, done.stderr
     run(table, tmp_path / "one", *options[2:])
     assert contents_of(tmp_path / "one") == contents_of(tmp_path / "two")
-    # Each process has its own bar or none, and only of its own clips.
+    # The bar shows only the clips of one process.
     assert "3/3" in done.stderr and "4/4" not in done.stderr
 
 
