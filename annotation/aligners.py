@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,16 +31,16 @@ class SphinxAligner:
         ImportError: PocketSphinx is not installed.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         if pocketsphinx is None:
             raise ImportError("the aligner sphinx needs PocketSphinx: pip install pocketsphinx.")
         self._decoder = pocketsphinx.Decoder(samprate=SAMPLING_RATE, lm=None, loglevel="FATAL")
 
-    def __call__(self, sounds: Sequence[np.ndarray], transcripts: Sequence[str]) -> list[list[dict] | None]:
+    def __call__(self, sounds: Sequence[np.ndarray], transcripts: Sequence[str]) -> list[list[dict[str, Any]] | None]:
         """See [`Aligner`]."""
         return [self._align(sound, _words(text)) for sound, text in zip(sounds, transcripts, strict=True)]
 
-    def _align(self, sound: np.ndarray, words: list[str]) -> list[dict] | None:
+    def _align(self, sound: np.ndarray, words: list[str]) -> list[dict[str, Any]] | None:
         if not words:
             return []
         # "well-known" is two words of the dictionary, and one of the transcript.
@@ -108,17 +109,17 @@ class CtcAligner:
         self._space = self._letters.get(tokenizer.word_delimiter_token)
         self._extract = MsfSerFeatureExtractor(**settings, max_seconds=86_400.0)
 
-    def __call__(self, sounds: Sequence[np.ndarray], transcripts: Sequence[str]) -> list[list[dict] | None]:
+    def __call__(self, sounds: Sequence[np.ndarray], transcripts: Sequence[str]) -> list[list[dict[str, Any]] | None]:
         """See [`Aligner`]; clip by clip, since many of these models give other results with padding."""
         return [self._align(sound, _words(text)) for sound, text in zip(sounds, transcripts, strict=True)]
 
-    def _align(self, sound: np.ndarray, words: list[str]) -> list[dict] | None:
+    def _align(self, sound: np.ndarray, words: list[str]) -> list[dict[str, Any]] | None:
         if not words:
             return []
-        labels, owners = [], []  # the letters, and the word of each (None: between words)
+        labels: list[int] = []
+        owners: list[int | None] = []  # the word of each label; None between words
         for k, word in enumerate(words):
-            ids = [self._letter(letter) for letter in word]
-            ids = [index for index in ids if index is not None]
+            ids = [index for index in map(self._letter, word) if index is not None]
             if ids and labels and self._space is not None:
                 labels.append(self._space)
                 owners.append(None)
@@ -128,12 +129,12 @@ class CtcAligner:
         if frames is None:
             return None
         seconds = self.model.config.inputs_to_logits_ratio / SAMPLING_RATE
-        times: list[tuple[float, float] | None] = [None] * len(words)
+        times: dict[int, tuple[float, float]] = {}
         for (first, last), owner in zip(frames, owners, strict=True):
             if owner is not None:
-                start = first * seconds if times[owner] is None else times[owner][0]
+                start, _ = times.get(owner, (first * seconds, 0.0))
                 times[owner] = (start, (last + 1) * seconds)
-        filled = _filled(times, len(sound) / SAMPLING_RATE)
+        filled = _filled([times.get(k) for k in range(len(words))], len(sound) / SAMPLING_RATE)
         return [_entry(word, *time, len(sound)) for word, time in zip(words, filled, strict=True)]
 
     @torch.no_grad()
@@ -189,20 +190,20 @@ def ctc_path(log_probabilities: np.ndarray, labels: Sequence[int], blank: int) -
 
 def _filled(times: list[tuple[float, float] | None], end: float) -> list[tuple[float, float]]:
     """Words without a time share the gap between their neighbors evenly."""
-    filled, before = [], 0.0
-    for known, group in itertools.groupby(range(len(times)), key=lambda k: times[k] is not None):
-        group = list(group)
-        if known:
-            filled += [times[k] for k in group]
-            before = times[group[-1]][1]
-        else:
-            after = times[group[-1] + 1][0] if group[-1] + 1 < len(times) else end
-            edges = np.linspace(before, max(before, after), len(group) + 1).tolist()
-            filled += list(itertools.pairwise(edges))
-    return filled
+    filled: list[tuple[float, float]] = []
+    gap = 0
+    for time in (*times, (end, end)):
+        if time is None:
+            gap += 1
+            continue
+        before = filled[-1][1] if filled else 0.0
+        filled += itertools.pairwise(np.linspace(before, max(before, time[0]), gap + 1).tolist())
+        filled.append(time)
+        gap = 0
+    return filled[:-1]
 
 
-def _entry(word: str, start: float, end: float, samples: int) -> dict:
+def _entry(word: str, start: float, end: float, samples: int) -> dict[str, Any]:
     length = samples / SAMPLING_RATE
     return {"word": word, "start": round(min(start, length), 3), "end": round(min(end, length), 3)}
 

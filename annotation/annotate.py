@@ -26,7 +26,7 @@ import torch
 import transformers
 from accelerate import PartialState
 
-from ..annotator_msfser import MsfSerAnnotator
+from ..annotator_msfser import Aligner, MsfSerAnnotator
 from ..cli.errors import cli_errors
 from ..corpora.registry import CORPORA, read_source
 from ..description_msfser import NORMS, PROMPT, Describer, MeasuredDescriber
@@ -42,14 +42,7 @@ RESUME = "run the same command again to continue; finished shards are kept"
 
 
 def main(argv: Sequence[str]) -> None:
-    """Annotates what the arguments name.
-
-    Args:
-        argv: The arguments of `msfser annotate`.
-
-    Raises:
-        SystemExit: See [`cli_errors`].
-    """
+    """Runs `msfser annotate`."""
     arguments = parse(argv)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("msfser").setLevel(logging.INFO)
@@ -71,11 +64,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Parses the command line.
-
-    Raises:
-        SystemExit: An option is unknown, or options do not go together.
-    """
+    """Parses the command line."""
     parser = argparse.ArgumentParser(
         prog="msfser annotate",
         usage="msfser annotate DATA --output FOLDER [OPTIONS]",
@@ -164,11 +153,7 @@ def _column(pair: str) -> tuple[str, str]:
 
 
 def sharded_annotation(arguments: argparse.Namespace, device: str) -> ShardedAnnotation:
-    """Reads the rows that the arguments name; nothing is made or loaded yet.
-
-    Raises:
-        ValueError: The data or the norms cannot be read.
-    """
+    """Reads the rows that the arguments name; nothing is made or loaded yet."""
     source = read_source(
         arguments.corpus, arguments.data, columns=dict(arguments.columns), audio_folder=arguments.audio_folder
     )
@@ -184,11 +169,7 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     elif arguments.describer != "none":
         description |= {"url": arguments.url, "prompt": hashlib.sha256(PROMPT.encode()).hexdigest()}
     return {
-        "transcript": {
-            "recognizer": arguments.recognizer,
-            "language": arguments.language,
-            "aligner": arguments.aligner,
-        },
+        "transcript": {name: getattr(arguments, name) for name in ("recognizer", "language", "aligner")},
         "emphasis": EMPHASIS[arguments.emphasis].to_dict(),
         "description": description,
     }
@@ -202,30 +183,16 @@ def _read_norms(path: Path) -> dict[str, Any]:
 
 
 def make_annotator(settings: Mapping[str, Mapping[str, Any]], device: str) -> MsfSerAnnotator:
-    """Loads what makes the texts; the recognizer itself is loaded at its first use.
-
-    Args:
-        settings: Those of [`settings_of`].
-        device: Where models run.
-
-    Raises:
-        OSError: A model is not available.
-        ImportError: A package is missing.
-        ValueError: A name is not that of a suitable model.
-    """
-    recognizer, aligner = settings["transcript"]["recognizer"], settings["transcript"]["aligner"]
-    if recognizer != "none":
-        ensure_encoders([recognizer])
-    align = None
-    if aligner != "recognizer":
-        align = SphinxAligner() if aligner == "sphinx" else CtcAligner(aligner, device)
-    return MsfSerAnnotator(
-        recognizer=None if recognizer == "none" else recognizer,
-        emphasis=EmphasisConfig(**settings["emphasis"]),
-        describer=_make_describer(settings["description"], device),
-        aligner=align,
-        device=device,
-    )
+    """Loads what makes the texts with the settings of [`settings_of`]; the recognizer is loaded at its first use."""
+    recognizer: str | None = settings["transcript"]["recognizer"]
+    if recognizer == "none":
+        recognizer = None
+    ensure_encoders([recognizer])
+    aligner: Aligner | None = None
+    if (name := settings["transcript"]["aligner"]) != "recognizer":
+        aligner = SphinxAligner() if name == "sphinx" else CtcAligner(name, device)
+    describer = _make_describer(settings["description"], device)
+    return MsfSerAnnotator(recognizer, EmphasisConfig(**settings["emphasis"]), describer, aligner, device)
 
 
 def _make_describer(settings: Mapping[str, Any], device: str) -> Describer | None:

@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +15,6 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoProcessor,
     PreTrainedConfig,
-    PreTrainedModel,
-    ProcessorMixin,
 )
 from transformers.utils import CONFIG_NAME, cached_file, extract_commit_hash
 
@@ -89,8 +88,9 @@ class AudioLanguageModelDescriber:
         self.max_new_tokens = max_new_tokens
         self.batch_size = batch_size
         self._block = _SOUND_BLOCKS.get(config.model_type, _as_samples)
-        self.processor = _processor(name, revision)
-        self.model = _model(name, revision, part, dtype).to(device)
+        # The library's types do not cover what the families add.
+        self.processor: Any = _processor(name, revision)
+        self.model: Any = _model(name, revision, part, dtype).to(device)
 
     def __call__(self, sounds: Sequence[np.ndarray], transcripts: Sequence[str | None]) -> list[str | None]:
         """Describes recordings as in [`Describer`]; a response that cannot be parsed is requested again, twice.
@@ -171,7 +171,7 @@ def _configs(name: str, revision: str | None) -> tuple[PreTrainedConfig, PreTrai
     return config, part
 
 
-def _processor(name: str, revision: str | None) -> ProcessorMixin:
+def _processor(name: str, revision: str | None) -> Any:
     try:
         processor = AutoProcessor.from_pretrained(name, revision=revision, trust_remote_code=False)
     except (ImportError, OSError, ValueError) as error:
@@ -188,7 +188,7 @@ def _processor(name: str, revision: str | None) -> ProcessorMixin:
     return processor
 
 
-def _model(name: str, revision: str | None, part: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+def _model(name: str, revision: str | None, part: PreTrainedConfig, dtype: torch.dtype) -> Any:
     loader = next(loader for mapping, loader in _AUTO_CLASSES if type(part) in mapping)
     try:
         model, report = loader.from_pretrained(

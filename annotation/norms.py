@@ -18,20 +18,13 @@ from tqdm import tqdm
 from ..audio_msfser import load_audio
 from ..cli.errors import cli_errors
 from ..corpora.registry import read_source
-from ..corpora.schema import audio_source
 from ..description_msfser import QUANTILES, WORDS, measure_voice
 from ..emphasis_msfser import measure_prosody
+from .shards import recording_of
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measures and writes.
-
-    Args:
-        argv: The arguments of `msfser norms`.
-
-    Raises:
-        SystemExit: See [`cli_errors`].
-    """
+    """Runs `msfser norms`."""
     parser = argparse.ArgumentParser(
         prog="msfser norms", description="Measures the norms with which measured descriptions compare a voice."
     )
@@ -84,8 +77,8 @@ def _recordings(data: str, split: str | None) -> list[str | bytes]:
     if not rows:
         names = ", ".join(sorted(set(filter(None, parts)))) or "none"
         raise ValueError(f"{data}: there is no part {split!r}; its parts: {names}.")
-    if source.files is None:
-        return [audio_source(source.embedded[row]["audio"]) for row in rows]
-    if missing := [source.table["audio"][row].as_py() for row in rows if not source.files[row]]:
-        raise ValueError(f"{data}: {len(missing)} recordings are missing, such as {missing[0]!r}.")
-    return [source.files[row] for row in rows]
+    recordings = [recording_of(source, row) for row in rows]
+    if missing := [row for row, recording in zip(rows, recordings, strict=True) if not recording]:
+        name = source.table["audio"][missing[0]].as_py()
+        raise ValueError(f"{data}: {len(missing)} recordings are missing, such as {name!r}.")
+    return recordings

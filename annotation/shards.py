@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ..annotator_msfser import Annotation, LazyProsody, MsfSerAnnotator
 from ..audio_msfser import SAMPLING_RATE, load_audio
-from ..corpora.schema import FEATURES, audio_source
+from ..corpora.schema import FEATURES
 from ..corpora.shards import SHARDS_NOTE
 from ..corpora.table import SourceRows
 
@@ -43,8 +43,8 @@ class ShardedTable(abc.ABC):
     Attributes:
         command: The name of the command, on the progress bar.
         steps: Names of the steps.
-        made: Type of each column that is made. A column of the source with such a name is not passed on.
-        given: Columns among `made` that a source may have, and that the steps use.
+        made: Type of each column that is made, `error` among them; a column of the source with this name is dropped.
+        given: Columns among `made` that the steps read from the source.
 
     Args:
         source: The rows.
@@ -87,8 +87,8 @@ class ShardedTable(abc.ABC):
             The values of the columns `made`, for each row.
         """
 
-    def check(self, shards: Sequence[int]) -> None:  # noqa: B027 (a subclass may have nothing to check)
-        """Raises a `ValueError` for input that some shards cannot be made of, before any is made."""
+    def check(self, shards: Sequence[int]) -> None:  # noqa: B027 (not every subclass has something to check)
+        """Raises a `ValueError` for rows that cannot be used, before any of the shards is made."""
 
     # A run
 
@@ -130,17 +130,7 @@ class ShardedTable(abc.ABC):
             path.unlink()
 
     def run(self, process: int, processes: int, quiet: bool) -> None:
-        """Makes the shards of one process.
-
-        Args:
-            process: Its number, from 0.
-            processes: How many there are.
-            quiet: Show no progress bar.
-
-        Raises:
-            ValueError: [`check`] found something.
-            OSError: A file cannot be written, or what makes the columns is not available.
-        """
+        """Makes the shards of one of several processes, counted from 0; `quiet` hides the progress bar."""
         mine = range(process, self.count, processes)
         stale = [number for number in mine if self.stored_keys(number) != self.keys(number)]
         total = sum(len(self.rows(number)) for number in mine)
@@ -161,9 +151,8 @@ class ShardedTable(abc.ABC):
             return
         self._write_note(complete=True)
         counted = [name for name in self.steps if name in self.made]
-        made = pa.concat_tables(
-            [pyarrow.parquet.read_table(self.shard(n), columns=[*counted, "error"]) for n in range(self.count)]
-        )
+        shards = [self.shard(number) for number in range(self.count)]
+        made = pa.concat_tables([pyarrow.parquet.read_table(shard, columns=[*counted, "error"]) for shard in shards])
         found = ", ".join(f"{len(made) - made[name].null_count} with {name}" for name in counted)
         logger.info(f"{len(made)} clips in {self.output}: {found}.")
         errors = [(row, error) for row, error in enumerate(made["error"].to_pylist(), start=1) if error is not None]
@@ -197,11 +186,9 @@ class ShardedTable(abc.ABC):
         """
         if number not in self._keys:
             rows = self.rows(number)
-            passed_on = self.table.slice(rows.start, len(rows))
-            self._keys[number] = {
-                "table": hashed(self.table.schema.to_string(), passed_on.to_pylist()),
-                **self.step_keys(rows),
-            }
+            kept = self.table.slice(rows.start, len(rows)).to_pylist()
+            table = {"table": hashed(self.table.schema.to_string(), kept)}
+            self._keys[number] = table | self.step_keys(rows)
         return self._keys[number]
 
     def make_shard(self, number: int) -> None:
@@ -211,11 +198,11 @@ class ShardedTable(abc.ABC):
         stored = None
         if len(stale) < len(self.steps):
             stored = pyarrow.parquet.read_table(self.shard(number), columns=list(self.made)).to_pylist()
-        if stale:
-            made = self.make_rows(rows, stale, stored)
-        else:
+        if stored is not None and not stale:
             made = stored
             self._advance(len(rows))
+        else:
+            made = self.make_rows(rows, stale, stored)
         table = self.table.slice(rows.start, len(rows))
         if self.source.embedded is not None:
             recordings = self.source.embedded.select(rows).with_format("arrow")[:]["audio"]
@@ -258,7 +245,10 @@ class ShardedTable(abc.ABC):
         for row in sorted(rows, key=self._size):
             if row not in errors:
                 try:
-                    sound = load_audio(self._recording(row))
+                    recording = recording_of(self.source, row)
+                    if not recording:
+                        raise ValueError(f"there is no file {self.table['audio'][row].as_py()!r}.")
+                    sound = load_audio(recording)
                 except (ValueError, OSError) as error:
                     errors[row] = " ".join(str(error).split())
             if row in errors:
@@ -277,29 +267,21 @@ class ShardedTable(abc.ABC):
 
     def identity(self, row: int) -> list[Any]:
         """What tells whether a recording is the same as before."""
-        if self.source.files is None:
-            return [hashlib.sha256(self.source.embedded[row]["audio"]["bytes"]).hexdigest()]
+        recording = recording_of(self.source, row)
+        if isinstance(recording, bytes):
+            return [hashlib.sha256(recording).hexdigest()]
         try:
-            found = os.stat(self.source.files[row])
+            found = os.stat(recording)
         except OSError:
-            return [self.source.files[row]]
-        return [self.source.files[row], found.st_size, found.st_mtime_ns]
-
-    def _recording(self, row: int) -> bytes | str:
-        if self.source.files is None:
-            return audio_source(self.source.embedded[row]["audio"])
-        if not self.source.files[row]:
-            raise ValueError(f"there is no file {self.table['audio'][row].as_py()!r}.")
-        return self.source.files[row]
+            return [recording]
+        return [recording, found.st_size, found.st_mtime_ns]
 
     def _size(self, row: int) -> int:
         """Bytes of a recording; those of one format grow with its length."""
-        if self.source.files is None:
-            return len(self.source.embedded[row]["audio"]["bytes"])
-        try:
-            return os.path.getsize(self.source.files[row])
-        except OSError:
-            return 0
+        recording = recording_of(self.source, row)
+        if isinstance(recording, bytes):
+            return len(recording)
+        return os.path.getsize(recording) if os.path.exists(recording) else 0
 
 
 class ShardedAnnotation(ShardedTable):
@@ -360,9 +342,8 @@ class ShardedAnnotation(ShardedTable):
         """See [`ShardedTable.make_rows`]."""
         given = self._given_texts(rows)
         valid = [step for step in self.steps if step not in stale]
-        made = dict(
-            zip(rows, [_Row.of(row, valid) for row in stored] if stored else [_Row() for _ in rows], strict=True)
-        )
+        entries = [_Row() for _ in rows] if stored is None else [_Row.of(row, valid) for row in stored]
+        made = dict(zip(rows, entries, strict=True))
         errors = {number: row.error for number, row in made.items() if row.error is not None}
         for batch in self.decoded(rows, errors):
             texts, sounds = [made[number] for number in batch], list(batch.values())
@@ -374,7 +355,8 @@ class ShardedAnnotation(ShardedTable):
             if "description" in stale:
                 self.annotator.describe(texts, sounds, prosody, known)
         for number, error in errors.items():
-            made[number] = _Row(**{name: given[number].get(name) for name in self.given}, error=error)
+            kept: dict[str, Any] = {name: given[number].get(name) for name in self.given}
+            made[number] = _Row(**kept, error=error)
         return [row.columns() for row in made.values()]
 
     def _given_texts(self, rows: range) -> dict[int, dict[str, Any]]:
@@ -437,6 +419,14 @@ class _Row(Annotation):
         """The values of `ShardedAnnotation.made`."""
         absent = json.dumps(self.absent, sort_keys=True) if self.absent else None
         return vars(self) | {"emphasis_scores": self.scores, "absent": absent}
+
+
+def recording_of(source: SourceRows, row: int) -> bytes | str:
+    """The encoded recording of a row, or its path, which is empty where there is no such file."""
+    if source.files is not None:
+        return source.files[row]
+    assert source.embedded is not None
+    return source.embedded[row]["audio"]["bytes"]
 
 
 def hashed(*parts: Any) -> str:

@@ -14,9 +14,8 @@ class Command(NamedTuple):
     """A row of `COMMANDS`.
 
     Args:
-        module: The module of the package whose `main(argv)` runs the command. It is imported only when the command
-            is given.
-        purpose: What the command does, for `msfser --help`.
+        module: Its `main(argv)` runs the command; it is imported only then.
+        purpose: What `msfser --help` says about the command.
         extras: The optional dependencies that it needs, as in `pip install "msfser[train]"`.
     """
 
@@ -79,16 +78,12 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--version", action="version", version=f"msfser {_version()}", help="show the version and exit"
+        "--version",
+        action="version",
+        version=f"msfser {importlib.metadata.version('msfser')}",
+        help="show the version and exit",
     )
     parser.add_argument(
         "command", choices=COMMANDS, metavar="COMMAND", help="one of the commands below, each with a --help of its own"
     )
     return parser
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("msfser")
-    except importlib.metadata.PackageNotFoundError:
-        return "(not installed)"
