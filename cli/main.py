@@ -28,9 +28,9 @@ class Command(NamedTuple):
 COMMANDS: dict[str, Command] = {
     "train": Command("train", "fine-tune a model on a corpus, evaluate it and save it", "train"),
     "annotate": Command(
-        "annotation.annotate", "add transcripts, emphasized words and descriptions to a corpus", "train,annotate"
+        "annotation.annotate", "add transcripts, emphasized words and descriptions to a corpus", "annotate"
     ),
-    "norms": Command("annotation.norms", "measure a corpus as the norms of measured descriptions", "train,annotate"),
+    "norms": Command("annotation.norms", "measure a corpus as the norms of measured descriptions", "annotate"),
     "ablate": Command("evaluation.ablation", "train and compare variants of a model over several seeds", "train"),
     "report": Command("evaluation.report", "write a page about a finished run", "train"),
     "export": Command("hub.export", "export a model to ONNX", "onnx"),
