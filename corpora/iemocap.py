@@ -14,16 +14,18 @@ import logging
 import os
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
 import pyarrow as pa
 
 from ..configuration_msfser import LABELS
-from .schema import FEATURES, SPLITS
-from .table import SHARDS_NOTE, read_rows, read_table
-from .tree import as_written, file_names, lacking, read_text, require_whole, spoken_text
+from . import tree
+from .columns import WORDS
+from .schema import SPLITS
+from .shards import SHARDS_NOTE
+from .table import read_rows, read_table
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ _SLACK = 0.5
 
 _NUMBER = r"(-?\d+(?:\.\d+)?)"
 _LABEL_LINE = re.compile(
-    rf"\[[^\]]*\]\s+(Ses\d\d)([FM]_\w+)_([FM])(\w+)\s+\w+\s+\[{_NUMBER},\s*{_NUMBER},\s*{_NUMBER}\]\s*"
+    rf"\[[^\]]*\]\s+(Ses\d\d[FM]_\w+)_([FM]\w+)\s+\w+\s+\[{_NUMBER},\s*{_NUMBER},\s*{_NUMBER}\]\s*"
 )
 _TEXT_LINE = re.compile(r"(Ses\w+)\s+\[[^\]]*\]:(.*)")
 _WORD_LINE = re.compile(r"\s*(\d+)\s+(\d+)\s+-?\d+\s+(\S+)\s*")
@@ -50,12 +52,20 @@ _PRONUNCIATION = re.compile(r"\(\d+\)$")
 class _Utterance(NamedTuple):
     session: int
     dialog: str
-    name: str
-    speaker: str
+    turn: str
     labels: tuple[float, ...]
 
-    def file(self, folder: Path, kind: str, suffix: str) -> Path:
-        return folder / f"Session{self.session}" / kind / self.dialog / f"{self.name}{suffix}"
+    @property
+    def name(self) -> str:
+        return f"{self.dialog}_{self.turn}"
+
+    @property
+    def speaker(self) -> str:
+        # The name of the dialog says who wore the markers, the letter of the turn who speaks.
+        return f"{self.dialog[:5]}{self.turn[0]}"
+
+    def file(self, root: Path, kind: str, suffix: str) -> Path:
+        return root / f"Session{self.session}" / kind / self.dialog / f"{self.name}{suffix}"
 
 
 def read_iemocap(folder: str | os.PathLike[str], *, fold: int) -> datasets.DatasetDict:
@@ -63,12 +73,12 @@ def read_iemocap(folder: str | os.PathLike[str], *, fold: int) -> datasets.Datas
 
     In fold k, session k is the test part, the session after it (the first after the fifth) the validation part, and
     the other three are the training part, so that no speaker is in two parts. This rotation is our decision: the paper
-    says no more than that there are five folds.
+    only says that there are five folds.
 
-    Transcripts lose marks in brackets such as `[LAUGHTER]`: they are no speech, and no recognizer writes them in use;
-    an utterance of nothing else has no transcript. Words have times where `ForcedAlignment` has the utterance, in the
-    spelling of the transcript if it has as many words. Labels that lie out of the scale by half a step, which a few of
-    the corpus do, are moved to its end, with a warning.
+    Transcripts lose marks in brackets such as `[LAUGHTER]`: they are no speech, and no recognizer writes them; an
+    utterance of nothing else has no transcript. Words have times where `ForcedAlignment` has the utterance, in the
+    spelling of the transcript if it has as many words. A few labels of the corpus are outside the scale by half a
+    step; they are moved to its end, with a warning.
 
     Args:
         folder: The corpus, with `Session1` to `Session5`; or what `annotate` made of it.
@@ -83,82 +93,78 @@ def read_iemocap(folder: str | os.PathLike[str], *, fold: int) -> datasets.Datas
     """
     if fold not in _SESSIONS:
         raise ValueError(f"fold is {fold!r}; IEMOCAP has 1 to {_SESSIONS[-1]}, each with one session to test on.")
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: there is no such folder; name the one that holds Session1 to Session5.")
-
-    if (folder / SHARDS_NOTE).is_file():
-        return _read_annotated(folder, fold)
+    root = tree.existing_folder(folder, "Session1 to Session5")
+    if (root / SHARDS_NOTE).is_file():
+        return _read_annotated(root, fold)
     missing: list[str] = []
     utterances: list[_Utterance] = []
     transcripts: dict[str, str] = {}
     for session in _SESSIONS:
-        read = [
-            utterance
-            for path in sorted((folder / f"Session{session}" / _LABELS_FOLDER).glob("Ses*.txt"))
-            for utterance in _read_labels(path, session)
-        ]
+        home = root / f"Session{session}"
+        read = [u for path in sorted((home / _LABELS_FOLDER).glob("Ses*.txt")) for u in _read_labels(path, session)]
         utterances += read
-        missing += _missing_of_session(folder / f"Session{session}", {u.dialog for u in read})
-        for path in sorted((folder / f"Session{session}" / _TEXTS_FOLDER).glob("Ses*.txt")):
-            transcripts.update(match.groups() for match in map(_TEXT_LINE.fullmatch, _lines(path)) if match)
+        missing += _missing_of_session(home, {u.dialog for u in read})
+        for path in sorted((home / _TEXTS_FOLDER).glob("Ses*.txt")):
+            transcripts |= {match[1]: match[2] for match in map(_TEXT_LINE.fullmatch, _lines(path)) if match}
     names = [u.name for u in utterances]
-    missing += lacking([name for name in names if name not in transcripts], len(names), "transcripts of utterances")
-    audio = [u.file(folder, _AUDIO_FOLDER, ".wav") for u in utterances]
-    held = {dialog: file_names(dialog) for dialog in {file.parent for file in audio} if dialog.is_dir()}
-    gaps = [file.name for file in audio if file.name not in held.get(file.parent, ())]
-    missing += lacking(gaps, len(names), "recordings of utterances")
-    require_whole("IEMOCAP", folder, missing)
-    if unlabeled := sorted(set().union(*held.values()) - {file.name for file in audio}):
+    missing += tree.lacking(
+        [name for name in names if name not in transcripts], len(names), "transcripts of utterances"
+    )
+    audio = [u.file(root, _AUDIO_FOLDER, ".wav") for u in utterances]
+    present = {dialog: tree.file_names(dialog) for dialog in {file.parent for file in audio} if dialog.is_dir()}
+    gaps = [file.name for file in audio if file.name not in present.get(file.parent, ())]
+    missing += tree.lacking(gaps, len(names), "recordings of utterances")
+    tree.require_whole("IEMOCAP", root, missing)
+    if unlabeled := sorted(set().union(*present.values()) - {file.name for file in audio}):
         logger.warning(
-            "%s: %d recordings have no labels and are left out, such as %r", folder, len(unlabeled), unlabeled[0]
+            "%s: %d recordings have no labels and are left out, such as %r", root, len(unlabeled), unlabeled[0]
         )
 
-    spoken = [spoken_text(transcripts[name]) for name in names]
-    alignments = [u.file(folder, _ALIGNMENT_FOLDER, ".wdseg") for u in utterances]
+    spoken = [tree.spoken_text(transcripts[name]) for name in names]
+    alignments = [u.file(root, _ALIGNMENT_FOLDER, ".wdseg") for u in utterances]
     words = [_read_words(path, text) for path, text in zip(alignments, spoken, strict=True)]
-    if 0 < (without := words.count(None)) < len(words):
-        logger.warning("%s: %d of %d utterances have no word times", folder, without, len(words))
-    labels = _onto_scale(folder, np.array([u.labels for u in utterances]))
+    if any(found is not None for found in words):
+        tree.warn_of_missing_times(root, words)
+    labels = _onto_scale(root, np.array([u.labels for u in utterances]))
     table = pa.table(
         {
             "audio": [os.path.abspath(path) for path in audio],
             "transcript": pa.array(spoken, pa.string()),
-            "words": pa.array(words, FEATURES.arrow_schema.field("words").type),
+            "words": pa.array(words, WORDS),
             **{label: labels[:, column] for column, label in enumerate(LABELS)},
             "speaker": [u.speaker for u in utterances],
-            "split": [_part(u.session, fold) for u in utterances],
+            "split": [_split(u.session, fold) for u in utterances],
         }
     )
     return read_rows(
         table,
-        str(folder),
+        str(root),
         row_names=names,
-        audio_folders=[folder / f"Session{session}" / _AUDIO_FOLDER for session in _SESSIONS],
+        audio_folders=[root / f"Session{session}" / _AUDIO_FOLDER for session in _SESSIONS],
         label_range=LABEL_RANGE,
         allow_speaker_overlap=False,
     )
 
 
-def _part(session: int, fold: int) -> str:
-    """The part of a fold to which a session belongs."""
+def _split(session: int, fold: int) -> str:
+    """Return the split of a session in a fold."""
     return {fold: "test", fold % _SESSIONS[-1] + 1: "validation"}.get(session, "train")
 
 
 def _read_annotated(folder: Path, fold: int) -> datasets.DatasetDict:
-    """The shards of the whole corpus, divided by the session in the speaker's name."""
+    """Read shards of the whole corpus and divide them by the session in the speaker's name."""
     rows = datasets.concatenate_datasets(list(read_table(folder).values()))
-    speakers = [re.fullmatch(r"Ses0([1-5])[FM]", speaker or "") for speaker in rows["speaker"]]
-    if None in speakers:
-        raise ValueError(
-            f"{folder}: row {speakers.index(None) + 1} has no speaker such as 'Ses01F': annotate IEMOCAP itself."
-        )
-    parts = np.array([_part(int(speaker[1]), fold) for speaker in speakers])
-    return datasets.DatasetDict({split: rows.select(np.flatnonzero(parts == split)) for split in SPLITS})
+    splits = []
+    for number, speaker in enumerate(rows["speaker"], start=1):
+        match = re.fullmatch(r"Ses0([1-5])[FM]", speaker or "")
+        if match is None:
+            raise ValueError(f"{folder}: row {number} has no speaker such as 'Ses01F': annotate IEMOCAP itself.")
+        splits.append(_split(int(match[1]), fold))
+    return datasets.DatasetDict({split: rows.select(np.flatnonzero(np.array(splits) == split)) for split in SPLITS})
 
 
 def _missing_of_session(root: Path, labeled: set[str]) -> list[str]:
-    """The folders that a session lacks, and its dialogs outside those that have labels."""
+    """Report the folders that a session lacks, and its dialogs outside those that have labels."""
     if not root.is_dir():
         return [f"the folder {root.name}"]
     kinds = (_LABELS_FOLDER, _TEXTS_FOLDER, _AUDIO_FOLDER)
@@ -166,11 +172,11 @@ def _missing_of_session(root: Path, labeled: set[str]) -> list[str]:
     dialogs = {path.stem for kind in kinds for path in (root / kind).glob("Ses*")}
     if not dialogs:
         return missing or [f"the dialogs of {root.name}"]
-    return missing + lacking(sorted(dialogs - labeled), len(dialogs), f"dialogs with labels in {root.name}")
+    return missing + tree.lacking(sorted(dialogs - labeled), len(dialogs), f"dialogs with labels in {root.name}")
 
 
 def _lines(path: Path) -> list[str]:
-    return read_text(path).splitlines()
+    return tree.read_text(path).splitlines()
 
 
 def _read_labels(path: Path, session: int) -> list[_Utterance]:
@@ -183,16 +189,13 @@ def _read_labels(path: Path, session: int) -> list[_Utterance]:
                     f"{path}, line {number}: {line!r} is not [start - end], utterance, emotion, [valence, activation, "
                     "dominance]; copy the file again."
                 )
-            prefix, dialog, sex, number_in_dialog = match.groups()[:4]
-            dialog = f"{prefix}{dialog}"
-            labels = tuple(map(float, match.groups()[4:]))
-            name = f"{dialog}_{sex}{number_in_dialog}"
-            utterances.append(_Utterance(session, dialog, name, f"{prefix}{sex}", labels))
+            dialog, turn, *labels = match.groups()
+            utterances.append(_Utterance(session, dialog, turn, tuple(map(float, labels))))
     return utterances
 
 
-def _read_words(path: Path, transcript: str) -> list[dict] | None:
-    """The words of an utterance with their times from its start, or `None` where there is no alignment."""
+def _read_words(path: Path, transcript: str) -> list[dict[str, Any]] | None:
+    """Return the words of an utterance with their times from its start, or `None` where there is no alignment."""
     lines = [match.groups() for match in map(_WORD_LINE.fullmatch, _lines(path)) if match] if path.is_file() else []
     if not lines:
         return None
@@ -206,11 +209,11 @@ def _read_words(path: Path, transcript: str) -> list[dict] | None:
         for first, last, word in lines
         if not _NO_WORD.fullmatch(word)
     ]
-    return as_written(spoken, transcript)
+    return tree.as_written(spoken, transcript)
 
 
 def _onto_scale(folder: Path, labels: np.ndarray) -> np.ndarray:
-    """Moves labels `(utterances, 3)` that lie just out of the scale to its end."""
+    """Move labels `(utterances, 3)` that are just outside the scale to its end."""
     low, high = LABEL_RANGE
     near = (labels >= low - _SLACK) & (labels <= high + _SLACK)
     moved = near & ((labels < low) | (labels > high))

@@ -18,29 +18,30 @@ Every column is always there; what a corpus does not have is null in all rows, s
 Labels are null only in corpora that are read without labels, audio only in corpora of text. Texts are never empty.
 
 `audio` is the undecoded form of `datasets.Audio(decode=False)`: either `bytes` holds the encoded file and `path` is
-only a name, or `bytes` is null and `path` names a file on this machine. `audio_source` gives what a loader takes.
+only a name, or `bytes` is null and `path` names a file on this machine. `audio_source` gives what a loader accepts.
 
 Tables may use the names of `ALIASES` and `SPLIT_ALIASES` instead, which are those of the AudioFolder convention.
 """
 
 from collections.abc import Mapping
 
-from datasets import Audio, Features, List, Value
+import pyarrow as pa
+from datasets import Audio, Dataset, DatasetInfo, Features, List, Value
 
-from ..configuration_msfser import LABELS
-from ..processing_msfser import TEXTS
+from ..configuration_msfser import LABELS, TENSOR_NAMES
 
 SPLITS: tuple[str, str, str] = ("train", "validation", "test")
 
 FEATURES = Features(
     {
         "audio": Audio(decode=False),
-        **{name: Value("string") for name in TEXTS},
+        **{name: Value("string") for name in TENSOR_NAMES},
         "words": List({"word": Value("string"), "start": Value("float64"), "end": Value("float64")}),
         **{name: Value("float32") for name in LABELS},
         "speaker": Value("string"),
     }
 )
+SCHEMA: pa.Schema = FEATURES.arrow_schema.remove_metadata()
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "audio": ("file_name",),
@@ -51,7 +52,7 @@ SPLIT_ALIASES: dict[str, str] = {"dev": "validation", "development": "validation
 
 
 def audio_source(audio: Mapping[str, bytes | str | None] | None) -> bytes | str | None:
-    """Turn an item of the `audio` column into what an audio loader takes.
+    """Return an item of the `audio` column in the form that an audio loader accepts.
 
     Args:
         audio: `{"bytes", "path"}` of one row, or `None` for a row without audio.
@@ -62,3 +63,22 @@ def audio_source(audio: Mapping[str, bytes | str | None] | None) -> bytes | str 
     if audio is None:
         return None
     return audio["path"] if audio["bytes"] is None else audio["bytes"]
+
+
+def file_audio(path: str) -> dict[str, bytes | str | None]:
+    """Return the item of the `audio` column for a file, given its absolute path."""
+    return {"bytes": None, "path": path}
+
+
+def make_dataset(rows: pa.Table | list[dict[str, object]], extra: Mapping[str, Value] | None = None) -> Dataset:
+    """Make a dataset with the features of the schema.
+
+    Args:
+        rows: Columns of the schema; or rows, in which absent columns are null.
+        extra: Further features.
+    """
+    features = Features({**FEATURES, **(extra or {})})
+    if isinstance(rows, list):
+        rows = pa.Table.from_pylist(rows, schema=features.arrow_schema.remove_metadata())
+    features = Features({name: features[name] for name in rows.column_names})
+    return Dataset(rows, info=DatasetInfo(features=features))

@@ -1,38 +1,49 @@
-"""What the readers of corpora in the layout of their owners share: the report of what is missing, and texts."""
+"""What the readers of corpora in their owners' layout share: the report of missing files, texts and word times."""
 
+import logging
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .sources import read_csv
+
+logger = logging.getLogger(__name__)
 
 _BRACKETED = re.compile(r"\[[^\]]*\]")
 
 
+def existing_folder(folder: str | os.PathLike[str], content: str) -> Path:
+    """Return the path of a folder.
+
+    Raises:
+        ValueError: There is none; the sentence asks for the one that holds `content`.
+    """
+    if not os.path.isdir(folder):
+        raise ValueError(f"{os.fspath(folder)}: there is no such folder; name the one that holds {content}.")
+    return Path(folder)
+
+
 def lacking(names: Sequence[str], total: int, what: str) -> list[str]:
-    """An entry of a report of what is missing, or none where nothing is.
+    """Return at most one entry of a report of missing things: their count and the first three names.
 
     Args:
         names: What is missing.
         total: How many there should be.
         what: Their kind, in the plural.
-
-    Returns:
-        At most one entry, with the count and the first three names.
     """
-    if not names:
-        return []
-    return [f"{len(names)} of {total} {what}, such as {', '.join(map(repr, names[:3]))}"]
+    return [f"{len(names)} of {total} {what}, such as {', '.join(map(repr, names[:3]))}"] if names else []
 
 
 def require_whole(corpus: str, folder: Path, missing: Sequence[str]) -> None:
-    """Refuses a tree with gaps.
-
-    Args:
-        corpus: Its name.
-        folder: Its root.
-        missing: Entries of the report.
+    """Refuse a folder with gaps.
 
     Raises:
-        ValueError: Something is missing; the one sentence lists all of it.
+        ValueError: There are entries in the report; the one sentence lists all of them.
     """
     if missing:
         raise ValueError(
@@ -41,13 +52,37 @@ def require_whole(corpus: str, folder: Path, missing: Sequence[str]) -> None:
         )
 
 
+def read_labels(
+    folder: Path, name: str, columns: Sequence[str], split: str, splits: Collection[str]
+) -> tuple[pa.Table | None, list[str]]:
+    """Read a table of labels and report what is missing.
+
+    Args:
+        folder: Of the corpus.
+        name: Path of the CSV file from there.
+        columns: Those that it must have.
+        split: The one with the names of the splits.
+        splits: Names of which there must be rows.
+
+    Returns:
+        All rows, `None` where the file or a column is missing; and the entries of the report.
+    """
+    if not (folder / name).is_file():
+        return None, [f"the file {name}"]
+    rows = read_csv(folder / name)
+    if absent := [column for column in columns if column not in rows.column_names]:
+        return None, [f"the columns {', '.join(absent)} of {name}"]
+    present = set(pc.unique(rows[split]).to_pylist())
+    return rows, [f"the rows of {part} in {name}" for part in splits if part not in present]
+
+
 def file_names(folder: Path) -> set[str]:
-    """The names of what a folder holds, without hidden files such as the `._*` that some systems add."""
-    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    """Return the names in a folder, without hidden files such as the `._*` that some systems add."""
+    return {name for name in os.listdir(folder) if not name.startswith(".")}
 
 
 def read_text(path: Path) -> str:
-    """The text of a file in UTF-8, or in Windows-1252 as older corpora have it."""
+    """Return the text of a file in UTF-8, or in Windows-1252 as older corpora have it."""
     content = path.read_bytes()
     try:
         return content.decode("utf-8-sig")
@@ -56,12 +91,12 @@ def read_text(path: Path) -> str:
 
 
 def spoken_text(text: str) -> str:
-    """A transcript on one line, without marks in brackets such as `[LAUGHTER]`; "" where nothing is said."""
+    """Return a transcript on one line, without marks in brackets such as `[LAUGHTER]`; "" where nothing is said."""
     return " ".join(_BRACKETED.sub(" ", text).split())
 
 
-def as_written(words: Sequence[dict], transcript: str) -> list[dict]:
-    """Aligned words in the spelling of the transcript, if it has as many words.
+def as_written(words: Sequence[dict[str, Any]], transcript: str) -> list[dict[str, Any]]:
+    """Return aligned words in the spelling of the transcript, if it has as many words.
 
     Args:
         words: `{"word", "start", "end"}` in the spelling of an aligner's dictionary.
@@ -74,3 +109,9 @@ def as_written(words: Sequence[dict], transcript: str) -> list[dict]:
     if len(written) != len(words):
         written = [word["word"].lower() for word in words]
     return [word | {"word": text} for word, text in zip(words, written, strict=True)]
+
+
+def warn_of_missing_times(folder: Path, words: Sequence[object]) -> None:
+    """Warn of utterances whose words have no times."""
+    if count := words.count(None):
+        logger.warning("%s: %d of %d utterances have no word times", folder, count, len(words))

@@ -1,7 +1,7 @@
-"""Weak labels: where published norms of emotion *words* place an acted emotion.
+"""Weak labels of acted emotions: each emotion category is mapped to its published norm of valence, arousal, dominance.
 
-They say what "anger" means on average, not what a listener heard in a clip. They serve to run and to compare training
-on real speech; a figure against them is called "weak" wherever it stands.
+They are averages over ratings of emotion *words*, not of the clips. They serve to run and to compare training on real
+speech; a result against them is called "weak" wherever it is reported.
 
 Sources: the mean ratings of emotion words by J. A. Russell and A. Mehrabian, "Evidence for a three-factor theory of
 emotions", Journal of Research in Personality 11 (1977), their "joyful" for happiness; "calm" from J. A. Russell, "A
@@ -23,12 +23,12 @@ NORMS: dict[str, tuple[float, float, float]] = {
 }
 LABEL_RANGE: tuple[float, float] = (-1.0, 1.0)
 
-# How far an emotion at normal intensity lies from the center, of the way to the norm: a convention, not a measurement.
+# Clips of normal intensity are scaled by this: a convention, not a measurement.
 NORMAL_INTENSITY = 0.6
 
 
 def weak_labels(emotion: str, intensity: str | None = None) -> tuple[float, float, float]:
-    """The weak labels of one clip.
+    """Return the weak labels of one clip.
 
     Args:
         emotion: A key of `NORMS`.

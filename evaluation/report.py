@@ -21,7 +21,7 @@ import torch
 
 from ..configuration_msfser import LABELS
 from ..corpora.schema import FEATURES
-from ..corpora.table import read_source
+from ..corpora.table import open_table
 from ..loss_msfser import concordance
 from ..train import RunSettings
 from .plots import Interval, intervals, scatter
@@ -184,7 +184,7 @@ def _groups(run: RunSettings, table: pd.DataFrame) -> dict[str, pd.Series]:
     found = {"speaker": table["speaker"]}
     if run.corpus == "table" and run.data != "probe":
         pairs = dict(pair.split("=", 1) for pair in run.columns)
-        source = read_source(run.data, columns=pairs, audio_folder=run.audio_folder)
+        source = open_table(run.data, columns=pairs, audio_folder=run.audio_folder)
         if source.files is not None:
             of_file = source.table.append_column("file", pa.array(source.files)).to_pandas().set_index("file")
             words = of_file.select_dtypes(["object", "string", "bool"]).drop(

@@ -47,7 +47,7 @@ from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
 from transformers.dynamic_module_utils import get_relative_imports
 
-from ..configuration_msfser import LABELS, MsfSerConfig
+from ..configuration_msfser import LABELS, TENSOR_NAMES, MsfSerConfig
 
 logger = logging.getLogger("msfser.publish")
 
@@ -360,7 +360,7 @@ def render_card(
         high=f"{high:g}",
         example=f"{low + 0.62 * (high - low):.2f}",
         sound=bool(config["audio"]),
-        texts=[text for text, name in _TEXTS.items() if name in config["semantics"]],
+        texts=[text for text, name in TENSOR_NAMES.items() if name in config["semantics"]],
         encoder_licenses=licenses,
         own_encoders=[_ENCODERS[part] for part, name in encoders.items() if name is None],
         max_seconds=f"{processor['feature_extractor']['max_seconds']:g}",
@@ -372,7 +372,6 @@ def render_card(
     )
 
 
-_TEXTS = {"transcript": "gs", "emphasis": "les", "description": "es"}
 _ENCODERS = {"audio_config": "speech encoder", "text_config": "text encoder"}
 
 

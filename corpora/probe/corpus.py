@@ -1,27 +1,25 @@
 """The probe corpus: synthetic speech whose labels follow from a published rule.
 
 The probe is a scientific instrument, not a corpus of emotion. Each utterance is an opening sentence and two opposed
-clauses, such as "It was a merry lucky morning. The food was clever but the service was stupid.", spoken by espeak-ng
-on the user's machine. One of the two opposed adjectives is stressed by the synthesizer: slower, higher and louder.
-The labels, each in 0..1, are
+clauses, such as "It was a merry lucky morning. The food was clever but the service was stupid.", synthesized by
+espeak-ng on the user's machine. One of the two opposed adjectives is stressed by the synthesizer: slower, higher and
+louder. The labels, each in 0..1, are
 
 - valence = 0.5 + 0.25 s + 0.2 g. s = +1 or -1 is the polarity of the stressed adjective: the transcript is the same
-  whichever is stressed, so only the emphasized words (column `emphasis`) or the sound tell it. g = +1 or -1 is the
-  polarity of the opening sentence (its two adjectives have the same one), which lies outside the emphasized words:
-  the transcript tells it.
-- arousal = a, drawn evenly from 0.1..0.9. It drives, all linearly, the rate (150 to 225 words per minute), the
-  engine's base pitch (25 to 60 on its scale of 0..100) and the level (-42 to -24 dB relative to full scale, root
-  mean square over the utterance): only the sound tells it.
-- dominance = 0.2, 0.5 or 0.8, told by the description (column `description`) alone.
+  whichever is stressed, so only the emphasized words (column `emphasis`) or the audio determine it. g = +1 or -1 is
+  the polarity of the opening sentence (its two adjectives have the same one), which is outside the emphasized words:
+  the transcript determines it.
+- arousal = a, drawn evenly from 0.1..0.9. It sets, all linearly, the rate (150 to 225 words per minute), the engine's
+  base pitch (25 to 60 on its scale of 0..100) and the level (-42 to -24 dB relative to full scale, root mean square
+  over the utterance): only the audio determines it.
+- dominance = 0.2, 0.5 or 0.8, determined by the description (column `description`) alone.
 
 s, g, the order of the polarities, the level of dominance, a and the voice are drawn independently of each other; the
 first three are crossed exactly. Voices, sentences, adjectives and descriptions are disjoint between the splits
-(`msfser.corpora.probe_texts`), and the adjectives of the openings never occur in clauses.
+(`texts.yaml`), and the adjectives of the openings never occur in clauses.
 
 The emphasized words are the stressed word with one neighbor on each side, without punctuation and in lower case.
 """
-
-from __future__ import annotations
 
 import glob
 import hashlib
@@ -33,17 +31,25 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
+import datasets
 import numpy as np
+import pandas as pd
+import soundfile
+import soxr
+from tqdm.auto import tqdm
 
+from ..table import read_table
 from .synthesizer import Speech, Synthesizer, engine_version
 from .texts import TEXTS, Texts
 
 logger = logging.getLogger(__name__)
 
+# Raised by whoever changes this file or the synthesizer so that the corpus changes.
+VERSION = 1
 SIZES = {"train": 640, "validation": 160, "test": 240}
 SAMPLE_RATE = 16_000
 AROUSAL_RANGE = (0.1, 0.9)
@@ -54,10 +60,12 @@ STRESS = {"rate": "65%", "pitch": "+40", "volume": "+100%"}
 VOLUME = 50
 _LEFTOVER_SECONDS = 3600
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Draw:
-    """One utterance before it is spoken.
+    """One utterance before it is synthesized.
 
     Attributes:
         stressed_polarity: s, +1 or -1.
@@ -69,7 +77,7 @@ class Draw:
         opening: The opening sentence.
         clauses: The sentence of the two clauses.
         stressed_word: Index of the stressed word in the transcript.
-        description: Text that tells the dominance.
+        description: Text that determines the dominance.
     """
 
     stressed_polarity: int
@@ -94,24 +102,15 @@ class Draw:
         return round(0.5 + 0.25 * self.stressed_polarity + 0.2 * self.opening_polarity, 2)
 
 
-def _deck(items: Sequence, size: int, generator: np.random.Generator) -> Iterator:
-    """Yields `size` items, each as often as any other to within one, in random order within each round."""
+def _deck(items: Sequence[T], size: int, generator: np.random.Generator) -> Iterator[T]:
+    """Return `size` items, each as often as any other to within one, in random order within each round."""
     rounds = -(-size // len(items))
-    order = np.concatenate([generator.permutation(len(items)) for _ in range(rounds)]) if rounds else []
-    return iter([items[index] for index in order][:size])
+    order = [index for _ in range(rounds) for index in generator.permutation(len(items))]
+    return iter([items[index] for index in order[:size]])
 
 
 def draw(texts: Texts, size: int, generator: np.random.Generator) -> list[Draw]:
-    """Draws the utterances of a split.
-
-    Args:
-        texts: The material of the split.
-        size: Number of utterances.
-        generator: Source of all randomness.
-
-    Returns:
-        The draws, in random order.
-    """
+    """Draw the utterances of a split, in random order."""
     signs = (1, -1)
     crossed = [(s, g, first) for s in signs for g in signs for first in (True, False)]
     cells = [crossed[index % len(crossed)] for index in range(size)]
@@ -169,20 +168,8 @@ def _between(limits: tuple[float, float], arousal: float) -> float:
     return limits[0] + (limits[1] - limits[0]) * (arousal - low) / (high - low)
 
 
-def speak(synthesizer: Synthesizer, utterance: Draw) -> Speech:
-    """Synthesizes a drawn utterance, before the level is set.
-
-    Args:
-        synthesizer: The engine.
-        utterance: What to say and how.
-
-    Returns:
-        The speech at the engine's own sample rate.
-
-    Raises:
-        ValueError: If the engine does not know the voice.
-        RuntimeError: If the engine's words are not those of the transcript.
-    """
+def _speak(synthesizer: Synthesizer, utterance: Draw) -> Speech:
+    """Synthesize a drawn utterance, before the level is set."""
     words = utterance.transcript.split()
     marks = " ".join(f'{name}="{value}"' for name, value in STRESS.items())
     marked = list(words)
@@ -200,32 +187,22 @@ def speak(synthesizer: Synthesizer, utterance: Draw) -> Speech:
 
 
 def emphasized_words(words: Sequence[str], stressed: int) -> str:
-    """Returns the stressed word with one neighbor on each side, lower case, without punctuation.
-
-    Args:
-        words: The words of the transcript.
-        stressed: Index of the stressed word.
-
-    Returns:
-        One to three words.
-    """
+    """Return the word with an index and one neighbor on each side, in lower case and without punctuation."""
     window = words[max(0, stressed - 1) : stressed + 2]
     return " ".join(re.sub(r"[^\w'-]", "", word).lower() for word in window)
 
 
-def _audio(speech: Speech, level: float) -> np.ndarray:
-    import soxr
-
+def _samples(speech: Speech, level: float) -> np.ndarray:
+    """Return int16 samples at `SAMPLE_RATE` with the level in dB relative to full scale."""
     samples = soxr.resample(speech.samples.astype(np.float64) / 32768, speech.rate, SAMPLE_RATE)
     samples = samples * 10 ** (level / 20) / np.sqrt(np.mean(samples**2))
     return np.clip(np.round(samples * 32768), -32768, 32767).astype(np.int16)
 
 
 def _fingerprint(seed: int, sizes: Mapping[str, int]) -> str:
-    recipe = hashlib.sha256(json.dumps([seed, dict(sizes), version("msfser"), engine_version()]).encode())
-    for name in ("synthesizer.py", "corpus.py", "texts.py"):
-        recipe.update(Path(__file__).with_name(name).read_bytes())
-    return recipe.hexdigest()
+    """Return a hash of all that the corpus depends on."""
+    texts = {split: asdict(material) for split, material in TEXTS.items()}
+    return hashlib.sha256(json.dumps([VERSION, seed, dict(sizes), engine_version(), texts]).encode()).hexdigest()
 
 
 def _is_current(folder: Path, fingerprint: str) -> bool:
@@ -233,8 +210,8 @@ def _is_current(folder: Path, fingerprint: str) -> bool:
     return mark.is_file() and mark.read_text() == fingerprint
 
 
-def make_probe(folder: str | Path, *, seed: int = 0, sizes: Mapping[str, int] = SIZES) -> Path:
-    """Makes the probe corpus, or finds it made.
+def make_probe(folder: str | Path, *, seed: int = 0, sizes: Mapping[str, int] | None = None) -> Path:
+    """Make the probe corpus, unless the folder has it.
 
     The folder gets `metadata.parquet`, `audio/*.flac` (16 kHz, mono, 16 bit) and `fingerprint`, a hash of the recipe.
     A folder with the fingerprint of this recipe is left as it is; any other is replaced as a whole once the new corpus
@@ -245,28 +222,25 @@ def make_probe(folder: str | Path, *, seed: int = 0, sizes: Mapping[str, int] = 
     ("train", "validation" or "test") and `stressed_word` (index into `words`).
 
     Args:
-        folder: Where the corpus lies or is to lie.
+        folder: Of the corpus.
         seed: Seed of all draws.
-        sizes: Number of utterances per split.
+        sizes: Number of utterances per split, by default `SIZES`.
 
     Returns:
         The folder.
 
     Raises:
-        ImportError: If `espeakng-loader` is not installed.
-        ValueError: If the engine does not know a voice, or if the folder holds something else than a probe corpus.
+        ImportError: `espeakng-loader` is not installed.
+        RuntimeError: The engine's words are not those of a transcript.
+        ValueError: The engine does not know a voice, or the folder holds something else than a probe corpus.
     """
-    import pandas
-    import soundfile
-    from tqdm.auto import tqdm
-
-    folder = Path(folder)
+    folder, sizes = Path(folder), SIZES if sizes is None else sizes
     fingerprint = _fingerprint(seed, sizes)
     if _is_current(folder, fingerprint):
         logger.info("The probe corpus in %s is up to date", folder)
         return folder
     if folder.exists() and any(folder.iterdir()) and not (folder / "fingerprint").is_file():
-        raise ValueError(f"{folder} is not empty and does not hold a probe corpus; it is left as it is")
+        raise ValueError(f"{folder} is not empty and does not hold a probe corpus; name another folder.")
 
     logger.info("Making the probe corpus in %s", folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -277,43 +251,46 @@ def make_probe(folder: str | Path, *, seed: int = 0, sizes: Mapping[str, int] = 
         rows = []
         with tqdm(total=sum(sizes.values()), desc="probe corpus", unit="utterance") as progress:
             for number, (split, size) in enumerate(sizes.items()):
-                generator = np.random.default_rng([seed, number])
                 synthesizer = Synthesizer()
-                for index, utterance in enumerate(draw(TEXTS[split], size, generator)):
-                    speech = speak(synthesizer, utterance)
-                    path = f"audio/{split}_{index:04d}.flac"
-                    audio = _audio(speech, _between(LEVEL_RANGE, utterance.arousal))
-                    soundfile.write(new / path, audio, SAMPLE_RATE, subtype="PCM_16")
-                    duration = len(audio) / SAMPLE_RATE
-                    rows.append(
-                        {
-                            "audio": path,
-                            "transcript": utterance.transcript,
-                            "words": [
-                                {"word": word.text, "start": word.start, "end": min(word.end, duration)}
-                                for word in speech.words
-                            ],
-                            "emphasis": emphasized_words(utterance.transcript.split(), utterance.stressed_word),
-                            "description": utterance.description,
-                            "valence": utterance.valence,
-                            "arousal": utterance.arousal,
-                            "dominance": utterance.dominance,
-                            "speaker": utterance.voice,
-                            "split": split,
-                            "stressed_word": utterance.stressed_word,
-                        }
-                    )
+                for index, utterance in enumerate(draw(TEXTS[split], size, np.random.default_rng([seed, number]))):
+                    rows.append(_write(new, f"audio/{split}_{index:04d}.flac", synthesizer, utterance, split))
                     progress.update()
-        pandas.DataFrame(rows).to_parquet(new / "metadata.parquet", index=False)
+        pd.DataFrame(rows).to_parquet(new / "metadata.parquet", index=False)
         (new / "fingerprint").write_text(fingerprint)
-        _put_in_place(new, folder, fingerprint)
+        _replace(folder, new, fingerprint)
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return folder
 
 
-def _put_in_place(new: Path, folder: Path, fingerprint: str) -> None:
-    """Renames the finished corpus; at every moment the folder holds a whole corpus or does not exist."""
+def _write(folder: Path, path: str, synthesizer: Synthesizer, utterance: Draw, split: str) -> dict[str, Any]:
+    """Write the recording of an utterance and return its row of the table."""
+    speech = _speak(synthesizer, utterance)
+    samples = _samples(speech, _between(LEVEL_RANGE, utterance.arousal))
+    soundfile.write(folder / path, samples, SAMPLE_RATE, subtype="PCM_16")
+    seconds = len(samples) / SAMPLE_RATE
+    return {
+        "audio": path,
+        "transcript": utterance.transcript,
+        "words": [{"word": w.text, "start": w.start, "end": min(w.end, seconds)} for w in speech.words],
+        "emphasis": emphasized_words(utterance.transcript.split(), utterance.stressed_word),
+        "description": utterance.description,
+        "valence": utterance.valence,
+        "arousal": utterance.arousal,
+        "dominance": utterance.dominance,
+        "speaker": utterance.voice,
+        "split": split,
+        "stressed_word": utterance.stressed_word,
+    }
+
+
+def read_probe(folder: str | Path) -> datasets.DatasetDict:
+    """Make the probe corpus in the folder unless it is there, and read it."""
+    return read_table(make_probe(folder))
+
+
+def _replace(folder: Path, new: Path, fingerprint: str) -> None:
+    """Rename the finished corpus; at every moment the folder holds a whole corpus or does not exist."""
     try:
         os.rename(new, folder)
     except OSError:
@@ -327,7 +304,7 @@ def _put_in_place(new: Path, folder: Path, fingerprint: str) -> None:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Removes what killed runs left beside the folder; younger ones may belong to a run that is still going."""
+    """Remove what killed runs left beside the folder; younger ones may belong to a run that is still going."""
     for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
         is_ours = leftover.suffix in (".partial", ".old")
         if is_ours and time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:

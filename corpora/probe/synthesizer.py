@@ -1,11 +1,9 @@
-"""A thin binding to the speech synthesizer espeak-ng, as the package `espeakng-loader` carries it.
+"""A thin binding to the speech synthesizer espeak-ng of the package `espeakng-loader`.
 
 Each `Synthesizer` opens a private copy of the library. The engine keeps state between utterances (the phase of its
-voice flutter, for one), so with the shared library the samples would depend on all that the process has spoken
-before; with a private copy they depend only on what this synthesizer has spoken.
+voice flutter, for one), so with the shared library the samples would depend on all that the process has synthesized
+before; with a private copy they depend only on what this synthesizer has.
 """
-
-from __future__ import annotations
 
 import ctypes
 import html
@@ -15,6 +13,7 @@ import tempfile
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -82,10 +81,10 @@ class Speech:
 
 
 def engine_version() -> str:
-    """Returns the version of the installed `espeakng-loader`.
+    """Return the version of the installed `espeakng-loader`.
 
     Raises:
-        ImportError: If it is not installed.
+        ImportError: It is not installed.
     """
     try:
         return version("espeakng-loader")
@@ -94,14 +93,14 @@ def engine_version() -> str:
 
 
 class Synthesizer:
-    """An espeak-ng engine with a state of its own."""
+    """An espeak-ng engine with a private state."""
 
     def __init__(self) -> None:
-        """Opens the engine.
+        """Open the engine.
 
         Raises:
-            ImportError: If `espeakng-loader` is not installed.
-            RuntimeError: If the engine does not start.
+            ImportError: `espeakng-loader` is not installed.
+            RuntimeError: The engine does not start.
         """
         engine_version()
         import espeakng_loader
@@ -121,14 +120,14 @@ class Synthesizer:
         self._library.espeak_SetSynthCallback(self._callback)
 
     def set_voice(self, name: str) -> None:
-        """Chooses the voice.
+        """Choose the voice.
 
         Args:
             name: A language with an optional variant, such as `en-us` or `en-us+m1`.
 
         Raises:
-            ValueError: If espeak-ng does not know the voice. It drops an unknown variant without a word, so the
-                voice it reports is compared with the one asked for.
+            ValueError: espeak-ng does not know the voice. It silently ignores an unknown variant, so the voice that it
+                reports is compared with the given one.
         """
         found = self._library.espeak_SetVoiceByName(name.encode()) == 0
         if found:
@@ -138,7 +137,7 @@ class Synthesizer:
             raise ValueError(f"espeak-ng has no voice named {name!r}")
 
     def speak(self, ssml: str, *, rate: int = 175, pitch: int = 50, volume: int = 100) -> Speech:
-        """Synthesizes SSML with the current voice.
+        """Synthesize SSML with the current voice.
 
         Args:
             ssml: The text with SSML marks; the words are what is left without the tags, split at white space.
@@ -150,7 +149,7 @@ class Synthesizer:
             The samples and the times of the words.
 
         Raises:
-            RuntimeError: If espeak-ng refuses the text or a parameter.
+            RuntimeError: espeak-ng refuses the text or a parameter.
         """
         for name, value in {"rate": rate, "pitch": pitch, "volume": volume}.items():
             if self._library.espeak_SetParameter(_PARAMETERS[name], value, 0) != 0:
@@ -163,7 +162,7 @@ class Synthesizer:
         samples = np.concatenate(self._samples) if self._samples else np.zeros(0, np.int16)
         return Speech(samples, self.rate, _word_times(ssml, self._events, len(samples), self.rate))
 
-    def _receive(self, samples, count, events) -> int:
+    def _receive(self, samples: Any, count: int, events: Any) -> int:
         if samples and count > 0:
             self._samples.append(np.ctypeslib.as_array(samples, (count,)).copy())
         index = 0
@@ -175,7 +174,7 @@ class Synthesizer:
 
 
 def _word_times(ssml: str, events: list[tuple[int, int, int, str]], samples: int, rate: int) -> list[Word]:
-    """Maps the engine's word events to the words of the text.
+    """Map the engine's word events to the words of the text.
 
     Several words may share one event ("of the") and one word may have several ("ice-cold"). Positions in the text
     count characters of the SSML from 1. Words that share an event share its time in proportion to their letters.

@@ -5,13 +5,13 @@ import shutil
 import numpy as np
 import pytest
 import soundfile
+from corpus_trees import iemocap_utterances, write_iemocap
 
 from msfser import LABELS
 from msfser.annotation.annotate import main as annotate
 from msfser.corpora.iemocap import read_iemocap
 from msfser.corpora.schema import FEATURES, SPLITS
 
-RATINGS = "C-E2:\tNeutral;\t()\nA-E3:\tval 3; act 2; dom  2;\t()\n"
 WDSEG = """\t SFrm  EFrm    SegAScr Word
 \t    0    28     -90000 <s>
 \t   29    56    -800000 EXCUSE
@@ -23,40 +23,9 @@ WDSEG = """\t SFrm  EFrm    SegAScr Word
 """
 
 
-def utterances(session):
-    """Names and labels of a session: two dialogs, in which both speakers say something twice."""
-    found = []
-    for dialog in (f"Ses{session:02d}F_impro01", f"Ses{session:02d}M_script01_1b"):
-        for take in range(2):
-            for sex in "FM":
-                found.append((dialog, f"{dialog}_{sex}{take:03d}", f"[{1 + take}.0000, 3.0000, {session}.0000]"))
-    return found
-
-
 @pytest.fixture
 def tree(tmp_path):
-    folder = tmp_path / "iemocap"
-    soundfile.write(tmp_path / "sound.wav", np.zeros(16, np.float32), 16_000)
-    sound = (tmp_path / "sound.wav").read_bytes()
-    for session in range(1, 6):
-        root = folder / f"Session{session}"
-        labels, texts = root / "dialog" / "EmoEvaluation", root / "dialog" / "transcriptions"
-        (labels / "Categorical").mkdir(parents=True)
-        texts.mkdir()
-        (labels / "Categorical" / f"Ses{session:02d}F_impro01_e2_cat.txt").write_text("not read\n")
-        (labels / f"._Ses{session:02d}F_impro01.txt").write_bytes(b"\0\5\26\7")
-        for dialog, name, values in utterances(session):
-            with open(labels / f"{dialog}.txt", "a") as file:
-                if file.tell() == 0:
-                    file.write("% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n\n")
-                file.write(f"[6.2901 - 8.2357]\t{name}\tneu\t{values}\n{RATINGS}\n")
-            with open(texts / f"{dialog}.txt", "a") as file:
-                file.write(f"{name} [006.2901-008.2357]: Excuse me.\nM: Unheard.\n{dialog}_FXX0 [1.0-2.0]: Hm.\n")
-            wav = root / "sentences" / "wav" / dialog / f"{name}.wav"
-            wav.parent.mkdir(parents=True, exist_ok=True)
-            wav.write_bytes(sound)
-            (wav.parent / f"._{name}.wav").write_bytes(b"\0\5\26\7")
-    return folder
+    return write_iemocap(tmp_path / "iemocap")
 
 
 def write_alignment(tree, name, content):
@@ -113,7 +82,7 @@ def test_a_relative_folder_gives_absolute_paths(tree, monkeypatch):
 
 
 def test_transcripts_lose_their_marks(tree):
-    names = [name for _, name, _ in utterances(1)]
+    names = [name for _, name, _ in iemocap_utterances(1)]
     for name, text in (
         (names[0], b"[LAUGHTER] Excuse  [BREATHING]me."),
         (names[1], b"[LAUGHTER]"),
@@ -125,7 +94,7 @@ def test_transcripts_lose_their_marks(tree):
 
 
 def test_word_times(tree, caplog):
-    names = [name for _, name, _ in utterances(3)]
+    names = [name for _, name, _ in iemocap_utterances(3)]
     write_alignment(tree, names[0], WDSEG)
     write_alignment(tree, names[1], WDSEG)
     change_text(tree, names[1], f"{names[1]} [006.2901-008.2357]: Excuse me, please.".encode())
@@ -216,9 +185,9 @@ def test_what_annotate_made_keeps_the_folds(tree, tmp_path):
     annotated = tmp_path / "annotated"
     annotate([str(tree), "--corpus", "iemocap", "--output", str(annotated), "--recognizer", "none"])
     for fold in (1, 4):
-        own, made = read_iemocap(tree, fold=fold), read_iemocap(annotated, fold=fold)
-        assert list(made) == list(own)
-        for split, part in own.items():
+        given, made = read_iemocap(tree, fold=fold), read_iemocap(annotated, fold=fold)
+        assert list(made) == list(given)
+        for split, part in given.items():
             assert sorted(made[split]["speaker"]) == sorted(part["speaker"])
             names = [
                 sorted(os.path.realpath(audio["path"]) for audio in rows["audio"]) for rows in (made[split], part)

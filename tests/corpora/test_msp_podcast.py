@@ -1,18 +1,14 @@
-import csv
 import logging
 import shutil
 
-import numpy as np
 import pytest
-import soundfile
+from corpus_trees import msp_podcast_labels, write_msp_podcast, write_msp_podcast_labels
 
 from msfser import LABELS
 from msfser.annotation.annotate import main as annotate
 from msfser.corpora.msp_podcast import read_msp_podcast
 from msfser.corpora.schema import FEATURES, SPLITS
 
-COLUMNS = ["FileName", "EmoClass", "EmoAct", "EmoVal", "EmoDom", "SpkrID", "Gender", "Split_Set"]
-SETS = ["Train", "Train", "Development", "Test1", "Test2", "Test3"]
 TEXTGRID = """File type = "ooTextFile"
 Object class = "TextGrid"
 
@@ -56,37 +52,9 @@ item []:
 """
 
 
-def rows_of(count=2):
-    """Utterances of each set: the first has a known speaker, the others have not."""
-    rows = []
-    for split in SETS:
-        for take in range(count):
-            name = f"MSP-PODCAST_{len(rows):04d}_0008"
-            values = ["", "", ""] if split == "Test3" else [f"{1 + take}.0", f"{4 - take}", "7"]
-            speaker = f"{len(rows)}" if take == 0 else "Unknown"
-            rows.append(dict(zip(COLUMNS, [f"{name}.wav", "N", *values, speaker, "Male", split], strict=True)))
-    return rows
-
-
-def write_labels(folder, rows):
-    (folder / "Labels").mkdir(exist_ok=True)
-    with open(folder / "Labels" / "labels_consensus.csv", "w", newline="") as file:
-        table = csv.DictWriter(file, list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
-
-
 @pytest.fixture
 def tree(tmp_path):
-    folder = tmp_path / "msp"
-    for name in ("Audios", "Transcripts"):
-        (folder / name).mkdir(parents=True)
-    rows = rows_of()
-    write_labels(folder, rows)
-    for k, row in enumerate(rows):
-        soundfile.write(folder / "Audios" / row["FileName"], np.full(16, k / 64, np.float32), 16_000)
-        (folder / "Transcripts" / row["FileName"].replace(".wav", ".txt")).write_text(f"line {k}\n")
-    return folder
+    return write_msp_podcast(tmp_path / "msp")
 
 
 def fails(match, folder, **options):
@@ -113,13 +81,15 @@ def test_the_official_parts_in_the_schema(tree):
 def test_another_test_set(tree):
     assert read_msp_podcast(str(tree), test="Test2")["test"]["transcript"][:] == ["line 8", "line 9"]
     fails("Test3, which are not public; take Test1 or Test2", tree, test="Test3")
-    write_labels(tree, [row for row in rows_of() if row["Split_Set"] != "Test3"])
+    write_msp_podcast_labels(tree, [row for row in msp_podcast_labels() if row["Split_Set"] != "Test3"])
     fails("has no labels of Test3", tree, test="Test3")
     fails("test is 'test'; MSP-Podcast has Test1, Test2, Test3", tree, test="test")
 
 
 def test_test3_with_labels_is_read(tree):
-    write_labels(tree, [row | {"EmoAct": "2", "EmoVal": "3", "EmoDom": "4"} for row in rows_of()])
+    write_msp_podcast_labels(
+        tree, [row | {"EmoAct": "2", "EmoVal": "3", "EmoDom": "4"} for row in msp_podcast_labels()]
+    )
     assert read_msp_podcast(tree, test="Test3")["test"]["transcript"][:] == ["line 10", "line 11"]
 
 
@@ -159,7 +129,7 @@ def test_one_error_lists_all_that_is_missing(tree):
     shutil.rmtree(tree / "Transcripts")
     for k in range(5):
         (tree / "Audios" / f"MSP-PODCAST_{k:04d}_0008.wav").unlink()
-    write_labels(tree, [row for row in rows_of() if row["Split_Set"] != "Test1"])
+    write_msp_podcast_labels(tree, [row for row in msp_podcast_labels() if row["Split_Set"] != "Test1"])
     message = fails("is not whole", tree)
     assert "the folder Transcripts" in message and "the rows of Test1 in Labels/labels_consensus.csv" in message
     assert "5 of 6 files in Audios" in message and message.count("MSP-PODCAST_") == 3
@@ -179,27 +149,29 @@ def test_an_empty_folder_and_none(tmp_path):
 
 
 def test_missing_columns(tree):
-    write_labels(tree, [{k: v for k, v in row.items() if k not in ("EmoVal", "SpkrID")} for row in rows_of()])
+    write_msp_podcast_labels(
+        tree, [{k: v for k, v in row.items() if k not in ("EmoVal", "SpkrID")} for row in msp_podcast_labels()]
+    )
     fails("the columns EmoVal, SpkrID of Labels/labels_consensus.csv", tree)
 
 
 @pytest.mark.parametrize(("value", "match"), [("", "not a number"), ("0.5", "outside the label_range 1 to 7")])
 def test_wrong_labels_name_the_file(tree, value, match):
-    rows = rows_of()
+    rows = msp_podcast_labels()
     rows[1]["EmoAct"] = value
-    write_labels(tree, rows)
+    write_msp_podcast_labels(tree, rows)
     fails(f"labels_consensus.csv, MSP-PODCAST_0001_0008.wav: arousal is .*{match}", tree)
 
 
 def test_the_official_parts_may_share_a_speaker(tree):
-    rows = rows_of()
+    rows = msp_podcast_labels()
     rows[6]["SpkrID"] = rows[0]["SpkrID"]
-    write_labels(tree, rows)
+    write_msp_podcast_labels(tree, rows)
     result = read_msp_podcast(tree)
     assert result["train"]["speaker"][0] == result["test"]["speaker"][0] == "0"
 
 
-def test_the_recordings_may_lie_on_another_disk(tree, tmp_path):
+def test_the_recordings_may_be_on_another_disk(tree, tmp_path):
     (tree / "Audios").rename(tmp_path / "disk")
     (tree / "Audios").symlink_to(tmp_path / "disk")
     assert len(read_msp_podcast(tree)["train"]) == 4
@@ -212,8 +184,8 @@ def test_the_recordings_may_lie_on_another_disk(tree, tmp_path):
 def test_what_annotate_made_keeps_the_parts(tree, tmp_path):
     annotated = tmp_path / "annotated"
     annotate([str(tree), "--corpus", "msp_podcast", "--output", str(annotated), "--recognizer", "none"])
-    own, made = read_msp_podcast(tree), read_msp_podcast(annotated)
-    assert list(made) == list(own)
-    for split, part in own.items():
+    given, made = read_msp_podcast(tree), read_msp_podcast(annotated)
+    assert list(made) == list(given)
+    for split, part in given.items():
         assert made[split]["transcript"] == part["transcript"]
         assert made[split]["valence"] == pytest.approx(part["valence"])

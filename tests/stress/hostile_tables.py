@@ -1,4 +1,4 @@
-"""Tables that nobody should send: each must give rows or a `ValueError` with a sentence, as those of sounds.
+"""Tables that nobody should send: each must give rows or a `ValueError` with a sentence, as hostile audio must.
 
 cd tests && python -m stress.hostile_tables 17 18
 """
@@ -22,7 +22,7 @@ import soundfile
 from tiny import noise
 
 from msfser import LABELS
-from msfser.corpora.table import read_source, read_table
+from msfser.corpora.table import open_table, read_table
 
 from . import isolated
 
@@ -30,7 +30,7 @@ from . import isolated
 MOST_BYTES = 1_000_000_000
 CLIPS = 8
 
-# In place of a label.
+# Instead of a label.
 NUMBERS = (
     "",
     " ",
@@ -48,7 +48,7 @@ NUMBERS = (
     "=1/2",
     "--1",
 )
-# In place of a path.
+# Instead of a path.
 PATHS = (
     *("", "/etc/hostname", "../secret.wav", "0.wav/../../secret.wav", "./0.wav", "0.wav\0", "\ud800.wav", "a" * 5000),
     *("link.wav", "loop.wav", "/dev/zero", "file:///etc/hostname", "https://localhost/a.wav", "~", "$HOME/a.wav", "."),
@@ -170,14 +170,14 @@ def _damaged(draw: np.random.Generator, folder: Path) -> Path:
     if damage == 0:
         data = data[: int(draw.integers(len(data)))]
     elif damage == 1:
-        for place in draw.integers(len(data), size=int(draw.integers(1, 9))):
-            data[place] ^= 1 << int(draw.integers(8))
+        for index in draw.integers(len(data), size=int(draw.integers(1, 9))):
+            data[index] ^= 1 << int(draw.integers(8))
     elif damage == 2:
-        place = int(draw.integers(len(data)))
-        data[place:place] = draw.bytes(int(draw.integers(1, 50)))
+        index = int(draw.integers(len(data)))
+        data[index:index] = draw.bytes(int(draw.integers(1, 50)))
     else:
-        place = int(draw.integers(len(data)))
-        data[place:place] = bytes(data[place : place + 30]) * int(draw.integers(1, 500))
+        index = int(draw.integers(len(data)))
+        data[index:index] = bytes(data[index : index + 30]) * int(draw.integers(1, 500))
     return _file(path, bytes(data))
 
 
@@ -217,7 +217,7 @@ def _folder(draw: np.random.Generator, folder: Path) -> Path:
     elif kind == 2:  # and with a table too
         _file(target / "corpus.py", f"open({str(folder / 'ran')!r}, 'w')".encode())
         shutil.copy(_spoilt_csv(draw, folder), target / "metadata.csv")
-    elif kind == 3:  # a saved dataset whose description lies
+    elif kind == 3:  # a saved dataset whose description is false
         datasets.Dataset.from_list(_rows(draw)).save_to_disk(target)
         names = ("state.json", "dataset_info.json")
         _file(target / str(draw.choice(names)), (b"", b"[]", b"{}", b"null", b'{"_data_files": 1}')[draw.integers(5)])
@@ -272,14 +272,14 @@ def read(number: int, folder: Path) -> isolated.Outcome:
     datasets.config.HF_DATASETS_CACHE = folder.parent.parent / "cache"
     name, path = table(number, folder)
     defect, given, seconds = "", set(), 0.0
-    for way in (read_table, read_source):
+    for way in (read_table, open_table):
         start = time.process_time()
         try:
             result = way(path)
             given.add("result")
             files = (
                 result.files or []
-                if way is read_source
+                if way is open_table
                 else [audio["path"] for part in result.values() for audio in part["audio"] if audio["path"]]
             )
             if outside := [file for file in files if file and not os.path.realpath(file).startswith(f"{folder}/")]:

@@ -13,7 +13,7 @@ from test_encoders import pretrained
 from tiny import AUDIO_CONFIGS, noise, tiny_model
 
 from msfser import MsfSerModel
-from msfser.corpora.table import read_source, read_table
+from msfser.corpora.table import open_table, read_table
 from msfser.encoders_msfser import load_audio_encoder
 from stress import hostile_tables, isolated
 
@@ -41,7 +41,7 @@ def test_a_message_shows_no_whole_book(column, tmp_path):
     assert len(str(caught.value)) < 1000 and str(caught.value).endswith(".")
 
 
-@pytest.mark.parametrize("read", [read_table, read_source])
+@pytest.mark.parametrize("read", [read_table, open_table])
 def test_code_in_a_folder_is_not_run(read, tmp_path):
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "corpus.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
@@ -162,7 +162,7 @@ def test_an_unknown_field_of_the_config_changes_nothing(folder):
 
 
 def test_pairs_among_word_times_are_named(tmp_path):
-    """Arrow takes `[[]]` for a word without anything, unless another row has a word."""
+    """Arrow accepts `[[]]` as an empty word, unless another row has a word."""
     rows = [
         {"audio": f"{i}.wav", "split": "train", "words": words}
         for i, words in enumerate(([[]], [{"word": "a", "start": 0.0, "end": 0.1}]))
@@ -172,4 +172,4 @@ def test_pairs_among_word_times_are_named(tmp_path):
     for i in range(len(rows)):
         soundfile.write(tmp_path / f"{i}.wav", noise(0.01), 16_000)
     with pytest.raises(ValueError, match=r"row 1.*'words' is not a list"):
-        read_source(str(path))
+        open_table(str(path))

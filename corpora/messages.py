@@ -1,0 +1,25 @@
+"""What the messages of errors share. Rows are counted from 1; the header of a CSV file is not counted."""
+
+import contextlib
+from collections.abc import Iterator
+
+# A value that a message shows may be as long as a book.
+_MAX_LENGTH = 800
+
+
+@contextlib.contextmanager
+def short_messages() -> Iterator[None]:
+    """Shorten the message of a `ValueError` that is too long to be read to its beginning and its end."""
+    try:
+        yield
+    except ValueError as error:
+        message = str(error)
+        if len(message) <= _MAX_LENGTH:
+            raise
+        half = _MAX_LENGTH // 2
+        raise ValueError(f"{message[:half]} ... {message[-half:]}") from error
+
+
+def reason(error: Exception) -> str:
+    """Return the message of a library's error on one line and without its full stop."""
+    return " ".join(str(error).split()).rstrip(".")

@@ -1,0 +1,213 @@
+"""The corpora that training, annotation, publishing and evaluation can read, by name.
+
+To add a corpus, write a module with its reader (`emobank.py` is the shortest) and add one entry to `CORPORA`. The test
+of the registry then checks what every reader must satisfy.
+"""
+
+import os
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+
+from .audio_folder import read_audio_folder
+from .emobank import LABEL_RANGE as EMOBANK_RANGE
+from .emobank import read_emobank
+from .iemocap import LABEL_RANGE as IEMOCAP_RANGE
+from .iemocap import read_iemocap
+from .msp_podcast import LABEL_RANGE as MSP_RANGE
+from .msp_podcast import read_msp_podcast
+from .probe.corpus import make_probe, read_probe
+from .sources import holds_table
+from .table import SourceRows, open_table, read_table
+
+# `data` with this value is the probe corpus, made in the folder on first use.
+PROBE, PROBE_FOLDER = "probe", "data/probe"
+
+# The options of `read_corpus` that a user gives; a corpus accepts some of them.
+OPTIONS: tuple[str, ...] = ("label_range", "audio_folder", "columns", "allow_speaker_overlap", "fold")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus and its reader.
+
+    Attributes:
+        name: The key in `CORPORA`.
+        title: The name in text.
+        read: From the data and the accepted options to parts with the features `schema.FEATURES`.
+        accepts: Options that the reader accepts: names of `OPTIONS`, and `require_labels`.
+        folds: Number of folds; 0 where the parts are fixed.
+        license: Its terms, in words or as an identifier of the Hub.
+        label_range: Ends of the label scale of the source; `None` where the user gives it.
+        language: Of the speech, ISO 639-1; `None` where it is not known.
+        synthetic: Whether the speech is synthesized, so that a model trained on it is of no use for real voices.
+    """
+
+    name: str
+    title: str
+    read: Callable[..., datasets.DatasetDict]
+    accepts: tuple[str, ...] = ()
+    folds: int = 0
+    license: str = "not stated"
+    label_range: tuple[float, float] | None = None
+    language: str | None = None
+    synthetic: bool = False
+
+    def check_options(self, given: Collection[str]) -> None:
+        """Check the names of the options that a user gave.
+
+        Args:
+            given: Names of settings; those that are not in `OPTIONS` are ignored.
+
+        Raises:
+            ValueError: The corpus does not accept one of them, or it needs a fold and none is given.
+        """
+        refused = sorted({*OPTIONS}.intersection(given).difference(self.accepts))
+        if "fold" in refused:
+            owners = " or ".join(corpus.name for corpus in CORPORA.values() if corpus.folds)
+            raise ValueError(f"fold belongs to the corpus {owners}, not to {self.name}; leave it out.")
+        if refused:
+            raise ValueError(
+                f"{', '.join(refused)}: the corpus {self.name} decides this; leave it out, or give --corpus table."
+            )
+        if self.folds and "fold" not in given:
+            raise ValueError(f"the corpus {self.name} needs a fold to test on: --fold 1 (to {self.folds}).")
+
+
+_TABLE = ("label_range", "audio_folder", "columns", "allow_speaker_overlap", "require_labels")
+_AGREEMENT = "the license agreement of its owners"
+
+CORPORA: dict[str, Corpus] = {
+    corpus.name: corpus
+    for corpus in (
+        Corpus("table", "a custom table", read_table, accepts=_TABLE),
+        Corpus(
+            "msp_podcast", "MSP-Podcast", read_msp_podcast, license=_AGREEMENT, label_range=MSP_RANGE, language="en"
+        ),
+        Corpus(
+            "iemocap",
+            "IEMOCAP",
+            read_iemocap,
+            accepts=("fold",),
+            folds=5,
+            license=_AGREEMENT,
+            label_range=IEMOCAP_RANGE,
+            language="en",
+        ),
+        Corpus("emobank", "EmoBank", read_emobank, license="cc-by-sa-4.0", label_range=EMOBANK_RANGE, language="en"),
+        Corpus(
+            "probe",
+            "probe corpus",
+            read_probe,
+            license="apache-2.0",
+            label_range=(0.0, 1.0),
+            language="en",
+            synthetic=True,
+        ),
+    )
+}
+
+
+def read_corpus(
+    corpus: str,
+    data: str,
+    *,
+    fold: int | None = None,
+    label_range: tuple[float, float] = (0.0, 1.0),
+    columns: Mapping[str, str] | None = None,
+    audio_folder: str | os.PathLike[str] | None = None,
+    allow_speaker_overlap: bool = False,
+    require_labels: bool = True,
+) -> datasets.DatasetDict:
+    """Read a corpus for training or evaluation.
+
+    Args:
+        corpus: A key of `CORPORA`.
+        data: Its folder; for `table` a source as in `read_table`. `"probe"` is the probe corpus, for `table` too.
+        fold: As in `read_iemocap`.
+        label_range: As in `read_table`, like all that follow.
+        columns: Source column per name of the schema.
+        audio_folder: Where relative audio paths start.
+        allow_speaker_overlap: Accept speakers that are in more than one part.
+        require_labels: Require all three labels in every row.
+
+    Returns:
+        Parts with the features `schema.FEATURES`, their labels in 0..1.
+
+    Raises:
+        ValueError: An option is not one of this corpus, or the data are not as described; one sentence.
+    """
+    values: dict[str, tuple[Any, Any]] = {  # with their defaults
+        "fold": (fold, None),
+        "label_range": (tuple(label_range), (0.0, 1.0)),
+        "columns": (columns or None, None),
+        "audio_folder": (audio_folder, None),
+        "allow_speaker_overlap": (allow_speaker_overlap, False),
+        "require_labels": (require_labels, True),
+    }
+    entry = CORPORA[corpus]
+    entry.check_options([name for name, (value, default) in values.items() if value != default])
+    return entry.read(_made(corpus, data), **{name: values[name][0] for name in entry.accepts})
+
+
+def read_source(
+    corpus: str,
+    data: str,
+    *,
+    columns: Mapping[str, str] | None = None,
+    audio_folder: str | os.PathLike[str] | None = None,
+) -> SourceRows:
+    """Open recordings to be annotated or measured: no labels are needed, and a table keeps its other columns.
+
+    Args:
+        corpus: A key of `CORPORA`.
+        data: Its folder; for `table` a source as in `read_table`, or a folder of recordings without a table.
+        columns: As in `read_table`.
+        audio_folder: As in `read_table`.
+
+    Returns:
+        The rows. Their `split` is null where the parts are made later: folds, and recordings without a table.
+
+    Raises:
+        ValueError: As in `read_corpus`, or the corpus has no recordings.
+    """
+    given = [name for name, value in (("columns", columns), ("audio_folder", audio_folder)) if value]
+    entry = CORPORA[corpus]
+    fold = {"fold": 1} if entry.folds else {}  # all folds have the same rows
+    entry.check_options([*given, *fold])
+    data = _made(corpus, data)
+    if corpus != "table":
+        parts = entry.read(data, **fold)
+        if fold:
+            parts = {"": datasets.concatenate_datasets(list(parts.values()))}
+        return _rows_of(parts, data)
+    if os.path.isdir(data) and not holds_table(data):
+        if given:
+            raise ValueError(f"{data}: there is no table in this folder; leave out columns and audio_folder.")
+        return _rows_of({"": read_audio_folder(data)}, data)
+    return open_table(data, columns=columns, audio_folder=audio_folder)
+
+
+def _made(corpus: str, data: str) -> str:
+    """Return the data, which are made first where they are the probe corpus."""
+    is_probe = data == PROBE and corpus in ("table", "probe")
+    return str(make_probe(PROBE_FOLDER)) if is_probe else data
+
+
+def _rows_of(parts: Mapping[str, datasets.Dataset], folder: str) -> SourceRows:
+    """Return rows of the schema with audio paths relative to the folder of the corpus."""
+    tables = []
+    for name, part in parts.items():
+        rows = part.with_format("arrow")[:]
+        tables.append(rows.append_column("split", pa.array([name or None] * len(rows), pa.string())))
+    table = pa.concat_tables(tables)
+    if table["audio"].null_count:
+        raise ValueError(f"{folder}: this corpus has no recordings.")
+    root = os.path.abspath(folder)
+    files = [audio["path"] for audio in table["audio"].to_pylist()]
+    paths = pa.array([os.path.relpath(file, root) for file in files])
+    return SourceRows(table.set_column(table.column_names.index("audio"), "audio", paths), files, None, Path(root))

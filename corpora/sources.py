@@ -1,0 +1,265 @@
+"""Opens the sources of a table: CSV, JSON, Parquet, a saved dataset, a folder of shards, or a dataset of the Hub."""
+
+import csv
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
+from huggingface_hub.constants import HF_HUB_CACHE
+
+from .messages import reason
+from .schema import FEATURES
+from .shards import SHARDS, noted_audio_folder, valid_rows
+
+FOLDER_TABLES: tuple[str, ...] = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+SAVED_DATASETS: tuple[str, ...] = ("dataset_dict.json", "state.json")
+
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One table of a source, which has several where it is a dataset with parts.
+
+    Attributes:
+        name: Of the part; "" where the source has none.
+        table: At least one row.
+        dataset: The same rows, where the source is a dataset; its recordings may be embedded.
+        label: What messages call the part.
+        row_names: What messages call each row; by default its number from 1.
+    """
+
+    name: str
+    table: pa.Table
+    dataset: datasets.Dataset | None
+    label: str
+    row_names: Sequence[str] | None = None
+
+    def row(self, index: int) -> str:
+        """Return what messages call a row."""
+        name = f"row {int(index) + 1}" if self.row_names is None else self.row_names[int(index)]
+        return f"{self.label}, {name}"
+
+    def recordings(self, column: str) -> datasets.Dataset:
+        """Return the embedded recordings of a column as the only column, `audio`."""
+        assert self.dataset is not None  # only datasets embed recordings
+        recordings = self.dataset.with_format(None).select_columns([column]).rename_columns({column: "audio"})
+        return recordings.cast_column("audio", FEATURES["audio"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """An open source.
+
+    Attributes:
+        name: What messages call it.
+        parts: Those with rows, at least one.
+        has_parts: Whether the source has several parts, empty ones included, so that their names are the splits.
+        audio_folders: Relative audio paths start at the first; no path may lead out of all of them. Empty for a
+            corpus of text.
+    """
+
+    name: str
+    parts: list[Part]
+    has_parts: bool
+    audio_folders: tuple[Path, ...]
+
+
+def open_source(source: str | os.PathLike[str], audio_folder: str | os.PathLike[str] | None = None) -> Source:
+    """Open a source as described in `read_table`.
+
+    Raises:
+        ValueError: It cannot be read or has no rows; one sentence with the remedy.
+    """
+    name, path = os.fspath(source), Path(source)
+    if path.is_dir():
+        opened = _open_folder(name, path)
+    elif path.is_file():
+        opened = _open_file(name, path)
+    elif path.exists():
+        raise ValueError(f"{name}: this is neither a file nor a folder.")
+    elif isinstance(source, str) and _HUB_NAME.fullmatch(name) and path.suffix.lower() not in _READERS:
+        opened = _open_hub(name)
+    else:
+        raise ValueError(
+            f"{name}: there is no such file or folder; give one that exists, or a Hub dataset as owner/name."
+        )
+    if audio_folder is None:
+        return opened
+    if not Path(audio_folder).is_dir():
+        raise ValueError(f"{name}: the audio folder {os.fspath(audio_folder)!r} is not a folder.")
+    return dataclasses.replace(opened, audio_folders=(Path(audio_folder),))
+
+
+def source_of(
+    content: Mapping[str, pa.Table | datasets.Dataset],
+    name: str,
+    audio_folders: tuple[Path, ...],
+    row_names: Sequence[str] | None = None,
+) -> Source:
+    """Make a source of tables or datasets by part."""
+    parts = []
+    for key, rows in content.items():
+        # The arrow format neither decodes nor copies: the columns stay memory-mapped.
+        table = rows if isinstance(rows, pa.Table) else rows.with_format("arrow")[:]
+        label = f"{name}, part {str(key)!r}" if len(content) > 1 else name
+        dataset = None if isinstance(rows, pa.Table) else rows
+        if table.num_rows:
+            parts.append(Part(str(key), table, dataset, label, row_names))
+    if not parts:
+        raise ValueError(f"{name}: the table has no rows; give at least one utterance.")
+    return Source(name, parts, len(content) > 1, audio_folders)
+
+
+def holds_table(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder is a source: a saved dataset, or one with a table or shards in it."""
+    path = Path(folder)
+    return any((path / name).is_file() for name in (*FOLDER_TABLES, *SAVED_DATASETS)) or any(path.glob(SHARDS))
+
+
+def _open_folder(name: str, folder: Path) -> Source:
+    if any((folder / file).is_file() for file in SAVED_DATASETS):
+        try:
+            saved = datasets.load_from_disk(folder)
+        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+            raise ValueError(f"{name}: the saved dataset cannot be read ({reason(error)}); save it again.") from error
+        return source_of(saved if isinstance(saved, datasets.DatasetDict) else {"": saved}, name, (folder,))
+    found = [table for table in FOLDER_TABLES if (folder / table).is_file()]
+    shards = sorted(folder.glob(SHARDS))
+    found += [SHARDS] if shards else []
+    if not found:
+        tables = ", ".join((*FOLDER_TABLES, SHARDS))
+        raise ValueError(f"{name}: the folder holds none of {tables} and is no saved dataset; name a table file.")
+    if len(found) > 1:
+        raise ValueError(f"{name}: the folder holds {' and '.join(found)}; name the one to read.")
+    return _open_shards(name, folder, shards) if shards else _open_file(name, folder / found[0])
+
+
+def _open_file(name: str, path: Path) -> Source:
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise ValueError(f"{path}: tables of type {path.suffix!r} are not read; give one of {', '.join(_READERS)}.")
+    return source_of({"": reader(path)}, name, (path.parent,))
+
+
+def _open_shards(name: str, folder: Path, shards: Sequence[Path]) -> Source:
+    """Open shards as one table, without the rows that have an `error`."""
+    audio_folder = noted_audio_folder(folder)
+    row_names, has_errors = valid_rows(folder, shards)
+    content = _read_parquet(*shards, rows=pc.field("error").is_null() if has_errors else None)
+    table = content if isinstance(content, pa.Table) else content.data
+    if "split" in table.column_names and table.column("split").null_count == len(table):
+        # The annotated table had no parts.
+        content = content.drop_columns("split") if isinstance(content, pa.Table) else content.remove_columns("split")
+    return source_of({"": content}, name, (audio_folder,), row_names)
+
+
+def _open_hub(name: str) -> Source:
+    # Datasets 5 runs no code of a dataset; there is no switch to pass.
+    try:
+        loaded = datasets.load_dataset(name)
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        raise ValueError(
+            f"{name}: there is no such file or folder, and as a Hub dataset it cannot be loaded ({reason(error)})."
+        ) from error
+    return source_of(loaded, name, (Path(datasets.config.HF_DATASETS_CACHE), Path(HF_HUB_CACHE)))
+
+
+def read_csv(path: Path) -> pa.Table:
+    """Read a CSV file with all its cells as text, none of them null.
+
+    Raises:
+        ValueError: It is empty or no CSV file in UTF-8; one sentence.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            header = next(csv.reader(file), [])
+        if not header:
+            raise ValueError(f"{path}: the file is empty; it needs a header and at least one row.")
+        return pyarrow.csv.read_csv(
+            path,
+            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=False
+            ),
+        )
+    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowInvalid) as error:
+        raise ValueError(f"{path}: this is not a readable CSV file in UTF-8 ({reason(error)}).") from error
+
+
+def _read_json(path: Path) -> pa.Table:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        records = json.loads(text) if text.lstrip().startswith("[") else _json_lines(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: this is neither a JSON list nor one JSON object a line ({error}).") from error
+    for index, record in enumerate(records):
+        if not isinstance(record, dict):
+            raise ValueError(f"{path}, row {index + 1}: this is not a JSON object; write one object for each row.")
+    names = dict.fromkeys(key for record in records for key in record)
+    try:
+        return pa.table({key: _json_column([record.get(key) for record in records]) for key in names})
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{path}: some text holds half of a character ({reason(error)}); correct it.") from error
+
+
+def _json_lines(text: str) -> list[Any]:
+    records = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                records.append(json.loads(line))
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"line {number}: {error}") from error
+    return records
+
+
+def _json_column(values: list[object]) -> pa.Array:
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
+        # Mixed types: as text, so that the check of the column can name the row and show the value.
+        return pa.array([v if v is None or isinstance(v, str) else json.dumps(v) for v in values], pa.string())
+
+
+def _read_parquet(*paths: Path, rows: pc.Expression | None = None) -> pa.Table | datasets.Dataset:
+    """Read files as one table whose columns may be without a type in some of them, where all cells are null."""
+    path = paths[0]
+    try:
+        schemas = []
+        for path in paths:
+            schemas.append(pyarrow.parquet.read_schema(path))
+        if any(pa.types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0 for s in schemas for f in s):
+            # Embedded recordings may exceed the memory; datasets maps them from its cache.
+            features = None
+            if len(paths) > 1:
+                schema = pa.unify_schemas([s.remove_metadata() for s in schemas], promote_options="permissive")
+                features = datasets.Features.from_arrow_schema(schema)
+            return datasets.Dataset.from_parquet([str(path) for path in paths], filters=rows, features=features)
+        tables = []
+        for path in paths:
+            table = pyarrow.parquet.ParquetFile(path).read()
+            tables.append(table if rows is None else table.filter(rows))
+        return pa.concat_tables(tables, promote_options="permissive")
+    except (
+        *(OSError, ValueError, TypeError, LookupError, NotImplementedError),
+        datasets.exceptions.DatasetsError,
+    ) as error:
+        raise ValueError(f"{path}: this is not a readable Parquet file ({reason(error)}).") from error
+
+
+_READERS: dict[str, Callable[[Path], pa.Table | datasets.Dataset]] = {
+    ".csv": read_csv,
+    ".jsonl": _read_json,
+    ".json": _read_json,
+    ".parquet": _read_parquet,
+}
