@@ -22,9 +22,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+from corpus_trees import write_iemocap
 from killable import annotate_with_log
 from published import WHISPER, needs
-from test_iemocap import tree as iemocap_tree  # noqa: F401 (a fixture)
 
 from msfser import LABELS
 from msfser.annotation import annotate, shards
@@ -293,12 +293,13 @@ def test_a_saved_dataset_keeps_its_parts(tmp_path):
     assert list(read_table(tmp_path / "out_test")) == ["test"]
 
 
-def test_a_corpus_as_its_owners_lay_it_out(iemocap_tree, tmp_path):  # noqa: F811
-    rows = run(iemocap_tree, tmp_path / "out", "--corpus", "iemocap", "--recognizer", "none")
+def test_a_corpus_as_its_owners_lay_it_out(tmp_path):
+    corpus = write_iemocap(tmp_path / "iemocap")
+    rows = run(corpus, tmp_path / "out", "--corpus", "iemocap", "--recognizer", "none")
     assert len(rows) == 40 and {row["transcript"] for row in rows} == {"Excuse me."}
     assert all(not os.path.isabs(row["audio"]) and row["error"] is None for row in rows)
     parts = read_corpus("iemocap", str(tmp_path / "out"), fold=3)
-    expected = read_corpus("iemocap", str(iemocap_tree), fold=3)
+    expected = read_corpus("iemocap", str(corpus), fold=3)
     for part, of_part in expected.items():
         assert sorted(audio["path"] for audio in parts[part]["audio"]) == sorted(a["path"] for a in of_part["audio"])
 
@@ -770,6 +771,20 @@ def test_kill_and_two_processes_change_nothing(tmp_path, spoken):
     assert finished(*(start(tmp_path / "two", **alike, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)))
     assert contents_of(tmp_path / "two") == expected
     assert sorted(int(number) for number in log.read_text().split()) == list(range(len(TEXTS)))
+
+
+@needs(WHISPER)
+def test_a_first_run_shows_its_progress_and_nothing_else(tmp_path, spoken):
+    command = [sys.executable, "-m", "msfser", "annotate", str(spoken), "--language", "en"]
+    done = subprocess.run([*command, "--output", str(tmp_path / "out")], capture_output=True, text=True, timeout=300)
+    lines = re.split(r"[\r\n]+", done.stderr.strip())
+    count = len(TEXTS)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert [line for line in lines if not line.startswith("annotate: ")] == [
+        "",
+        f"{count} clips in {tmp_path / 'out'}: {count} with transcript, {count} with emphasis, "
+        f"{count} with description.",
+    ]
 
 
 def test_accelerate_launches_two_processes(tmp_path):
