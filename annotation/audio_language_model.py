@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +15,6 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoProcessor,
     PreTrainedConfig,
-    PreTrainedModel,
-    ProcessorMixin,
 )
 from transformers.utils import CONFIG_NAME, cached_file, extract_commit_hash
 
@@ -23,7 +22,7 @@ from ..audio_msfser import SAMPLING_RATE
 from ..description_msfser import ask_for_descriptions
 from .chat_endpoint import wav_bytes
 
-# Shorter sounds give some families not a single frame.
+# From shorter sounds, some families make no frame at all.
 _LEAST_SAMPLES = SAMPLING_RATE // 10
 
 
@@ -39,11 +38,11 @@ _AUTO_CLASSES = (
     (MODEL_FOR_MULTIMODAL_LM_MAPPING, AutoModelForMultimodalLM),
     (MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, AutoModelForSeq2SeqLM),  # Audio Flamingo 3
 )
-# How a sound stands in a conversation, where a family wants it otherwise than as samples.
+# How a conversation contains a sound, for families that do not accept samples.
 _SOUND_BLOCKS: dict[str, Callable[[np.ndarray], dict[str, object]]] = {"voxtral": _as_base64}
-_NOWHERE = (
-    "{!r} is no folder with a model, and neither the Hub nor its cache has it: download it where the Hub is reachable "
-    "and give its folder."
+_NOT_FOUND = (
+    "{!r} is not a folder with a model, and neither the Hub nor its cache has it: download it where the Hub is "
+    "reachable and give its folder."
 )
 _KIMI = (
     "Kimi-Audio has no class in transformers and runs through its publisher's own package (kimia_infer, with remote "
@@ -53,24 +52,23 @@ _KIMI = (
 
 
 class AudioLanguageModelDescriber:
-    """Lets an audio language model listen and answer [`PROMPT`], by greedy decoding.
+    """Describes recordings with an audio language model, from [`PROMPT`], by greedy decoding.
 
-    Any family of transformers works whose processor takes sound in a chat template: Qwen2-Audio, Qwen2.5-Omni and
-    Qwen3-Omni (only their listening half is loaded), Audio Flamingo 3, Voxtral (needs `mistral-common`) and so on. A
-    model hears as much of a sound as its processor keeps; Qwen2-Audio hears the first 30 s.
+    Any family of transformers works whose processor accepts audio in a chat template: Qwen2-Audio, Qwen2.5-Omni and
+    Qwen3-Omni (the part that generates speech is not loaded), Audio Flamingo 3, Voxtral (needs `mistral-common`) and
+    so on. The processor decides how much of a sound is the model's input; that of Qwen2-Audio keeps the first 30 s.
 
     Args:
         name: Hub name or folder, such as "Qwen/Qwen2-Audio-7B-Instruct". A Hub name is downloaded unless the cache
             has it.
         revision: Commit, branch or tag on the Hub; the commit is recorded in the describer's name.
         device: Such as "cuda:1"; by default the first GPU where there is one.
-        dtype: By default bfloat16 on a GPU and float32 on the CPU.
-        max_new_tokens: Longer answers are cut, and a cut answer is refused.
+        max_new_tokens: Longer responses are cut, and then rejected.
         batch_size: Recordings in one pass.
 
     Raises:
-        OSError: The model is nowhere to be had or cannot be built here; the sentence says why.
-        ValueError: It is no audio language model of transformers.
+        OSError: The model is not available or cannot be built here; the sentence says why.
+        ValueError: It is not an audio language model of transformers.
     """
 
     def __init__(
@@ -78,30 +76,28 @@ class AudioLanguageModelDescriber:
         name: str,
         revision: str | None = None,
         device: str | torch.device | None = None,
-        dtype: torch.dtype | None = None,
         max_new_tokens: int = 400,
         batch_size: int = 8,
     ):
-        if max_new_tokens < 1 or batch_size < 1:
-            raise ValueError(f"max_new_tokens={max_new_tokens} and batch_size={batch_size} must be at least 1.")
         revision = _commit(name, revision)
-        config, listener = _configs(name, revision)
+        config, part = _configs(name, revision)
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         published = Path(name).resolve().name if Path(name).is_dir() else name
         self.name = f"{config.model_type}:{published}" + (f"@{revision}" if revision else "")
         self.max_new_tokens = max_new_tokens
         self.batch_size = batch_size
         self._block = _SOUND_BLOCKS.get(config.model_type, _as_samples)
-        self.processor = _processor(name, revision)
-        self.model = _model(name, revision, listener, dtype).to(device)
+        # The library's types do not cover what the families add.
+        self.processor: Any = _processor(name, revision)
+        self.model: Any = _model(name, revision, part, dtype).to(device)
 
     def __call__(self, sounds: Sequence[np.ndarray], transcripts: Sequence[str | None]) -> list[str | None]:
-        """Describes recordings as [`Describer`] says; an answer that cannot be read is asked for again, twice.
+        """Describes recordings as in [`Describer`]; a response that cannot be parsed is requested again, twice.
 
         Args:
             sounds: Mono float32 at 16 kHz, each `(samples,)`.
-            transcripts: The words of each sound, None where they are not known.
+            transcripts: The words of each sound; `None` where they are not known.
 
         Raises:
             ValueError: There are not as many transcripts as sounds.
@@ -111,16 +107,16 @@ class AudioLanguageModelDescriber:
         padded = [np.pad(sound, (0, max(0, _LEAST_SAMPLES - len(sound)))) for sound in sounds]
 
         def ask(numbers: list[int], prompts: list[str]) -> list[str | None]:
-            answers: list[str | None] = []
+            responses: list[str | None] = []
             for start in range(0, len(numbers), self.batch_size):
                 part = slice(start, start + self.batch_size)
-                answers += self._answers([padded[number] for number in numbers[part]], prompts[part])
-            return answers
+                responses += self._generate([padded[number] for number in numbers[part]], prompts[part])
+            return responses
 
         return ask_for_descriptions(ask, transcripts)
 
     @torch.inference_mode()
-    def _answers(self, sounds: list[np.ndarray], prompts: list[str]) -> list[str]:
+    def _generate(self, sounds: list[np.ndarray], prompts: list[str]) -> list[str]:
         conversations = [
             [{"role": "user", "content": [self._block(sound), {"type": "text", "text": prompt}]}]
             for sound, prompt in zip(sounds, prompts, strict=True)
@@ -141,7 +137,7 @@ class AudioLanguageModelDescriber:
 
 
 def _commit(name: str, revision: str | None) -> str | None:
-    """The commit that a revision means now, so that all files are of one state; None for a folder."""
+    """The commit that a revision names now, so that all files are from the same one; `None` for a folder."""
     if "kimi-audio" in name.lower():
         raise ValueError(_KIMI)
     if Path(name).is_dir():
@@ -149,56 +145,56 @@ def _commit(name: str, revision: str | None) -> str | None:
     try:
         return extract_commit_hash(cached_file(name, CONFIG_NAME, revision=revision), None)
     except OSError as error:
-        raise OSError(_NOWHERE.format(name)) from error
+        raise OSError(_NOT_FOUND.format(name)) from error
 
 
 def _configs(name: str, revision: str | None) -> tuple[PreTrainedConfig, PreTrainedConfig]:
-    """The published config, and that of the part which listens and writes."""
+    """The published config, and that of the part which reads audio and writes text."""
     try:
         # A folder without a config gives an empty dictionary.
         model_type = PreTrainedConfig.get_config_dict(name, revision=revision)[0]["model_type"]
     except (OSError, KeyError) as error:
-        raise OSError(_NOWHERE.format(name)) from error
+        raise OSError(_NOT_FOUND.format(name)) from error
     if model_type == "kimi_audio":
         raise ValueError(_KIMI)
     try:
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     except ValueError as error:
         raise ValueError(
-            f"{name!r} ({model_type}) is no model of this transformers: take a newer release, or "
-            "serve the model and describe with ChatEndpointDescriber."
+            f"{name!r} ({model_type}) is not supported by this version of transformers: install a newer one, or serve "
+            "the model and describe with ChatEndpointDescriber."
         ) from error
-    # The omni families keep the part that listens and writes beside one that speaks.
-    listener = getattr(config, "thinker_config", config)
-    if not any(type(listener) in mapping for mapping, _ in _AUTO_CLASSES):
-        raise ValueError(f"{name!r} ({config.model_type}) is no audio language model.")
-    return config, listener
+    # The omni families have another part, which speaks.
+    part = getattr(config, "thinker_config", config)
+    if not any(type(part) in mapping for mapping, _ in _AUTO_CLASSES):
+        raise ValueError(f"{name!r} ({config.model_type}) is not an audio language model.")
+    return config, part
 
 
-def _processor(name: str, revision: str | None) -> ProcessorMixin:
+def _processor(name: str, revision: str | None) -> Any:
     try:
         processor = AutoProcessor.from_pretrained(name, revision=revision, trust_remote_code=False)
     except (ImportError, OSError, ValueError) as error:
         raise OSError(f"the processor of {name!r} cannot be built here ({_first_line(error)}).") from error
-    # Two names for the same thing among the families.
-    listener = getattr(processor, "feature_extractor", None) or getattr(processor, "audio_processor", None)
-    if listener is None:
-        raise ValueError(f"{name!r} is no audio language model: its processor takes no sound.")
-    rate = getattr(listener, "sampling_rate", SAMPLING_RATE)
+    # The families use two names for the same thing.
+    extractor = getattr(processor, "feature_extractor", None) or getattr(processor, "audio_processor", None)
+    if extractor is None:
+        raise ValueError(f"{name!r} is not an audio language model: its processor does not accept audio.")
+    rate = getattr(extractor, "sampling_rate", SAMPLING_RATE)
     if rate != SAMPLING_RATE:
-        raise ValueError(f"{name!r} listens at {rate} Hz, and this project's sound is at {SAMPLING_RATE} Hz.")
-    # Answers start where prompts end: all at the right edge.
+        raise ValueError(f"{name!r} expects audio at {rate} Hz, and the audio here is at {SAMPLING_RATE} Hz.")
+    # All prompts of a batch have to end in the same column, where responses start.
     processor.tokenizer.padding_side = "left"
     return processor
 
 
-def _model(name: str, revision: str | None, listener: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
-    loader = next(loader for mapping, loader in _AUTO_CLASSES if type(listener) in mapping)
+def _model(name: str, revision: str | None, part: PreTrainedConfig, dtype: torch.dtype) -> Any:
+    loader = next(loader for mapping, loader in _AUTO_CLASSES if type(part) in mapping)
     try:
         model, report = loader.from_pretrained(
             name,
             revision=revision,
-            config=listener,
+            config=part,
             dtype=dtype,
             output_loading_info=True,
             trust_remote_code=False,
@@ -211,7 +207,7 @@ def _model(name: str, revision: str | None, listener: PreTrainedConfig, dtype: t
             f"{name!r} lacks {len(missing)} of the model's weights, such as {missing[0]}: give a checkpoint of the "
             "whole model."
         )
-    # They belong to sampling, and greedy decoding would warn of each.
+    # These options belong to sampling, and greedy decoding would warn about each.
     model.generation_config.update(temperature=None, top_p=None, top_k=None)
     return model.eval()
 

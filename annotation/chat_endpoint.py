@@ -1,4 +1,4 @@
-"""Descriptions by any OpenAI-compatible chat server that takes sound: [`ChatEndpointDescriber`]."""
+"""Descriptions by any OpenAI-compatible chat server that accepts audio: [`ChatEndpointDescriber`]."""
 
 import base64
 import io
@@ -26,23 +26,23 @@ BACKOFF_SECONDS = 0.5
 _LONGEST_PAUSE = 30
 _MOST_TOKENS = 600
 _BUSY_OR_BROKEN = (429, 500, 502, 503, 504)
-# What a server says of one request, not of itself: a sound too long, a field that it does not know.
-_REFUSED = (400, 413, 415, 422)
+# These concern the request, not the server: audio that is too long, an unknown field.
+_REJECTED = (400, 413, 415, 422)
 
 
 class ChatEndpointDescriber:
-    """Sends each recording as 16-bit WAV to `/v1/chat/completions` and reads the answer to [`PROMPT`].
+    """Sends each recording as 16-bit WAV to `/v1/chat/completions` and reads the response to [`PROMPT`].
 
-    The key is taken from the environment variable `MSFSER_API_KEY`; without it no key is sent. Proxies of the
-    environment are not used and redirects not followed: a voice goes to the named server or nowhere. Busy or broken
-    servers and lost connections are tried again with growing pauses, four times.
+    The key is read from the environment variable `MSFSER_API_KEY`; without it no key is sent. Proxies of the
+    environment are not used and redirects are not followed: a voice goes to the named server or nowhere. Requests to
+    a busy or broken server and lost connections are repeated up to four times, after growing pauses.
 
     Args:
-        url: The server, such as "http://127.0.0.1:8000"; the path may follow, from "/v1" on. Plain http goes to this
-            machine only.
+        url: The server, such as "http://127.0.0.1:8000", also with a path from "/v1" on. Plain http is accepted for
+            this machine only.
         model: The model's name on the server.
-        timeout: Seconds to wait for an answer.
-        concurrency: Recordings on their way at once.
+        timeout: Seconds to wait for a response.
+        concurrency: Number of simultaneous requests.
 
     Raises:
         ValueError: The address, the key or a number cannot be used; the sentence says why.
@@ -72,21 +72,21 @@ class ChatEndpointDescriber:
                 raise_on_status=False,
             ),
         )
-        self._takes_format = True
-        self._has_answered = False
+        self._supports_format = True
+        self._has_responded = False
 
     def __call__(self, sounds: Sequence[np.ndarray], transcripts: Sequence[str | None]) -> list[str | None]:
-        """Describes recordings as [`Describer`] says; an answer that cannot be read is asked for again, twice.
+        """Describes recordings as in [`Describer`]; a response that cannot be parsed is requested again, twice.
 
-        A recording that the server alone refuses stays without a description.
+        A single recording that the server rejects stays without a description.
 
         Args:
             sounds: Mono float32 at 16 kHz, each `(samples,)`.
-            transcripts: The words of each sound, None where they are not known.
+            transcripts: The words of each sound; `None` where they are not known.
 
         Raises:
-            OSError: The server is not there, does not let this caller in, answers no recording of this call, or has
-                never answered any.
+            OSError: The server is not available, rejects the key, fails for every recording of this call, or has never
+                responded to any.
             ValueError: There are not as many transcripts as sounds.
         """
         if len(sounds) != len(transcripts):
@@ -96,16 +96,16 @@ class ChatEndpointDescriber:
 
         def ask_one(number: int, prompt: str) -> str | None:
             try:
-                return self._answer(encoded[number], prompt)
+                return self._request(encoded[number], prompt)
             except _Failure as failure:
                 failures[number] = failure
                 return None
 
         def ask(numbers: list[int], prompts: list[str]) -> list[str | None]:
             with ThreadPoolExecutor(self.concurrency) as executor:
-                waiting = [executor.submit(ask_one, *pair) for pair in zip(numbers, prompts, strict=True)]
+                futures = [executor.submit(ask_one, *pair) for pair in zip(numbers, prompts, strict=True)]
                 try:
-                    return [answer.result() for answer in waiting]
+                    return [future.result() for future in futures]
                 except BaseException:
                     executor.shutdown(wait=False, cancel_futures=True)
                     raise
@@ -113,17 +113,17 @@ class ChatEndpointDescriber:
         descriptions = ask_for_descriptions(ask, transcripts)
         if failures:
             last = list(failures.values())[-1]
-            if len(failures) == len(sounds) and (last.is_breakdown or not self._has_answered):
+            if len(failures) == len(sounds) and (last.is_breakdown or not self._has_responded):
                 raise OSError(str(last))
             logger.warning(f"{len(failures)} of {len(sounds)} recordings stay without a description: {last}")
         return descriptions
 
-    def _answer(self, sound: str, prompt: str) -> str:
-        """What the model says of one recording.
+    def _request(self, sound: str, prompt: str) -> str:
+        """The model's text for one recording.
 
         Raises:
-            OSError: No other recording would fare better.
-            _Failure: This one has no answer.
+            OSError: Every other recording would fail as well.
+            _Failure: This recording failed.
         """
         body: dict[str, Any] = {
             "model": self.model,
@@ -139,33 +139,33 @@ class ChatEndpointDescriber:
             "temperature": 0,
             "max_tokens": _MOST_TOKENS,
         }
-        status, answer = self._post(
-            body | {"response_format": {"type": "json_object"}} if self._takes_format else body
+        status, response = self._post(
+            body | {"response_format": {"type": "json_object"}} if self._supports_format else body
         )
-        if status in _REFUSED and self._takes_format:
-            status, answer = self._post(body)
+        if status in _REJECTED and self._supports_format:
+            status, response = self._post(body)
             if status == 200:
-                self._takes_format = False
-        if status in _REFUSED or status in _BUSY_OR_BROKEN:
+                self._supports_format = False
+        if status in _REJECTED or status in _BUSY_OR_BROKEN:
             raise _Failure(
-                f"{self._url} refuses the recording with status {status}{self._reason(answer)}.",
+                f"{self._url} rejects the recording with status {status}{self._reason(response)}.",
                 is_breakdown=status in _BUSY_OR_BROKEN,
             )
         if status in (401, 403):
             raise OSError(
-                f"{self._url} lets nobody in with this key (status {status}): set the environment variable "
-                f"{KEY_VARIABLE} to a key that it knows."
+                f"{self._url} rejects the key (status {status}): set the environment variable {KEY_VARIABLE} to a "
+                "valid one."
             )
         if status != 200:
             raise OSError(
-                f"{self._url} answers with status {status}{self._reason(answer)}: check the address and the model's "
-                "name."
+                f"{self._url} responds with status {status}{self._reason(response)}: check the address and the name "
+                "of the model."
             )
         try:
-            text = _text_of(answer["choices"][0]["message"]["content"])
+            text = _text_of(response["choices"][0]["message"]["content"])
         except (TypeError, KeyError, IndexError, AttributeError) as error:
-            raise _Failure(f"{self._url} does not answer as a chat server does.", is_breakdown=False) from error
-        self._has_answered = True
+            raise _Failure(f"{self._url} does not respond like a chat server.", is_breakdown=False) from error
+        self._has_responded = True
         return text
 
     def _post(self, body: dict[str, Any]) -> tuple[int, Any]:
@@ -174,7 +174,7 @@ class ChatEndpointDescriber:
             response = self._pool.request("POST", self._url, json=body, headers=self._headers, redirect=False)
         except HTTPError as error:
             raise OSError(
-                f"{self._url} does not answer ({type(getattr(error, 'reason', None) or error).__name__}): start the "
+                f"{self._url} does not respond ({type(getattr(error, 'reason', None) or error).__name__}): start the "
                 "server, or check the address, and run again."
             ) from None
         try:
@@ -182,9 +182,9 @@ class ChatEndpointDescriber:
         except ValueError:
             return response.status, None
 
-    def _reason(self, answer: Any) -> str:
-        """What the server says about it, without the key."""
-        message = answer.get("error", answer) if isinstance(answer, dict) else None
+    def _reason(self, response: Any) -> str:
+        """The server's error message in parentheses, without the key."""
+        message = response.get("error", response) if isinstance(response, dict) else None
         message = message.get("message") if isinstance(message, dict) else message
         if not isinstance(message, str) or not message:
             return ""
@@ -194,11 +194,11 @@ class ChatEndpointDescriber:
 
 
 class _Failure(Exception):
-    """One recording has no answer.
+    """The request for one recording failed.
 
     Args:
         message: A sentence.
-        is_breakdown: The server may be at fault, not the recording.
+        is_breakdown: Whether the server may be at fault, not the recording.
     """
 
     def __init__(self, message: str, is_breakdown: bool):
@@ -210,7 +210,7 @@ def wav_bytes(sound: np.ndarray) -> bytes:
     """A 16-bit WAV file.
 
     Args:
-        sound: Mono at 16 kHz in -1..1, `(samples,)`; what lies beyond is clipped.
+        sound: Mono at 16 kHz, `(samples,)`; clipped to -1..1.
     """
     file = io.BytesIO()
     soundfile.write(file, sound, SAMPLING_RATE, format="WAV", subtype="PCM_16")
@@ -218,10 +218,10 @@ def wav_bytes(sound: np.ndarray) -> bytes:
 
 
 def _text_of(content: Any) -> str:
-    # Some servers answer in parts.
+    # Some servers respond in parts.
     if isinstance(content, list):
         return "".join(part["text"] for part in content if part.get("type") == "text")
-    # A model that says nothing has answered nonetheless.
+    # An empty response is a response.
     return "" if content is None else content + ""
 
 
@@ -229,18 +229,18 @@ def _completions_url(url: str) -> str:
     try:
         parts = parse_url(url)
     except LocationParseError:
-        # The library quotes it, and it may hold a key.
-        raise ValueError("the address cannot be read: give one such as http://127.0.0.1:8000.") from None
+        # The library quotes the address, which may contain a key.
+        raise ValueError("the address cannot be parsed: give one such as http://127.0.0.1:8000.") from None
     if parts.scheme not in ("http", "https") or not parts.host:
         raise ValueError("the address must start with http:// or https:// and name a server.")
     if parts.auth or parts.query or parts.fragment:
         raise ValueError(
-            "the address must hold no user, query or fragment: a key belongs in the environment variable "
+            "the address must have no user, query or fragment: a key belongs in the environment variable "
             f"{KEY_VARIABLE}."
         )
     if parts.scheme == "http" and not _is_this_machine(parts.host):
         raise ValueError(
-            f"http://{parts.host} would carry voices over the network in clear: give https://, or forward a port of "
+            f"http://{parts.host} would send voices over the network unencrypted: give https://, or forward a port of "
             "this machine to it."
         )
     path = (parts.path or "").rstrip("/")
@@ -262,7 +262,7 @@ def _headers() -> dict[str, str]:
     key = os.environ.get(KEY_VARIABLE, "").strip()
     if not key:
         return {}
-    # An HTTP library would quote the key in its own complaint.
+    # An HTTP library would quote the key in its error message.
     if not (key.isascii() and key.isprintable()) or " " in key:
-        raise ValueError(f"{KEY_VARIABLE} holds characters that no key has, such as a space or a line break.")
+        raise ValueError(f"{KEY_VARIABLE} contains characters that no key has, such as a space or a line break.")
     return {"Authorization": f"Bearer {key}"}

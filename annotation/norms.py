@@ -1,14 +1,14 @@
-"""The norms that measured descriptions are held against.
+"""The norms with which measured descriptions compare a voice.
 
-    python -m msfser.annotation.norms my/metadata.csv --corpus NAME --output norms.json
+    msfser norms my/metadata.csv --corpus NAME --output norms.json
 
 measures every utterance of a table or a folder of recordings and writes the 10, 30, 70 and 90 % quantiles of each
-measure. `annotate --norms norms.json` describes with them. With `--split` only that part of a table is measured.
+measure; `msfser annotate --norms norms.json` describes with them.
 """
 
 import argparse
 import json
-import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +16,26 @@ import numpy as np
 from tqdm import tqdm
 
 from ..audio_msfser import load_audio
-from ..corpora.audio_folder import read_audio_folder
-from ..corpora.schema import audio_source
-from ..corpora.sources import holds_table
-from ..corpora.table import open_table
+from ..cli.errors import cli_errors
+from ..corpora.registry import read_source
 from ..description_msfser import QUANTILES, WORDS, measure_voice
 from ..emphasis_msfser import measure_prosody
+from .shards import recording_of
 
 
-def main() -> None:
-    """Measures and writes."""
-    parser = argparse.ArgumentParser(description="Makes the norms that measured descriptions are held against.")
-    parser.add_argument("data", help="a table, or a folder of recordings")
-    parser.add_argument("--corpus", required=True, help="the corpus's name, recorded with each description")
-    parser.add_argument("--split", help="measure this part of the table alone")
-    parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
-    arguments = parser.parse_args()
-    try:
+def main(argv: Sequence[str]) -> None:
+    """Runs `msfser norms`."""
+    parser = argparse.ArgumentParser(
+        prog="msfser norms", description="Measures the norms with which measured descriptions compare a voice."
+    )
+    parser.add_argument("data", metavar="DATA", help="a table, or a folder of recordings")
+    parser.add_argument("--corpus", required=True, metavar="NAME", help="recorded with each description")
+    parser.add_argument("--split", metavar="NAME", help="measure only this part of the table")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the JSON file to write")
+    arguments = parser.parse_args(argv)
+    with cli_errors("norms"):
         norms = make_norms(arguments.data, arguments.corpus, arguments.split)
         arguments.output.write_text(json.dumps(norms, indent=1) + "\n", encoding="utf-8")
-    except (ValueError, OSError, ImportError) as error:
-        raise SystemExit(f"norms: {error}") from error
     print(json.dumps(norms))
 
 
@@ -46,13 +45,13 @@ def make_norms(data: str, corpus: str, split: str | None = None) -> dict[str, An
     Args:
         data: The table or the folder.
         corpus: Its name, recorded with each description.
-        split: The part of the table; all of it by default.
+        split: The part of the table; by default all of it.
 
     Returns:
-        What [`MeasuredDescriber`] takes.
+        The norms for [`MeasuredDescriber`].
 
     Raises:
-        ValueError: There is nothing to measure, a recording cannot be read, or the table has no such part.
+        ValueError: There is no voice to measure, a recording cannot be read, or the table has no such part.
     """
     found = []
     for recording in tqdm(_recordings(data, split), desc="norms"):
@@ -61,31 +60,25 @@ def make_norms(data: str, corpus: str, split: str | None = None) -> dict[str, An
         if measures is not None:
             found.append([measures[name] for name in WORDS])
     if not found:
-        raise ValueError(f"no recording of {data!r} is voiced: norms need speech.")
+        raise ValueError(f"no recording of {data!r} is voiced: give recordings of speech.")
     quantiles = {}
     for name, values in zip(WORDS, np.array(found).T, strict=True):
-        # Many utterances have no pause at all: the norms of pauses are those of the others.
+        # Many utterances have no pause: the norms of pauses are those of the others.
         counted = values[values > 0] if name == "pauses" and values.any() else values
         quantiles[name] = np.quantile(counted, QUANTILES).round(3).tolist()
     return {"corpus": corpus, "utterances": len(found), "quantiles": quantiles}
 
 
 def _recordings(data: str, split: str | None) -> list[str | bytes]:
-    if os.path.isdir(data) and not holds_table(data):
-        return [audio_source(audio) for audio in read_audio_folder(data)["audio"]]
-    source = open_table(data)
-    named = "split" in source.table.column_names
-    parts = source.table["split"].to_pylist() if named else [None] * len(source.table)
+    source = read_source("table", data)
+    has_parts = "split" in source.table.column_names
+    parts = source.table["split"].to_pylist() if has_parts else [None] * len(source.table)
     rows = [row for row, part in enumerate(parts) if split in (None, part)]
     if not rows:
-        there = ", ".join(sorted(set(filter(None, parts)))) or "none"
-        raise ValueError(f"{data}: there is no part {split!r}; its parts: {there}.")
-    if source.files is None:
-        return [audio_source(source.embedded[row]["audio"]) for row in rows]
-    if absent := [source.table["audio"][row].as_py() for row in rows if not source.files[row]]:
-        raise ValueError(f"{data}: {len(absent)} recordings are not there, such as {absent[0]!r}.")
-    return [source.files[row] for row in rows]
-
-
-if __name__ == "__main__":
-    main()
+        names = ", ".join(sorted(set(filter(None, parts)))) or "none"
+        raise ValueError(f"{data}: there is no part {split!r}; its parts: {names}.")
+    recordings = [recording_of(source, row) for row in rows]
+    if missing := [row for row, recording in zip(rows, recordings, strict=True) if not recording]:
+        name = source.table["audio"][missing[0]].as_py()
+        raise ValueError(f"{data}: {len(missing)} recordings are missing, such as {name!r}.")
+    return recordings

@@ -1,22 +1,27 @@
-"""How every command ends when its input is wrong or somebody stops it: with one sentence, not with a traceback."""
+"""How every command ends when its input is wrong or Ctrl-C stops it: with one sentence instead of a traceback."""
 
 import contextlib
+import sys
 from collections.abc import Iterator
-
-import pyarrow as pa
 
 
 @contextlib.contextmanager
-def cli_errors(command: str) -> Iterator[None]:
-    """Turns the errors of wrong input into the last sentence of a command.
+def cli_errors(command: str, resume: str = "") -> Iterator[None]:
+    """Turns errors of wrong input, and Ctrl-C, into the last sentence of a command.
 
     Args:
         command: The subcommand that runs, such as `train`.
+        resume: How to go on after Ctrl-C, such as "run the same command again to continue"; by default nothing is
+            said about it.
 
     Raises:
-        SystemExit: The input is wrong, a file cannot be read or written, or a package is missing.
+        SystemExit: With status 1 if the input is wrong, a file cannot be read or written, or a package is missing;
+            with status 130 after Ctrl-C.
     """
     try:
         yield
-    except (ValueError, OSError, ImportError, pa.ArrowNotImplementedError) as error:
+    except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"msfser {command}: error: {error}") from error
+    except KeyboardInterrupt:
+        print(f"\nmsfser {command}: interrupted{resume and f': {resume}'}.", file=sys.stderr)
+        raise SystemExit(130) from None

@@ -100,13 +100,12 @@ def test_norms_must_be_whole(broken, sentence):
         MeasuredDescriber(broken)
 
 
-def test_norms_are_the_quantiles_of_a_folder(tmp_path, monkeypatch):
+def test_norms_are_the_quantiles_of_a_folder(tmp_path):
     soundfile = pytest.importorskip("soundfile")
     for i, pitch in enumerate((100, 150, 200, 250, 300)):
         soundfile.write(tmp_path / f"{i}.wav", voice(pitch=pitch), 16_000)
     output = tmp_path / "norms.json"
-    monkeypatch.setattr("sys.argv", ["norms", str(tmp_path), "--corpus", "tones", "--output", str(output)])
-    norms.main()
+    norms.main([str(tmp_path), "--corpus", "tones", "--output", str(output)])
     made = json.loads(output.read_text())
     assert (made["corpus"], made["utterances"]) == ("tones", 5)
     expected = np.quantile(12 * np.log2(np.array([100, 150, 200, 250, 300]) / 100), [0.1, 0.3, 0.7, 0.9])
@@ -119,7 +118,7 @@ def test_norms_are_the_quantiles_of_a_folder(tmp_path, monkeypatch):
     assert low["quantiles"]["pitch"][-1] == pytest.approx(0.9 * 12 * np.log2(1.5), abs=0.3)
 
 
-def test_norms_of_nothing_are_a_sentence(tmp_path, monkeypatch):
+def test_norms_of_nothing_are_a_sentence(tmp_path):
     (tmp_path / "broken.wav").write_text("no sound")
     table = tmp_path / "table.csv"
     table.write_text("audio,split\nbroken.wav,train\nbroken.wav,test\ngone.wav,gone\n")
@@ -127,10 +126,9 @@ def test_norms_of_nothing_are_a_sentence(tmp_path, monkeypatch):
         ("there is no such file or folder", str(tmp_path / "nowhere")),
         ("cannot be decoded", str(tmp_path)),
         ("there is no part 'tset'; its parts: gone, test, train", str(table), "--split", "tset"),
-        ("1 recordings are not there, such as 'gone.wav'", str(table), "--split", "gone"),
+        ("1 recordings are missing, such as 'gone.wav'", str(table), "--split", "gone"),
     ):
         output = str(tmp_path / "norms.json")
-        monkeypatch.setattr("sys.argv", ["norms", *arguments, "--corpus", "tones", "--output", output])
         with pytest.raises(SystemExit, match=sentence) as stop:
-            norms.main()
-        assert str(stop.value).startswith("norms: ") and not (tmp_path / "norms.json").exists()
+            norms.main([*arguments, "--corpus", "tones", "--output", output])
+        assert str(stop.value).startswith("msfser norms: error: ") and not (tmp_path / "norms.json").exists()

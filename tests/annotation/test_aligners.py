@@ -9,7 +9,7 @@ import torch
 from tiny import AUDIO_CONFIGS, noise
 from transformers import AutoConfig, AutoModel, AutoModelForCTC, Wav2Vec2CTCTokenizer
 
-from msfser.annotation import aligners as alignment
+from msfser.annotation import aligners
 from msfser.annotation.aligners import CtcAligner, SphinxAligner, _filled, ctc_path
 from msfser.audio_msfser import load_audio
 from msfser.corpora.probe.synthesizer import Synthesizer
@@ -80,7 +80,7 @@ def ctc(folder) -> CtcAligner:
     return CtcAligner(str(folder))
 
 
-def said(letters: str, frames: list[int], length: int) -> np.ndarray:
+def probabilities_of(letters: str, frames: list[int], length: int) -> np.ndarray:
     """Log probabilities of a model that is nearly sure of a letter at each given frame and of the blank elsewhere."""
     probabilities = np.full((length, len(LETTERS)), 0.001)
     probabilities[:, 0] = 0.9
@@ -91,7 +91,7 @@ def said(letters: str, frames: list[int], length: int) -> np.ndarray:
 
 
 def test_letters_give_the_times_of_words(ctc, monkeypatch):
-    monkeypatch.setattr(ctc, "_log_probabilities", lambda sound: said("AB|C", [3, 5, 7, 10], 20))
+    monkeypatch.setattr(ctc, "_log_probabilities", lambda sound: probabilities_of("AB|C", [3, 5, 7, 10], 20))
     [words] = ctc([noise(1.0)], ["Ab, - 42 c!"])
     # 5 * 8 * 8 samples a frame
     assert words == [
@@ -121,24 +121,22 @@ def test_models_without_a_trained_head_are_refused(tmp_path):
     with pytest.raises(ValueError, match="has no trained CTC head"):
         CtcAligner(str(tmp_path))
     AutoModel.from_config(AutoConfig.for_model(**AUDIO_CONFIGS["whisper"])).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="is a Whisper, which is no CTC model"):
+    with pytest.raises(ValueError, match="is a Whisper model, not a CTC model"):
         CtcAligner(str(tmp_path))
     with pytest.raises(OSError, match="neither the Hub nor its cache has it"):
         CtcAligner("facebook/nothing")
 
 
-def test_wrong_input_is_named(ctc):
-    with pytest.raises(ValueError, match="2 sounds and 1 transcripts"):
+def test_each_sound_needs_a_transcript(ctc):
+    with pytest.raises(ValueError, match="shorter"):
         ctc([noise(1.0), noise(1.0)], ["a"])
-    with pytest.raises(ValueError, match="Audio item 0: the sound is empty"):
-        ctc([np.zeros(0, np.float32)], ["a"])
 
 
 # PocketSphinx
 
 
 def test_pocketsphinx_has_to_be_installed(monkeypatch):
-    monkeypatch.setattr(alignment, "pocketsphinx", None)
+    monkeypatch.setattr(aligners, "pocketsphinx", None)
     with pytest.raises(ImportError, match="pip install pocketsphinx"):
         SphinxAligner()
 

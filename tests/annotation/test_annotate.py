@@ -1,4 +1,4 @@
-"""The command `annotate`: what goes in comes out with texts, nothing is made twice, and nothing is lost."""
+"""The command `annotate`: a corpus gets its texts, nothing is made twice, and nothing is lost."""
 
 import csv
 import dataclasses
@@ -13,7 +13,6 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -23,13 +22,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+from corpus_trees import write_iemocap
+from killable import annotate_with_log
 from published import WHISPER, needs
-from test_iemocap import tree as iemocap_tree  # noqa: F401 (a fixture)
 
 from msfser import LABELS
-from msfser.annotation import annotate
+from msfser.annotation import annotate, shards
 from msfser.annotator_msfser import MsfSerAnnotator
 from msfser.corpora.probe.synthesizer import Synthesizer
+from msfser.corpora.registry import read_corpus
 from msfser.corpora.table import read_table
 from msfser.description_msfser import NORMS
 from msfser.transcription_msfser import MsfSerRecognizer
@@ -56,7 +57,7 @@ def tone_bytes(number):
 
 
 @dataclasses.dataclass
-class Heard:
+class Transcript:
     text: str | None
     words: list
     reason: str | None = None
@@ -69,7 +70,7 @@ def words_of(text, sound):
 
 
 class Recognizer:
-    """Hears the number of a tone, and no speech in silence."""
+    """Transcribes a tone by its number, and finds no speech in silence."""
 
     def __init__(self, name, english_only):
         self.name, self.english_only = name, english_only
@@ -78,15 +79,15 @@ class Recognizer:
         if language == "xx":
             raise ValueError("language='xx' is none that Whisper knows: give a code such as 'en' or 'de'.")
         if self.english_only and language not in (None, "en"):
-            return [Heard(None, [], "the recognizer knows only English") for _ in sounds]
+            return [Transcript(None, [], "the recognizer knows only English") for _ in sounds]
         return [self._transcribe_segments(sound, language) for sound in sounds]
 
     def _transcribe_segments(self, sound, language):
         if not np.abs(sound).max():
-            return Heard(None, [], "no speech")
+            return Transcript(None, [], "no speech")
         number = round((np.abs(np.fft.rfft(sound, RATE)).argmax() - 120) / 10)
         text = f"the sound number {number} by {self.name} in {language}"
-        return Heard(text, words_of(text, sound))
+        return Transcript(text, words_of(text, sound))
 
     def align(self, sounds, transcripts):
         if "impossible" in " ".join(transcripts):
@@ -107,7 +108,8 @@ class Journal(list):
 @pytest.fixture(autouse=True)
 def journal(monkeypatch, tmp_path_factory):
     journal, make = Journal(), annotate.make_annotator
-    monkeypatch.setattr(annotate, "ROWS_PER_SHARD", 3)
+    monkeypatch.setattr(shards, "ROWS_PER_SHARD", 3)
+    monkeypatch.setattr(annotate, "ensure_encoders", lambda names: None)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
     monkeypatch.setattr(
         MsfSerRecognizer, "from_pretrained", lambda name, device=None: Recognizer(name, name.endswith(".en"))
@@ -158,7 +160,7 @@ def write_csv(path, rows):
 
 
 def make_corpus(folder, count=8, **columns):
-    """A CSV with aliases, labels from 1 to 7 and a column of its own; some rows have texts."""
+    """A CSV with aliases, labels from 1 to 7 and a custom column; some rows have texts."""
     rows = []
     for i in range(count):
         write_tone(folder / "audio" / f"{i}.wav", i)
@@ -183,7 +185,7 @@ def fails(*arguments):
     with pytest.raises(SystemExit) as caught:
         annotate.main([str(argument) for argument in arguments])
     message = str(caught.value.code)
-    assert message.startswith("annotate: ") and message.endswith(".") and "\n" not in message, message
+    assert message.startswith("msfser annotate: error: ") and message.endswith(".") and "\n" not in message, message
     return message
 
 
@@ -212,9 +214,7 @@ def test_a_table_keeps_its_columns_and_texts(tmp_path):
         for name in ("audio", "speaker", *LABELS):
             assert after[part][name] == before[part][name]
         assert all(after[part][name][0] for name in ("transcript", "emphasis", "description", "words"))
-    import train
-
-    read = train.read_data(train.RunSettings(data=str(tmp_path / "out"), label_range=[1, 7]))
+    read = read_corpus("table", str(tmp_path / "out"), label_range=(1, 7))
     assert read["train"][:] == after["train"][:]
 
 
@@ -293,19 +293,18 @@ def test_a_saved_dataset_keeps_its_parts(tmp_path):
     assert list(read_table(tmp_path / "out_test")) == ["test"]
 
 
-def test_a_corpus_as_its_owners_lay_it_out(iemocap_tree, tmp_path):  # noqa: F811
-    rows = run(iemocap_tree, tmp_path / "out", "--corpus", "iemocap", "--recognizer", "none")
+def test_a_corpus_as_its_owners_lay_it_out(tmp_path):
+    corpus = write_iemocap(tmp_path / "iemocap")
+    rows = run(corpus, tmp_path / "out", "--corpus", "iemocap", "--recognizer", "none")
     assert len(rows) == 40 and {row["transcript"] for row in rows} == {"Excuse me."}
     assert all(not os.path.isabs(row["audio"]) and row["error"] is None for row in rows)
-    import train
-
-    parts = train.read_data(train.RunSettings(data=str(tmp_path / "out"), corpus="iemocap", fold=3))
-    expected = train.read_data(train.RunSettings(data=str(iemocap_tree), corpus="iemocap", fold=3))
+    parts = read_corpus("iemocap", str(tmp_path / "out"), fold=3)
+    expected = read_corpus("iemocap", str(corpus), fold=3)
     for part, of_part in expected.items():
         assert sorted(audio["path"] for audio in parts[part]["audio"]) == sorted(a["path"] for a in of_part["audio"])
 
 
-def test_columns_of_annotates_own_names_are_replaced_with_a_warning(tmp_path, caplog):
+def test_columns_with_names_that_annotate_uses_are_replaced_with_a_warning(tmp_path, caplog):
     table = make_corpus(tmp_path, error="no error at all", describer="")
     rows = run(table, tmp_path / "out", "--language", "en")
     assert {row["error"] for row in rows} == {None}
@@ -316,10 +315,10 @@ def test_what_annotate_made_can_be_annotated(tmp_path, journal):
     first = run(make_corpus(tmp_path), tmp_path / "one", "--language", "en")
     second = run(tmp_path / "one", tmp_path / "two", "--language", "en")
     assert [row["transcript"] for row in second] == [row["transcript"] for row in first]
-    assert "holds what is to be annotated" in fails(tmp_path / "one", "--output", tmp_path / "one")
+    assert "contains the input" in fails(tmp_path / "one", "--output", tmp_path / "one")
     before = state_of(tmp_path / "one")
     shard = tmp_path / "one" / "data" / "part-00001.parquet"
-    assert "holds what is to be annotated" in fails(shard, "--output", tmp_path / "one", "--audio_folder", tmp_path)
+    assert "contains the input" in fails(shard, "--output", tmp_path / "one", "--audio_folder", tmp_path)
     assert state_of(tmp_path / "one") == before
 
 
@@ -415,10 +414,10 @@ def test_changed_rows_redo_their_shard(tmp_path, journal, changed):
     read_table(out, label_range=(1, 7))
 
 
-def test_a_missing_recording_that_comes_is_heard(tmp_path):
+def test_a_missing_recording_that_appears_is_transcribed(tmp_path):
     table, out = make_corpus(tmp_path), tmp_path / "out"
     (tmp_path / "audio" / "0.wav").rename(tmp_path / "aside")
-    assert run(table, out, "--language", "en")[0]["error"] == "'audio/0.wav' is not there."
+    assert run(table, out, "--language", "en")[0]["error"] == "there is no file 'audio/0.wav'."
     (tmp_path / "aside").rename(tmp_path / "audio" / "0.wav")
     assert run(table, out, "--language", "en")[0]["error"] is None
 
@@ -436,8 +435,8 @@ def test_bad_recordings_are_noted(tmp_path, journal, caplog):
     soundfile.write(audio / "4.wav", np.full(99, np.nan, np.float32), RATE, subtype="FLOAT")
     with caplog.at_level(logging.INFO):
         rows = run(table, tmp_path / "out", "--language", "en")
-    assert "5 recordings could not be read; the first is of row 1: " in caplog.text
-    for row, reason in zip(rows, ("decoded", "decoded", "is not there", "is empty", "not finite"), strict=False):
+    assert "5 recordings could not be read; the first is that of row 1: " in caplog.text
+    for row, reason in zip(rows, ("decoded", "decoded", "there is no file", "is empty", "not finite"), strict=False):
         assert reason in row["error"] and "\n" not in row["error"]
         assert row["emphasis"] == "word" and row["words"] is row["describer"] is row["absent"] is None
     assert rows[1]["transcript"] == "given" and rows[2]["description"] == "given" and rows[0]["transcript"] is None
@@ -471,7 +470,7 @@ def test_silence_has_no_texts(tmp_path):
     make_corpus(tmp_path, 1, transcription="")
     soundfile.write(tmp_path / "audio" / "0.wav", np.zeros(RATE, np.float32), RATE)
     row = run(tmp_path, tmp_path / "out", "--language", "en")[0]
-    assert [row[name] for name in annotate.MADE if name != "absent"] == [None] * 7
+    assert [row[name] for name in shards.ShardedAnnotation.made if name != "absent"] == [None] * 7
     assert json.loads(row["absent"]) == dict.fromkeys(("transcript", "emphasis", "description"), "no speech")
 
 
@@ -483,7 +482,7 @@ def test_an_english_recognizer_must_be_told_that_it_is_english(tmp_path, journal
     message = fails(table, "--output", out)
     assert "openai/whisper-tiny.en knows only English" in message and "--language en" in message
     assert not journal and not list((out / "data").iterdir())
-    # One that knows more languages finds out for itself, and nothing is to be heard where all is given.
+    # A multilingual one detects the language, and nothing is transcribed where all transcripts are given.
     assert run(table, out, "--recognizer", "multilingual")[0]["transcript"].endswith("in None")
     assert run(make_corpus(tmp_path, transcription="said"), tmp_path / "given")[0]["transcript"] == "said"
 
@@ -500,7 +499,7 @@ def test_foreign_speech_stays_without_a_transcript(tmp_path):
 
 
 @pytest.mark.parametrize("value", ["xx", 5])
-def test_a_language_that_nobody_knows_is_said_before_any_work(tmp_path, journal, monkeypatch, value):
+def test_an_unknown_language_is_refused_before_any_work(tmp_path, journal, monkeypatch, value):
     original = Recognizer.__call__
     monkeypatch.setattr(
         Recognizer, "__call__", lambda self, s, language=None: original(self, s, "xx" if language == "5" else language)
@@ -590,7 +589,7 @@ def test_the_bar_goes_on_where_it_was(tmp_path, monkeypatch):
         def update(self, count):
             self.updates.append(count)
 
-    monkeypatch.setattr(annotate, "tqdm", Bar)
+    monkeypatch.setattr(shards, "tqdm", Bar)
     table, out = make_corpus(tmp_path), tmp_path / "out"
     run(table, out, "--language", "en")
     (out / "data" / "part-00001.parquet").unlink()
@@ -599,6 +598,51 @@ def test_the_bar_goes_on_where_it_was(tmp_path, monkeypatch):
     assert [(bar.options["initial"], bar.updates, bar.options["total"]) for bar in bars] == [
         *((0, [3, 3, 2], 8), (5, [3], 8), (8, [], 8))
     ]
+
+
+def test_the_bar_moves_with_each_batch(tmp_path, monkeypatch):
+    updates = []
+
+    class Bar(shards.tqdm):
+        def update(self, n=1):
+            updates.append(n)
+
+    monkeypatch.setattr(shards, "tqdm", Bar)
+    monkeypatch.setattr(shards, "SECONDS_PER_BATCH", 1.0)
+    table = make_corpus(tmp_path, 3)
+    (tmp_path / "audio" / "0.wav").write_bytes(b"broken")
+    make_corpus(tmp_path / "more", 3)
+    write_csv(table, [{"file_name": f"{folder}audio/{i}.wav"} for folder in ("", "more/") for i in range(3)])
+    run(table, tmp_path / "out", "--language", "en")
+    # An unreadable recording, and two batches: one second has room for two of the clips.
+    assert updates == [1, 2, 2, 1]
+    write_csv(table, [{"file_name": f"{folder}audio/{i}.wav", "new": i} for folder in ("", "more/") for i in range(3)])
+    run(table, tmp_path / "out", "--language", "en")
+    assert updates == [1, 2, 2, 1, 3, 3]
+
+
+def test_ctrl_c_ends_with_a_sentence_that_says_how_to_go_on(tmp_path, journal, monkeypatch, capsys):
+    table, out = make_corpus(tmp_path), tmp_path / "out"
+    run(table, tmp_path / "whole", "--language", "en")
+    describe = MsfSerAnnotator.describe
+
+    def interrupted(*arguments):
+        if len(list((out / "data").iterdir())) == 1:
+            raise KeyboardInterrupt
+        describe(*arguments)
+
+    monkeypatch.setattr(MsfSerAnnotator, "describe", interrupted)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        run(table, out, "--language", "en")
+    assert caught.value.code == 130
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "msfser annotate: interrupted: run the same command again to continue; finished shards are kept."
+    )
+    monkeypatch.setattr(MsfSerAnnotator, "describe", describe)
+    del journal[:]
+    run(table, out, "--language", "en")
+    assert len(journal) == 3 * 2 and contents_of(out) == contents_of(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("failing", [1, 2, 3])
@@ -613,7 +657,7 @@ def test_a_full_disk(tmp_path, journal, monkeypatch, failing):
         if len(calls) == failing:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(annotate.pyarrow.parquet, "write_table", full)
+    monkeypatch.setattr(shards.pyarrow.parquet, "write_table", full)
     message = fails(table, "--output", out, "--language", "en")
     assert f"part-{failing - 1:05d}.parquet cannot be written (No space left on device)" in message
     assert len(list((out / "data").iterdir())) == failing - 1
@@ -621,7 +665,7 @@ def test_a_full_disk(tmp_path, journal, monkeypatch, failing):
     run(table, out, "--language", "en")
     assert len(journal) == 3 * (4 - failing)
     assert contents_of(out) == contents_of(tmp_path / "whole")
-    # While shards are made anew with other settings, nobody reads a mixture.
+    # While shards are made anew with other settings, a mixture cannot be read.
     calls.clear()
     fails(table, "--output", out, "--language", "en", "--emphasis", "paper")
     with pytest.raises(ValueError, match="annotating it is not finished"):
@@ -632,7 +676,7 @@ def test_long_recordings_are_not_all_in_memory(tmp_path, journal, monkeypatch):
     table = make_corpus(tmp_path)
     run(table, tmp_path / "whole", "--language", "en")
     del journal[:]
-    monkeypatch.setattr(annotate, "SECONDS_AT_ONCE", 1.0)
+    monkeypatch.setattr(shards, "SECONDS_PER_BATCH", 1.0)
     write_tone(tmp_path / "audio" / "7.wav", 7)
     run(table, tmp_path / "out", "--language", "en")
     assert [count for step, count in journal if step == "transcribe"] == [2, 1, 2, 1, 2]
@@ -647,15 +691,7 @@ def test_processes_share_the_shards(tmp_path, journal):
     table = make_corpus(tmp_path, 10)
     run(table, tmp_path / "one", "--language", "en")
     arguments = annotate.parse([str(table), "--output", str(tmp_path / "two"), "--language", "en"])
-    work = [
-        annotate.Work(
-            annotate.read(arguments),
-            annotate.settings_of(arguments),
-            lambda: annotate.make_annotator(arguments, "cpu"),
-            Path(arguments.output),
-        )
-        for _ in range(3)
-    ]
+    work = [annotate.sharded_annotation(arguments, "cpu") for _ in range(3)]
     del journal[:]
     work[0].prepare(table)
     for process in (2, 0, 1):
@@ -665,20 +701,6 @@ def test_processes_share_the_shards(tmp_path, journal):
         work[process].finish()
     assert contents_of(tmp_path / "one") == contents_of(tmp_path / "two")
     assert len(journal) == 3 * 4
-
-
-def shards_of_one(argv, log):
-    """What a process does that may be killed: one clip a shard, and a note of each shard that is begun."""
-    annotate.ROWS_PER_SHARD = 1
-    make_shard = annotate.Work.make_shard
-
-    def noted(self, number):
-        with open(log, "a") as file:
-            file.write(f"{number}\n")
-        make_shard(self, number)
-
-    annotate.Work.make_shard = noted
-    annotate.main(argv)
 
 
 TEXTS = (
@@ -712,7 +734,7 @@ def test_kill_and_two_processes_change_nothing(tmp_path, spoken):
     argv = [str(spoken), "--language", "en", "--output"]
 
     def start(output, **environment):
-        process = context.Process(target=_in_environment, args=(environment, [*argv, str(output)], str(log)))
+        process = context.Process(target=annotate_with_log, args=(environment, [*argv, str(output)], log))
         process.start()
         return process
 
@@ -751,11 +773,18 @@ def test_kill_and_two_processes_change_nothing(tmp_path, spoken):
     assert sorted(int(number) for number in log.read_text().split()) == list(range(len(TEXTS)))
 
 
-def _in_environment(environment, argv, log):
-    os.environ.update(environment)
-    # Its own lock is shared between processes, and one that is killed would leave it behind.
-    annotate.tqdm.set_lock(threading.RLock())
-    shards_of_one(argv, log)
+@needs(WHISPER)
+def test_a_first_run_shows_its_progress_and_nothing_else(tmp_path, spoken):
+    command = [sys.executable, "-m", "msfser", "annotate", str(spoken), "--language", "en"]
+    done = subprocess.run([*command, "--output", str(tmp_path / "out")], capture_output=True, text=True, timeout=300)
+    lines = re.split(r"[\r\n]+", done.stderr.strip())
+    count = len(TEXTS)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert [line for line in lines if not line.startswith("annotate: ")] == [
+        "",
+        f"{count} clips in {tmp_path / 'out'}: {count} with transcript, {count} with emphasis, "
+        f"{count} with description.",
+    ]
 
 
 def test_accelerate_launches_two_processes(tmp_path):
@@ -763,8 +792,8 @@ def test_accelerate_launches_two_processes(tmp_path):
     options = ["--output", str(tmp_path / "two"), "--recognizer", "none", "--describer", "none"]
     driver = tmp_path / "driver.py"
     driver.write_text(
-        "import sys\nfrom msfser.annotation import annotate\n"
-        "annotate.ROWS_PER_SHARD = 3\nannotate.main(sys.argv[1:])\n"
+        "import sys\nfrom msfser.annotation import annotate, shards\n"
+        "shards.ROWS_PER_SHARD = 3\nannotate.main(sys.argv[1:])\n"
     )
     launcher = Path(sys.executable).with_name("accelerate")
     launch = [str(launcher), "launch", "--multi_gpu", "--num_processes", "2"]
@@ -776,7 +805,7 @@ def test_accelerate_launches_two_processes(tmp_path):
     assert done.returncode == 0, done.stderr
     run(table, tmp_path / "one", *options[2:])
     assert contents_of(tmp_path / "one") == contents_of(tmp_path / "two")
-    # Each process has its own bar or none, and only of its own clips.
+    # The bar shows only the clips of one process.
     assert "3/3" in done.stderr and "4/4" not in done.stderr
 
 
@@ -788,8 +817,8 @@ def test_an_output_with_other_things_is_left_alone(tmp_path):
     (tmp_path / "out" / "data").mkdir(parents=True)
     (tmp_path / "out" / "data" / "part-00000.parquet").write_text("precious")
     before = state_of(tmp_path)
-    assert "holds other things" in fails(table, "--output", tmp_path / "out", "--language", "en")
-    assert "holds what is to be annotated" in fails(table, "--output", tmp_path, "--language", "en")
+    assert "contains other files" in fails(table, "--output", tmp_path / "out", "--language", "en")
+    assert "contains the input" in fails(table, "--output", tmp_path, "--language", "en")
     assert fails(table, "--output", table, "--language", "en")
     assert state_of(tmp_path) == before
     # An empty folder will do, and so will one in which the first note was killed.
@@ -818,6 +847,7 @@ def test_wrong_input_is_a_sentence(tmp_path):
         ("missing columns 'nothing'", table, "--columns", "transcript=nothing"),
         ("norms are not readable", table, "--norms", tmp_path / "norms.json"),
         ("is not a folder", table, "--audio_folder", tmp_path / "nowhere"),
+        ("iemocap decides this", tmp_path, "--corpus", "iemocap", "--audio_folder", "x"),
     ):
         assert match in fails(*arguments, "--output", out, "--language", "en")
         shutil.rmtree(out, ignore_errors=True)
@@ -829,7 +859,6 @@ def test_wrong_input_is_a_sentence(tmp_path):
     ("match", "options"),
     [
         ("NAME=COLUMN", ["--columns", "speaker"]),
-        ("decides columns", ["--corpus", "iemocap", "--audio_folder", "x"]),
         ("belongs to --describer measured", ["--describer", "none", "--norms", "x"]),
         ("needs the name of the server's model", ["--url", "http://127.0.0.1:1"]),
         ("'klingon' is none that Whisper knows", ["--language", "klingon"]),
@@ -845,4 +874,4 @@ def test_help_names_every_default(capsys):
     with pytest.raises(SystemExit):
         annotate.parse(["--help"])
     text = " ".join(capsys.readouterr().out.split())
-    assert "openai/whisper-tiny.en" in text and text.count("by default") >= 5
+    assert "openai/whisper-tiny.en" in text and text.count("default: ") >= 7

@@ -1,4 +1,4 @@
-"""Describers that ask a model: what is asked, what is accepted, and what a failing model or server does to a run."""
+"""Describers that prompt a model: the prompts, what is accepted, and what a failing model or server does to a run."""
 
 import base64
 import io
@@ -71,7 +71,7 @@ def records(caplog, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         json.dumps(GOOD),
         f"```json\n{json.dumps(GOOD, indent=2)}\n```",
@@ -82,15 +82,15 @@ def records(caplog, monkeypatch):
     ],
     ids=["bare", "fenced", "text around", "second object", "untidy", "other order"],
 )
-def test_answers_that_are_read(answer):
-    fields = parse_fields(answer)
+def test_responses_that_are_parsed(response):
+    fields = parse_fields(response)
     assert fields == GOOD
     assert tuple(fields) == FIELDS
     assert render_fields(fields) == TEXT
 
 
 @pytest.mark.parametrize(
-    "answer, reason",
+    "response, reason",
     [
         ("", "no complete JSON object"),
         ("She sounds sad.", "no complete JSON object"),
@@ -108,10 +108,10 @@ def test_answers_that_are_read(answer):
         (json.dumps(GOOD | {"emotion_class": "melancholy"}), "emotion_class is none of"),
     ],
 )
-def test_answers_that_are_refused(answer, reason):
+def test_responses_that_are_refused(response, reason):
     started = time.perf_counter()
     with pytest.raises(ValueError, match=reason) as error:
-        parse_fields(answer)
+        parse_fields(response)
     assert str(error.value).endswith(".")
     assert "melancholy" not in str(error.value)
     assert time.perf_counter() - started < 1
@@ -129,7 +129,7 @@ def test_the_prompt_names_fields_and_classes():
     assert render_prompt() == render_prompt("") == PROMPT
 
 
-def test_the_transcript_cannot_place_control_tokens():
+def test_the_transcript_cannot_inject_control_tokens():
     prompt = render_prompt("one <|AUDIO|> two <sound> [AUDIO] {x}\nthree " + "long " * 500, "because.")
     asked = prompt.removeprefix(PROMPT)
     assert not set("<>[]{}|") & set(asked)
@@ -148,7 +148,7 @@ TEMPLATE = (
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"]
 WIDTHS = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 WIDTHS["num_key_value_heads"] = 2
-EARS = {
+ENCODER = {
     "num_mel_bins": 16,
     "d_model": 16,
     "encoder_layers": 1,
@@ -171,14 +171,14 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 def save_tiny(family: str, folder) -> str:
     torch.manual_seed(0)
     tokenizer = byte_tokenizer()
-    ears = WhisperFeatureExtractor(feature_size=16, chunk_length=2)
+    extractor = WhisperFeatureExtractor(feature_size=16, chunk_length=2)
     text = {"model_type": "qwen2", "vocab_size": len(tokenizer), "pad_token_id": 0, "eos_token_id": 2, **WIDTHS}
     if family == "qwen2_audio":
         config = Qwen2AudioConfig(
-            audio_config={"model_type": "qwen2_audio_encoder", **EARS}, text_config=text, audio_token_index=3
+            audio_config={"model_type": "qwen2_audio_encoder", **ENCODER}, text_config=text, audio_token_index=3
         )
         model = Qwen2AudioForConditionalGeneration(config)
-        processor = Qwen2AudioProcessor(ears, tokenizer, chat_template=TEMPLATE)
+        processor = Qwen2AudioProcessor(extractor, tokenizer, chat_template=TEMPLATE)
     else:
         config = AudioFlamingo3Config(
             audio_config={
@@ -193,8 +193,8 @@ def save_tiny(family: str, folder) -> str:
             audio_token_id=3,
         )
         model = AudioFlamingo3ForConditionalGeneration(config)
-        processor = AudioFlamingo3Processor(ears, tokenizer, chat_template=TEMPLATE, audio_token="<|AUDIO|>")
-    # As published: answers are sampled unless greedy decoding is asked for.
+        processor = AudioFlamingo3Processor(extractor, tokenizer, chat_template=TEMPLATE, audio_token="<|AUDIO|>")
+    # As published: responses are sampled unless greedy decoding is asked for.
     model.generation_config.update(do_sample=True, temperature=5.0, top_k=5, repetition_penalty=1.1, pad_token_id=0)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -209,14 +209,14 @@ def tiny(request, tmp_path_factory):
     return describer
 
 
-def script(describer, monkeypatch, answers: list[str]) -> list[list[str]]:
-    """Answers in the place of the model's; gives back the prompts of each pass."""
-    waiting, passes = list(answers), []
+def script(describer, monkeypatch, responses: list[str]) -> list[list[str]]:
+    """Replaces the model's responses; returns the prompts of each pass."""
+    waiting, passes = list(responses), []
 
     def generate(input_ids, attention_mask, **options):
         assert not options["do_sample"] and options["repetition_penalty"] == 1.0 and options["max_new_tokens"] == 6
         passes.append(describer.processor.batch_decode(input_ids))
-        # Prompts stand at the right edge, so that all answers start in the same column.
+        # Prompts end in the same column, where all responses start.
         assert attention_mask[:, -1].all()
         tokenizer = describer.processor.tokenizer
         tokens = tokenizer([waiting.pop(0) + "<|im_end|>" for _ in input_ids], padding=True, padding_side="right")
@@ -226,7 +226,7 @@ def script(describer, monkeypatch, answers: list[str]) -> list[list[str]]:
     return passes
 
 
-def test_random_answers_are_refused_three_times(tiny, monkeypatch, records):
+def test_random_responses_are_refused_three_times(tiny, monkeypatch, records):
     calls, generate = [], tiny.model.generate
 
     def counting(**inputs):
@@ -239,7 +239,7 @@ def test_random_answers_are_refused_three_times(tiny, monkeypatch, records):
     assert "2 of 2 recordings stay without a description" in records.text
 
 
-def test_good_answers_are_kept_and_bad_ones_asked_again(tiny, monkeypatch):
+def test_good_responses_are_kept_and_bad_ones_requested_again(tiny, monkeypatch):
     bad = json.dumps(GOOD | {"emotion_class": "gloom"})
     passes = script(tiny, monkeypatch, [bad, json.dumps(GOOD), "no", json.dumps(GOOD | {"emotion": "calm"})])
     first, second = tiny([noise(0.5), noise(0.9)], ["the food", None])
@@ -259,29 +259,29 @@ def test_batches_are_cut_to_size(tiny, monkeypatch):
     assert [text.split(".")[0] for text in found] == [f"Emotion: {number}" for number in range(5)]
 
 
-def test_a_batch_answers_like_its_members_and_greedily(tiny):
+def test_a_batch_responds_like_its_members_and_greedily(tiny):
     sounds, prompts = [noise(0.5, seed=1), noise(1.7, seed=2)], ["a", "a much longer question"]
-    together = tiny._answers(sounds, prompts)
-    alone = [tiny._answers([sound], [prompt])[0] for sound, prompt in zip(sounds, prompts, strict=True)]
-    assert together == alone == tiny._answers(sounds, prompts)
+    together = tiny._generate(sounds, prompts)
+    alone = [tiny._generate([sound], [prompt])[0] for sound, prompt in zip(sounds, prompts, strict=True)]
+    assert together == alone == tiny._generate(sounds, prompts)
     assert any(together)
 
 
-def test_the_model_hears_the_sound(tiny, monkeypatch):
-    heard = []
+def test_the_sound_is_the_input_of_the_model(tiny, monkeypatch):
+    recorded = []
     generate = tiny.model.generate
 
-    def listening(**inputs):
-        heard.append(inputs["input_features"])
+    def recording(**inputs):
+        recorded.append(inputs["input_features"])
         return generate(**inputs)
 
-    monkeypatch.setattr(tiny.model, "generate", listening)
-    tiny._answers([noise(0.5, seed=1), noise(0.5, seed=2)], ["a", "a"])
+    monkeypatch.setattr(tiny.model, "generate", recording)
+    tiny._generate([noise(0.5, seed=1), noise(0.5, seed=2)], ["a", "a"])
     expected = tiny.processor.feature_extractor(
         noise(0.5, seed=2), sampling_rate=16_000, padding="max_length", return_tensors="pt"
     )["input_features"]
     frames = expected.shape[-1]
-    torch.testing.assert_close(heard[0][1:, :, :frames], expected)
+    torch.testing.assert_close(recorded[0][1:, :, :frames], expected)
 
 
 def test_empty_short_and_long_sounds(tiny):
@@ -318,10 +318,10 @@ def test_a_folder_with_kimi_audio_under_another_name(tmp_path):
 @pytest.mark.parametrize(
     "config, kind, reason",
     [
-        (None, OSError, "is no folder with a model"),
-        ({"auto_map": {}}, OSError, "is no folder with a model"),
-        ({"model_type": "ears_of_tomorrow"}, ValueError, "no model of this transformers"),
-        ({"model_type": "roberta"}, ValueError, "is no audio language model"),
+        (None, OSError, "is not a folder with a model"),
+        ({"auto_map": {}}, OSError, "is not a folder with a model"),
+        ({"model_type": "model_of_tomorrow"}, ValueError, "is not supported by this version"),
+        ({"model_type": "roberta"}, ValueError, "is not an audio language model"),
     ],
 )
 def test_names_that_are_no_audio_language_model(tmp_path, config, kind, reason):
@@ -333,25 +333,25 @@ def test_names_that_are_no_audio_language_model(tmp_path, config, kind, reason):
 
 
 def test_a_name_that_is_nowhere():
-    with pytest.raises(OSError, match="'nobody/nothing' is no folder with a model, and neither the Hub"):
+    with pytest.raises(OSError, match="'nobody/nothing' is not a folder with a model, and neither the Hub"):
         AudioLanguageModelDescriber("nobody/nothing", revision="v1")
 
 
 def test_a_hub_name_is_recorded_with_its_commit():
     commit = "0123456789abcdef0123456789abcdef01234567"
-    place = Path(constants.HF_HUB_CACHE) / "models--someone--listener"
-    save_tiny("qwen2_audio", place / "snapshots" / commit)
-    (place / "refs").mkdir()
-    (place / "refs" / "v1").write_text(commit)
-    describer = AudioLanguageModelDescriber("someone/listener", revision="v1", device="cpu")
-    assert describer.name == f"qwen2_audio:someone/listener@{commit}"
+    folder = Path(constants.HF_HUB_CACHE) / "models--someone--describer"
+    save_tiny("qwen2_audio", folder / "snapshots" / commit)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "v1").write_text(commit)
+    describer = AudioLanguageModelDescriber("someone/describer", revision="v1", device="cpu")
+    assert describer.name == f"qwen2_audio:someone/describer@{commit}"
     assert describer.model.dtype == torch.float32
 
 
-def test_a_text_model_of_the_same_class_takes_no_sound(tmp_path):
+def test_a_text_model_of_the_same_class_is_refused(tmp_path):
     byte_tokenizer().save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5"}))
-    with pytest.raises(ValueError, match="takes no sound"):
+    with pytest.raises(ValueError, match="does not accept audio"):
         AudioLanguageModelDescriber(str(tmp_path))
 
 
@@ -368,7 +368,7 @@ def test_gaps_in_the_weights_are_not_filled_at_random(tmp_path):
 
 
 class Server:
-    """A chat server on this machine that answers from a script: `reply(body, number) -> (status, answer)`."""
+    """A chat server on this machine that responds from a script: `reply(body, number) -> (status, response)`."""
 
     def __init__(self, reply):
         outer = self
@@ -384,12 +384,12 @@ class Server:
                     outer.requests.append((self.path, dict(self.headers), body))
                     outer.busy += 1
                     outer.most_busy = max(outer.most_busy, outer.busy)
-                status, answer = reply(body, number)
+                status, response = reply(body, number)
                 with outer.lock:
                     outer.busy -= 1
-                if isinstance(answer, str):
-                    answer = {"choices": [{"message": {"role": "assistant", "content": answer}}]}
-                data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+                if isinstance(response, str):
+                    response = {"choices": [{"message": {"role": "assistant", "content": response}}]}
+                data = response if isinstance(response, bytes) else json.dumps(response).encode()
                 self.send_response(status)
                 if status == 307:
                     self.send_header("Location", f"{outer.url}/elsewhere")
@@ -424,7 +424,7 @@ def serve(monkeypatch):
         server.server.server_close()
 
 
-def heard(body: dict) -> np.ndarray:
+def decoded(body: dict) -> np.ndarray:
     part = body["messages"][0]["content"][0]
     assert part["type"] == "input_audio" and part["input_audio"]["format"] == "wav"
     samples, rate = soundfile.read(io.BytesIO(base64.b64decode(part["input_audio"]["data"])), dtype="float32")
@@ -432,19 +432,19 @@ def heard(body: dict) -> np.ndarray:
     return samples
 
 
-def test_a_good_answer(serve):
+def test_a_good_response(serve):
     server = serve(lambda body, number: (200, json.dumps(GOOD)))
-    describer = ChatEndpointDescriber(server.url, "listener")
+    describer = ChatEndpointDescriber(server.url, "describer")
     sound = noise(0.2)
     assert describer([sound], ["the food"]) == [TEXT]
-    assert describer.name == "chat:listener"
+    assert describer.name == "chat:describer"
     (path, headers, body), prompt = server.requests[0], server.prompts()[0]
     assert path == "/v1/chat/completions"
     assert "Authorization" not in headers
-    assert body["model"] == "listener" and body["temperature"] == 0
+    assert body["model"] == "describer" and body["temperature"] == 0
     assert body["response_format"] == {"type": "json_object"}
     assert prompt == render_prompt("the food")
-    np.testing.assert_allclose(heard(body), sound, atol=2**-15)
+    np.testing.assert_allclose(decoded(body), sound, atol=2**-15)
 
 
 @pytest.mark.parametrize("tail", ["/", "/v1", "/v1/", "/v1/chat/completions"])
@@ -460,15 +460,15 @@ def test_malformed_json_then_good(serve):
     assert "refused" not in server.prompts()[0] and "no complete JSON object" in server.prompts()[1]
 
 
-def test_an_answer_in_parts(serve):
+def test_a_response_in_parts(serve):
     whole = json.dumps(GOOD)
     parts = [{"type": "text", "text": whole[:20]}, {"type": "other"}, {"type": "text", "text": whole[20:]}]
     server = serve(lambda body, number: (200, {"choices": [{"message": {"content": parts}}]}))
     assert ChatEndpointDescriber(server.url, "m")([noise(0.1)], [None]) == [TEXT]
 
 
-def test_a_clip_whose_answers_stay_bad_is_left_absent(serve, records):
-    server = serve(lambda body, number: (200, "I hear nothing." if len(heard(body)) > 1600 else json.dumps(GOOD)))
+def test_a_clip_whose_responses_stay_bad_has_no_description(serve, records):
+    server = serve(lambda body, number: (200, "There is nothing." if len(decoded(body)) > 1600 else json.dumps(GOOD)))
     assert ChatEndpointDescriber(server.url, "m")([noise(0.1), noise(0.2)], [None, None]) == [TEXT, None]
     assert len(server.requests) == 1 + ATTEMPTS
     assert "1 of 2 recordings" in records.text
@@ -480,7 +480,7 @@ def test_a_silent_model_is_no_dead_server(serve):
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_busy_server_is_asked_again(serve, status):
+def test_a_busy_server_is_tried_again(serve, status):
     server = serve(lambda body, number: (status, {}) if number < 3 else (200, json.dumps(GOOD)))
     assert ChatEndpointDescriber(server.url, "m")([noise(0.1)], [None]) == [TEXT]
     assert len(server.requests) == 4
@@ -493,19 +493,19 @@ def test_a_server_that_stays_broken_stops_the_run(serve):
     assert len(server.requests) == 1 + chat_endpoint.RETRIES
 
 
-def test_one_clip_that_breaks_the_server_is_left_absent(serve, records):
-    server = serve(lambda body, number: (500, {}) if len(heard(body)) > 1600 else (200, json.dumps(GOOD)))
+def test_one_clip_that_breaks_the_server_has_no_description(serve, records):
+    server = serve(lambda body, number: (500, {}) if len(decoded(body)) > 1600 else (200, json.dumps(GOOD)))
     describer = ChatEndpointDescriber(server.url, "m")
     assert describer([noise(0.1), noise(0.2), noise(0.1)], [None] * 3) == [TEXT, None, TEXT]
     assert "1 of 3 recordings stay without a description" in records.text
-    # A server that has answered before and answers nobody now is broken all the same.
+    # A server that responded before and fails for every recording now is broken all the same.
     with pytest.raises(OSError, match="status 500"):
         describer([noise(0.2)], [None])
 
 
-def test_one_clip_that_the_server_refuses_is_left_absent(serve, records):
-    answer = {"error": {"message": "audio is too long."}}
-    server = serve(lambda body, number: (400, answer) if len(heard(body)) > 1600 else (200, json.dumps(GOOD)))
+def test_one_clip_that_the_server_refuses_has_no_description(serve, records):
+    response = {"error": {"message": "audio is too long."}}
+    server = serve(lambda body, number: (400, response) if len(decoded(body)) > 1600 else (200, json.dumps(GOOD)))
     describer = ChatEndpointDescriber(server.url, "m")
     with pytest.raises(OSError, match=r"status 400 \(audio is too long\)\."):
         describer([noise(0.2)], [None])
@@ -529,7 +529,7 @@ def test_a_key_that_the_server_does_not_know(serve, monkeypatch, records, status
     with pytest.raises(OSError, match="MSFSER_API_KEY") as error:
         describer([noise(0.1)] * 20, [None] * 20)
     assert server.requests[0][1]["Authorization"] == f"Bearer {KEY}"
-    # What waits is not sent any more.
+    # The requests that wait are not sent any more.
     assert len(server.requests) < 20
     assert KEY[:8] not in str(error.value) + records.text + repr(describer)
 
@@ -549,7 +549,7 @@ def test_the_key_is_never_shown(serve, monkeypatch, records, status):
 @pytest.mark.parametrize("key", ["sk secret", "sk\nsecret", "sk-sécret"])
 def test_a_key_that_no_header_carries(monkeypatch, key):
     monkeypatch.setenv("MSFSER_API_KEY", key)
-    with pytest.raises(ValueError, match="MSFSER_API_KEY holds characters") as error:
+    with pytest.raises(ValueError, match="MSFSER_API_KEY contains characters") as error:
         ChatEndpointDescriber("http://127.0.0.1:1", "m")
     assert "cret" not in str(error.value)
 
@@ -560,7 +560,7 @@ def test_a_dead_port(serve, monkeypatch, records):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     describer = ChatEndpointDescriber(f"http://127.0.0.1:{port}", "m")
-    with pytest.raises(OSError, match=r"does not answer \(NewConnectionError\): start the server") as error:
+    with pytest.raises(OSError, match=r"does not respond \(NewConnectionError\): start the server") as error:
         describer([noise(0.1)] * 3, [None] * 3)
     assert "\n" not in str(error.value) and KEY not in str(error.value) + records.text
 
@@ -580,7 +580,7 @@ def test_a_server_that_takes_too_long(serve, monkeypatch):
 
 def test_a_page_is_no_chat_server(serve):
     server = serve(lambda body, number: (200, b"<html>Welcome</html>"))
-    with pytest.raises(OSError, match="does not answer as a chat server does"):
+    with pytest.raises(OSError, match="does not respond like a chat server"):
         ChatEndpointDescriber(server.url, "m")([noise(0.1)], [None])
 
 
@@ -600,7 +600,7 @@ def test_proxies_of_the_environment_are_not_used(serve, monkeypatch):
 
 def test_order_is_kept_under_concurrency(serve):
     def reply(body, number):
-        length = len(heard(body))
+        length = len(decoded(body))
         time.sleep(0.05 if length % 3 == 0 else 0.0)
         return 200, json.dumps(GOOD | {"emotion": f"length {length}"})
 
@@ -614,17 +614,17 @@ def test_order_is_kept_under_concurrency(serve):
 @pytest.mark.parametrize(
     "url, reason",
     [
-        ("http://example.org", "in clear"),
-        ("http://10.0.0.1:8000/v1", "in clear"),
-        ("http://localhost.example.org", "in clear"),
-        ("http://0.0.0.0:8000", "in clear"),
+        ("http://example.org", "unencrypted"),
+        ("http://10.0.0.1:8000/v1", "unencrypted"),
+        ("http://localhost.example.org", "unencrypted"),
+        ("http://0.0.0.0:8000", "unencrypted"),
         ("ftp://127.0.0.1", "must start with"),
         ("127.0.0.1:8000", "must start with"),
         ("http://", "must start with"),
         ("", "must start with"),
         (f"https://user:{KEY}@example.org", "no user"),
         (f"https://example.org/?key={KEY}", "no user"),
-        (f"http://[{KEY}", "cannot be read"),
+        (f"http://[{KEY}", "cannot be parsed"),
     ],
 )
 def test_addresses_that_are_refused(url, reason):
@@ -636,7 +636,7 @@ def test_addresses_that_are_refused(url, reason):
 @pytest.mark.parametrize(
     "url", ["https://example.org", "http://localhost:8000", "http://[::1]:8000", "http://127.0.0.2"]
 )
-def test_addresses_that_are_taken(url):
+def test_addresses_that_are_accepted(url):
     assert ChatEndpointDescriber(url, "m")._url == f"{url}/v1/chat/completions"
 
 

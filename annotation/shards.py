@@ -1,0 +1,452 @@
+"""Columns that are made for every row of a table, in shards that a killed run can take up again.
+
+[`ShardedTable`] is the engine: which shards there are, what each depends on, and how each is written whole or not at
+all. [`ShardedAnnotation`] makes the texts with it.
+"""
+
+import abc
+import functools
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+from tqdm import tqdm
+
+from ..annotator_msfser import Annotation, LazyProsody, MsfSerAnnotator
+from ..audio_msfser import SAMPLING_RATE, load_audio
+from ..corpora.schema import FEATURES
+from ..corpora.shards import SHARDS_NOTE
+from ..corpora.table import SourceRows
+
+logger = logging.getLogger(__name__)
+
+ROWS_PER_SHARD = 64
+# Sound that is in memory at once, unless a single recording is longer.
+SECONDS_PER_BATCH = 60.0
+
+
+class ShardedTable(abc.ABC):
+    """The rows of a table and columns made for them, in the shards `OUTPUT/data/part-00000.parquet` and so on.
+
+    The columns are made in steps. A shard records a key of each step, a hash of all that the step depends on, so that
+    another run makes only what is missing or depends on something else. Processes share the work by shards, and the
+    result does not depend on their number.
+
+    Attributes:
+        command: The name of the command, on the progress bar.
+        steps: Names of the steps.
+        made: Type of each column that is made, `error` among them; a column of the source with this name is dropped.
+        given: Columns among `made` that the steps read from the source.
+
+    Args:
+        source: The rows.
+        settings: What the steps depend on besides the rows; the note beside the shards records it.
+        output: The folder for `data` and the note.
+    """
+
+    command: str
+    steps: tuple[str, ...]
+    made: Mapping[str, pa.DataType]
+    given: tuple[str, ...] = ()
+
+    def __init__(self, source: SourceRows, settings: Mapping[str, Any], output: Path):
+        self.source = source
+        self.settings = settings
+        self.output = output
+        self.table = source.table.select([name for name in source.table.column_names if name not in self.made])
+        self.count = -(-len(source.table) // ROWS_PER_SHARD)
+        self._keys: dict[int, dict[str, str]] = {}
+        self._advance: Callable[[int], object] = lambda rows: None
+
+    # What a subclass defines
+
+    @abc.abstractmethod
+    def step_keys(self, rows: range) -> dict[str, str]:
+        """A hash for each step of all that it depends on, for the rows of one shard."""
+
+    @abc.abstractmethod
+    def make_rows(
+        self, rows: range, stale: Sequence[str], stored: Sequence[Mapping[str, Any]] | None
+    ) -> list[dict[str, Any]]:
+        """Makes the columns of one shard.
+
+        Args:
+            rows: The numbers of its rows; all of them have to go through [`decoded`].
+            stale: The steps to be run, at least one.
+            stored: The columns as they are in the shard; `None` where every step is stale.
+
+        Returns:
+            The values of the columns `made`, for each row.
+        """
+
+    def check(self, shards: Sequence[int]) -> None:  # noqa: B027 (not every subclass has something to check)
+        """Raises a `ValueError` for rows that cannot be used, before any of the shards is made."""
+
+    # A run
+
+    def prepare(self, data: Path) -> None:
+        """Makes the output folder and notes what will be in it.
+
+        Args:
+            data: Where the source was read from.
+
+        Raises:
+            ValueError: The folder holds other things, or the source.
+            OSError: The folder cannot be made.
+        """
+        output = self.output.resolve()
+        if data.exists() and output in (data.resolve(), *data.resolve().parents):
+            raise ValueError(f"the output {str(self.output)!r} contains the input: name another folder.")
+        note, shards = self.output / SHARDS_NOTE, self.output / "data"
+        # A killed run may have left an unfinished note and nothing else.
+        if output.is_dir() and not note.is_file() and not all(p.name.startswith(note.name) for p in output.iterdir()):
+            raise ValueError(f"the output {str(self.output)!r} contains other files: name an empty or a new folder.")
+        table = self.source.table
+        ours = [name for name in self.made if name in table.column_names and name not in self.given]
+        if replaced := [name for name in ours if table[name].null_count < len(table)]:
+            logger.warning(
+                f"the table's columns {', '.join(replaced)} are not passed on: {self.command} writes its own."
+            )
+        try:
+            self.output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(
+                f"the output {str(self.output)!r} cannot be made ({error.strerror or error}): name another folder."
+            ) from error
+        known = {self.shard(number) for number in range(self.count)}
+        surplus = [path for path in shards.glob("part-*") if path not in known]
+        if surplus or not note.is_file():
+            self._write_note(complete=False)
+        shards.mkdir(exist_ok=True)
+        for path in (*surplus, *self.output.glob(f"{note.name}.*.unfinished")):
+            path.unlink()
+
+    def run(self, process: int, processes: int, quiet: bool) -> None:
+        """Makes the shards of one of several processes, counted from 0; `quiet` hides the progress bar."""
+        mine = range(process, self.count, processes)
+        stale = [number for number in mine if self.stored_keys(number) != self.keys(number)]
+        total = sum(len(self.rows(number)) for number in mine)
+        self.check(stale)
+        if stale:
+            self._write_note(complete=False)
+        done = total - sum(len(self.rows(number)) for number in stale)
+        with tqdm(total=total, initial=done, desc=self.command, unit="clip", disable=quiet) as bar:
+            self._advance = bar.update
+            for number in stale:
+                self.make_shard(number)
+
+    def finish(self) -> None:
+        """Notes that all shards are there, once they are, and logs what is in them."""
+        missing = sum(self.stored_keys(number) != self.keys(number) for number in range(self.count))
+        if missing:
+            logger.info(f"{self.count - missing} of {self.count} shards are finished; other processes make the rest.")
+            return
+        self._write_note(complete=True)
+        counted = [name for name in self.steps if name in self.made]
+        shards = [self.shard(number) for number in range(self.count)]
+        made = pa.concat_tables([pyarrow.parquet.read_table(shard, columns=[*counted, "error"]) for shard in shards])
+        found = ", ".join(f"{len(made) - made[name].null_count} with {name}" for name in counted)
+        logger.info(f"{len(made)} clips in {self.output}: {found}.")
+        errors = [(row, error) for row, error in enumerate(made["error"].to_pylist(), start=1) if error is not None]
+        if errors:
+            logger.warning(
+                f"{len(errors)} recordings could not be read; the first is that of row {errors[0][0]}: {errors[0][1]}"
+            )
+
+    # Shards
+
+    def rows(self, number: int) -> range:
+        """The numbers of a shard's rows."""
+        start = number * ROWS_PER_SHARD
+        return range(start, min(start + ROWS_PER_SHARD, len(self.table)))
+
+    def shard(self, number: int) -> Path:
+        """The path of a shard."""
+        return self.output / "data" / f"part-{number:05d}.parquet"
+
+    def stored_keys(self, number: int) -> dict[str, str]:
+        """The keys with which a shard was made; none if it is missing or not whole."""
+        try:
+            return json.loads(pyarrow.parquet.read_schema(self.shard(number)).metadata[b"msfser"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+
+    def keys(self, number: int) -> dict[str, str]:
+        """A key for each step, and one of the columns that are passed on.
+
+        They are computed once, before the recordings are decoded: the next run decodes one that changes meanwhile.
+        """
+        if number not in self._keys:
+            rows = self.rows(number)
+            kept = self.table.slice(rows.start, len(rows)).to_pylist()
+            table = {"table": hashed(self.table.schema.to_string(), kept)}
+            self._keys[number] = table | self.step_keys(rows)
+        return self._keys[number]
+
+    def make_shard(self, number: int) -> None:
+        """Makes a shard; the steps whose keys have not changed are taken from the one that is there."""
+        rows, keys, stored_keys = self.rows(number), self.keys(number), self.stored_keys(number)
+        stale = [step for step in self.steps if stored_keys.get(step) != keys[step]]
+        stored = None
+        if len(stale) < len(self.steps):
+            stored = pyarrow.parquet.read_table(self.shard(number), columns=list(self.made)).to_pylist()
+        if stored is not None and not stale:
+            made = stored
+            self._advance(len(rows))
+        else:
+            made = self.make_rows(rows, stale, stored)
+        table = self.table.slice(rows.start, len(rows))
+        if self.source.embedded is not None:
+            recordings = self.source.embedded.select(rows).with_format("arrow")[:]["audio"]
+            table = table.set_column(table.column_names.index("audio"), "audio", recordings)
+        for name, kind in self.made.items():
+            table = table.append_column(name, pa.array([row[name] for row in made], kind))
+        table = table.replace_schema_metadata({"msfser": json.dumps(keys)})
+        try:
+            _write_whole(self.shard(number), lambda file: pyarrow.parquet.write_table(table, file))
+        except pa.ArrowNotImplementedError as error:
+            raise ValueError(f"the table cannot be written as Parquet: {error}") from error
+
+    def _write_note(self, complete: bool) -> None:
+        note = {
+            "audio_folder": None if self.source.files is None else str(self.source.audio_folder),
+            "rows": len(self.table),
+            "complete": complete,
+            "settings": self.settings,
+        }
+        path, content = self.output / SHARDS_NOTE, json.dumps(note, indent=1).encode() + b"\n"
+        if not path.is_file() or path.read_bytes() != content:
+            _write_whole(path, lambda file: file.write(content))
+
+    # Recordings
+
+    def decoded(self, rows: Sequence[int], errors: dict[int, str]) -> Iterator[dict[int, np.ndarray]]:
+        """Decodes recordings in batches of at most `SECONDS_PER_BATCH`, short ones first.
+
+        The progress bar advances by each batch once it is used.
+
+        Args:
+            rows: The numbers of the rows.
+            errors: Why a recording cannot be read, by row: those in it are left out, and others are added.
+
+        Yields:
+            Samples `(samples,)` at 16 kHz by row.
+        """
+        batch: dict[int, np.ndarray] = {}
+        seconds = 0.0
+        for row in sorted(rows, key=self._size):
+            if row not in errors:
+                try:
+                    recording = recording_of(self.source, row)
+                    if not recording:
+                        raise ValueError(f"there is no file {self.table['audio'][row].as_py()!r}.")
+                    sound = load_audio(recording)
+                except (ValueError, OSError) as error:
+                    errors[row] = " ".join(str(error).split())
+            if row in errors:
+                self._advance(1)
+                continue
+            length = len(sound) / SAMPLING_RATE
+            if batch and seconds + length > SECONDS_PER_BATCH:
+                yield batch
+                self._advance(len(batch))
+                batch, seconds = {}, 0.0
+            batch[row] = sound
+            seconds += length
+        if batch:
+            yield batch
+            self._advance(len(batch))
+
+    def identity(self, row: int) -> list[Any]:
+        """What tells whether a recording is the same as before."""
+        recording = recording_of(self.source, row)
+        if isinstance(recording, bytes):
+            return [hashlib.sha256(recording).hexdigest()]
+        try:
+            found = os.stat(recording)
+        except OSError:
+            return [recording]
+        return [recording, found.st_size, found.st_mtime_ns]
+
+    def _size(self, row: int) -> int:
+        """Bytes of a recording; those of one format grow with its length."""
+        recording = recording_of(self.source, row)
+        if isinstance(recording, bytes):
+            return len(recording)
+        return os.path.getsize(recording) if os.path.exists(recording) else 0
+
+
+class ShardedAnnotation(ShardedTable):
+    """The texts of a corpus in shards. Texts that the source has are kept.
+
+    Args:
+        source: The rows.
+        settings: Of each step, as [`MsfSerAnnotator.from_settings`] reads them.
+        make_annotator: Loads the annotator; called only if there is something to make.
+        output: As in [`ShardedTable`].
+    """
+
+    command = "annotate"
+    # The second and the third step each depend on the first.
+    steps = ("transcript", "emphasis", "description")
+    made = {  # noqa: RUF012
+        "transcript": pa.string(),
+        "words": FEATURES.arrow_schema.field("words").type,
+        "emphasis": pa.string(),
+        "emphasis_scores": pa.list_(pa.float32()),
+        "description": pa.string(),
+        "describer": pa.string(),
+        "absent": pa.string(),
+        "error": pa.string(),
+    }
+    given = ("transcript", "words", "emphasis", "description")
+    # Raised when a step gives other results with the same settings.
+    version = 1
+
+    def __init__(
+        self,
+        source: SourceRows,
+        settings: Mapping[str, Mapping[str, Any]],
+        make_annotator: Callable[[], MsfSerAnnotator],
+        output: Path,
+    ):
+        super().__init__(source, settings, output)
+        self.make_annotator = make_annotator
+        known = (*self.given, "language")
+        self._given = source.table.select([name for name in known if name in source.table.column_names])
+
+    @functools.cached_property
+    def annotator(self) -> MsfSerAnnotator:
+        """What makes the texts, loaded at its first use."""
+        return self.make_annotator()
+
+    def step_keys(self, rows: range) -> dict[str, str]:
+        """See [`ShardedTable.step_keys`]."""
+        given = self._given.slice(rows.start, len(rows)).to_pydict()
+        spoken = [given.get(name) for name in ("transcript", "words", "language")]
+        transcript = hashed(self.version, self.settings["transcript"], [self.identity(row) for row in rows], spoken)
+        later = {step: hashed(transcript, self.settings[step], given.get(step)) for step in self.steps[1:]}
+        return {"transcript": transcript, **later}
+
+    def make_rows(
+        self, rows: range, stale: Sequence[str], stored: Sequence[Mapping[str, Any]] | None
+    ) -> list[dict[str, Any]]:
+        """See [`ShardedTable.make_rows`]."""
+        given = self._given_texts(rows)
+        valid = [step for step in self.steps if step not in stale]
+        entries = [_Row() for _ in rows] if stored is None else [_Row.of(row, valid) for row in stored]
+        made = dict(zip(rows, entries, strict=True))
+        errors = {number: row.error for number, row in made.items() if row.error is not None}
+        for batch in self.decoded(rows, errors):
+            texts, sounds = [made[number] for number in batch], list(batch.values())
+            known, prosody = [given[number] for number in batch], LazyProsody(sounds)
+            if "transcript" in stale:
+                self.annotator.transcribe(texts, sounds, known)
+            if "emphasis" in stale:
+                self.annotator.emphasize(texts, prosody, known)
+            if "description" in stale:
+                self.annotator.describe(texts, sounds, prosody, known)
+        for number, error in errors.items():
+            kept: dict[str, Any] = {name: given[number].get(name) for name in self.given}
+            made[number] = _Row(**kept, error=error)
+        return [row.columns() for row in made.values()]
+
+    def _given_texts(self, rows: range) -> dict[int, dict[str, Any]]:
+        """The texts that the source has, and the language, by row."""
+        given = self._given.slice(rows.start, len(rows)).to_pylist()
+        for texts in given:
+            stated = "" if texts.get("language") is None else str(texts["language"]).strip()
+            texts["language"] = stated or self.settings["transcript"]["language"]
+        return dict(zip(rows, given, strict=True))
+
+    def check(self, shards: Sequence[int]) -> None:
+        """Asks for a language before hours of work.
+
+        Raises:
+            ValueError: The recognizer does not know a language, or knows only English, which nobody stated: it would
+                write English whatever is spoken.
+        """
+        known = set()
+        for number in shards:
+            if self.stored_keys(number).get("transcript") == self.keys(number)["transcript"]:
+                continue
+            for row, texts in self._given_texts(self.rows(number)).items():
+                language = texts["language"]
+                if texts.get("transcript") or texts.get("words") or language in known:
+                    continue
+                recognizer = self.annotator.recognizer
+                if recognizer is None:
+                    return
+                if language is None and recognizer.english_only:
+                    raise ValueError(
+                        f"{self.settings['transcript']['recognizer']} knows only English, and the table does not say "
+                        "what is spoken: give --language en if it is English, or name a multilingual --recognizer."
+                    )
+                try:
+                    recognizer([], language=language)
+                except ValueError as error:
+                    raise ValueError(f"row {row + 1}: {error}") from error
+                known.add(language)
+
+
+@dataclass
+class _Row(Annotation):
+    """The texts of one row, and why its recording could not be read."""
+
+    error: str | None = None
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any], valid: Sequence[str]) -> "_Row":
+        """What the valid steps, the transcript among them, left in a shard."""
+        row = cls(stored["transcript"], stored["words"], error=stored["error"])
+        if "emphasis" in valid:
+            row.emphasis, row.scores = stored["emphasis"], stored["emphasis_scores"]
+        if "description" in valid:
+            row.description, row.describer = stored["description"], stored["describer"]
+        absent = json.loads(stored["absent"] or "{}")
+        row.absent = {name: absent[name] for name in (*valid, "words") if name in absent}
+        return row
+
+    def columns(self) -> dict[str, Any]:
+        """The values of `ShardedAnnotation.made`."""
+        absent = json.dumps(self.absent, sort_keys=True) if self.absent else None
+        return vars(self) | {"emphasis_scores": self.scores, "absent": absent}
+
+
+def recording_of(source: SourceRows, row: int) -> bytes | str:
+    """The encoded recording of a row, or its path, which is empty where there is no such file."""
+    if source.files is not None:
+        return source.files[row]
+    assert source.embedded is not None
+    return source.embedded[row]["audio"]["bytes"]
+
+
+def hashed(*parts: Any) -> str:
+    """A hash of values that JSON or `str` can write."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Writes a file whole or not at all."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
+    try:
+        with open(unfinished, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise OSError(
+            f"{path} cannot be written ({error.strerror or error}): once it can, run the same command again; finished "
+            "shards are kept."
+        ) from error
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,126 @@
+"""The one entry `msfser`: its commands, their help, and how they end."""
+
+import importlib
+import importlib.util
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from msfser.cli import main as cli
+from msfser.cli.errors import cli_errors
+
+ROOT = Path(__file__).parents[2]
+# Lines of help that fit a screen.
+SCREEN = 60
+# Commands whose help does not do so yet.
+PENDING = ("train", "ablate", "report", "publish", "encoders", "space")
+
+
+def output_of(capsys, *argv):
+    """What a command prints that ends well."""
+    try:
+        cli.main(list(argv))
+    except SystemExit as end:
+        assert end.code in (None, 0), end.code
+    return capsys.readouterr().out
+
+
+def undocumented(text):
+    """The options in a help page that have no help text, on their line or the next one."""
+    lines = text.splitlines()
+    # Options and positional arguments are indented by two spaces.
+    starts = [i for i, line in enumerate(lines) if re.match(r"  (-|[A-Za-z{])\S*", line)]
+    without = []
+    for i in starts:
+        on_line = re.search(r"\S {2,}\S", lines[i])
+        on_next = i + 1 < len(lines) and lines[i + 1].startswith(" " * 12)
+        if not on_line and not on_next:
+            without.append(lines[i].strip())
+    return without
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
+def test_help_names_every_command(capsys, argv):
+    text = output_of(capsys, *argv)
+    assert len(text.splitlines()) <= SCREEN
+    for name, command in cli.COMMANDS.items():
+        assert re.search(rf"^  {name} +{re.escape(command.purpose)}$", text, re.MULTILINE)
+
+
+def test_version(capsys):
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert output_of(capsys, "--version").strip() in (f"msfser {version}", "msfser (not installed)")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.xfail(strict=False)) if name in PENDING else name for name in cli.COMMANDS],
+)
+def test_help_of_each_command_fits_a_screen_and_explains_each_option(capsys, monkeypatch, name):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = output_of(capsys, name, "--help")
+    assert text.startswith(f"usage: msfser {name}")
+    assert len(text.splitlines()) <= SCREEN
+    assert undocumented(text) == []
+
+
+def test_the_check_of_help_pages_finds_options_without_help():
+    page = "options:\n  -h, --help  show it\n  --bare\n  --long_option VALUE\n              its help\n  --last {a,b}\n"
+    assert undocumented(page) == ["--bare", "--last {a,b}"]
+
+
+@pytest.mark.parametrize("name", list(cli.COMMANDS))
+def test_optional_dependencies_exist(name):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(filter(None, cli.COMMANDS[name].extras.split(","))) <= extras.keys()
+    assert importlib.util.find_spec(f"msfser.{cli.COMMANDS[name].module}") is not None
+
+
+def test_an_unknown_command_is_refused(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["trian"])
+    assert caught.value.code == 2 and "'trian'" in capsys.readouterr().err
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch):
+    def missing(name):
+        raise ModuleNotFoundError("No module named 'onnx'", name="onnx")
+
+    monkeypatch.setattr(cli.importlib, "import_module", missing)
+    with pytest.raises(SystemExit, match=r'^msfser export: error: .*\'onnx\'.*pip install "msfser\[onnx\]"\.$'):
+        cli.main(["export", "--help"])
+
+
+@pytest.mark.parametrize("error", [ValueError("it is wrong."), OSError("it is wrong."), ImportError("it is wrong.")])
+def test_wrong_input_ends_with_a_sentence(error):
+    with pytest.raises(SystemExit) as caught, cli_errors("train"):
+        raise error
+    assert caught.value.code == "msfser train: error: it is wrong."
+
+
+def test_a_defect_is_not_hidden():
+    with pytest.raises(ZeroDivisionError), cli_errors("train"):
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("resume", "sentence"),
+    [
+        ("", "msfser train: interrupted."),
+        ("run it again", "msfser train: interrupted: run it again."),
+    ],
+)
+def test_ctrl_c_ends_with_one_sentence(capsys, resume, sentence):
+    with pytest.raises(SystemExit) as caught, cli_errors("train", resume=resume):
+        raise KeyboardInterrupt
+    assert caught.value.code == 130
+    assert capsys.readouterr().err.split("\n") == ["", sentence, ""]
+
+
+def test_the_module_is_the_same_as_the_command():
+    run = subprocess.run([sys.executable, "-m", "msfser", "--help"], capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0 and run.stdout.startswith("usage: msfser COMMAND")
