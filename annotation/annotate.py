@@ -42,12 +42,13 @@ from ..corpora.iemocap import read_iemocap
 from ..corpora.msp_podcast import read_msp_podcast
 from ..corpora.schema import FEATURES, audio_source
 from ..corpora.table import SHARDS_NOTE, SourceRows, holds_table, read_source
-from ..description_msfser import NORMS, PROMPT, Describer, MeasuredDescriber
+from ..description_msfser import NORMS, Describer, MeasuredDescriber
 from ..emphasis_msfser import EMPHASIS
 from ..transcription_msfser import language_code
 from .aligners import CtcAligner, SphinxAligner
 from .audio_language_model import AudioLanguageModelDescriber
 from .chat_endpoint import ChatEndpointDescriber
+from .prompt import PROMPT
 
 logger = logging.getLogger(__name__)
 

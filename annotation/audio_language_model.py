@@ -20,8 +20,8 @@ from transformers import (
 from transformers.utils import CONFIG_NAME, cached_file, extract_commit_hash
 
 from ..audio_msfser import SAMPLING_RATE
-from ..description_msfser import ask_for_descriptions
 from .chat_endpoint import wav_bytes
+from .prompt import ask_for_descriptions
 
 # Shorter sounds give some families not a single frame.
 _LEAST_SAMPLES = SAMPLING_RATE // 10
