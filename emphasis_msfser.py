@@ -8,8 +8,8 @@ The paper's rule, for word `i` of the utterance:
 neighbor on each side.
 
 Pitch and level are measured frame by frame. Pitch comes from SwiftF0 (L. Nieradzik, 2025; package `swift-f0`, MIT), a
-small convolutional network. On synthetic glides of 70-500 Hz it makes no gross error down to a signal-to-noise ratio of
-0 dB, and it takes 5 ms per second of sound (`python -m msfser.benchmarks.pitch`).
+small convolutional network. On synthetic glides of 70-500 Hz it makes no gross error down to a signal-to-noise ratio
+of 0 dB, and it runs for 5 ms per second of sound (`python -m msfser.benchmarks.pitch`).
 """
 
 import functools
