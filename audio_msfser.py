@@ -208,7 +208,7 @@ def _file_blocks(sound: "soundfile.SoundFile", name: str, length: int, most: flo
             block = sound.read(int(min(most - count, length)), dtype="float32", always_2d=True)
         except RuntimeError as error:
             raise ValueError(
-                f"{name} cannot be decoded after {count / sound.samplerate:.0f} s: convert it first."
+                f"{name} cannot be decoded after {sound.tell() / sound.samplerate:.0f} s: convert it first."
             ) from error
         if not len(block):
             break

@@ -6,7 +6,9 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
 LABELS = ("valence", "arousal", "dominance")
-SEMANTICS = ("les", "gs", "es")
+# The texts by their names as data, with the paper's names of their tensors, in the order of the config.
+TENSOR_NAMES = {"emphasis": "les", "transcript": "gs", "description": "es"}
+SEMANTICS = tuple(TENSOR_NAMES.values())
 
 # The two encoders of the paper, as transformers describes microsoft/wavlm-large and FacebookAI/roberta-large.
 WAVLM_LARGE = {

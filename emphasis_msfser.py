@@ -25,7 +25,7 @@ from .audio_msfser import SAMPLING_RATE
 try:
     import swift_f0
 except ImportError:  # the model runs without it; measuring pitch does not
-    swift_f0 = None
+    swift_f0 = None  # type: ignore[assignment]
 
 LOWEST_PITCH, HIGHEST_PITCH = 65.0, 520.0
 LEVEL_HOP, PITCH_HOP = 0.010, 0.016
@@ -76,7 +76,8 @@ def _level(sound: np.ndarray) -> np.ndarray:
     power = np.concatenate([[0.0], np.cumsum(padded**2)])
     starts = np.arange(frames) * hop
     mean = (power[starts + _LEVEL_WINDOW] - power[starts]) / _LEVEL_WINDOW
-    return 10 * np.log10(np.maximum(mean, 10 ** (_LOWEST_LEVEL / 10)))
+    level: np.ndarray = 10 * np.log10(np.maximum(mean, 10 ** (_LOWEST_LEVEL / 10)))
+    return level
 
 
 @functools.cache
@@ -124,7 +125,7 @@ class EmphasisConfig:
     pitch_lag: float = 0.0
     neighbors: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for cue in ("pitch", "energy"):
             if getattr(self, cue) not in ("mean", "peak"):
                 raise ValueError(f"{cue}={getattr(self, cue)!r} is not known: choose 'mean' or 'peak'.")

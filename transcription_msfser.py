@@ -115,7 +115,7 @@ class MsfSerRecognizer:
     """
 
     def __init__(self, model: WhisperForConditionalGeneration, tokenizer: PreTrainedTokenizerBase):
-        self.ids = model.generation_config
+        self.ids: Any = model.generation_config
         if not getattr(self.ids, "alignment_heads", None):
             raise ValueError(
                 "The generation config lists no alignment_heads, which word times need: use the one of the published "
@@ -123,8 +123,8 @@ class MsfSerRecognizer:
             )
         # Other attention implementations do not return their weights.
         model.set_attn_implementation("eager")
-        self.model = model.eval()
-        self.tokenizer = tokenizer
+        self.model: Any = model.eval()  # type: ignore[no-untyped-call]
+        self.tokenizer: Any = tokenizer
         self.english_only = not getattr(self.ids, "is_multilingual", False)
         self._silence_states: torch.Tensor | None = None
 
@@ -143,7 +143,7 @@ class MsfSerRecognizer:
             ValueError: It is not a Whisper, or has no alignment heads.
         """
         model, tokenizer = load_recognizer(name)
-        return cls(model.to(device or "cpu"), tokenizer)
+        return cls(model.to(device or "cpu"), tokenizer)  # type: ignore[arg-type]
 
     def __call__(self, sounds: Sequence[np.ndarray], language: str | None = None) -> list[Transcription]:
         """Transcribes clips of any length; a clip's result does not depend on the others.
@@ -242,7 +242,9 @@ class MsfSerRecognizer:
     ) -> list[DecodedClip]:
         """Decodes clips in a window, with texts as long as `length` allows, both in seconds."""
         states = self._append_silence(self._encode(sounds, window))
-        codes = [language] * len(sounds) if language is not None or self.english_only else self._languages(states)
+        codes: list[Any] = (
+            [language] * len(sounds) if language is not None or self.english_only else self._languages(states)
+        )
         prompts = [self._prompt(code) for code in codes]
         if tokens is None:
             tokens = self._generate_tokens(states, codes, length)
@@ -331,19 +333,22 @@ class MsfSerRecognizer:
 
     def _room(self) -> int:
         """How many tokens fit in addition to the prompt and the end."""
-        return self.model.config.max_target_positions - 5
+        return int(self.model.config.max_target_positions) - 5
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(tokens))
 
     def _tokenize(self, word: str) -> list[int]:
         """The tokens of a word after a space; none crosses a space."""
-        return self.tokenizer(" " + word, add_special_tokens=False)["input_ids"]
+        return list(self.tokenizer(" " + word, add_special_tokens=False)["input_ids"])
 
     # Words
 
     def _words(self, clip: DecodedClip) -> list[dict[str, Any]]:
         """Recognized words with their frames; punctuation belongs to the spelling, not to the time."""
-        text = self.tokenizer.decode(clip.tokens)
+        text = self._text(clip.tokens)
         # Where the text of each token ends; an incomplete character does not count.
-        ends = [len(self.tokenizer.decode(clip.tokens[: i + 1]).rstrip("\ufffd")) for i in range(len(clip.tokens))]
+        ends = [len(self._text(clip.tokens[: i + 1]).rstrip("\ufffd")) for i in range(len(clip.tokens))]
         words = []
         for start, end in word_spans(text, ends if clip.language in _NO_SPACES else None):
             letters = [i for i in range(start, end) if text[i].isalnum()]
@@ -368,7 +373,7 @@ class MsfSerRecognizer:
 
     def _is_punctuation(self, token: int) -> bool:
         # An incomplete character may be part of a letter.
-        return not any(sign.isalnum() or sign == "\ufffd" for sign in self.tokenizer.decode([token]))
+        return not any(sign.isalnum() or sign == "\ufffd" for sign in self._text([token]))
 
     def _transcription(self, pieces: list[tuple[float, np.ndarray, DecodedClip]], stated: bool) -> Transcription:
         """The text of a clip from its pieces; if none has a text, the reason is that of the first piece."""
@@ -379,7 +384,7 @@ class MsfSerRecognizer:
             if reason is not None:
                 reasons.append(reason)
                 continue
-            texts.append(self.tokenizer.decode(clip.tokens).strip())
+            texts.append(self._text(clip.tokens).strip())
             words += trim_quiet_edges(found, samples, offset)
             confidences.append((clip.log_probability, len(clip.tokens)))
         if not texts:
@@ -404,10 +409,10 @@ class MsfSerRecognizer:
         if len(pieces) > 1:
             # The words recognized in each piece show where to divide the given ones.
             decoded = self._decode([samples for _, samples in pieces], None)
-            recognized = [self.tokenizer.decode(clip.tokens).split() for clip in decoded]
+            recognized = [self._text(clip.tokens).split() for clip in decoded]
             counts = np.cumsum([0, *map(len, recognized)])
-            plain = [list(map(letters_of, part)) for part in (itertools.chain(*recognized), words)]
-            blocks = SequenceMatcher(None, *plain, autojunk=False).get_matching_blocks()
+            found, given = ([letters_of(word) for word in part] for part in (itertools.chain(*recognized), words))
+            blocks = SequenceMatcher(None, found, given, autojunk=False).get_matching_blocks()
             for k in range(1, len(pieces)):
                 cuts[k] = matching_index(blocks, int(counts[k]))
         for k, (offset, samples) in enumerate(pieces):

@@ -18,7 +18,7 @@ from tiny import noise, tiny_model, tiny_processor
 from transformers import AutoModel, AutoProcessor, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
-from msfser import LABELS, MsfSerPipeline, pipeline_msfser
+from msfser import LABELS, MsfSerPipeline, pipeline_msfser, recordings_msfser
 from msfser.annotator_msfser import NO_SPEECH
 from msfser.description_msfser import NORMS
 from msfser.emphasis_msfser import EMPHASIS
@@ -439,11 +439,11 @@ def test_an_https_address_is_fetched_and_nothing_else(pipe, speech, address, mon
         pipe(f"{address}/missing?token=secret")
     except OSError as error:
         assert "secret" not in str(error)
-    monkeypatch.setattr(pipeline_msfser, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(recordings_msfser, "_MOST_BYTES", 1000)
     with pytest.raises(ValueError, match="larger than"):
         pipe(f"{address}/sound.wav")
     monkeypatch.undo()
-    monkeypatch.setattr(pipeline_msfser, "_MOST_SECONDS", -1.0)
+    monkeypatch.setattr(recordings_msfser, "_MOST_SECONDS", -1.0)
     with pytest.raises(OSError, match="longer than"):
         pipe(f"{address}/sound.wav")
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 import soundfile
 
-from msfser.pipeline_msfser import _fetched
+from msfser.recordings_msfser import fetch
 from stress import hostile_audio, isolated
 
 INPUTS = 300
@@ -48,8 +48,8 @@ def test_a_small_file_can_hold_more_than_the_bound():
 
 @pytest.mark.parametrize("address", ["https://", "https:///a.wav", "https://[::1/a.wav", "https://host/\u00e4.wav"])
 def test_an_address_that_is_none_is_a_sentence(address):
-    with pytest.raises(ValueError, match=r"address is none: give https://HOST/PATH"):
-        _fetched(address)
+    with pytest.raises(ValueError, match=r"address is not valid: give https://HOST/PATH"):
+        fetch(address)
 
 
 def test_cases_are_the_same_each_time(tmp_path):
