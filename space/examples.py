@@ -1,4 +1,4 @@
-"""Makes the examples of the page: the project's own synthetic speech, by espeak-ng.
+"""Makes the examples of the demo page: synthetic speech by espeak-ng.
 
 python space/examples.py
 """
@@ -20,7 +20,7 @@ REST = "We sat by the window, and the train came in at noon."
 
 
 def speak(engine: Synthesizer, text: str, *, rate: int, pitch: int, level: float) -> np.ndarray:
-    """`(samples,)` at 16 kHz; `level` is the root mean square in dB of full scale."""
+    """Synthesizes a text, `(samples,)` at 16 kHz; `level` is the root mean square in dB of full scale."""
     engine.set_voice("en-us+m3")
     speech = engine.speak(f"<speak>{text}</speak>", rate=rate, pitch=pitch, volume=50)
     samples = soxr.resample(speech.samples.astype(np.float64) / 32768, speech.rate, RATE)
