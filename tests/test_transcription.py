@@ -247,8 +247,8 @@ def test_speech_is_transcribed_with_word_times(whisper, spoken):
     for (text, sound, _), result in zip(spoken, results, strict=True):
         assert result.reason is None
         assert -1.3 < result.confidence < 0
-        said, written = set(normalized(text)), normalized(result.text)
-        assert len(said & set(written)) >= 0.7 * len(said)
+        true, recognized = set(normalized(text)), set(normalized(result.text))
+        assert len(true & recognized) >= 0.7 * len(true)
         assert [entry["word"] for entry in result.words] == result.text.split()
         assert 0 <= result.words[0]["start"] < result.words[-1]["end"] <= len(sound) / 16_000
 

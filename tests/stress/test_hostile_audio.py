@@ -1,4 +1,4 @@
-"""Hostile sound: some hundred of the inputs of `make stress`, each heard in every way, in a process with a limit."""
+"""Hostile audio: several hundred inputs of `make stress`, each read in every way, in a process with a memory limit."""
 
 import io
 import sys
@@ -17,7 +17,7 @@ def test_each_hostile_input_gives_a_result_or_a_sentence():
     outcomes = isolated.run("stress.hostile_audio", 0, INPUTS)
     assert [outcome.number for outcome in outcomes] == list(range(INPUTS))
     assert not [outcome for outcome in outcomes if outcome.defect]
-    # Both happen, so that neither everything nor nothing is refused.
+    # Both occur, so neither everything nor nothing is refused.
     given = [outcome.given for outcome in outcomes]
     assert min(given.count("result"), given.count("refused")) > INPUTS / 10
 
