@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -38,8 +38,6 @@ _PAUSE_BELOW_MEAN = 10.0
 # Cuts lie on this grid, so that lengths repeat: PyTorch caches a kernel for each length.
 _GRID = SAMPLING_RATE // 10
 _EARLIEST_SHARE = 2 / 3
-
-File: TypeAlias = str | os.PathLike[str] | bytes | bytearray
 
 
 def load_audio(source: Any, sampling_rate: int | None = None, max_seconds: float | None = None) -> np.ndarray:
@@ -92,7 +90,7 @@ def read_blocks(source: Any, sampling_rate: int | None = None) -> Iterator[np.nd
 
 
 @contextlib.contextmanager
-def open_sound(source: File) -> "Iterator[soundfile.SoundFile]":
+def open_sound(source: str | os.PathLike[str] | bytes | bytearray) -> "Iterator[soundfile.SoundFile]":
     """Opens an audio file, or the bytes of one; only its header is read.
 
     Args:

@@ -24,52 +24,30 @@ Word = dict[str, Any]
 
 @dataclass
 class Segment:
-    """A part of a recording.
-
-    Args:
-        recording: The recording.
-        start: In the recording, seconds.
-        sound: `(samples,)`, mono float32 at 16 kHz.
-        text: Its transcript.
-        words: Its words, with times from the start of the recording.
-        absent: Reason by name of the text, as in [`Annotation`].
-    """
+    """A part of a recording; times are seconds from the start of the recording, the words' too."""
 
     recording: Recording
     start: float
-    sound: np.ndarray
+    sound: np.ndarray  # (samples,)
     text: str | None = None
     words: list[Word] = field(default_factory=list)
-    absent: dict[str, str] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)  # as in Annotation
 
     @property
     def seconds(self) -> float:
-        """The duration."""
+        """Its duration."""
         return len(self.sound) / SAMPLING_RATE
 
 
 @dataclass
 class ScoredWindow:
-    """The model's output for a window, without the sound.
-
-    Args:
-        recording: The recording.
-        start: In the recording, seconds.
-        seconds: Duration of each of its segments.
-        words: Its words, with times from the start of the recording.
-        is_speech_known: Whether it is known which seconds are speech.
-        annotation: Its texts.
-        origins: Where each text comes from, or why it is absent.
-        values: Valence, arousal and dominance.
-        gate: Mean share of the emphasized words against the transcript, 0..1.
-        routing: Shares of the experts for each dimension.
-    """
+    """The texts of a window and the model's output for it, without the sound; times as in [`Segment`]."""
 
     recording: Recording
     start: float
-    seconds: list[float]
+    seconds: list[float]  # of each of its segments
     words: list[Word]
-    is_speech_known: bool
+    is_speech_known: bool  # which seconds are speech
     annotation: Annotation
     origins: dict[str, str]
     values: dict[str, float]
@@ -78,7 +56,7 @@ class ScoredWindow:
 
     @property
     def end(self) -> float:
-        """In the recording, seconds."""
+        """Where it ends."""
         return self.start + sum(self.seconds)
 
     def scored_words(self) -> list[Word]:

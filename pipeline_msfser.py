@@ -12,7 +12,7 @@ import torch
 from transformers import Pipeline
 
 from .annotator_msfser import NO_SPEECH, Annotation, LazyProsody, MsfSerAnnotator
-from .audio_msfser import SAMPLING_RATE, cut_at_pauses
+from .audio_msfser import SAMPLING_RATE, cut_at_pauses, load_audio, read_blocks
 from .configuration_msfser import LABELS, TENSOR_NAMES
 from .course_msfser import (
     ScoredWindow,
@@ -230,7 +230,7 @@ class MsfSerPipeline(Pipeline):
         settings = self.processor.annotation or {"transcript": {}}
         given["language"] = given["language"] or language or settings["transcript"].get("language")
         longest = self.processor.feature_extractor.max_seconds
-        sound = recording.load(longest + 0.1)
+        sound = load_audio(recording.source, recording.sampling_rate, longest + 0.1)
         recording.is_long = len(sound) > int(longest * SAMPLING_RATE)
         if not recording.is_long:
             yield Segment(recording, 0.0, sound)
@@ -239,13 +239,14 @@ class MsfSerPipeline(Pipeline):
             given["words"] = self._aligned(recording, self._transcriber_for(recognizer))
             recording.words_from = "aligned"
         start = 0
-        for samples in cut_at_pauses(recording.blocks(), longest / 2):
+        blocks = read_blocks(recording.source, recording.sampling_rate)
+        for samples in cut_at_pauses(blocks, longest / 2):
             yield Segment(recording, start / SAMPLING_RATE, samples)
             start += len(samples)
 
     def _aligned(self, recording: Recording, transcriber: MsfSerAnnotator) -> list[dict[str, Any]]:
         """The words of a long recording's given transcript with their times."""
-        sound = recording.load(_LONGEST_TO_ALIGN + 0.1)
+        sound = load_audio(recording.source, recording.sampling_rate, _LONGEST_TO_ALIGN + 0.1)
         if len(sound) > _LONGEST_TO_ALIGN * SAMPLING_RATE:
             raise ValueError(
                 f"the recording is longer than {_LONGEST_TO_ALIGN / 60:.0f} minutes and its transcript has no times: "
@@ -342,6 +343,7 @@ class MsfSerPipeline(Pipeline):
             inputs = self.processor(**columns)
         output = self.forward(inputs.to(self.model.dtype))  # type: ignore[no-untyped-call]
         _free_memory()
+        has_gate = [output.get("gate") is not None and bool(a.emphasis and a.transcript) for a in annotations]
         return [
             ScoredWindow(
                 recording=window[0].recording,
@@ -352,7 +354,7 @@ class MsfSerPipeline(Pipeline):
                 annotation=annotation,
                 origins=origins_of(window[0].recording, annotation),
                 values=dict(zip(LABELS, output["logits"][i].tolist(), strict=True)),
-                gate=self._gate(output, annotation, i),
+                gate=output["gate"][i].float().mean().item() if has_gate[i] else None,
                 routing=self._routing(output, i),
             )
             for i, (window, annotation) in enumerate(zip(windows, annotations, strict=True))
@@ -360,11 +362,6 @@ class MsfSerPipeline(Pipeline):
 
     def _forward(self, model_inputs: Mapping[str, Any], **parameters: Any) -> Any:  # type: ignore[override]
         return self.model(**model_inputs, output_explanations=True)
-
-    def _gate(self, output: Mapping[str, torch.Tensor], annotation: Annotation, row: int) -> float | None:
-        if output.get("gate") is None or annotation.emphasis is None or annotation.transcript is None:
-            return None
-        return output["gate"][row].float().mean().item()
 
     def _routing(self, output: Mapping[str, torch.Tensor], row: int) -> dict[str, dict[str, float]] | None:
         if output.get("routing") is None:

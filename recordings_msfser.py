@@ -7,14 +7,13 @@ import re
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from .audio_msfser import load_audio, read_blocks
 from .configuration_msfser import TENSOR_NAMES
 
 _KNOWN = (*TENSOR_NAMES, "words", "language")
@@ -30,8 +29,8 @@ class Recording:
     """One input of the pipeline, not decoded yet.
 
     Args:
-        source: As [`load_audio`] expects it.
-        sampling_rate: Of the source in Hz, if it is known.
+        source: As [`load_audio`] expects it, with its `sampling_rate`.
+        sampling_rate: In Hz; `None` if the source contains it.
         given: `transcript`, `words`, `emphasis`, `description` and `language`, `None` where not given.
         index: Among the inputs.
         is_long: Whether it needs several windows.
@@ -44,14 +43,6 @@ class Recording:
     index: int = 0
     is_long: bool = False
     words_from: str = "given"
-
-    def load(self, max_seconds: float) -> np.ndarray:
-        """As [`load_audio`]."""
-        return load_audio(self.source, self.sampling_rate, max_seconds)
-
-    def blocks(self) -> Iterator[np.ndarray]:
-        """As [`read_blocks`]."""
-        return read_blocks(self.source, self.sampling_rate)
 
 
 def is_recording(value: Any) -> bool:

@@ -66,23 +66,14 @@ class Transcription:
 
 @dataclass(frozen=True)
 class DecodedClip:
-    """The decoder's output for a clip of at most 30 s.
-
-    Args:
-        tokens: Ids of the text, without special tokens.
-        language: Whisper's code.
-        no_speech: Probability, 0..1, that there is no speech.
-        log_probability: Mean natural log probability of the tokens and of the end.
-        focus: Share of the attention, 0..1, that lies on each token's own frames.
-        starts: `(tokens + 1,)`, the frame at which each token starts, and that at which the last one ends.
-    """
+    """The decoder's output for a clip of at most 30 s."""
 
     tokens: list[int]
     language: str
-    no_speech: float
-    log_probability: float
-    focus: float
-    starts: list[int]
+    no_speech: float  # probability that there is none
+    log_probability: float  # mean over the tokens and the end
+    focus: float  # share of the attention that lies on each token's own frames
+    starts: list[int]  # the frame at which each token starts, and that at which the last one ends
 
 
 class MsfSerRecognizer:
@@ -335,9 +326,6 @@ class MsfSerRecognizer:
         """How many tokens fit in addition to the prompt and the end."""
         return int(self.model.config.max_target_positions) - 5
 
-    def _text(self, tokens: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(tokens))
-
     def _tokenize(self, word: str) -> list[int]:
         """The tokens of a word after a space; none crosses a space."""
         return list(self.tokenizer(" " + word, add_special_tokens=False)["input_ids"])
@@ -346,9 +334,9 @@ class MsfSerRecognizer:
 
     def _words(self, clip: DecodedClip) -> list[dict[str, Any]]:
         """Recognized words with their frames; punctuation belongs to the spelling, not to the time."""
-        text = self._text(clip.tokens)
+        text = self.tokenizer.decode(clip.tokens)
         # Where the text of each token ends; an incomplete character does not count.
-        ends = [len(self._text(clip.tokens[: i + 1]).rstrip("\ufffd")) for i in range(len(clip.tokens))]
+        ends = [len(self.tokenizer.decode(clip.tokens[: i + 1]).rstrip("\ufffd")) for i in range(len(clip.tokens))]
         words = []
         for start, end in word_spans(text, ends if clip.language in _NO_SPACES else None):
             letters = [i for i in range(start, end) if text[i].isalnum()]
@@ -373,7 +361,7 @@ class MsfSerRecognizer:
 
     def _is_punctuation(self, token: int) -> bool:
         # An incomplete character may be part of a letter.
-        return not any(sign.isalnum() or sign == "\ufffd" for sign in self._text([token]))
+        return not any(sign.isalnum() or sign == "\ufffd" for sign in self.tokenizer.decode([token]))
 
     def _transcription(self, pieces: list[tuple[float, np.ndarray, DecodedClip]], stated: bool) -> Transcription:
         """The text of a clip from its pieces; if none has a text, the reason is that of the first piece."""
@@ -384,7 +372,7 @@ class MsfSerRecognizer:
             if reason is not None:
                 reasons.append(reason)
                 continue
-            texts.append(self._text(clip.tokens).strip())
+            texts.append(self.tokenizer.decode(clip.tokens).strip())
             words += trim_quiet_edges(found, samples, offset)
             confidences.append((clip.log_probability, len(clip.tokens)))
         if not texts:
@@ -409,7 +397,7 @@ class MsfSerRecognizer:
         if len(pieces) > 1:
             # The words recognized in each piece show where to divide the given ones.
             decoded = self._decode([samples for _, samples in pieces], None)
-            recognized = [self._text(clip.tokens).split() for clip in decoded]
+            recognized = [self.tokenizer.decode(clip.tokens).split() for clip in decoded]
             counts = np.cumsum([0, *map(len, recognized)])
             found, given = ([letters_of(word) for word in part] for part in (itertools.chain(*recognized), words))
             blocks = SequenceMatcher(None, found, given, autojunk=False).get_matching_blocks()

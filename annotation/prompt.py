@@ -16,17 +16,7 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 
 FIELDS = ("emotion", "emotion_class", "explanation", "scene", "paralinguistics", "gender")
-EMOTION_CLASSES = (
-    "anger",
-    "contempt",
-    "disgust",
-    "fear",
-    "happiness",
-    "neutral",
-    "sadness",
-    "surprise",
-    "other",
-)
+EMOTION_CLASSES = ("anger", "contempt", "disgust", "fear", "happiness", "neutral", "sadness", "surprise", "other")
 MOST_CHARACTERS = 300
 ATTEMPTS = 3
 
@@ -44,13 +34,8 @@ _MOST_TRANSCRIPT = 1_000
 _MOST_OUTPUT = 20_000
 # Chat templates of all model families build their control tokens and audio placeholders from these.
 _MARKUP = str.maketrans(dict.fromkeys("<>[]{}|", " "))
-_TITLES = {
-    "emotion": "Emotion",
-    "emotion_class": "Emotion class",
-    "explanation": "Explanation",
-    "scene": "Scene",
-    "paralinguistics": "Voice",
-}
+# Gender is left out.
+_TITLES = dict(zip(FIELDS, ("Emotion", "Emotion class", "Explanation", "Scene", "Voice"), strict=False))
 
 
 def render_prompt(transcript: str | None = None, refusal: str | None = None) -> str:
