@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -123,13 +123,15 @@ def _report_window(*_: Any) -> None:
         report()
 
 
-def predict(ser: Pipeline, audio: Text, progress: gr.Progress | None = None, **given: Text) -> dict[str, Any]:
+def predict(
+    ser: Pipeline, audio: Text, progress: Callable[..., Any] = lambda *_, **__: None, **given: Text
+) -> dict[str, Any]:
     """Runs the pipeline on one recording.
 
     Args:
         ser: The pipeline.
         audio: Path of the recording.
-        progress: Shows the progress.
+        progress: Called with the fraction that is done, 0..1, and `desc`, a text.
         **given: `transcript`, `emphasis`, `description` and `language`; those that are empty are not given.
 
     Returns:
@@ -149,9 +151,8 @@ def predict(ser: Pipeline, audio: Text, progress: gr.Progress | None = None, **g
 
     item = {"audio": audio, **{name: text or None for name, text in given.items()}}
     context = contextvars.copy_context()
-    if progress is not None:
-        progress(0.1, desc="Recognizing the words")
-        context.run(_window_done.set, report)
+    context.run(_window_done.set, report)
+    progress(0.1, desc="Recognizing the words")
     try:
         return _worker.submit(context.run, ser, item).result()
     except (ValueError, OSError, ImportError) as error:
@@ -308,7 +309,7 @@ def build(ser: Pipeline, name: str) -> gr.Blocks:
         name: Of the model, shown on the page.
     """
     reads = bool(ser.model.config.semantics)
-    axes = {"x": "dimension", "x_title": " ", "y_lim": [0, 1], "sort": NAMES}
+    axes: dict[str, Any] = {"x": "dimension", "x_title": " ", "y_lim": [0, 1], "sort": NAMES}
     # Otherwise the examples would be copied to the temporary files and deleted with them.
     gr.set_static_paths([FOLDER])
     with gr.Blocks(
@@ -442,12 +443,12 @@ def build(ser: Pipeline, name: str) -> gr.Blocks:
             return show(predict(ser, audio, progress, language=language, **given))
 
         # Both wait in one queue, and the page shows one's position in it.
-        event = {"outputs": shown, "concurrency_id": "model", "show_progress_on": summary, "api_visibility": "public"}
-        start.click(first, [audio, language], api_name="predict", **event)
-        again.click(corrected, [audio, language, words, stressed, description], api_name="predict_with_texts", **event)
-        examples.load_input_event.then(
-            first, [audio, language], api_name="predict_example", **event | {"api_visibility": "undocumented"}
-        )
+        event: dict[str, Any] = {"concurrency_id": "model", "show_progress_on": summary, "api_visibility": "public"}
+        given = [audio, language, words, stressed, description]
+        start.click(first, given[:2], shown, api_name="predict", **event)
+        again.click(corrected, given, shown, api_name="predict_with_texts", **event)
+        event["api_visibility"] = "undocumented"
+        examples.load_input_event.then(first, given[:2], shown, api_name="predict_example", **event)
         # The words of another recording must not be used for this one.
         audio.input(
             lambda: (gr.Column(visible=False), gr.Row(visible=False), NO_RESULT),

@@ -4,6 +4,7 @@ python space/examples.py
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -31,8 +32,8 @@ def main() -> None:
     """Writes the four files, less than 200 KB together."""
     FOLDER.mkdir(exist_ok=True)
     engine = Synthesizer()
-    lively = {"rate": 200, "pitch": 52, "level": -22.0}
-    calm = {"rate": 150, "pitch": 25, "level": -40.0}
+    lively: dict[str, Any] = {"rate": 200, "pitch": 52, "level": -22.0}
+    calm: dict[str, Any] = {"rate": 150, "pitch": 25, "level": -40.0}
     wonderful = f"{OPENING} {CLAUSES.format(STRESS.format('wonderful'), 'dreadful')}"
     dreadful = f"{OPENING} {CLAUSES.format('wonderful', STRESS.format('dreadful'))}"
     clips = {
