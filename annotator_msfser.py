@@ -1,4 +1,4 @@
-"""From sound alone to the three texts: transcript, emphasized words, description. The same in training and in use."""
+"""From sound to the three texts: transcript, emphasized words, description. The same in training and in inference."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,14 +17,14 @@ NO_SPEECH = "no speech"
 
 
 class Aligner(Protocol):
-    """Anything that finds the times of given words."""
+    """Finds the times of given words."""
 
-    def __call__(self, sounds: Sequence[np.ndarray], transcripts: Sequence[str]) -> list[list[dict] | None]:
+    def __call__(self, sounds: Sequence[np.ndarray], transcripts: Sequence[str]) -> list[list[dict[str, Any]] | None]:
         """Aligns clips with their transcripts.
 
         Args:
             sounds: `(samples,)` each, float in -1..1 at 16 kHz.
-            transcripts: What is said in each.
+            transcripts: The words of each.
 
         Returns:
             For each clip `{"word", "start", "end"}` in order, seconds from its start, one for each part of the
@@ -32,27 +32,27 @@ class Aligner(Protocol):
             aligned.
 
         Raises:
-            ValueError: A sound cannot be used, or the numbers of sounds and transcripts differ.
+            ValueError: The numbers of sounds and transcripts differ.
         """
         ...
 
 
 @dataclass
 class Annotation:
-    """The texts of one sound. What is absent is `None`, and `absent` says why.
+    """The texts of one sound. Those that are absent are `None`, with the reason in `absent`.
 
     Args:
-        transcript: What is said.
+        transcript: The words spoken.
         words: `{"word", "start", "end"}`, seconds from the start of the sound.
         emphasis: The emphasized words.
         scores: LEMF's score of each word, in the order of `words`.
-        description: How it is said.
-        describer: Who wrote the description; `None` if it was given.
+        description: How it sounds.
+        describer: Name of the describer that wrote the description; `None` if it was given.
         absent: Reason by name of the text, such as `{"transcript": "no speech"}`.
     """
 
     transcript: str | None = None
-    words: list[dict] | None = None
+    words: list[dict[str, Any]] | None = None
     emphasis: str | None = None
     scores: list[float] | None = None
     description: str | None = None
@@ -63,16 +63,16 @@ class Annotation:
 class MsfSerAnnotator:
     """Makes the texts that are not given.
 
-    What is given stays: a transcript gets word times, words get an emphasis, an emphasis or a description is left as
-    it is. Without speech there is neither an emphasis nor a description.
+    Given texts are kept: a transcript gets word times, words get an emphasis, an emphasis or a description stays as it
+    is. Without speech there is neither an emphasis nor a description.
 
     Args:
         recognizer: A Whisper by Hub name or folder, loaded at its first use; or a loaded one; or `None`: transcripts
             are then given or absent.
         emphasis: How emphasized words are found.
-        describer: Who writes descriptions; `None` for nobody.
-        aligner: Finds the times of given words; the recognizer does where it cannot, and without one.
-        device: Where the recognizer runs.
+        describer: Writes the descriptions; `None` for none.
+        aligner: Finds the times of given words; the recognizer does if the aligner cannot, or if there is none.
+        device: The device that the recognizer runs on.
     """
 
     def __init__(
@@ -91,24 +91,24 @@ class MsfSerAnnotator:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any] | None, device: str | None = None) -> "MsfSerAnnotator":
-        """Makes the texts as those of a training corpus were made, as far as that works beside the model alone.
+        """Makes texts as those of a training corpus were made, as far as that needs nothing but the model.
 
-        A recognizer, the weights of LEMF and the measured describer are taken from the settings. Another describer has
-        to be given where it is wanted, and times of given words always come from the recognizer.
+        The settings name the recognizer, the weights of LEMF and the measured describer. Any other describer has to be
+        given, and the times of given words always come from the recognizer.
 
         Args:
-            settings: `MsfSerProcessor.annotation`; `None` stands for the defaults of the class.
-            device: Where the recognizer runs.
+            settings: `MsfSerProcessor.annotation`; `None` for the defaults of the class.
+            device: The device that the recognizer runs on.
         """
         if settings is None:
             return cls(device=device)
         recognizer = settings["transcript"]["recognizer"]
-        how = settings["description"]
-        describer = MeasuredDescriber(how["norms"]) if how["describer"] == "measured" else None
-        if describer is None and how["describer"] != "none":
+        description = settings["description"]
+        describer = MeasuredDescriber(description["norms"]) if description["describer"] == "measured" else None
+        if describer is None and description["describer"] != "none":
             logger.warning_once(
-                f"The descriptions of the training corpus were written by {how['describer']}, which does not come "
-                "with the model: give a describer, or there are none."
+                f"The descriptions of the training corpus were written by {description['describer']}, which does not "
+                "come with the model: give a describer, or there are none."
             )
         return cls(
             recognizer=None if recognizer == "none" else recognizer,
@@ -119,10 +119,10 @@ class MsfSerAnnotator:
 
     @property
     def recognizer(self) -> MsfSerRecognizer | None:
-        """The recognizer, loaded if it was not yet.
+        """The recognizer, loaded at the first use.
 
         Raises:
-            OSError: It is nowhere to be had; the sentence says what to install.
+            OSError: It cannot be found; the message names the remedy.
         """
         if isinstance(self._recognizer, str):
             self._recognizer = MsfSerRecognizer.from_pretrained(self._recognizer, device=self.device)
@@ -131,17 +131,17 @@ class MsfSerAnnotator:
     def __call__(
         self, sounds: Sequence[np.ndarray], given: Sequence[Mapping[str, Any]] | None = None
     ) -> list[Annotation]:
-        """Makes the texts of some sounds; what one gets does not depend on the others.
+        """Makes the texts of some sounds; the texts of one do not depend on the others.
 
         Args:
             sounds: `(samples,)` each, mono float32 at 16 kHz.
-            given: What is known of each: `transcript`, `words`, `emphasis`, `description`, and `language`, the
-                language that is spoken (a code or an English name).
+            given: The texts that are known of each: `transcript`, `words`, `emphasis`, `description`, and `language`,
+                the language spoken (a code or an English name).
 
         Raises:
-            OSError: The recognizer is nowhere to be had, or a describer's server does not answer.
+            OSError: The recognizer cannot be found, or a describer's server does not respond.
             ValueError: A language is unknown, or given words have impossible times.
-            ImportError: A package is missing that measures pitch.
+            ImportError: The package that measures pitch is missing.
         """
         given = [{}] * len(sounds) if given is None else given
         if len(given) != len(sounds):
@@ -157,7 +157,7 @@ class MsfSerAnnotator:
         self, annotations: Sequence[Annotation], sounds: Sequence[np.ndarray], given: Sequence[Mapping[str, Any]]
     ) -> None:
         """Fills in `transcript` and `words`."""
-        to_hear: dict[str | None, list[int]] = {}
+        to_transcribe: dict[str | None, list[int]] = {}
         to_align: list[int] = []
         for i, (annotation, known) in enumerate(zip(annotations, given, strict=True)):
             annotation.transcript = known.get("transcript") or None
@@ -165,10 +165,10 @@ class MsfSerAnnotator:
             if annotation.transcript is None and annotation.words:
                 annotation.transcript = " ".join(word["word"] for word in annotation.words)
             if annotation.transcript is None:
-                to_hear.setdefault(known.get("language"), []).append(i)
+                to_transcribe.setdefault(known.get("language"), []).append(i)
             elif annotation.words is None:
                 to_align.append(i)
-        for language, items in to_hear.items():
+        for language, items in to_transcribe.items():
             self._recognize([annotations[i] for i in items], [sounds[i] for i in items], language)
         self._align([annotations[i] for i in to_align], [sounds[i] for i in to_align])
 
@@ -203,16 +203,16 @@ class MsfSerAnnotator:
                 annotation.absent["description"] = "no describer"
             else:
                 wanted.append(i)
-        if not wanted:
+        if not wanted or self.describer is None:
             return
         chosen, transcripts = [sounds[i] for i in wanted], [annotations[i].transcript for i in wanted]
         if isinstance(self.describer, MeasuredDescriber):
-            written = self.describer(chosen, transcripts, [prosody[i] for i in wanted])
+            descriptions = self.describer(chosen, transcripts, [prosody[i] for i in wanted])
         else:
-            written = self.describer(chosen, transcripts)
-        for i, text in zip(wanted, written, strict=True):
-            annotations[i].description = text
-            if text is None:
+            descriptions = self.describer(chosen, transcripts)
+        for i, description in zip(wanted, descriptions, strict=True):
+            annotations[i].description = description
+            if description is None:
                 annotations[i].absent["description"] = "the describer wrote none"
             else:
                 annotations[i].describer = self.describer.name
@@ -224,38 +224,43 @@ class MsfSerAnnotator:
             for annotation in annotations:
                 annotation.absent["transcript"] = "no recognizer"
             return
-        for annotation, heard in zip(annotations, self.recognizer(sounds, language=language), strict=True):
-            annotation.transcript, annotation.words = heard.text, heard.words or None
-            if heard.text is None:
-                annotation.absent["transcript"] = heard.reason
+        for annotation, found in zip(annotations, self.recognizer(sounds, language=language), strict=True):
+            annotation.transcript, annotation.words = found.text, found.words or None
+            if found.reason is not None:
+                annotation.absent["transcript"] = found.reason
 
     def _align(self, annotations: Sequence[Annotation], sounds: Sequence[np.ndarray]) -> None:
         if not annotations:
             return
-        transcripts = [annotation.transcript for annotation in annotations]
-        found = [None] * len(sounds) if self.aligner is None else self.aligner(sounds, transcripts)
-        left = [i for i, words in enumerate(found) if words is None]
-        if left and self.recognizer is not None:
-            others = self._aligned([sounds[i] for i in left], [transcripts[i] for i in left])
-            for i, words in zip(left, others, strict=True):
+        transcripts = [annotation.transcript or "" for annotation in annotations]
+        found: list[list[dict[str, Any]] | None] = [None] * len(sounds)
+        if self.aligner is not None:
+            found = self.aligner(sounds, transcripts)
+        rest = [i for i, words in enumerate(found) if words is None]
+        if rest and self.recognizer is not None:
+            aligned = _aligned(self.recognizer, [sounds[i] for i in rest], [transcripts[i] for i in rest])
+            for i, words in zip(rest, aligned, strict=True):
                 found[i] = words
         for annotation, words in zip(annotations, found, strict=True):
             annotation.words = words or None
             if not words:
                 annotation.absent["words"] = "the words cannot be aligned with the sound"
 
-    def _aligned(self, sounds: Sequence[np.ndarray], transcripts: Sequence[str]) -> list[list[dict] | None]:
-        """Word times by the recognizer; a transcript that does not fit its sound has none."""
-        try:
-            return self.recognizer.align(sounds, transcripts)
-        except ValueError:
-            if len(sounds) == 1:
-                return [None]
-            return [self._aligned([sound], [text])[0] for sound, text in zip(sounds, transcripts, strict=True)]
+
+def _aligned(
+    recognizer: MsfSerRecognizer, sounds: Sequence[np.ndarray], transcripts: Sequence[str]
+) -> Sequence[list[dict[str, Any]] | None]:
+    """Word times by the recognizer; a transcript that does not fit its sound gets none."""
+    try:
+        return recognizer.align(sounds, transcripts)
+    except ValueError:
+        if len(sounds) == 1:
+            return [None]
+        return [_aligned(recognizer, [sound], [text])[0] for sound, text in zip(sounds, transcripts, strict=True)]
 
 
 class LazyProsody:
-    """Pitch and level of some sounds, measured when they are first asked for.
+    """Pitch and level of some sounds, each measured at its first use.
 
     Args:
         sounds: `(samples,)` each, mono float32 at 16 kHz.

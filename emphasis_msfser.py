@@ -7,12 +7,9 @@ The paper's rule, for word `i` of the utterance:
 `z` is the z-score over the words of the utterance. The emphasized segment is the word with the highest score and one
 neighbor on each side.
 
-
-What can be measured in a voice, frame by frame: pitch and level.
-
-Pitch comes from SwiftF0 (L. Nieradzik, 2025; package `swift-f0`, MIT), a small convolutional network. It was chosen by
-measurement (`python -m msfser.benchmarks.pitch`): on synthetic glides of 70-500 Hz it makes no gross error down to a
-signal-to-noise ratio of 0 dB, at 5 ms per second of sound.
+Pitch and level are measured frame by frame. Pitch comes from SwiftF0 (L. Nieradzik, 2025; package `swift-f0`, MIT), a
+small convolutional network. On synthetic glides of 70-500 Hz it makes no gross error down to a signal-to-noise ratio
+of 0 dB, and it runs for 5 ms per second of sound (`python -m msfser.benchmarks.pitch`).
 """
 
 import functools
@@ -28,7 +25,7 @@ from .audio_msfser import SAMPLING_RATE
 try:
     import swift_f0
 except ImportError:  # the model runs without it; measuring pitch does not
-    swift_f0 = None
+    swift_f0 = None  # type: ignore[assignment]
 
 LOWEST_PITCH, HIGHEST_PITCH = 65.0, 520.0
 LEVEL_HOP, PITCH_HOP = 0.010, 0.016
@@ -44,8 +41,8 @@ class Prosody:
     Args:
         pitch_times: `(pitch frames,)`, the frames' centers in seconds, `PITCH_HOP` apart.
         pitch: `(pitch frames,)`, fundamental frequency in Hz (65..520), NaN where the sound is not voiced.
-        level: `(level frames,)`, root mean square over 25 ms in dB of full scale, -100 or more; frame `i` has its
-            center at `i * LEVEL_HOP` seconds.
+        level: `(level frames,)`, root mean square over 25 ms in dB of full scale, -100 or more; the center of frame
+            `i` is at `i * LEVEL_HOP` seconds.
     """
 
     pitch_times: np.ndarray
@@ -59,7 +56,7 @@ class Prosody:
 
 
 def measure_prosody(sound: np.ndarray) -> Prosody:
-    """Measures pitch and level.
+    """Measures pitch and level of one sound.
 
     Args:
         sound: `(samples,)`, mono float32 at 16 kHz.
@@ -79,40 +76,44 @@ def _level(sound: np.ndarray) -> np.ndarray:
     power = np.concatenate([[0.0], np.cumsum(padded**2)])
     starts = np.arange(frames) * hop
     mean = (power[starts + _LEVEL_WINDOW] - power[starts]) / _LEVEL_WINDOW
-    return 10 * np.log10(np.maximum(mean, 10 ** (_LOWEST_LEVEL / 10)))
+    level: np.ndarray = 10 * np.log10(np.maximum(mean, 10 ** (_LOWEST_LEVEL / 10)))
+    return level
 
 
 @functools.cache
 def _pitch_detector() -> "swift_f0.SwiftF0":
     if swift_f0 is None:
         raise ImportError("pitch cannot be measured without swift-f0: pip install swift-f0.")
-    # One thread that does not wait in a loop: many processes may do this at once.
+    # One thread without busy waiting: many processes may do this at once.
     return swift_f0.SwiftF0(threads=1, spin=False)
 
 
 _SHORTEST_WORD = 0.03
-# Words that differ by less in log Hz, dB, seconds (or their logarithm) do not differ: z would blow up rounding.
+# Smaller deviations in log Hz, dB, seconds (or their logarithm) count as none: z would amplify rounding errors.
 _PITCH_RESOLUTION, _LEVEL_RESOLUTION, _DURATION_RESOLUTION = 0.002, 0.1, 0.002
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmphasisConfig:
-    """How LEMF weighs and reads its three cues. The defaults are the paper's formula.
+    """How LEMF measures and weights its three cues. The defaults are the paper's formula.
 
     The other settings of `pitch`, `energy`, `log_duration` and `pitch_lag` are not in the paper. Accents peak late: on
-    labeled speech the top of the pitch lies 0.1 to 0.2 s behind the stressed word's own interval, often in the next
-    word. `EMPHASIS["peak"]` uses that; the README has what it gains.
+    labeled speech the maximum of the pitch lies 0.1 to 0.2 s after the stressed word's own interval, often in the next
+    word. `EMPHASIS["peak"]` makes use of that.
 
     Args:
         pitch_weight: Weight of `z(log F0)`.
         energy_weight: Weight of `z(energy)`.
         duration_weight: Weight of `z(duration)`.
-        pitch: "mean" of the voiced frames of the word, or "peak": the highest point of the contour, which is drawn
-            straight through unvoiced stretches.
+        pitch: "mean" of the voiced frames of the word, or "peak": the highest point of the contour, which is
+            interpolated linearly over unvoiced frames.
         energy: "mean" or "peak" of the level in dB over the word's frames.
-        log_duration: Take the logarithm of the duration.
-        pitch_lag: Seconds by which the interval that pitch is read from lies behind the word.
-        neighbors: Words on each side of the top word that belong to the segment.
+        log_duration: Whether the logarithm of the duration is used.
+        pitch_lag: Seconds, 0..1, by which the interval in which pitch is measured lies after the word.
+        neighbors: Number of words on each side of the top word that belong to the segment.
+
+    Raises:
+        ValueError: A setting is not one of these.
     """
 
     pitch_weight: float = 1.0
@@ -124,7 +125,7 @@ class EmphasisConfig:
     pitch_lag: float = 0.0
     neighbors: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for cue in ("pitch", "energy"):
             if getattr(self, cue) not in ("mean", "peak"):
                 raise ValueError(f"{cue}={getattr(self, cue)!r} is not known: choose 'mean' or 'peak'.")
@@ -149,10 +150,10 @@ class Emphasis:
     """The emphasis of one utterance.
 
     Args:
-        scores: `(words,)`, LEMF's score of each word; without unit, mean 0.
-        top: The word with the highest score (the first of equals), `None` without words.
-        segment: The emphasized words as `(first, end)`; `end` is not among them.
-        text: The words of the segment, without the punctuation around each; `None` where nothing is left.
+        scores: `(words,)`, LEMF's score of each word; no unit, mean 0.
+        top: Index of the word with the highest score (the first of equals); `None` without words.
+        segment: The emphasized words as `(first, end)`, `end` excluded.
+        text: The words of the segment, without the punctuation around each; `None` if nothing is left.
     """
 
     scores: np.ndarray
@@ -164,18 +165,18 @@ class Emphasis:
 def find_emphasis(
     words: Sequence[Mapping[str, Any]], prosody: Prosody, config: EmphasisConfig = EMPHASIS["paper"]
 ) -> Emphasis:
-    """Finds the emphasized words of an utterance.
+    """Finds the emphasized words of an utterance by the rule above.
 
-    - A cue that no word differs in (a silent clip, one word) counts nothing: its z-scores are 0.
-    - A word without a voiced frame has the utterance's mean pitch: its z-score of pitch is 0, and it does not enter
+    - A cue in which no word differs (a silent clip, a single word) does not count: its z-scores are 0.
+    - A word without a voiced frame gets the utterance's mean pitch: its z-score of pitch is 0, and it is excluded from
       the mean and deviation of the others.
-    - An utterance of three words or fewer is its own segment: LES is the transcript.
-    - Words that begin behind the end of the sound are measured at its last frame.
+    - In an utterance of three words or fewer, all are emphasized: LES is the transcript.
+    - Words that begin after the end of the sound are measured at its last frame.
 
     Args:
         words: `{"word", "start", "end"}` in order, seconds.
         prosody: Of the whole sound, from [`measure_prosody`].
-        config: The weights and readings.
+        config: How the cues are measured and weighted.
 
     Raises:
         ValueError: A time is not finite, negative, or a word ends before it starts.
@@ -191,24 +192,24 @@ def find_emphasis(
     segment = (max(0, top - config.neighbors), min(len(words), top + config.neighbors + 1))
     if len(words) <= 3:
         segment = (0, len(words))
-    spoken = [bare_word(word["word"]) for word in words[slice(*segment)]]
-    return Emphasis(scores, top, segment, " ".join(filter(None, spoken)) or None)
+    bare = [bare_word(word["word"]) for word in words[slice(*segment)]]
+    return Emphasis(scores, top, segment, " ".join(filter(None, bare)) or None)
 
 
 def random_segment(words: Sequence[str], length: int, generator: np.random.Generator) -> str | None:
-    """As many neighboring words, from anywhere: the control that tells emphasis from "a short text helps".
+    """Draws neighboring words: the control that separates the effect of emphasis from that of any short text.
 
     Args:
-        words: Of the utterance, in order. What has no letter or digit is no word.
-        length: Words of the segment; an utterance with fewer is its own segment.
-        generator: Where the segment begins; every place is as likely.
+        words: Of the utterance, in order. An entry without a letter or digit is not a word.
+        length: Number of words to draw; an utterance with fewer is drawn as a whole.
+        generator: Draws the first word, uniformly.
 
     Returns:
-        The words without the punctuation around each, `None` where nothing is left.
+        The words without the punctuation around each; `None` if nothing is left.
     """
-    spoken = list(filter(None, map(bare_word, words)))
-    start = int(generator.integers(max(1, len(spoken) - length + 1)))
-    return " ".join(spoken[start : start + length]) or None
+    bare = list(filter(None, map(bare_word, words)))
+    start = int(generator.integers(max(1, len(bare) - length + 1)))
+    return " ".join(bare[start : start + length]) or None
 
 
 def bare_word(word: str) -> str:
@@ -218,7 +219,7 @@ def bare_word(word: str) -> str:
 
 
 def _z(values: np.ndarray, resolution: float) -> np.ndarray:
-    """z-scores over the finite values; 0 for the others, and for all where they deviate by less than `resolution`."""
+    """z-scores over the finite values; 0 for the others, and for all if they deviate by less than `resolution`."""
     known = np.isfinite(values)
     scores = np.zeros(len(values))
     if known.any() and (deviation := values[known].std()) > resolution:
@@ -237,8 +238,8 @@ def _pitches(words: Sequence[Mapping[str, Any]], prosody: Prosody, config: Empha
     frames = [_frames(word, prosody.pitch_times, config.pitch_lag) for word in words]
     if config.pitch == "peak":
         return np.array([contour[of_word].max() for of_word in frames])
-    spoken = [contour[of_word][voiced[of_word]] for of_word in frames]
-    return np.array([of_word.mean() if of_word.size else np.nan for of_word in spoken])
+    voiced_parts = [contour[of_word][voiced[of_word]] for of_word in frames]
+    return np.array([part.mean() if part.size else np.nan for part in voiced_parts])
 
 
 def _levels(words: Sequence[Mapping[str, Any]], prosody: Prosody, config: EmphasisConfig) -> np.ndarray:
@@ -254,7 +255,7 @@ def _durations(words: Sequence[Mapping[str, Any]], config: EmphasisConfig) -> np
 
 
 def _frames(word: Mapping[str, Any], times: np.ndarray, lag: float) -> slice:
-    """The frames whose centers lie in a word, at least the one nearest to its middle."""
+    """The frames whose centers lie in a word, or else the one nearest to its middle."""
     start, end = word["start"], word["end"]
     if not (math.isfinite(start) and math.isfinite(end) and 0 <= start <= end):
         raise ValueError(

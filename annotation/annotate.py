@@ -29,13 +29,14 @@ from accelerate import PartialState
 from ..annotator_msfser import Aligner, MsfSerAnnotator
 from ..cli.errors import cli_errors
 from ..corpora.registry import CORPORA, read_source
-from ..description_msfser import NORMS, PROMPT, Describer, MeasuredDescriber
+from ..description_msfser import NORMS, Describer, MeasuredDescriber
 from ..emphasis_msfser import EMPHASIS, EmphasisConfig
 from ..hub.encoders import ensure_encoders
 from ..transcription_msfser import language_code
 from .aligners import CtcAligner, SphinxAligner
 from .audio_language_model import AudioLanguageModelDescriber
 from .chat_endpoint import ChatEndpointDescriber
+from .prompt import PROMPT
 from .shards import ShardedAnnotation
 
 RESUME = "run the same command again to continue; finished shards are kept"

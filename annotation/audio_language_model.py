@@ -19,8 +19,8 @@ from transformers import (
 from transformers.utils import CONFIG_NAME, cached_file, extract_commit_hash
 
 from ..audio_msfser import SAMPLING_RATE
-from ..description_msfser import ask_for_descriptions
 from .chat_endpoint import wav_bytes
+from .prompt import ask_for_descriptions
 
 # From shorter sounds, some families make no frame at all.
 _LEAST_SAMPLES = SAMPLING_RATE // 10

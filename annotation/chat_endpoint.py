@@ -16,7 +16,7 @@ from urllib3.exceptions import HTTPError, LocationParseError
 from urllib3.util import parse_url
 
 from ..audio_msfser import SAMPLING_RATE
-from ..description_msfser import ask_for_descriptions
+from .prompt import ask_for_descriptions
 
 logger = logging.get_logger(__name__)
 

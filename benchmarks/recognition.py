@@ -37,7 +37,8 @@ from ..annotation.aligners import SphinxAligner
 from ..audio_msfser import SAMPLING_RATE, load_audio
 from ..corpora.probe.corpus import make_probe
 from ..evaluation.results import RESULTS, bootstrap, merge, write
-from ..transcription_msfser import _LONGEST, MsfSerRecognizer, Transcription
+from ..transcription_msfser import MsfSerRecognizer, Transcription
+from ..word_times_msfser import LONGEST
 
 _BATCH = 32
 
@@ -216,7 +217,7 @@ class _OnePassRecognizer(MsfSerRecognizer):
 
     def _encoded(self, sounds: list[np.ndarray], window: float) -> torch.Tensor:
         # One clip at a time, or in the full window of a second attempt, or to make the states of silence.
-        return super()._encoded(sounds, window if window == _LONGEST else len(sounds[0]) / SAMPLING_RATE)
+        return super()._encoded(sounds, window if window == LONGEST else len(sounds[0]) / SAMPLING_RATE)
 
 
 def _one_pass_rows(folder: Path) -> dict[str, dict[str, float]]:

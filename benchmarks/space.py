@@ -115,7 +115,7 @@ def main() -> None:
         clients = [Client(address, verbose=False) for _ in clips]
 
         def ask(user: int) -> dict:
-            job = clients[user].submit(handle_file(clips[user]), "en", api_name="/listen")
+            job = clients[user].submit(handle_file(clips[user]), "en", api_name="/predict")
             return job.result(timeout=_PATIENCE)[-1]
 
         alone = []
@@ -132,7 +132,7 @@ def main() -> None:
         by_page = []
         for client, clip, row in zip(clients, clips, table.itertuples(), strict=True):
             texts = row.transcript, row.emphasis, row.description
-            by_page.append(client.predict(handle_file(clip), "en", *texts, api_name="/listen_again")[-1])
+            by_page.append(client.predict(handle_file(clip), "en", *texts, api_name="/predict_with_texts")[-1])
 
     hear = pipeline("audio-classification", model=model, trust_remote_code=True)
     expected = [hear({"audio": str(clip), "language": "en"}) for clip in clips]

@@ -1,21 +1,22 @@
-"""The demo page: valence, arousal and dominance of a recording, with reasons, and its words to correct.
+"""Runs the demo page: valence, arousal and dominance of a recording, with reasons, and its words to correct.
 
-    python space/app.py
-
-The model is `MSFSER_MODEL`, a folder or a name on the Hub, at `MSFSER_REVISION`. By default a Space takes the model of
-its own name, and any other machine the folder `outputs/starter`.
+The page uses the model in MSFSER_MODEL, a folder or a name on the Hub, at the revision in MSFSER_REVISION. By default
+a Space uses the model of its own name, and any other machine the folder outputs/starter. A Space runs this file alone,
+without the package: the model brings its code along.
 """
 
+import argparse
 import contextlib
 import contextvars
 import html
 import os
+import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import gradio as gr
 import numpy as np
@@ -38,75 +39,68 @@ EXAMPLES = {
 }
 
 MOST_MINUTES = 5
-# Five minutes of 16-bit stereo at 48 kHz.
-MOST_MEGABYTES = 60
+MOST_MEGABYTES = 60  # five minutes of 16-bit stereo at 48 kHz
 MINUTES_KEPT = 10
 MOST_WAITING = 20
-# The free tier of Spaces has two cores.
-THREADS = 2
+THREADS = 2  # the free tier of Spaces has two cores
+
+
+def _five_steps(low: str, high: str) -> tuple[str, ...]:
+    return f"very {low}", f"rather {low}", f"neither {low} nor {high}", f"rather {high}", f"very {high}"
+
 
 # From 0 to 1.
 IN_WORDS = {
-    "valence": (
-        "very negative",
-        "rather negative",
-        "neither negative nor positive",
-        "rather positive",
-        "very positive",
-    ),
-    "arousal": ("very calm", "rather calm", "neither calm nor excited", "rather excited", "very excited"),
-    "dominance": (
-        "not at all in control",
-        "hardly in control",
-        "partly in control",
-        "rather in control",
-        "fully in control",
-    ),
+    "valence": _five_steps("negative", "positive"),
+    "arousal": _five_steps("calm", "excited"),
+    "dominance": tuple(f"{step} in control" for step in ("not at all", "hardly", "partly", "rather", "fully")),
 }
 NAMES = [name.capitalize() for name in IN_WORDS]
 LEVELS = ("low", "middle", "high")
-# Shares that differ by less carry a dimension alike.
+# Shares that differ by less count as equal.
 ALIKE = 0.05
+COLORS = ("#0072b2", "#7b3fb5", "#d55e00")
 ORIGINS = {
     "given": "as you wrote it",
-    "recognized": "recognized by machine",
-    "aligned": "your words, timed by machine",
+    "recognized": "recognized automatically",
+    "aligned": "your words, timed automatically",
     "found": "found by the pitch, loudness and length of the words",
 }
 NO_SPEECH = "absent: no speech"
 NOT_READ = "absent: the model does not read it"
-# Roughly what one of the model's windows adds to the one before.
+# Roughly by how much one window of the model extends the one before.
 _SECONDS_A_WINDOW = 5.0
 
 INTRODUCTION = """# How does it come across?
-Valence (negative to positive), arousal (calm to excited) and dominance (controlled to in control) of speech, from its
-{source}. Record or upload up to {minutes} minutes: WAV, FLAC, OGG or MP3, at most {megabytes} MB.
+Valence (negative to positive), arousal (calm to excited) and dominance (controlled to in control) of speech, predicted
+from its {source}. Record or upload up to {minutes} minutes: WAV, FLAC, OGG or MP3, at most {megabytes} MB.
 """
 
-NO_RESULT = "### The result will be here.\nRecord or upload speech and press Listen, or take an example."
+NO_RESULT = "### The result will appear here.\nRecord or upload speech and press Analyze, or choose an example."
 
 BOUNDS = """### What this is not for
-The numbers are a machine's estimate of how speech comes across on average. They do not say what anybody feels. **Do
+The numbers are a machine's estimate of how speech comes across on average. They do not tell what anybody feels. **Do
 not use them for decisions about people:** no clinical, hiring, school or workplace use. The law of the European Union
 forbids emotion recognition at work and in education, with few exceptions, and restricts it elsewhere. Upload only
-recordings of people who agree.
+recordings of people who have agreed to it.
 
-### What becomes of your recording
-It is not kept. It lies in a temporary file so that you can correct its words, and is deleted about {minutes} minutes
-after the upload. It is used for nothing else, and neither it nor its words are logged.
+### What happens to your recording
+It is not kept. It is stored in a temporary file so that you can correct its words, and is deleted about {minutes}
+minutes after the upload. It is used for nothing else, and neither the recording nor its words are logged.
 
 ### Which model this is
-`{model}`. One that has learned from the probe corpus has heard computer voices only: what it says of a real voice
-means nothing. The starter has heard acted emotions of 34 actors, and no listener has rated them.
+`{model}`. A model trained on the probe corpus knows computer voices only: its predictions for a real voice mean
+nothing. The starter was trained on acted emotions of 34 actors, which no listener has rated.
 """
 
+Text: TypeAlias = str | None
 _window_done: contextvars.ContextVar = contextvars.ContextVar("_window_done", default=None)
-# One thread for all: the model hears one recording at a time, and each thread that computes keeps memory of its own.
-_listener = ThreadPoolExecutor(1, thread_name_prefix="listener")
+# One thread for all: the model runs on one recording at a time, and each thread that computes keeps its own memory.
+_worker = ThreadPoolExecutor(1, thread_name_prefix="model")
 
 
 def load(model: str, revision: str | None = None, **options: Any) -> Pipeline:
-    """Loads the model and what it needs, so that the first visitor need not wait.
+    """Loads the model and what it needs, so that the first visitor does not have to wait.
 
     Args:
         model: Folder or Hub name.
@@ -114,14 +108,14 @@ def load(model: str, revision: str | None = None, **options: Any) -> Pipeline:
         **options: Of the model's pipeline, such as `recognizer`.
 
     Raises:
-        OSError: The model or the recognizer is nowhere to be had.
-        ValueError: It is no model of this project.
+        OSError: The model or the recognizer cannot be found.
+        ValueError: It is not a model of this project.
     """
     torch.set_num_threads(THREADS)
-    hear = pipeline("audio-classification", model=model, revision=revision, trust_remote_code=True, **options)
-    _listener.submit(hear, {"array": np.zeros(16_000, np.float32), "sampling_rate": 16_000}).result()
-    hear.model.register_forward_hook(_report_window)
-    return hear
+    ser = pipeline("audio-classification", model=model, revision=revision, trust_remote_code=True, **options)
+    _worker.submit(ser, {"array": np.zeros(16_000, np.float32), "sampling_rate": 16_000}).result()
+    ser.model.register_forward_hook(_report_window)
+    return ser
 
 
 def _report_window(*_: Any) -> None:
@@ -129,31 +123,22 @@ def _report_window(*_: Any) -> None:
         report()
 
 
-def listen(
-    hear: Pipeline,
-    audio: str | None,
-    language: str | None = None,
-    words: str | None = None,
-    stressed: str | None = None,
-    description: str | None = None,
-    progress: gr.Progress | None = None,
+def predict(
+    ser: Pipeline, audio: Text, progress: Callable[..., Any] = lambda *_, **__: None, **given: Text
 ) -> dict[str, Any]:
-    """Hears one recording.
+    """Runs the pipeline on one recording.
 
     Args:
-        hear: The pipeline.
+        ser: The pipeline.
         audio: Path of the recording.
-        language: What is spoken, as Whisper's code; empty if not stated.
-        words: What is said; recognized if empty.
-        stressed: The stressed words; found if empty.
-        description: How it is said; written by the model's describer, if it has one, if empty.
-        progress: Where to show how far it is.
+        progress: Called with the fraction that is done, 0..1, and `desc`, a text.
+        **given: `transcript`, `emphasis`, `description` and `language`; those that are empty are not given.
 
     Returns:
-        What the pipeline returns.
+        The pipeline's output.
 
     Raises:
-        gradio.Error: The recording or a text cannot be used; a sentence.
+        gradio.Error: The recording or a text cannot be used.
     """
     seconds = _checked_seconds(audio)
     windows = 0
@@ -161,56 +146,49 @@ def listen(
     def report() -> None:
         nonlocal windows
         windows += 1
-        heard = min(windows * _SECONDS_A_WINDOW, seconds)
-        progress(0.1 + 0.9 * heard / seconds, desc=f"Heard {heard:.0f} of {seconds:.0f} s")
+        done = min(windows * _SECONDS_A_WINDOW, seconds)
+        progress(0.1 + 0.9 * done / seconds, desc=f"Analyzed {done:.0f} of {seconds:.0f} s")
 
-    known = {"transcript": words, "emphasis": stressed, "description": description, "language": language}
-    item = {"audio": audio, **{name: text or None for name, text in known.items()}}
+    item = {"audio": audio, **{name: text or None for name, text in given.items()}}
     context = contextvars.copy_context()
-    if progress is not None:
-        progress(0.1, desc="Listening to the words and how they are said")
-        context.run(_window_done.set, report)
+    context.run(_window_done.set, report)
+    progress(0.1, desc="Recognizing the words")
     try:
-        return _listener.submit(context.run, hear, item).result()
+        return _worker.submit(context.run, ser, item).result()
     except (ValueError, OSError, ImportError) as error:
-        raise _sentence(str(error).replace(repr(audio), "the recording")) from error
+        raise _user_error(str(error).replace(repr(audio), "the recording")) from error
 
 
-def _checked_seconds(audio: str | None) -> float:
+def _checked_seconds(audio: Text) -> float:
     """The length of a recording that is within the limits; nothing is decoded."""
     if audio is None:
-        raise _sentence("There is no recording yet: record or upload one first.")
+        raise _user_error("There is no recording yet: record or upload one first.")
     if not Path(audio).is_file():
-        raise _sentence(f"The recording has been deleted after {MINUTES_KEPT} minutes: record or upload it again.")
+        raise _user_error(f"The recording has been deleted after {MINUTES_KEPT} minutes: record or upload it again.")
     if Path(audio).stat().st_size > MOST_MEGABYTES * 1_000_000:
-        raise _sentence(f"The file is larger than {MOST_MEGABYTES} MB: shorten it, or save it as FLAC or MP3.")
+        raise _user_error(f"The file is larger than {MOST_MEGABYTES} MB: shorten it, or save it as FLAC or MP3.")
     try:
         sound = soundfile.info(audio)
     except (soundfile.SoundFileError, TypeError) as error:
-        raise _sentence(
-            "This file cannot be read as sound: save it as WAV, FLAC, OGG or MP3, and upload it again."
+        raise _user_error(
+            "This file cannot be read as audio: save it as WAV, FLAC, OGG or MP3, and upload it again."
         ) from error
     if not sound.frames:
-        raise _sentence("The recording is empty: record or upload another one.")
+        raise _user_error("The recording is empty: record or upload another one.")
     if sound.duration > MOST_MINUTES * 60:
-        raise _sentence(f"The recording is longer than {MOST_MINUTES} minutes: cut it into parts.")
+        raise _user_error(f"The recording is longer than {MOST_MINUTES} minutes: cut it into parts.")
     return sound.duration
 
 
-def _sentence(message: str) -> gr.Error:
+def _user_error(message: str) -> gr.Error:
     # The page shows messages as HTML.
-    return gr.Error(html.escape(message[:1].upper() + message[1:]), title="That did not work", print_exception=False)
+    return gr.Error(html.escape(message[:1].upper() + message[1:]), title="This did not work", print_exception=False)
 
 
 def delete_leftovers(folder: Path, seconds: float) -> None:
-    """Deletes what gradio leaves in its folder of uploads: those that broke off, and the folders of deleted ones.
-
-    Args:
-        folder: It need not be there yet.
-        seconds: What is younger stays.
-    """
+    """Deletes interrupted uploads and emptied folders that are older, which gradio leaves in its folder of uploads."""
     for path in folder.glob("*"):
-        # It may be gone meanwhile; a folder with a file in it stays, and so does one that has just got one.
+        # It may have been deleted meanwhile; a folder that contains a file is kept.
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > seconds:
                 path.rmdir() if path.is_dir() else path.unlink()
@@ -222,7 +200,7 @@ def _delete_leftovers_every_minute() -> None:
         time.sleep(60)
 
 
-# What a result looks like
+# Presentation of a result
 
 
 def in_words(dimension: str, value: float) -> str:
@@ -232,13 +210,13 @@ def in_words(dimension: str, value: float) -> str:
 
 def headline(result: Mapping[str, Any]) -> str:
     """The result as a sentence."""
-    said = [f"**{in_words(name, result[name])}** ({name} {result[name]:.2f})" for name in IN_WORDS]
-    over = f", in the mean over {result['duration']:.0f} s" if "course" in result else ""
-    silent = "No speech was heard, so this means little. " if result["texts"]["transcript"] == NO_SPEECH else ""
-    return f"### {silent}It comes across as {said[0]}, {said[1]} and {said[2]}{over}."
+    first, second, third = (f"**{in_words(name, result[name])}** ({name} {result[name]:.2f})" for name in IN_WORDS)
+    over = f" (mean over {result['duration']:.0f} s)" if "course" in result else ""
+    silent = "No speech was detected, so this means little. " if result["texts"]["transcript"] == NO_SPEECH else ""
+    return f"### {silent}It comes across as {first}, {second} and {third}{over}."
 
 
-# A plot that is shown keeps its categories and their colors, so every result has the same ones.
+# A plot keeps its categories and their colors once it is shown, so every result has the same ones.
 
 
 def bars(result: Mapping[str, Any]) -> pd.DataFrame:
@@ -247,7 +225,7 @@ def bars(result: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def plane(result: Mapping[str, Any]) -> pd.DataFrame:
-    """Valence and arousal of each part; dominance is the color. Rows without numbers stand for the levels."""
+    """Valence and arousal of each part; dominance is the color. A row without numbers for each level comes first."""
     parts = result.get("course") or [result]
     rows = [{"valence": None, "arousal": None, "dominance": level} for level in LEVELS]
     rows += [{**part, "dominance": LEVELS[min(2, max(0, int(part["dominance"] * 3)))]} for part in parts]
@@ -258,13 +236,12 @@ def course(result: Mapping[str, Any]) -> pd.DataFrame | None:
     """The three numbers over time, in the middle of each window; `None` for a short recording."""
     if "course" not in result:
         return None
-    return pd.DataFrame(
-        [
-            {"seconds": (part["start"] + part["end"]) / 2, "value": part[name], "dimension": name.capitalize()}
-            for name in IN_WORDS
-            for part in result["course"]
-        ]
-    )
+    rows = [
+        {"seconds": (part["start"] + part["end"]) / 2, "value": part[name], "dimension": name.capitalize()}
+        for name in IN_WORDS
+        for part in result["course"]
+    ]
+    return pd.DataFrame(rows)
 
 
 def marked(result: Mapping[str, Any]) -> list[tuple[str, str | None]]:
@@ -275,16 +252,15 @@ def marked(result: Mapping[str, Any]) -> list[tuple[str, str | None]]:
 
 
 def experts(result: Mapping[str, Any]) -> pd.DataFrame | None:
-    """Each expert's share in each dimension; `None` if the model has none to choose from."""
+    """Each expert's share in each dimension; `None` if the model has fewer than two."""
     if not _has_choice(result):
         return None
-    return pd.DataFrame(
-        [
-            {"dimension": dimension.capitalize(), "share": share, "expert": name}
-            for dimension, shares in result["routing"].items()
-            for name, share in shares.items()
-        ]
-    )
+    rows = [
+        {"dimension": dimension.capitalize(), "share": share, "expert": name}
+        for dimension, shares in result["routing"].items()
+        for name, share in shares.items()
+    ]
+    return pd.DataFrame(rows)
 
 
 def _has_choice(result: Mapping[str, Any]) -> bool:
@@ -296,26 +272,27 @@ def reasons(result: Mapping[str, Any]) -> str:
     """Experts, gate and the origin of the texts in words."""
     lines = []
     if _has_choice(result):
-        said = [_carried(dimension, shares) for dimension, shares in result["routing"].items()]
-        lines.append(f"- **Experts:** {', '.join(said)}. What is missing counts with a learned stand-in.")
+        shares = [_main_expert(dimension, shares) for dimension, shares in result["routing"].items()]
+        lines.append(f"- **Experts:** {', '.join(shares)}. A learned embedding replaces a missing input.")
     if result["gate"] is not None:
         lines.append(
-            f"- **Words:** the stressed ones weighed {result['gate']:.0%}, the transcript as a whole "
+            f"- **Words:** the stressed ones have a weight of {result['gate']:.0%}, the transcript as a whole of "
             f"{1 - result['gate']:.0%}."
         )
     names = {"transcript": "Transcript", "emphasis": "Stressed words", "description": "Description"}
     if all(result["texts"][name] == NOT_READ for name in names):
-        return "\n".join([*lines, "- **Sound alone:** this model reads no words, so none were recognized."])
-    lines += [f"- **{words}:** {_origin(result['texts'][name])}." for name, words in names.items()]
+        lines.append("- **Sound alone:** this model reads no words, so none were recognized.")
+    else:
+        lines += [f"- **{title}:** {_origin(result['texts'][name])}." for name, title in names.items()]
     return "\n".join(lines)
 
 
-def _carried(dimension: str, shares: Mapping[str, float]) -> str:
-    """From which expert a dimension comes most."""
+def _main_expert(dimension: str, shares: Mapping[str, float]) -> str:
+    """The expert from which a dimension mostly comes."""
     name, share = max(shares.items(), key=lambda item: item[1])
     if share - min(shares.values()) < ALIKE:
-        return f"{dimension} from all nearly alike (the {name} {share:.0%})"
-    return f"{dimension} most from the {name} ({share:.0%})"
+        return f"{dimension} from all almost equally (the {name} {share:.0%})"
+    return f"{dimension} mostly from the {name} ({share:.0%})"
 
 
 def _origin(origin: str) -> str:
@@ -324,18 +301,16 @@ def _origin(origin: str) -> str:
     return html.escape(", ".join([*parts, f"none ({reason})" if reason else ""]).strip(", "))
 
 
-# The page
-
-
-def build(hear: Pipeline, name: str) -> gr.Blocks:
+def build(ser: Pipeline, name: str) -> gr.Blocks:
     """The page for a loaded pipeline.
 
     Args:
-        hear: From [`load`].
-        name: Of the model, to be shown.
+        ser: From [`load`].
+        name: Of the model, shown on the page.
     """
-    reads = bool(hear.model.config.semantics)
-    # Else the examples would be copied among the temporary files, and be deleted with them.
+    reads = bool(ser.model.config.semantics)
+    axes: dict[str, Any] = {"x": "dimension", "x_title": " ", "y_lim": [0, 1], "sort": NAMES}
+    # Otherwise the examples would be copied to the temporary files and deleted with them.
     gr.set_static_paths([FOLDER])
     with gr.Blocks(
         title="How speech comes across", analytics_enabled=False, delete_cache=(60, MINUTES_KEPT * 60)
@@ -349,10 +324,10 @@ def build(hear: Pipeline, name: str) -> gr.Blocks:
                     [("Not stated", ""), *sorted((name.title(), code) for code, name in LANGUAGES.items())],
                     value="",
                     label="Language (optional)",
-                    info="Stating it helps to recognize the words.",
+                    info="It helps to recognize the words.",
                     visible=reads,
                 )
-                start = gr.Button("Listen", variant="primary")
+                start = gr.Button("Analyze", variant="primary")
                 examples = gr.Examples(
                     [[str(FOLDER / file), "en"] for file in EXAMPLES],
                     [audio, language],
@@ -366,14 +341,11 @@ def build(hear: Pipeline, name: str) -> gr.Blocks:
                 with gr.Column(visible=False) as results:
                     with gr.Row():
                         shown_bars = gr.BarPlot(
-                            x="dimension",
                             y="value",
-                            y_lim=[0, 1],
-                            x_title=" ",
                             y_title="0 to 1, 0.5 is the middle",
-                            sort=NAMES,
                             min_width=260,
                             label="The three numbers",
+                            **axes,
                         )
                         shown_plane = gr.ScatterPlot(
                             x="valence",
@@ -384,13 +356,13 @@ def build(hear: Pipeline, name: str) -> gr.Blocks:
                             x_title="Valence: negative to positive",
                             y_title="Arousal: calm to excited",
                             color_title="Dominance",
-                            color_map={"low": "#0072b2", "middle": "#7b3fb5", "high": "#d55e00"},
+                            color_map=dict(zip(LEVELS, COLORS, strict=True)),
                             tooltip="all",
                             min_width=260,
                             label="Valence and arousal",
                         )
-                    said = gr.HighlightedText(
-                        label="What was said",
+                    shown_words = gr.HighlightedText(
+                        label="Transcript",
                         color_map={"stressed": "orange"},
                         combine_adjacent=True,
                         interactive=False,
@@ -398,15 +370,12 @@ def build(hear: Pipeline, name: str) -> gr.Blocks:
                     )
         with gr.Row(visible=False) as details:
             with gr.Column(scale=2, min_width=300, visible=reads):
-                gr.Markdown("### Correct what was heard")
-                words = gr.Textbox(label="Words", info="Empty: recognized by machine.", lines=2)
-                stressed = gr.Textbox(
-                    label="Stressed words",
-                    info="A stretch of the words. Empty: found by machine.",
-                )
+                gr.Markdown("### Correct the words")
+                words = gr.Textbox(label="Words", info="If empty, recognized automatically.", lines=2)
+                stressed = gr.Textbox(label="Stressed words", info="Consecutive words. If empty, found automatically.")
                 description = gr.Textbox(
-                    label="How it is said",
-                    info="Such as: calm but firm. Empty: by the model's describer, if it has one.",
+                    label="How it sounds",
+                    info="For example: calm but firm. If empty, written by the model's describer, if it has one.",
                 )
                 again = gr.Button("Run again with these words", variant="primary")
             with gr.Column(scale=3, min_width=300):
@@ -419,29 +388,26 @@ def build(hear: Pipeline, name: str) -> gr.Blocks:
                     x_title="Seconds",
                     y_title="0 to 1",
                     color_title="Dimension",
-                    color_map={"Valence": "#0072b2", "Arousal": "#d55e00", "Dominance": "#7b3fb5"},
+                    color_map=dict(zip(("Valence", "Dominance", "Arousal"), COLORS, strict=True)),
                     label="Over time",
                 )
                 gr.Markdown("### Where the numbers come from")
                 why = gr.Markdown()
                 shown_experts = gr.BarPlot(
-                    x="dimension",
                     y="share",
-                    color="expert",
-                    y_lim=[0, 1],
-                    x_title=" ",
                     y_title="Share",
                     y_axis_format=".0%",
+                    color="expert",
                     color_title="Expert",
-                    sort=NAMES,
-                    color_map={"sound": "#d55e00", "words": "#0072b2", "description": "#7b3fb5"},
-                    label="Which expert carried which dimension",
+                    color_map=dict(zip(("words", "description", "sound"), COLORS, strict=True)),
+                    label="Share of each expert in each dimension",
+                    **axes,
                 )
                 with gr.Accordion("All numbers", open=False):
-                    numbers = gr.JSON(label="As the pipeline returns them")
+                    numbers = gr.JSON(label="Output of the pipeline")
         gr.Markdown(BOUNDS.format(minutes=MINUTES_KEPT, model=html.escape(name)))
 
-        shown = [results, details, summary, shown_bars, shown_plane, shown_course, said]
+        shown = [results, details, summary, shown_bars, shown_plane, shown_course, shown_words]
         shown += [words, stressed, description, why, shown_experts, numbers]
 
         def show(result: dict[str, Any]) -> list[Any]:
@@ -455,7 +421,7 @@ def build(hear: Pipeline, name: str) -> gr.Blocks:
                 gr.LinePlot(over_time, visible=over_time is not None),
                 marked(result),
                 result["transcript"] or "",
-                # That of a long recording is in many places, and found anew.
+                # That of a long recording is not consecutive; it is found again.
                 "" if over_time is not None else result["emphasis"] or "",
                 result["description"] or "",
                 reasons(result),
@@ -463,30 +429,27 @@ def build(hear: Pipeline, name: str) -> gr.Blocks:
                 result,
             ]
 
-        def first(audio: str | None, language: str | None, progress=gr.Progress()) -> list[Any]:  # noqa: B008
-            """Listens to a recording and makes its texts."""
-            return show(listen(hear, audio, language, progress=progress))
+        shown_progress = gr.Progress()
+
+        def first(audio: Text, language: Text, progress=shown_progress) -> list[Any]:
+            """Predicts the emotion of a recording; its texts are made automatically."""
+            return show(predict(ser, audio, progress, language=language))
 
         def corrected(
-            audio: str | None,
-            language: str | None,
-            words: str | None,
-            stressed: str | None,
-            description: str | None,
-            progress=gr.Progress(),  # noqa: B008
+            audio: Text, language: Text, transcript: Text, emphasis: Text, description: Text, progress=shown_progress
         ) -> list[Any]:
-            """Listens to a recording with given texts; what is empty is made."""
-            return show(listen(hear, audio, language, words, stressed, description, progress))
+            """Predicts the emotion of a recording with given texts; those that are empty are made automatically."""
+            given = {"transcript": transcript, "emphasis": emphasis, "description": description}
+            return show(predict(ser, audio, progress, language=language, **given))
 
-        # Both wait in one queue, and the page shows where one's own request stands.
-        event = {"outputs": shown, "concurrency_id": "model", "show_progress_on": summary, "api_visibility": "public"}
-        start.click(first, [audio, language], api_name="listen", **event)
+        # Both wait in one queue, and the page shows one's position in it.
+        event: dict[str, Any] = {"concurrency_id": "model", "show_progress_on": summary, "api_visibility": "public"}
         given = [audio, language, words, stressed, description]
-        again.click(corrected, given, api_name="listen_again", **event)
-        examples.load_input_event.then(
-            first, [audio, language], api_name="listen_to_example", **event | {"api_visibility": "undocumented"}
-        )
-        # The words of another recording must not be taken for those of this one.
+        start.click(first, given[:2], shown, api_name="predict", **event)
+        again.click(corrected, given, shown, api_name="predict_with_texts", **event)
+        event["api_visibility"] = "undocumented"
+        examples.load_input_event.then(first, given[:2], shown, api_name="predict_example", **event)
+        # The words of another recording must not be used for this one.
         audio.input(
             lambda: (gr.Column(visible=False), gr.Row(visible=False), NO_RESULT),
             outputs=[results, details, summary],
@@ -501,31 +464,36 @@ def build(hear: Pipeline, name: str) -> gr.Blocks:
 
 
 def options() -> dict[str, Any]:
-    """What the page is launched with."""
-    return {
-        "theme": gr.themes.Default(primary_hue="indigo", font=["system-ui", "sans-serif"]),
-        "max_file_size": f"{MOST_MEGABYTES}mb",
-        # What a visitor hears here stays out of the browser's storage too.
-        "run_history": False,
-        "footer_links": ["api"],
-    }
+    """The arguments of `launch`."""
+    theme = gr.themes.Default(primary_hue="indigo", font=["system-ui", "sans-serif"])
+    # Without the history, no result is kept in the browser's storage.
+    return {"theme": theme, "max_file_size": f"{MOST_MEGABYTES}mb", "run_history": False, "footer_links": ["api"]}
 
 
 def main(argv: Sequence[str] = ()) -> None:
-    """Starts the demo."""
-    # Else the name would be looked up on the Hub, and whoever has it there would have code run here.
+    """Runs the demo page.
+
+    Args:
+        argv: Arguments of the command; there are none but `--help`.
+
+    Raises:
+        SystemExit: There is no model, or it cannot be loaded.
+    """
+    formatter = argparse.RawDescriptionHelpFormatter
+    argparse.ArgumentParser(prog="msfser space", description=__doc__, formatter_class=formatter).parse_args(argv)
+    # Otherwise the name would be looked up on the Hub, and whoever owns it there could run code here.
     if MODEL == STARTER and not Path(STARTER).is_dir():
         raise SystemExit(
-            f"There is no model in {STARTER}: put it together with `make starter`, or name a folder or a model on the "
-            "Hub in MSFSER_MODEL."
+            f"msfser space: error: there is no model in {STARTER}: assemble it with `make starter`, or set "
+            "MSFSER_MODEL to a folder or the name of a model on the Hub."
         )
     try:
-        hear = load(MODEL, REVISION)
+        ser = load(MODEL, REVISION)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise SystemExit(f"The model {MODEL} cannot be loaded: {reason}") from error
-    build(hear, MODEL).launch(**options())
+        raise SystemExit(f"msfser space: error: the model {MODEL} cannot be loaded: {reason}") from error
+    build(ser, MODEL).launch(**options())
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

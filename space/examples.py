@@ -1,9 +1,10 @@
-"""Makes the examples of the page: the project's own synthetic speech, by espeak-ng.
+"""Makes the examples of the demo page: synthetic speech by espeak-ng.
 
 python space/examples.py
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -20,7 +21,7 @@ REST = "We sat by the window, and the train came in at noon."
 
 
 def speak(engine: Synthesizer, text: str, *, rate: int, pitch: int, level: float) -> np.ndarray:
-    """`(samples,)` at 16 kHz; `level` is the root mean square in dB of full scale."""
+    """Synthesizes a text, `(samples,)` at 16 kHz; `level` is the root mean square in dB of full scale."""
     engine.set_voice("en-us+m3")
     speech = engine.speak(f"<speak>{text}</speak>", rate=rate, pitch=pitch, volume=50)
     samples = soxr.resample(speech.samples.astype(np.float64) / 32768, speech.rate, RATE)
@@ -31,8 +32,8 @@ def main() -> None:
     """Writes the four files, less than 200 KB together."""
     FOLDER.mkdir(exist_ok=True)
     engine = Synthesizer()
-    lively = {"rate": 200, "pitch": 52, "level": -22.0}
-    calm = {"rate": 150, "pitch": 25, "level": -40.0}
+    lively: dict[str, Any] = {"rate": 200, "pitch": 52, "level": -22.0}
+    calm: dict[str, Any] = {"rate": 150, "pitch": 25, "level": -40.0}
     wonderful = f"{OPENING} {CLAUSES.format(STRESS.format('wonderful'), 'dreadful')}"
     dreadful = f"{OPENING} {CLAUSES.format('wonderful', STRESS.format('dreadful'))}"
     clips = {

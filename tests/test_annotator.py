@@ -1,4 +1,4 @@
-"""The annotator: which texts it makes of what is given."""
+"""The annotator: which texts it makes, given the others."""
 
 from types import SimpleNamespace
 
@@ -22,10 +22,10 @@ class Recognizer:
     english_only = True
 
     def __init__(self):
-        self.asked = []
+        self.calls = []
 
     def __call__(self, sounds, language=None):
-        self.asked.append(("hear", len(sounds), language))
+        self.calls.append(("transcribe", len(sounds), language))
         if language == "de":
             return [SimpleNamespace(text=None, words=[], reason="the recognizer knows only English") for _ in sounds]
         return [
@@ -36,7 +36,7 @@ class Recognizer:
         ]
 
     def align(self, sounds, transcripts):
-        self.asked.append(("align", len(sounds), None))
+        self.calls.append(("align", len(sounds), None))
         if any("impossible" in text for text in transcripts):
             raise ValueError("The transcript of item 1 is too long for its sound: cut both into shorter clips.")
         return [timed(text) for text in transcripts]
@@ -46,10 +46,10 @@ class Describer:
     name = "some/describer"
 
     def __init__(self, text="quiet"):
-        self.text, self.asked = text, []
+        self.text, self.calls = text, []
 
     def __call__(self, sounds, transcripts):
-        self.asked += transcripts
+        self.calls += transcripts
         return [self.text] * len(sounds)
 
 
@@ -65,23 +65,23 @@ def test_from_sound_alone(recognizer):
     assert (made.transcript, made.words, made.emphasis) == ("you did say so.", WORDS, expected.text)
     assert made.scores == expected.scores.tolist()
     assert (made.description, made.describer, made.absent) == ("quiet", "some/describer", {})
-    assert recognizer.asked == [("hear", 1, None)] and describer.asked == ["you did say so."]
+    assert recognizer.calls == [("transcribe", 1, None)] and describer.calls == ["you did say so."]
 
 
 def test_a_given_transcript_is_aligned(recognizer):
     (made,) = MsfSerAnnotator(recognizer)([SOUND], [{"transcript": "so you say", "words": []}])
-    assert recognizer.asked == [("align", 1, None)]
+    assert recognizer.calls == [("align", 1, None)]
     assert (made.transcript, made.words, made.emphasis) == ("so you say", timed("so you say"), "so you say")
     assert made.description is None and made.absent == {"description": "no describer"}
 
 
 def test_given_words_are_the_transcript(recognizer):
     (made,) = MsfSerAnnotator(recognizer)([SOUND], [{"words": WORDS}])
-    assert not recognizer.asked
+    assert not recognizer.calls
     assert (made.transcript, made.words) == ("you did say so.", WORDS) and made.emphasis
     # Both are kept as they are, also where they differ.
     (made,) = MsfSerAnnotator(recognizer)([SOUND], [{"words": WORDS, "transcript": "You did!"}])
-    assert (made.transcript, made.words) == ("You did!", WORDS) and not recognizer.asked
+    assert (made.transcript, made.words) == ("You did!", WORDS) and not recognizer.calls
 
 
 def test_given_emphasis_and_description_stay(recognizer):
@@ -89,7 +89,7 @@ def test_given_emphasis_and_description_stay(recognizer):
     given = [{"emphasis": "did", "description": "loud"}]
     (made,) = MsfSerAnnotator(recognizer, describer=describer)([SOUND], given)
     assert (made.emphasis, made.description, made.describer) == ("did", "loud", None)
-    assert len(made.scores) == 4 and not describer.asked and made.absent == {}
+    assert len(made.scores) == 4 and not describer.calls and made.absent == {}
     # On silence too.
     (made,) = MsfSerAnnotator(recognizer, describer=describer)([np.zeros(8_000, np.float32)], given)
     assert (made.emphasis, made.description, made.absent) == ("did", "loud", {"transcript": NO_SPEECH})
@@ -101,19 +101,19 @@ def test_silence_has_no_texts(recognizer):
     silent, spoken = MsfSerAnnotator(recognizer, describer=describer)(sounds)
     assert silent.absent == dict.fromkeys(("transcript", "emphasis", "description"), NO_SPEECH)
     assert silent.transcript is silent.words is silent.emphasis is silent.scores is silent.description is None
-    assert spoken.transcript and describer.asked == ["you did say so."]
+    assert spoken.transcript and describer.calls == ["you did say so."]
 
 
 def test_foreign_speech_is_described_all_the_same(recognizer):
     describer = Describer()
     german, english = MsfSerAnnotator(recognizer, describer=describer)([SOUND] * 2, [{"language": "de"}, {}])
     assert german.absent == dict.fromkeys(("transcript", "emphasis"), "the recognizer knows only English")
-    assert german.description == "quiet" and english.transcript and describer.asked == [None, "you did say so."]
+    assert german.description == "quiet" and english.transcript and describer.calls == [None, "you did say so."]
 
 
 def test_without_a_recognizer():
-    heard, aligned = MsfSerAnnotator(None)([SOUND] * 2, [{}, {"transcript": "so"}])
-    assert heard.absent == {
+    recognized, aligned = MsfSerAnnotator(None)([SOUND] * 2, [{}, {"transcript": "so"}])
+    assert recognized.absent == {
         "transcript": "no recognizer",
         "emphasis": "no recognizer",
         "description": "no describer",
@@ -131,7 +131,7 @@ def test_an_aligner_goes_before_the_recognizer(recognizer):
 
     annotator = MsfSerAnnotator(recognizer, aligner=aligner)
     helped, found = annotator([SOUND] * 2, [{"transcript": "never so"}, {"transcript": "so then"}])
-    assert asked == [["never so", "so then"]] and recognizer.asked == [("align", 1, None)]
+    assert asked == [["never so", "so then"]] and recognizer.calls == [("align", 1, None)]
     assert helped.words == timed("never so") and found.words == timed("so then")
 
     (lost,) = MsfSerAnnotator(None, aligner=aligner)([SOUND], [{"transcript": "never so"}])

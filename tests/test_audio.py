@@ -138,7 +138,7 @@ def test_resampling_keeps_frequency_level_and_length(rate):
     np.testing.assert_array_equal(load_audio(encoded(sine(440.0, rate=rate), rate, subtype="FLOAT")), loaded)
 
 
-def test_what_16_khz_cannot_hold_is_filtered_and_not_folded():
+def test_frequencies_above_8_khz_are_filtered_and_not_aliased():
     loaded = load_audio(sine(11_000.0, rate=44_100), 44_100)
     assert np.abs(loaded[1000:-1000]).max() < 1e-3
 
@@ -167,12 +167,12 @@ def test_nothing_after_max_seconds_is_read(rate, monkeypatch):
     assert frames_asked == [rate // 2]
 
 
-def test_what_is_wrong_after_max_seconds_is_not_seen():
+def test_errors_after_max_seconds_are_not_noticed():
     samples = np.concatenate([sine(), np.full(10, np.nan, np.float32)])
     np.testing.assert_array_equal(load_audio(samples, RATE, max_seconds=1.0), sine())
 
 
-# Errors: one sentence that says what is wrong
+# Errors: one sentence that names what is wrong
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_gain_moves_loudness_by_its_decibels_and_nothing_else():
     assert loud == pytest.approx(quiet, abs=0.2)
 
 
-def test_a_description_says_what_is_heard_and_who_wrote_it():
+def test_a_description_states_the_measures_and_names_its_describer():
     describer = MeasuredDescriber()
     assert describer.name == "measured/EmoDB"
     quiet, loud = describer([voice(level=0.01, pitch=90), voice(level=0.9, pitch=300)], [None, "Words do not matter."])
@@ -71,9 +71,9 @@ def test_a_description_says_what_is_heard_and_who_wrote_it():
     assert "very high" in loud
 
 
-def test_nothing_is_said_of_the_speaker():
-    said = " ".join(step for steps in WORDS.values() for step in steps)
-    assert not {"man", "woman", "male", "female", "he", "she", "child", "old", "young"} & set(said.split())
+def test_nothing_is_stated_about_the_speaker():
+    words = " ".join(step for steps in WORDS.values() for step in steps)
+    assert not {"man", "woman", "male", "female", "he", "she", "child", "old", "young"} & set(words.split())
 
 
 def test_prosody_that_was_measured_already_is_used():

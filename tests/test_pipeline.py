@@ -1,4 +1,4 @@
-"""The pipeline: what it takes, what it answers, and that batches, windows and other ways in answer the same."""
+"""The pipeline: its inputs and outputs, and that batches, windows and other entry points give equal results."""
 
 import csv
 import http.server
@@ -18,7 +18,7 @@ from tiny import noise, tiny_model, tiny_processor
 from transformers import AutoModel, AutoProcessor, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
-from msfser import LABELS, MsfSerPipeline, pipeline_msfser
+from msfser import LABELS, MsfSerPipeline, pipeline_msfser, recordings_msfser
 from msfser.annotator_msfser import NO_SPEECH
 from msfser.description_msfser import NORMS
 from msfser.emphasis_msfser import EMPHASIS
@@ -26,11 +26,11 @@ from msfser.train import main
 from msfser.transcription_msfser import Transcription
 
 RATE = 16_000
-SAID = ["the", "food,", "was", "wonderful", "but", "dreadful."]
+SPOKEN = ["the", "food,", "was", "wonderful", "but", "dreadful."]
 
 
 class Recognizer:
-    """Hears a word a second wherever the sound is louder than `LOUD`, and nothing elsewhere."""
+    """Recognizes a word per second wherever the sound is louder than `LOUD`, and nothing elsewhere."""
 
     LOUD = 0.01
     english_only = True
@@ -50,7 +50,7 @@ class Recognizer:
     def words(self, sound):
         seconds = np.flatnonzero([np.abs(sound[i : i + RATE]).mean() > self.LOUD for i in range(0, len(sound), RATE)])
         return [
-            {"word": SAID[second % len(SAID)], "start": float(second), "end": min(second + 0.8, len(sound) / RATE)}
+            {"word": SPOKEN[second % len(SPOKEN)], "start": float(second), "end": min(second + 0.8, len(sound) / RATE)}
             for second in seconds
         ]
 
@@ -85,7 +85,7 @@ def speech(tmp_path_factory):
 
 
 def voice(seconds: float, seed: int = 0) -> np.ndarray:
-    """Buzzing with a pitch, which emphasis and description can be measured in."""
+    """A buzz with a pitch, in which emphasis and description can be measured."""
     time = np.arange(int(RATE * seconds)) / RATE
     pitch = 120 + 40 * np.sin(2 * np.pi * 0.7 * time + seed)
     buzz = sum(np.sin(2 * np.pi * k * np.cumsum(pitch) / RATE) / k for k in range(1, 9))
@@ -120,10 +120,10 @@ def test_the_processor_is_needed():
         MsfSerPipeline(tiny_model("whisper"))
 
 
-# The answer
+# The output
 
 
-def test_the_answer_is_plain_and_says_whence_its_texts_are(pipe, speech):
+def test_the_output_is_plain_and_names_the_origins_of_its_texts(pipe, speech):
     result = pipe(speech[4])
     assert json.loads(json.dumps(result)) == result
     assert list(result) == [
@@ -164,7 +164,7 @@ def test_given_texts_are_read_and_named(pipe, speech):
     assert not close(result, with_words) and not close(result, pipe(speech[0]))
 
 
-def test_it_answers_what_the_plain_model_answers(pipe, speech):
+def test_the_output_equals_that_of_the_plain_model(pipe, speech):
     result = pipe(speech[1])
     inputs = pipe.processor(speech[1], **{name: result[name] for name in ("transcript", "emphasis", "description")})
     with torch.no_grad():
@@ -205,7 +205,7 @@ def test_texts_that_the_model_does_not_read_are_not_made(switches, speech):
         assert result["routing"] is None
 
 
-def test_a_model_without_ears_reads(speech):
+def test_a_model_without_audio_reads_texts(speech):
     pipe = MsfSerPipeline(
         tiny_model("whisper", audio=False), processor=tiny_processor("whisper"), recognizer=Recognizer()
     )
@@ -214,7 +214,7 @@ def test_a_model_without_ears_reads(speech):
         pipe([speech[3], np.zeros(RATE, np.float32)], sampling_rate=RATE)
 
 
-# What made the texts of the training corpus
+# Texts as in the training corpus
 
 
 def settings(**description) -> dict:
@@ -232,7 +232,7 @@ def test_texts_are_made_as_in_training(speech):
     result = pipe(speech[2])
     assert result["texts"]["transcript"] == "absent: no recognizer"
     assert result["texts"]["description"] == "measured/Mine"
-    # The language that was noted reaches a recognizer, unless another one is stated.
+    # The language of the settings reaches a recognizer, unless another one is stated.
     recognizer = Recognizer()
     pipe([speech[2], {"audio": speech[2], "language": "fr"}], recognizer=recognizer)
     pipe(speech[2], recognizer=recognizer, language="it")
@@ -253,7 +253,7 @@ def test_another_describer_has_to_be_given(speech):
     assert result["texts"]["description"] == "mine" and result["description"] == f"a {int(1.3 * RATE)}"
 
 
-def test_a_recognizer_that_is_nowhere_is_a_sentence(pipe, speech, monkeypatch):
+def test_a_recognizer_that_cannot_be_found_is_a_sentence(pipe, speech, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(OSError, match=r"whisper-nowhere.*recognizer=None"):
         pipe(speech[0], recognizer="openai/whisper-nowhere")
@@ -268,7 +268,7 @@ def test_wrong_options_are_sentences(pipe, speech):
         pipe(speech[0], top_k=1)
 
 
-# What goes in
+# Inputs
 
 
 def test_every_form_of_a_recording_gives_the_same(pipe, speech):
@@ -340,17 +340,17 @@ def test_a_batch_gives_what_single_calls_give(pipe, speech, recognizer):
     assert max(size for size, _ in recognizer.calls) > 3
 
 
-def test_a_generator_is_read_as_far_as_needed(pipe, speech):
-    taken = []
+def test_a_generator_is_consumed_only_as_far_as_needed(pipe, speech):
+    consumed = []
 
     def recordings():
         for path in speech * 6:
-            taken.append(path)
+            consumed.append(path)
             yield path
 
     results = pipe(recordings(), batch_size=2)
     next(results)
-    assert len(taken) <= 8  # four batches
+    assert len(consumed) <= 8  # four batches
 
 
 @pytest.mark.parametrize(
@@ -439,11 +439,11 @@ def test_an_https_address_is_fetched_and_nothing_else(pipe, speech, address, mon
         pipe(f"{address}/missing?token=secret")
     except OSError as error:
         assert "secret" not in str(error)
-    monkeypatch.setattr(pipeline_msfser, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(recordings_msfser, "_MOST_BYTES", 1000)
     with pytest.raises(ValueError, match="larger than"):
         pipe(f"{address}/sound.wav")
     monkeypatch.undo()
-    monkeypatch.setattr(pipeline_msfser, "_MOST_SECONDS", -1.0)
+    monkeypatch.setattr(recordings_msfser, "_MOST_SECONDS", -1.0)
     with pytest.raises(OSError, match="longer than"):
         pipe(f"{address}/sound.wav")
 
@@ -466,7 +466,7 @@ def test_a_long_recording_has_a_course_and_a_summary(pipe, long, recognizer):
     for before, after in itertools.pairwise(course):
         assert before["start"] < after["start"] < before["end"] < after["end"]
         assert after["end"] - after["start"] < 12.001
-    # Each second is recognized once, and each word is said once.
+    # Each second is recognized once, and each word is listed once.
     assert sum(size for size, _ in recognizer.calls) == pytest.approx(len(course) / 2, abs=1)
     starts = [word["start"] for word in result["words"]]
     assert starts == sorted(set(starts)) and all(word["score"] is not None for word in result["words"])
@@ -475,7 +475,7 @@ def test_a_long_recording_has_a_course_and_a_summary(pipe, long, recognizer):
     assert {window["transcript"] is None for window in course if window["start"] > 14 and window["end"] < 26} <= {True}
     assert result["texts"]["transcript"] == "recognized, absent: no speech"
     assert any(word["emphasized"] for word in result["words"])
-    assert set(result["emphasis"].replace(";", "").split()) <= {word.strip(",.") for word in SAID}
+    assert set(result["emphasis"].replace(";", "").split()) <= {word.strip(",.") for word in SPOKEN}
     assert result["description"] is None and {window["description"] is None for window in course} == {True, False}
 
     # The summary is the mean, weighted by the speech in each window, a word in two windows counting half in each.
@@ -503,7 +503,7 @@ def test_without_word_times_all_seconds_count(pipe, long):
         assert result[label] == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_window_is_what_its_own_sound_and_texts_give(pipe, long):
+def test_a_window_has_the_prediction_for_its_own_sound_and_texts(pipe, long):
     course = pipe(long, sampling_rate=RATE)["course"]
     for window in (course[0], course[1], course[-1]):
         samples = long[round(window["start"] * RATE) : round(window["end"] * RATE)]
@@ -544,13 +544,13 @@ def test_a_long_transcript_without_times_is_a_sentence(pipe, long, monkeypatch):
         pipe({"audio": long, "sampling_rate": RATE, "transcript": "a b"})
 
 
-def test_the_longest_short_and_the_shortest_long(pipe):
+def test_the_longest_short_and_the_shortest_long_recording(pipe):
     assert "course" not in pipe(voice(12.0), sampling_rate=RATE)
     just_longer = pipe(voice(12.01), sampling_rate=RATE)
     assert len(just_longer["course"]) >= 2 and just_longer["duration"] == pytest.approx(12.01)
 
 
-# Other ways in
+# Other entry points
 
 
 def test_pipeline_prediction_and_plain_model_agree(tmp_path):

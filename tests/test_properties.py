@@ -92,7 +92,7 @@ def features(kind: str, sound: np.ndarray, rate: int = RATE) -> np.ndarray:
 @given(st.floats(0.1, 5.0), st.floats(0.5, 2.0), seeds())
 def test_the_gain_of_a_recording_does_not_reach_a_normalized_waveform(gain, seconds, seed):
     sound = noise(seconds, seed)
-    np.testing.assert_allclose(features("waveform", gain * sound), features("waveform", sound), atol=2e-3)
+    np.testing.assert_allclose(features("waveform", gain * sound), features("waveform", sound), atol=3e-3)
 
 
 @given(st.floats(0.1, 5.0), st.floats(0.5, 2.0), seeds())

@@ -1,4 +1,4 @@
-"""Recordings of any length: read by blocks and cut into segments, of which no sample is lost or said twice."""
+"""Recordings of any length: read by blocks and cut into segments, with no sample lost or repeated."""
 
 import io
 import itertools
@@ -62,7 +62,7 @@ def test_segments_put_together_are_the_recording():
         np.testing.assert_array_equal(np.concatenate(segments), sound)
         assert all(2 * longest // 3 - 1 <= len(segment) <= longest for segment in segments[:-1])
         assert 0 < len(segments[-1]) <= longest
-        # The model hears two of them at once, and no more than it can.
+        # Two of them together are not longer than the model's input.
         assert all(len(a) + len(b) <= int(2 * max_seconds * RATE) for a, b in itertools.pairwise(segments))
 
 
@@ -105,7 +105,7 @@ def test_what_cannot_be_read_is_a_sentence(tmp_path):
         next(read_blocks(tmp_path / "no.wav"))
     with pytest.raises(ValueError, match="need their sampling_rate"):
         next(read_blocks(noise(1.0)))
-    # Not in the first second, where everything is looked at before.
+    # After the first blocks.
     sound = noise(5.0)
     sound[70_000] = np.nan
     with pytest.raises(ValueError, match="not finite"):
@@ -116,5 +116,5 @@ def test_a_file_that_breaks_off_is_a_sentence():
     file = io.BytesIO()
     soundfile.write(file, noise(20.0), RATE, format="FLAC")
     half = file.getvalue()[: len(file.getvalue()) // 2]
-    with pytest.raises(ValueError, match="cannot be decoded behind 10 s"):
+    with pytest.raises(ValueError, match="cannot be decoded after 10 s"):
         list(read_blocks(half))

@@ -32,7 +32,7 @@ from transformers.utils import logging as transformers_logging
 from msfser.annotation import chat_endpoint
 from msfser.annotation.audio_language_model import AudioLanguageModelDescriber
 from msfser.annotation.chat_endpoint import ChatEndpointDescriber
-from msfser.description_msfser import (
+from msfser.annotation.prompt import (
     ATTEMPTS,
     EMOTION_CLASSES,
     FIELDS,

@@ -1,10 +1,10 @@
 import contextlib
 import importlib.metadata
-import importlib.util
 import math
 import os
 import re
 import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -16,12 +16,12 @@ import pandas as pd
 import pytest
 import soundfile
 import yaml
+from demo_page import SPACE, SPOKEN, FakeRecognizer, load_app
 from packaging.requirements import Requirement
 from tiny import noise, tiny_model, tiny_processor
 
 from msfser.audio_msfser import SAMPLING_RATE
 from msfser.evaluation.results import RESULTS, read
-from msfser.transcription_msfser import Transcription
 
 gr = pytest.importorskip("gradio", reason='the demo\'s packages are not installed: pip install -e ".[space]"')
 gradio_client = pytest.importorskip("gradio_client")
@@ -30,38 +30,9 @@ from stress import space  # noqa: E402 - it needs them
 
 from msfser.benchmarks import space as benchmark  # noqa: E402 - so does this
 
-SPACE = Path(__file__).parents[2] / "space"
 README = (SPACE / "README.md").read_text(encoding="utf-8")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 LABELS = ("valence", "arousal", "dominance")
-HEARD = "the food was wonderful"
-
-
-class FakeRecognizer:
-    """Hears the same words in all that is loud enough."""
-
-    def __call__(self, sounds, language=None):
-        return [self._heard(sound, HEARD) for sound in sounds]
-
-    def align(self, sounds, transcripts):
-        return [self._heard(sound, text).words for sound, text in zip(sounds, transcripts, strict=True)]
-
-    def _heard(self, sound, text):
-        if np.abs(sound).max() < 0.001:
-            return Transcription(None, [], "no speech", None)
-        said = text.split()
-        length = len(sound) / SAMPLING_RATE / len(said)
-        words = [{"word": word, "start": i * length, "end": (i + 1) * length} for i, word in enumerate(said)]
-        return Transcription(text, words, None, -0.1)
-
-
-def load_app():
-    """The page's file as a module."""
-    spec = importlib.util.spec_from_file_location("space_app", SPACE / "app.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +42,7 @@ def app():
 
 
 @pytest.fixture(scope="module")
-def hear(app, tmp_path_factory):
+def ser(app, tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     # The texts must matter more than they do in a random model.
     model = tiny_model(initializer_range=0.3)
@@ -97,10 +68,10 @@ def clips(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(app, hear, tmp_path_factory):
+def page(app, ser, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
-        built = app.build(hear, "a tiny <b>model</b>")
+        built = app.build(ser, "a tiny <b>model</b>")
         built.launch(**app.options(), prevent_thread_lock=True, quiet=True)
         yield built
         built.close()
@@ -109,19 +80,19 @@ def page(app, hear, tmp_path_factory):
 # What it computes
 
 
-def test_it_gives_what_the_pipeline_gives(app, hear, clips):
-    heard = app.listen(hear, str(clips / "0.wav"))
-    assert heard == hear(str(clips / "0.wav"))
-    assert heard["transcript"] == HEARD and heard["texts"]["transcript"] == "recognized"
-    assert all(0 <= heard[name] <= 1 for name in LABELS)
+def test_the_result_is_that_of_the_pipeline(app, ser, clips):
+    result = app.predict(ser, str(clips / "0.wav"))
+    assert result == ser(str(clips / "0.wav"))
+    assert result["transcript"] == SPOKEN and result["texts"]["transcript"] == "recognized"
+    assert all(0 <= result[name] <= 1 for name in LABELS)
 
 
-def test_other_words_or_stress_move_the_numbers(app, hear, clips):
+def test_other_words_or_stress_change_the_numbers(app, ser, clips):
     clip = str(clips / "0.wav")
-    heard = app.listen(hear, clip)
-    for changed in ({"words": "the food was dreadful"}, {"stressed": "dreadful"}, {"description": "a b c"}):
-        again = app.listen(hear, clip, **changed)
-        assert max(abs(again[name] - heard[name]) for name in LABELS) > 1e-4, changed
+    result = app.predict(ser, clip)
+    for changed in ({"transcript": "the food was dreadful"}, {"emphasis": "dreadful"}, {"description": "a b c"}):
+        again = app.predict(ser, clip, **changed)
+        assert max(abs(again[name] - result[name]) for name in LABELS) > 1e-4, changed
         assert "given" in again["texts"].values()
 
 
@@ -132,14 +103,14 @@ def test_other_words_or_stress_move_the_numbers(app, hear, clips):
         ("absent.wav", "has been deleted after 10 minutes"),
         ("too_long.wav", "longer than 5 minutes"),
         ("too_large.wav", "larger than 60 MB"),
-        ("broken.wav", "cannot be read as sound"),
-        ("text<b>.wav", "cannot be read as sound"),
+        ("broken.wav", "cannot be read as audio"),
+        ("text<b>.wav", "cannot be read as audio"),
         ("empty.wav", "is empty"),
     ],
 )
-def test_what_cannot_be_heard_is_a_sentence(app, hear, clips, name, sentence):
+def test_an_unusable_recording_is_a_sentence(app, ser, clips, name, sentence):
     with pytest.raises(gr.Error) as caught:
-        app.listen(hear, name and str(clips / name))
+        app.predict(ser, name and str(clips / name))
     message = caught.value.message
     assert sentence in message and message.endswith(".")
     assert str(clips) not in message and "<b>" not in message
@@ -150,19 +121,19 @@ def test_an_error_of_the_pipeline_is_a_sentence_without_paths(app, clips):
         raise ValueError(f"{item['audio']!r} cannot be decoded (no <i>end</i>): convert it.")
 
     with pytest.raises(gr.Error) as caught:
-        app.listen(refusing, str(clips / "0.wav"))
+        app.predict(refusing, str(clips / "0.wav"))
     assert caught.value.message == "The recording cannot be decoded (no &lt;i&gt;end&lt;/i&gt;): convert it."
 
 
-def test_progress_follows_the_windows_and_of_no_other_request(app, hear, clips):
+def test_progress_follows_the_windows_of_its_own_request(app, ser, clips):
     seen = []
 
     def progress(fraction, desc):
         seen.append((fraction, desc))
 
-    app.listen(hear, str(clips / "long.wav"), progress=progress)
+    app.predict(ser, str(clips / "long.wav"), progress=progress)
     before = len(seen)
-    app.listen(hear, str(clips / "0.wav"))
+    app.predict(ser, str(clips / "0.wav"))
     fractions = [fraction for fraction, _ in seen]
     assert fractions == sorted(fractions) and fractions[-1] <= 1 and before == len(seen) >= 4
     assert "of 20 s" in seen[-1][1]
@@ -183,47 +154,49 @@ def test_numbers_have_plain_words(app, value, words):
     assert app.in_words("arousal", value) == words
 
 
-def test_a_long_recording_has_a_course(app, hear, clips):
-    heard = app.listen(hear, str(clips / "long.wav"))
-    over_time = app.course(heard)
-    assert len(over_time) == 3 * len(heard["course"]) and len(app.plane(heard).dropna()) == len(heard["course"]) >= 2
-    assert over_time["seconds"].between(0, 20).all() and "in the mean over 20 s." in app.headline(heard)
-    assert app.course(app.listen(hear, str(clips / "0.wav"))) is None
+def test_a_long_recording_has_a_course(app, ser, clips):
+    result = app.predict(ser, str(clips / "long.wav"))
+    over_time = app.course(result)
+    assert (
+        len(over_time) == 3 * len(result["course"]) and len(app.plane(result).dropna()) == len(result["course"]) >= 2
+    )
+    assert over_time["seconds"].between(0, 20).all() and "(mean over 20 s)." in app.headline(result)
+    assert app.course(app.predict(ser, str(clips / "0.wav"))) is None
 
 
-def test_stressed_words_are_marked(app, hear, clips):
-    marked = app.marked(app.listen(hear, str(clips / "0.wav"), stressed="food was"))
+def test_stressed_words_are_marked(app, ser, clips):
+    marked = app.marked(app.predict(ser, str(clips / "0.wav"), emphasis="food was"))
     assert [word.strip() for word, kind in marked if kind == "stressed"] == ["food", "was"]
-    assert "".join(word for word, _ in marked).strip() == HEARD
-    assert app.marked(app.listen(hear, str(clips / "silent.wav"))) == []
+    assert "".join(word for word, _ in marked).strip() == SPOKEN
+    assert app.marked(app.predict(ser, str(clips / "silent.wav"))) == []
 
 
-def test_reasons_are_sentences(app, hear, clips):
-    heard = app.listen(hear, str(clips / "0.wav"))
+def test_reasons_are_sentences(app, ser, clips):
+    result = app.predict(ser, str(clips / "0.wav"))
     alike = {"sound": 0.32, "words": 0.35, "description": 0.33}
     unlike = {"sound": 0.2, "words": 0.1, "description": 0.7}
-    said = app.reasons(heard | {"routing": {"valence": alike, "arousal": unlike}})
-    assert "valence from all nearly alike (the words 35%), arousal most from the description (70%)." in said
-    assert "the stressed ones weighed" in said
-    assert "**Transcript:** recognized by machine." in said and "**Description:** none (no describer)." in said
-    silent = app.reasons(app.listen(hear, str(clips / "silent.wav")))
-    assert "**Transcript:** none (no speech)." in silent and "weighed" not in silent
+    text = app.reasons(result | {"routing": {"valence": alike, "arousal": unlike}})
+    assert "valence from all almost equally (the words 35%), arousal mostly from the description (70%)." in text
+    assert "the stressed ones have a weight of" in text
+    assert "**Transcript:** recognized automatically." in text and "**Description:** none (no describer)." in text
+    silent = app.reasons(app.predict(ser, str(clips / "silent.wav")))
+    assert "**Transcript:** none (no speech)." in silent and "have a weight" not in silent
 
 
 def test_a_model_of_sound_alone_shows_no_words(app, clips, tmp_path):
     tiny_model(semantics=[]).save_pretrained(tmp_path)
     tiny_processor().save_pretrained(tmp_path)
-    hear = app.load(str(tmp_path))
-    heard = app.listen(hear, str(clips / "0.wav"))
-    assert app.reasons(heard).startswith("- **Sound alone:**") and "Transcript" not in app.reasons(heard)
-    assert app.experts(heard) is None
-    labels = {c["props"].get("label"): c["props"] for c in app.build(hear, "sound").config["components"]}
-    assert not labels["What was said"]["visible"] and not labels["Language (optional)"]["visible"]
+    ser = app.load(str(tmp_path))
+    result = app.predict(ser, str(clips / "0.wav"))
+    assert app.reasons(result).startswith("- **Sound alone:**") and "Transcript" not in app.reasons(result)
+    assert app.experts(result) is None
+    labels = {c["props"].get("label"): c["props"] for c in app.build(ser, "sound").config["components"]}
+    assert not labels["Transcript"]["visible"] and not labels["Language (optional)"]["visible"]
 
 
-def test_the_headline_says_when_nobody_spoke(app, hear, clips):
-    assert app.headline(app.listen(hear, str(clips / "silent.wav"))).startswith("### No speech was heard")
-    assert "No speech" not in app.headline(app.listen(hear, str(clips / "0.wav")))
+def test_the_headline_says_when_nobody_spoke(app, ser, clips):
+    assert app.headline(app.predict(ser, str(clips / "silent.wav"))).startswith("### No speech was detected")
+    assert "No speech" not in app.headline(app.predict(ser, str(clips / "0.wav")))
 
 
 def test_without_a_trained_model_no_name_is_looked_up(app, tmp_path, monkeypatch):
@@ -232,6 +205,12 @@ def test_without_a_trained_model_no_name_is_looked_up(app, tmp_path, monkeypatch
     monkeypatch.setattr(app, "load", lambda *_: pytest.fail("a model was looked up"))
     with pytest.raises(SystemExit, match="make starter"):
         app.main()
+
+
+@pytest.mark.parametrize("start", [["-m", "msfser", "space"], [str(SPACE / "app.py")]], ids=["command", "script"])
+def test_the_command_has_a_help(start):
+    run = subprocess.run([sys.executable, *start, "--help"], capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("usage: msfser space [-h]") and "MSFSER_MODEL" in run.stdout
 
 
 def test_every_event_has_a_name_and_every_control_a_label(page):
@@ -287,40 +266,40 @@ def test_the_examples_are_small_and_complete(app):
 # Over the network
 
 
-def test_the_readme_snippet_runs(page, hear, clips, monkeypatch, tmp_path, capsys):
+def test_the_readme_snippet_runs(page, ser, clips, monkeypatch, tmp_path, capsys):
     snippets = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(snippets) == 1
     shutil.copy(clips / "1.wav", tmp_path / "speech.wav")
     monkeypatch.chdir(tmp_path)
     exec(snippets[0].replace('"OWNER/NAME"', repr(page.local_url)), {"__name__": "snippet"})
-    expected = hear(str(clips / "1.wav"))
+    expected = ser(str(clips / "1.wav"))
     assert capsys.readouterr().out.split()[-6:] == [
         part for name in LABELS for part in (name, f"{expected[name]:.2f}")
     ]
 
 
-def test_each_user_gets_the_own_result(page, hear, clips):
-    answers = [None] * 3
+def test_each_user_gets_their_own_result(page, ser, clips):
+    results = [None] * 3
 
     def ask(i):
         client = gradio_client.Client(page.local_url, verbose=False)
-        answers[i] = client.predict(gradio_client.handle_file(clips / f"{i}.wav"), "", api_name="/listen")[-1]
+        results[i] = client.predict(gradio_client.handle_file(clips / f"{i}.wav"), "", api_name="/predict")[-1]
 
     users = [threading.Thread(target=ask, args=(i,)) for i in range(3)]
     for user in users:
         user.start()
     for user in users:
         user.join(60)
-    for i, answer in enumerate(answers):
-        expected = hear(str(clips / f"{i}.wav"))
-        assert all(math.isclose(answer[name], expected[name], abs_tol=1e-6) for name in LABELS)
+    for i, result in enumerate(results):
+        expected = ser(str(clips / f"{i}.wav"))
+        assert all(math.isclose(result[name], expected[name], abs_tol=1e-6) for name in LABELS)
 
 
-def test_the_server_takes_no_large_file(page, clips):
+def test_the_server_refuses_a_large_file(page, clips):
     httpx = pytest.importorskip("httpx")
     with open(clips / "too_large.wav", "rb") as file:
-        answer = httpx.post(f"{page.local_url}gradio_api/upload", files={"files": file})
-    assert answer.status_code == 413
+        response = httpx.post(f"{page.local_url}gradio_api/upload", files={"files": file})
+    assert response.status_code == 413
 
 
 # In a browser
@@ -346,7 +325,7 @@ def tab(browser, page):
     errors = []
     opened.on("pageerror", lambda error: errors.append(str(error)))
     opened.goto(page.local_url)
-    opened.get_by_role("button", name="Listen").wait_for()
+    opened.get_by_role("button", name="Analyze").wait_for()
     yield opened
     opened.close()
     assert not errors
@@ -373,20 +352,20 @@ def _of(result):
     return {name: f"{result[name]:.2f}" for name in LABELS}
 
 
-def test_upload_gives_numbers_and_edited_words_move_them(tab, hear, clips):
+def test_upload_gives_numbers_and_edited_words_change_them(tab, ser, clips):
     _upload(tab, clips / "1.wav")
-    tab.get_by_role("button", name="Listen").click()
+    tab.get_by_role("button", name="Analyze").click()
     before = _figures(tab)
-    assert before == _of(hear(str(clips / "1.wav")))
+    assert before == _of(ser(str(clips / "1.wav")))
     words, stressed = (tab.get_by_role("textbox", name=re.compile(f"^{name}")) for name in ("Words", "Stressed words"))
-    assert words.input_value() == HEARD
+    assert words.input_value() == SPOKEN
 
     words.fill("the food was dreadful")
     stressed.fill("dreadful")
     tab.get_by_role("button", name="Run again with these words").click()
     tab.get_by_text("as you wrote it").first.wait_for()
     given = {"audio": str(clips / "1.wav"), "transcript": "the food was dreadful", "emphasis": "dreadful"}
-    assert _figures(tab) == _of(hear(given)) != before
+    assert _figures(tab) == _of(ser(given)) != before
 
 
 def test_a_recording_gives_numbers(tab):
@@ -395,23 +374,23 @@ def test_a_recording_gives_numbers(tab):
     tab.wait_for_timeout(1500)
     tab.get_by_role("button", name="Stop", exact=True).click()
     tab.get_by_label("Play", exact=True).wait_for()
-    tab.get_by_role("button", name="Listen").click()
+    tab.get_by_role("button", name="Analyze").click()
     assert len(_figures(tab)) == 3
 
 
 def test_a_broken_file_is_a_sentence(tab, clips):
     tab.locator("input[type=file]").first.set_input_files(clips / "broken.wav")
     tab.get_by_role("button", name="Reset audio").or_(tab.get_by_role("button", name="Clear")).first.wait_for()
-    tab.get_by_role("button", name="Listen").click()
-    toast = tab.get_by_text("This file cannot be read as sound: save it as WAV, FLAC, OGG or MP3")
+    tab.get_by_role("button", name="Analyze").click()
+    toast = tab.get_by_text("This file cannot be read as audio: save it as WAV, FLAC, OGG or MP3")
     toast.wait_for()
     assert "Traceback" not in tab.content()
 
 
-def test_it_fits_a_telephone_with_the_course_of_a_long_recording(tab, clips):
+def test_it_fits_a_phone_with_the_course_of_a_long_recording(tab, clips):
     tab.set_viewport_size({"width": 390, "height": 844})
     _upload(tab, clips / "long.wav")
-    tab.get_by_role("button", name="Listen").click()
+    tab.get_by_role("button", name="Analyze").click()
     assert len(_figures(tab)) == 3
     tab.get_by_text("Over time").wait_for()
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
@@ -432,14 +411,14 @@ def test_uploads_are_deleted_and_examples_stay(tab, page, clips):
 
     _upload(tab, clips / "0.wav")
     delete_files_created_by_app(page, age=-1)
-    tab.get_by_role("button", name="Listen").click()
+    tab.get_by_role("button", name="Analyze").click()
     tab.get_by_text("has been deleted after 10 minutes").wait_for()
     tab.get_by_text("Slow, low and quiet").click()
     assert len(_figures(tab)) == 3
     assert {path.name for path in (SPACE / "examples").iterdir()} >= {"calm.mp3", "long.mp3"}
 
 
-def test_what_broke_off_is_deleted_and_nothing_else(app, tmp_path):
+def test_interrupted_uploads_are_deleted_and_nothing_else(app, tmp_path):
     old = time.time() - 1000
     (tmp_path / "kept").mkdir()
     (tmp_path / "emptied").mkdir()
@@ -453,7 +432,7 @@ def test_what_broke_off_is_deleted_and_nothing_else(app, tmp_path):
     app.delete_leftovers(tmp_path / "not there", 600)
 
 
-def test_a_stranger_reads_no_upload_and_no_file_of_the_server(page, clips):
+def test_a_visitor_can_read_no_upload_and_no_file_of_the_server(page, clips):
     assert space.leaks(page.local_url, Path(os.environ["GRADIO_TEMP_DIR"]), clips / "0.wav") == []
 
 
@@ -462,18 +441,18 @@ def test_the_benchmark_records_its_model(monkeypatch, tmp_path):
     rows = [{"audio": f"{i}.wav", "split": "test"} | dict.fromkeys(texts, "x") for i in range(benchmark.USERS)]
     pd.DataFrame(rows).to_parquet(tmp_path / "metadata.parquet")
 
-    def answer(clip, *_, **__):
+    def result_of(clip, *_, **__):
         return [{"transcript": str(clip)} | dict.fromkeys(LABELS, 0.5)]
 
     client = SimpleNamespace(
-        submit=lambda clip, *_, **__: SimpleNamespace(result=lambda timeout: answer(clip)), predict=answer
+        submit=lambda clip, *_, **__: SimpleNamespace(result=lambda timeout: result_of(clip)), predict=result_of
     )
     process = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=1e6))
     monkeypatch.setattr(benchmark, "make_probe", lambda _: tmp_path)
     monkeypatch.setattr(benchmark, "_server", lambda _: contextlib.nullcontext(("", process, 1.0)))
     monkeypatch.setattr(benchmark, "Client", lambda *_, **__: client)
     monkeypatch.setattr(benchmark, "handle_file", str)
-    monkeypatch.setattr(benchmark, "pipeline", lambda *_, **__: lambda item: answer(item["audio"])[0])
+    monkeypatch.setattr(benchmark, "pipeline", lambda *_, **__: lambda item: result_of(item["audio"])[0])
     monkeypatch.setattr(benchmark, "_difference", lambda *_: 0.0)
     monkeypatch.setattr(benchmark, "RESULTS", tmp_path)
     monkeypatch.setattr(benchmark.torch, "set_num_threads", lambda _: None)

@@ -1,4 +1,4 @@
-"""Sounds that nobody should send: each must give a result or a `ValueError` with a sentence.
+"""Hostile audio inputs: each must give a result or a `ValueError` with a sentence.
 
 A case is made from its number alone, so that one that fails can be made again:
 
@@ -29,7 +29,7 @@ from msfser.pipeline_msfser import MsfSerPipeline
 from . import isolated
 
 RATE = 16_000
-# What an input may add to the address space of the process while it is heard.
+# What an input may add to the address space of the process while it is read.
 MOST_BYTES = 500_000_000
 
 # Container and coding; those that people send come more often.
@@ -46,8 +46,8 @@ RARE_CODINGS = (
     *(("MAT4", "PCM_16"), ("MAT5", "DOUBLE"), ("SDS", "PCM_16"), ("XI", "DPCM_16"), ("HTK", "PCM_16")),
     *(("AVR", "PCM_16"), ("MPC2K", "PCM_16"), ("WVE", "ALAW")),
 )
-# The places at which a sound is.
-SOUNDS = ("place: a symlink", "place: a path up")
+# The paths that lead to a sound.
+SOUNDS = ("path: a symlink", "path: a path up")
 RATES = (0, 1, 7, 999, 8_000, 44_100, 768_000, 768_001, 10_000_000, 2**31 - 1, 2**32 - 1)
 WORDS = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
@@ -95,8 +95,8 @@ def _some(draw: np.random.Generator) -> tuple[str, bytearray]:
 def _flipped(draw: np.random.Generator) -> tuple[str, bytes]:
     name, data = _some(draw)
     reach = min(len(data), int(draw.choice([16, 64, 256, len(data)])))
-    for place in draw.integers(reach, size=int(draw.integers(1, 9))):
-        data[place] ^= 1 << int(draw.integers(8))
+    for index in draw.integers(reach, size=int(draw.integers(1, 9))):
+        data[index] ^= 1 << int(draw.integers(8))
     return f"{name} with flipped bits", bytes(data)
 
 
@@ -106,8 +106,8 @@ def _overwritten(draw: np.random.Generator) -> tuple[str, bytes]:
         width, order = draw.choice(["H", "I", "Q"]), draw.choice(["<", ">"])
         field = f"{order}{width}"
         value = int(WORDS[draw.integers(len(WORDS))]) % 2 ** (8 * struct.calcsize(field))
-        place = int(draw.integers(0, min(len(data) - 8, 120)))
-        struct.pack_into(field, data, place, value)
+        index = int(draw.integers(0, min(len(data) - 8, 120)))
+        struct.pack_into(field, data, index, value)
     return f"{name} with a field overwritten", bytes(data)
 
 
@@ -279,13 +279,13 @@ def _deep(levels: int) -> list:
     return made
 
 
-def _place(draw: np.random.Generator, folder: Path) -> Case:
+def _path(draw: np.random.Generator, folder: Path) -> Case:
     """A path or an address. `secret.wav` beside the folder is a sound that nothing may read unasked."""
     sound, secret = folder / "sound.wav", folder.parent / "secret.wav"
     for file in (sound, secret):
         if not file.is_file():
             file.write_bytes(encoded("WAV", "PCM_16", 1))
-    places = {
+    paths = {
         "a symlink": _made(folder / "link.wav", lambda path: path.symlink_to(sound)),
         "a symlink to itself": _made(folder / "loop.wav", lambda path: path.symlink_to(path)),
         "a symlink to nothing": _made(folder / "dangling.wav", lambda path: path.symlink_to(folder / "nothing")),
@@ -318,8 +318,8 @@ def _place(draw: np.random.Generator, folder: Path) -> Case:
         "home": "~/secret.wav",
         "a command": "sound.wav | cat /etc/hostname",
     }
-    name = str(draw.choice(list(places)))
-    return Case(f"place: {name}", places[name])
+    name = str(draw.choice(list(paths)))
+    return Case(f"path: {name}", paths[name])
 
 
 def _made(path: Path, make: Callable[[Path], Any]) -> Path:
@@ -344,7 +344,7 @@ def case(number: int, folder: Path) -> Case:
     if number % 20 == 18:
         return _samples(draw)
     if number % 20 == 19:
-        return _place(draw, folder)
+        return _path(draw, folder)
     if number % 1000 == 3:
         name, data = "FLAC of little size that holds more than the bound", long_silence()
     else:
@@ -356,17 +356,17 @@ def case(number: int, folder: Path) -> Case:
     return Case(f"{name} as {path.suffix or 'no'} file", path)
 
 
-# How each is heard
+# How each is read
 
 
-class Listener:
-    """Gives inputs to all that hears sound."""
+class Reader:
+    """Gives inputs to everything that reads sound."""
 
     def __init__(self):
-        # The bound is for hearing it, not for making it.
+        # The limit is for reading it, not for making it.
         long_silence()
         model, processor = tiny_model(), tiny_processor()
-        hear = MsfSerPipeline(model=model, processor=processor)
+        ser = MsfSerPipeline(model=model, processor=processor)
         mels = MsfSerFeatureExtractor(kind="log_mel", feature_size=20)
         self.ways: dict[str, Callable[[Case], np.ndarray]] = {
             "load_audio": lambda case: load_audio(case.source, case.rate),
@@ -375,23 +375,23 @@ class Listener:
                 list(itertools.islice(read_blocks(case.source, case.rate), 20)) or [np.zeros(0, np.float32)]
             ),
             "pipeline": lambda case: _numbers(
-                hear(case.source, sampling_rate=case.rate, recognizer=None, describer=None)
+                ser(case.source, sampling_rate=case.rate, recognizer=None, describer=None)
             ),
         }
 
     def __call__(self, number: int, folder: Path) -> isolated.Outcome:
-        """Hears the input with a number."""
+        """Reads the input with a number in every way."""
         defect, given, seconds = "", set(), 0.0
         one = case(number, folder)
-        # That an address cannot be reached is no fault of the input.
+        # An address that cannot be reached is not a defect.
         refusals = (ValueError, OSError) if str(one.source).startswith("https://") else (ValueError,)
-        for way, hear in self.ways.items():
+        for way, read in self.ways.items():
             start = time.process_time()
             try:
-                heard = hear(one)
+                output = read(one)
                 given.add("result")
-                if not (heard.dtype == np.float32 and heard.size and np.isfinite(heard).all()):
-                    defect = f"{way}: {heard.dtype} {heard.shape} is no result"
+                if not (output.dtype == np.float32 and output.size and np.isfinite(output).all()):
+                    defect = f"{way}: {output.dtype} {output.shape} is no result"
             except refusals as error:
                 given.add("refused")
                 if not isolated.is_sentence(error):
@@ -399,7 +399,7 @@ class Listener:
             except Exception as error:
                 defect = f"{way}: {type(error).__name__}: {str(error)[:300]}"
             seconds = max(seconds, time.process_time() - start)
-        if one.name.startswith("place: ") and one.name not in SOUNDS and "result" in given:
+        if one.name.startswith("path: ") and one.name not in SOUNDS and "result" in given:
             defect = "it read what it must not"
         return isolated.Outcome(number, one.name, "/".join(sorted(given)), seconds, defect)
 
@@ -411,4 +411,4 @@ def _numbers(result: dict[str, Any] | Iterable[dict[str, Any]]) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    isolated.answer(Listener(), MOST_BYTES, *map(int, sys.argv[1:3]))
+    isolated.answer(Reader(), MOST_BYTES, *map(int, sys.argv[1:3]))

@@ -1,4 +1,4 @@
-"""The demo page under load: fifty clients, of which some are slow, break off, or send what they should not.
+"""The demo page under load: fifty clients, some of which are slow, disconnect, or send what they should not.
 
 cd tests && python -m stress.space MINUTES
 """
@@ -62,7 +62,7 @@ class Load(NamedTuple):
 
 def serve(model: str, port: int) -> None:
     """In the server's process: the page with a model whose words are always the same, which keeps uploads a minute."""
-    from test_space import FakeRecognizer, load_app
+    from demo_page import FakeRecognizer, load_app
 
     app = load_app()
     app.MINUTES_KEPT = 1
@@ -141,7 +141,7 @@ class _Visitors:
 
     def ask(self, client: gradio_client.Client, clip: int) -> None:
         try:
-            job = client.submit(gradio_client.handle_file(self.clips[clip]), "", api_name="/listen")
+            job = client.submit(gradio_client.handle_file(self.clips[clip]), "", api_name="/predict")
             result = job.result(timeout=_PATIENCE)[-1]
         except Exception as error:
             if "queue is full" in str(error).lower():
@@ -180,16 +180,16 @@ class _Visitors:
         self.count("broken_off")
 
     def go_away(self, client: gradio_client.Client, draw: random.Random) -> None:
-        """Joins the queue and does not wait for the answer."""
+        """Joins the queue and does not wait for the result."""
         uploaded = self._uploaded(self.clips[draw.randrange(len(self.clips))])
         body = {"data": [{"path": uploaded, "meta": {"_type": "gradio.FileData"}}, ""]}
-        httpx.post(f"{self.address}gradio_api/call/listen", json=body, timeout=60)
+        httpx.post(f"{self.address}gradio_api/call/predict", json=body, timeout=60)
         self.count("broken_off")
 
     def _uploaded(self, clip: Path) -> str:
         with open(clip, "rb") as file:
-            answer = httpx.post(f"{self.address}gradio_api/upload", files={"files": file}, timeout=60)
-        return answer.json()[0]
+            response = httpx.post(f"{self.address}gradio_api/upload", files={"files": file}, timeout=60)
+        return response.json()[0]
 
     def send_too_much(self) -> None:
         block = b"\0" * 1_000_000
@@ -213,11 +213,11 @@ def _raw_status(address: str, path: str) -> str:
 
 
 def leaks(address: str, uploads: Path, clip: Path) -> list[str]:
-    """What a stranger can read that is not for strangers."""
+    """What a visitor can read but should not be able to."""
     found = []
     with open(clip, "rb") as file:
         own = Path(httpx.post(f"{address}gradio_api/upload", files={"files": file}, timeout=60).json()[0])
-    places = [
+    paths = [
         *("/etc/passwd", "/proc/self/environ", str(TESTS / "tiny.py"), str(TESTS.parent / "space" / "app.py")),
         *(
             str(uploads),
@@ -235,9 +235,9 @@ def leaks(address: str, uploads: Path, clip: Path) -> list[str]:
             str(TESTS.parent / "space" / "examples" / ".." / "app.py"),
         ),
     ]
-    for place in places:
-        if _raw_status(address, f"gradio_api/file={place}").startswith("2"):
-            found.append(place)
+    for path in paths:
+        if _raw_status(address, f"gradio_api/file={path}").startswith("2"):
+            found.append(path)
     # The name of an upload must not follow from its content.
     content = hashlib.sha256(clip.read_bytes()).hexdigest()
     if own.parent.name == content or len(own.parent.name) < 64:
@@ -246,8 +246,8 @@ def leaks(address: str, uploads: Path, clip: Path) -> list[str]:
         if own.parent.name in httpx.get(f"{address}{route}", timeout=30).text:
             found.append(f"{route} names uploads")
     body = {"data": [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}, ""]}
-    event = httpx.post(f"{address}gradio_api/call/listen", json=body, timeout=60).json().get("event_id")
-    if event and "complete" in httpx.get(f"{address}gradio_api/call/listen/{event}", timeout=60).text:
+    event = httpx.post(f"{address}gradio_api/call/predict", json=body, timeout=60).json().get("event_id")
+    if event and "complete" in httpx.get(f"{address}gradio_api/call/predict/{event}", timeout=60).text:
         found.append("a request may name a file of the server")
     page = httpx.post(
         f"{address}gradio_api/upload", files={"files": ("a.html", b"<script>alert(1)</script>")}, timeout=60
@@ -265,9 +265,9 @@ def load(minutes: float, clients: int = CLIENTS) -> Load:
         for i, clip in enumerate(clips):
             soundfile.write(clip, noise(0.6 + 0.1 * i, i), 16_000)
         first = gradio_client.Client(address, verbose=False)
-        expected = [first.predict(gradio_client.handle_file(clip), "", api_name="/listen")[-1] for clip in clips]
+        expected = [first.predict(gradio_client.handle_file(clip), "", api_name="/predict")[-1] for clip in clips]
         if len({round(one["valence"], 5) for one in expected}) < CLIPS:
-            raise RuntimeError("two clips have the same result, so that answers could be exchanged unseen")
+            raise RuntimeError("two clips have the same result, so exchanged results would not be noticed")
         readable = leaks(address, uploads, clips[0])
         visitors = _Visitors(address, clips, expected, time.monotonic() + 60 * minutes)
         threads = [threading.Thread(target=visitors.visit, args=(n,), daemon=True) for n in range(clients)]

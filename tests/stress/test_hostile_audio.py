@@ -1,4 +1,4 @@
-"""Hostile sound: some hundred of the inputs of `make stress`, each heard in every way, in a process with a limit."""
+"""Hostile audio: several hundred inputs of `make stress`, each read in every way, in a process with a memory limit."""
 
 import io
 import sys
@@ -6,7 +6,7 @@ import sys
 import pytest
 import soundfile
 
-from msfser.pipeline_msfser import _fetched
+from msfser.recordings_msfser import fetch
 from stress import hostile_audio, isolated
 
 INPUTS = 300
@@ -17,7 +17,7 @@ def test_each_hostile_input_gives_a_result_or_a_sentence():
     outcomes = isolated.run("stress.hostile_audio", 0, INPUTS)
     assert [outcome.number for outcome in outcomes] == list(range(INPUTS))
     assert not [outcome for outcome in outcomes if outcome.defect]
-    # Both happen, so that neither everything nor nothing is refused.
+    # Both occur, so neither everything nor nothing is refused.
     given = [outcome.given for outcome in outcomes]
     assert min(given.count("result"), given.count("refused")) > INPUTS / 10
 
@@ -48,8 +48,8 @@ def test_a_small_file_can_hold_more_than_the_bound():
 
 @pytest.mark.parametrize("address", ["https://", "https:///a.wav", "https://[::1/a.wav", "https://host/\u00e4.wav"])
 def test_an_address_that_is_none_is_a_sentence(address):
-    with pytest.raises(ValueError, match=r"address is none: give https://HOST/PATH"):
-        _fetched(address)
+    with pytest.raises(ValueError, match=r"address is not valid: give https://HOST/PATH"):
+        fetch(address)
 
 
 def test_cases_are_the_same_each_time(tmp_path):

@@ -1,0 +1,254 @@
+"""The course of a recording: its segments, the windows that the model scores, and their summary.
+
+Two consecutive segments form one window of the model, so windows overlap by one segment: each second but those of the
+first and the last segment is scored twice, with what precedes it and with what follows it, and a change shows in the
+course within half a window.
+"""
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .annotator_msfser import NO_SPEECH, Annotation
+from .audio_msfser import SAMPLING_RATE
+from .configuration_msfser import LABELS, TENSOR_NAMES
+from .emphasis_msfser import bare_word
+from .recordings_msfser import Recording
+
+Word = dict[str, Any]
+
+
+@dataclass
+class Segment:
+    """A part of a recording; times are seconds from the start of the recording, the words' too."""
+
+    recording: Recording
+    start: float
+    sound: np.ndarray  # (samples,)
+    text: str | None = None
+    words: list[Word] = field(default_factory=list)
+    absent: dict[str, str] = field(default_factory=dict)  # as in Annotation
+
+    @property
+    def seconds(self) -> float:
+        """Its duration."""
+        return len(self.sound) / SAMPLING_RATE
+
+
+@dataclass
+class ScoredWindow:
+    """The texts of a window and the model's output for it, without the sound; times as in [`Segment`]."""
+
+    recording: Recording
+    start: float
+    seconds: list[float]  # of each of its segments
+    words: list[Word]
+    is_speech_known: bool  # which seconds are speech
+    annotation: Annotation
+    origins: dict[str, str]
+    values: dict[str, float]
+    gate: float | None
+    routing: dict[str, dict[str, float]] | None
+
+    @property
+    def end(self) -> float:
+        """Where it ends."""
+        return self.start + sum(self.seconds)
+
+    def scored_words(self) -> list[Word]:
+        """The words with LEMF's `score`, and whether each is `emphasized`."""
+        scores: Sequence[float | None] = self.annotation.scores or [None] * len(self.words)
+        emphasized = _emphasized(self.words, self.annotation.emphasis, self.annotation.scores)
+        return [
+            {**word, "score": score, "emphasized": is_emphasized}
+            for word, score, is_emphasized in zip(self.words, scores, emphasized, strict=True)
+        ]
+
+
+def windows_of(segments: Iterable[Segment]) -> Iterator[tuple[Segment, ...]]:
+    """Each two consecutive segments of a long recording; a short recording has one segment."""
+    previous = None
+    for segment in segments:
+        if not segment.recording.is_long:
+            yield (segment,)
+        elif previous is not None and previous.recording is segment.recording:
+            yield (previous, segment)
+        previous = segment
+
+
+def spread_words(passage: Sequence[Segment], annotation: Annotation) -> None:
+    """Gives the segments of a passage their words, from texts that were made for it as a whole."""
+    words = shifted(annotation.words or [], passage[0].start)
+    for segment in passage:
+        segment.absent = annotation.absent or {"transcript": NO_SPEECH}
+    if not passage[0].recording.is_long:
+        passage[0].words, passage[0].text = words, annotation.transcript
+        return
+    border = passage[-1].start if len(passage) > 1 else math.inf
+    passage[0].words = [word for word in words if middle(word) < border]
+    passage[-1].words = [word for word in words if middle(word) >= border] or passage[-1].words
+    for segment in passage:
+        segment.text = " ".join(word["word"] for word in segment.words) or None
+
+
+def annotation_of(window: Sequence[Segment]) -> Annotation:
+    """The transcript of a window, and its words with times from its start."""
+    words = shifted([word for segment in window for word in segment.words], -window[0].start)
+    text = " ".join(segment.text for segment in window if segment.text) or None
+    absent = {name: why for segment in window for name, why in segment.absent.items()}
+    if text is not None:
+        absent.pop("transcript", None)
+    return Annotation(transcript=text, words=words or None, absent=absent)
+
+
+def given_texts_of(window: Sequence[Segment]) -> dict[str, Any]:
+    """The given emphasis and description; in a long recording the emphasis only of windows that contain it."""
+    recording = window[0].recording
+    emphasis = recording.given["emphasis"]
+    words = [word for segment in window for word in segment.words]
+    if emphasis and recording.is_long and not any(_emphasized(words, emphasis, None)):
+        emphasis = None
+    return {"emphasis": emphasis, "description": recording.given["description"]}
+
+
+def origins_of(recording: Recording, annotation: Annotation) -> dict[str, str]:
+    """Where each text comes from, or why it is absent."""
+    given = recording.given
+    has_words = given["transcript"] or given["words"]
+    sources = {
+        "transcript": "given" if has_words else "recognized",
+        "words": recording.words_from if given["words"] else "aligned" if has_words else "recognized",
+        "emphasis": "given" if annotation.emphasis == given["emphasis"] else "found",
+        "description": annotation.describer or "given",
+    }
+    why = annotation.absent
+    reasons = {name: why.get(name, why.get("transcript", NO_SPEECH)) for name in sources}
+    return {
+        name: source if getattr(annotation, name) else f"absent: {reasons[name]}" for name, source in sources.items()
+    }
+
+
+def shifted(words: Iterable[Mapping[str, Any]], seconds: float) -> list[Word]:
+    """Words at later or earlier times, none before 0."""
+    return [
+        {"word": word["word"], **{edge: round(max(0.0, word[edge] + seconds), 3) for edge in ("start", "end")}}
+        for word in words
+    ]
+
+
+def middle(word: Mapping[str, Any]) -> float:
+    """The time in the middle of a word, seconds."""
+    return float(word["start"] + word["end"]) / 2
+
+
+def result_of(windows: Sequence[ScoredWindow]) -> dict[str, Any]:
+    """The pipeline's output for one recording, from all of its windows."""
+    if windows[0].recording.is_long:
+        return _summary(windows)
+    (window,) = windows
+    return {
+        **window.values,
+        "transcript": window.annotation.transcript,
+        "words": window.scored_words(),
+        "emphasis": window.annotation.emphasis,
+        "description": window.annotation.description,
+        "texts": window.origins,
+        "gate": window.gate,
+        "routing": window.routing,
+        "duration": window.end,
+    }
+
+
+def _summary(windows: Sequence[ScoredWindow]) -> dict[str, Any]:
+    words, weights = _merged_words(windows)
+    weighting = "seconds of speech"
+    if weights.sum() <= 0 or not all(window.is_speech_known for window in windows):
+        # Two windows share each segment but the first and the last one.
+        weights = np.array([sum(window.seconds) / 2 for window in windows])
+        weights[0] += windows[0].seconds[0] / 2
+        weights[-1] += windows[-1].seconds[-1] / 2
+        weighting = "seconds"
+    runs = itertools.groupby(words, key=lambda word: word["emphasized"])
+    emphasis = "; ".join(" ".join(bare_word(w["word"]) for w in run) for is_emphasized, run in runs if is_emphasized)
+    routings = [window.routing for window in windows if window.routing is not None]
+    routing = None
+    if routings:
+        routing = {
+            label: {name: _mean([shares[label][name] for shares in routings], weights) for name in routings[0][label]}
+            for label in LABELS
+        }
+    return {
+        **{label: _mean([window.values[label] for window in windows], weights) for label in LABELS},
+        "transcript": " ".join(word["word"] for word in words) or None,
+        "words": words,
+        "emphasis": emphasis or None,
+        "description": windows[0].recording.given["description"],
+        "texts": {name: _all_origins(window.origins[name] for window in windows) for name in windows[0].origins},
+        "gate": _mean([window.gate for window in windows], weights),
+        "routing": routing,
+        "duration": windows[-1].end,
+        "course": [
+            {
+                "start": round(window.start, 3),
+                "end": round(window.end, 3),
+                **window.values,
+                **{name: getattr(window.annotation, name) for name in TENSOR_NAMES},
+            }
+            for window in windows
+        ],
+        "weighting": weighting,
+    }
+
+
+def _merged_words(windows: Sequence[ScoredWindow]) -> tuple[list[Word], np.ndarray]:
+    """Each word once, and the seconds of speech in each window; a word in two windows counts half in each."""
+    # A word that is in two windows is one object.
+    words: dict[int, Word] = {}
+    nearest: dict[int, float] = {}
+    counts: dict[int, int] = {}
+    for window in windows:
+        for word, scored in zip(window.words, window.scored_words(), strict=True):
+            key = id(word)
+            counts[key] = counts.get(key, 0) + 1
+            merged = words.setdefault(key, {**scored, "score": None, "emphasized": False})
+            merged["emphasized"] |= scored["emphasized"]
+            distance = abs(middle(word) - (window.start + window.end) / 2)
+            if distance < nearest.get(key, math.inf):
+                nearest[key], merged["score"] = distance, scored["score"]
+    seconds = [sum((w["end"] - w["start"]) / counts[id(w)] for w in window.words) for window in windows]
+    return list(words.values()), np.array(seconds)
+
+
+def _mean(values: Sequence[float | None], weights: np.ndarray) -> float | None:
+    """Weighted mean of the values that are known."""
+    known = [i for i, value in enumerate(values) if value is not None]
+    if not known or weights[known].sum() <= 0:
+        return None
+    return float(np.average([values[i] for i in known], weights=weights[known]))
+
+
+def _all_origins(origins: Iterable[str]) -> str:
+    """Each origin once, those of absent texts last."""
+    return ", ".join(sorted(dict.fromkeys(origins), key=lambda origin: origin.startswith("absent")))
+
+
+def _emphasized(
+    words: Sequence[Mapping[str, Any]], emphasis: str | None, scores: Sequence[float] | None
+) -> list[bool]:
+    """Which words form the emphasis; if it occurs several times, those with the highest score."""
+    indices = [i for i, word in enumerate(words) if bare_word(word["word"])]
+    spellings = [bare_word(words[i]["word"]).lower() for i in indices]
+    wanted = [part for part in (bare_word(part).lower() for part in (emphasis or "").split()) if part]
+    runs = [
+        indices[i : i + len(wanted)]
+        for i in range(len(spellings) + 1 - len(wanted))
+        if spellings[i : i + len(wanted)] == wanted
+    ]
+    if not wanted or not runs:
+        return [False] * len(words)
+    best = max(runs, key=lambda run: max(scores[i] for i in run)) if scores else runs[0]
+    return [i in best for i in range(len(words))]

@@ -1,0 +1,159 @@
+"""What the pipeline accepts as a recording: a path, bytes, an https address or samples, alone or with its texts."""
+
+import http.client
+import math
+import os
+import re
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from .configuration_msfser import TENSOR_NAMES
+
+_KNOWN = (*TENSOR_NAMES, "words", "language")
+_KEYS = {"audio", "raw", "array", "bytes", "path", "sampling_rate", *_KNOWN}
+# Limits of a download.
+_MOST_BYTES = 200_000_000
+_MOST_SECONDS = 120.0
+_PATIENCE = 15.0
+
+
+@dataclass
+class Recording:
+    """One input of the pipeline, not decoded yet.
+
+    Args:
+        source: As [`load_audio`] expects it, with its `sampling_rate`.
+        sampling_rate: In Hz; `None` if the source contains it.
+        given: `transcript`, `words`, `emphasis`, `description` and `language`, `None` where not given.
+        index: Among the inputs.
+        is_long: Whether it needs several windows.
+        words_from: Where its words come from if it has any, "given" or "aligned".
+    """
+
+    source: Any
+    sampling_rate: int | None
+    given: dict[str, Any]
+    index: int = 0
+    is_long: bool = False
+    words_from: str = "given"
+
+
+def is_recording(value: Any) -> bool:
+    """Whether an input is one recording, not several."""
+    kinds = (str, bytes, bytearray, os.PathLike, Mapping, np.ndarray, torch.Tensor)
+    return isinstance(value, kinds) or hasattr(value, "get_all_samples")
+
+
+def open_recording(item: Any, sampling_rate: int | None = None, index: int = 0) -> Recording:
+    """Sorts an input into its sound and the texts that are given; an address is fetched.
+
+    Args:
+        item: As [`MsfSerPipeline`] accepts it.
+        sampling_rate: Of an array that does not state its own, in Hz.
+        index: Among the inputs.
+
+    Raises:
+        ValueError: There is no sound, or a field is unknown or of a wrong type.
+        OSError: An address cannot be reached.
+    """
+    given: dict[str, Any] = dict.fromkeys(_KNOWN)
+    source, rate = item, None
+    if isinstance(item, Mapping):
+        if unknown := sorted(set(item) - _KEYS):
+            raise ValueError(f"the recording has a field {unknown[0]!r}, which is none of {', '.join(sorted(_KEYS))}.")
+        rate = item.get("sampling_rate")
+        given |= {name: _text(item.get(name), name) for name in _KNOWN if name != "words"}
+        given["words"] = _words(item.get("words"))
+        source = item["audio"] if "audio" in item else {name: item[name] for name in item if name not in _KNOWN}
+    if isinstance(source, Mapping):
+        rate = source.get("sampling_rate", rate)
+        if source.get("raw") is not None:
+            source = {"array": source["raw"], "sampling_rate": rate}
+        elif not {"array", "bytes", "path"} & set(source):
+            raise ValueError("the recording has no sound: give 'audio', or 'array' with 'sampling_rate'.")
+    elif hasattr(source, "get_all_samples"):  # the decoder of datasets
+        decoded = source.get_all_samples()
+        source, rate = decoded.data, decoded.sample_rate
+    elif isinstance(source, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", source):
+        source = fetch(source)
+    return Recording(source, sampling_rate if rate is None else rate, given, index)
+
+
+def _text(value: Any, name: str) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"the {name} is {type(value).__name__}, not text.")
+    return (value or "").strip() or None
+
+
+def _words(words: Any) -> list[dict[str, Any]] | None:
+    if words is None:
+        return None
+    if not isinstance(words, (Sequence, np.ndarray)) or isinstance(words, (str, bytes)):
+        raise ValueError(f"the words are {type(words).__name__}, not a list of 'word', 'start' and 'end'.")
+    checked = []
+    for word in words:
+        try:
+            start, end, spelling = float(word["start"]), float(word["end"]), word["word"]
+        except (TypeError, KeyError, ValueError, IndexError) as error:
+            raise ValueError(f"{word!r} is no word with its times: give 'word', 'start' and 'end'.") from error
+        if not (isinstance(spelling, str) and math.isfinite(end) and 0 <= start <= end):
+            raise ValueError(
+                f"the word {spelling!r} lasts from {start} to {end} s: give times from 0 on, no end before its start."
+            )
+        checked.append({"word": spelling, "start": start, "end": end})
+    return checked or None
+
+
+class _SecureRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
+        _check_scheme(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _check_scheme(address: str) -> None:
+    scheme = address.partition(":")[0].lower()
+    if scheme != "https":
+        raise ValueError(f"a recording is fetched by https only, not by {scheme}: give an https address or a file.")
+
+
+def fetch(address: str) -> bytes:
+    """Downloads a recording: by https only, at most 200 MB within 2 minutes.
+
+    Args:
+        address: Not repeated in errors, as it may contain a key.
+
+    Raises:
+        ValueError: It is not an https address, or what it leads to is too large.
+        OSError: It cannot be reached.
+    """
+    _check_scheme(address)
+    try:
+        host = urllib.parse.urlsplit(address).hostname
+        address.encode("ascii")
+    except ValueError:
+        host = None
+    if host is None:
+        raise ValueError("the recording's address is not valid: give https://HOST/PATH, other letters escaped.")
+    deadline = time.monotonic() + _MOST_SECONDS
+    content = bytearray()
+    try:
+        with urllib.request.build_opener(_SecureRedirects).open(address, timeout=_PATIENCE) as response:
+            while block := response.read1(1 << 16):
+                content += block
+                if len(content) > _MOST_BYTES:
+                    raise ValueError(
+                        f"the recording at {host} is larger than {_MOST_BYTES // 10**6} MB: give it as a file."
+                    )
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"it took longer than {_MOST_SECONDS:.0f} s")
+    except (OSError, http.client.HTTPException) as error:
+        reason = str(getattr(error, "reason", error)).rstrip(".")
+        raise OSError(f"the recording at {host} cannot be fetched ({reason}): check the address.") from error
+    return bytes(content)
