@@ -58,7 +58,7 @@ def render_card(
         OSError: A file is missing.
         ValueError: A file cannot be read, or a title is given to a corpus that has one.
     """
-    saved, scores = read_run(folder), _read_scores(folder)
+    scores, saved = _read_scores(folder), read_run(folder)
     corpus = _corpus(saved.run, folder, corpus_name, corpus_license)
     config, processor = read_json(folder / "config.json"), read_json(folder / "processor_config.json")
     names = {part: str(config[part].get("_name_or_path") or "") for part in _ENCODERS if config.get(part)}

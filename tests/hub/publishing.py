@@ -16,7 +16,7 @@ from msfser.training.settings import resolved_settings, write_run
 
 REPO = "someone/model"
 
-# Start of each script that runs in a separate process: an editable install is found through a finder, which is removed.
+# Start of each script of a separate process: an editable install is found through a finder, which is removed.
 NO_PACKAGE = """
 import sys
 sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]

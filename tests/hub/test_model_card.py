@@ -105,7 +105,7 @@ def test_a_custom_table_tells_nothing_of_the_machine(card_of, tmp_path):
     secret = "hf_secretOfTheTests"
     front, text = card_of(
         *f"--output_dir {tmp_path}/out --hub_token {secret} --run_name cellar --learning_rate 1e-4".split(),
-        *"--columns speaker=actor --text_encoder /srv/models/mine --seed=7 --semantics gs".split(),
+        *("--columns", "speaker=actor", "--text_encoder", "/srv/models/mine", "--seed=7", "--semantics", "gs"),
         data=f"{tmp_path}/voices/metadata.csv",
         audio_folder=f"{tmp_path}/voices",
         label_range=[1, 5],
