@@ -10,13 +10,12 @@ import pytest
 import soundfile
 import yaml
 from hub_server import Hub
-from huggingface_hub import constants
+from published import WHISPER, link_prepared, needs
 from publishing import REPO, as_a_stranger, connect, train, write_results, write_settings
 from tiny import noise
 
 from msfser import to_scale
 from msfser.hub.card import TEMPLATE, render_card
-from msfser.hub.encoders import prepare
 from msfser.hub.publish import main
 
 SNIPPET = re.compile(r"<!-- snippet: (\w+) -->\n```python\n(.*?)```", re.DOTALL)
@@ -192,12 +191,9 @@ for name, code in json.loads(Path(sys.argv[1]).read_text()).items():
 """
 
 
+@needs(WHISPER)
 def test_the_snippets_run_where_there_is_nothing_but_the_hub(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))  # that of the stranger
-    try:
-        prepare("openai/whisper-tiny.en")
-    except OSError as error:
-        pytest.skip(f"the recognizer cannot be prepared: {error}")
+    link_prepared(tmp_path / "home")
     soundfile.write(tmp_path / "speech.wav", noise(1.2), 16_000)
     with Hub() as hub:
         connect(monkeypatch, hub, hub.token)
