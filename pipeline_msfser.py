@@ -20,16 +20,15 @@ from transformers import Pipeline
 
 from .annotator_msfser import NO_SPEECH, Annotation, LazyProsody, MsfSerAnnotator
 from .audio_msfser import SAMPLING_RATE, cut_at_pauses, load_audio, read_blocks
-from .configuration_msfser import LABELS
+from .configuration_msfser import LABELS, TENSOR_NAMES
 from .description_msfser import Describer, MeasuredDescriber
 from .emphasis_msfser import bare_word
-from .processing_msfser import TEXTS
 from .transcription_msfser import MsfSerRecognizer
 
 # The setting of recognizer and describer that stands for those of the training corpus.
 AS_TRAINED = "as trained"
 
-_KNOWN = (*TEXTS, "words", "language")
+_KNOWN = (*TENSOR_NAMES, "words", "language")
 _KEYS = {"audio", "raw", "array", "bytes", "path", "sampling_rate", *_KNOWN}
 _EXPERTS = {"audio": "sound", "semantics": "words", "description": "description"}
 _NOT_READ = "the model does not read it"
@@ -307,7 +306,7 @@ class MsfSerPipeline(Pipeline):
 
     def _reads(self, *names: str) -> bool:
         """Whether the model reads one of these texts."""
-        return any(TEXTS[name] in self.model.config.semantics for name in names)
+        return any(TENSOR_NAMES[name] in self.model.config.semantics for name in names)
 
     def _transcriber_for(self, recognizer: str | MsfSerRecognizer | None) -> MsfSerAnnotator:
         """Who writes transcripts; kept, so that a recognizer is loaded once."""
@@ -398,10 +397,10 @@ class MsfSerPipeline(Pipeline):
             annotator.emphasize(annotations, prosody, known)
         if self._reads("description"):
             annotator.describe(annotations, sounds, prosody, known)
-        texts = {name: [getattr(annotation, name) for annotation in annotations] for name in TEXTS}
+        texts = {name: [getattr(annotation, name) for annotation in annotations] for name in TENSOR_NAMES}
         if self.model.config.audio:
             inputs = self.processor(sounds, SAMPLING_RATE, **texts)
-        elif silent := [i for i in range(len(windows)) if not any(texts[name][i] for name in TEXTS)]:
+        elif silent := [i for i in range(len(windows)) if not any(texts[name][i] for name in TENSOR_NAMES)]:
             raise ValueError(
                 f"Item {recordings[silent[0]].index}: no words are known, and this model hears no sound: give texts."
             )
@@ -524,7 +523,7 @@ def _summary(windows: Sequence[_Scored]) -> dict[str, Any]:
                 "start": round(window.start, 3),
                 "end": round(window.end, 3),
                 **window.values,
-                **{name: getattr(window.annotation, name) for name in TEXTS},
+                **{name: getattr(window.annotation, name) for name in TENSOR_NAMES},
             }
             for window in windows
         ],

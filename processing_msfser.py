@@ -7,12 +7,9 @@ import numpy as np
 import torch
 from transformers import BatchFeature, ProcessorMixin
 
-from .configuration_msfser import LABELS
+from .configuration_msfser import LABELS, TENSOR_NAMES
 from .encoders_msfser import feature_settings, load_tokenizer
 from .feature_extraction_msfser import MsfSerFeatureExtractor, as_audio_list
-
-# What users call a text, and what the model calls it.
-TEXTS = {"emphasis": "les", "transcript": "gs", "description": "es"}
 
 
 class MsfSerProcessor(ProcessorMixin):
@@ -52,7 +49,7 @@ class MsfSerProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         """The names of all tensors that this processor can make."""
-        texts = [f"{name}_{part}" for name in TEXTS.values() for part in ("input_ids", "attention_mask")]
+        texts = [f"{name}_{part}" for name in TENSOR_NAMES.values() for part in ("input_ids", "attention_mask")]
         return [*self.feature_extractor.model_input_names, *texts]
 
     def __call__(
@@ -94,7 +91,7 @@ class MsfSerProcessor(ProcessorMixin):
             raise ValueError("There is no input: give audio, transcript, emphasis or description.")
         if len(set(lengths.values())) > 1:
             raise ValueError(f"The inputs differ in length: {lengths}.")
-        for name in TEXTS:
+        for name in TENSOR_NAMES:
             columns[name] = [_text(value, name, i) for i, value in enumerate(columns.get(name, []))]
         for i in range(max(lengths.values())):
             if all(i >= len(column) or column[i] is None for column in columns.values()):
@@ -103,7 +100,7 @@ class MsfSerProcessor(ProcessorMixin):
         inputs: dict[str, Any] = {}
         if any(sound is not None for sound in columns.get("audio", [])):
             inputs.update(self.feature_extractor(columns["audio"], sampling_rate, return_tensors=return_tensors))
-        for name in TEXTS:
+        for name in TENSOR_NAMES:
             inputs.update(self.tokens(name, columns[name], return_tensors))
         return BatchFeature(inputs)
 
@@ -129,7 +126,7 @@ class MsfSerProcessor(ProcessorMixin):
             return_tensors=return_tensors,
         )
         tokens["attention_mask"][[i for i, text in enumerate(texts) if text is None]] = 0
-        return BatchFeature({f"{TEXTS[name]}_{part}": tokens[part] for part in ("input_ids", "attention_mask")})
+        return BatchFeature({f"{TENSOR_NAMES[name]}_{part}": tokens[part] for part in ("input_ids", "attention_mask")})
 
 
 class MsfSerCollator:
@@ -147,7 +144,7 @@ class MsfSerCollator:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> BatchFeature:
         """Rows to the processor's tensors, and `labels` `(batch, 3)`."""
-        columns = {name: [row.get(name) for row in rows] for name in ("audio", *TEXTS)}
+        columns = {name: [row.get(name) for row in rows] for name in ("audio", *TENSOR_NAMES)}
         given = {name: column for name, column in columns.items() if any(value is not None for value in column)}
         batch = self.processor(**given, return_tensors="pt")
         labels = labels_of(rows)

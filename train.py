@@ -55,12 +55,12 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PredictionOutput, SaveStrategy, seed_worker
 
 from msfser import LABELS, MsfSerCollator, MsfSerConfig, MsfSerModel, MsfSerProcessor
+from msfser.configuration_msfser import TENSOR_NAMES
 from msfser.corpora.emobank import read_emobank
 from msfser.corpora.iemocap import read_iemocap
 from msfser.corpora.msp_podcast import read_msp_podcast
 from msfser.corpora.probe.corpus import make_probe
 from msfser.corpora.table import annotation_settings, read_table
-from msfser.processing_msfser import TEXTS
 from msfser.training.batches import SecondsBatchSampler, batches_in_order
 from msfser.training.features import FeatureCollator, add_lengths, cache_features, has_input, keep_inputs, known_inputs
 
@@ -514,7 +514,7 @@ def build(run: RunSettings, config: MsfSerConfig) -> tuple[MsfSerModel, MsfSerPr
 
 def inputs_of(config: MsfSerConfig) -> list[str]:
     """The inputs that a model reads, among `audio`, `transcript`, `emphasis` and `description`."""
-    texts = [name for name, prefix in TEXTS.items() if prefix in config.semantics]
+    texts = [name for name, prefix in TENSOR_NAMES.items() if prefix in config.semantics]
     return [*(["audio"] if config.audio else []), *texts]
 
 

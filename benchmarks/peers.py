@@ -45,7 +45,7 @@ from tqdm import tqdm
 
 from ..annotation.annotate import main as annotate
 from ..audio_msfser import SAMPLING_RATE, load_audio
-from ..configuration_msfser import LABELS
+from ..configuration_msfser import LABELS, TENSOR_NAMES
 from ..corpora.acted import COLUMNS, read_acted
 from ..corpora.probe.corpus import make_probe
 from ..corpora.schema import SPLITS
@@ -54,7 +54,7 @@ from ..evaluation.command import shown_command
 from ..evaluation.results import RESULTS, bootstrap, merge
 from ..loss_msfser import concordance
 from ..modeling_msfser import MsfSerModel
-from ..processing_msfser import TEXTS, MsfSerProcessor
+from ..processing_msfser import MsfSerProcessor
 from ..starter.assemble import AUDIO_ENCODER, TEXT_ENCODER
 from ..starter.assemble import SWITCHES as STARTER
 from ..training.fitting import Clips, MeanHead, Recipe, encoded, fingerprint, fit, predict
@@ -244,10 +244,10 @@ def annotated(rows: datasets.Dataset, folder: Path, own: Path) -> datasets.Datas
     unfinished.rename(table)  # another process may be reading it
     annotate([str(table), "--audio_folder", str(folder), "--output", str(own / "annotated")])
     shards = sorted(map(str, (own / "annotated").glob(SHARDS)))
-    made = pd.concat([pd.read_parquet(shard, columns=["audio", *TEXTS]) for shard in shards], ignore_index=True)
+    made = pd.concat([pd.read_parquet(shard, columns=["audio", *TENSOR_NAMES]) for shard in shards], ignore_index=True)
     if made["audio"].tolist() != names:
         raise ValueError(f"{own / 'annotated'} holds the texts of other clips: remove it.")
-    for name in TEXTS:
+    for name in TENSOR_NAMES:
         texts = [text if isinstance(text, str) else None for text in made[name]]
         rows = rows.remove_columns(name).add_column(name, texts, feature=datasets.Value("string"))
     return rows
@@ -289,7 +289,7 @@ def in_memory(
         options = {"normalize_level": kind == "one_level"}
         processor = MsfSerProcessor.from_encoders(AUDIO_ENCODER, TEXT_ENCODER, **options)
         states[kind] = encoded(own / f"{kind}.safetensors", paths, model, processor)
-    texts = {prefix: _embeddings(rows[name], name, model, processor) for name, prefix in TEXTS.items()}
+    texts = {prefix: _embeddings(rows[name], name, model, processor) for name, prefix in TENSOR_NAMES.items()}
     labels = np.stack([np.asarray(rows[name], np.float32) for name in LABELS], 1)
     return Clips(labels, np.asarray(rows["speaker"]), states, heard, texts, stronger, withheld)
 
@@ -304,7 +304,9 @@ def _embeddings(
     for start in range(0, len(there), 64):
         some = there[start : start + 64]
         tokens = processor.tokens(name, [column[row] for row in some])
-        made[some] = model.encode_text(*(tokens[f"{TEXTS[name]}_{part}"] for part in ("input_ids", "attention_mask")))
+        made[some] = model.encode_text(
+            *(tokens[f"{TENSOR_NAMES[name]}_{part}"] for part in ("input_ids", "attention_mask"))
+        )
     return made.clone()
 
 

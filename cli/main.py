@@ -10,6 +10,7 @@ COMMANDS = {
     "annotate": ("annotation.annotate", "make transcripts, emphasized words and descriptions for a corpus"),
     "ablate": ("evaluation.ablation", "train and compare variants of a model over several seeds"),
     "report": ("evaluation.report", "write a page about a finished run"),
+    "encoders": ("hub.encoders", "fetch the two small published encoders"),
     "export": ("hub.export", "export a model to ONNX"),
     "publish": ("hub.publish", "publish a model on the Hugging Face Hub"),
     "starter": ("starter.assemble", "assemble the starter model from its weights and the published encoder"),

@@ -27,15 +27,14 @@ from collections.abc import Mapping
 
 from datasets import Audio, Features, List, Value
 
-from ..configuration_msfser import LABELS
-from ..processing_msfser import TEXTS
+from ..configuration_msfser import LABELS, TENSOR_NAMES
 
 SPLITS: tuple[str, str, str] = ("train", "validation", "test")
 
 FEATURES = Features(
     {
         "audio": Audio(decode=False),
-        **{name: Value("string") for name in TEXTS},
+        **{name: Value("string") for name in TENSOR_NAMES},
         "words": List({"word": Value("string"), "start": Value("float64"), "end": Value("float64")}),
         **{name: Value("float32") for name in LABELS},
         "speaker": Value("string"),

@@ -2,15 +2,21 @@
 
 import os
 import shutil
+import socket
 import sys
 import tempfile
 import threading
 from pathlib import Path
 
-# Read when the Hugging Face libraries are imported: nothing that a test caches stays, and no test asks the network.
-# Processes that a test starts share the folder.
+# Read when the Hugging Face libraries are imported: nothing that a test caches stays, and no test connects to the Hub.
+# Processes that a test starts share the folder. What `msfser encoders` has prepared is linked into it.
 if "msfser-tests-" not in os.environ.get("HF_HOME", ""):
+    cache = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    prepared = Path(cache).expanduser() / "msfser" / "encoders"
     os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="msfser-tests-")
+    if prepared.is_dir():
+        (Path(os.environ["HF_HOME"]) / "msfser").mkdir()
+        (Path(os.environ["HF_HOME"]) / "msfser" / "encoders").symlink_to(prepared.resolve())
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
@@ -20,6 +26,33 @@ import pytest
 def caches_are_removed():
     yield
     shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
+
+
+@pytest.fixture
+def no_hub(monkeypatch, tmp_path):
+    """What this machine has in its Hub cache decides nothing, and every connection is an error."""
+    import huggingface_hub
+
+    from msfser import encoders_msfser
+
+    def refuse(*args, **kwargs):
+        pytest.fail("a connection was tried")
+
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    encoders_msfser._hub_answers.cache_clear()
+    yield
+    encoders_msfser._hub_answers.cache_clear()
+
+
+@pytest.fixture
+def nothing_prepared(monkeypatch, tmp_path):
+    """No encoder is prepared; those that a test prepares lie in its own folder."""
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HOME", str(tmp_path / "home"))
 
 
 _ended = pytest.StashKey[int]()

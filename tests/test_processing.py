@@ -8,7 +8,8 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoProcessor
 
 from msfser import MsfSerCollator, MsfSerProcessor, from_scale, to_scale
-from msfser.processing_msfser import TEXTS, labels_of
+from msfser.configuration_msfser import TENSOR_NAMES
+from msfser.processing_msfser import labels_of
 
 RATE = 16_000
 every_encoder = pytest.mark.parametrize("encoder", ["wavlm", "whisper"])
@@ -27,7 +28,7 @@ def test_each_text_arrives_under_its_own_name():
     processor = tiny_processor()
     inputs = processor(noise(0.6), RATE, transcript="a b c d", emphasis="c", description="e")
     assert sorted(inputs) == sorted(processor.model_input_names)
-    assert {prefix: words(processor, inputs, prefix) for prefix in TEXTS.values()} == {
+    assert {prefix: words(processor, inputs, prefix) for prefix in TENSOR_NAMES.values()} == {
         "gs": ["a b c d"],
         "les": ["c"],
         "es": ["e"],
@@ -36,13 +37,13 @@ def test_each_text_arrives_under_its_own_name():
 
 
 @every_encoder
-@pytest.mark.parametrize("given", ["audio", *TEXTS])
+@pytest.mark.parametrize("given", ["audio", *TENSOR_NAMES])
 def test_one_input_alone_is_enough(encoder, given):
     inputs = tiny_processor(encoder)(**{given: noise(0.6) if given == "audio" else "e"}, sampling_rate=RATE)
     if given == "audio":
         assert set(inputs) == {"input_features" if encoder == "whisper" else "input_values", "attention_mask"}
     else:
-        assert set(inputs) == {f"{TEXTS[given]}_input_ids", f"{TEXTS[given]}_attention_mask"}
+        assert set(inputs) == {f"{TENSOR_NAMES[given]}_input_ids", f"{TENSOR_NAMES[given]}_attention_mask"}
 
 
 def test_a_text_may_be_missing_for_an_item():

@@ -1,12 +1,12 @@
 """Recognition: word times, batches, long clips, languages, and what is no speech; with tiny.en where there is one."""
 
-import importlib.metadata
 import itertools
 from difflib import SequenceMatcher
 
 import numpy as np
 import pytest
 import torch
+from published import WHISPER, needs
 from tiny import AUDIO_CONFIGS, noise, tiny_tokenizer
 from transformers import AutoConfig, AutoModel, GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
 
@@ -14,7 +14,7 @@ from msfser import transcription_msfser
 from msfser.audio_msfser import load_audio
 from msfser.benchmarks.recognition import nonspeech, normalized
 from msfser.corpora.probe.synthesizer import Synthesizer
-from msfser.encoders_msfser import WHEELS, WHISPER_VOCABULARY, load_recognizer
+from msfser.encoders_msfser import load_recognizer
 from msfser.transcription_msfser import (
     DecodedClip,
     MsfSerRecognizer,
@@ -26,19 +26,7 @@ from msfser.transcription_msfser import (
     monotonic_starts,
 )
 
-WHISPER = "openai/whisper-tiny.en"
-
-
-def installed() -> bool:
-    try:
-        for wheel in (WHEELS[WHISPER], WHISPER_VOCABULARY):
-            importlib.metadata.distribution(wheel.requirement.split("==")[0])
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-needs_whisper = pytest.mark.skipif(not installed(), reason="not installed: the packages of weights.txt")
+needs_whisper = needs(WHISPER)
 
 
 @pytest.fixture(scope="module")
@@ -320,18 +308,3 @@ def test_unclear_english_is_left_out_unless_it_is_stated(whisper, spoken, monkey
     monkeypatch.setattr(transcription_msfser, "_LEAST_ENGLISH", 0.0)
     assert "not clearly English" in whisper([sound])[0].reason
     assert whisper([sound], "english")[0].text is not None
-
-
-def test_the_vocabulary_has_to_be_installed(monkeypatch):
-    if not installed():
-        pytest.skip("not installed: the packages of weights.txt")
-    found = importlib.metadata.distribution
-
-    def missing(package):
-        if package == "openai-whisper":
-            raise importlib.metadata.PackageNotFoundError(package)
-        return found(package)
-
-    monkeypatch.setattr(importlib.metadata, "distribution", missing)
-    with pytest.raises(OSError, match=r"without its vocabulary: pip install --no-deps openai-whisper=="):
-        load_recognizer(WHISPER)

@@ -21,9 +21,10 @@ from datasets.utils import tqdm
 from transformers import BatchFeature, PreTrainedModel
 
 from ..audio_msfser import open_sound
+from ..configuration_msfser import TENSOR_NAMES
 from ..corpora.schema import audio_source
 from ..modeling_msfser import MsfSerModel
-from ..processing_msfser import TEXTS, MsfSerProcessor, labels_of
+from ..processing_msfser import MsfSerProcessor, labels_of
 from .batches import batches_by_size
 from .feature_store import FeatureStore, content_hash, load, size_of
 
@@ -50,7 +51,7 @@ def add_lengths(dataset: datasets.Dataset) -> datasets.Dataset:
 
     It is what the file's header says; of a row without sound, what it takes to speak its longest text.
     """
-    texts = [dataset[name][:] for name in TEXTS if name in dataset.column_names]
+    texts = [dataset[name][:] for name in TENSOR_NAMES if name in dataset.column_names]
     lengths = []
     for row, audio in enumerate(dataset["audio"]):
         spoken = max((len(column[row] or "") for column in texts), default=0) / _CHARACTERS_PER_SECOND
@@ -104,7 +105,7 @@ def cache_features(
         OSError: The features cannot be written.
     """
     config = model.config
-    active = {name: prefix for name, prefix in TEXTS.items() if prefix in config.semantics}
+    active = {name: prefix for name, prefix in TENSOR_NAMES.items() if prefix in config.semantics}
     dataset = keep_inputs(dataset, [*(["audio"] if config.audio else []), *active])
     # Texts first: they need little.
     frozen = {"text": list(active)} if active and config.freeze_text else {}
@@ -142,13 +143,13 @@ class FeatureCollator:
         batch = BatchFeature()
         if "audio_states" in rows[0]:
             batch.update(_padded_states(rows))
-        for prefix in TEXTS.values():
+        for prefix in TENSOR_NAMES.values():
             if f"{prefix}_embedding" in rows[0]:
                 batch.update(_stacked_embeddings(rows, prefix))
         sounds = [audio_source(row.get("audio")) for row in rows]
         if any(sound is not None for sound in sounds):
             batch.update(self.processor.feature_extractor(sounds, return_tensors="pt"))
-        for name in TEXTS:
+        for name in TENSOR_NAMES:
             batch.update(self.processor.tokens(name, [row.get(name) for row in rows]))
         labels = labels_of(rows)
         if labels is not None:
@@ -299,7 +300,7 @@ def _encode_audio(
 @torch.no_grad()
 def _encode_text(texts: Sequence[str], model: MsfSerModel, processor: MsfSerProcessor) -> list[np.ndarray]:
     """`(text width,)` of each."""
-    name, prefix = next(iter(TEXTS.items()))  # all kinds of text are encoded alike
+    name, prefix = next(iter(TENSOR_NAMES.items()))  # all kinds of text are encoded alike
     tokens = processor.tokens(name, texts).to(model.device)
     return list(model.encode_text(tokens[f"{prefix}_input_ids"], tokens[f"{prefix}_attention_mask"]).cpu().numpy())
 

@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import errno
-import importlib.metadata
 import io
 import json
 import logging
@@ -24,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+from published import WHISPER, needs
 from test_iemocap import tree as iemocap_tree  # noqa: F401 (a fixture)
 
 from msfser import LABELS
@@ -32,7 +32,6 @@ from msfser.annotator_msfser import MsfSerAnnotator
 from msfser.corpora.probe.synthesizer import Synthesizer
 from msfser.corpora.table import read_table
 from msfser.description_msfser import NORMS
-from msfser.encoders_msfser import WHEELS, WHISPER_VOCABULARY
 from msfser.transcription_msfser import MsfSerRecognizer
 
 RATE = 16_000
@@ -668,15 +667,6 @@ def test_processes_share_the_shards(tmp_path, journal):
     assert len(journal) == 3 * 4
 
 
-def installed():
-    try:
-        for wheel in (WHEELS["openai/whisper-tiny.en"], WHISPER_VOCABULARY):
-            importlib.metadata.distribution(wheel.requirement.split("==")[0])
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
-
-
 def shards_of_one(argv, log):
     """What a process does that may be killed: one clip a shard, and a note of each shard that is begun."""
     annotate.ROWS_PER_SHARD = 1
@@ -712,7 +702,7 @@ def spoken(tmp_path_factory):
     return folder
 
 
-@pytest.mark.skipif(not installed(), reason="not installed: the packages of weights.txt")
+@needs(WHISPER)
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no kill -9")
 def test_kill_and_two_processes_change_nothing(tmp_path, spoken):
     # Libraries are imported once, in the server that the processes are forked from.

