@@ -150,7 +150,7 @@ def _corpus(run: RunSettings, folder: Path, title: str | None, license: str | No
     return corpus if title is None or license is None else dataclasses.replace(corpus, title=title, license=license)
 
 
-def _license(corpus: Corpus, encoders: Iterable[str | None], repo: str) -> dict[str, str]:
+def _license(corpus: Corpus, encoders: Iterable[str | None], repo: str) -> dict[str, Any]:
     """The license of the metadata: one where it is known, otherwise the table of the card."""
     if corpus.license.lower() in _HUB_LICENSES and all(name in ENCODER_LICENSES for name in encoders):
         return {"license": corpus.license.lower()}

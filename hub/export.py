@@ -18,11 +18,12 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..audio_msfser import SAMPLING_RATE
 from ..cli.errors import cli_errors
@@ -98,8 +99,9 @@ def compare(model: MsfSerModel, path: str | Path) -> float:
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    one = random_inputs(model.config, [1.13], [5], seed=1)
-    three = random_inputs(model.config, [0.7, 2.57, 1.9], [9, 1, 6], seed=2)
+    config: Any = model.config
+    one = random_inputs(config, [1.13], [5], seed=1)
+    three = random_inputs(config, [0.7, 2.57, 1.9], [9, 1, 6], seed=2)
     cases = [(one, one), (three, three)]
     tensors = list(one)
     pairs = list(zip(tensors[::2], tensors[1::2], strict=True))  # values and mask
@@ -136,18 +138,20 @@ def random_inputs(
     """
     generator = torch.Generator().manual_seed(seed)
     inputs = {}
+    audio_config: Any = config.audio_config
+    text_config: Any = config.text_config
     if config.audio:
         rate = _MEL_RATE if config.is_mel else SAMPLING_RATE
         mask = _padded_mask([round(length * rate) for length in seconds])
-        bands = (config.audio_config.num_mel_bins,) if config.is_mel else ()
+        bands = (audio_config.num_mel_bins,) if config.is_mel else ()
         sound = torch.randn(*mask.shape, *bands, generator=generator)
         sound *= mask.view(*mask.shape, *(1 for _ in bands))
         inputs["input_features" if config.is_mel else "input_values"] = sound
         inputs["attention_mask"] = mask
-    for more, name in enumerate(config.semantics):
+    for more, name in enumerate(config.semantics or ()):
         mask = _padded_mask([length + more for length in tokens])
-        ids = torch.randint(config.text_config.vocab_size, mask.shape, generator=generator)
-        padding = config.text_config.pad_token_id or 0
+        ids = torch.randint(text_config.vocab_size, mask.shape, generator=generator)
+        padding = text_config.pad_token_id or 0
         inputs[f"{name}_input_ids"] = torch.where(mask.bool(), ids, padding)
         inputs[f"{name}_attention_mask"] = mask
     return inputs
@@ -160,21 +164,22 @@ def _load(folder: str | Path) -> MsfSerModel:
     if kind != MsfSerConfig.model_type:
         raise ValueError(f"{str(folder)!r} holds a model of the type {kind!r}, not {MsfSerConfig.model_type!r}.")
     config = MsfSerConfig.from_pretrained(folder)
-    if config.audio and not is_padding_safe(config.audio_config):
+    audio_config: Any = config.audio_config
+    if config.audio and not is_padding_safe(audio_config):
         raise ValueError(
-            f"The speech encoder ({config.audio_config.model_type}) runs item by item, because padding changes the "
+            f"The speech encoder ({audio_config.model_type}) runs item by item, because padding changes the "
             "output of its layers, and such a loop has no ONNX graph: use WavLM-Large, a wav2vec 2.0 or HuBERT model "
             "with layer norm, or Whisper."
         )
     return MsfSerModel.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
 
 
-def _encoders(model: MsfSerModel) -> list[nn.Module]:
+def _encoders(model: MsfSerModel) -> list[PreTrainedModel]:
     return [getattr(model, name) for name in ("audio_encoder", "text_encoder") if hasattr(model, name)]
 
 
 def _write(model: MsfSerModel, path: Path) -> None:
-    config = model.config
+    config: Any = model.config
     # torch.export treats sizes of 0 and 1 as constants.
     inputs = random_inputs(config, [1.3, 0.9, 1.1, 0.6, 1.2], [7, 4, 6, 3, 5], seed=0)
     lengths = {"input_values": "samples", "input_features": "mel_frames"}
@@ -202,6 +207,7 @@ def _write(model: MsfSerModel, path: Path) -> None:
             output_names=outputs,
             dynamic_shapes={"tensors": axes},
         )
+    assert program is not None
     program.save(path)
 
 

@@ -67,14 +67,15 @@ def link_dependencies(wheel: Path, extras: tuple[str, ...], folder: Path) -> Non
 
 def install(wheel: Path, extras: tuple[str, ...], folder: Path) -> Path:
     """An environment with the wheel and the dependencies of these extras; returns its folder of programs."""
-    link_dependencies(wheel, extras, folder / "dependencies")
+    dependencies = folder / "dependencies" / "site-packages"  # dill tells installed packages by this name
+    link_dependencies(wheel, extras, dependencies)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True)
     programs = folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
     options = ["--no-deps", "--no-index", "--disable-pip-version-check"]
     pip = [sys.executable, "-m", "pip", "--python", str(programs / "python"), "install", *options, str(wheel)]
     subprocess.run(pip, check=True)
     (site,) = (folder / "venv").rglob("site-packages")
-    (site / "dependencies.pth").write_text(f"{folder / 'dependencies'}\n")
+    (site / "dependencies.pth").write_text(f"{dependencies}\n")
     return programs
 
 
