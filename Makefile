@@ -1,19 +1,25 @@
-# make train         sets up .venv, trains on the probe corpus and evaluates
-# make starter       sets up .venv and puts the starter model together, outputs/starter
-# make space         starts the demo page on the starter model, or on MSFSER_MODEL
-# make test          sets up .venv and runs the tests
+# make train         trains on the probe corpus and evaluates
+# make starter       assembles the starter model in outputs/starter
+# make space         starts the demo page with the starter model, or with MSFSER_MODEL
+# make test          runs the tests, or TESTS
 # make test-oldest   runs the tests, or TESTS, with the lowest supported transformers, in .venv-oldest
 # make stress        hostile input and faults in large numbers; MINUTES=30 bounds the part with the demo page
+# make lint          checks format, style, types and spelling
 # make audit         asks the Python advisory database about the versions in constraints.txt
-# make probe         the ablation on the probe corpus, over three seeds
-# make lint          checks format and style
+# make licenses      lists the licenses of the dependencies in docs/licenses.md
+# make probe         runs the ablation on the probe corpus, over three seeds
+# make docs          fills the tables and figures of the documentation in from benchmarks/results
+# make wheel         builds the package in dist/
+#
+# All but audit set up .venv first.
 
 PYTHON ?= python3
 VENV := .venv
+PIP := bin/pip --disable-pip-version-check
 TESTS ?= tests
 MINUTES ?= 30
 
-.PHONY: train starter space test test-oldest stress audit probe lint
+.PHONY: train starter space test test-oldest stress lint audit licenses probe docs wheel
 
 train: $(VENV)/ready
 	$(VENV)/bin/python train.py configs/probe.yaml
@@ -22,30 +28,48 @@ starter: $(VENV)/ready
 	$(VENV)/bin/msfser starter outputs/starter
 
 space: $(if $(MSFSER_MODEL),$(VENV)/ready,starter)
-	$(VENV)/bin/python space/app.py
+	$(VENV)/bin/msfser space
 
 test: $(VENV)/ready
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest $(TESTS)
 
 test-oldest: $(VENV)-oldest/ready
 	$(VENV)-oldest/bin/python -m pytest $(TESTS)
 
 stress: $(VENV)/ready
-	cd tests && ../$(VENV)/bin/python -m stress --minutes $(MINUTES)
-
-audit: $(VENV)-audit/ready
-	$(VENV)-audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
-
-probe: $(VENV)/ready
-	$(VENV)/bin/msfser ablate configs/probe.yaml --num_train_epochs 10
+	MINUTES=$(MINUTES) $(VENV)/bin/python -m pytest -m stress -s -o faulthandler_timeout=0 tests/stress
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/codespell
 
+audit: $(VENV)-audit/ready
+	$(VENV)-audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
+
+licenses: $(VENV)/ready
+	sed -i.old '/^|/,$$d' docs/licenses.md && rm docs/licenses.md.old
+	$(VENV)/bin/pip-licenses --from=mixed --format=markdown --ignore-packages msfser \
+		| sed 's/  */ /g; s/---*/---/g' >> docs/licenses.md
+
+probe: $(VENV)/ready
+	$(VENV)/bin/msfser ablate configs/probe.yaml --num_train_epochs 10
+
+docs: $(VENV)/ready
+	$(VENV)/bin/python -m msfser.benchmarks.tables
+
+wheel: $(VENV)/ready
+	rm -rf build dist
+	$(VENV)/$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
+	rm -rf build
+
+# The link gives mypy the checkout under the package's name.
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --disable-pip-version-check -c constraints.txt torch -e ".[train,annotate,onnx,space,test]"
+	$(VENV)/$(PIP) install -c constraints.txt torch -e ".[all,test,lint]"
+	mkdir -p $(VENV)/src
+	ln -sfn ../.. $(VENV)/src/msfser
 	$(VENV)/bin/msfser encoders
 	touch $@
 
@@ -56,10 +80,10 @@ $(VENV)-oldest/ready: $(VENV)/ready
 	grep -v -E '^(transformers|tokenizers|huggingface_hub)==' constraints.txt > $(VENV)-oldest/constraints.txt
 	$(VENV)/bin/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
 		> $$($(VENV)-oldest/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/newest.pth
-	$(VENV)-oldest/bin/pip install --disable-pip-version-check -c $(VENV)-oldest/constraints.txt transformers==5.19.0
+	$(VENV)-oldest/$(PIP) install -c $(VENV)-oldest/constraints.txt transformers==5.19.0
 	touch $@
 
 $(VENV)-audit/ready:
 	$(PYTHON) -m venv $(VENV)-audit
-	$(VENV)-audit/bin/pip install --disable-pip-version-check pip-audit==2.10.1
+	$(VENV)-audit/$(PIP) install pip-audit==2.10.1
 	touch $@

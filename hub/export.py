@@ -2,13 +2,13 @@
 
     msfser export outputs/mine mine.onnx
 
-The graph takes what the processor makes: `input_values` or `input_features` with `attention_mask`, and `les_`, `gs_`,
-`es_` `input_ids` and `attention_mask`, as far as the model has them; any batch, any length of sound and of each text.
-All of them must be fed: an input that an item does not have is a row of zeros in its mask, and its own row is ignored.
-An item without any input is not noticed. The graph gives `logits` `(batch, 3)` in 0..1, valence, arousal, dominance,
-and, where the model has them, `gate` and `routing` as in [`MsfSerOutput`].
+The inputs of the graph are the output of the processor: `input_values` or `input_features` with `attention_mask`, and
+`input_ids` and `attention_mask` of each text with the prefixes `les_`, `gs_`, `es_`, as far as the model has them. The
+batch size and all lengths are free. All inputs must be fed: for an item without an input, its row of the mask is zero,
+and its row of values is ignored. An item without any input is not detected. The outputs are `logits` `(batch, 3)` in
+0..1 (valence, arousal, dominance) and, where the model has them, `gate` and `routing` as in [`MsfSerOutput`].
 
-Weights of more than 1.5 GiB go to a second file, `mine.onnx.data`, which must stay beside the first.
+Weights of more than 1.5 GiB go to a second file, `mine.onnx.data`, which must stay in the folder of the first.
 """
 
 import argparse
@@ -18,13 +18,15 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..audio_msfser import SAMPLING_RATE
+from ..cli.errors import cli_errors
 from ..configuration_msfser import MsfSerConfig
 from ..encoders_msfser import is_padding_safe
 from ..fast_encoders_msfser import slow_down, speed_up
@@ -32,14 +34,14 @@ from ..modeling_msfser import MsfSerModel
 
 logger = logging.getLogger("msfser.export")
 
-# The greatest difference between onnxruntime and PyTorch that is rounding.
+# Greatest difference between onnxruntime and PyTorch that counts as rounding.
 TOLERANCE = 1e-4
 
 _MEL_RATE = 100  # frames per second
 
 
 class _Traced(nn.Module):
-    """The model with its inputs in a row, which is what `torch.export` reads."""
+    """The model with positional inputs, as `torch.export` requires."""
 
     def __init__(self, model: MsfSerModel, inputs: Sequence[str], outputs: Sequence[str]):
         super().__init__()
@@ -54,23 +56,23 @@ def export(folder: str | Path, path: str | Path) -> float:
     """Exports a saved model and compares the file with it.
 
     Args:
-        folder: What `save_pretrained` or `train.py` wrote.
+        folder: Output of `save_pretrained` or `msfser train`.
         path: The file to write.
 
     Returns:
-        The greatest difference between the outputs of onnxruntime and of PyTorch, on made inputs of other sizes than
-        the exported ones.
+        The greatest difference between the outputs of onnxruntime and of PyTorch, on random inputs of other sizes than
+        in the export.
 
     Raises:
         ImportError: A package is missing.
         OSError: The folder cannot be read, or the file not written.
-        ValueError: The folder is no MSF-SER model, or one that cannot be exported.
+        ValueError: The folder does not hold an MSF-SER model, or one that cannot be exported.
     """
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ImportError(f'Exporting needs {", ".join(missing)}: pip install -e ".[onnx]".')
+        raise ImportError(f'Exporting needs {", ".join(missing)}: pip install "msfser[onnx]".')
     if Path(path).is_dir():
-        raise OSError(f"{str(path)!r} is a folder: give the name of the file to write, such as model.onnx.")
+        raise OSError(f"{str(path)!r} is a folder: give the name of the output file, such as model.onnx.")
     model = _load(folder)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     for encoder in _encoders(model):
@@ -87,18 +89,19 @@ def compare(model: MsfSerModel, path: str | Path) -> float:
 
     Args:
         model: In evaluation mode, on a CPU, in float32.
-        path: What [`export`] wrote.
+        path: Output of [`export`].
 
     Returns:
-        The greatest difference of any output on one item, on three padded ones of which one lacks a text and one the
-        sound, and, input by input, on an item that lacks it: a row of zeros in the graph, nothing in PyTorch.
+        The greatest difference of any output on one item, on three padded items of which one lacks a text and one the
+        sound, and, for each input, on an item that lacks it: a row of zeros in the graph, nothing in PyTorch.
     """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    one = made_inputs(model.config, [1.13], [5], seed=1)
-    three = made_inputs(model.config, [0.7, 2.57, 1.9], [9, 1, 6], seed=2)
+    config: Any = model.config
+    one = random_inputs(config, [1.13], [5], seed=1)
+    three = random_inputs(config, [0.7, 2.57, 1.9], [9, 1, 6], seed=2)
     cases = [(one, one), (three, three)]
     tensors = list(one)
     pairs = list(zip(tensors[::2], tensors[1::2], strict=True))  # values and mask
@@ -119,34 +122,36 @@ def compare(model: MsfSerModel, path: str | Path) -> float:
     return worst
 
 
-def made_inputs(
+def random_inputs(
     config: MsfSerConfig, seconds: Sequence[float], tokens: Sequence[int], seed: int
 ) -> dict[str, torch.Tensor]:
-    """Noise and random tokens for all inputs of a model, padded.
+    """Padded noise and random tokens for all inputs of a model.
 
     Args:
-        config: The model's.
-        seconds: Length of each item's sound.
-        tokens: Number of tokens of each item's texts; each text has one more than the one before it.
-        seed: Of the draws.
+        config: Config of the model.
+        seconds: Duration of each item's sound.
+        tokens: Number of tokens of each item's first text; each further text has one more.
+        seed: Seed of the random numbers.
 
     Returns:
         The tensors by name, in the order of the graph's inputs: each input and its mask.
     """
     generator = torch.Generator().manual_seed(seed)
     inputs = {}
+    audio_config: Any = config.audio_config
+    text_config: Any = config.text_config
     if config.audio:
         rate = _MEL_RATE if config.is_mel else SAMPLING_RATE
         mask = _padded_mask([round(length * rate) for length in seconds])
-        bands = (config.audio_config.num_mel_bins,) if config.is_mel else ()
+        bands = (audio_config.num_mel_bins,) if config.is_mel else ()
         sound = torch.randn(*mask.shape, *bands, generator=generator)
         sound *= mask.view(*mask.shape, *(1 for _ in bands))
         inputs["input_features" if config.is_mel else "input_values"] = sound
         inputs["attention_mask"] = mask
-    for more, name in enumerate(config.semantics):
+    for more, name in enumerate(config.semantics or ()):
         mask = _padded_mask([length + more for length in tokens])
-        ids = torch.randint(config.text_config.vocab_size, mask.shape, generator=generator)
-        padding = config.text_config.pad_token_id or 0
+        ids = torch.randint(text_config.vocab_size, mask.shape, generator=generator)
+        padding = text_config.pad_token_id or 0
         inputs[f"{name}_input_ids"] = torch.where(mask.bool(), ids, padding)
         inputs[f"{name}_attention_mask"] = mask
     return inputs
@@ -154,28 +159,29 @@ def made_inputs(
 
 def _load(folder: str | Path) -> MsfSerModel:
     if not Path(folder, "config.json").is_file():
-        raise OSError(f"{str(folder)!r} has no config.json: give the folder that train.py or save_pretrained wrote.")
+        raise OSError(f"{str(folder)!r} has no config.json: give the output of msfser train or of save_pretrained.")
     kind = PreTrainedConfig.get_config_dict(folder)[0].get("model_type")
     if kind != MsfSerConfig.model_type:
         raise ValueError(f"{str(folder)!r} holds a model of the type {kind!r}, not {MsfSerConfig.model_type!r}.")
     config = MsfSerConfig.from_pretrained(folder)
-    if config.audio and not is_padding_safe(config.audio_config):
+    audio_config: Any = config.audio_config
+    if config.audio and not is_padding_safe(audio_config):
         raise ValueError(
-            f"The speech encoder ({config.audio_config.model_type}) is run item by item, because its layers see the "
-            "padding, and such a loop has no ONNX graph: take WavLM-Large, a wav2vec 2.0 or HuBERT model with layer "
-            "norm, or Whisper."
+            f"The speech encoder ({audio_config.model_type}) runs item by item, because padding changes the "
+            "output of its layers, and such a loop has no ONNX graph: use WavLM-Large, a wav2vec 2.0 or HuBERT model "
+            "with layer norm, or Whisper."
         )
     return MsfSerModel.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
 
 
-def _encoders(model: MsfSerModel) -> list[nn.Module]:
+def _encoders(model: MsfSerModel) -> list[PreTrainedModel]:
     return [getattr(model, name) for name in ("audio_encoder", "text_encoder") if hasattr(model, name)]
 
 
 def _write(model: MsfSerModel, path: Path) -> None:
-    config = model.config
-    # A trace takes sizes of 0 and 1 for constants.
-    inputs = made_inputs(config, [1.3, 0.9, 1.1, 0.6, 1.2], [7, 4, 6, 3, 5], seed=0)
+    config: Any = model.config
+    # torch.export treats sizes of 0 and 1 as constants.
+    inputs = random_inputs(config, [1.3, 0.9, 1.1, 0.6, 1.2], [7, 4, 6, 3, 5], seed=0)
     lengths = {"input_values": "samples", "input_features": "mel_frames"}
     lengths["attention_mask"] = lengths["input_features" if config.is_mel else "input_values"]
     axes = tuple({0: "batch", 1: lengths.get(name, f"{name.split('_')[0]}_tokens")} for name in inputs)
@@ -190,7 +196,7 @@ def _write(model: MsfSerModel, path: Path) -> None:
             tuple(inputs.values()),
             dynamic_shapes={"tensors": tuple(dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC) for _ in inputs)},
             strict=False,
-            # Some conditions, such as of Whisper's halved frames, always hold, but the tracer cannot prove it.
+            # Some conditions, such as that of Whisper's halved frames, always hold, but the tracer cannot prove it.
             prefer_deferred_runtime_asserts_over_guards=True,
         )
         program = torch.onnx.export(
@@ -201,11 +207,12 @@ def _write(model: MsfSerModel, path: Path) -> None:
             output_names=outputs,
             dynamic_shapes={"tensors": axes},
         )
+    assert program is not None
     program.save(path)
 
 
 def _padded_mask(lengths: Sequence[int]) -> torch.Tensor:
-    """`(items, longest)`, 1 up to each length."""
+    """`(items, greatest length)`, 1 up to each length."""
     return (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
 
 
@@ -214,23 +221,21 @@ def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="msfser export", description="Exports a saved model to ONNX and checks it with onnxruntime."
     )
-    parser.add_argument("folder", type=Path, help="the folder that train.py or save_pretrained wrote")
-    parser.add_argument("output", type=Path, help="the file to write, such as mine.onnx")
+    parser.add_argument("folder", type=Path, help="output of msfser train or of save_pretrained")
+    parser.add_argument("output", type=Path, help="output file, such as mine.onnx")
     arguments = parser.parse_args(argv)
     logging.basicConfig(format="%(message)s")
     logger.setLevel(logging.INFO)
-    for name in ("onnxscript", "onnx_ir", "torch.onnx"):  # what they could not fold, and that torchvision is missing
+    for name in ("onnxscript", "onnx_ir", "torch.onnx"):  # notes on folding, and that torchvision is missing
         logging.getLogger(name).setLevel(logging.ERROR)
-    try:
+    with cli_errors("export"):
         difference = export(arguments.folder, arguments.output)
-    except (ImportError, OSError, ValueError) as error:
-        raise SystemExit(f"export: {error}") from None
-    if not difference <= TOLERANCE:
-        raise SystemExit(
-            f"export: {arguments.output} was written, but it differs from the model by {difference:.1e}, more than "
-            f"{TOLERANCE:g}: do not use it."
-        )
-    logger.info(f"{arguments.output} differs from the model by at most {difference:.1e}.")
+        if not difference <= TOLERANCE:
+            raise ValueError(
+                f"{arguments.output} was written, but it differs from the model by {difference:.1e}, more than "
+                f"{TOLERANCE:g}: do not use it."
+            )
+    logger.info("%s differs from the model by at most %.1e.", arguments.output, difference)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Puts the starter model together: the part that was trained, from `starter/`, and the published speech encoder.
+"""Assembles the starter model from its fitted weights, in `starter/`, and the published speech encoder.
 
     msfser starter outputs/starter
 
-The folder then loads with `AutoModel` and goes to the Hub like one of `train.py`. What the starter has learned from,
-what it is worth, and its license stand in `starter/README.md`, which becomes the folder's card.
+The folder loads with `AutoModel`, and `msfser publish` accepts it like the output of `msfser train`. The data, the
+results and the license of the starter are in `starter/README.md`, which becomes the card of the folder.
 """
 
 import argparse
@@ -12,9 +12,14 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
+from transformers.utils.logging import disable_progress_bar
 
+from ..cli.errors import cli_errors
+from ..hub.encoders import ensure_encoders
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
 
@@ -22,10 +27,11 @@ logger = logging.getLogger("msfser.starter")
 
 FOLDER = Path(__file__).parent
 WEIGHTS, CARD = "model.safetensors", "README.md"
+LICENSE = "The weights are licensed under CC BY-NC-SA 4.0 (of the corpus RAVDESS): not for commercial use."
 AUDIO_ENCODER, TEXT_ENCODER = "openai/whisper-tiny.en", "sentence-transformers/all-MiniLM-L6-v2"
-# Sound alone: its corpora have a dozen fixed sentences, which teach nothing about words. No sound is withheld in
-# training, since nothing else would be left.
-SWITCHES = {
+# Sound alone: its corpora have a dozen fixed sentences, which teach nothing about words. There is no audio dropout,
+# since no other input would be left.
+SWITCHES: dict[str, Any] = {
     "semantics": [],
     "audio_states": "weighted",
     "freeze_audio": "all",
@@ -36,65 +42,68 @@ SWITCHES = {
 
 
 def new_starter() -> MsfSerModel:
-    """The starter before it is fitted: the pretrained encoder, everything else at its random start.
+    """The starter before it is fitted: the pretrained encoder, and random weights on top of it.
 
     Raises:
-        OSError: The encoder is nowhere to be had; the sentence says what to install.
+        OSError: The encoder cannot be found; the sentence says what to do.
     """
     return MsfSerModel.from_encoders(AUDIO_ENCODER, None, **SWITCHES)
 
 
 def starter_processor() -> MsfSerProcessor:
-    """Its processor: every sound is brought to one level.
+    """Its processor, which normalizes the level of every sound.
 
     Raises:
-        OSError: An encoder is nowhere to be had; the sentence says what to install.
+        OSError: An encoder cannot be found; the sentence says what to do.
     """
     return MsfSerProcessor.from_encoders(AUDIO_ENCODER, TEXT_ENCODER, normalize_level=True)
 
 
-def write_trained_part(starter: MsfSerModel) -> None:
-    """Writes what was fitted, without the encoder, to `starter/`."""
+def write_fitted_weights(starter: MsfSerModel) -> None:
+    """Writes the fitted weights, without those of the encoder, to `starter/`."""
     FOLDER.mkdir(exist_ok=True)
-    save_file(_trained_part(starter), FOLDER / WEIGHTS, metadata={"format": "pt"})
+    save_file(_fitted_weights(starter), FOLDER / WEIGHTS, metadata={"format": "pt"})
     (FOLDER / WEIGHTS).chmod(0o644)
 
 
 def assemble(folder: Path) -> None:
-    """Writes the whole starter, a folder that `AutoModel`, `AutoProcessor` and `pipeline` load.
+    """Writes the complete starter to a folder that `AutoModel`, `AutoProcessor` and `pipeline` load.
 
     Raises:
-        OSError: The trained part or the encoder is not there, or the folder cannot be written.
-        ValueError: The trained part does not fit this version of the model.
+        OSError: The fitted weights or the encoder cannot be found, or the folder cannot be written.
+        ValueError: The fitted weights do not fit this version of the model.
     """
     if not (FOLDER / WEIGHTS).is_file():
-        raise OSError(f"{FOLDER / WEIGHTS} is not there: get the project whole, or fit it (benchmarks/starter.py).")
-    starter, trained = new_starter(), load_file(FOLDER / WEIGHTS)
-    wanted = _trained_part(starter)
-    if {name: weight.shape for name, weight in trained.items()} != {n: w.shape for n, w in wanted.items()}:
-        raise ValueError(f"{FOLDER / WEIGHTS} does not fit this version of the model: get both from one version.")
-    starter.load_state_dict(trained, strict=False)
+        raise OSError(f"{FOLDER / WEIGHTS} is missing: install the package again, or run msfser.starter.fit.")
+    starter, fitted = new_starter(), load_file(FOLDER / WEIGHTS)
+    needed = _fitted_weights(starter)
+    if {name: weight.shape for name, weight in fitted.items()} != {n: w.shape for n, w in needed.items()}:
+        raise ValueError(f"{FOLDER / WEIGHTS} does not fit this version of the model: install the package again.")
+    starter.load_state_dict(fitted, strict=False)
     starter.eval().save_pretrained(folder)
     starter_processor().save_pretrained(folder)
-    shutil.copyfile(FOLDER / CARD, Path(folder) / CARD)
+    shutil.copyfile(FOLDER / CARD, folder / CARD)
 
 
-def _trained_part(model: MsfSerModel) -> dict:
+def _fitted_weights(model: MsfSerModel) -> dict[str, torch.Tensor]:
     return {name: weight for name, weight in model.state_dict().items() if not name.startswith("audio_encoder.")}
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(prog="msfser starter", description="Puts the starter model together.")
-    parser.add_argument("folder", type=Path, help="where to write it, such as outputs/starter")
+    parser = argparse.ArgumentParser(prog="msfser starter", description="Assembles the starter model.")
+    parser.add_argument(
+        "folder", type=Path, nargs="?", default=Path("outputs/starter"), help="output folder (outputs/starter)"
+    )
     arguments = parser.parse_args(argv)
     logging.basicConfig(format="%(message)s")
     logger.setLevel(logging.INFO)
-    try:
+    disable_progress_bar()
+    with cli_errors("starter"):
+        ensure_encoders([AUDIO_ENCODER, TEXT_ENCODER])
         assemble(arguments.folder)
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"starter: {error}") from None
     logger.info("saved: %s", arguments.folder)
+    logger.info(LICENSE)
 
 
 if __name__ == "__main__":

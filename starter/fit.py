@@ -40,7 +40,7 @@ from ..evaluation.results import RESULTS, write
 from ..modeling_msfser import MsfSerModel
 from ..training import augmentation
 from ..training.fitting import Clips, Recipe, encoded, fit, predict
-from .assemble import new_starter, starter_processor, write_trained_part
+from .assemble import new_starter, starter_processor, write_fitted_weights
 
 COMMAND = "python -m msfser.starter.fit --data FOLDER"
 # Distorted copies of each clip, and how often training hears the clean one.
@@ -72,7 +72,7 @@ def main() -> None:
     results = held_out_rows(material)
     everything = _to_hear(np.arange(len(material.clips)), len(material.table))
     starter = fit(new_starter, material.clips, everything, 0, RECIPE)
-    write_trained_part(starter)
+    write_fitted_weights(starter)
     results += rows_of_the_starter(starter, material.paths)
     write(RESULTS / "starter.json", [row | {"command": COMMAND} for row in results])
     for row in results:

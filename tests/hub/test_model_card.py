@@ -1,4 +1,4 @@
-"""The model card: its metadata, what it says of whom, and its snippets, run by a stranger."""
+"""The model card: its metadata, its text, and its snippets, run where the package is not installed."""
 
 import json
 import math
@@ -11,13 +11,13 @@ import soundfile
 import yaml
 from hub_server import Hub
 from published import WHISPER, link_prepared, needs
-from test_publish import as_a_stranger, connect, train, write_results
+from publishing import REPO, as_a_stranger, connect, train, write_results, write_settings
 from tiny import noise
 
 from msfser import to_scale
-from msfser.hub.publish import CARD, main, render_card
+from msfser.hub.card import TEMPLATE, render_card
+from msfser.hub.publish import main
 
-REPO = "someone/heard"
 SNIPPET = re.compile(r"<!-- snippet: (\w+) -->\n```python\n(.*?)```", re.DOTALL)
 WARNING = "synthetic speech with invented labels"
 
@@ -33,16 +33,15 @@ def trained(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def own(trained, tmp_path):
-    """Renders the card after a run with settings of one's own."""
+def card_of(trained):
+    """Renders the card after a run with other settings."""
 
-    def render(settings: str, *options: str, **names: str):
-        (tmp_path / "mine.yaml").write_text(f"audio_encoder: openai/whisper-tiny.en\n{settings}")
-        write_results(trained, " ".join(["python train.py", str(tmp_path / "mine.yaml"), *options]))
-        return parts(render_card(trained, REPO, "v1", **names))
+    def render(*options: str, names: dict[str, str] | None = None, **settings):
+        write_settings(trained, *options, audio_encoder="openai/whisper-tiny.en", **settings)
+        return parts(render_card(trained, REPO, "v1", **(names or {})))
 
     yield render
-    write_results(trained, "python train.py configs/probe.yaml")
+    write_settings(trained)
 
 
 def test_the_metadata_are_those_of_the_run(trained):
@@ -52,7 +51,7 @@ def test_the_metadata_are_those_of_the_run(trained):
     assert front["base_model"] == ["openai/whisper-tiny.en", "sentence-transformers/all-MiniLM-L6-v2"]
     (model,) = front["model-index"]
     (result,) = model["results"]
-    assert model["name"] == "heard" and result["dataset"] == {
+    assert model["name"] == "model" and result["dataset"] == {
         "name": "probe corpus",
         "type": "probe-corpus",
         "split": "test",
@@ -73,9 +72,9 @@ def test_the_packages_are_those_that_the_snippets_need(trained, tmp_path):
 
 
 def test_an_undefined_score_is_no_metric(trained):
-    write_results(trained, "python train.py configs/probe.yaml", value=math.nan)
+    write_results(trained, value=math.nan)
     front, text = parts(render_card(trained, REPO, "v1"))
-    write_results(trained, "python train.py configs/probe.yaml")
+    write_results(trained)
     assert "model-index" not in front or not front["model-index"][0].get("results")
     assert "nan" in text
 
@@ -85,58 +84,65 @@ def test_the_first_screen_says_what_the_numbers_are(trained):
     first = text.split("## Use")[0]
     for needed in ("valence, arousal, dominance; always", "0..1 each", "probe corpus", "apache-2.0", "not for"):
         assert needed in first
-    assert "0.50 (0.40..0.60)" in text and "`python train.py configs/probe.yaml`" in text
+    assert "0.50 (0.40..0.60)" in text and "| `data` | probe |" in text
     assert f"0.62 is {to_scale(0.62, 1, 7):.2f} on 1..7" in text
 
 
-def test_the_probe_is_told_from_a_corpus_of_people(trained, own):
-    for _, text in (parts(render_card(trained, REPO, "v1")), own("data: x/made", corpus_name="probe")):
+def test_the_probe_is_told_from_a_corpus_of_people(trained, card_of):
+    for _, text in (parts(render_card(trained, REPO, "v1")), card_of(data="x/made", names={"corpus_name": "probe"})):
         assert WARNING in text.split("Valence, arousal and dominance of")[0]
         assert "say nothing about real speech" in text
-    for corpus, scale in (("msp_podcast", "1..7"), ("iemocap", "1..5")):
-        front, text = own(f"corpus: {corpus}\ndata: /srv/{corpus}")
+    for corpus, scale, fold in (("msp_podcast", "1..7", {}), ("iemocap", "1..5", {"fold": 1})):
+        front, text = card_of(corpus=corpus, data=f"/srv/{corpus}", **fold)
         assert WARNING not in text and "real speech" not in text
         assert f"on {scale}, the scale of this model's corpus" in text
-        # Its owners' terms are none of the Hub's.
+        # The terms of its owners are not among the Hub's licenses.
         assert front["license"] == "other" and front["license_link"].endswith(f"{REPO}#licenses")
 
 
-def test_a_table_of_ones_own_tells_nothing_of_the_machine(own, tmp_path):
+def test_a_custom_table_tells_nothing_of_the_machine(card_of, tmp_path):
     secret = "hf_secretOfTheTests"
-    front, text = own(
-        f"data: {tmp_path}/voices/metadata.csv\naudio_folder: {tmp_path}/voices\nlabel_range: [1, 5]",
-        f"--output_dir {tmp_path}/out --hub_token {secret} --run_name cellar --learning_rate 1e-4",
-        "--columns speaker=actor --text_encoder /srv/models/mine --logging_dir=logs/x --bf16 --seed=7",
+    front, text = card_of(
+        *f"--output_dir {tmp_path}/out --hub_token {secret} --run_name cellar --learning_rate 1e-4".split(),
+        *("--columns", "speaker=actor", "--text_encoder", "/srv/models/mine", "--seed=7", "--semantics", "gs"),
+        data=f"{tmp_path}/voices/metadata.csv",
+        audio_folder=f"{tmp_path}/voices",
+        label_range=[1, 5],
     )
-    assert "a table of the trainer's own" in text and WARNING not in text
+    assert "a custom table" in text and WARNING not in text
     whole = yaml.safe_dump(front) + text
-    for leak in (str(tmp_path), secret, "/srv", "voices", "cellar", "actor", "logs/x", "mine.yaml"):
+    for leak in (str(tmp_path), secret, "/srv", "voices", "cellar", "actor", "settings.yaml"):
         assert leak not in whole, leak
-    assert (
-        "python train.py SETTINGS.yaml --output_dir OUTPUT_DIR --hub_token HUB_TOKEN --run_name RUN_NAME "
-        "--learning_rate 1e-4 --columns COLUMNS --text_encoder TEXT_ENCODER --logging_dir LOGGING_DIR --bf16 --seed 7`"
-    ) in text
-    assert "| `learning_rate` | 1e-4 |" in text and "| `bf16` | true |" in text
+    for row in (
+        "`learning_rate` | 0.0001",
+        "`seed` | 7",
+        "`label_range` | 1 5",
+        "`audio_encoder` | openai/whisper-tiny.en",
+    ):
+        assert f"| {row} |" in text
+    for hidden in ("data", "columns", "hub_token", "run_name", "output_dir", "text_encoder"):
+        assert f"`{hidden}`" not in text
     assert f"0.62 is {to_scale(0.62, 1, 5):.2f} on 1..5" in text
     assert front["license"] == "other" and "language" not in front
 
 
-def test_a_named_corpus_is_named(own):
-    settings = "data: x.csv\nallow_speaker_overlap: true"
-    front, text = own(settings, corpus_name="someone/voices", corpus_license="CC-BY-NC-4.0")
+def test_a_named_corpus_is_named(card_of):
+    settings = {"data": "x.csv", "allow_speaker_overlap": True}
+    front, text = card_of(**settings, names={"corpus_name": "someone/voices", "corpus_license": "CC-BY-NC-4.0"})
     assert front["datasets"] == ["someone/voices"] and front["license"] == "cc-by-nc-4.0"
     assert "| corpus: someone/voices | CC-BY-NC-4.0 |" in text
-    assert "speakers of the test part are in training too" in text
-    front, _ = own(settings, corpus_name="Voices of the Valley", corpus_license="ask us")
+    assert "speakers of the test part are also in the training part" in text
+    front, text = card_of(data="x.csv", names={"corpus_name": "Voices of the Valley", "corpus_license": "ask us"})
     assert "datasets" not in front and front["license"] == "other"
     assert front["model-index"][0]["results"][0]["dataset"]["type"] == "voices-of-the-valley"
+    assert "also in the training part" not in text
     for names in ({"corpus_name": "Voices"}, {"corpus_license": "mit"}):
         with pytest.raises(ValueError, match="together"):
-            own(settings, **names)
+            card_of(**settings, names=names)
     with pytest.raises(ValueError, match="one line"):
-        own(settings, corpus_name="a\nb", corpus_license="mit")
+        card_of(**settings, names={"corpus_name": "a\nb", "corpus_license": "mit"})
     with pytest.raises(ValueError, match="trained on the MSP-Podcast"):
-        own("corpus: msp_podcast", corpus_name="Voices", corpus_license="mit")
+        card_of(corpus="msp_podcast", data="x", names={"corpus_name": "Voices", "corpus_license": "mit"})
 
 
 def test_encoders_without_a_name_on_the_hub_are_not_made_up(tmp_path):
@@ -145,7 +151,7 @@ def test_encoders_without_a_name_on_the_hub_are_not_made_up(tmp_path):
     config.write_text(config.read_text().replace("sentence-transformers/all-MiniLM-L6-v2", "mine"))
     front, text = parts(render_card(folder, REPO, "v1"))
     assert front["base_model"] == ["openai/whisper-tiny.en"] and front["license"] == "other"
-    assert "a text encoder of the trainer's own | not stated" in text
+    assert "weights from a custom text encoder | not stated" in text
 
 
 def test_every_table_has_as_many_cells_in_each_row(trained):
@@ -156,7 +162,7 @@ def test_every_table_has_as_many_cells_in_each_row(trained):
         lines = table.splitlines()
         assert len({line.count("|") for line in lines}) == 1 and re.fullmatch(r"[|-]+", lines[1]), table
     assert "{{" not in text and "{%" not in text and "\n\n\n\n" not in text
-    assert text.count("```python") == len(SNIPPET.findall(text)) == CARD.read_text().count("```python")
+    assert text.count("```python") == len(SNIPPET.findall(text)) == TEMPLATE.read_text().count("```python")
 
 
 @pytest.mark.parametrize(
@@ -167,7 +173,7 @@ def test_every_table_has_as_many_cells_in_each_row(trained):
         ({"audio": False, "semantics": ["gs", "es"]}, 'processor(transcript="I never said that.", description='),
     ],
 )
-def test_the_snippets_give_what_the_model_takes(tmp_path, switches, given):
+def test_the_snippets_give_the_inputs_of_the_model(tmp_path, switches, given):
     _, text = parts(render_card(train(tmp_path / "trained", **switches), REPO, "v1"))
     snippets = dict(SNIPPET.findall(text))
     assert given in snippets["predict"]
@@ -187,8 +193,8 @@ for name, code in json.loads(Path(sys.argv[1]).read_text()).items():
 
 @needs(WHISPER)
 def test_the_snippets_run_where_there_is_nothing_but_the_hub(trained, tmp_path, monkeypatch):
-    soundfile.write(tmp_path / "speech.wav", noise(1.2), 16_000)
     link_prepared(tmp_path / "home")
+    soundfile.write(tmp_path / "speech.wav", noise(1.2), 16_000)
     with Hub() as hub:
         connect(monkeypatch, hub, hub.token)
         main([str(trained), REPO])
@@ -196,9 +202,9 @@ def test_the_snippets_run_where_there_is_nothing_but_the_hub(trained, tmp_path, 
         snippets = dict(SNIPPET.findall(card))
         (tmp_path / "snippets.json").write_text(json.dumps(snippets))
         printed = as_a_stranger(hub, RUN, tmp_path, "snippets.json")
-    said = dict(re.findall(r"== (\w+)\n(.*?)(?=\n==|\Z)", printed, re.DOTALL))
-    assert said.keys() == snippets.keys() == {"predict", "pipeline", "scale"}
+    outputs = dict(re.findall(r"== (\w+)\n(.*?)(?=\n==|\Z)", printed, re.DOTALL))
+    assert outputs.keys() == snippets.keys() == {"predict", "pipeline", "scale"}
     for name in ("predict", "pipeline"):
-        numbers = [float(x) for x in re.findall(r"'(?:valence|arousal|dominance)': ([\d.]+)", said[name])]
+        numbers = [float(x) for x in re.findall(r"'(?:valence|arousal|dominance)': ([\d.]+)", outputs[name])]
         assert len(numbers) == 3 and all(0 <= x <= 1 for x in numbers)
-    assert [float(x) for x in said["scale"].split()] == [4.72, 3.0]
+    assert [float(x) for x in outputs["scale"].split()] == [4.72, 3.0]

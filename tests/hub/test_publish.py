@@ -1,4 +1,4 @@
-"""Publishing, against a small Hub on loopback: what goes up, what stays, what is said when it fails."""
+"""Publishing, against a small Hub on loopback: what is uploaded, what is not, and the sentences about failures."""
 
 import json
 import logging
@@ -14,63 +14,11 @@ import soundfile
 import torch
 from hub_server import Hub
 from huggingface_hub import constants
-from tiny import noise, tiny_model, tiny_processor
+from publishing import REPO, as_a_stranger, connect, train, write_results
+from tiny import noise
 
-from msfser import LABELS, MsfSerModel, MsfSerProcessor
+from msfser import MsfSerModel, MsfSerProcessor
 from msfser.hub.publish import main
-
-ROOT = Path(__file__).parents[2]
-REPO = "someone/heard"
-
-# Put before what runs in a process of its own: an editable install is found through a finder, which a stranger lacks.
-NO_PACKAGE = """
-import sys
-sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
-try:
-    import msfser
-except ImportError:
-    pass
-else:
-    raise SystemExit("the package can be imported: this would not test the published code")
-"""
-
-
-def write_results(folder: Path, command: str, value: float = 0.5) -> None:
-    rows = [
-        {"name": f"test/{inputs}/{name}", "value": value, "low": value - 0.1, "high": value + 0.1, "command": command}
-        for inputs in ("audio", "audio+transcript", "all")
-        for name in (*LABELS, "mean")
-    ]
-    (folder / "results.json").write_text(json.dumps(rows))
-
-
-def train(folder: Path, command: str = "python train.py configs/probe.yaml", **switches) -> Path:
-    """A folder as a run leaves it."""
-    model = tiny_model("whisper", **switches)
-    if model.config.audio:
-        model.config.audio_config._name_or_path = "openai/whisper-tiny.en"
-    if model.config.semantics:
-        model.config.text_config._name_or_path = "sentence-transformers/all-MiniLM-L6-v2"
-    model.save_pretrained(folder)
-    tiny_processor("whisper").save_pretrained(folder)
-    write_results(folder, command)
-    return folder
-
-
-def as_a_stranger(hub: Hub, script: str, tmp_path: Path, *arguments: str) -> str:
-    """What a script prints that knows no package, no token, no cache and no Hub but this one."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
-    own = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
-    (tmp_path / "script.py").write_text(NO_PACKAGE + script)
-    run = subprocess.run(
-        [sys.executable, "-I", str(tmp_path / "script.py"), *arguments],
-        cwd=tmp_path,
-        env=kept | own,
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
-    return run.stdout
 
 
 @pytest.fixture(scope="module")
@@ -81,17 +29,6 @@ def once(tmp_path_factory) -> Path:
 @pytest.fixture
 def trained(once, tmp_path) -> Path:
     return Path(shutil.copytree(once, tmp_path / "trained"))
-
-
-def connect(monkeypatch, hub: Hub, token: str | None) -> None:
-    """Lets this process, which is offline in tests, talk to one Hub only."""
-    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    for name in ("HUGGING_FACE_HUB_TOKEN", "HF_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    if token is not None:
-        monkeypatch.setenv("HF_TOKEN", token)
 
 
 @pytest.fixture
@@ -110,7 +47,7 @@ def refused(*argv: object) -> str:
     with pytest.raises(SystemExit) as stop:
         main([str(word) for word in argv])
     sentence = str(stop.value)
-    assert sentence.startswith("publish: ") and sentence.endswith(".") and "\n" not in sentence, sentence
+    assert sentence.startswith("msfser publish: error: ") and sentence.endswith(".") and "\n" not in sentence, sentence
     return sentence
 
 
@@ -120,17 +57,25 @@ def test_a_dry_run_shows_all_and_contacts_nobody(hub, trained, capsys, monkeypat
     main([str(trained), REPO, "--dry_run"])
     shown = capsys.readouterr().out
     assert hub.requests == []
-    listed = shown.split("left out:")[0]
+    listed = shown.split("not uploaded:")[0]
     for name in ("model.safetensors", "modeling_msfser.py", "pipeline_msfser.py", "tokenizer.json", "README.md"):
         assert name in listed
     size = (trained / "model.safetensors").stat().st_size
     assert f"{size:,}  model.safetensors" in listed and "training_args.bin" not in listed
-    assert "left out: results.json, training_args.bin" in shown
-    assert "pipeline_tag: audio-classification" in shown and 'revision = "someone/heard", "v1"' in shown
+    assert "not uploaded: results.json, run.yaml, training_args.bin" in shown
+    assert "pipeline_tag: audio-classification" in shown and 'revision = "someone/model", "v1"' in shown
 
 
-def test_it_goes_up_in_one_commit_with_the_card_last_and_a_tag(hub, trained):
-    for name in ("training_args.bin", "optimizer.pt", "speech.wav", "predictions.csv", "notes.md", ".env", "own.py"):
+def test_it_goes_up_in_one_commit_with_a_tag(hub, trained):
+    for name in (
+        "training_args.bin",
+        "optimizer.pt",
+        "speech.wav",
+        "predictions.csv",
+        "notes.md",
+        ".env",
+        "custom.py",
+    ):
         (trained / name).write_text("private")
     (trained / "checkpoint-3").mkdir()
     (trained / "checkpoint-3" / "model.safetensors").write_text("private")
@@ -140,11 +85,11 @@ def test_it_goes_up_in_one_commit_with_the_card_last_and_a_tag(hub, trained):
     assert [commit.title for commit in repository.commits] == ["initial", "Publish v0.1"]
     assert repository.tags == {"v0.1": repository.commits[-1].oid} and not repository.private
     files = hub.files(REPO, "v0.1")
-    assert list(files)[-1] == "README.md" and files["README.md"].startswith(b"---\n")
+    assert files["README.md"].startswith(b"---\n")
     assert {Path(name).suffix for name in files} == {".safetensors", ".json", ".py", ".md"}
     assert files.keys() - {path.name for path in trained.iterdir()} == set()
     assert all(content == (trained / name).read_bytes() for name, content in files.items() if name != "README.md")
-    assert "own.py" not in files and not [name for name, content in files.items() if content == b"private"]
+    assert "custom.py" not in files and not [name for name, content in files.items() if content == b"private"]
 
     # The same again changes nothing.
     before = len(writes(hub))
@@ -166,7 +111,7 @@ def test_a_large_file_goes_up_once_even_when_the_commit_fails(trained, monkeypat
     with Hub(large=100_000) as hub:
         connect(monkeypatch, hub, hub.token)
         hub.failures |= {"PUT /store/": 403, "POST /commit/": 500}
-        assert "The token gives no right" in refused(trained, REPO)
+        assert "The token may not write" in refused(trained, REPO)
         assert "The Hub answered with 500" in refused(trained, REPO)
         main([str(trained), REPO])
         assert sum(request.startswith("PUT /store/") for request in hub.requests) == 2  # one of them refused
@@ -178,7 +123,7 @@ def test_a_large_file_goes_up_once_even_when_the_commit_fails(trained, monkeypat
 
 def test_a_tag_stands_for_one_content(hub, trained):
     main([str(trained), REPO])
-    write_results(trained, "python train.py configs/probe.yaml", value=0.6)
+    write_results(trained, value=0.6)
     assert "has a tag v1 with other content: publish under another tag" in refused(trained, REPO)
     assert len(hub.repository(REPO).commits) == 2
     main([str(trained), REPO, "--tag", "v2"])
@@ -218,7 +163,7 @@ def test_a_private_model_is_private_from_its_first_moment(hub, trained, monkeypa
 
 
 def test_who_may_not_is_told_so(hub, trained, monkeypatch):
-    assert "gives no right to write other/heard" in refused(trained, "other/heard")
+    assert "may not write to other/model" in refused(trained, "other/model")
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     assert "does not know the token" in refused(trained, REPO)
     monkeypatch.delenv("HF_TOKEN")
@@ -242,15 +187,15 @@ def test_a_name_that_holds_something_else_is_left_alone(hub, trained):
     assert len(hub.repository(REPO).commits) == 2
 
 
-@pytest.mark.parametrize("repo", ["heard", "a/b/c", "someone/he ard", "some one/x", "../heard"])
+@pytest.mark.parametrize("repo", ["model", "a/b/c", "someone/he ard", "some one/x", "../model"])
 def test_a_wrong_name_is_refused(hub, trained, repo):
-    assert "is no name on the Hub" in refused(trained, repo)
+    assert "is not a name on the Hub" in refused(trained, repo)
     assert hub.requests == []
 
 
 @pytest.mark.parametrize("tag", ["main", "v 1", "-v", "../v1"])
 def test_a_wrong_tag_is_refused(hub, trained, tag):
-    assert "is no tag" in refused(trained, REPO, f"--tag={tag}")
+    assert "is not a tag" in refused(trained, REPO, f"--tag={tag}")
     assert hub.requests == []
 
 
@@ -264,7 +209,7 @@ BROKEN = {
     "another kind of model (bert)": lambda folder: _edit(folder / "config.json", model_type="bert"),
     "cannot be loaded": lambda folder: _edit(folder / "config.json", fusion_size="wide"),
     "names no code": lambda folder: [_edit(path, auto_map=None, custom_pipelines=None) for path in configs(folder)],
-    "an unfinished run": lambda folder: (folder / "run.json").write_text("{}"),
+    "an unfinished run": lambda folder: (folder / "results.json").unlink(),
     "no processor": lambda folder: (folder / "processor_config.json").unlink(),
     "has no loss_msfser.py": lambda folder: (folder / "loss_msfser.py").unlink(),
     "has no audio_msfser.py": lambda folder: (folder / "audio_msfser.py").unlink(),
@@ -276,9 +221,10 @@ BROKEN = {
         (folder / "model.safetensors.index.json").write_text('{"weight_map": {"x": "model-1-of-1.safetensors"}}'),
     ),
     "a path of a machine": lambda folder: _edit(folder / "processor_config.json", annotation={"x": ["/srv/voices"]}),
-    "has no results.json": lambda folder: (folder / "results.json").unlink(),
-    "is not what train.py writes": lambda folder: (folder / "results.json").write_text("[]"),
-    "settings file gone.yaml is not here": lambda folder: write_results(folder, "python train.py gone.yaml"),
+    "has no run.yaml": lambda folder: (folder / "run.yaml").unlink(),
+    "run.yaml is not what": lambda folder: (folder / "run.yaml").write_text("data: 7"),
+    "has no results.json": lambda folder: [(folder / name).unlink() for name in ("run.yaml", "results.json")],
+    "results.json is not what": lambda folder: (folder / "results.json").write_text("[]"),
 }
 
 
@@ -308,7 +254,7 @@ def test_a_space_goes_along(hub, trained, tmp_path):
     (space / "README.md").write_text("# no settings")
     assert "sdk: gradio" in refused(trained, REPO, "--space", space)
     assert hub.requests == []
-    (space / "README.md").write_text("---\ntitle: Heard\nsdk: gradio\napp_file: app.py\n---\n# Heard\n")
+    (space / "README.md").write_text("---\ntitle: Model\nsdk: gradio\napp_file: app.py\n---\n# Model\n")
     main([str(trained), REPO, "--space", str(space)])
     assert hub.repository(REPO, "space").sdk == "gradio"
     names = ["README.md", "app.py", "examples/a.wav", "requirements.txt"]
@@ -338,8 +284,8 @@ processor = AutoProcessor.from_pretrained(repo, revision=revision, trust_remote_
 texts = {"transcript": "the food was wonderful", "emphasis": "was wonderful", "description": "a b c"}
 with torch.no_grad():
     answers = {"model": model(**processor("speech.wav", **texts)).logits[0].tolist()}
-hear = pipeline("audio-classification", model=repo, revision=revision, trust_remote_code=True)
-found = hear({"audio": "speech.wav", **texts}, recognizer=None)
+ser = pipeline("audio-classification", model=repo, revision=revision, trust_remote_code=True)
+found = ser({"audio": "speech.wav", **texts}, recognizer=None)
 answers["pipeline"] = [found[name] for name in ("valence", "arousal", "dominance")]
 print(json.dumps(answers))
 """
@@ -364,7 +310,7 @@ def test_a_stranger_gets_the_numbers_of_the_folder_by_tag(trained, tmp_path, mon
 
 def test_the_token_is_never_seen(trained, tmp_path):
     with Hub() as hub:
-        own = {
+        settings = {
             "HF_ENDPOINT": hub.url,
             "HF_HOME": str(tmp_path / "home"),
             "HF_HUB_OFFLINE": "0",
@@ -373,14 +319,14 @@ def test_the_token_is_never_seen(trained, tmp_path):
         }
         hub.failures["POST /tag/"] = 500
         run = subprocess.run(
-            [sys.executable, "-m", "msfser.publish", str(trained), REPO],
+            [sys.executable, "-m", "msfser.hub.publish", str(trained), REPO],
             cwd=tmp_path,
-            env=os.environ | own,
+            env=os.environ | settings,
             capture_output=True,
             text=True,
         )
         assert run.returncode == 1
-        assert run.stderr.splitlines()[-1].startswith("publish: The Hub answered with 500")
+        assert run.stderr.splitlines()[-1].startswith("msfser publish: error: The Hub answered with 500")
         assert hub.token not in run.stdout + run.stderr
         assert all(hub.token.encode() not in content for content in hub.files(REPO).values())
         kept = [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -1,4 +1,4 @@
-"""The starter weights: they are whole, small, and make a folder that loads like any other."""
+"""The starter: its weights are small, and the assembled folder loads like any other."""
 
 import re
 
@@ -39,16 +39,16 @@ def answer(folder):
 
 
 def speech(seconds: float = 2.0) -> np.ndarray:
-    """A buzz that swells and falls three times a second: enough like speech for what gain does."""
+    """A buzz that gets louder and softer three times a second: similar enough to speech for a test of gain."""
     time = np.arange(int(seconds * RATE)) / RATE
     return (0.2 * np.sin(3 * np.pi * time) ** 2 * np.sign(np.sin(2 * np.pi * 140 * time))).astype(np.float32)
 
 
-def test_the_trained_part_is_small():
+def test_the_fitted_weights_are_small():
     assert (starter.FOLDER / starter.WEIGHTS).stat().st_size <= 5_000_000
 
 
-def test_gain_moves_nothing(answer):
+def test_gain_changes_nothing(answer):
     for sound in (speech(), speech() + 0.1 * noise(2.0)):
         for decibels in (-12, 12):
             moved = answer(sound * np.float32(10 ** (decibels / 20)))
@@ -59,12 +59,12 @@ def test_silence_is_near_neutral(answer):
     assert np.abs(answer(np.zeros(2 * RATE, np.float32)) - 0.5).max() < 0.1
 
 
-def test_the_pipeline_hears_with_it(folder):
-    hear = pipeline("audio-classification", model=str(folder), trust_remote_code=True)
-    result = hear({"array": speech(), "sampling_rate": RATE})
+def test_the_pipeline_loads_it(folder):
+    ser = pipeline("audio-classification", model=str(folder), trust_remote_code=True)
+    result = ser({"array": speech(), "sampling_rate": RATE})
     assert all(0 < result[name] < 1 for name in ("valence", "arousal", "dominance"))
     assert result["transcript"] is None
-    long = hear({"array": np.tile(speech(), 10), "sampling_rate": RATE})
+    long = ser({"array": np.tile(speech(), 10), "sampling_rate": RATE})
     assert len(long["course"]) >= 2
 
 
@@ -93,12 +93,12 @@ def test_it_is_published_with_its_own_card(folder, capsys):
     assert "license: cc-by-nc-sa-4.0" in shown and 'outputs/starter"' not in shown
 
 
-def test_a_part_that_does_not_fit_is_refused(folder, tmp_path, monkeypatch):
+def test_weights_that_do_not_fit_are_refused(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(starter, "SWITCHES", {**starter.SWITCHES, "fusion_size": 64})
     with pytest.raises(SystemExit, match="does not fit this version"):
         starter.main([str(tmp_path / "out")])
     monkeypatch.setattr(starter, "FOLDER", tmp_path)
-    with pytest.raises(SystemExit, match=r"model\.safetensors is not there"):
+    with pytest.raises(SystemExit, match=r"^msfser starter: error: .*model\.safetensors is missing: "):
         starter.main([str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
 

@@ -11,7 +11,7 @@ import shlex
 import sys
 from collections.abc import Callable
 
-import tiny  # noqa: F401 - caches of its own, and no network
+import tiny  # noqa: F401 - separate caches, and no network
 
 from msfser.evaluation.results import RESULTS, merge
 
@@ -19,14 +19,14 @@ from . import faults, hostile_audio, hostile_tables, isolated, space
 
 
 def inputs(name: str, module: str, count: int, most_bytes: int) -> tuple[dict[str, float], int]:
-    """Tries so many inputs of one kind."""
+    """Runs a number of inputs of one kind."""
     outcomes = isolated.run(module, 0, count)
     wrong = [outcome for outcome in outcomes if outcome.defect]
     for outcome in wrong:
         print(f"DEFECT {name} {outcome.number} ({outcome.name}): {outcome.defect}")
     refused = sum(outcome.given == "refused" for outcome in outcomes)
     slowest = max(outcome.seconds for outcome in outcomes)
-    print(f"{name}: {len(outcomes)} inputs tried, {refused} refused in every way, {len(wrong)} defects")
+    print(f"{name}: {len(outcomes)} inputs, {refused} refused in every way, {len(wrong)} defects")
     print(f"{name}: the slowest took {slowest:.2f} s; the bound of memory was {most_bytes / 1e6:.0f} MB")
     figures = {
         "inputs": len(outcomes),

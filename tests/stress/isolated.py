@@ -1,4 +1,4 @@
-"""Many inputs in a process of their own, with a limit on its memory: what kills it is noted, and the rest goes on."""
+"""Many inputs in a separate process with a memory limit: an input that kills it is noted, and the others are run."""
 
 import json
 import os
@@ -13,21 +13,21 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 TESTS = Path(__file__).parents[1]
-# Of the processor, for one input in one way.
+# Processor time for one input in one way.
 MOST_SECONDS = 5.0
-# By the clock, for one input and for the start: other processes may have the processor meanwhile.
+# Wall-clock time for one input and for the start: other processes may use the processor meanwhile.
 _PATIENCE, _START_PATIENCE = 600.0, 1200.0
 
 
 class Outcome(NamedTuple):
-    """What became of one input.
+    """The outcome of one input.
 
     Args:
-        number: Of the input.
-        name: What it is.
-        given: What it gave: "result", "refused", or both in different ways.
-        seconds: Of the processor, in the way that took longest.
-        defect: What is wrong with that; "" if nothing is.
+        number: Number of the input.
+        name: Description of the input.
+        given: "result", "refused", or both in different ways.
+        seconds: Processor time in the slowest way.
+        defect: What is wrong with the outcome; "" if nothing is.
     """
 
     number: int
@@ -52,7 +52,7 @@ def run(module: str, first: int, last: int) -> list[Outcome]:
 def _one_process(module: str, first: int, last: int, outcomes: list[Outcome]) -> str:
     command = [sys.executable, "-X", "faulthandler", "-m", module, str(first), str(last)]
     with tempfile.TemporaryFile("w+") as errors:
-        # Threads that wait for each other would count as time of the processor, the more the busier the machine.
+        # Threads that wait for each other would count as processor time, especially on a busy machine.
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         process = subprocess.Popen(
             command, cwd=TESTS, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
@@ -66,7 +66,7 @@ def _one_process(module: str, first: int, last: int, outcomes: list[Outcome]) ->
                 patience = _PATIENCE
         except queue.Empty:
             process.kill()
-            return f"it hangs for {_PATIENCE:.0f} s"
+            return f"it hung for {_PATIENCE:.0f} s"
         finally:
             process.wait()
         errors.seek(0)
@@ -103,6 +103,6 @@ def _address_space() -> int:
 
 
 def is_sentence(error: BaseException) -> bool:
-    """Whether the message of an error is for people: one line that ends with a full stop and is no page."""
+    """Whether the message of an error is one short sentence that ends with a full stop."""
     message = str(error)
     return message.endswith(".") and "\n" not in message and 10 < len(message) < 1000 and " at 0x" not in message

@@ -1,0 +1,220 @@
+"""The model card of a trained folder, rendered from `model_card.md` with the settings and results of its run."""
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from ..configuration_msfser import LABELS, TENSOR_NAMES
+from ..corpora.registry import CORPORA, Corpus
+from ..training.settings import ModelSettings, RunSettings, SavedRun, read_run
+
+TEMPLATE = Path(__file__).parents[1] / "model_card.md"
+
+# The card names the page of an encoder that is not here.
+ENCODER_LICENSES = {
+    "openai/whisper-tiny.en": "mit",
+    "sentence-transformers/all-MiniLM-L6-v2": "apache-2.0",
+    "FacebookAI/roberta-large": "mit",
+}
+
+# Identifiers of the Hub that a corpus is likely to have.
+_HUB_LICENSES = frozenset(
+    ["apache-2.0", "mit", "cc0-1.0", "odc-by", "odbl", "pddl", "cdla-permissive-2.0"]
+    + [f"cc-{kind}-{version}" for kind in ("by", "by-sa", "by-nc") for version in ("2.0", "3.0", "4.0")]
+    + [f"cc-{kind}-{version}" for kind in ("by-nd", "by-nc-sa", "by-nc-nd") for version in ("3.0", "4.0")]
+)
+
+# Settings that tell something about the trainer's machine or account, and nothing about the model.
+_PRIVATE = re.compile(r"data|audio_folder|columns|project|.*(_dir|_name|_id|_path|token|key|from_checkpoint|_config)")
+_PLAIN_WORD = re.compile(r"[A-Za-z0-9_.+-]{1,24}")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+_ENCODERS = {"audio_config": "speech encoder", "text_config": "text encoder"}
+_SWITCHES = ("audio", "semantics", "intra_fusion", "cross_fusion", "film_position", "routing", "audio_states")
+
+# Of each set of inputs (`audio`, `audio+transcript`, `all`) the rows of `results.json`, by dimension.
+Scores = dict[str, dict[str, dict[str, float]]]
+
+
+def render_card(
+    folder: Path, repo: str, tag: str, corpus_name: str | None = None, corpus_license: str | None = None
+) -> ModelCard:
+    """Renders the card of a trained folder.
+
+    Args:
+        folder: Output of `msfser train`.
+        repo: `OWNER/NAME` on the Hub, for the snippets.
+        tag: The revision that the snippets are pinned to.
+        corpus_name: Title of the corpus of a table; "probe" is the probe corpus in any form.
+        corpus_license: Its license, as an identifier of the Hub or in words.
+
+    Raises:
+        OSError: A file is missing.
+        ValueError: A file cannot be read, or a title is given to a corpus that has one.
+    """
+    scores, saved = _read_scores(folder), read_run(folder)
+    corpus = _corpus(saved.run, folder, corpus_name, corpus_license)
+    config, processor = read_json(folder / "config.json"), read_json(folder / "processor_config.json")
+    names = {part: str(config[part].get("_name_or_path") or "") for part in _ENCODERS if config.get(part)}
+    encoders = {part: name if _HUB_NAME.fullmatch(name) else None for part, name in names.items()}
+    known_encoders = [name for name in encoders.values() if name]
+    data = ModelCardData(
+        language=corpus.language,
+        library_name="transformers",
+        pipeline_tag="audio-classification",
+        tags=["speech-emotion-recognition", "valence-arousal-dominance", "msf-ser", "custom_code", "arxiv:2510.05749"],
+        base_model=known_encoders or None,
+        datasets=[corpus.title] if _HUB_NAME.fullmatch(corpus.title) else None,
+        metrics=["ccc"],
+        model_name=repo.split("/")[1],
+        eval_results=_eval_results(scores, corpus),
+        **_license(corpus, encoders.values(), repo),
+    )
+    scale = corpus.label_range or (0, 1)
+    low, high = scale if scale != (0, 1) else (1, 7)
+    return ModelCard.from_template(
+        data,
+        template_path=str(TEMPLATE),
+        repo=repo,
+        name=repo.split("/")[1],
+        tag=tag,
+        corpus=corpus,
+        is_unit_scale=scale == (0, 1),
+        corpus_scale="..".join(f"{end:g}" for end in scale),
+        low=f"{low:g}",
+        high=f"{high:g}",
+        example=f"{low + 0.62 * (high - low):.2f}",
+        sound=bool(config["audio"]),
+        texts=[text for text, name in TENSOR_NAMES.items() if name in config["semantics"]],
+        encoder_licenses={name: ENCODER_LICENSES.get(name, "see its page on the Hub") for name in known_encoders},
+        custom_encoders=[_ENCODERS[part] for part, name in encoders.items() if name is None],
+        max_seconds=f"{processor['feature_extractor']['max_seconds']:g}",
+        annotation=processor.get("annotation"),
+        scores={_inputs_in_words(inputs): _cells(rows) for inputs, rows in scores.items()},
+        allow_speaker_overlap=saved.run.allow_speaker_overlap,
+        switches={name: _in_words(config[name]) for name in _SWITCHES},
+        settings=_public_settings(saved),
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads an object from a file of a saved model.
+
+    Raises:
+        OSError: The file is missing or damaged.
+    """
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise OSError(f"{path} is damaged: save the model again.") from error
+    return content
+
+
+def _read_scores(folder: Path) -> Scores:
+    path = folder / "results.json"
+    if not path.is_file():
+        raise OSError(f"{folder} has no results.json: train and evaluate the model with msfser train.")
+    scores: Scores = {}
+    try:
+        for row in json.loads(path.read_text(encoding="utf-8")):
+            part, inputs, dimension = row["name"].split("/")
+            if part == "test":
+                scores.setdefault(inputs, {})[dimension] = {key: float(row[key]) for key in ("value", "low", "high")}
+        if not scores or any(rows.keys() != {*LABELS, "mean"} for rows in scores.values()):
+            raise ValueError("rows are missing")
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not what msfser train writes: train again.") from error
+    return scores
+
+
+def _corpus(run: RunSettings, folder: Path, title: str | None, license: str | None) -> Corpus:
+    if any(text is not None and not re.fullmatch(r"[^\n|<>{}]+", text) for text in (title, license)):
+        raise ValueError("The name and the license of a corpus are one line without the characters | < > { }.")
+    corpus = CORPORA["probe" if (run.corpus, run.data) == ("table", "probe") else run.corpus]
+    if corpus.label_range is not None:
+        if title is not None or license is not None:
+            raise ValueError(f"{folder} was trained on the {corpus.title}: omit --corpus_name and --corpus_license.")
+        return corpus
+    if title == "probe":
+        return CORPORA["probe"]
+    if (title is None) != (license is None):
+        raise ValueError("Give --corpus_name and --corpus_license together.")
+    low, high = run.label_range
+    corpus = dataclasses.replace(corpus, label_range=(low, high))
+    return corpus if title is None or license is None else dataclasses.replace(corpus, title=title, license=license)
+
+
+def _license(corpus: Corpus, encoders: Iterable[str | None], repo: str) -> dict[str, Any]:
+    """The license of the metadata: one where it is known, otherwise the table of the card."""
+    if corpus.license.lower() in _HUB_LICENSES and all(name in ENCODER_LICENSES for name in encoders):
+        return {"license": corpus.license.lower()}
+    return {
+        "license": "other",
+        "license_name": "see-the-licenses-below",
+        "license_link": f"https://huggingface.co/{repo}#licenses",
+    }
+
+
+def _eval_results(scores: Scores, corpus: Corpus) -> list[EvalResult]:
+    return [
+        EvalResult(
+            task_type="audio-classification",
+            task_name="Valence, arousal and dominance of speech",
+            dataset_type=re.sub(r"[^\w./-]+", "-", corpus.title.lower()).strip("-"),
+            dataset_name=corpus.title,
+            dataset_split="test",
+            metric_type="ccc",
+            metric_name=f"CCC {dimension}, {_inputs_in_words(inputs)}",
+            metric_value=round(row["value"], 4),
+        )
+        for inputs, rows in scores.items()
+        for dimension, row in rows.items()
+        if math.isfinite(row["value"])
+    ]
+
+
+def _inputs_in_words(inputs: str) -> str:
+    if inputs == "all":
+        return "all inputs"
+    return " and ".join(inputs.replace("audio", "sound").split("+")) + (" alone" if "+" not in inputs else "")
+
+
+def _cells(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
+    ordered = [rows[dimension] for dimension in (*LABELS, "mean")]
+    return [f"{row['value']:.2f} ({row['low']:.2f}..{row['high']:.2f})" for row in ordered]
+
+
+def _public_settings(saved: SavedRun) -> dict[str, str]:
+    """The settings that differ from the defaults, in words, without those that tell something about the machine."""
+    differing = {
+        field.name: value
+        for settings, defaults in ((saved.run, RunSettings()), (saved.model, ModelSettings()))
+        for field in dataclasses.fields(settings)
+        if (value := getattr(settings, field.name)) != getattr(defaults, field.name)
+    }
+    encoders = {name: getattr(saved.run, name) for name in ("audio_encoder", "text_encoder")}
+    settings = {"data": saved.run.data, "corpus": saved.run.corpus, **encoders, **differing, **saved.training}
+    words = {name: _in_words(value) for name, value in settings.items() if name not in _SWITCHES}
+    return {name: value for name, value in words.items() if _is_public(name, value)}
+
+
+def _is_public(name: str, value: str) -> bool:
+    if (name, value) == ("data", "probe"):
+        return True
+    if name.endswith("_encoder"):
+        return bool(_HUB_NAME.fullmatch(value)) and not Path(value).exists()
+    return not _PRIVATE.fullmatch(name) and all(map(_PLAIN_WORD.fullmatch, value.split()))
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(map(_in_words, value)) or "none"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
