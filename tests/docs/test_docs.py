@@ -198,6 +198,7 @@ def help_of(command: str) -> str:
                     main([command, option])
                     raise SystemExit(0)
         _HELP[command] = "".join(shown).replace("-", "_")
+        assert "usage" in _HELP[command] or command == "space", f"msfser {command} --help: {shown}"
     return _HELP[command]
 
 
@@ -361,10 +362,10 @@ def test_every_name_of_the_code_exists(page):
 
 @every_page
 def test_lines_are_short(page):
-    prose = re.sub(r"<!-- results: \w+ -->.*?<!-- end -->", "", TEXTS[page], flags=re.DOTALL)
-    if page == "README.md":
-        prose = TEXTS[page]
-    assert [line for line in prose.splitlines() if len(line) > 120] == []
+    """Rows of tables cannot be wrapped; those of the README are short too."""
+    prose = re.sub(r"<!-- results: \w+ -->.*?<!-- end -->|^\|.*?$", "", TEXTS[page], flags=re.DOTALL | re.MULTILINE)
+    checked = TEXTS[page] if page == "README.md" else prose
+    assert [line for line in checked.splitlines() if len(line) > 120] == []
 
 
 def test_the_readme_is_short():
