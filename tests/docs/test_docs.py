@@ -1,4 +1,4 @@
-"""The pages: their snippets and commands run, their links, files, names and options exist, their tables are current."""
+"""The pages: snippets and commands run; links, files, names and options exist; tables are current."""
 
 import csv
 import importlib.util
