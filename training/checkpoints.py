@@ -78,7 +78,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 def _shown(settings: Mapping[str, Any], name: str) -> str:
-    return str(settings[name]) if name in settings else "not given"
+    return str(settings[name]) if name in settings else "the default"
 
 
 def _damage(checkpoint: Path, training: TrainingArguments) -> str | None:

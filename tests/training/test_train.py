@@ -256,7 +256,7 @@ def test_a_run_keeps_its_settings_and_goes_on_with_them_however_they_are_given(t
     main(asked)
     run, model, training = read_run(tmp_path / "run")
     assert (run.audio_encoder, run.label_range, model.semantics) == (str(tiny / "audio"), [0.0, 1.0], ["gs", "es"])
-    assert training["num_train_epochs"] == 3 and "seed" not in training
+    assert training["per_device_train_batch_size"] == 8 and "seed" not in training
     # The file itself is a settings file.
     saved = str(tmp_path / "run" / "run.yaml")
     assert resolved_settings([saved]) == resolved_settings(asked)
@@ -266,7 +266,7 @@ def test_a_run_keeps_its_settings_and_goes_on_with_them_however_they_are_given(t
         (tiny / "tiny.yaml").read_text().replace("1.0e-3", "0.001") + "semantics: [es, gs]"
     )
     for same in (
-        [asked[0], *given[::-1][:0], *given[2:], *given[:2], "--output_dir", f"{tmp_path}/../{tmp_path.name}/run"],
+        [asked[0], *given[2:], *given[:2], "--output_dir", f"{tmp_path}/../{tmp_path.name}/run"],
         [str(tmp_path / "b.yaml"), "--output_dir", str(tmp_path / "run")],
     ):
         checkpoints.find_checkpoint(tmp_path / "run", resolved_settings(same), parse_settings(same)[2])
@@ -277,7 +277,7 @@ def test_an_unfinished_run_with_other_settings_is_not_overwritten(tiny, tmp_path
     more = ["--num_train_epochs", "1", "--fusion_size", "8"]
     main(command(tiny, tmp_path / "run", *more))
     (tmp_path / "run" / "checkpoint-3").mkdir()
-    differences = "num_train_epochs: 1.0 -> 3, learning_rate: 0.001 -> 0.5"
+    differences = "num_train_epochs: 1.0 -> the default, learning_rate: 0.001 -> 0.5"
     with pytest.raises(SystemExit, match=r"with other settings \(fusion_size: 8 -> 16, .*" + differences):
         main(command(tiny, tmp_path / "run", "--learning_rate", "0.5"))
     (tmp_path / "run" / "run.yaml").write_text("?")
