@@ -7,7 +7,6 @@ import soundfile
 import torch
 from tiny import noise, tiny_model, tiny_processor
 
-from msfser.benchmarks.peers import Material, Scores
 from msfser.loss_msfser import ccc_loss, concordance
 from msfser.training import fitting
 from msfser.training.features import encode_sounds
@@ -111,23 +110,6 @@ def test_dropped_texts_are_not_learned():
 
     assert agreement({}) > 0.5
     assert agreement({"gs": 1.0}) < 0.3
-
-
-def test_scores_are_paired_over_speakers():
-    corpus = clips(stronger=True)
-    draw = np.random.default_rng(1)
-    good = (corpus.labels + 0.1 * draw.standard_normal(corpus.labels.shape))[None].astype(np.float32)
-    bad = draw.uniform(size=good.shape).astype(np.float32)
-    material = Material(corpus, None, [], {}, None)
-    scores = Scores(material, {"good": {"clean": good}, "bad": {"clean": bad}})
-    assert scores.ccc("good", np.arange(160)) == pytest.approx(
-        concordance(torch.tensor(good[0]), torch.tensor(corpus.labels)).numpy(), abs=1e-5
-    )
-    difference = scores.row_of_difference("difference", "good", "bad")
-    assert 0.5 < difference["low"] <= difference["value"] <= difference["high"]
-    takes = np.stack([np.arange(0, 160, 2), np.arange(1, 160, 2)], 1)
-    order = scores.row_of_order("order", np.arange(160)[None].astype(float), takes)
-    assert order["value"] == order["low"] == 1
 
 
 def test_features_of_sounds_are_computed_once(tmp_path, monkeypatch):
