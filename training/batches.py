@@ -19,9 +19,9 @@ def batches_by_size(sizes: Sequence[float], budget: float, most: int) -> list[np
     Returns:
         The items of each batch.
     """
-    sizes = np.asarray(sizes, dtype=float)
-    order = np.argsort(-sizes, kind="stable")
-    return [order[batch] for batch in batches_in_order(sizes[order], budget, most)]
+    values = np.asarray(sizes, dtype=float)
+    order = np.argsort(-values, kind="stable")
+    return [order[batch] for batch in batches_in_order(values[order].tolist(), budget, most)]
 
 
 def batches_in_order(sizes: Sequence[float], budget: float, most: int) -> list[np.ndarray]:
@@ -35,7 +35,8 @@ def batches_in_order(sizes: Sequence[float], budget: float, most: int) -> list[n
     Returns:
         The items of each batch.
     """
-    batches, start, largest = [], 0, 0.0
+    batches: list[np.ndarray] = []
+    start, largest = 0, 0.0
     for item, size in enumerate(sizes):
         largest = max(largest, size)
         count = item - start

@@ -59,7 +59,9 @@ class FeatureStore:
 
     def find(self, key: str, wanted: Iterable[str]) -> dict[str, str]:
         """Which of the wanted tensors are there: name to address, for [`load`]. Their pieces count as used now."""
-        wanted, addresses, used = set(wanted), {}, set()
+        wanted = set(wanted)
+        addresses: dict[str, str] = {}
+        used: set[Path] = set()
         with self._lock:
             for path in sorted((self.folder / key).glob("*.safetensors")):
                 try:

@@ -363,7 +363,8 @@ def _features(job: _Job, store: FeatureStore) -> dict[str, str] | None:
                 return _encode_missing(job, missing, found, store)
     kept = size_of(found.values())
     if not store.reserve(0) and kept > store.limit:
-        return _no_room(job.kind, kept, store)
+        _warn_of_no_room(job.kind, kept, store)
+        return None
     return found
 
 
@@ -382,7 +383,8 @@ def _encode_missing(
     share = sum(measure[item] for item in batches[0]) / sum(measure[item] for item in missing)
     need = int(sum(tensor.nbytes for tensor in first.values()) / share)
     if not store.reserve(need):
-        return _no_room(job.kind, need + size_of(found.values()), store)
+        _warn_of_no_room(job.kind, need + size_of(found.values()), store)
+        return None
     logger.info("frozen %s encoder: %d of %d items are new", job.kind, len(missing), len(job.sizes))
 
     def all_encoded() -> Iterator[dict[str, np.ndarray]]:
@@ -394,7 +396,7 @@ def _encode_missing(
     return found | store.add(job.key, all_encoded(), need)
 
 
-def _no_room(kind: str, need: float, store: FeatureStore) -> None:
+def _warn_of_no_room(kind: str, need: float, store: FeatureStore) -> None:
     logger.warning(
         "The frozen %s encoder runs in the training loop: its outputs need about %.1f GB on disk, and "
         "cache_gigabytes=%g leaves less. Raise cache_gigabytes to run it only once.",
@@ -476,7 +478,7 @@ def _tokenizer_settings(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def _seconds(audio: Mapping[str, Any] | None) -> float:
     source = audio_source(audio)
-    if source is None:
+    if audio is None or source is None:
         return 0.0
     try:
         with open_sound(source) as sound:

@@ -102,7 +102,7 @@ class ModelSettings:
     initializer_range: float = _setting(MsfSerConfig.initializer_range, "standard deviation of initial weights")
 
     def __post_init__(self) -> None:
-        self.semantics = list(MsfSerConfig(**dataclasses.asdict(self)).semantics)
+        self.semantics = MsfSerConfig(**dataclasses.asdict(self)).semantics or []
 
 
 class SavedRun(NamedTuple):
@@ -220,10 +220,8 @@ def read_run(folder: str | Path) -> SavedRun:
         )
     try:
         values = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
-        run, model = (
-            kind(**{f.name: values.pop(f.name) for f in dataclasses.fields(kind)})
-            for kind in (RunSettings, ModelSettings)
-        )
+        run = RunSettings(**{f.name: values.pop(f.name) for f in dataclasses.fields(RunSettings)})
+        model = ModelSettings(**{f.name: values.pop(f.name) for f in dataclasses.fields(ModelSettings)})
         if unknown := values.keys() - {f.name for f in dataclasses.fields(TrainingArguments)}:
             raise ValueError(f"unknown settings {sorted(unknown)}")
     except (ValueError, TypeError, LookupError, StrictDataclassError, yaml.YAMLError) as error:

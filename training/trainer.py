@@ -37,17 +37,21 @@ class EpochLines(ProgressCallback):
         self.shows_bar = shows_bar
         self.losses: list[float] = []
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Starts the bar."""
         if self.shows_bar:
             super().on_train_begin(args, state, control, **kwargs)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Moves the bar."""
         if self.training_bar is not None:
             super().on_step_end(args, state, control, **kwargs)
 
-    def on_prediction_step(self, args: TrainingArguments, *rest, **kwargs) -> None:
+    def on_prediction_step(self, args: TrainingArguments, *rest: Any, **kwargs: Any) -> None:
         """Shows a bar for `do_predict` alone; evaluation takes less time than an epoch."""
         if self.shows_bar and args.do_predict:
             super().on_prediction_step(args, *rest, **kwargs)
@@ -58,7 +62,7 @@ class EpochLines(ProgressCallback):
         state: TrainerState,
         control: TrainerControl,
         logs: dict[str, float] | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         """Keeps the loss; without evaluations it is the line."""
         if logs and "loss" in logs:
@@ -72,7 +76,7 @@ class EpochLines(ProgressCallback):
         state: TrainerState,
         control: TrainerControl,
         metrics: dict[str, float] | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         """Shows the line."""
         if metrics and "eval_ccc_mean" in metrics:
@@ -80,7 +84,9 @@ class EpochLines(ProgressCallback):
             best = max(metrics["eval_ccc_mean"], -1.0 if state.best_metric is None else state.best_metric)
             self._show(args, state, f"  CCC {scores}  best {best:.3f}")
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Ends the bar."""
         if self.training_bar is not None:
             super().on_train_end(args, state, control, **kwargs)
@@ -111,7 +117,7 @@ class MsfSerTrainer(Trainer):
         **kwargs: As in `Trainer`.
     """
 
-    def __init__(self, *args, encoder_learning_rate: float, batch_seconds: float = 0.0, **kwargs):
+    def __init__(self, *args: Any, encoder_learning_rate: float, batch_seconds: float = 0.0, **kwargs: Any):
         super().__init__(*args, **kwargs)
         for kind in (ProgressCallback, PrinterCallback):
             self.remove_callback(kind)
@@ -136,7 +142,7 @@ class MsfSerTrainer(Trainer):
         self._tell_epochs_to(sampler)
         return self._loader(self.train_dataset, sampler)
 
-    def _get_train_sampler(self, *args, **kwargs) -> torch.utils.data.Sampler | None:
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> torch.utils.data.Sampler | None:
         sampler = super()._get_train_sampler(*args, **kwargs)
         is_resumed_within_epochs = self.args.save_strategy == SaveStrategy.STEPS
         if isinstance(sampler, LengthGroupedSampler) and (self.args.world_size > 1 or is_resumed_within_epochs):
@@ -170,8 +176,8 @@ class MsfSerTrainer(Trainer):
         with _in_order_to_the_last(self.args):
             return by_count(part)
 
-    def _input_seconds(self, part: datasets.Dataset) -> np.ndarray:
-        return np.minimum(part["length"][:], self.processing_class.feature_extractor.max_seconds)
+    def _input_seconds(self, part: datasets.Dataset) -> list[float]:
+        return np.minimum(part["length"][:], self.processing_class.feature_extractor.max_seconds).tolist()
 
     def _loader(self, part: datasets.Dataset, batches: Iterable[list[int]]) -> DataLoader:
         """A loader of the given batches with the settings of the run."""
@@ -197,7 +203,7 @@ class MsfSerTrainer(Trainer):
         finally:
             self.accelerator.even_batches = even_batches
 
-    def predict(self, test_dataset: datasets.Dataset, *args, **kwargs) -> PredictionOutput:
+    def predict(self, test_dataset: datasets.Dataset, *args: Any, **kwargs: Any) -> PredictionOutput:
         """As in `Trainer`, in batches of similar length; the results are in the order of the rows."""
         order = _long_first(test_dataset)
         output = super().predict(test_dataset.select(order), *args, **kwargs)
@@ -205,7 +211,7 @@ class MsfSerTrainer(Trainer):
         labels = None if output.label_ids is None else output.label_ids[rows]
         return output._replace(predictions=output.predictions[rows], label_ids=labels)
 
-    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args, **kwargs) -> torch.Tensor:
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """As in `Trainer`, up to the first loss that is not finite.
 
         Raises:
