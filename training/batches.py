@@ -1,47 +1,42 @@
-"""Batches by seconds of sound: as many items as fit when each is padded to the longest of its batch."""
+"""Cuts items into batches by seconds: as many as fit when each is padded to the longest of its batch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from torch.utils.data import Sampler
-
-# Items of one bucket differ by at most this factor in length, unless it takes more of them ...
-_SPREAD = 1.05
-# ... to fill so many batches, from which chance then chooses.
-_MIX = 4
 
 
 def batches_by_size(sizes: Sequence[float], budget: float, most: int) -> list[np.ndarray]:
-    """Cuts items into batches, the largest first, with little padding and nothing left to chance.
+    """Cuts items into batches, the largest first, with little padding and without randomness.
 
-    A batch depends on nothing but what comes behind its first item, so that the rest of a list that was done in part
-    is cut as it was before.
+    A batch depends only on its first item and those after it, so that the rest of a list that is done in part is cut
+    as before.
 
     Args:
         sizes: One per item, in the unit of the budget.
-        budget: Items times largest of a batch; an item that is larger stands alone.
-        most: Items in a batch at most.
+        budget: Items times the largest size of a batch; a larger item is a batch alone.
+        most: Largest number of items in a batch.
 
     Returns:
         The items of each batch.
     """
-    sizes = np.asarray(sizes, dtype=float)
-    order = np.argsort(-sizes, kind="stable")
-    return [order[batch] for batch in batches_in_order(sizes[order], budget, most)]
+    values = np.asarray(sizes, dtype=float)
+    order = np.argsort(-values, kind="stable")
+    return [order[batch] for batch in batches_in_order(values[order].tolist(), budget, most)]
 
 
 def batches_in_order(sizes: Sequence[float], budget: float, most: int) -> list[np.ndarray]:
-    """Cuts items into batches as they come; little is padding where neighbors are of similar size.
+    """Cuts items into batches in their order, with little padding where neighbors are of similar size.
 
     Args:
         sizes: One per item, in the unit of the budget.
-        budget: Items times largest of a batch; an item that is larger stands alone.
-        most: Items in a batch at most.
+        budget: Items times the largest size of a batch; a larger item is a batch alone.
+        most: Largest number of items in a batch.
 
     Returns:
         The items of each batch.
     """
-    batches, start, largest = [], 0, 0.0
+    batches: list[np.ndarray] = []
+    start, largest = 0, 0.0
     for item, size in enumerate(sizes):
         largest = max(largest, size)
         count = item - start
@@ -49,105 +44,3 @@ def batches_in_order(sizes: Sequence[float], budget: float, most: int) -> list[n
             batches.append(np.arange(start, item))
             start, largest = item, size
     return [*batches, np.arange(start, len(sizes))] if len(sizes) else []
-
-
-class SecondsBatchSampler(Sampler[list[int]]):
-    """Random batches of items of similar length, as many as fit a number of seconds, for `DataLoader(batch_sampler=)`.
-
-    Items are sorted into buckets by length; in each epoch batches are drawn anew from each bucket, then shuffled. What
-    does not fill a batch joins the next longer bucket, so that each epoch has the same number of batches.
-
-    For several processes the batches come in groups, one for each process, with the same number of items in each:
-    the loss gathers them. `accelerate` deals them out.
-
-    Args:
-        lengths: Seconds of each item as the encoder gets it.
-        seconds: Items times longest of a batch at most, except where that leaves fewer than two items.
-        most: Items in a batch at most.
-        seed: Of the order, together with the epoch.
-        processes: How many there are.
-        drop_last: Leave out the long items of an epoch that do not fill a batch. Fewer than two for all processes are
-            left out in any case.
-
-    Raises:
-        ValueError: There are too few items for a batch.
-    """
-
-    # What accelerate reads: batches differ in size, and none is left over.
-    batch_size = None
-    drop_last = True
-
-    def __init__(
-        self,
-        lengths: Sequence[float],
-        seconds: float,
-        most: int,
-        seed: int = 0,
-        processes: int = 1,
-        drop_last: bool = False,
-    ):
-        self.lengths = np.asarray(lengths, dtype=float)
-        self.seconds, self.most, self.seed, self.processes = seconds, most, seed, processes
-        # CCC is a statistic of the batch of all processes, and needs two items.
-        self._least = -(-2 // processes)
-        self._keeps_rest = not drop_last
-        self._buckets = self._make_buckets()
-        self.epoch = 0
-        self._length = len(self._draw())
-        if not self._length:
-            raise ValueError(
-                f"{len(self.lengths)} items do not fill a batch of {most} on {processes} processes: lower "
-                "per_device_train_batch_size or batch_seconds."
-            )
-
-    def set_epoch(self, epoch: int) -> None:
-        """The epoch that is drawn next."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self._length * self.processes
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for group in self._draw():
-            for batch in group:
-                yield batch.tolist()
-
-    def padding(self) -> float:
-        """The share of the batches of this epoch that is padding, 0..1."""
-        batches = [self.lengths[batch] for batch in self]
-        padded = sum(len(lengths) * lengths.max() for lengths in batches)
-        return 1 - sum(lengths.sum() for lengths in batches) / padded if padded else 0.0
-
-    def _make_buckets(self) -> list[tuple[np.ndarray, int]]:
-        """Items and batch size of each bucket, short ones first."""
-        order = np.argsort(self.lengths, kind="stable")
-        lengths = self.lengths[order]
-        buckets, stop = [], len(order)
-        while stop:
-            longest = lengths[stop - 1]
-            size = _count(self.seconds, longest, self._least, self.most)
-            similar = int(np.searchsorted(lengths, longest / _SPREAD))
-            start = max(0, min(similar, stop - _MIX * size * self.processes))
-            buckets.append((order[start:stop], size))
-            stop = start
-        return buckets[::-1]
-
-    def _draw(self) -> list[np.ndarray]:
-        """The groups of one epoch, each `(processes, items)`."""
-        chance = np.random.default_rng((self.seed, self.epoch))
-        groups: list[np.ndarray] = []
-        rest = np.array([], dtype=int)
-        for items, size in self._buckets:
-            drawn = chance.permutation(np.concatenate([rest, items]))
-            whole = len(drawn) // (size * self.processes) * size * self.processes
-            groups += list(drawn[:whole].reshape(-1, self.processes, size))
-            rest = drawn[whole:]
-        size = len(rest) // self.processes
-        if self._keeps_rest and size >= self._least:
-            groups.append(rest[: size * self.processes].reshape(self.processes, size))
-        return [groups[i] for i in chance.permutation(len(groups))]
-
-
-def _count(budget: float, size: float, least: int, most: int) -> int:
-    """How many items of a size fit."""
-    return most if size * most <= budget else min(most, max(least, int(budget / size)))

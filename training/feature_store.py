@@ -1,11 +1,11 @@
-"""Tensors on disk, found again by what they were made from: what frozen encoders answered in earlier runs.
+"""Tensors on disk, found by what they were computed from: outputs of frozen encoders in earlier runs.
 
 A store is a folder. Each key (an encoder with everything it depends on) has a folder in it, with pieces: safetensors
 files of some hundred tensors, named by the content of their recording or text, which are read by memory map.
 
-- *A kill* loses the piece in hand at most: a piece is written under another name, then renamed. One that is torn all
-  the same does not cover what its header says; it is removed, and its tensors count as missing.
-- *Several runs* share a store. One makes the tensors of a key at a time; the others wait, then find them.
+- *A kill* loses at most the piece that is being written: a piece is written under another name, then renamed. A torn
+  piece is shorter than its header says; it is removed, and its tensors count as missing.
+- *Several runs* share a store. One at a time computes the tensors of a key; the others wait, then find them.
 - *The limit* is kept by removing the pieces that were not used for the longest time. A living run holds a lock on a
   file in `runs` that is named by its start; what was used since the oldest of these starts stays.
 """
@@ -34,7 +34,7 @@ _PIECE_BYTES = 64 * 2**20
 _PIECE_ITEMS = 256
 
 # The lock of this process in each store, held until the process ends.
-_own_runs: dict[Path, FileLock] = {}
+_runs_of_process: dict[Path, FileLock] = {}
 
 
 class FeatureStore:
@@ -50,23 +50,25 @@ class FeatureStore:
         self._runs = folder / "runs"
         self._runs.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(folder / "store.lock")
-        if folder not in _own_runs:
-            own_run = FileLock(self._runs / f"{time.time_ns()}-{uuid.uuid4().hex}.lock")
+        if folder not in _runs_of_process:
+            run_lock = FileLock(self._runs / f"{time.time_ns()}-{uuid.uuid4().hex}.lock")
             with self._lock:  # else another run could take it for one that is dead, before it is locked
-                own_run.acquire()
-            _own_runs[folder] = own_run
-        self._own_run = Path(_own_runs[folder].lock_file)
+                run_lock.acquire()
+            _runs_of_process[folder] = run_lock
+        self._run = Path(_runs_of_process[folder].lock_file)
 
     def find(self, key: str, wanted: Iterable[str]) -> dict[str, str]:
         """Which of the wanted tensors are there: name to address, for [`load`]. Their pieces count as used now."""
-        wanted, addresses, used = set(wanted), {}, set()
+        wanted = set(wanted)
+        addresses: dict[str, str] = {}
+        used: set[Path] = set()
         with self._lock:
             for path in sorted((self.folder / key).glob("*.safetensors")):
                 try:
                     with safe_open(path, "pt") as piece:
                         names = wanted.intersection(piece.keys())
                 except SafetensorError:
-                    logger.warning("%s is torn and is made anew", path)
+                    logger.warning("%s is torn and is computed again", path)
                     path.unlink()
                     continue
                 addresses |= {name: _address(path, name) for name in names}
@@ -182,9 +184,9 @@ class FeatureStore:
 
     def _living(self) -> tuple[int, int]:
         """The start of the oldest living run (nanoseconds), and the bytes that the other ones have reserved."""
-        starts, reserved = [_start(self._own_run)], 0
+        starts, reserved = [_start(self._run)], 0
         for run in self._runs.glob("*.lock"):
-            if run == self._own_run:
+            if run == self._run:
                 continue
             lock, note = FileLock(run), run.with_suffix(".reserved")
             try:
@@ -200,7 +202,7 @@ class FeatureStore:
         return min(starts), reserved
 
     def _note_reserved(self, size: int) -> None:
-        self._own_run.with_suffix(".reserved").write_text(str(size))
+        self._run.with_suffix(".reserved").write_text(str(size))
 
 
 def load(address: str) -> torch.Tensor:
@@ -214,13 +216,29 @@ def load(address: str) -> torch.Tensor:
         return _piece(path).get_tensor(name)
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"{path} was removed while this run used it: give the same command again, and it is made anew."
+            f"{path} was removed while this run used it: give the same command again, and it is computed again."
         ) from error
 
 
 def size_of(addresses: Iterable[str]) -> int:
     """Bytes of the pieces in which the addresses are."""
     return sum(os.path.getsize(path) for path in {address.rpartition("#")[0] for address in addresses})
+
+
+def fingerprint(*parts: object) -> str:
+    """SHA-256 of some values: files, bytes, arrays and tensors by content, others by their `repr`."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Path):
+            part = part.read_bytes()
+        elif isinstance(part, torch.Tensor):
+            part = part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        elif isinstance(part, np.ndarray):
+            part = np.ascontiguousarray(part).tobytes()
+        elif not isinstance(part, bytes):
+            part = repr(part).encode()
+        digest.update(hashlib.sha256(part).digest())
+    return digest.hexdigest()
 
 
 def content_hash(content: bytes) -> str:

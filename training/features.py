@@ -1,43 +1,49 @@
-"""What frozen encoders answer, computed once and kept on disk: a corpus with features in place of sound and texts.
+"""Outputs of frozen encoders, computed once and kept on disk: a corpus with features in place of sound and texts.
 
-The features lie in the folder `msfser_features` in the cache of `datasets`, in pieces that are read by memory map
-([`FeatureStore`]). They are found by the encoder (its weights, the code and settings that prepare sound and texts,
-versions) and by the content of each recording and text, wherever it lies: a corpus that has grown makes what is new,
-and a run with other fusion settings nothing. With all states of Whisper tiny.en they take about 0.4 MB for each second
-of sound; the least recently used ones are removed to keep within a limit.
+The features are in the folder `msfser_features` of the cache of `datasets`, in pieces that are read by memory map
+([`FeatureStore`]). Their key is the encoder (its weights and config, the settings that prepare sound and texts,
+versions) and the content of each recording and text, wherever its file is: of a corpus that has grown only the new
+items are encoded, and of a run with other fusion settings none. With all states of Whisper tiny.en they take about
+0.4 MB for each second of sound; the least recently used ones are removed to keep within a limit.
 """
 
-import hashlib
+import inspect
+import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import datasets
 import numpy as np
 import torch
 import transformers
 from datasets.utils import tqdm
-from transformers import BatchFeature, PreTrainedModel
+from transformers import BatchFeature, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..audio_msfser import open_sound
+from ..audio_msfser import SAMPLING_RATE, load_audio, open_sound
 from ..configuration_msfser import TENSOR_NAMES
 from ..corpora.schema import audio_source
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor, labels_of
+from .augmentation import Distortion, nothing
 from .batches import batches_by_size
-from .feature_store import FeatureStore, content_hash, load, size_of
+from .feature_store import FeatureStore, content_hash, fingerprint, load, size_of
 
 logger = logging.getLogger(__name__)
+
+# Raise this when code changes that decodes, prepares, distorts or encodes sound or texts: all features are then
+# computed again. Changes of other code keep them.
+FEATURES_VERSION = 1
 
 # What an encoder is given at a time: seconds of sound with padding, or characters.
 _BUDGET = {"audio": 96.0, "text": 16_384.0}
 _MOST = {"audio": 32, "text": 64}
 
-# As people speak: about 150 words a minute.
+# The speed of speech: about 150 words a minute.
 _CHARACTERS_PER_SECOND = 15.0
 
-# The columns that carry each input: itself, or the addresses of what a frozen encoder made of it.
+# The columns of each input: the input itself, or the addresses of its features.
 COLUMNS = {
     "audio": ("audio", "audio_states"),
     "transcript": ("transcript", "gs_embedding"),
@@ -49,9 +55,9 @@ COLUMNS = {
 def add_lengths(dataset: datasets.Dataset) -> datasets.Dataset:
     """Adds `length` in seconds, for batches of similar length.
 
-    It is what the file's header says; of a row without sound, what it takes to speak its longest text.
+    It is the duration in the file's header; of a row without sound, the time that its longest text takes to say.
     """
-    texts = [dataset[name][:] for name in TENSOR_NAMES if name in dataset.column_names]
+    texts: list[list[str | None]] = [dataset[name][:] for name in TENSOR_NAMES if name in dataset.column_names]
     lengths = []
     for row, audio in enumerate(dataset["audio"]):
         spoken = max((len(column[row] or "") for column in texts), default=0) / _CHARACTERS_PER_SECOND
@@ -60,14 +66,24 @@ def add_lengths(dataset: datasets.Dataset) -> datasets.Dataset:
 
 
 def keep_inputs(dataset: datasets.Dataset, inputs: Sequence[str]) -> datasets.Dataset:
-    """The corpus with only some of its inputs, in whichever form they are there.
+    """The corpus with only some of its inputs, as themselves or as features.
 
     Args:
         dataset: Rows of the schema, with or without cached features.
         inputs: Among `audio`, `transcript`, `emphasis` and `description`.
     """
-    withheld = [column for name, columns in COLUMNS.items() if name not in inputs for column in columns]
-    return dataset.remove_columns([column for column in withheld if column in dataset.column_names])
+    removed = [column for name, columns in COLUMNS.items() if name not in inputs for column in columns]
+    return dataset.remove_columns([column for column in removed if column in dataset.column_names])
+
+
+def inputs_of(switches: "HasInputs") -> list[str]:
+    """The inputs of a model, among `audio`, `transcript`, `emphasis` and `description`.
+
+    Args:
+        switches: Its config or [`ModelSettings`].
+    """
+    texts = [name for name, prefix in TENSOR_NAMES.items() if prefix in switches.semantics]
+    return [*(["audio"] if switches.audio else []), *texts]
 
 
 def known_inputs(dataset: datasets.Dataset) -> list[str]:
@@ -76,7 +92,7 @@ def known_inputs(dataset: datasets.Dataset) -> list[str]:
 
 
 def has_input(dataset: datasets.Dataset) -> np.ndarray:
-    """Which rows have at least one of the inputs that are there, `(rows,)` bool."""
+    """Which rows have at least one input, `(rows,)` bool."""
     columns = [column for of_input in COLUMNS.values() for column in of_input]
     there = np.zeros(len(dataset), dtype=bool)
     for column in set(columns).intersection(dataset.column_names):
@@ -84,40 +100,83 @@ def has_input(dataset: datasets.Dataset) -> np.ndarray:
     return there
 
 
+def check_inputs(part: datasets.Dataset, name: str) -> None:
+    """Checks that each row has at least one input.
+
+    Raises:
+        ValueError: A row has none; the sentence names it.
+    """
+    if len(missing := np.flatnonzero(~has_input(part))):
+        raise ValueError(f"{name}: row {missing[0] + 1} has none of the model's inputs ({len(missing)} such).")
+
+
+class HasInputs(Protocol):
+    """What says which inputs a model has."""
+
+    audio: Any
+    semantics: Any
+
+
+def encode_parts(
+    parts: datasets.DatasetDict, model: MsfSerModel, processor: MsfSerProcessor, gigabytes: float
+) -> datasets.DatasetDict:
+    """The parts with the seconds of each row as `length`, and with cached features ([`cache_features`])."""
+    # Together: what does not fit the cache is left out of it for all of them.
+    rows = datasets.concatenate_datasets([add_lengths(part) for part in parts.values()])
+    rows = cache_features(rows, model, processor, gigabytes)
+    ends = np.cumsum([len(part) for part in parts.values()])
+    return datasets.DatasetDict(
+        {name: rows.select(range(end - len(part), end)) for (name, part), end in zip(parts.items(), ends, strict=True)}
+    )
+
+
 def cache_features(
     dataset: datasets.Dataset, model: MsfSerModel, processor: MsfSerProcessor, gigabytes: float = 50.0
 ) -> datasets.Dataset:
-    """Runs the frozen encoders of a model over a corpus, as far as earlier runs have not.
+    """Runs the frozen encoders of a model over a corpus, except for items that are in the cache.
 
     Args:
         dataset: Rows of the schema, all that are used together.
-        model: Its frozen encoders are run; a part that is trained is left to the training loop.
+        model: Its frozen encoders are run; a trained one is left to the training loop.
         processor: Prepares sound and texts, as in training and use.
         gigabytes: Disk space (1e9 bytes) for all features of all runs. An encoder whose outputs do not fit is left to
-            the training loop too, with a warning; 0 leaves it all encoders.
+            the training loop too, with a warning; with 0 all encoders are.
 
     Returns:
         The rows with the inputs that the model has; `audio_states`, and `les_embedding`, `gs_embedding` and
-        `es_embedding`, stand in place of the sound and the texts whose frozen encoder was run, as addresses that
+        `es_embedding`, replace the sound and the texts whose frozen encoder was run, as addresses that
         [`FeatureCollator`] reads.
 
     Raises:
         OSError: The features cannot be written.
     """
     config = model.config
-    active = {name: prefix for name, prefix in TENSOR_NAMES.items() if prefix in config.semantics}
-    dataset = keep_inputs(dataset, [*(["audio"] if config.audio else []), *active])
+    inputs = inputs_of(config)
+    dataset = keep_inputs(dataset, inputs)
+    texts = [name for name in inputs if name != "audio"]
     # Texts first: they need little.
-    frozen = {"text": list(active)} if active and config.freeze_text else {}
+    frozen = {"text": texts} if texts and config.freeze_text else {}
     if config.audio and config.freeze_audio == "all":
         frozen["audio"] = ["audio"]
     if not frozen or not gigabytes:
         return dataset
-    store = FeatureStore(Path(datasets.config.HF_DATASETS_CACHE) / "msfser_features", gigabytes * 1e9)
+    store = _store(gigabytes)
     model.eval()
     for kind, columns in frozen.items():
         items = _Items(kind, dataset, columns, store, processor)
-        addresses = _make_features(items, model, processor, store)
+        encode = _encode_audio if kind == "audio" else _encode_text
+        addresses = _features(
+            _Job(
+                key=_key(kind, model, processor),
+                kind=kind,
+                sizes={digest: items.size(digest) for digest in items},
+                most=_MOST[kind],
+                encode=lambda names, items=items, encode=encode: encode(  # type: ignore[misc]
+                    [items[name] for name in names], model, processor
+                ),
+            ),
+            store,
+        )
         if addresses is None:
             continue
         for column, hashes in items.hashes.items():
@@ -126,6 +185,53 @@ def cache_features(
                 COLUMNS[column][1], found, feature=datasets.Value("string")
             )
     return dataset
+
+
+def encode_sounds(
+    name: str,
+    sounds: Sequence[str | np.ndarray],
+    model: MsfSerModel,
+    processor: MsfSerProcessor,
+    distortion: Distortion = nothing,
+    gigabytes: float = 50.0,
+) -> list[torch.Tensor]:
+    """Runs a frozen speech encoder over sounds, one by one, except for those that are in the cache.
+
+    Args:
+        name: Seeds the random draws of the distortion, together with the index of each sound.
+        sounds: Paths of recordings, or samples at 16 kHz.
+        model: Its speech encoder is run.
+        processor: Prepares the sound.
+        distortion: Applied to each sound first.
+        gigabytes: As in [`cache_features`].
+
+    Returns:
+        The states of each sound, `(states, frames, size)` in half precision, as views of memory-mapped files.
+
+    Raises:
+        OSError: The features do not fit the cache or cannot be written.
+    """
+    store = _store(gigabytes)
+    of_files = store.hashes_of_files(sound for sound in sounds if isinstance(sound, str))
+    hashes = [of_files[sound] if isinstance(sound, str) else content_hash(sound.tobytes()) for sound in sounds]
+    names = [f"{index}-{digest}" for index, digest in enumerate(hashes)]
+    indices = {item: index for index, item in enumerate(names)}
+
+    def encode(items: Sequence[str]) -> list[np.ndarray]:
+        (index,) = (indices[item] for item in items)
+        sound = sounds[index]
+        samples = load_audio(sound) if isinstance(sound, str) else sound
+        samples = distortion(samples, np.random.default_rng([index, *name.encode()]))
+        with torch.inference_mode():
+            inputs = processor.feature_extractor(samples, SAMPLING_RATE, return_tensors="pt")
+            return [model.encode_audio(**inputs.to(model.device))[0][0].half().cpu().numpy()]
+
+    model.eval()
+    key = fingerprint(_key("audio", model, processor), name, inspect.getsource(distortion))[:32]
+    addresses = _features(_Job(key, "audio", dict.fromkeys(names, 1.0), 1, encode), store)
+    if addresses is None:
+        raise OSError(f"The features of {len(sounds)} sounds need more than {gigabytes:g} GB: raise cache_gigabytes.")
+    return [load(addresses[item]) for item in names]
 
 
 class FeatureCollator:
@@ -139,7 +245,7 @@ class FeatureCollator:
         self.processor = processor
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> BatchFeature:
-        """Rows to the arguments of [`MsfSerModel.forward`]."""
+        """Rows to the arguments of [`MsfSerModel.forward`]; if the rows have names (`row`), these too, as `rows`."""
         batch = BatchFeature()
         if "audio_states" in rows[0]:
             batch.update(_padded_states(rows))
@@ -154,6 +260,8 @@ class FeatureCollator:
         labels = labels_of(rows)
         if labels is not None:
             batch["labels"] = labels
+        if "row" in rows[0]:
+            batch["rows"] = [row["row"] for row in rows]
         return batch
 
 
@@ -223,61 +331,73 @@ class _Items:
         return hashes
 
 
-def _make_features(
-    items: _Items, model: MsfSerModel, processor: MsfSerProcessor, store: FeatureStore
-) -> dict[str, str] | None:
-    """Hash to address of what the encoder makes of each item; `None` where there is no room for it."""
-    key = _key(items.kind, model, processor)
-    found = store.find(key, items)
-    if len(found) < len(items):
-        with store.making(key):
-            found = store.find(key, items)
-            missing = sorted(digest for digest in items if digest not in found)
+class _Job(NamedTuple):
+    """What one frozen encoder has to encode.
+
+    Args:
+        key: Of the encoder.
+        kind: `audio` or `text`.
+        sizes: Items to seconds or characters.
+        most: Items in a batch at most.
+        encode: Encodes a batch of items.
+    """
+
+    key: str
+    kind: str
+    sizes: Mapping[str, float]
+    most: int
+    encode: Callable[[Sequence[str]], list[np.ndarray]]
+
+
+def _store(gigabytes: float) -> FeatureStore:
+    return FeatureStore(Path(datasets.config.HF_DATASETS_CACHE) / "msfser_features", gigabytes * 1e9)
+
+
+def _features(job: _Job, store: FeatureStore) -> dict[str, str] | None:
+    """Item to address of its features; `None` where there is no room for them."""
+    found = store.find(job.key, job.sizes)
+    if len(found) < len(job.sizes):
+        with store.making(job.key):
+            found = store.find(job.key, job.sizes)
+            missing = sorted(item for item in job.sizes if item not in found)
             if missing:
-                return _encode_missing(key, missing, found, items, model, processor, store)
+                return _encode_missing(job, missing, found, store)
     kept = size_of(found.values())
     if not store.reserve(0) and kept > store.limit:
-        return _no_room(items.kind, kept, store)
+        _warn_of_no_room(job.kind, kept, store)
+        return None
     return found
 
 
 def _encode_missing(
-    key: str,
-    missing: Sequence[str],
-    found: dict[str, str],
-    items: _Items,
-    model: MsfSerModel,
-    processor: MsfSerProcessor,
-    store: FeatureStore,
+    job: _Job, missing: Sequence[str], found: dict[str, str], store: FeatureStore
 ) -> dict[str, str] | None:
-    kind = items.kind
-    sizes = [items.size(digest) for digest in missing]
-    batches = batches_by_size(sizes, _BUDGET[kind], _MOST[kind])
+    sizes = [job.sizes[item] for item in missing]
+    batches = [[missing[i] for i in batch] for batch in batches_by_size(sizes, _BUDGET[job.kind], job.most)]
 
-    def encoded(batch: np.ndarray) -> dict[str, np.ndarray]:
-        names = [missing[i] for i in batch]
-        encode = _encode_audio if kind == "audio" else _encode_text
-        return dict(zip(names, encode([items[name] for name in names], model, processor), strict=True))
+    def encoded(batch: Sequence[str]) -> dict[str, np.ndarray]:
+        return dict(zip(batch, job.encode(batch), strict=True))
 
     # The first batch tells how large the rest will be: by its seconds, and texts are all alike.
     first = encoded(batches[0])
-    measure = sizes if kind == "audio" else [1.0] * len(sizes)
-    share = sum(measure[i] for i in batches[0]) / sum(measure)
+    measure = job.sizes if job.kind == "audio" else dict.fromkeys(job.sizes, 1.0)
+    share = sum(measure[item] for item in batches[0]) / sum(measure[item] for item in missing)
     need = int(sum(tensor.nbytes for tensor in first.values()) / share)
     if not store.reserve(need):
-        return _no_room(kind, need + size_of(found.values()), store)
-    logger.info("frozen %s encoder: %d of %d items are new", kind, len(missing), len(missing) + len(found))
+        _warn_of_no_room(job.kind, need + size_of(found.values()), store)
+        return None
+    logger.info("frozen %s encoder: %d of %d items are new", job.kind, len(missing), len(job.sizes))
 
     def all_encoded() -> Iterator[dict[str, np.ndarray]]:
-        with tqdm(total=len(missing), desc=f"Frozen encoder: {kind}") as bar:
+        with tqdm(total=len(missing), desc=f"Frozen encoder: {job.kind}") as bar:
             for batch in batches:
                 yield first if batch is batches[0] else encoded(batch)
                 bar.update(len(batch))
 
-    return found | store.add(key, all_encoded(), need)
+    return found | store.add(job.key, all_encoded(), need)
 
 
-def _no_room(kind: str, need: float, store: FeatureStore) -> None:
+def _warn_of_no_room(kind: str, need: float, store: FeatureStore) -> None:
     logger.warning(
         "The frozen %s encoder runs in the training loop: its outputs need about %.1f GB on disk, and "
         "cache_gigabytes=%g leaves less. Raise cache_gigabytes to run it only once.",
@@ -336,33 +456,32 @@ def _stacked_embeddings(rows: Sequence[Mapping[str, Any]], prefix: str) -> dict[
     return {column: vectors, f"{prefix}_attention_mask": present}
 
 
-def _encoder_hash(encoder: PreTrainedModel) -> str:
-    digest = hashlib.sha256(encoder.config.to_json_string().encode())
-    for weight, tensor in encoder.state_dict().items():
-        digest.update(weight.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
 def _key(kind: str, model: MsfSerModel, processor: MsfSerProcessor) -> str:
-    """Hash of everything but its item that a feature depends on, the code among it."""
+    """Hash of everything but its item that a feature depends on; of the code, [`FEATURES_VERSION`]."""
+    encoder: PreTrainedModel = getattr(model, f"{kind}_encoder")
     if kind == "audio":
-        preparation = f"{model.config.audio_states} {processor.feature_extractor.to_json_string()}"
+        preparation = (model.config.audio_states, processor.feature_extractor.to_json_string())
     else:
-        tokenizer = processor.tokenizer
-        normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
-        preparation = f"{processor.max_tokens} {normalizer!r} {sorted(tokenizer.get_vocab().items())}"
-    encoder_hash = f"{_encoder_hash(getattr(model, f'{kind}_encoder'))} {model.config.fast_encoders}"
-    versions = f"{torch.__version__} {transformers.__version__}"
-    digest = hashlib.sha256(f"{kind} {versions} {encoder_hash} {preparation}".encode())
-    for path in (*sorted(Path(__file__).parents[1].glob("*_msfser.py")), Path(__file__)):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:32]
+        preparation = (processor.max_tokens, _tokenizer_settings(processor.tokenizer))
+    return fingerprint(
+        *(FEATURES_VERSION, torch.__version__, transformers.__version__, kind, *preparation),
+        *(model.config.fast_encoders, encoder.config.to_json_string()),
+        *(part for name, weight in encoder.state_dict().items() for part in (name, weight)),
+    )[:32]
+
+
+def _tokenizer_settings(tokenizer: PreTrainedTokenizerBase) -> str:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return repr(sorted(tokenizer.get_vocab().items()))
+    settings = json.loads(backend.to_str())
+    # These are of the last call.
+    return json.dumps({name: value for name, value in settings.items() if name not in ("padding", "truncation")})
 
 
 def _seconds(audio: Mapping[str, Any] | None) -> float:
     source = audio_source(audio)
-    if source is None:
+    if audio is None or source is None:
         return 0.0
     try:
         with open_sound(source) as sound:

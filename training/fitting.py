@@ -1,32 +1,27 @@
-"""Small models on frozen encoders, fitted to some clips of a corpus and tried on the others, many times over.
+"""Small models on frozen encoders, fitted to some clips of a corpus and evaluated on the others, many times over.
 
-`train.py` trains one model well; a table of peers with each speaker held out wants hundreds of them. Here the outputs
-of the frozen encoders lie in memory, training hears short stretches of them, and a model takes well under a minute.
+`train.py` trains one model; a comparison with each speaker held out needs hundreds. Here the outputs of the frozen
+encoders are in memory ([`encode_sounds`]) and training uses short crops of them, so that a model takes well under a
+minute. The loop is that of `train.py`, [`MsfSerTrainer`].
 """
 
-import hashlib
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
-from tqdm import tqdm
+from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import TrainingArguments
 
-from ..audio_msfser import SAMPLING_RATE, load_audio
 from ..loss_msfser import ccc_loss
 from ..modeling_msfser import MsfSerModel
-from ..processing_msfser import MsfSerProcessor
-from . import augmentation
-from .augmentation import Distortion, nothing
+from .trainer import EpochLines, MsfSerTrainer
 
-# What shares out layers and experts: a few numbers behind a softmax, which need long steps to leave an even share.
-_SHARES = ("layer_mix.scores", "routing.table")
+# The weights of layers and experts: a few numbers behind a softmax, which need long steps to leave equal weights.
+_MIXING = ("layer_mix.scores", "routing.table")
 
 
 @dataclass(frozen=True)
@@ -34,15 +29,15 @@ class Recipe:
     """How a model is fitted.
 
     Args:
-        ranking_loss_weight: What the order of matched takes weighs beside CCC.
-        ranking_scale: The difference in arousal of matched takes that counts as clear.
-        mixing_lr_scale: How many times faster the shares of layers and experts learn.
+        ranking_loss_weight: Weight of the pairwise ranking loss; that of the CCC loss is 1.
+        ranking_scale: The difference in arousal of a matched pair that counts as clear.
+        mixing_lr_scale: Learning rate of the weights of layers and experts, as a multiple of `learning_rate`.
         weight_decay: Of matrices, in AdamW.
         epochs: Over the clips.
-        batch: Clips in a step.
-        learning_rate: The highest; it rises over a tenth of the steps and then falls to nothing.
-        stretch: Training hears a stretch of so many frames (20 ms each) of a clip,
-        stride: and of it one of so many.
+        batch_size: Clips in a step.
+        learning_rate: The peak; it rises over a tenth of the steps and then falls to zero.
+        crop_frames: Training uses a random crop of this many frames (20 ms each) of a clip,
+        frame_stride: and of the crop every so many-th frame.
     """
 
     ranking_loss_weight: float
@@ -50,14 +45,14 @@ class Recipe:
     mixing_lr_scale: float = 1.0
     weight_decay: float = 0.01
     epochs: int = 10
-    batch: int = 32
+    batch_size: int = 32
     learning_rate: float = 2e-3
-    stretch: int = 120
-    stride: int = 2
+    crop_frames: int = 120
+    frame_stride: int = 2
 
 
 @dataclass
-class Clips:
+class Clips(Dataset):
     """A corpus in memory.
 
     Args:
@@ -65,90 +60,27 @@ class Clips:
         speakers: `(clips,)`, names.
         states: By kind, such as "as_recorded" and "one_level", the speech encoder's states of each clip,
             `(states, frames, size)` in half precision.
-        heard: How often training hears each kind; the shares sum to 1.
-        texts: By `les`, `gs`, `es` the text encoder's vectors `(clips, width)`, NaN where the text is absent.
-        stronger: `(clips,)`, the index of the take of the same words and emotion in which the actor was to show more
-            of it; -1 where there is none.
-        withheld: By `les`, `gs`, `es` the share of these texts that training does not show, besides the model's own
-            dropout.
+        sampling_weights: The share of each kind in training; the shares sum to 1.
+        texts: By `les`, `gs`, `es` the text encoder's vectors `(clips, width)`, NaN where the text is missing.
+        stronger: `(clips,)`, the index of the clip with the same words and emotion at a stronger intensity; -1 where
+            there is none.
+        text_dropout: By `les`, `gs`, `es` the share of these texts that is dropped in training, besides the model's
+            `text_dropout`.
     """
 
     labels: np.ndarray
     speakers: np.ndarray
     states: Mapping[str, Sequence[torch.Tensor]]
-    heard: Mapping[str, float]
+    sampling_weights: Mapping[str, float]
     texts: Mapping[str, torch.Tensor]
     stronger: np.ndarray
-    withheld: Mapping[str, float] = field(default_factory=dict)
+    text_dropout: Mapping[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
 
-
-def fingerprint(*parts: object) -> str:
-    """The SHA-256 of some values: files by content, arrays and tensors by what they hold, others by how they print."""
-    digest = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, Path):
-            part = part.read_bytes()
-        elif isinstance(part, (np.ndarray, torch.Tensor)):
-            part = np.ascontiguousarray(part).tobytes()
-        elif not isinstance(part, bytes):
-            part = repr(part).encode()
-        digest.update(hashlib.sha256(part).digest())
-    return digest.hexdigest()
-
-
-def encoded(
-    path: Path,
-    sounds: Sequence[str | np.ndarray],
-    model: MsfSerModel,
-    processor: MsfSerProcessor,
-    distortion: Distortion = nothing,
-) -> Sequence[torch.Tensor]:
-    """What a frozen speech encoder makes of each sound, as the model in use gets it.
-
-    Args:
-        path: The file that keeps it. What it holds is not made again, unless it is of other sounds, another encoder,
-            other settings of the processor, or another distortion; the draws of the distortion depend on its name.
-        sounds: Paths of recordings, or samples at 16 kHz.
-        model: Its speech encoder is run.
-        processor: It prepares the sound.
-        distortion: What happens to the sound before.
-
-    Returns:
-        The states of each, `(states, frames, size)` in half precision.
-    """
-    made_of = fingerprint(
-        *(Path(sound) if isinstance(sound, str) else sound for sound in sounds),
-        *model.audio_encoder.state_dict().values(),
-        processor.feature_extractor.to_json_string(),
-        *map(inspect.getsource, (augmentation, distortion)),
-    )
-    with FileLock(f"{path}.lock"):
-        if not _is_of(path, made_of):
-            model.eval()
-            states = {}
-            for place, sound in enumerate(tqdm(sounds, desc=path.stem)):
-                samples = load_audio(sound) if isinstance(sound, str) else sound
-                samples = distortion(samples, np.random.default_rng([place, *path.stem.encode()]))
-                with torch.inference_mode():
-                    inputs = processor.feature_extractor(
-                        samples, SAMPLING_RATE, return_tensors="pt", warn_if_cut=False
-                    )
-                    states[str(place)] = model.encode_audio(**inputs)[0][0].half().contiguous()
-            unfinished = path.with_suffix(".part")
-            save_file(states, unfinished, {"of": made_of})
-            unfinished.rename(path)
-    with safe_open(path, "pt") as file:
-        return [file.get_tensor(str(place)) for place in range(len(sounds))]
-
-
-def _is_of(path: Path, made_of: str) -> bool:
-    if not path.is_file():
-        return False
-    with safe_open(path, "pt") as file:
-        return (file.metadata() or {}).get("of") == made_of
+    def __getitem__(self, index: int) -> int:
+        return index
 
 
 class MeanHead(nn.Module):
@@ -165,7 +97,7 @@ class MeanHead(nn.Module):
 
 
 def fit(new: Callable[[], nn.Module], clips: Clips, items: np.ndarray, seed: int, recipe: Recipe) -> nn.Module:
-    """Trains on some clips with the loss of `train.py`, and the order of matched takes in arousal where there are any.
+    """Trains on some clips with the CCC loss, and with the ranking loss of matched pairs if there are any.
 
     Args:
         new: Makes an `MsfSerModel` with frozen encoders, or another head of the same inputs.
@@ -177,73 +109,125 @@ def fit(new: Callable[[], nn.Module], clips: Clips, items: np.ndarray, seed: int
     Returns:
         The model, in evaluation mode.
     """
-    draw = np.random.default_rng(seed)
     torch.manual_seed(seed)
     model = new()
+    random_state = torch.get_rng_state()
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = _ClipsTrainer(model, clips, items, seed, recipe, folder)
+        torch.set_rng_state(random_state)  # a trainer seeds it
+        trainer.train()
+    return model.eval()
+
+
+class _ClipsTrainer(MsfSerTrainer):
+    """The trainer of one fit: in memory, with bfloat16 autocast on a CPU, without checkpoints and messages."""
+
+    def __init__(self, model: nn.Module, clips: Clips, items: np.ndarray, seed: int, recipe: Recipe, folder: str):
+        draw = np.random.default_rng(seed)
+        self.clips, self.recipe = clips, recipe
+        self.batches = _PairedBatches(items, clips.stronger, recipe.batch_size, draw)
+        optimizer = _optimizer(model, recipe)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            [group["lr"] for group in optimizer.param_groups],
+            total_steps=recipe.epochs * len(self.batches),
+            pct_start=0.1,
+        )
+        super().__init__(
+            model,
+            TrainingArguments(
+                folder,
+                num_train_epochs=recipe.epochs,
+                per_device_train_batch_size=recipe.batch_size,
+                max_grad_norm=1.0,
+                seed=seed,
+                use_cpu=True,
+                dataloader_pin_memory=False,
+                remove_unused_columns=False,
+                report_to="none",
+                logging_strategy="no",
+                save_strategy="no",
+                disable_tqdm=True,
+            ),
+            train_dataset=clips,
+            data_collator=lambda chosen: _training_batch(clips, np.array(chosen), recipe, draw),
+            optimizers=(optimizer, schedule),
+            encoder_learning_rate=recipe.learning_rate,
+        )
+        self.remove_callback(EpochLines)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Random batches, matched pairs together."""
+        # With its own generator it leaves the random numbers of the model alone.
+        return DataLoader(
+            self.clips, batch_sampler=self.batches, collate_fn=self.data_collator, generator=torch.Generator()
+        )
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """CCC loss and weighted ranking loss."""
+        labels, pairs = inputs.pop("labels"), inputs.pop("pairs")
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = _logits(model, inputs).float()
+        ranking = _ranking_loss(logits, pairs, self.recipe.ranking_scale)
+        return ccc_loss(logits, labels) + self.recipe.ranking_loss_weight * ranking
+
+
+def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    shares = [parameter for name, parameter in trained.items() if name.endswith(_SHARES)]
-    rest = [parameter for name, parameter in trained.items() if not name.endswith(_SHARES)]
+    mixing = [parameter for name, parameter in trained.items() if name.endswith(_MIXING)]
+    rest = [parameter for name, parameter in trained.items() if not name.endswith(_MIXING)]
     rate = recipe.learning_rate
     groups = [
         {"params": [p for p in rest if p.dim() > 1], "lr": rate, "weight_decay": recipe.weight_decay},
         {"params": [p for p in rest if p.dim() <= 1], "lr": rate, "weight_decay": 0.0},
-        {"params": shares, "lr": recipe.mixing_lr_scale * rate, "weight_decay": 0.0},
+        {"params": mixing, "lr": recipe.mixing_lr_scale * rate, "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, fused=True)
-    steps = recipe.epochs * (len(items) // recipe.batch)
-    highest = [group["lr"] for group in groups]
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, highest, total_steps=steps, pct_start=0.1)
-    model.train()
-    for _ in range(recipe.epochs):
-        order = _pairs_together(items, clips.stronger, draw)
-        for start in range(0, len(order) - recipe.batch + 1, recipe.batch):
-            chosen = order[start : start + recipe.batch]
-            with torch.autocast("cpu", torch.bfloat16):
-                logits = _answer(model, _heard(clips, chosen, recipe, draw)).float()
-            loss = ccc_loss(logits, torch.as_tensor(clips.labels[chosen]))
-            loss = loss + recipe.ranking_loss_weight * _ranking_loss(logits, clips, chosen, recipe.ranking_scale)
-            loss.backward()
-            nn.utils.clip_grad_norm_(trained.values(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            schedule.step()
-    return model.eval()
+    return torch.optim.AdamW(groups, fused=True)
+
+
+class _PairedBatches(Sampler[list[int]]):
+    """Random batches, matched pairs side by side, so that most of them share a batch; the rest is left out."""
+
+    def __init__(self, items: np.ndarray, stronger: np.ndarray, batch_size: int, draw: np.random.Generator):
+        self.batch_size, self.draw = batch_size, draw
+        present, listed = set(items.tolist()), items.tolist()
+        pairs = {i: int(stronger[i]) for i in listed if stronger[i] in present}
+        second = set(pairs.values())
+        self.units = [[i, pairs[i]] if i in pairs else [i] for i in listed if i not in second]
+        self.size = len(items) // batch_size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = [i for unit in self.draw.permutation(len(self.units)) for i in self.units[unit]]
+        for start in range(0, self.size * self.batch_size, self.batch_size):
+            yield order[start : start + self.batch_size]
 
 
 @torch.inference_mode()
 def predict(model: nn.Module, clips: Clips, items: np.ndarray, kind: str) -> np.ndarray:
-    """What a fitted model answers, `(items, 3)`, for whole clips of one kind."""
-    answers = np.empty((len(items), 3), np.float32)
+    """What a fitted model predictions, `(items, 3)`, for whole clips of one kind."""
+    predictions = np.empty((len(items), 3), np.float32)
     if kind in clips.states:
-        places = np.argsort([clips.states[kind][i].shape[1] for i in items], kind="stable")
+        order = np.argsort([clips.states[kind][i].shape[1] for i in items], kind="stable")
     else:
-        places = np.arange(len(items))
+        order = np.arange(len(items))
     for start in range(0, len(items), 64):
-        some = places[start : start + 64]
-        answers[some] = _answer(model, _whole(clips, items[some], kind)).numpy()
-    return answers
+        some = order[start : start + 64]
+        predictions[some] = _logits(model, _whole(clips, items[some], kind)).numpy()
+    return predictions
 
 
-def _answer(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def _logits(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     return model(**batch).logits if isinstance(model, MsfSerModel) else model(**batch)
 
 
-def _pairs_together(items: np.ndarray, stronger: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-    """The items in random order, matched takes side by side, so that most of them share a batch."""
-    there = set(items.tolist())
-    pairs = {i: int(stronger[i]) for i in items.tolist() if stronger[i] in there}
-    second = set(pairs.values())
-    units = [[i, pairs[i]] if i in pairs else [i] for i in items.tolist() if i not in second]
-    return np.array([i for unit in draw.permutation(len(units)) for i in units[unit]])
-
-
-def _ranking_loss(logits: torch.Tensor, clips: Clips, chosen: np.ndarray, scale: float) -> torch.Tensor | float:
-    """`mean softplus((arousal(normal) - arousal(strong)) / scale)` over the matched takes of a batch."""
-    places = {int(item): place for place, item in enumerate(chosen)}
-    pairs = [(place, places[clips.stronger[item]]) for item, place in places.items() if clips.stronger[item] in places]
-    if not pairs:
+def _ranking_loss(logits: torch.Tensor, pairs: torch.Tensor, scale: float) -> torch.Tensor | float:
+    """`mean softplus((arousal(normal) - arousal(strong)) / scale)` over pairs `(pairs, 2)` of rows of a batch."""
+    if not len(pairs):
         return 0.0
-    normal, strong = torch.tensor(pairs).T
+    normal, strong = pairs.T
     difference = logits[normal, 1] - logits[strong, 1]
     return nn.functional.softplus(difference / scale).mean()
 
@@ -253,19 +237,26 @@ def _whole(clips: Clips, chosen: np.ndarray, kind: str) -> dict[str, torch.Tenso
     return _batch(clips, chosen, [clips.states[kind][item] for item in chosen] if clips.states else [])
 
 
-def _heard(clips: Clips, chosen: np.ndarray, recipe: Recipe, draw: np.random.Generator) -> dict[str, torch.Tensor]:
-    """The inputs of some clips in training: short stretches of any kind, and not every text."""
+def _training_batch(
+    clips: Clips, chosen: np.ndarray, recipe: Recipe, draw: np.random.Generator
+) -> dict[str, torch.Tensor]:
+    """Inputs of some clips for training: crops of a random kind, and text dropout; with `labels` and `pairs`."""
     states = []
     if clips.states:
-        # Matched takes are of one kind, so that their order is one of the voice where there is no level.
+        # A matched pair is of one kind, so that its order is one of the voice where levels are equal.
         units = [max(int(item), int(clips.stronger[item])) for item in chosen]
-        kinds = draw.choice(list(clips.heard), size=len(clips), p=list(clips.heard.values()))
+        weights = clips.sampling_weights
+        kinds = draw.choice(list(weights), size=len(clips), p=list(weights.values()))
         for item, unit in zip(chosen, units, strict=True):
-            states.append(_stretch(clips.states[kinds[unit]][item], recipe, draw))
+            states.append(_crop(clips.states[kinds[unit]][item], recipe, draw))
     batch = _batch(clips, chosen, states)
     for name in clips.texts:
-        shown = draw.random(len(chosen)) >= clips.withheld.get(name, 0.0)
-        batch[f"{name}_attention_mask"] *= torch.as_tensor(shown)[:, None]
+        kept = draw.random(len(chosen)) >= clips.text_dropout.get(name, 0.0)
+        batch[f"{name}_attention_mask"] *= torch.as_tensor(kept)[:, None]
+    rows = {int(item): row for row, item in enumerate(chosen)}
+    pairs = [(row, rows[clips.stronger[item]]) for item, row in rows.items() if clips.stronger[item] in rows]
+    batch["pairs"] = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)
+    batch["labels"] = torch.as_tensor(clips.labels[chosen])
     return batch
 
 
@@ -286,8 +277,9 @@ def _batch(clips: Clips, chosen: np.ndarray, states: Sequence[torch.Tensor]) -> 
     return batch
 
 
-def _stretch(states: torch.Tensor, recipe: Recipe, draw: np.random.Generator) -> torch.Tensor:
-    """Some frames of a random stretch: `(states, frames, size)` -> `(states, fewer frames, size)`."""
-    spare = states.shape[1] - recipe.stretch
+def _crop(states: torch.Tensor, recipe: Recipe, draw: np.random.Generator) -> torch.Tensor:
+    """Some frames of a random crop: `(states, frames, size)` -> `(states, fewer frames, size)`."""
+    spare = states.shape[1] - recipe.crop_frames
     start = int(draw.integers(spare + 1)) if spare > 0 else 0
-    return states[:, start + int(draw.integers(recipe.stride)) : start + recipe.stretch : recipe.stride]
+    offset = int(draw.integers(recipe.frame_stride))
+    return states[:, start + offset : start + recipe.crop_frames : recipe.frame_stride]

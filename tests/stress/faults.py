@@ -290,7 +290,7 @@ def damage(job: Job, folder: Path, way: str) -> Counts:
     *_, before, newest = checkpoints(out)
     DAMAGES[way](newest)
     results, said = finish(job, out)
-    told = f"{newest} is passed over" in said and f"going on from {before}" in said
+    told = f"{newest} is skipped" in said and f"going on from {before}" in said
     if not told:
         print(f"{way}: {said[:1500]}")
     return Counts(1, lost=int(results != expected), said=int(told))

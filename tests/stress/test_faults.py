@@ -12,8 +12,12 @@ import torch
 from test_train import command, make_tiny, weights
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from msfser import train
-from msfser.train import MsfSerTrainer, find_checkpoint, main
+from msfser.train import main
+from msfser.training import features
+from msfser.training.checkpoints import find_checkpoint
+from msfser.training.samplers import SeededLengthGroups
+from msfser.training.settings import resolved_settings
+from msfser.training.trainer import MsfSerTrainer
 from stress import faults
 
 no_kill = pytest.mark.skipif(sys.platform == "win32", reason="there is no kill -9")
@@ -39,7 +43,7 @@ def stopped(tiny, tmp_path_factory):
             return step(self, *args)
 
         patch.setattr(MsfSerTrainer, "training_step", counted)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(SystemExit, match="130"):
             main(command(tiny, output, "--num_train_epochs", "4"))
     assert [path.name for path in faults.checkpoints(output)] == ["checkpoint-3", "checkpoint-6", "checkpoint-9"]
     return output
@@ -49,7 +53,8 @@ def found(output: Path, tiny: Path, **options) -> str | None:
     training = SimpleNamespace(
         **{"world_size": 1, "load_best_model_at_end": True, "should_save": False, "should_log": True} | options
     )
-    checkpoint = find_checkpoint(output, command(tiny, output, "--num_train_epochs", "4"), training)
+    settings = resolved_settings(command(tiny, output, "--num_train_epochs", "4"))
+    checkpoint = find_checkpoint(output, settings, training)
     return checkpoint and Path(checkpoint).name
 
 
@@ -58,25 +63,23 @@ def copied(stopped, tiny, tmp_path):
     """Such a run to be damaged."""
     output = tmp_path / "run"
     shutil.copytree(stopped, output)
-    note = output / "run.json"
-    note.write_text(note.read_text().replace(str(stopped), str(output)))
     return output
 
 
 @pytest.mark.parametrize("way", faults.DAMAGES)
-def test_a_damaged_checkpoint_is_passed_over_with_a_word(way, copied, tiny, caplog):
+def test_a_damaged_checkpoint_is_skipped_with_a_word(way, copied, tiny, caplog):
     assert found(copied, tiny) == "checkpoint-9"
     faults.DAMAGES[way](copied / "checkpoint-9")
     with caplog.at_level(logging.WARNING):
         assert found(copied, tiny) == "checkpoint-6"
-    assert "checkpoint-9 is passed over: " in caplog.text
+    assert "checkpoint-9 is skipped: " in caplog.text
     for name in ("checkpoint-6", "checkpoint-3"):
         faults.DAMAGES[way](copied / name)
     assert found(copied, tiny) is None
-    assert "holds no whole checkpoint: training starts anew" in caplog.text
+    assert "holds no whole checkpoint: training starts again" in caplog.text
 
 
-def test_a_damaged_best_checkpoint_is_passed_over_too(copied, tiny, caplog):
+def test_a_damaged_best_checkpoint_is_skipped_too(copied, tiny, caplog):
     for name in ("checkpoint-6", "checkpoint-9"):
         file = copied / name / "trainer_state.json"
         best = {"best_model_checkpoint": str(copied / "checkpoint-6")}
@@ -102,7 +105,7 @@ def test_a_checkpoint_of_nothing_but_weights_can_be_gone_on_from(copied, tiny):
     assert found(copied, tiny) == "checkpoint-9"
 
 
-class Poisoned(train.FeatureCollator):
+class Poisoned(features.FeatureCollator):
     """Makes the sound of one row not a number."""
 
     def __call__(self, rows):
@@ -116,9 +119,9 @@ class Poisoned(train.FeatureCollator):
 def test_a_loss_that_is_not_finite_names_its_row_and_loses_nothing(tiny, tmp_path, monkeypatch):
     main(command(tiny, tmp_path / "whole"))
     with monkeypatch.context() as patch:
-        patch.setattr(train, "FeatureCollator", Poisoned)
+        patch.setattr(features, "FeatureCollator", Poisoned)
         sentence = (
-            r"at step \d the loss is not finite: no finite number comes of row 6 of train \(.*/9\.wav\); correct"
+            r"at step \d the loss is not finite: the output is not finite for row 6 of train \(.*/9\.wav\); correct"
         )
         with pytest.raises(SystemExit, match=sentence):
             main(command(tiny, tmp_path / "run"))
@@ -133,7 +136,7 @@ def test_weights_that_are_not_finite_are_told_from_rows(tiny, tmp_path):
 
 
 def test_the_order_of_an_epoch_does_not_depend_on_random_numbers_drawn_before():
-    groups = train._SeededLengthGroups(LengthGroupedSampler(4, lengths=list(range(64))), seed=1)
+    groups = SeededLengthGroups(LengthGroupedSampler(4, lengths=list(range(64))), seed=1)
     orders = []
     for epoch in (0, 1, 1):
         torch.rand(epoch)

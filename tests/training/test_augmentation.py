@@ -51,17 +51,17 @@ def test_a_telephone_keeps_its_band_only():
     for hertz, kept in ((60, 0.05), (1000, 1.0), (5000, 0.02)):
         time = np.arange(RATE) / RATE
         sound = (0.3 * np.sin(2 * np.pi * hertz * time)).astype(np.float32)
-        heard = augmentation.telephone(sound, np.random.default_rng(0))
-        assert level(heard) / level(sound) == pytest.approx(kept, abs=0.1)
+        distorted = augmentation.telephone(sound, np.random.default_rng(0))
+        assert level(distorted) / level(sound) == pytest.approx(kept, abs=0.1)
 
 
 def test_a_room_rings_on():
     click = np.zeros(RATE, np.float32)
     click[100] = 1
-    heard = augmentation.room(click, np.random.default_rng(0))
-    assert heard[100] == pytest.approx(1, abs=0.5)
-    assert np.abs(heard[1000:1500]).max() > 1e-4
-    assert np.abs(heard[:100]).max() < 1e-4
+    distorted = augmentation.room(click, np.random.default_rng(0))
+    assert distorted[100] == pytest.approx(1, abs=0.5)
+    assert np.abs(distorted[1000:1500]).max() > 1e-4
+    assert np.abs(distorted[:100]).max() < 1e-4
 
 
 def test_a_crop_of_what_is_shorter_is_all_of_it():

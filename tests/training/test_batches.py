@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from accelerate.data_loader import BatchSamplerShard
 
-from msfser.training.batches import SecondsBatchSampler, batches_by_size, batches_in_order
+from msfser.training.batches import batches_by_size, batches_in_order
+from msfser.training.samplers import SecondsBatchSampler
 
 # As in corpora of conversation: most are short, some are long.
 LENGTHS = np.random.default_rng(0).gamma(4, 1.2, 1000).clip(0.5, 12)

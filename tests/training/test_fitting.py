@@ -1,13 +1,16 @@
 """Fits on cached outputs: they learn, leave out what is held out, and repeat."""
 
+import datasets
 import numpy as np
 import pytest
+import soundfile
 import torch
 from tiny import noise, tiny_model, tiny_processor
 
-from msfser.benchmarks.peers import Material, Scores
-from msfser.loss_msfser import concordance
-from msfser.training.fitting import Clips, MeanHead, Recipe, encoded, fit, predict
+from msfser.loss_msfser import ccc_loss, concordance
+from msfser.training import fitting
+from msfser.training.features import encode_sounds
+from msfser.training.fitting import Clips, MeanHead, Recipe, fit, predict
 
 SIZE = 32
 
@@ -39,27 +42,59 @@ def test_a_fit_predicts_clips_that_it_has_not_seen(new):
     corpus = clips()
     held = np.flatnonzero(corpus.speakers == "d")
     model = fit(new, corpus, np.flatnonzero(corpus.speakers != "d"), seed=0, recipe=recipe)
-    answers = predict(model, corpus, held, "clean")
-    agreement = concordance(torch.tensor(answers), torch.tensor(corpus.labels[held]))
+    predictions = predict(model, corpus, held, "clean")
+    agreement = concordance(torch.tensor(predictions), torch.tensor(corpus.labels[held]))
     assert agreement.min() > 0.5
     again = fit(new, corpus, np.flatnonzero(corpus.speakers != "d"), seed=0, recipe=recipe)
-    np.testing.assert_allclose(predict(again, corpus, held, "clean"), answers, atol=1e-5)
+    np.testing.assert_allclose(predict(again, corpus, held, "clean"), predictions, atol=1e-5)
 
 
-def test_the_order_of_takes_is_learned():
+def test_a_fit_is_a_plain_loop():
+    """The trainer does what these lines do, to the last bit."""
+    corpus, items = clips(stronger=True), np.arange(150)
+    corpus.states["other"] = corpus.states["clean"][::-1]
+    corpus.sampling_weights = {"clean": 0.7, "other": 0.3}
+    corpus.text_dropout = {"gs": 0.2}
+    recipe = Recipe(ranking_loss_weight=0.5, mixing_lr_scale=2.0, epochs=3)
+    draw = np.random.default_rng(7)
+    torch.manual_seed(7)
+    model = ours()
+    optimizer = fitting._optimizer(model, recipe)
+    batches = fitting._PairedBatches(items, corpus.stronger, recipe.batch_size, draw)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=12, pct_start=0.1)
+    model.train()
+    for _ in range(recipe.epochs):
+        for chosen in batches:
+            batch = fitting._training_batch(corpus, np.array(chosen), recipe, draw)
+            labels, pairs = batch.pop("labels"), batch.pop("pairs")
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = model(**batch).logits.float()
+            arousal = logits[:, 1]
+            order = torch.nn.functional.softplus((arousal[pairs[:, 0]] - arousal[pairs[:, 1]]) / 0.05).mean()
+            (ccc_loss(logits, labels) + 0.5 * order).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+    fitted = fit(ours, corpus, items, seed=7, recipe=recipe).state_dict()
+    assert all(torch.equal(weight, fitted[name]) for name, weight in model.state_dict().items())
+
+
+def test_the_order_of_pairs_is_learned():
     """The labels say the contrary of the pairs in half of them; the loss of the order pulls the other way."""
     recipe = Recipe(ranking_loss_weight=0.5, epochs=8)
     without, given = clips(), clips(stronger=True)
     items = np.arange(160)
 
     def right(corpus):
-        answers = predict(fit(ours, corpus, items, seed=0, recipe=recipe), corpus, items, "clean")
-        return (answers[1::2, 1] > answers[0::2, 1]).mean()
+        predictions = predict(fit(ours, corpus, items, seed=0, recipe=recipe), corpus, items, "clean")
+        return (predictions[1::2, 1] > predictions[0::2, 1]).mean()
 
     assert right(given) > right(without) + 0.1
 
 
-def test_texts_that_training_withholds_are_not_learned():
+def test_dropped_texts_are_not_learned():
     """The sound tells nothing and the text everything."""
     corpus, items = clips(), np.arange(160)
     draw = np.random.default_rng(2)
@@ -68,38 +103,36 @@ def test_texts_that_training_withholds_are_not_learned():
     corpus.texts = {"gs": 4 * told}
     recipe = Recipe(ranking_loss_weight=0.0, learning_rate=0.01, epochs=8)
 
-    def agreement(withheld):
-        corpus.withheld = withheld
-        answers = predict(fit(ours, corpus, items[:120], seed=0, recipe=recipe), corpus, items[120:], "clean")
-        return concordance(torch.tensor(answers), torch.tensor(corpus.labels[120:])).mean()
+    def agreement(dropout):
+        corpus.text_dropout = dropout
+        predictions = predict(fit(ours, corpus, items[:120], seed=0, recipe=recipe), corpus, items[120:], "clean")
+        return concordance(torch.tensor(predictions), torch.tensor(corpus.labels[120:])).mean()
 
     assert agreement({}) > 0.5
     assert agreement({"gs": 1.0}) < 0.3
 
 
-def test_scores_are_paired_over_speakers():
-    corpus = clips(stronger=True)
-    draw = np.random.default_rng(1)
-    good = (corpus.labels + 0.1 * draw.standard_normal(corpus.labels.shape))[None].astype(np.float32)
-    bad = draw.uniform(size=good.shape).astype(np.float32)
-    material = Material(corpus, None, [], {}, None)
-    scores = Scores(material, {"good": {"clean": good}, "bad": {"clean": bad}})
-    assert scores.ccc("good", np.arange(160)) == pytest.approx(
-        concordance(torch.tensor(good[0]), torch.tensor(corpus.labels)).numpy(), abs=1e-5
-    )
-    difference = scores.row_of_difference("difference", "good", "bad")
-    assert 0.5 < difference["low"] <= difference["value"] <= difference["high"]
-    takes = np.stack([np.arange(0, 160, 2), np.arange(1, 160, 2)], 1)
-    order = scores.row_of_order("order", np.arange(160)[None].astype(float), takes)
-    assert order["value"] == order["low"] == 1
+def test_features_of_sounds_are_computed_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    model, processor = ours(), tiny_processor("whisper")
+    soundfile.write(tmp_path / "a.wav", noise(0.6, 1), 16_000)
+    sounds = [noise(0.5), str(tmp_path / "a.wav"), noise(0.5)]
+    made = encode_sounds("clean", sounds, model, processor)
+    inputs = processor.feature_extractor(sounds[0], 16_000, return_tensors="pt")
+    with torch.inference_mode():
+        assert torch.equal(made[0], model.encode_audio(**inputs)[0][0].half()) and torch.equal(made[0], made[2])
 
+    count, encode = [], type(model).encode_audio
+    monkeypatch.setattr(type(model), "encode_audio", lambda self, **kw: count.append(1) or encode(self, **kw))
+    again = encode_sounds("clean", sounds, model, processor)
+    assert all(map(torch.equal, made, again)) and not count
+    other = encode_sounds("clean", [noise(0.7), *sounds[1:]], model, processor)
+    assert other[0].shape[1] > made[0].shape[1] and torch.equal(other[1], made[1]) and len(count) == 1
 
-def test_what_is_kept_of_other_sounds_is_made_anew(tmp_path):
-    model, processor, path = ours(), tiny_processor("whisper"), tmp_path / "clean.safetensors"
-    first, other = noise(0.5), noise(0.7)
-    made = encoded(path, [first], model, processor)
-    written = path.stat().st_mtime_ns
-    assert torch.equal(encoded(path, [first], model, processor)[0], made[0]) and path.stat().st_mtime_ns == written
-    assert encoded(path, [other], model, processor)[0].shape[1] > made[0].shape[1]
-    louder = encoded(path, [first], model, processor, lambda samples, draw: samples * draw.uniform(2, 3))
-    assert not torch.equal(louder[0], made[0])
+    def louder(samples, draw):
+        return samples * draw.uniform(2, 3)
+
+    drawn = [encode_sounds(name, sounds, model, processor, louder) for name in ("take_0", "take_1", "take_0")]
+    assert len(count) == 7
+    assert all(map(torch.equal, drawn[0], drawn[2])) and not torch.equal(drawn[0][0], drawn[1][0])
+    assert not torch.equal(drawn[0][0], drawn[0][2]) and not torch.equal(drawn[0][0], made[0])

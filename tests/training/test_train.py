@@ -1,8 +1,10 @@
 """The training script, end to end on tiny encoders: what it saves, refuses, resumes and shares among processes."""
 
 import csv
+import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +22,10 @@ from tiny import noise, tiny_model, tiny_tokenizer
 from transformers import WhisperModel
 
 from msfser import MsfSerCollator, MsfSerConfig, MsfSerModel, MsfSerProcessor
-from msfser.train import MsfSerTrainer, main, parse_settings
+from msfser.train import main
+from msfser.training import checkpoints
+from msfser.training.settings import ModelSettings, RunSettings, parse_settings, read_run, resolved_settings
+from msfser.training.trainer import MsfSerTrainer
 
 ROOT = Path(__file__).parents[2]
 RAVDESS = ROOT.parent / "shared" / "data" / "ravdess" / "metadata_weak.csv"
@@ -91,14 +96,14 @@ def test_a_run_saves_a_folder_with_weights_code_and_results(tiny, tmp_path):
     assert not info["missing_keys"] and not info["unexpected_keys"]
     assert (folder / "modeling_msfser.py").is_file() and not list(folder.glob("checkpoint-*"))
     # Nothing but weights, code, settings and results, without a path of this machine.
-    assert {path.suffix for path in folder.iterdir()} == {".safetensors", ".json", ".py"}
+    assert {path.suffix for path in folder.iterdir()} == {".safetensors", ".json", ".py", ".yaml"}
     about = [path for path in folder.glob("*.json") if path.name != "results.json"]
     assert not [path.name for path in about if str(tiny) in path.read_text()]
     rows = json.loads((folder / "results.json").read_text())
     assert {row["name"].split("/")[1] for row in rows} == {"audio", "audio+transcript", "all"}
     assert len(rows) == 12
     for row in rows:
-        assert set(row) == {"name", "value", "low", "high", "command"} and row["command"].startswith("python train.py")
+        assert set(row) == {"name", "value", "low", "high"}
         assert row["low"] <= row["high"] and -1 <= row["value"] <= 1
 
     # The saved folder, on the recordings themselves, scores what the run reported from cached features.
@@ -191,8 +196,9 @@ def test_batches_by_seconds_go_on_within_an_epoch(tiny, tmp_path, monkeypatch, c
 
     seen.clear()
     stop = epoch + 2  # within the second epoch
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit) as stop_of_run:
         main(command(tiny, tmp_path / "killed", *more))
+    assert stop_of_run.value.code == 130
     saved = max(int(path.name.split("-")[1]) for path in (tmp_path / "killed").glob("checkpoint-*"))
     assert saved % epoch, "not within an epoch"
     seen.clear()
@@ -244,14 +250,94 @@ def test_predictions_are_in_the_order_of_the_table(tiny, tmp_path):
         )
 
 
-def test_an_unfinished_run_of_another_command_is_not_overwritten(tiny, tmp_path):
-    (tmp_path / "run" / "checkpoint-3").mkdir(parents=True)
-    (tmp_path / "run" / "run.json").write_text(json.dumps({"argv": ["other.yaml"], "settings": ""}))
-    with pytest.raises(SystemExit, match=r"other\.yaml"):
+def test_a_run_keeps_its_settings_and_goes_on_with_them_however_they_are_given(tiny, tmp_path):
+    given = ["--learning_rate", "1e-3", "--semantics", "gs", "es", "--label_range", "0", "1"]
+    asked = command(tiny, tmp_path / "run", *given)
+    main(asked)
+    run, model, training = read_run(tmp_path / "run")
+    assert (run.audio_encoder, run.label_range, model.semantics) == (str(tiny / "audio"), [0.0, 1.0], ["gs", "es"])
+    assert training["per_device_train_batch_size"] == 8 and "seed" not in training
+    # The file itself is a settings file.
+    saved = str(tmp_path / "run" / "run.yaml")
+    assert resolved_settings([saved]) == resolved_settings(asked)
+
+    (tmp_path / "run" / "checkpoint-3").mkdir()
+    (tmp_path / "b.yaml").write_text(
+        (tiny / "tiny.yaml").read_text().replace("1.0e-3", "0.001") + "semantics: [es, gs]"
+    )
+    for same in (
+        [asked[0], *given[2:], *given[:2], "--output_dir", f"{tmp_path}/../{tmp_path.name}/run"],
+        [str(tmp_path / "b.yaml"), "--output_dir", str(tmp_path / "run")],
+    ):
+        checkpoints.find_checkpoint(tmp_path / "run", resolved_settings(same), parse_settings(same)[2])
+    assert checkpoints.is_unfinished(tmp_path / "run")
+
+
+def test_an_unfinished_run_with_other_settings_is_not_overwritten(tiny, tmp_path):
+    more = ["--num_train_epochs", "1", "--fusion_size", "8"]
+    main(command(tiny, tmp_path / "run", *more))
+    (tmp_path / "run" / "checkpoint-3").mkdir()
+    differences = "num_train_epochs: 1.0 -> the default, learning_rate: 0.001 -> 0.5"
+    with pytest.raises(SystemExit, match=r"with other settings \(fusion_size: 8 -> 16, .*" + differences):
+        main(command(tiny, tmp_path / "run", "--learning_rate", "0.5"))
+    (tmp_path / "run" / "run.yaml").write_text("?")
+    with pytest.raises(SystemExit, match="checkpoints of an unknown run"):
         main(command(tiny, tmp_path / "run"))
-    (tmp_path / "run" / "run.json").write_text(json.dumps({"argv": command(tiny, tmp_path / "run"), "settings": ""}))
-    with pytest.raises(SystemExit, match="settings file has changed"):
-        main(command(tiny, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("text", [None, "", "- a", "data: probe", "a: ["])
+def test_a_folder_without_its_settings_is_said(tmp_path, text):
+    if text is not None:
+        (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises((OSError, ValueError), match=r"run\.yaml"):
+        read_run(tmp_path)
+
+
+def test_the_output_is_a_line_per_epoch(tiny, tmp_path):
+    ended = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), *command(tiny, tmp_path / "run")],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+    )
+    said = ended.stdout + ended.stderr
+    number = r"-?\d\.\d{3}"
+    scores = " ".join(f"{name} {number}" for name in ("valence", "arousal", "dominance", "mean"))
+    assert len(re.findall(rf"epoch [123]/3  loss {number}  CCC {scores}  best {number}", said)) == 3, said
+    assert not re.search("Warning|warning|pin_memory|shards|deprecat|{", said), said
+
+
+def test_an_interrupted_run_says_how_to_go_on(tiny, tmp_path):
+    run = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *command(tiny, tmp_path / "run", "--num_train_epochs", "500")],
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "run").glob("checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    run.send_signal(signal.SIGINT)
+    said, errors = run.communicate(timeout=120)
+    assert run.returncode == 130 and "Traceback" not in errors
+    assert said.splitlines()[-1].startswith("msfser train: interrupted; the same command goes on from the last")
+
+
+def test_a_wrong_table_is_refused_before_the_model_is_imported(tiny, tmp_path):
+    (tmp_path / "wrong.csv").write_text("file_name,valence\n1.wav,0.5\n")
+    code = "import sys; from msfser import train\n"
+    code += "try: train.main(sys.argv[1:])\nexcept SystemExit as end: print(end)\n"
+    code += "print([name for name in ('transformers.trainer', 'evaluate') if name in sys.modules])"
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *command(tiny, tmp_path / "run", "--data", str(tmp_path / "wrong.csv"))],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+    )
+    *_, sentence, imported = ended.stdout.splitlines()
+    assert "wrong.csv" in sentence and imported == "[]", ended
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("more", [[], ["--batch_seconds", "3", "--dataloader_drop_last", "false"]], ids=str)
@@ -312,35 +398,79 @@ def test_accelerate_reads_its_settings(path):
         (["--fold", "1"], "not to table"),
     ],
 )
-def test_a_wrong_setting_is_an_error(tiny, tmp_path, capsys, more, words):
-    with pytest.raises(SystemExit):
+def test_a_wrong_setting_is_one_sentence(tiny, tmp_path, more, words):
+    with pytest.raises(SystemExit) as stop:
         main(command(tiny, tmp_path / "run", *more))
-    assert words in capsys.readouterr().err
+    sentence = str(stop.value)
+    assert words in sentence and sentence.startswith("msfser train: error: ") and "\n" not in sentence
 
 
-def test_an_unknown_setting_in_the_file_is_an_error(tmp_path, capsys):
-    (tmp_path / "wrong.yaml").write_text("fusion_size: 8\nbatchsize: 4\n")
-    with pytest.raises(SystemExit):
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("fusion_size: 8\nbatchsize: 4\n", "unknown settings (batchsize)"),
+        ("fusionsize: 8\n", "did you mean fusion_size"),
+        ("fusion_size: wide\n", "fusion_size"),
+        ("fusion_size: 8.5\n", "fusion_size"),
+        ("audio: maybe\n", "audio"),
+        ("semantics: [1]\n", "semantics"),
+        ("fold: [1]\n", "fold"),
+        ("cross_fusion: sum\n", "cross_fusion"),
+        ("do_train: true\n", "do_train: the command decides this itself"),
+        ("- a\n", "is no settings file"),
+        ("a: [\n", "cannot be read as YAML"),
+    ],
+)
+def test_a_wrong_settings_file_is_one_sentence(tmp_path, text, words):
+    (tmp_path / "wrong.yaml").write_text(text)
+    with pytest.raises(SystemExit) as stop:
         parse_settings([str(tmp_path / "wrong.yaml")])
-    assert "batchsize" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
+    assert words in str(stop.value) and str(stop.value).startswith("msfser train: error: ")
+
+
+def test_the_settings_file_is_there_and_comes_first(tiny, tmp_path, capsys):
+    with pytest.raises(SystemExit, match=r"missing\.yaml"):
         parse_settings([str(tmp_path / "missing.yaml")])
-    assert "missing.yaml" in capsys.readouterr().err
-
-
-def test_the_settings_file_comes_first(tiny, capsys):
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match="the first argument is '--fusion_size'; give the settings file first"):
         parse_settings(["--fusion_size", "4", str(tiny / "tiny.yaml")])
-    assert "the first argument is '--fusion_size'; give the settings file first" in capsys.readouterr().err
     for asked in (["--help"], ["--fusion_size", "4", "-h"]):
         with pytest.raises(SystemExit) as stop:
             parse_settings(asked)
         assert stop.value.code == 0
+    assert "--semantics" in capsys.readouterr().out
 
 
-def test_the_acoustic_model_can_be_asked_for_on_the_command_line(tiny):
-    _, config, _ = parse_settings([str(tiny / "tiny.yaml"), "--semantics", "--cross_fusion", "concat"])
-    assert config.semantics == []
+def test_the_help_fits_a_screen_and_says_what_each_setting_does(capsys):
+    with pytest.raises(SystemExit):
+        parse_settings(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 45 and max(map(len, lines)) <= 100
+    for setting in (*dataclasses.fields(RunSettings), *dataclasses.fields(ModelSettings)):
+        (line,) = [line for line in lines if line.split()[:1] == [f"--{setting.name}"]]
+        assert len(line.split()) > 3
+    for asked in ("--help_all", "--help-all"):
+        with pytest.raises(SystemExit):
+            parse_settings([asked])
+        everything = capsys.readouterr().out
+        assert "--semantics" in everything and "--lr_scheduler_type" in everything
+
+
+def test_model_settings_are_the_switches_of_the_config():
+    config = MsfSerConfig()
+    switches = {f.name: f.type for f in dataclasses.fields(MsfSerConfig) if f.name in MsfSerConfig.__annotations__}
+    own = {f.name: f.type for f in dataclasses.fields(ModelSettings)}
+    assert own == {n: t for n, t in switches.items() if n not in ("audio_config", "text_config")} | {
+        "semantics": list[str]
+    }
+    assert all(getattr(ModelSettings(), name) == getattr(config, name) for name in own)
+
+
+@pytest.mark.parametrize("written", ["", "semantics: none\ncolumns: none", "semantics: []\ncolumns: []"])
+def test_empty_lists_can_be_asked_for(tmp_path, written):
+    (tmp_path / "a.yaml").write_text(written)
+    more = [] if written else ["--semantics", "none", "--columns", "none"]
+    run, model, _ = parse_settings([str(tmp_path / "a.yaml"), "--cross_fusion", "concat", *more])
+    assert model.semantics == [] and run.columns == []
 
 
 @pytest.mark.parametrize(
@@ -359,7 +489,7 @@ def test_wrong_input_is_a_sentence_without_a_traceback(tiny, tmp_path, more, wor
 
 
 def test_rows_without_any_input_are_named_before_training(tiny, tmp_path):
-    with pytest.raises(SystemExit, match="row 1 of train has none of the model's inputs"):
+    with pytest.raises(SystemExit, match="train: row 1 has none of the model's inputs"):
         main(command(tiny, tmp_path / "run", "--audio", "false", "--semantics", "les"))
 
 
@@ -373,7 +503,7 @@ def test_rows_without_any_input_are_named_before_predicting(tiny, tmp_path):
         table.writeheader()
         table.writerows(row | {"transcript": "" if i == 2 else row["transcript"]} for i, row in enumerate(rows))
     given = ["--data", str(tmp_path / "test.csv"), "--audio_folder", str(tiny / "corpus"), "--do_predict", "true"]
-    with pytest.raises(SystemExit, match=r"row 3 of test has none of the model's inputs \(1 such\)"):
+    with pytest.raises(SystemExit, match=r"test: row 3 has none of the model's inputs \(1 such\)"):
         main(command(tiny, tmp_path / "run", *given))
 
 
@@ -398,7 +528,7 @@ def test_the_paper_configs_build_the_paper_setting(corpus, more):
         assert getattr(config, switch) == getattr(paper, switch), switch
     assert (config.freeze_audio, config.freeze_text, config.fusion_size) == ("front_end", True, 1024)
     with torch.device("meta"):
-        MsfSerModel(config)
+        MsfSerModel(MsfSerConfig(**dataclasses.asdict(config)))
 
 
 def test_a_paper_config_reads_an_annotated_corpus_as_a_table(tmp_path):

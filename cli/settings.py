@@ -1,0 +1,182 @@
+"""Settings of a command from dataclasses, a YAML file and the command line, in this order of precedence.
+
+The command line is parsed by [`transformers.HfArgumentParser`], which makes one option of each field of some
+dataclasses. A list is emptied by the word `none`.
+"""
+
+import dataclasses
+import difflib
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from types import UnionType
+from typing import Any, NoReturn, Union, get_args, get_origin
+
+import yaml
+from huggingface_hub.errors import StrictDataclassError
+from transformers import HfArgumentParser
+
+EMPTY_LIST = "none"
+_HELP = ("-h", "--help", "--help_all", "--help-all")
+_NAME_WIDTH = 26
+
+
+class SettingsParser(HfArgumentParser):
+    """Parser of `COMMAND SETTINGS.yaml [--name value ...]`.
+
+    Args:
+        command: The subcommand, such as `train`.
+        description: What it does, for the help.
+        own: Dataclasses of the command; their fields have a `help`.
+        library: A dataclass whose options only `--help_all` shows.
+        reserved: Fields of `library` that the command sets itself.
+    """
+
+    def __init__(
+        self, command: str, description: str, own: Sequence[type], library: type, reserved: Collection[str] = ()
+    ):
+        super().__init__(
+            [*map(_options_of, own), library],
+            prog=f"msfser {command}",
+            usage=f"msfser {command} SETTINGS.yaml [--name value ...]",
+            description=description,
+            add_help=False,
+            allow_abbrev=False,
+        )
+        self.kinds, self.own, self.reserved = (*own, library), own, frozenset(reserved)
+        self.fields = {field.name: field for kind in self.kinds for field in dataclasses.fields(kind)}
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the command with one sentence."""
+        raise SystemExit(f"{self.prog}: error: {' '.join(message.split()).removesuffix('.')}.")
+
+    def parse(self, argv: Sequence[str]) -> tuple[dict[str, Any], frozenset[str]]:
+        """Reads the settings file and the command line.
+
+        Args:
+            argv: `[SETTINGS.yaml, --name value, ...]`.
+
+        Returns:
+            The value of every setting, and the names of those that were given.
+
+        Raises:
+            SystemExit: A setting is unknown, reserved or of the wrong type; or the help was asked for.
+        """
+        if asked := [word for word in argv if word in _HELP]:
+            print(self.help_text(everything=asked[0] in _HELP[2:]))
+            sys.exit(0)
+        if not argv or argv[0].startswith("-"):
+            start = f"the first argument is {argv[0]!r}; " if argv else ""
+            self.error(f"{start}give the settings file first, such as configs/probe.yaml")
+        written = self._read(argv[0])
+        self.set_defaults(**written)
+        namespace, rest = self.parse_known_args(list(argv[1:]))
+        options = {word[2:].partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
+        given = frozenset({*written, *options})
+        if rest:
+            self._refuse_unknown([word for word in rest if word.startswith("--")] or rest, "the command line")
+        if refused := sorted(given & self.reserved):
+            self.error(f"{', '.join(refused)}: the command decides this itself, leave it out")
+        values = {name: [] if value == [EMPTY_LIST] else value for name, value in vars(namespace).items()}
+        return values, given
+
+    def defaults(self) -> dict[str, Any]:
+        """The value of every setting that is not given, if [`parse`] was not called."""
+        return vars(self.parse_known_args([])[0])
+
+    def build(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
+        """The dataclasses with these values.
+
+        Raises:
+            SystemExit: A value is of the wrong type, or values contradict each other.
+        """
+        try:
+            return tuple(
+                kind(**{field.name: values[field.name] for field in dataclasses.fields(kind) if field.init})
+                for kind in self.kinds
+            )
+        except StrictDataclassError as error:  # it names the dataclass and the field, its cause says what is wrong
+            self.error(str(error.__cause__ or error))
+        except ValueError as error:
+            self.error(str(error))
+
+    def help_text(self, everything: bool) -> str:
+        """The options, one on a line: those of the command, or (`everything`) those of the library too."""
+        lines = [f"usage: {self.usage}", "", str(self.description)]
+        for kind in self.own:
+            lines += ["", f"{(kind.__doc__ or '').splitlines()[0].rstrip('.')}:"]
+            lines += [_option_line(field) for field in dataclasses.fields(kind)]
+        if everything:
+            full = HfArgumentParser(self.dataclass_types[-1], usage=self.usage, add_help=False)
+            return "\n".join([*lines, "", "Options of the library:", *full.format_help().splitlines()[3:]])
+        library = self.dataclass_types[-1].__name__
+        return "\n".join([*lines, "", f"--help_all also shows the options of the library's {library}."])
+
+    def _read(self, file: str) -> dict[str, Any]:
+        path = Path(file)
+        if not path.is_file():
+            self.error(f"there is no settings file {file!r}; the first argument is one, such as configs/probe.yaml")
+        try:
+            settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            self.error(f"{file} cannot be read as YAML: {error}")
+        if not isinstance(settings, dict):
+            self.error(f"{file} is no settings file: write lines such as 'fusion_size: 256'")
+        self._refuse_unknown([str(name) for name in settings if name not in self.fields], file)
+        own = {field.name for kind in self.own for field in dataclasses.fields(kind)}
+        return {name: _as_given(v, self.fields[name]) if name in own else v for name, v in settings.items()}
+
+    def _refuse_unknown(self, names: Sequence[str], source: str) -> None:
+        if not names:
+            return
+        near = difflib.get_close_matches(names[0].lstrip("-").partition("=")[0], self.fields, n=1)
+        hint = f"did you mean {near[0]}?" if near else "--help_all lists the settings"
+        self.error(f"{source} has unknown settings ({', '.join(names)}); {hint}".removesuffix("?"))
+
+
+def _options_of(kind: type) -> type:
+    """A copy for the parser, which changes the types of the fields."""
+    return dataclasses.make_dataclass(
+        kind.__name__,
+        [
+            (f.name, f.type, dataclasses.field(default=f.default, metadata=f.metadata))
+            if f.default_factory is dataclasses.MISSING
+            else (f.name, f.type, dataclasses.field(default_factory=f.default_factory, metadata=f.metadata))
+            for f in dataclasses.fields(kind)
+        ],
+    )
+
+
+def plain(value: Any) -> Any:
+    """A value as YAML writes it."""
+    if isinstance(value, Enum):
+        return value.value
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _as_given(value: Any, field: dataclasses.Field) -> Any:
+    """A value of a file as the parser wants a default: text, which it converts, or a list of the right type."""
+    listed = _list_item(field.type)
+    if listed is not None and value is not None:
+        items = value if isinstance(value, list) else [value]
+        try:
+            return [listed(item) for item in items]
+        except (TypeError, ValueError):
+            return items  # of the wrong type, which the dataclass says
+    return str(value) if isinstance(value, bool | int | float) else value
+
+
+def _list_item(kind: Any) -> Any:
+    """The type of the items of a list; `None` of other types."""
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    lists = [one for one in kinds if get_origin(one) is list]
+    return get_args(lists[0])[0] if lists else None
+
+
+def _option_line(field: dataclasses.Field) -> str:
+    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    shown = " ".join(map(str, default)) if isinstance(default, list) else str(default)
+    shown = EMPTY_LIST if default in (None, []) else shown
+    words = f"{field.metadata['help'].rstrip('.')} [{shown.lower() if isinstance(default, bool) else shown}]"
+    return f"  --{field.name:{_NAME_WIDTH}} {words}"

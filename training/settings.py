@@ -1,0 +1,286 @@
+"""The settings of a training run: what is read from YAML and the command line, checked, and kept in `run.yaml`."""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import torch
+import yaml
+from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
+from transformers import TrainingArguments
+
+from ..cli.settings import SettingsParser, plain
+from ..configuration_msfser import SEMANTICS, MsfSerConfig
+
+if TYPE_CHECKING:
+    import datasets
+
+    from ..modeling_msfser import MsfSerModel
+    from ..processing_msfser import MsfSerProcessor
+
+RUN_FILE = "run.yaml"
+
+# What the command sets itself: given from outside, these would be ignored.
+RESERVED_ARGUMENTS = (
+    *("do_train", "do_eval", "resume_from_checkpoint", "metric_for_best_model", "greater_is_better"),
+    *("remove_unused_columns", "length_column_name", "restore_callback_states_from_checkpoint"),
+)
+
+
+def _setting(default: Any, words: str) -> Any:
+    return field(default=default, metadata={"help": words})
+
+
+@strict
+@dataclass
+class RunSettings:
+    """Data and training."""
+
+    data: str = _setting("probe", "probe, a table, a folder with metadata.csv, or a Hub dataset")
+    corpus: Literal["table", "msp_podcast", "iemocap", "emobank"] = _setting(
+        "table", "reader: table, msp_podcast, iemocap or emobank"
+    )
+    fold: int | None = _setting(None, "session of iemocap to test on, 1 to 5")
+    label_range: list[float] = field(
+        default_factory=lambda: [0.0, 1.0], metadata={"help": "ends of the table's label scale, such as 1 7"}
+    )
+    audio_folder: str | None = _setting(None, "folder of the recordings, if not that of the table")
+    columns: list[str] = field(
+        default_factory=list, metadata={"help": "custom column names, such as speaker=actor, or none"}
+    )
+    allow_speaker_overlap: bool = _setting(False, "accept speakers in more than one part")
+    audio_encoder: str = _setting("openai/whisper-tiny.en", "Hub name or folder")
+    text_encoder: str = _setting("sentence-transformers/all-MiniLM-L6-v2", "Hub name or folder")
+    max_seconds: float = _setting(12.0, "longer recordings are cut to this length")
+    encoder_learning_rate: float = _setting(1e-5, "peak learning rate of trained encoders")
+    early_stopping_patience: int = _setting(0, "epochs without a better mean CCC; 0 never stops")
+    batch_seconds: float = _setting(0.0, "seconds of sound in a batch; 0 counts items")
+    cache_gigabytes: float = _setting(50.0, "disk space for outputs of frozen encoders; 0 caches none")
+
+    @property
+    def column_names(self) -> dict[str, str]:
+        """Source column of each renamed column of the schema."""
+        return dict(pair.split("=", 1) for pair in self.columns)
+
+
+@strict
+@dataclass
+class ModelSettings:
+    """Model."""
+
+    audio: bool = _setting(MsfSerConfig.audio, "whether the sound is an input")
+    semantics: list[str] = field(
+        default_factory=lambda: list(SEMANTICS), metadata={"help": "texts that are inputs, or none"}
+    )
+    intra_fusion: Literal["gate", "attention", "concat"] = _setting(
+        MsfSerConfig.intra_fusion, "LES with GS: gate, attention or concat"
+    )
+    cross_fusion: Literal["fm_moe", "film", "attention", "concat"] = _setting(
+        MsfSerConfig.cross_fusion, "sound with texts: fm_moe, film, attention, concat"
+    )
+    film_position: Literal["pooled", "frames"] = _setting(
+        MsfSerConfig.film_position, "what FiLM modulates: pooled or frames"
+    )
+    routing: Literal["static", "input"] = _setting(MsfSerConfig.routing, "weights of the experts: static or input")
+    audio_states: Literal["last", "weighted"] = _setting(
+        MsfSerConfig.audio_states, "speech encoder layers: last or weighted"
+    )
+    freeze_audio: Literal["none", "front_end", "all"] = _setting(
+        MsfSerConfig.freeze_audio, "frozen part of the speech encoder: none, front_end, all"
+    )
+    freeze_text: bool = _setting(MsfSerConfig.freeze_text, "freeze the text encoder")
+    fast_encoders: bool = _setting(MsfSerConfig.fast_encoders, "faster kernels in the encoders")
+    fusion_size: int = _setting(MsfSerConfig.fusion_size, "width of experts and heads")
+    head_dropout: float = _setting(MsfSerConfig.head_dropout, "dropout in the heads")
+    expert_dropout: float = _setting(MsfSerConfig.expert_dropout, "dropout in the experts")
+    text_dropout: float = _setting(MsfSerConfig.text_dropout, "share of texts hidden in training")
+    audio_dropout: float = _setting(MsfSerConfig.audio_dropout, "share of sounds hidden in training")
+    initializer_range: float = _setting(MsfSerConfig.initializer_range, "standard deviation of initial weights")
+
+    def __post_init__(self) -> None:
+        self.semantics = MsfSerConfig(**dataclasses.asdict(self)).semantics or []
+
+
+class SavedRun(NamedTuple):
+    """All settings of a run as `run.yaml` has them; `training` holds what differs from the library's defaults."""
+
+    run: RunSettings
+    model: ModelSettings
+    training: dict[str, Any]
+
+
+def parse_settings(argv: Sequence[str]) -> tuple[RunSettings, ModelSettings, TrainingArguments]:
+    """The settings of a run from a YAML file and the options that override it.
+
+    Args:
+        argv: `[SETTINGS.yaml, --name value, ...]`.
+
+    Raises:
+        SystemExit: A setting is unknown or wrong; the sentence says which.
+    """
+    parser = _parser()
+    values, given = parser.parse(argv)
+    _fill_in(values, given)
+    run, model, training = parser.build(values)
+    try:
+        _check(run, training)
+    except ValueError as error:
+        parser.error(str(error))
+    training.remove_unused_columns = False
+    training.metric_for_best_model, training.greater_is_better = "ccc_mean", True
+    training.length_column_name = "length"
+    training.restore_callback_states_from_checkpoint = True
+    return run, model, training
+
+
+def resolved_settings(argv: Sequence[str]) -> dict[str, Any]:
+    """What `run.yaml` holds, in the same form however the settings were given.
+
+    Returns:
+        Every field of [`RunSettings`] and [`ModelSettings`], and the fields of `TrainingArguments` that differ from
+        the library's defaults.
+
+    Raises:
+        SystemExit: As in [`parse_settings`].
+    """
+    parser = _parser()
+    defaults = parser.defaults()
+    values, _ = parser.parse(argv)
+    run, model, _ = parser.build(values)
+    own = {**dataclasses.asdict(run), **dataclasses.asdict(model)}
+    return own | {name: plain(v) for name, v in values.items() if name not in own and v != defaults[name]}
+
+
+def _parser() -> SettingsParser:
+    return SettingsParser(
+        "train",
+        "Fine-tunes MSF-SER on a corpus, evaluates it and saves it. Options override the settings file.",
+        [RunSettings, ModelSettings],
+        TrainingArguments,
+        RESERVED_ARGUMENTS,
+    )
+
+
+def _fill_in(values: dict[str, Any], given: frozenset[str]) -> None:
+    """Sets what depends on the machine and was not given; `run.yaml` leaves it out."""
+    if not given & {"bf16", "fp16", "use_cpu", "do_predict"}:
+        values["bf16"] = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    if "dataloader_pin_memory" not in given:
+        values["dataloader_pin_memory"] = torch.accelerator.is_available() and not values["use_cpu"]
+    if not given & {"logging_strategy", "logging_steps"}:
+        values["logging_strategy"] = "epoch"
+
+
+def _check(run: RunSettings, training: TrainingArguments) -> None:
+    from ..corpora.registry import CORPORA  # imports much, which the help does not need
+
+    defaults = RunSettings()
+    CORPORA[run.corpus].check_options(
+        [f.name for f in dataclasses.fields(run) if getattr(run, f.name) != getattr(defaults, f.name)]
+    )
+    if len(run.label_range) != 2:
+        raise ValueError(f"label_range needs two numbers, not {run.label_range}")
+    if wrong := [pair for pair in run.columns if "=" not in pair]:
+        raise ValueError(f"columns needs pairs such as speaker=actor, not {', '.join(wrong)}")
+    for name in ("batch_seconds", "cache_gigabytes"):
+        if not getattr(run, name) >= 0:
+            raise ValueError(f"{name} cannot be {getattr(run, name)}; 0 switches it off")
+    if training.n_gpu > 1:
+        raise ValueError("for several GPUs: accelerate launch --multi_gpu --num_processes N train.py ...")
+    if training.per_device_train_batch_size * training.world_size < 2:
+        raise ValueError("CCC needs at least two items in a batch, and accumulation does not add to it")
+
+
+def write_run(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Writes the resolved settings of a run into its folder, all or nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / f"{RUN_FILE}.tmp"
+    unfinished.write_text(yaml.safe_dump(dict(settings), sort_keys=False), encoding="utf-8")
+    os.replace(unfinished, folder / RUN_FILE)
+
+
+def read_run(folder: str | Path) -> SavedRun:
+    """The settings that a run was started with; paths are relative to the folder that it was started in.
+
+    Args:
+        folder: Its `output_dir`.
+
+    Raises:
+        OSError: There is no `run.yaml`.
+        ValueError: It cannot be read.
+    """
+    path = Path(folder) / RUN_FILE
+    if not path.is_file():
+        raise OSError(
+            f"{folder} is not the folder of a training run: it has no {RUN_FILE}, which msfser train writes."
+        )
+    try:
+        values = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+        run = RunSettings(**{f.name: values.pop(f.name) for f in dataclasses.fields(RunSettings)})
+        model = ModelSettings(**{f.name: values.pop(f.name) for f in dataclasses.fields(ModelSettings)})
+        if unknown := values.keys() - {f.name for f in dataclasses.fields(TrainingArguments)}:
+            raise ValueError(f"unknown settings {sorted(unknown)}")
+    except (ValueError, TypeError, LookupError, StrictDataclassError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} is not what msfser train writes ({reason}): train again.") from error
+    return SavedRun(run, model, values)
+
+
+def read_data(run: RunSettings, require_labels: bool = True, needed: Sequence[str] = ()) -> "datasets.DatasetDict":
+    """The parts of the run's corpus in the schema.
+
+    Args:
+        run: Names the corpus and says how it is read.
+        require_labels: Whether each row must have all three labels.
+        needed: Parts that must be there.
+
+    Raises:
+        ValueError: The corpus is not as its reader expects it, or lacks a part; the sentence says where.
+        OSError: A file cannot be read.
+    """
+    from ..corpora.registry import read_corpus
+
+    parts = read_corpus(
+        run.corpus,
+        run.data,
+        fold=run.fold,
+        label_range=(run.label_range[0], run.label_range[1]),
+        columns=run.column_names,
+        audio_folder=run.audio_folder,
+        allow_speaker_overlap=run.allow_speaker_overlap,
+        require_labels=require_labels,
+    )
+    if absent := [name for name in needed if name not in parts]:
+        raise ValueError(
+            f"{run.data} has no {absent[0]} part: add a column 'split', or leave it out to have one made."
+        )
+    return parts
+
+
+def build_model(run: RunSettings, model: ModelSettings) -> "tuple[MsfSerModel, MsfSerProcessor]":
+    """A new model on the run's pretrained encoders, and its processor.
+
+    Raises:
+        OSError: An encoder cannot be found; the sentence says what to do.
+        ValueError: It is not an encoder of this kind.
+    """
+    from ..corpora.shards import annotation_settings
+    from ..modeling_msfser import MsfSerModel
+    from ..processing_msfser import MsfSerProcessor
+
+    built = MsfSerModel.from_encoders(
+        run.audio_encoder if model.audio else None,
+        run.text_encoder if model.semantics else None,
+        **dataclasses.asdict(model),
+    )
+    processor = MsfSerProcessor.from_encoders(
+        run.audio_encoder,
+        run.text_encoder,
+        annotation=annotation_settings(run.data),
+        max_seconds=run.max_seconds,
+    )
+    return built, processor

@@ -1,0 +1,288 @@
+"""The training loop: transformers' `Trainer` with the batches, learning rates and messages of this project."""
+
+import contextlib
+import functools
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from torch.utils.data import DataLoader
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_utils import PredictionOutput, SaveStrategy, seed_worker
+
+from ..configuration_msfser import LABELS
+from .batches import batches_in_order
+from .samplers import SecondsBatchSampler, SeededLengthGroups, SetEpochCallback
+
+logger = logging.getLogger("msfser.train")
+
+
+class EpochLines(ProgressCallback):
+    """The library's progress bar, and a line per evaluation with loss, CCC and the best mean CCC so far."""
+
+    def __init__(self, shows_bar: bool = True):
+        super().__init__()
+        self.shows_bar = shows_bar
+        self.losses: list[float] = []
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Starts the bar."""
+        if self.shows_bar:
+            super().on_train_begin(args, state, control, **kwargs)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Moves the bar."""
+        if self.training_bar is not None:
+            super().on_step_end(args, state, control, **kwargs)
+
+    def on_prediction_step(self, args: TrainingArguments, *rest: Any, **kwargs: Any) -> None:
+        """Shows a bar for `do_predict` alone; evaluation takes less time than an epoch."""
+        if self.shows_bar and args.do_predict:
+            super().on_prediction_step(args, *rest, **kwargs)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Keeps the loss; without evaluations it is the line."""
+        if logs and "loss" in logs:
+            self.losses.append(logs["loss"])
+            if args.eval_strategy == "no":
+                self._show(args, state, "")
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Shows the line."""
+        if metrics and "eval_ccc_mean" in metrics:
+            scores = " ".join(f"{name} {metrics[f'eval_ccc_{name}']:.3f}" for name in (*LABELS, "mean"))
+            best = max(metrics["eval_ccc_mean"], -1.0 if state.best_metric is None else state.best_metric)
+            self._show(args, state, f"  CCC {scores}  best {best:.3f}")
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Ends the bar."""
+        if self.training_bar is not None:
+            super().on_train_end(args, state, control, **kwargs)
+
+    def _show(self, args: TrainingArguments, state: TrainerState, scores: str) -> None:
+        loss = f"{np.mean(self.losses):.3f}" if self.losses else "-"
+        self.losses = []
+        if not state.is_world_process_zero:
+            return
+        line = f"epoch {state.epoch or 0:.4g}/{args.num_train_epochs:.4g}  loss {loss}{scores}"
+        if self.training_bar is not None:
+            self.training_bar.write(line)
+        else:
+            print(line, flush=True)
+
+
+class MsfSerTrainer(Trainer):
+    """`Trainer` with batches by seconds and a separate learning rate for the encoders.
+
+    It scores every item of a part, in batches of similar length, and predicts in the order of the rows. The parts
+    have the seconds of each row as `length`. Where the collator gives the names of a batch's rows as `rows`, a loss
+    that is not finite ends the training and names them. It shows one line per evaluation ([`EpochLines`]).
+
+    Args:
+        *args: As in `Trainer`.
+        encoder_learning_rate: Peak learning rate of the encoders; that of everything else is `learning_rate`.
+        batch_seconds: Seconds of sound in a batch; 0 leaves the batches to `Trainer`.
+        **kwargs: As in `Trainer`.
+    """
+
+    def __init__(self, *args: Any, encoder_learning_rate: float, batch_seconds: float = 0.0, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        for kind in (ProgressCallback, PrinterCallback):
+            self.remove_callback(kind)
+        self.add_callback(EpochLines(shows_bar=not self.args.disable_tqdm))
+        self.encoder_learning_rate = encoder_learning_rate
+        self.batch_seconds = batch_seconds
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The training part, in batches by seconds if `batch_seconds` is set."""
+        if not self.batch_seconds:
+            return super().get_train_dataloader()
+        args = self.args
+        sampler = SecondsBatchSampler(
+            self._input_seconds(self.train_dataset),
+            self.batch_seconds,
+            most=self._train_batch_size,
+            seed=args.seed if args.data_seed is None else args.data_seed,
+            processes=args.world_size,
+            drop_last=args.dataloader_drop_last,
+        )
+        logger.info("padding: %.1f %% of the batches (%d batches)", 100 * sampler.padding(), len(sampler))
+        self._tell_epochs_to(sampler)
+        return self._loader(self.train_dataset, sampler)
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> torch.utils.data.Sampler | None:
+        sampler = super()._get_train_sampler(*args, **kwargs)
+        is_resumed_within_epochs = self.args.save_strategy == SaveStrategy.STEPS
+        if isinstance(sampler, LengthGroupedSampler) and (self.args.world_size > 1 or is_resumed_within_epochs):
+            sampler = SeededLengthGroups(
+                sampler, self.args.seed if self.args.data_seed is None else self.args.data_seed
+            )
+            self._tell_epochs_to(sampler)
+        return sampler
+
+    def _tell_epochs_to(self, sampler: torch.utils.data.Sampler) -> None:
+        # Within an epoch that is resumed, neither transformers nor accelerate tells it to the sampler of a process.
+        self.pop_callback(SetEpochCallback)
+        self.add_callback(SetEpochCallback(sampler))
+
+    def get_eval_dataloader(self, eval_dataset: datasets.Dataset | None = None) -> DataLoader:
+        """The development part, to its last item, long items first."""
+        eval_dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        return self._evaluation_loader(eval_dataset.select(_long_first(eval_dataset)), super().get_eval_dataloader)
+
+    def get_test_dataloader(self, test_dataset: datasets.Dataset) -> DataLoader:
+        """The test part, to its last item, in the order of its rows."""
+        return self._evaluation_loader(test_dataset, super().get_test_dataloader)
+
+    def _evaluation_loader(
+        self, part: datasets.Dataset, by_count: Callable[[datasets.Dataset], DataLoader]
+    ) -> DataLoader:
+        """All rows in order, in batches by seconds if `batch_seconds` is set; several processes count items."""
+        if self.batch_seconds and self.args.world_size == 1:
+            batches = batches_in_order(self._input_seconds(part), self.batch_seconds, self.args.eval_batch_size)
+            return self._loader(part, [batch.tolist() for batch in batches])
+        with _in_order_to_the_last(self.args):
+            return by_count(part)
+
+    def _input_seconds(self, part: datasets.Dataset) -> list[float]:
+        return np.minimum(part["length"][:], self.processing_class.feature_extractor.max_seconds).tolist()
+
+    def _loader(self, part: datasets.Dataset, batches: Iterable[list[int]]) -> DataLoader:
+        """A loader of the given batches with the settings of the run."""
+        args = self.args
+        loader = DataLoader(
+            part,
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+            persistent_workers=args.dataloader_persistent_workers,
+            multiprocessing_context=args.dataloader_multiprocessing_context,
+            in_order=args.dataloader_in_order,
+            prefetch_factor=args.dataloader_prefetch_factor,
+            worker_init_fn=functools.partial(
+                seed_worker, num_workers=args.dataloader_num_workers, rank=args.process_index
+            ),
+        )
+        # The batches are even already, and older versions of accelerate even out only batches of one size.
+        even_batches, self.accelerator.even_batches = self.accelerator.even_batches, False
+        try:
+            return self.accelerator.prepare(loader)
+        finally:
+            self.accelerator.even_batches = even_batches
+
+    def predict(self, test_dataset: datasets.Dataset, *args: Any, **kwargs: Any) -> PredictionOutput:
+        """As in `Trainer`, in batches of similar length; the results are in the order of the rows."""
+        order = _long_first(test_dataset)
+        output = super().predict(test_dataset.select(order), *args, **kwargs)
+        rows = np.argsort(order)
+        labels = None if output.label_ids is None else output.label_ids[rows]
+        return output._replace(predictions=output.predictions[rows], label_ids=labels)
+
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """As in `Trainer`, up to the first loss that is not finite.
+
+        Raises:
+            FloatingPointError: The loss is not finite; the sentence names the rows. The weights are as before the
+                step.
+        """
+        rows = inputs.pop("rows", None)
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        if rows is not None and not torch.isfinite(loss):
+            raise FloatingPointError(self._reason_for_no_loss(model, inputs, rows))
+        return loss
+
+    def _reason_for_no_loss(self, model: torch.nn.Module, inputs: dict[str, Any], rows: Sequence[str]) -> str:
+        inputs = self._prepare_inputs(dict(inputs))
+        labels = inputs.pop("labels")
+        model.eval()
+        with torch.no_grad():
+            wrong = ~(torch.isfinite(model(**inputs).logits) & torch.isfinite(labels)).all(1)
+        # The loss is of the batches of all processes.
+        wrong_rows = gather_object([row for row, is_wrong in zip(rows, wrong.tolist(), strict=True) if is_wrong])
+        of_batch = gather_object(list(rows))
+        at = f"at step {self.state.global_step + 1} the loss is not finite: "
+        if not all(torch.isfinite(weight).all() for weight in model.parameters()):
+            why = "the weights are no longer finite; lower the learning rate, or clip with max_grad_norm."
+        elif 0 < len(wrong_rows) < len(of_batch):
+            why = f"the output is not finite for {_shown(wrong_rows)}; correct or remove these rows."
+        else:
+            why = (
+                f"the output is not finite for any row of the batch ({_shown(of_batch)}); check them and the settings."
+            )
+        return f"{at}{why} The last checkpoint is from before."
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW over four groups: encoder or fusion, with or without weight decay."""
+        if self.optimizer is None:
+            trained = self.model if model is None else model
+            decayed = set(self.get_decay_parameter_names(trained))
+            groups: dict[tuple[bool, bool], list] = {}
+            for name, parameter in trained.named_parameters():
+                if parameter.requires_grad:
+                    is_encoder = "audio_encoder." in name or "text_encoder." in name
+                    groups.setdefault((is_encoder, name in decayed), []).append(parameter)
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, trained)
+            self.optimizer = optimizer_class(
+                [
+                    {
+                        "params": parameters,
+                        "lr": self.encoder_learning_rate if is_encoder else self.args.learning_rate,
+                        "weight_decay": self.args.weight_decay if is_decayed else 0.0,
+                    }
+                    for (is_encoder, is_decayed), parameters in groups.items()
+                ],
+                **options,
+            )
+        return self.optimizer
+
+
+@contextlib.contextmanager
+def _in_order_to_the_last(training: TrainingArguments) -> Iterator[None]:
+    """Evaluation without what `dataloader_drop_last` and `train_sampling_strategy` set for training."""
+    kept = training.dataloader_drop_last, training.train_sampling_strategy
+    training.dataloader_drop_last, training.train_sampling_strategy = False, "sequential"
+    try:
+        yield
+    finally:
+        training.dataloader_drop_last, training.train_sampling_strategy = kept
+
+
+def _long_first(part: datasets.Dataset) -> np.ndarray:
+    return np.argsort(-np.asarray(part["length"][:]), kind="stable")
+
+
+def _shown(names: Sequence[str], most: int = 8) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
