@@ -12,8 +12,9 @@ from msfser import LABELS
 from msfser.benchmarks import emobank as benchmark
 from msfser.corpora.emobank import read_emobank
 from msfser.corpora.schema import FEATURES, SPLITS
-from msfser.evaluation.results import bootstrap, read
-from msfser.train import parse_settings, read_data
+from msfser.evaluation.bootstrap import interval
+from msfser.evaluation.results import read
+from msfser.training.settings import parse_settings, read_data
 
 COLUMNS = ["id", "split", "V", "A", "D", "text"]
 ROWS = [
@@ -124,8 +125,8 @@ def test_the_benchmark_ends_with_a_row_for_each_method(tmp_path, monkeypatch):
     settings = settings.replace("sentence-transformers/all-MiniLM-L6-v2", str(tmp_path / "text"))
     (tmp_path / "tiny.yaml").write_text(settings + '\nuse_cpu: true\nlogging_strategy: "no"\n')
     monkeypatch.setattr(benchmark, "CONFIG", str(tmp_path / "tiny.yaml"))
-    monkeypatch.setattr(benchmark, "RESULTS", tmp_path)
-    monkeypatch.setattr(benchmark, "bootstrap", functools.partial(bootstrap, draws=20))
+    monkeypatch.setattr("msfser.benchmarks.command.RESULTS", tmp_path)
+    monkeypatch.setattr(benchmark, "interval", functools.partial(interval, draws=20))
     command = ["--data", str(tmp_path / "EmoBank"), "--output_dir", str(tmp_path / "runs"), "--seeds", "0", "1"]
     benchmark.main(command)
     made = read(tmp_path / "emobank.json")
