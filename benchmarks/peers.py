@@ -113,7 +113,7 @@ class Fits:
                 rest, held = np.flatnonzero(~held_out), np.flatnonzero(held_out)
                 made = self._svr(rest, held) if system == SVR_SYSTEM else self._neural(system, seed, rest, held)
                 unfinished = path.with_suffix(".part.npz")
-                np.savez(unfinished, **made)
+                np.savez(unfinished, **made)  # type: ignore[arg-type]
                 unfinished.rename(path)
         return path.is_file()
 
@@ -247,8 +247,7 @@ def in_memory(
     paths = [audio["path"] for audio in rows["audio"]]
     states = {}
     for kind in sampling_weights:
-        options = {"normalize_level": kind == "one_level"}
-        processor = MsfSerProcessor.from_encoders(AUDIO_ENCODER, TEXT_ENCODER, **options)
+        processor = MsfSerProcessor.from_encoders(AUDIO_ENCODER, TEXT_ENCODER, normalize_level=kind == "one_level")
         states[kind] = encode_sounds(kind, paths, model, processor)
     texts = {tensor: _embeddings(rows[name], name, model, processor) for name, tensor in TENSOR_NAMES.items()}
     labels = np.stack([np.asarray(rows[name], np.float32) for name in LABELS], 1)

@@ -23,7 +23,7 @@ from ..annotation.annotate import main as annotate
 from ..configuration_msfser import LABELS
 from ..corpora.probe.corpus import make_probe
 from ..evaluation.predictions import results_of
-from ..evaluation.results import row
+from ..evaluation.results import Row, row
 from ..train import main as train
 from .command import parser_of, record
 
@@ -42,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/benchmarks/probe_annotated"))
     arguments = parser.parse_args(argv)
     probe = make_probe("data/probe")
-    rows, original = [], {}
+    rows: list[Row] = []
+    original: dict[str, float] = {}
     for name, removed in VERSIONS.items():
         data = str(probe)
         if removed:

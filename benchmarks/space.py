@@ -27,6 +27,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -133,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             texts = item.transcript, item.emphasis, item.description
             by_page.append(client.predict(handle_file(clip), "en", *texts, api_name="/listen_again")[-1])
 
-    ser = pipeline("audio-classification", model=model, trust_remote_code=True)
+    ser: Any = pipeline("audio-classification", model=model, trust_remote_code=True)
     expected = [ser({"audio": str(clip), "language": "en"}) for clip in clips]
     if len({one["transcript"] for one in expected}) < USERS:
         raise SystemExit("Two clips have the same words, so exchanged answers would not be noticed.")

@@ -30,7 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -63,6 +63,7 @@ from .training_speed import CLIPS, TOKENIZER, VARIANTS, training_step
 
 # Of inference, and of training on cached features, as in the paper.
 BATCH_SIZE, PAPER_BATCH_SIZE = 4, 32
+WHISPER = "openai/whisper-tiny.en"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -100,7 +101,7 @@ def machine() -> dict[str, object]:
     }
 
 
-def interleaved(tasks: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+def interleaved(tasks: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
     """Seconds of each task in each repeat; the tasks take turns, so that other processes slow all of them."""
     spent: dict[str, list[float]] = {name: [] for name in tasks}
     for _ in range(repeats):
@@ -122,8 +123,8 @@ def wavlm_inference(seconds: Sequence[float], repeats: int) -> list[Row]:
 
     Rows: `wavlm_inference/ratio`; `.../gain_PART`, how much longer ours takes without the part (front end, attention,
     linear layers, items one by one); `.../floor`, stock against its matrix products alone; `.../products`, the share
-    of these in ours; `.../seconds`, ours;
-    `wavlm_int8/ratio`, stock against ours with 8-bit layers, and `wavlm_int8/gain`, ours against it.
+    of these in ours; `.../seconds`, ours; `wavlm_int8/ratio`, stock against ours with 8-bit layers, and
+    `wavlm_int8/gain`, ours against it.
     """
     torch.manual_seed(0)
     encoder = AutoModel.from_config(AutoConfig.for_model(**WAVLM_LARGE)).eval()
@@ -162,14 +163,14 @@ def padded(clips: Sequence[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tens
     """Batches of 4 in the given order: sound `(batch, samples)` and mask, padded to the longest of each batch."""
     batches = []
     for start in range(0, len(clips), BATCH_SIZE):
-        rows = clips[start : start + BATCH_SIZE]
+        rows = list(clips[start : start + BATCH_SIZE])
         values = nn.utils.rnn.pad_sequence(rows, batch_first=True)
         lengths = torch.tensor([len(row) for row in rows])
         batches.append((values, torch.arange(values.shape[1]) < lengths[:, None]))
     return batches
 
 
-def _only(encoder: PreTrainedModel, without: Sequence[type]) -> None:
+def _only(encoder: Any, without: Sequence[type]) -> None:
     """Speeds the encoder up, except for modules of these stock classes."""
     speed_up(encoder)
     for module in encoder.modules():
@@ -180,7 +181,7 @@ def _only(encoder: PreTrainedModel, without: Sequence[type]) -> None:
             module._modules = children
 
 
-def _products(encoder: PreTrainedModel, seconds: Sequence[float]) -> None:
+def _products(encoder: Any, seconds: Sequence[float]) -> None:
     """The linear layers of all transformer layers over all frames of each clip, and nothing else."""
     config = encoder.config
     speed_up(encoder)
@@ -202,7 +203,7 @@ def whisper(seconds: Sequence[float], repeats: int) -> list[Row]:
 
     Rows: `whisper_3s/ratio`, `whisper_10s/ratio`.
     """
-    encoder = load_audio_encoder("openai/whisper-tiny.en")
+    encoder: Any = load_audio_encoder(WHISPER)
     stock = WhisperFeatureExtractor(feature_size=80)
     ours = MsfSerFeatureExtractor(kind="log_mel", feature_size=80)
     rows = []
@@ -273,7 +274,7 @@ def agreement(
     integers = _predictions(model.quantize(), processor, clips)
     ccc = interval(lambda drawn: concordance(integers[drawn], full[drawn]).mean().item(), len(full))
     spread = full.std(0)
-    return [row(f"{name}/ccc", *ccc), row(f"{name}/spread", spread.mean(), spread.min(), spread.max())]
+    return [row(f"{name}/ccc", *ccc), row(f"{name}/spread", *map(float, (spread.mean(), spread.min(), spread.max())))]
 
 
 def _predictions(model: MsfSerModel, processor: MsfSerProcessor, clips: datasets.Dataset) -> torch.Tensor:
@@ -360,10 +361,14 @@ def _paper_model(**switches: Any) -> tuple[MsfSerModel, MsfSerProcessor]:
 def _small_model(**switches: Any) -> tuple[MsfSerModel, MsfSerProcessor]:
     """Whisper tiny.en and MiniLM, frozen, with the fusion of `configs/probe.yaml`."""
     torch.manual_seed(0)
-    encoders = "openai/whisper-tiny.en", TOKENIZER
-    options = {"audio_states": "weighted", "freeze_audio": "all", "fusion_size": 256, "head_dropout": 0.2}
-    model = MsfSerModel.from_encoders(*encoders, **options, **switches)
-    return model, MsfSerProcessor.from_encoders(*encoders)
+    options: dict[str, Any] = {
+        "audio_states": "weighted",
+        "freeze_audio": "all",
+        "fusion_size": 256,
+        "head_dropout": 0.2,
+    }
+    model = MsfSerModel.from_encoders(WHISPER, TOKENIZER, **options, **switches)
+    return model, MsfSerProcessor.from_encoders(WHISPER, TOKENIZER)
 
 
 @contextlib.contextmanager

@@ -70,7 +70,8 @@ def epoch(variant: str, batch: int, folder: Path, count: int | None = None) -> d
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
-    model = MsfSerModel(MsfSerConfig(fast_encoders=variant != "stock")).to(device)
+    model = MsfSerModel(MsfSerConfig(fast_encoders=variant != "stock"))
+    model.to(device)  # type: ignore[arg-type]
     processor = MsfSerProcessor(MsfSerFeatureExtractor(), load_tokenizer(TOKENIZER))
     clips = recordings(folder)[:count]
     if variant == "ours":
@@ -78,7 +79,7 @@ def epoch(variant: str, batch: int, folder: Path, count: int | None = None) -> d
         step, rows = training_step(model, FeatureCollator(processor)), list(corpus)
     else:
         step, rows = training_step(model, MsfSerCollator(processor)), clips
-    order = range(len(clips))
+    order = np.arange(len(clips))
     if variant != "stock":
         order = np.argsort([soundfile.info(clip["audio"]["path"]).duration for clip in clips])
     batches = [order[start : start + batch] for start in range(0, len(order), batch)]
@@ -131,7 +132,7 @@ def training_step(
 
 def _step_without_encoders(model: MsfSerModel, processor: MsfSerProcessor) -> _Step:
     """The same step with the encoders' outputs given: processor, fusion, heads, loss, backwards to those outputs."""
-    encoder = model.audio_encoder.requires_grad_(False)
+    encoder: Any = model.audio_encoder.requires_grad_(False)
     collate = MsfSerCollator(processor)
 
     def with_outputs(rows: Sequence[Mapping[str, Any]]) -> BatchFeature:

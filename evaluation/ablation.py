@@ -142,7 +142,7 @@ class Run:
 
     def argv(self) -> list[str]:
         """The arguments of `msfser train`."""
-        data = {} if self.fold is None else {"fold": self.fold}
+        data: dict[str, Any] = {} if self.fold is None else {"fold": self.fold}
         if self.row == RANDOM_WINDOW:
             # Its paths are absolute, and the corpus's own reader has checked labels and speakers.
             data = {"corpus": "table", "data": self._windows(), "audio_folder": "/", "columns": []}
@@ -279,7 +279,7 @@ def seconds_of_a_run(settings: Sequence[str]) -> float:
             batch_seconds=run.batch_seconds,
         )
         trained = trainer.train().metrics["train_runtime"] / _TIMED_STEPS
-        predicted = trainer.predict(items).metrics["test_runtime"] / len(items)
+        predicted = (trainer.predict(items).metrics or {})["test_runtime"] / len(items)
     return started + steps * trained + evaluated * predicted
 
 

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -15,7 +16,7 @@ POINTS = "points"
 
 _INK, _FAINT, _MARK = "#1f2933", "#d3d9de", "#0b6e99"
 # The same plot is the same text: fixed ids, no date. Text is left to the reader's fonts.
-_STYLE = {
+_STYLE: Any = {
     "svg.hashsalt": "msfser",
     "svg.fonttype": "none",
     "font.size": 9,
@@ -92,9 +93,8 @@ def scatter(
         return _svg(figure)
 
 
-def _points(axes: Axes, x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray, **style: float) -> None:
-    size = style.pop("size")
-    axes.plot(x, y, "o", color=_MARK, markersize=size, markeredgewidth=0, clip_on=False, gid=POINTS, **style)
+def _points(axes: Axes, x: Any, y: Any, size: float, alpha: float = 1.0) -> None:
+    axes.plot(x, y, "o", color=_MARK, alpha=alpha, markersize=size, markeredgewidth=0, clip_on=False, gid=POINTS)
 
 
 def _svg(figure: Figure) -> str:

@@ -73,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = held_out_rows(material)
     everything = _repeat_noises(np.arange(len(material.clips)), len(material.table))
     starter = fit(new_starter, material.clips, everything, 0, RECIPE)
+    assert isinstance(starter, MsfSerModel)
     write_trained_part(starter)
     results += rows_of_the_starter(starter, material.paths)
     write(RESULTS / "starter.json", [{**row, "command": COMMAND} for row in results])
@@ -147,7 +148,7 @@ def held_out_rows(material: Material) -> list[Row]:
 
     def correlations(drawn: np.ndarray) -> np.ndarray:
         """Pearson's r of each distorted kind with the clean one."""
-        return np.corrcoef(arousal[:, drawn])[0, 1:]
+        return np.atleast_2d(np.corrcoef(arousal[:, drawn]))[0, 1:]
 
     rows = [*scores.ccc_rows("held_out"), *scores.ranking_rows("held_out")]
     rows += rows_of([f"{kind}/arousal_r" for kind in TESTS], scores.interval(correlations))

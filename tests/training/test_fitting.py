@@ -5,7 +5,6 @@ import pytest
 import torch
 from tiny import noise, tiny_model, tiny_processor
 
-from msfser.evaluation.acted import Material, Scores
 from msfser.loss_msfser import concordance
 from msfser.training.fitting import Clips, MeanHead, Recipe, encoded, fit, predict
 
@@ -75,23 +74,6 @@ def test_texts_that_training_withholds_are_not_learned():
 
     assert agreement({}) > 0.5
     assert agreement({"gs": 1.0}) < 0.3
-
-
-def test_scores_are_paired_over_speakers():
-    corpus = clips(stronger=True)
-    draw = np.random.default_rng(1)
-    good = (corpus.labels + 0.1 * draw.standard_normal(corpus.labels.shape))[None].astype(np.float32)
-    bad = draw.uniform(size=good.shape).astype(np.float32)
-    material = Material(corpus, None, [], {})
-    scores = Scores(material, {"good": {"clean": good}, "bad": {"clean": bad}})
-    assert scores.ccc("good", np.arange(160)) == pytest.approx(
-        concordance(torch.tensor(good[0]), torch.tensor(corpus.labels)).numpy(), abs=1e-5
-    )
-    difference = scores.difference_row("difference", "good", "bad")
-    assert 0.5 < difference["low"] <= difference["value"] <= difference["high"]
-    takes = np.stack([np.arange(0, 160, 2), np.arange(1, 160, 2)], 1)
-    order = scores.ranking_row("order", np.arange(160)[None].astype(float), takes)
-    assert order["value"] == order["low"] == 1
 
 
 def test_what_is_kept_of_other_sounds_is_made_anew(tmp_path):
