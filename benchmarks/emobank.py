@@ -2,24 +2,22 @@
 
     python -m msfser.benchmarks.emobank --data FOLDER
 
-FOLDER is the GitHub repository JULIELab/EmoBank. It prints CCC and Pearson's r on the authors' test part and writes
+FOLDER is the GitHub repository JULIELab/EmoBank. Prints CCC and Pearson's r on the authors' test part and writes
 `benchmarks/results/emobank.json`. Settings were chosen on the development part, those of `tuned` without a search.
 
 - `ridge`: ridge regression on the frozen text encoder's embeddings, its penalty chosen on the development part.
-- `ridge_rescaled`: its predictions, stretched by what brings mean and spread on the training part to those of the
-  labels. Ridge shrinks towards the mean, which CCC punishes.
+- `ridge_rescaled`: its predictions with mean and spread of the training labels. Ridge shrinks towards the mean, which
+  lowers CCC.
 - `frozen`: the text branch of MSF-SER on the same embeddings (`configs/emobank.yaml`).
 - `tuned`: the same with the text encoder trained too.
-- `human`: the mean of those who rated the reader's emotion against the mean of those who rated the writer's.
+- `human`: the mean rating of the reader's emotion against the mean rating of the writer's.
 
 `low` and `high` are the 95 % bootstrap interval over the test sentences. `frozen` and `tuned` are trained anew for
-each seed; their value is the mean over the seeds, and the rows `frozen/seed0/mean` and so on are those of one seed. It
-starts in the project's folder. A run that is finished is not repeated, and one that was killed goes on: to measure
+each seed; their value is the mean over the seeds, and the rows `frozen/seed0/mean` and so on are those of one seed.
+Start the command in the project's folder. A finished run is not repeated, and a killed run is resumed: to measure
 changed code or settings, remove `outputs/benchmarks/emobank` first.
 """
 
-import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -27,33 +25,36 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..cli.errors import cli_errors
 from ..configuration_msfser import LABELS
 from ..corpora.emobank import LABEL_RANGE, emobank_folder
 from ..corpora.tree import require_whole
-from ..evaluation.command import shown_command
+from ..evaluation.bootstrap import interval
 from ..evaluation.predictions import predict_part
-from ..evaluation.results import RESULTS, bootstrap, merge
+from ..evaluation.results import Row, rows_of
 from ..loss_msfser import concordance
 from ..processing_msfser import from_scale
-from ..train import build, encode, parse_settings, read_data
 from ..train import main as train
-from ..training.features import FeatureCollator
+from ..training.features import FeatureCollator, encode_parts
+from ..training.settings import build_model, parse_settings, read_data
+from .command import parser_of, record
 
 CONFIG = "configs/emobank.yaml"
 TUNING = (
     *("--freeze_text", "false", "--encoder_learning_rate", "1e-4", "--num_train_epochs", "2"),
     *("--per_device_train_batch_size", "64", "--train_sampling_strategy", "group_by_length"),
 )
-# About half the time on a CPU that has it; on a GPU train.py takes bfloat16 by itself.
+# About half the time on a CPU that supports it; on a GPU msfser train uses bfloat16 by itself.
 ON_CPU = ("--bf16", "true", "--use_cpu", "true")
 PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+MEASURES = (*LABELS, "mean", *(f"r/{label}" for label in LABELS))
 
 
 def embeddings(data: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """The frozen text encoder's mean-pooled embeddings `(sentences, size)` and the labels `(sentences, 3)` by part."""
-    run, config, _ = parse_settings([CONFIG, "--data", data])
-    model, processor = build(run, config)
-    parts = encode(read_data(run), model, processor, run.cache_gigabytes)
+    run, switches, _ = parse_settings([CONFIG, "--data", data])
+    model, processor = build_model(run, switches)
+    parts = encode_parts(read_data(run), model, processor, run.cache_gigabytes)
     collate = FeatureCollator(processor)
     batches = {name: collate(part.to_list()) for name, part in parts.items()}
     return {
@@ -63,7 +64,7 @@ def embeddings(data: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def fit_ridge(x: np.ndarray, y: np.ndarray, penalty: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Ridge regression with an unpenalised offset.
+    """Ridge regression with an unpenalized offset.
 
     Args:
         x: `(items, features)`.
@@ -84,12 +85,12 @@ def ridge_predictions(parts: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[s
     x, y = parts["validation"]
     best = max(fits, key=lambda predict: ccc(predict(x), y).mean())
     predicted, fitted, labels = best(parts["test"][0]), best(parts["train"][0]), parts["train"][1]
-    stretched = (predicted - fitted.mean(0)) / fitted.std(0) * labels.std(0) + labels.mean(0)
-    return {"ridge": predicted, "ridge_rescaled": stretched}
+    rescaled = (predicted - fitted.mean(0)) / fitted.std(0) * labels.std(0) + labels.mean(0)
+    return {"ridge": predicted, "ridge_rescaled": rescaled}
 
 
 def model_predictions(output: Path, data: str, seed: int, switches: Sequence[str]) -> np.ndarray:
-    """Trains the text branch, or finds it, and returns its test predictions, `(sentences, 3)`."""
+    """Trains the text branch, unless that is done, and returns its test predictions, `(sentences, 3)`."""
     if not (output / "results.json").is_file():
         train([CONFIG, "--data", data, "--output_dir", str(output), "--seed", str(seed), *switches])
     return predict_part(output).table[list(LABELS)].to_numpy(np.float64)
@@ -99,15 +100,17 @@ def perspectives(data: str) -> tuple[np.ndarray, np.ndarray]:
     """Ratings of the reader's and of the writer's emotion, each `(sentences, 3)` in 0..1, of the test part.
 
     Raises:
-        ValueError: Their files are not there.
+        ValueError: Their files are missing.
     """
     folder = emobank_folder(data)
     files = {name: folder / name for name in ("emobank.csv", "reader.csv", "writer.csv")}
     require_whole("EmoBank", folder, [f"the file {name}" for name, file in files.items() if not file.is_file()])
     whole, reader, writer = (pd.read_csv(file, keep_default_na=False).set_index("id") for file in files.values())
     rated = whole.index[whole["split"] == "test"].intersection(reader.index).intersection(writer.index)
-    ratings = (table.loc[rated, ["V", "A", "D"]].to_numpy(np.float64) for table in (reader, writer))
-    return tuple(from_scale(values, *LABEL_RANGE) for values in ratings)
+    readers, writers = (
+        from_scale(table.loc[rated, ["V", "A", "D"]].to_numpy(np.float64), *LABEL_RANGE) for table in (reader, writer)
+    )
+    return readers, writers
 
 
 def ccc(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -120,43 +123,37 @@ def pearson(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.array([np.corrcoef(*pair)[0, 1] for pair in zip(predictions.T, labels.T, strict=True)])
 
 
-def scores(name: str, runs: dict[str, np.ndarray], labels: np.ndarray) -> list[dict[str, object]]:
-    """Rows of one method, the mean over its runs, without their command.
+def scores(name: str, runs: dict[str, np.ndarray], labels: np.ndarray) -> list[Row]:
+    """Rows of one method, mean over its runs, without their command.
 
     Args:
-        name: Of the rows.
+        name: Name of the method.
         runs: Predictions `(sentences, 3)` by the name of the run, such as `seed0`.
         labels: `(sentences, 3)`.
     """
 
-    def row(suffix: str, measure: Callable, of: Sequence[np.ndarray], columns: list[int]) -> dict[str, object]:
-        def value(items: np.ndarray) -> float:
-            return float(np.mean([measure(run[items][:, columns], labels[items][:, columns]) for run in of]))
+    def measure(items: np.ndarray) -> np.ndarray:
+        """The mean of `MEASURES` over the runs, and with several runs the mean CCC of each."""
+        of_runs = [(ccc(run[items], labels[items]), pearson(run[items], labels[items])) for run in runs.values()]
+        means = np.array([of_run.mean() for of_run, _ in of_runs])
+        every, r = (np.mean(values, axis=0) for values in zip(*of_runs, strict=True))
+        return np.concatenate([every, [means.mean()], r, means if len(runs) > 1 else []])
 
-        return {"name": f"{name}/{suffix}", **bootstrap(value, len(labels))}
-
-    everything = list(range(len(LABELS)))
-    rows = [row(label, ccc, list(runs.values()), [column]) for column, label in enumerate(LABELS)]
-    rows.append(row("mean", ccc, list(runs.values()), everything))
-    rows += [row(f"r/{label}", pearson, list(runs.values()), [column]) for column, label in enumerate(LABELS)]
-    if len(runs) > 1:
-        rows += [row(f"{run}/mean", ccc, [predictions], everything) for run, predictions in runs.items()]
-    return rows
+    names = [*MEASURES, *(f"{run}/mean" for run in runs if len(runs) > 1)]
+    return rows_of([f"{name}/{each}" for each in names], interval(measure, len(labels)))
 
 
-def main(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Trains what is missing, prints and writes the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of("emobank", __doc__)
     parser.add_argument("--data", required=True, help="the repository JULIELab/EmoBank, or its folder corpus")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/benchmarks/emobank"))
     arguments = parser.parse_args(argv)
-    try:
+    with cli_errors("emobank"):
         readers, writers = perspectives(arguments.data)
         parts = embeddings(arguments.data)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"emobank: {error}") from error
-    labels, command = parts["test"][1], shown_command("emobank", argv)
+    labels = parts["test"][1]
     rows = scores("human", {"readers": readers}, writers)
     for name, predicted in ridge_predictions(parts).items():
         rows += scores(name, {name: predicted}, labels)
@@ -166,10 +163,8 @@ def main(argv: Sequence[str]) -> None:
             for seed in arguments.seeds
         }
         rows += scores(name, runs, labels)
-        merge(RESULTS / "emobank.json", [row | {"command": command} for row in rows])
-    for row in rows:
-        print(f"{row['name']:28} {row['value']:.3f} ({row['low']:.3f}..{row['high']:.3f})")
+    record("emobank", rows, "emobank", argv)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

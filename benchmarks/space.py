@@ -1,21 +1,20 @@
-"""Ten users at once on the demo page; and whether the project's four ways to a result agree.
+"""Ten users at once on the demo page, and whether the project's four ways to a prediction agree.
 
     python -m msfser.benchmarks.space [MODEL]
 
-starts `space/app.py` on a model (by default `outputs/probe`) and lets ten users ask at once, each with a clip of the
-probe corpus and again and again. Every answer is compared with the pipeline's own for that clip. Then the same clips,
-with the corpus's texts, go through the page, the pipeline, `train.py --do_predict` and plain `AutoModel`. Writes to
-`benchmarks/results/serving.json`
+starts `space/app.py` on a model (by default `outputs/probe`) and lets ten users send requests at once, each user the
+same clip of the probe corpus ten times. Every answer is compared with the pipeline's for that clip. Then the same
+clips, with the corpus's texts, go through the page, the pipeline, `train.py --do_predict` and plain `AutoModel`.
+Writes to `benchmarks/results/serving.json`
 
 - `space/wrong_answers`, of 100;
 - `space/memory_growth` of the server over these 100 requests, as a share;
-- `space/cold_start_seconds` until the page is there, with the model's files on the disk;
+- `space/cold_start_seconds` until the page answers, with the model's files on the disk;
 - `space/peak_memory_mb`;
-- `space/seconds_alone`, the median of a request while nobody else asks;
+- `space/seconds_alone`, the median of a request while there is no other;
 - `agreement/max_difference` between any two of the four.
 """
 
-import argparse
 import contextlib
 import os
 import shutil
@@ -28,6 +27,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,8 +38,8 @@ from transformers import AutoModel, AutoProcessor, Pipeline, pipeline
 
 from ..configuration_msfser import LABELS
 from ..corpora.probe.corpus import make_probe
-from ..evaluation.command import shown_command
-from ..evaluation.results import RESULTS, merge
+from ..evaluation.results import row
+from .command import parser_of, record
 
 ROOT = Path(__file__).parents[1]
 APP = ROOT / "space" / "app.py"
@@ -50,7 +50,7 @@ _PATIENCE = 300.0
 
 @contextlib.contextmanager
 def _server(model: str) -> Iterator[tuple[str, psutil.Process, float]]:
-    """The page's address, its process, and the seconds until it was there."""
+    """The page's address, its process, and the seconds until it answered."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -72,11 +72,11 @@ def _server(model: str) -> Iterator[tuple[str, psutil.Process, float]]:
 
 
 def _difference(
-    model: str, hear: Pipeline, clips: Sequence[Path], table: pd.DataFrame, by_page: Sequence[Mapping[str, float]]
+    model: str, ser: Pipeline, clips: Sequence[Path], table: pd.DataFrame, by_page: Sequence[Mapping[str, float]]
 ) -> float:
     """The largest difference between two ways to the same number."""
     texts = table[["transcript", "emphasis", "description"]].to_dict("records")
-    by_pipeline = [hear({"audio": str(clip), **of_clip}) for clip, of_clip in zip(clips, texts, strict=True)]
+    by_pipeline = [ser({"audio": str(clip), **of_clip}) for clip, of_clip in zip(clips, texts, strict=True)]
     plain = AutoModel.from_pretrained(model, trust_remote_code=True)
     processor = AutoProcessor.from_pretrained(model, trust_remote_code=True)
     with torch.no_grad():
@@ -100,11 +100,11 @@ def _difference(
     return float(np.ptp(np.array([*results, by_model, by_script]), axis=0).max())
 
 
-def main() -> None:
-    """Asks, compares, prints and writes."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(argv: Sequence[str] | None = None) -> None:
+    """Sends requests, compares, prints and writes."""
+    parser = parser_of("space", __doc__)
     parser.add_argument("model", nargs="?", default="outputs/probe")
-    model = parser.parse_args().model
+    model = parser.parse_args(argv).model
     torch.set_num_threads(2)
     folder = make_probe("data/probe")
     table = pd.read_parquet(folder / "metadata.parquet")
@@ -130,34 +130,29 @@ def main() -> None:
                 answers.append(list(users.map(ask, range(USERS))))
                 used.append(process.memory_info().rss)
         by_page = []
-        for client, clip, row in zip(clients, clips, table.itertuples(), strict=True):
-            texts = row.transcript, row.emphasis, row.description
+        for client, clip, item in zip(clients, clips, table.itertuples(), strict=True):
+            texts = item.transcript, item.emphasis, item.description
             by_page.append(client.predict(handle_file(clip), "en", *texts, api_name="/predict_with_texts")[-1])
 
-    hear = pipeline("audio-classification", model=model, trust_remote_code=True)
-    expected = [hear({"audio": str(clip), "language": "en"}) for clip in clips]
+    ser: Any = pipeline("audio-classification", model=model, trust_remote_code=True)
+    expected = [ser({"audio": str(clip), "language": "en"}) for clip in clips]
     if len({one["transcript"] for one in expected}) < USERS:
-        raise SystemExit("Two clips have the same words, so that answers could be exchanged unseen.")
+        raise SystemExit("Two clips have the same words, so exchanged answers would not be noticed.")
     wrong = sum(
         answer["transcript"] != one["transcript"] or any(abs(answer[name] - one[name]) > 1e-4 for name in LABELS)
         for of_round in answers
         for answer, one in zip(of_round, expected, strict=True)
     )
     print("megabytes after each round:", *(round(one / 1e6) for one in used))
-    figures = {
-        "wrong_answers": wrong,
-        "memory_growth": used[-1] / used[0] - 1,
-        "cold_start_seconds": cold_start,
-        "peak_memory_mb": max(used) / 1e6,
-        "seconds_alone": statistics.median(alone),
-    }
-    figures = {f"space/{name}": value for name, value in figures.items()}
-    figures["agreement/max_difference"] = _difference(model, hear, clips, table, by_page)
-    for name, value in figures.items():
-        print(f"{name}: {value:.3g}")
-    rows = [{"name": name, "value": value, "low": None, "high": None} for name, value in figures.items()]
-    command = shown_command("space", sys.argv[1:])
-    merge(RESULTS / "serving.json", [row | {"command": command} for row in rows])
+    rows = [
+        row("space/wrong_answers", wrong),
+        row("space/memory_growth", used[-1] / used[0] - 1),
+        row("space/cold_start_seconds", cold_start),
+        row("space/peak_memory_mb", max(used) / 1e6),
+        row("space/seconds_alone", statistics.median(alone)),
+        row("agreement/max_difference", _difference(model, ser, clips, table, by_page)),
+    ]
+    record("serving", rows, "space", argv)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,11 @@ machine, versions and threads.
 | `train_step` | an epoch of training at the paper's size (`training_speed.py`): time, memory, share of the rest |
 | `cached_epoch` | the first epoch on frozen encoders against one of a second run |
 | `pipeline` | batches of similar length in the pipeline, with Whisper tiny.en, against batches in the given order |
-| `compiled` | `torch.compile` of the model, with Whisper tiny.en |
 
 `int8_agreement` and `cached_epoch` read the probe corpus, which is made where it is not there. On a machine with a
 CUDA GPU `train_step` runs there, and its rows are called `gpu_...`.
 """
 
-import argparse
 import contextlib
 import copy
 import json
@@ -32,7 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -51,7 +49,8 @@ from ..configuration_msfser import WAVLM_LARGE, MsfSerConfig
 from ..corpora.probe.corpus import make_probe
 from ..corpora.table import read_table
 from ..encoders_msfser import load_audio_encoder, load_tokenizer, waveform_states, whisper_states
-from ..evaluation.results import RESULTS, bootstrap, merge
+from ..evaluation.bootstrap import interval
+from ..evaluation.results import Row, row
 from ..fast_encoders_msfser import quantize_linear_layers, slow_down, speed_up
 from ..feature_extraction_msfser import MsfSerFeatureExtractor
 from ..loss_msfser import concordance
@@ -59,20 +58,21 @@ from ..modeling_msfser import MsfSerModel
 from ..pipeline_msfser import MsfSerPipeline
 from ..processing_msfser import MsfSerCollator, MsfSerProcessor
 from ..training.features import FeatureCollator, add_lengths, cache_features
+from .command import parser_of, record
 from .training_speed import CLIPS, TOKENIZER, VARIANTS, training_step
 
-COMMAND = "python -m msfser.benchmarks.speed"
 # Of inference, and of training on cached features, as in the paper.
-BATCH, PAPER_BATCH = 4, 32
+BATCH_SIZE, PAPER_BATCH_SIZE = 4, 32
+WHISPER = "openai/whisper-tiny.en"
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measures the rows that are asked for, prints them and writes `benchmarks/results/speed.json`."""
-    parser = argparse.ArgumentParser(description="How much faster than the stock transformers path?")
+    parser = parser_of("speed", __doc__)
     parser.add_argument("rows", nargs="*", default=list(ROWS), help=f"groups of rows: {', '.join(ROWS)}; all of them")
     parser.add_argument("--repeats", type=int, default=3, help="interleaved repeats (3)")
     parser.add_argument("--clips", type=int, help="only so many clips of the list, from its start; the rows say so")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     unknown = sorted(set(arguments.rows) - set(ROWS))
     if unknown:
         parser.error(f"{', '.join(unknown)}: there is no such group of rows, only {', '.join(ROWS)}.")
@@ -80,14 +80,10 @@ def main() -> None:
         parser.error(f"--repeats {arguments.repeats}: give at least 1.")
     clips = json.loads(CLIPS.read_text(encoding="utf-8"))[: arguments.clips]
     seconds = [clip["seconds"] for clip in clips]
-    rows = []
+    some = ["--clips", str(arguments.clips)] if arguments.clips else []
     for group in arguments.rows:
-        command = f"{COMMAND} {group} --repeats {arguments.repeats}"
-        command += f" --clips {arguments.clips}" if arguments.clips else ""
-        rows += [{"command": command, **machine(), **row} for row in ROWS[group](seconds, arguments.repeats)]
-    merge(RESULTS / "speed.json", rows)
-    for row in rows:
-        print(f"{row['name']:36s} {row['value']:.3f} ({row['low']:.3f}..{row['high']:.3f})")
+        rows = [{**machine(), **row} for row in ROWS[group](seconds, arguments.repeats)]
+        record("speed", rows, "speed", [group, "--repeats", str(arguments.repeats), *some])
 
 
 def machine() -> dict[str, object]:
@@ -105,8 +101,8 @@ def machine() -> dict[str, object]:
     }
 
 
-def interleaved(tasks: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each task in each repeat; the tasks take turns, so that what else runs meets all alike."""
+def interleaved(tasks: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each task in each repeat; the tasks take turns, so that other processes slow all of them."""
     spent: dict[str, list[float]] = {name: [] for name in tasks}
     for _ in range(repeats):
         for name, task in tasks.items():
@@ -116,19 +112,19 @@ def interleaved(tasks: dict[str, Callable[[], object]], repeats: int) -> dict[st
     return spent
 
 
-def ratio(name: str, slow: Sequence[float], fast: Sequence[float]) -> dict[str, object]:
+def ratio(name: str, slow: Sequence[float], fast: Sequence[float]) -> Row:
     """A row: the median over the repeats of slow by fast, with the lowest and highest."""
-    ratios = torch.tensor([a / b for a, b in zip(slow, fast, strict=True)], dtype=torch.float64)
-    middle = ratios.quantile(0.5).item()
-    return {"name": name, "value": middle, "low": ratios.min().item(), "high": ratios.max().item()}
+    ratios = [a / b for a, b in zip(slow, fast, strict=True)]
+    return row(name, np.median(ratios), min(ratios), max(ratios))
 
 
-def wavlm_inference(seconds: Sequence[float], repeats: int) -> list[dict[str, object]]:
+def wavlm_inference(seconds: Sequence[float], repeats: int) -> list[Row]:
     """WavLM-Large over all clips: stock in padded batches of 4, ours, and ours with one part at a time taken back.
 
     Rows: `wavlm_inference/ratio`; `.../gain_PART`, how much longer ours takes without the part (front end, attention,
-    linear layers, items one by one); `.../floor`, stock against its matrix products alone; `.../seconds`, ours;
-    `wavlm_int8/ratio`, stock against ours with 8-bit layers, and `wavlm_int8/gain`, ours against it.
+    linear layers, items one by one); `.../floor`, stock against its matrix products alone; `.../products`, the share
+    of these in ours; `.../seconds`, ours; `wavlm_int8/ratio`, stock against ours with 8-bit layers, and
+    `wavlm_int8/gain`, ours against it.
     """
     torch.manual_seed(0)
     encoder = AutoModel.from_config(AutoConfig.for_model(**WAVLM_LARGE)).eval()
@@ -157,6 +153,7 @@ def wavlm_inference(seconds: Sequence[float], repeats: int) -> list[dict[str, ob
         what = "one_by_one" if name == "padded" else name
         rows.append(ratio(f"wavlm_inference/gain_{what}", spent[name], spent["ours"]))
     rows.append(ratio("wavlm_inference/floor", spent["stock"], spent["floor"]))
+    rows.append(ratio("wavlm_inference/products", spent["floor"], spent["ours"]))
     rows.append(ratio("wavlm_inference/seconds", spent["ours"], [1.0] * repeats))
     rows.append(ratio("wavlm_int8/ratio", spent["stock"], spent["int8"]))
     return [*rows, ratio("wavlm_int8/gain", spent["ours"], spent["int8"])]
@@ -165,15 +162,15 @@ def wavlm_inference(seconds: Sequence[float], repeats: int) -> list[dict[str, ob
 def padded(clips: Sequence[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Batches of 4 in the given order: sound `(batch, samples)` and mask, padded to the longest of each batch."""
     batches = []
-    for start in range(0, len(clips), BATCH):
-        rows = clips[start : start + BATCH]
+    for start in range(0, len(clips), BATCH_SIZE):
+        rows = list(clips[start : start + BATCH_SIZE])
         values = nn.utils.rnn.pad_sequence(rows, batch_first=True)
         lengths = torch.tensor([len(row) for row in rows])
         batches.append((values, torch.arange(values.shape[1]) < lengths[:, None]))
     return batches
 
 
-def _only(encoder: PreTrainedModel, without: Sequence[type]) -> None:
+def _only(encoder: Any, without: Sequence[type]) -> None:
     """Speeds the encoder up, except for modules of these stock classes."""
     speed_up(encoder)
     for module in encoder.modules():
@@ -184,7 +181,7 @@ def _only(encoder: PreTrainedModel, without: Sequence[type]) -> None:
             module._modules = children
 
 
-def _products(encoder: PreTrainedModel, seconds: Sequence[float]) -> None:
+def _products(encoder: Any, seconds: Sequence[float]) -> None:
     """The linear layers of all transformer layers over all frames of each clip, and nothing else."""
     config = encoder.config
     speed_up(encoder)
@@ -201,18 +198,18 @@ def _products(encoder: PreTrainedModel, seconds: Sequence[float]) -> None:
                 feed_forward.output_dense(wide)
 
 
-def whisper(seconds: Sequence[float], repeats: int) -> list[dict[str, object]]:
+def whisper(seconds: Sequence[float], repeats: int) -> list[Row]:
     """Mel frames and encoder of Whisper tiny.en, on as many clips as the list has, all of 3 s or all of 10 s.
 
     Rows: `whisper_3s/ratio`, `whisper_10s/ratio`.
     """
-    encoder = load_audio_encoder("openai/whisper-tiny.en")
+    encoder: Any = load_audio_encoder(WHISPER)
     stock = WhisperFeatureExtractor(feature_size=80)
     ours = MsfSerFeatureExtractor(kind="log_mel", feature_size=80)
     rows = []
     for length in (3, 10):
         clips = [torch.randn(length * SAMPLING_RATE).numpy() for _ in seconds]
-        batches = [clips[start : start + BATCH] for start in range(0, len(clips), BATCH)]
+        batches = [clips[start : start + BATCH_SIZE] for start in range(0, len(clips), BATCH_SIZE)]
 
         def stock_run(batches=batches) -> None:
             slow_down(encoder)
@@ -233,7 +230,7 @@ def whisper(seconds: Sequence[float], repeats: int) -> list[dict[str, object]]:
     return rows
 
 
-def int8_agreement(seconds: Sequence[float], repeats: int) -> list[dict[str, object]]:
+def int8_agreement(seconds: Sequence[float], repeats: int) -> list[Row]:
     """The rows of [`agreement`], without repeats.
 
     `wavlm_int8/...` are of the paper's model with random encoders, which knows little and whose fusion must make much
@@ -245,7 +242,7 @@ def int8_agreement(seconds: Sequence[float], repeats: int) -> list[dict[str, obj
 
 def agreement(
     name: str, model: MsfSerModel, processor: MsfSerProcessor, train: int | None, test: int | None, epochs: int
-) -> list[dict[str, object]]:
+) -> list[Row]:
     """What 8-bit encoders do to predictions that tell recordings apart.
 
     The model's fusion is trained on the probe corpus, its encoders being frozen. Then the same model predicts clips
@@ -270,15 +267,14 @@ def agreement(
         draw = np.random.default_rng(0)
         for _ in range(epochs):
             order = draw.permutation(len(corpus))
-            for start in range(0, len(order) - 1, PAPER_BATCH):
-                step([corpus[int(i)] for i in order[start : start + PAPER_BATCH]])
+            for start in range(0, len(order) - 1, PAPER_BATCH_SIZE):
+                step([corpus[int(i)] for i in order[start : start + PAPER_BATCH_SIZE]])
     clips = probe_clips("test", test)
     full = _predictions(model.eval(), processor, clips)
     integers = _predictions(model.quantize(), processor, clips)
-    ccc = bootstrap(lambda drawn: concordance(integers[drawn], full[drawn]).mean().item(), len(full))
+    ccc = interval(lambda drawn: concordance(integers[drawn], full[drawn]).mean().item(), len(full))
     spread = full.std(0)
-    low, middle, high = (value.item() for value in (spread.min(), spread.mean(), spread.max()))
-    return [{"name": f"{name}/ccc", **ccc}, {"name": f"{name}/spread", "value": middle, "low": low, "high": high}]
+    return [row(f"{name}/ccc", *ccc), row(f"{name}/spread", *map(float, (spread.mean(), spread.min(), spread.max())))]
 
 
 def _predictions(model: MsfSerModel, processor: MsfSerProcessor, clips: datasets.Dataset) -> torch.Tensor:
@@ -289,16 +285,16 @@ def _predictions(model: MsfSerModel, processor: MsfSerProcessor, clips: datasets
     return torch.cat(parts)
 
 
-def cached_epoch(seconds: Sequence[float], repeats: int) -> list[dict[str, object]]:
+def cached_epoch(seconds: Sequence[float], repeats: int) -> list[Row]:
     """Training on frozen encoders, in batches of 32 clips of similar length of the probe corpus.
 
     Rows: `cached_epoch/ratio`, at the paper's size on 32 clips, the first epoch (frozen encoders and fusion) against
-    an epoch of a second run; `cached_epoch/start_seconds`, what the second run takes to find its features;
+    an epoch of a second run; `cached_epoch/start_seconds`, what the second run needs to find its features;
     `cached_epoch/ratio_small` and `cached_epoch/start_seconds_small`, the same for Whisper tiny.en and MiniLM on all
     training clips.
     """
     rows = []
-    for made, size, suffix in ((_paper_model, PAPER_BATCH, ""), (_small_model, None, "_small")):
+    for made, size, suffix in ((_paper_model, PAPER_BATCH_SIZE, ""), (_small_model, None, "_small")):
         model, processor = made()
         clips = add_lengths(probe_clips("train", size)).sort("length")
         runs = [_first_and_second(model, processor, clips) for _ in range(repeats)]
@@ -315,8 +311,8 @@ def _first_and_second(
     step = training_step(model, FeatureCollator(processor))
 
     def epoch(corpus: datasets.Dataset) -> None:
-        for start in range(0, len(corpus), PAPER_BATCH):
-            step([corpus[i] for i in range(start, min(start + PAPER_BATCH, len(corpus)))])
+        for start in range(0, len(corpus), PAPER_BATCH_SIZE):
+            step([corpus[i] for i in range(start, min(start + PAPER_BATCH_SIZE, len(corpus)))])
 
     with _empty_cache():
         times = [time.perf_counter()]
@@ -330,47 +326,23 @@ def _first_and_second(
     return first, start, second
 
 
-def pipeline_batches(seconds: Sequence[float], repeats: int) -> list[dict[str, object]]:
+def pipeline_batches(seconds: Sequence[float], repeats: int) -> list[Row]:
     """The pipeline on all clips in batches of 8, with Whisper tiny.en and the sound alone.
 
     Row: `pipeline/ratio`, batches in the given order against batches of similar length.
     """
     model, processor = _small_model(semantics=[])
-    hear = MsfSerPipeline(model=model, processor=processor)
+    predict = MsfSerPipeline(model=model, processor=processor)
     clips = [torch.randn(round(length * SAMPLING_RATE)).numpy() for length in seconds]
 
     def run(batches_ahead: int) -> None:
         with mock.patch.object(pipeline_msfser, "_BATCHES_AHEAD", batches_ahead):
-            hear(clips, sampling_rate=SAMPLING_RATE, batch_size=8)
+            predict(clips, sampling_rate=SAMPLING_RATE, batch_size=8)
 
     ahead = pipeline_msfser._BATCHES_AHEAD
     run(ahead)  # warm
-    spent = interleaved({"given": lambda: run(1), "alike": lambda: run(ahead)}, repeats)
-    return [ratio("pipeline/ratio", spent["given"], spent["alike"])]
-
-
-def compiled(seconds: Sequence[float], repeats: int) -> list[dict[str, object]]:
-    """`model.compile(dynamic=True)` on a CPU: Whisper tiny.en, the sound alone, over all clips one by one.
-
-    Rows: `compiled/ratio`, ours without it against with it; `compiled/start_seconds`, the first pass over all clips.
-    """
-    model, processor = _small_model(semantics=[])
-    faster = copy.deepcopy(model)
-    faster.compile(dynamic=True)
-    inputs = [processor(torch.randn(round(length * SAMPLING_RATE)).numpy(), SAMPLING_RATE) for length in seconds]
-
-    def run(chosen: MsfSerModel) -> None:
-        with torch.no_grad():
-            for item in inputs:
-                chosen(**item)
-
-    start = time.perf_counter()
-    run(faster)
-    took = time.perf_counter() - start
-    run(model)  # warm
-    spent = interleaved({"without": lambda: run(model), "with": lambda: run(faster)}, repeats)
-    start_row = ratio("compiled/start_seconds", [took], [1.0])
-    return [ratio("compiled/ratio", spent["without"], spent["with"]), start_row]
+    spent = interleaved({"given": lambda: run(1), "similar": lambda: run(ahead)}, repeats)
+    return [ratio("pipeline/ratio", spent["given"], spent["similar"])]
 
 
 def probe_clips(part: str, count: int | None) -> datasets.Dataset:
@@ -389,15 +361,19 @@ def _paper_model(**switches: Any) -> tuple[MsfSerModel, MsfSerProcessor]:
 def _small_model(**switches: Any) -> tuple[MsfSerModel, MsfSerProcessor]:
     """Whisper tiny.en and MiniLM, frozen, with the fusion of `configs/probe.yaml`."""
     torch.manual_seed(0)
-    encoders = "openai/whisper-tiny.en", TOKENIZER
-    options = {"audio_states": "weighted", "freeze_audio": "all", "fusion_size": 256, "head_dropout": 0.2}
-    model = MsfSerModel.from_encoders(*encoders, **options, **switches)
-    return model, MsfSerProcessor.from_encoders(*encoders)
+    options: dict[str, Any] = {
+        "audio_states": "weighted",
+        "freeze_audio": "all",
+        "fusion_size": 256,
+        "head_dropout": 0.2,
+    }
+    model = MsfSerModel.from_encoders(WHISPER, TOKENIZER, **options, **switches)
+    return model, MsfSerProcessor.from_encoders(WHISPER, TOKENIZER)
 
 
 @contextlib.contextmanager
 def _empty_cache() -> Iterator[None]:
-    """A cache of features of its own."""
+    """A separate, empty cache of features."""
     kept = datasets.config.HF_DATASETS_CACHE
     with tempfile.TemporaryDirectory() as folder:
         datasets.config.HF_DATASETS_CACHE = Path(folder)
@@ -407,8 +383,8 @@ def _empty_cache() -> Iterator[None]:
             datasets.config.HF_DATASETS_CACHE = kept
 
 
-def train_step(seconds: Sequence[float], repeats: int) -> list[dict[str, object]]:
-    """Training at the paper's size, each variant in a process of its own, in batches that the stock path can hold.
+def train_step(seconds: Sequence[float], repeats: int) -> list[Row]:
+    """Training at the paper's size, each variant in its own process, in batches that the stock path can hold.
 
     Rows: `train_step/ratio`; `train_step/gain_cached_texts`, how much longer ours takes with the texts encoded in each
     step; `train_memory/ratio`, ours by stock; `overhead/share`, what is no encoder (processor, fusion, heads, loss and
@@ -438,14 +414,13 @@ def train_step(seconds: Sequence[float], repeats: int) -> list[dict[str, object]
     return rows
 
 
-ROWS: dict[str, Callable[[Sequence[float], int], list[dict[str, object]]]] = {
+ROWS: dict[str, Callable[[Sequence[float], int], list[Row]]] = {
     "whisper": whisper,
     "wavlm_inference": wavlm_inference,
     "int8_agreement": int8_agreement,
     "train_step": train_step,
     "cached_epoch": cached_epoch,
     "pipeline": pipeline_batches,
-    "compiled": compiled,
 }
 
 

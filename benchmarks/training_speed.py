@@ -1,19 +1,17 @@
-"""An epoch of training at the paper's size, in a process of its own: its time and its peak memory.
+"""An epoch of training at the paper's size, in its own process: its time and its peak memory.
 
     OMP_NUM_THREADS=2 python -m msfser.benchmarks.training_speed stock
     OMP_NUM_THREADS=2 python -m msfser.benchmarks.training_speed ours
 
 WavLM-Large is trained without its front end, RoBERTa-Large is frozen, as in the paper; both have random weights, which
-changes no time. The clips and texts are those of `clips.json`; tokens are counted by MiniLM's tokenizer, which a
-package has. Prints one line of JSON; `benchmarks/speed.py train_step` makes ratios of them. On a CPU float32, on a GPU
-bfloat16.
+changes no time. The clips and texts are those of `clips.json`; the tokenizer is MiniLM's. Prints one line of JSON;
+`benchmarks/speed.py train_step` makes ratios of them. On a CPU float32, on a GPU bfloat16.
 
 - `stock`: the encoders of transformers, batches in the given order, texts encoded in each step;
 - `ours_live`: the fast encoders, batches of similar lengths, texts encoded in each step;
 - `ours`: the same with the frozen encoder's texts from the cache, as `train.py` does.
 """
 
-import argparse
 import json
 import resource
 import tempfile
@@ -35,22 +33,23 @@ from ..feature_extraction_msfser import MsfSerFeatureExtractor
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerCollator, MsfSerProcessor
 from ..training.features import FeatureCollator, cache_features
+from .command import parser_of
 
 CLIPS = Path(__file__).parent / "clips.json"
 TOKENIZER = "sentence-transformers/all-MiniLM-L6-v2"
 VARIANTS = ("stock", "ours_live", "ours")
-BATCH = 3
+BATCH_SIZE = 3
 
 _Step = Callable[[Sequence[Mapping[str, Any]]], None]
 
 
-def main() -> None:
-    """Trains one epoch after a short step that warms everything up."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Trains one epoch after a short warm-up step."""
+    parser = parser_of("training_speed", __doc__)
     parser.add_argument("variant", choices=VARIANTS)
-    parser.add_argument("--batch", type=int, default=BATCH, help=f"clips in a batch ({BATCH})")
+    parser.add_argument("--batch", type=int, default=BATCH_SIZE, help=f"clips in a batch ({BATCH_SIZE})")
     parser.add_argument("--clips", type=int, help="only the first clips of the list")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         datasets.config.HF_DATASETS_CACHE = Path(folder) / "cache"
         print(json.dumps(epoch(arguments.variant, arguments.batch, Path(folder), arguments.clips)))
@@ -71,7 +70,8 @@ def epoch(variant: str, batch: int, folder: Path, count: int | None = None) -> d
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
-    model = MsfSerModel(MsfSerConfig(fast_encoders=variant != "stock")).to(device)
+    model = MsfSerModel(MsfSerConfig(fast_encoders=variant != "stock"))
+    model.to(device)  # type: ignore[arg-type]
     processor = MsfSerProcessor(MsfSerFeatureExtractor(), load_tokenizer(TOKENIZER))
     clips = recordings(folder)[:count]
     if variant == "ours":
@@ -79,20 +79,20 @@ def epoch(variant: str, batch: int, folder: Path, count: int | None = None) -> d
         step, rows = training_step(model, FeatureCollator(processor)), list(corpus)
     else:
         step, rows = training_step(model, MsfSerCollator(processor)), clips
-    order = range(len(clips))
+    order = np.arange(len(clips))
     if variant != "stock":
         order = np.argsort([soundfile.info(clip["audio"]["path"]).duration for clip in clips])
     batches = [order[start : start + batch] for start in range(0, len(order), batch)]
 
     step(rows[:2])
-    seconds = _timed(step, [[rows[i] for i in places] for places in batches], device)
+    seconds = _timed(step, [[rows[i] for i in indices] for indices in batches], device)
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated()
     else:
         peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     step = _step_without_encoders(model, processor)
     step(clips[:2])
-    rest = _timed(step, [[clips[i] for i in places] for places in batches], device)
+    rest = _timed(step, [[clips[i] for i in indices] for indices in batches], device)
     return {"seconds": seconds, "peak_bytes": peak, "rest_seconds": rest}
 
 
@@ -132,7 +132,7 @@ def training_step(
 
 def _step_without_encoders(model: MsfSerModel, processor: MsfSerProcessor) -> _Step:
     """The same step with the encoders' outputs given: processor, fusion, heads, loss, backwards to those outputs."""
-    encoder = model.audio_encoder.requires_grad_(False)
+    encoder: Any = model.audio_encoder.requires_grad_(False)
     collate = MsfSerCollator(processor)
 
     def with_outputs(rows: Sequence[Mapping[str, Any]]) -> BatchFeature:

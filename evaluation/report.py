@@ -1,16 +1,15 @@
-"""One page about a finished run: how good its numbers are, for whom, and what they rest on.
+"""One page about a finished run: how good its predictions are, for whom, and what they rest on.
 
     msfser report outputs/probe
 
-writes `report.html` into the run's folder. It needs neither a network nor a script, and it holds names of files and
-speakers, so give it only to those who may see the corpus. The run's model predicts the test part again; start it in
-the folder in which the run was started. Besides speakers, the groups are the columns of words that the corpus's own
-table has beyond the schema, such as `emotion`, with 2 to 20 different values.
+writes `report.html` into the run's folder. The page needs neither a network nor a script. It shows names of files and
+speakers, so give it only to those who may see the corpus. The run's model predicts the test part again; start the
+command in the folder in which the run was started. Items are grouped by speaker and by the text columns of the
+corpus's own table beyond the schema, such as `emotion`, that have 2 to 20 different values.
 """
 
 import argparse
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -19,17 +18,19 @@ import pandas as pd
 import pyarrow as pa
 import torch
 
+from ..cli.errors import cli_errors
 from ..configuration_msfser import LABELS
 from ..corpora.schema import FEATURES
 from ..corpora.table import open_table
 from ..loss_msfser import concordance
-from ..train import RunSettings
-from .plots import Interval, intervals, scatter
-from .predictions import Predictions, predict_part, results_of, settings_of
-from .results import bootstrap
+from ..training.settings import RUN_FILE, RunSettings, read_run
+from .bootstrap import interval
+from .plots import Ends, intervals, scatter
+from .predictions import Predictions, predict_part, results_of
+from .results import Row
 
-INPUTS = {"audio": "sound alone", "audio+transcript": "sound and transcript", "all": "everything there is"}
-EXPERTS = {"audio": "sound", "semantics": "stressed words, transcript", "description": "description"}
+INPUTS = {"audio": "sound alone", "audio+transcript": "sound and transcript", "all": "all inputs"}
+EXPERTS = {"audio": "sound", "semantics": "emphasized words, transcript", "description": "description"}
 _MOST_GROUPS, _WORST = 30, 10
 
 _PAGE = """<!doctype html>
@@ -39,7 +40,7 @@ _PAGE = """<!doctype html>
 body {{ font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 900px; margin: 2rem auto; padding: 0 1rem }}
 h1 {{ font-size: 1.5rem }} h2 {{ font-size: 1.15rem; margin-top: 2.2rem }} p {{ max-width: 46rem }}
 figure {{ margin: 1rem 0; overflow-x: auto; display: flex; flex-wrap: wrap }} svg {{ flex: none }}
-code {{ font-size: .85em; overflow-wrap: anywhere }} table {{ border-collapse: collapse; font-size: .9em }}
+pre {{ font-size: .85em; overflow-x: auto }} table {{ border-collapse: collapse; font-size: .9em }}
 td, th {{ padding: .2rem .5rem; text-align: right; border-bottom: 1px solid #d3d9de }}
 td:first-child, th:first-child {{ text-align: left; padding-left: 0; white-space: nowrap }}
 </style>
@@ -53,18 +54,21 @@ def page(folder: Path) -> str:
     """The page about a finished run as HTML.
 
     Args:
-        folder: The run's, as `train.py` has written it.
+        folder: The folder of the run.
 
     Raises:
-        SystemExit: The folder is not that of a finished run, or its corpus cannot be read.
+        ValueError: The folder is not that of a finished run, or its corpus cannot be used.
+        OSError: A file cannot be read.
     """
-    rows, run = results_of(folder), settings_of(folder)
+    rows = results_of(folder)
+    run, _, _ = read_run(folder)
     found = predict_part(folder)
     table = found.table
+    settings = (folder / RUN_FILE).read_text(encoding="utf-8")
     head = (
-        f"<p>Test part: {len(table)} utterances, {table['speaker'].nunique()} speakers. Each number lies in 0..1; 0.5 "
+        f"<p>Test part: {len(table)} utterances, {table['speaker'].nunique()} speakers. Every value lies in 0..1; 0.5 "
         "is the middle of the scale. Intervals are 95 % bootstrap intervals over utterances.</p>"
-        f"<p><code>{escape(str(rows[0]['command']))}</code></p>"
+        f"<details><summary>Settings of the run</summary><pre>{escape(settings)}</pre></details>"
     )
     sections = [head, _agreement(table), _by_inputs(rows)]
     sections += [_by_group(name, groups, table) for name, groups in _groups(run, table).items()]
@@ -73,7 +77,7 @@ def page(folder: Path) -> str:
 
 
 def _agreement(table: pd.DataFrame) -> str:
-    figures = []
+    figures, spread = [], []
     for label in LABELS:
         given, predicted = table[f"{label}_label"].to_numpy(), table[label].to_numpy()
         ccc = concordance(torch.tensor(predicted), torch.tensor(given)).item()
@@ -83,58 +87,49 @@ def _agreement(table: pd.DataFrame) -> str:
             f"RMSE {np.sqrt(np.mean(error**2)):.3f}, bias {error.mean():+.3f}",
         )
         figures.append(scatter(label, notes, given, predicted, ("given", "predicted")))
-    spread = {
-        label: f"{table[label].std() / table[f'{label}_label'].std():.2f}"
-        for label in LABELS
-        if table[f"{label}_label"].std()
-    }
+        if given.std():
+            spread.append(f"{label} {predicted.std() / given.std():.2f} times")
     return _section(
         "Predicted against given",
-        "On the line both are equal. Bias is the mean of predicted minus given. A spread of predictions below that of "
-        "the labels means that the model keeps to the middle: "
-        + ", ".join(f"{label} {ratio} times" for label, ratio in spread.items())
-        + ".",
-        "".join(figures),
+        "On the line both are equal. Bias is the mean of predicted minus given. A standard deviation of the "
+        "predictions below that of the labels means that the model stays near the middle of the scale: "
+        f"{', '.join(spread)}.",
+        *figures,
     )
 
 
-def _by_inputs(rows: Sequence[Mapping[str, object]]) -> str:
-    cells = {str(row["name"]): (row["value"], row["low"], row["high"]) for row in rows}
-    kinds = list(dict.fromkeys(name.split("/")[1] for name in cells))
+def _by_inputs(rows: Sequence[Row]) -> str:
+    cells = {row["name"]: (row["value"], row["low"], row["high"]) for row in rows}
+    inputs = list(dict.fromkeys(name.split("/")[1] for name in cells))
     names = (*LABELS, "mean")
-    shown = {INPUTS.get(kind, kind): [cells[f"test/{kind}/{name}"] for name in names] for kind in kinds}
-    words = (
-        "CCC where the same model is given fewer of its inputs; the others are replaced by what it learned for them."
-    )
-    ends = (min(0.0, _ends(shown)[0]), 1.0)
-    return _section("Reliability by what is there", words, intervals(shown, [f"{n}, CCC" for n in names], ends=ends))
+    shown = {INPUTS.get(name, name): [cells[f"test/{name}/{column}"] for column in names] for name in inputs}
+    words = "CCC of the same model with fewer of its inputs; missing inputs are replaced by their learned embeddings."
+    ends = (min(0.0, _range(shown)[0]), 1.0)
+    return _section("Reliability by input", words, intervals(shown, [f"{name}, CCC" for name in names], ends=ends))
 
 
 def _by_group(name: str, groups: pd.Series, table: pd.DataFrame) -> str:
     counts = groups.value_counts()
     kept = sorted(counts.index[:_MOST_GROUPS])
     errors = np.stack([table[label] - table[f"{label}_label"] for label in LABELS], axis=1)
+    rmse: dict[str, list[Ends]] = {}
+    bias: dict[str, list[Ends]] = {}
+    for group in kept:
+        of_group = errors[(groups == group).to_numpy()]
 
-    def shown(measure: Callable[[np.ndarray], float]) -> dict[str, list[Interval]]:
-        lines = {}
-        for group in kept:
-            own = errors[(groups == group).to_numpy()]
-            columns = [_interval(lambda drawn, column=column: measure(column[drawn]), len(own)) for column in own.T]
-            lines[f"{group} ({counts[group]})"] = columns
-        return lines
+        def measure(drawn: np.ndarray, of_group: np.ndarray = of_group) -> np.ndarray:
+            return np.stack([np.sqrt(np.square(of_group[drawn]).mean(0)), of_group[drawn].mean(0)])
 
-    words = (
-        "The number of utterances stands in brackets. Left of the line in the lower plot the model says too little."
-    )
+        found = np.stack(interval(measure, len(of_group)), axis=-1)  # (measures, dimensions, ends)
+        rmse[f"{group} ({counts[group]})"], bias[f"{group} ({counts[group]})"] = found.tolist()
+    words = "The number of utterances is in brackets. In the lower plot, predictions left of the line are too low."
     if len(counts) > len(kept):
-        words += f" Shown are the {len(kept)} of {len(counts)} with the most utterances."
-    error = shown(lambda of_group: float(np.sqrt(np.mean(of_group**2))))
-    bias = shown(lambda of_group: float(of_group.mean()))
-    most = max(map(abs, _ends(bias)))
+        words += f" Shown are the {len(kept)} of {len(counts)} groups with the most utterances."
+    most = max(map(abs, _range(bias)))
     return _section(
         f"Error by {name}",
         words,
-        intervals(error, [f"{label}, RMSE" for label in LABELS], ends=(0.0, _ends(error)[1])),
+        intervals(rmse, [f"{label}, RMSE" for label in LABELS], ends=(0.0, _range(rmse)[1])),
         intervals(bias, [f"{label}, bias" for label in LABELS], ends=(-most, most), reference=0.0),
     )
 
@@ -143,25 +138,29 @@ def _reasons(found: Predictions) -> str:
     table, figures = found.table, []
     if found.layer_weights:
         bars = {
-            f"layer {number}: {share:.3f}": [(share, 0.0, share)] for number, share in enumerate(found.layer_weights)
+            f"layer {number}: {weight:.3f}": [(weight, 0.0, weight)]
+            for number, weight in enumerate(found.layer_weights)
         }
-        figures.append(intervals(bars, ["weight of the encoder's layers"], ends=(0, max(found.layer_weights))))
+        figures.append(intervals(bars, ["weight of the layer"], ends=(0, max(found.layer_weights))))
     if "gate" in table:
-        figures.append(intervals({"over utterances": [_spread(table["gate"])]}, ["gate: stressed words"], ends=(0, 1)))
-    experts = [name for name in EXPERTS if f"routing_{LABELS[0]}_{name}" in table]
-    if experts:
-        shares = {
-            EXPERTS[expert]: [_spread(table[f"routing_{label}_{expert}"]) for label in LABELS] for expert in experts
-        }
-        figures.append(intervals(shares, [f"{label}, share" for label in LABELS], ends=(0, 1)))
+        figures.append(
+            intervals({"over utterances": [_spread(table["gate"])]}, ["gate: emphasized words"], ends=(0, 1))
+        )
+    shares = {
+        title: [_spread(table[f"routing_{label}_{expert}"]) for label in LABELS]
+        for expert, title in EXPERTS.items()
+        if f"routing_{LABELS[0]}_{expert}" in table
+    }
+    if shares:
+        figures.append(intervals(shares, [f"{label}, weight" for label in LABELS], ends=(0, 1)))
     if not figures:
         return ""
     return _section(
         "What the numbers rest on",
-        "Layer 0 is the input of the encoder's first layer. The gate is the share of the stressed words against the "
-        "transcript, 1 is stressed words only. The shares are those of the experts in each dimension. Points are "
-        "medians, lines reach from the 5th to the 95th percentile of the utterances; constants have no line. These "
-        "are weights inside the model, not causes: take an input away to see what it is worth.",
+        "Layer 0 is the input of the speech encoder's first layer. The gate is the weight of the emphasized words "
+        "against the transcript; 1 is emphasized words only. The last plot shows the weights of the experts in each "
+        "dimension. Points are medians, lines reach from the 5th to the 95th percentile of the utterances; constants "
+        "have no line. These are weights inside the model, not causes: remove an input to see what it contributes.",
         *figures,
     )
 
@@ -175,22 +174,20 @@ def _worst(table: pd.DataFrame) -> str:
         numbers = "".join(f"<td>{row[f'{label}_label']:.2f}</td><td>{row[label]:.2f}</td>" for label in LABELS)
         name = escape(Path(row["file"]).name if row["file"] else "-")
         lines.append(f"<tr><td>{name}</td><td>{escape(str(row['speaker'] or '-'))}</td>{numbers}</tr>")
-    words = "Listen to these first: a wrong label, a bad recording, or something that the model does not hear."
+    words = "Check these first: the label may be wrong, the recording bad, or the model may miss something."
     return _section(f"The {len(order)} largest errors", words, f"<table>{''.join(lines)}</table>")
 
 
 def _groups(run: RunSettings, table: pd.DataFrame) -> dict[str, pd.Series]:
-    """The columns that part the items: speakers, and what the corpus's own table has beyond the schema."""
+    """The group of each item: its speaker, and the categories of the corpus's own table beyond the schema."""
     found = {"speaker": table["speaker"]}
     if run.corpus == "table" and run.data != "probe":
-        pairs = dict(pair.split("=", 1) for pair in run.columns)
-        source = open_table(run.data, columns=pairs, audio_folder=run.audio_folder)
+        source = open_table(run.data, columns=run.column_names, audio_folder=run.audio_folder)
         if source.files is not None:
             of_file = source.table.append_column("file", pa.array(source.files)).to_pandas().set_index("file")
-            words = of_file.select_dtypes(["object", "string", "bool"]).drop(
-                columns=[*FEATURES, "split"], errors="ignore"
-            )
-            found |= {name: table["file"].map(_agreed(words[name])) for name in words if _is_words(words[name])}
+            texts = of_file.select_dtypes(["object", "string", "bool"])
+            texts = texts.drop(columns=[*FEATURES, "split"], errors="ignore")
+            found |= {name: table["file"].map(_agreed(texts[name])) for name in texts if _is_text(texts[name])}
     shown = {name: groups for name, groups in found.items() if name == "speaker" or _is_category(groups)}
     return {name: groups for name, groups in shown.items() if groups.notna().any()}
 
@@ -201,12 +198,12 @@ def _agreed(values: pd.Series) -> pd.Series:
     return pairs.drop_duplicates("file", keep=False).set_index("file")["value"]
 
 
-def _is_words(values: pd.Series) -> bool:
+def _is_text(values: pd.Series) -> bool:
     return all(isinstance(value, (str, bool)) for value in values.dropna())
 
 
 def _is_category(values: pd.Series) -> bool:
-    return _is_words(values) and 2 <= values.nunique() <= 20
+    return _is_text(values) and 2 <= values.nunique() <= 20
 
 
 def _section(title: str, words: str, *figures: str) -> str:
@@ -214,18 +211,13 @@ def _section(title: str, words: str, *figures: str) -> str:
     return f"<h2>{escape(title)}</h2><p>{escape(words)}</p>{drawn}"
 
 
-def _ends(shown: Mapping[str, Sequence[Interval]]) -> tuple[float, float]:
+def _range(shown: Mapping[str, Sequence[Ends]]) -> tuple[float, float]:
     """The lowest and the highest end of all intervals."""
     found = np.array(list(shown.values()))
     return float(found.min()), float(found.max())
 
 
-def _interval(measure: Callable[[np.ndarray], float], items: int) -> Interval:
-    found = bootstrap(measure, items)
-    return found["value"], found["low"], found["high"]
-
-
-def _spread(values: pd.Series) -> Interval:
+def _spread(values: pd.Series) -> Ends:
     low, middle, high = values.quantile([0.05, 0.5, 0.95])
     return middle, low, high
 
@@ -235,13 +227,19 @@ def _pearson(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Writes the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="Of a finished run of train.py, such as outputs/probe.")
+    """Writes the page.
+
+    Args:
+        argv: The arguments of the command.
+
+    Raises:
+        SystemExit: The arguments are wrong, or the run cannot be used; the sentence says why.
+    """
+    parser = argparse.ArgumentParser(
+        prog="msfser report", description="Write report.html, a page about a finished run, into its folder."
+    )
+    parser.add_argument("folder", type=Path, help="output folder of msfser train, such as outputs/probe")
     folder = parser.parse_args(argv).folder
-    (folder / "report.html").write_text(page(folder), encoding="utf-8")
+    with cli_errors("report"):
+        (folder / "report.html").write_text(page(folder), encoding="utf-8")
     print(folder / "report.html")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
+from glides import GLIDES, GROSS, glide
 from tiny import noise
 
 from msfser import emphasis_msfser
-from msfser.benchmarks.pitch import GLIDES, GROSS, glide
 from msfser.emphasis_msfser import LEVEL_HOP, measure_prosody
 
 

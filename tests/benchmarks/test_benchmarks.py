@@ -1,13 +1,12 @@
 """Benchmark commands that get a wrong folder answer with a sentence, and are recorded without this machine's paths."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 
 from msfser import LABELS
-from msfser.benchmarks import annotate, emphasis, long_recording, probe_annotated, recognition
-from msfser.evaluation.command import shown_command
+from msfser.benchmarks import emphasis, probe_annotated, recognition
+from msfser.benchmarks.command import shown_command
 from msfser.evaluation.results import read
 
 
@@ -17,14 +16,12 @@ from msfser.evaluation.results import read
         (emphasis, ["--stress", "nowhere"], "'nowhere' has no words.csv: give the folder of a corpus"),
         (emphasis, [], "give --stress FOLDER, --probe, or both."),
         (recognition, ["--plain", "nowhere"], "there is no such file; name folders that have it."),
-        (annotate, ["nowhere"], "there is no such folder; name the one with the recordings."),
     ],
 )
 def test_a_wrong_folder_is_a_sentence(benchmark, arguments, sentence, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["benchmark", *arguments])
     with pytest.raises(SystemExit) as stop:
-        benchmark.main()
+        benchmark.main(arguments)
     assert stop.value.code == 2 and sentence in capsys.readouterr().err
 
 
@@ -48,26 +45,13 @@ def test_a_recorded_command_has_the_options_and_no_path(argv, recorded, monkeypa
 
 
 def test_seeds_of_the_annotated_probe_are_recorded(monkeypatch, tmp_path):
-    (tmp_path / "own_7").mkdir()
-    (tmp_path / "own_7" / "results.json").write_text(
+    (tmp_path / "original_7").mkdir()
+    (tmp_path / "original_7" / "results.json").write_text(
         json.dumps([{"name": f"test/all/{name}", "value": 0.5} for name in (*LABELS, "mean")])
     )
-    monkeypatch.setattr(probe_annotated, "WITHHELD", {"own": []})
+    monkeypatch.setattr(probe_annotated, "VERSIONS", {"original": []})
     monkeypatch.setattr(probe_annotated, "make_probe", lambda folder: folder)
-    monkeypatch.setattr(probe_annotated, "RESULTS", tmp_path)
-    monkeypatch.setattr("sys.argv", ["benchmark", "--seeds", "7", "--output_dir", str(tmp_path)])
-    probe_annotated.main()
+    monkeypatch.setattr("msfser.benchmarks.command.RESULTS", tmp_path)
+    probe_annotated.main(["--seeds", "7", "--output_dir", str(tmp_path)])
     commands = {row["command"] for row in read(tmp_path / "probe_annotated.json").values()}
     assert commands == {"python -m msfser.benchmarks.probe_annotated --seeds 7 --output_dir FOLDER"}
-
-
-def test_the_model_that_heard_a_long_recording_is_recorded(monkeypatch, tmp_path):
-    answer = SimpleNamespace(returncode=0, stdout=json.dumps({"course": [], "seconds": 1.0, "peak": 1e6}))
-    monkeypatch.setattr(long_recording, "make_recording", lambda *_: [])
-    monkeypatch.setattr(long_recording, "change_errors", lambda *_: [0.5])
-    monkeypatch.setattr(long_recording.subprocess, "run", lambda *_, **__: answer)
-    monkeypatch.setattr(long_recording, "RESULTS", tmp_path)
-    monkeypatch.setattr("sys.argv", ["benchmark", "--model", "nobody/nothing", "--output_dir", str(tmp_path)])
-    long_recording.main()
-    commands = {row["command"] for row in read(tmp_path / "serving.json").values()}
-    assert commands == {"python -m msfser.benchmarks.long_recording --model nobody/nothing --output_dir FOLDER"}

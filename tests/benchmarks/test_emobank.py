@@ -12,8 +12,9 @@ from msfser import LABELS
 from msfser.benchmarks import emobank as benchmark
 from msfser.corpora.emobank import read_emobank
 from msfser.corpora.schema import FEATURES, SPLITS
-from msfser.evaluation.results import bootstrap, read
-from msfser.train import parse_settings, read_data
+from msfser.evaluation.bootstrap import interval
+from msfser.evaluation.results import read
+from msfser.training.settings import parse_settings, read_data
 
 COLUMNS = ["id", "split", "V", "A", "D", "text"]
 ROWS = [
@@ -92,13 +93,12 @@ def test_a_wrong_row_is_named(tree, column, value, match):
     fails(match, tree)
 
 
-def test_the_settings_read_it_as_transcripts_alone(tree, capsys):
+def test_the_settings_read_it_as_transcripts_alone(tree):
     run, config, _ = parse_settings(["configs/emobank.yaml", "--data", str(tree)])
     assert run.corpus == "emobank" and not config.audio and config.semantics == ["gs"]
     assert read_data(run)["train"]["transcript"][1] == "None"
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match="label_range: the corpus emobank decides this"):
         parse_settings(["configs/emobank.yaml", "--data", str(tree), "--label_range", "1", "5"])
-    assert "label_range: the corpus emobank decides this" in capsys.readouterr().err
 
 
 def test_the_benchmark_ends_with_a_row_for_each_method(tmp_path, monkeypatch):
@@ -124,8 +124,8 @@ def test_the_benchmark_ends_with_a_row_for_each_method(tmp_path, monkeypatch):
     settings = settings.replace("sentence-transformers/all-MiniLM-L6-v2", str(tmp_path / "text"))
     (tmp_path / "tiny.yaml").write_text(settings + '\nuse_cpu: true\nlogging_strategy: "no"\n')
     monkeypatch.setattr(benchmark, "CONFIG", str(tmp_path / "tiny.yaml"))
-    monkeypatch.setattr(benchmark, "RESULTS", tmp_path)
-    monkeypatch.setattr(benchmark, "bootstrap", functools.partial(bootstrap, draws=20))
+    monkeypatch.setattr("msfser.benchmarks.command.RESULTS", tmp_path)
+    monkeypatch.setattr(benchmark, "interval", functools.partial(interval, draws=20))
     command = ["--data", str(tmp_path / "EmoBank"), "--output_dir", str(tmp_path / "runs"), "--seeds", "0", "1"]
     benchmark.main(command)
     made = read(tmp_path / "emobank.json")

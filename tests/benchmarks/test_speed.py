@@ -34,32 +34,29 @@ def test_stock_batches_keep_the_order_and_hide_the_padding():
 
 
 def test_rows_say_how_and_where_they_were_measured(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(speed, "RESULTS", tmp_path)
+    monkeypatch.setattr("msfser.benchmarks.command.RESULTS", tmp_path)
     monkeypatch.setitem(
         speed.ROWS, "whisper", lambda seconds, repeats: [speed.ratio("a", seconds, [1] * len(seconds))]
     )
-    monkeypatch.setattr("sys.argv", ["speed", "whisper", "--repeats", "2", "--clips", "3"])
-    speed.main()
+    speed.main(["whisper", "--repeats", "2", "--clips", "3"])
     assert capsys.readouterr().out.split()[:2] == ["a", "9.400"]
     assert read(tmp_path / "speed.json")["a"]["command"].endswith("speed whisper --repeats 2 --clips 3")
-    monkeypatch.setattr("sys.argv", ["speed", "whisper", "--repeats", "2"])
-    speed.main()
+    speed.main(["whisper", "--repeats", "2"])
     row = read(tmp_path / "speed.json")["a"]
     assert row["command"] == "python -m msfser.benchmarks.speed whisper --repeats 2"
     assert row["threads"] == torch.get_num_threads() and {"processor", "torch", "transformers"} <= set(row)
 
 
 @pytest.mark.parametrize(("given", "words"), [(["fast"], "no such group of rows"), (["--repeats", "0"], "at least 1")])
-def test_wrong_options_are_a_sentence(given, words, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["speed", *given])
+def test_wrong_options_are_a_sentence(given, words, capsys):
     with pytest.raises(SystemExit):
-        speed.main()
+        speed.main(given)
     assert words in capsys.readouterr().err
 
 
 @pytest.fixture
 def clips(tmp_path, monkeypatch) -> datasets.Dataset:
-    """What stands in for the probe corpus: eight recordings with labels that their level tells."""
+    """In place of the probe corpus: eight recordings with labels that their level tells."""
     draw = np.random.default_rng(0)
     rows = []
     for i in range(8):

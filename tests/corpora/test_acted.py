@@ -4,9 +4,9 @@ import pytest
 from soundfile import write
 from tiny import noise
 
-from msfser.benchmarks.peers import EMODB_EMOTIONS, acted_clips, pairs_of_emotions, stronger_takes
 from msfser.corpora.acted import COLUMNS, read_acted
 from msfser.corpora.weak_labels import NORMS, weak_labels
+from msfser.evaluation.acted import EMODB_EMOTIONS, acted_clips, pairs_of_emotions, strong_counterparts
 
 RAVDESS = ["03-01-05-01-02-01-07", "03-01-05-02-02-01-07", "03-01-03-01-02-01-07", "03-01-02-01-02-01-07"]
 EMODB = ["03a01Wa", "03a01Fa", "16b10Lb"]
@@ -66,5 +66,5 @@ def test_matched_pairs(corpora):
     assert set(rows["emotion"]) <= {"anger", "calm", "happiness", *EMODB_EMOTIONS}
     table = rows.select_columns([*COLUMNS, "speaker"]).to_pandas()
     # Rows: calm, happiness, anger, strong anger of RAVDESS; happiness and anger of EmoDB.
-    assert stronger_takes(table).tolist() == [-1, -1, 3, -1, -1, -1]
+    assert strong_counterparts(table).tolist() == [-1, -1, 3, -1, -1, -1]
     assert sorted(pairs_of_emotions(table, ("anger",), ("happiness",)).tolist()) == [[2, 1], [5, 4]]

@@ -16,11 +16,21 @@ from transformers import WhisperModel
 
 from msfser import LABELS
 from msfser.evaluation import ablation, predictions, report
-from msfser.evaluation.predictions import predict_part, settings_of
-from msfser.evaluation.results import ABLATION, read
-from msfser.train import RunSettings, read_data
+from msfser.evaluation.plots import POINTS
+from msfser.evaluation.predictions import predict_part
+from msfser.evaluation.results import read
+from msfser.training.settings import RunSettings, read_data, read_run
 
 WORDS = ["a", "b", "c", "d", "e", "f"]
+
+
+def run_of(folder: Path) -> RunSettings:
+    return read_run(folder).run
+
+
+def points_in(plot: ElementTree.Element | ElementTree.ElementTree) -> int:
+    """The points of a plot."""
+    return len(plot.findall(f".//{{*}}g[@id='{POINTS}']/{{*}}g/{{*}}use"))
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +87,9 @@ def done(tiny) -> Path:
     return tiny
 
 
-def test_every_row_has_words():
-    assert set(ablation.ROWS) == set(ABLATION)
+def test_every_row_has_its_title():
+    titles = {row.title for row in ablation.ROWS.values()}
+    assert len(titles) == len(ablation.ROWS) and all(titles)
 
 
 def test_the_rows_are_those_that_change_something(tiny):
@@ -86,8 +97,8 @@ def test_the_rows_are_those_that_change_something(tiny):
     kept = ablation.rows_that_differ([str(tiny / "tiny.yaml")], names)
     assert kept == ["full", "random_window", "last_layer", "input_routing"]
     assert len(ablation.rows_that_differ([str(tiny / "tiny.yaml")], list(ablation.ROWS))) == len(ablation.ROWS) - 3
-    with pytest.raises(SystemExit, match="no row nonsense"):
-        ablation.rows_that_differ([str(tiny / "tiny.yaml")], ["nonsense"])
+    with pytest.raises(SystemExit, match="msfser ablate: error: There is no row nonsense"):
+        ablation.main([str(tiny / "tiny.yaml"), "--rows", "nonsense"])
 
 
 def test_there_is_no_window_without_emphasis_and_no_row_without_input(tiny):
@@ -107,7 +118,7 @@ def test_one_fold_is_given_as_folds(tiny, capsys):
 
 
 def test_rows_without_inputs_are_left_out_before_the_first_training(tiny, tmp_path, monkeypatch, caplog, capsys):
-    """Of one utterance nobody has written down anything."""
+    """One utterance has no text at all."""
     table = pd.read_csv(tiny / "corpus" / "metadata.csv")
     table.loc[5, ["transcript", "emphasis", "description"]] = None
     table.loc[6, "transcript"] = None
@@ -140,7 +151,7 @@ def test_the_ablation_writes_results_and_a_plot(done):
     assert of_seeds[0] != of_seeds[1] and rows["full/valence"]["value"] == pytest.approx(np.mean(of_seeds))
     assert not any(name.startswith("weighted_layers") for name in rows)
     plot = ElementTree.parse(done / "ablation_tiny.svg")
-    assert len(plot.findall(".//{*}circle")) == 2 * 4
+    assert points_in(plot) == 2 * 4
 
 
 def test_predictions_are_those_that_training_has_scored(done, monkeypatch):
@@ -161,7 +172,7 @@ def test_predictions_are_those_that_training_has_scored(done, monkeypatch):
 
 def test_an_item_is_its_row_of_the_part(done, monkeypatch):
     monkeypatch.chdir(done)
-    parts = read_data(settings_of(done / "outputs/ablation/tiny/no_audio_0"))
+    parts = read_data(run_of(done / "outputs/ablation/tiny/no_audio_0"))
     texts = dict.fromkeys(("transcript", "emphasis", "description"))
     parts["test"] = parts["test"].map(lambda row, i: texts if i == 2 else {}, with_indices=True)
     monkeypatch.setattr(predictions, "read_data", lambda _: parts)
@@ -170,17 +181,18 @@ def test_an_item_is_its_row_of_the_part(done, monkeypatch):
     assert table["file"].tolist() == [audio["path"] for audio in items["audio"]]
 
 
-def test_random_windows_replace_only_the_stressed_words(done, monkeypatch):
+def test_random_windows_replace_only_the_emphasized_words(done, monkeypatch):
     monkeypatch.chdir(done)
-    own = read_data(settings_of(done / "outputs/ablation/tiny/full_0"))
-    control = read_data(settings_of(done / "outputs/ablation/tiny/random_window_0"))
-    for name, part in own.items():
+    original = read_data(run_of(done / "outputs/ablation/tiny/full_0"))
+    control = read_data(run_of(done / "outputs/ablation/tiny/random_window_0"))
+    for name, part in original.items():
         assert part.remove_columns("emphasis").to_list() == control[name].remove_columns("emphasis").to_list()
-    pairs = list(zip(own["train"]["emphasis"], control["train"]["emphasis"], own["train"]["transcript"], strict=True))
+    columns = original["train"]["emphasis"], control["train"]["emphasis"], original["train"]["transcript"]
+    pairs = list(zip(*columns, strict=True))
     assert all(len(window.split()) == len(given.split()) and window in text for given, window, text in pairs)
     assert sum(window == given for given, window, _ in pairs) < len(pairs) / 2
-    assert ablation.random_windows(own, 0)["train"]["emphasis"] == [window for _, window, _ in pairs]
-    assert ablation.random_windows(own, 1)["train"]["emphasis"] != [window for _, window, _ in pairs]
+    assert ablation.random_windows(original, 0)["train"]["emphasis"] == [window for _, window, _ in pairs]
+    assert ablation.random_windows(original, 1)["train"]["emphasis"] != [window for _, window, _ in pairs]
 
 
 def test_windows_come_from_the_timed_words_and_need_a_given_emphasis():
@@ -208,11 +220,11 @@ def test_a_second_run_trains_nothing_and_other_settings_are_refused(done, monkey
     ablation.main(["tiny.yaml", "--seeds", "0", "1", "--rows", "no_audio"])
     first, second = (read(done / folder / "ablation_tiny.json") for folder in ("results", "again"))
     assert {name: row["value"] for name, row in first.items()} == {name: row["value"] for name, row in second.items()}
-    with pytest.raises(SystemExit, match="holds another run"):
+    with pytest.raises(SystemExit, match="holds a run with other settings"):
         ablation.main(["tiny.yaml", "--rows", "full", "--learning_rate", "0.5"])
 
 
-def test_the_cost_is_said_first(done, monkeypatch, capsys):
+def test_the_cost_is_printed_first(done, monkeypatch, capsys):
     monkeypatch.chdir(done)
 
     def stop(_):
@@ -221,8 +233,8 @@ def test_the_cost_is_said_first(done, monkeypatch, capsys):
     monkeypatch.setattr(ablation.Run, "finish", stop)
     with pytest.raises(KeyboardInterrupt):
         ablation.main(["tiny.yaml", "--seeds", "0", "7", "--rows", "no_audio", "no_les"])
-    said = re.search(r"4 of 6 runs are missing. One of the full model takes about (\d+) s", capsys.readouterr().out)
-    assert said and int(said[1]) < 60
+    printed = re.search(r"4 of 6 runs are missing. One of the full model takes about (\d+) s", capsys.readouterr().out)
+    assert printed and int(printed[1]) < 60
 
 
 def made_up(seed: int, shift: float = 0.0) -> pd.DataFrame:
@@ -252,7 +264,7 @@ def test_only_items_of_all_rows_are_compared():
         ablation.compare({"full": full, "audio": {0: made_up(1).assign(valence_label=0.5)}})
 
 
-def test_items_without_a_speaker_stand_alone():
+def test_items_without_a_speaker_are_drawn_alone():
     rows = {row["name"]: row["value"] for row in ablation.compare({"full": {0: made_up(0).assign(speaker=None)}})}
     assert rows["speakers"] == rows["items"] == 40
 
@@ -277,14 +289,14 @@ def test_the_report_is_one_page_with_everything(done, monkeypatch, capsys):
         "Predicted against given",
         "Error by speaker",
         "Error by emotion",
-        "Reliability",
+        "Reliability by input",
         "What the numbers",
     ):
         assert words in page
     assert "&lt;anger&gt; (4)" in page and "<anger>" not in page
-    assert not re.search(r"<script|https?://(?!www\.w3\.org/2000/svg)|src=", page)
+    assert not re.search(r"<script|https?://(?!www\.w3\.org/(?:2000/svg|1999/xlink))|src=", page)
     plots = [ElementTree.fromstring(plot) for plot in re.findall(r"<svg.*?</svg>", page, re.DOTALL)]
-    points = [len(plot.findall(".//{*}circle")) for plot in plots]
+    points = [points_in(plot) for plot in plots]
     # Three scatters, inputs, speaker (error, bias), emotion (error, bias), layers, gate, routing.
     assert points == [8, 8, 8, 3 * 4, 2 * 3, 2 * 3, 2 * 3, 2 * 3, 3, 1, 3 * 3]
     rows = read(path.with_name("results.json"))
@@ -294,7 +306,7 @@ def test_the_report_is_one_page_with_everything(done, monkeypatch, capsys):
 def test_a_report_on_a_run_without_texts_or_sound(done, monkeypatch):
     monkeypatch.chdir(done)
     page = report.page(Path("outputs/ablation/tiny/no_audio_0"))
-    assert "weight of the encoder" not in page and "gate: stressed words" in page
+    assert "weight of the layer" not in page and "gate: emphasized words" in page
 
 
 def test_a_recording_in_two_rows_is_in_a_group_where_they_agree(tiny, tmp_path):
@@ -308,11 +320,11 @@ def test_a_recording_in_two_rows_is_in_a_group_where_they_agree(tiny, tmp_path):
     items = pd.DataFrame({"file": [audio["path"] for audio in test["audio"]], "speaker": test["speaker"]})
     groups = report._groups(run, items)
     assert set(groups) == {"speaker", "emotion"}
-    own = table.set_index("file_name").loc[[Path(file).name for file in items["file"]], "emotion"].tolist()
-    assert own[1] == own[9] and groups["emotion"].tolist()[2:9] == own[2:9] and groups["emotion"][0] == own[0]
+    given = table.set_index("file_name").loc[[Path(file).name for file in items["file"]], "emotion"].tolist()
+    assert given[1] == given[9] and groups["emotion"].tolist()[2:9] == given[2:9] and groups["emotion"][0] == given[0]
     assert groups["emotion"][[1, 9]].isna().all() and len(items) == 10
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
-    with pytest.raises(SystemExit, match="not the folder of a finished run"):
-        report.page(tmp_path)
+    with pytest.raises(SystemExit, match=r"msfser report: error: .* is not the folder of a finished run"):
+        report.main([str(tmp_path)])

@@ -454,7 +454,7 @@ def test_the_benchmark_records_its_model(monkeypatch, tmp_path):
     monkeypatch.setattr(benchmark, "handle_file", str)
     monkeypatch.setattr(benchmark, "pipeline", lambda *_, **__: lambda item: result_of(item["audio"])[0])
     monkeypatch.setattr(benchmark, "_difference", lambda *_: 0.0)
-    monkeypatch.setattr(benchmark, "RESULTS", tmp_path)
+    monkeypatch.setattr("msfser.benchmarks.command.RESULTS", tmp_path)
     monkeypatch.setattr(benchmark.torch, "set_num_threads", lambda _: None)
     monkeypatch.setattr("sys.argv", ["benchmark", "nobody/nothing"])
     benchmark.main()

@@ -1,0 +1,58 @@
+"""What the benchmarks share: how a command is recorded beside its figures, and how rows are written and shown."""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+
+from ..evaluation.results import RESULTS, Row, as_text, merge
+
+_PATHS = ("--data", "--output_dir")
+
+
+def parser_of(module: str, doc: str | None) -> argparse.ArgumentParser:
+    """A parser whose help is the docstring of the module.
+
+    Args:
+        module: Its name in `msfser.benchmarks`.
+        doc: The docstring.
+    """
+    return argparse.ArgumentParser(
+        prog=f"python -m msfser.benchmarks.{module}",
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def shown_command(module: str, argv: Sequence[str]) -> str:
+    """The command without the paths of one machine.
+
+    Args:
+        module: Its name in `msfser.benchmarks`.
+        argv: Its arguments. FOLDER replaces data, outputs and whatever else is a path here; the name of a model on
+            the Hub is kept.
+    """
+    shown, option = [], ""
+    for word in argv:
+        start, value = "", word
+        if word.startswith("--"):
+            option, joint, value = word.partition("=")
+            start = option + joint
+        is_path = bool(value) and (option in _PATHS or os.path.exists(value))
+        shown.append(f"{start}FOLDER" if is_path else word)
+    return shlex.join(["python", "-m", f"msfser.benchmarks.{module}", *shown])
+
+
+def record(results: str, rows: Sequence[Row], module: str, argv: Sequence[str] | None = None) -> None:
+    """Writes rows with their command into a results file, whose other rows are kept, and prints them.
+
+    Args:
+        results: Name of the file in `benchmarks/results`, without suffix.
+        rows: Without their command.
+        module: Name of the benchmark in `msfser.benchmarks`.
+        argv: Its arguments; by default those of the process.
+    """
+    command = shown_command(module, sys.argv[1:] if argv is None else argv)
+    merge(RESULTS / f"{results}.json", [{**row, "command": command} for row in rows])
+    print(as_text(rows))

@@ -1,0 +1,397 @@
+"""Tables and paragraphs of the documentation that are made from the results files.
+
+    python -m msfser.benchmarks.tables
+
+rewrites every block `<!-- results: NAME -->` ... `<!-- end -->` of the project's Markdown pages. A block is data: an
+entry of `BLOCKS`. In its texts `{KEY:FORMAT}` is the row KEY of the results file, shown by an entry of `FORMATS` or,
+where there is no such entry, its value by a format of Python.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..configuration_msfser import LABELS
+from ..evaluation.ablation import ROWS
+from ..evaluation.results import RESULTS, Row, read
+
+ROOT = Path(__file__).parents[1]
+DIMENSIONS = (*LABELS, "mean")
+
+_BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_FIELD = re.compile(r"{([\w/]+):([^}]+)}")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Args:
+        head: Titles of the columns.
+        rows: By the words of its first cell either the other cells, or the name that stands for `*` in `cells`. A row
+            whose figures are all missing is left out, and a single missing figure is "-".
+        cells: The cells of the rows that are a name.
+    """
+
+    head: Sequence[str]
+    rows: Mapping[str, str | Sequence[str]]
+    cells: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Block:
+    """What one results file is shown as: tables, and texts, which are left out where a figure is missing."""
+
+    source: str
+    parts: Sequence[Table | str]
+
+
+def _interval(text: str, scale: float = 1.0, unit: str = "", always: bool = True) -> Callable[[Row], str]:
+    """Value, unit and ends; with `always=False` no ends that are equal."""
+
+    def shown(row: Row) -> str:
+        value, low, high = (format(scale * row[key], text) for key in ("value", "low", "high"))
+        return f"{value}{unit} ({low}..{high})" if always or low != high else f"{value}{unit}"
+
+    return shown
+
+
+FORMATS: dict[str, Callable[[Row], str]] = {
+    "ccc": _interval(".2f"),
+    "ccc3": _interval(".3f"),
+    "difference": _interval("+.3f"),
+    "share": lambda row: f"{100 * row['value']:.0f} %",
+    "share1": lambda row: f"{100 * row['value']:.1f} %",
+    "rate": _interval(".3g", 100, " %"),
+    "milliseconds": _interval(".3g", 1000, " ms"),
+    "times": _interval(".2f", unit="x", always=False),
+    "options": lambda row: f"`{row['command'].partition('speed ')[2]}`",
+    "machine": lambda row: (
+        f"{row['processor']}, {row['threads']} threads, torch {row['torch']}, transformers {row['transformers']}"
+    ),
+}
+
+_CCC = tuple(f"{{*/{dimension}:ccc}}" for dimension in DIMENSIONS)
+_PEERS = {
+    "ours, with texts made from sound": "ours_full",
+    "ours, sound alone": "ours_audio",
+    "last layer, attentive statistics pooling": "asp",
+    "last layer, mean, linear head": "last_layer",
+    "eGeMAPS functionals, SVR": "egemaps_svr",
+    "texts alone": "text",
+}
+
+
+_STARTER_CCC = Table(
+    ("**weak** labels", *DIMENSIONS),
+    {
+        "CCC": [f"{{held_out/{dimension}:ccc}}" for dimension in DIMENSIONS],
+        "mean over neutral clips (0.5 is neutral)": [
+            *(f"{{neutral/{dimension}:.2f}}" for dimension in LABELS),
+            "",
+        ],
+    },
+)
+
+
+def _speed(key: str, shown: str = "times") -> tuple[str, str]:
+    return f"{{{key}:{shown}}}", f"{{{key}:options}}"
+
+
+BLOCKS: dict[str, Block] = {
+    "probe": Block(
+        "ablation_probe",
+        [
+            Table(
+                ("test CCC", *DIMENSIONS),
+                {ROWS[name].title: name for name in ("full", "no_les", "random_window", "no_gs", "no_es", "no_audio")},
+                _CCC,
+            )
+        ],
+    ),
+    "ablation": Block(
+        "ablation_probe",
+        [
+            Table(
+                ("CCC minus that of the full model", *DIMENSIONS),
+                {variant.title: name for name, variant in ROWS.items()},
+                [f"{{*_minus_full/{dimension}:difference}}" for dimension in DIMENSIONS],
+            )
+        ],
+    ),
+    "recognition": Block(
+        "recognition",
+        [
+            Table(
+                ("Whisper tiny.en", ""),
+                {
+                    "word error rate, read speech": ["{plain/wer:rate}"],
+                    "stressed words of the probe's development part recognized": ["{validation/stressed_words:rate}"],
+                    "median error of word times, recognized": ["{plain/median_time_error:milliseconds}"],
+                    "the same, text given, Whisper's attention": [
+                        "{plain/aligned_median_time_error_attention:milliseconds}"
+                    ],
+                    "the same, text given, PocketSphinx": ["{plain/aligned_median_time_error_sphinx:milliseconds}"],
+                    "English speech classified as no speech": ["{speech/false_reject:rate}"],
+                    "sounds without speech classified as speech": ["{nonspeech/false_accept:rate}"],
+                    "English left out where no language is given": ["{speech/false_reject_unstated:rate}"],
+                    "German transcribed as English where no language is given": [
+                        "{foreign/false_accept_unstated:rate}"
+                    ],
+                },
+            )
+        ],
+    ),
+    "emphasis": Block(
+        "emphasis",
+        [
+            Table(
+                ("", "top word", "beyond the text"),
+                {
+                    "LEMF, settings chosen on other speakers": "lemf",
+                    "LEMF, `peak`": "peak",
+                    "LEMF, `paper`": "paper",
+                    "pitch alone, as `peak` reads it": "pitch_peak",
+                    "pitch alone": "pitch",
+                    "energy alone": "energy",
+                    "duration alone": "duration",
+                    "the same word's stress among other speakers (no sound)": "identity",
+                    "random": "random",
+                },
+                ("{*/top1:ccc}", "{*/residual:ccc}"),
+            )
+        ],
+    ),
+    "annotated": Block(
+        "probe_annotated",
+        [
+            Table(
+                ("test CCC, valence", "", "below the corpus's original texts"),
+                {
+                    "LEMF on true word times": "true_times",
+                    "all from sound: transcript, word times, LEMF": "recognized",
+                },
+                ("{*/valence:ccc}", "{*/drop_valence:.2f}"),
+            )
+        ],
+    ),
+    "emobank": Block(
+        "emobank",
+        [
+            Table(
+                ("test CCC", *DIMENSIONS),
+                {
+                    "text branch, encoder tuned": "tuned",
+                    "text branch, encoder frozen": "frozen",
+                    "ridge on the same embeddings, spread restored": "ridge_rescaled",
+                    "ridge on the same embeddings": "ridge",
+                    "ratings of the reader's emotion against ratings of the writer's": "human",
+                },
+                _CCC,
+            )
+        ],
+    ),
+    "stress": Block(
+        "stress",
+        [
+            "- **Sound:** {audio/inputs:,.0f} hostile files, arrays, paths and addresses, each decoded in four "
+            "ways, none with more than {audio/megabytes:.0f} MB of memory: {audio/crashes:.0f} crashes, hangs or "
+            "errors without a readable message. {audio/refused:,.0f} were refused in every way, the others gave "
+            "predictions. The slowest took {audio/slowest_seconds:.1f} s of a core.",
+            "- **Tables:** {tables/inputs:,.0f} hostile tables and folders, none with more than "
+            "{tables/megabytes:.0f} MB: {tables/crashes:.0f} crashes, errors without a readable message, or files "
+            "named outside the folder.",
+            "- **Kills:** {kills/injected:.0f} times kill -9 at random moments of training and annotation: "
+            "{kills/results_lost:.0f} results lost. Given again, the commands ended with the weights, scores and "
+            "shards of undisturbed runs, bit by bit.",
+            "- **Other faults:** {faults/injected:.0f} full disks, damaged checkpoints and dead processes: "
+            "{faults/results_lost:.0f} results lost, {faults/reported:.0f} reported in one sentence.",
+            "- **Demo page:** {space/clients:.0f} clients for {space/minutes:g} minutes: {space/answers:,.0f} "
+            "answers, {space/wrong_answers:.0f} wrong; {space/aborted:,.0f} requests that were slow or aborted, "
+            "{space/oversize:.0f} files that were too large, {space/rejected:,.0f} requests that a full queue "
+            "rejected, {space/failed:.0f} that failed. Memory grew by {space/memory_growth:.0%}, "
+            "{space/files_left:.0f} files were left, and {space/leaks:.0f} ways were found to read another user's "
+            "data.",
+        ],
+    ),
+    "serving": Block(
+        "serving",
+        [
+            "- Ten users at once on the demo page, 100 requests: {space/wrong_answers:.0f} wrong answers, memory "
+            "grew by {space/memory_growth:share}.",
+            "- Page, pipeline, `train.py --do_predict` and plain `AutoModel` differ by at most "
+            "{agreement/max_difference:.0e} on the same clip.",
+        ],
+    ),
+    "peers": Block(
+        "peers_weak",
+        [
+            Table(
+                ("**weak** labels, CCC", *DIMENSIONS, "strong > normal", "at one level", "happy > angry, sad"),
+                _PEERS | {"a level meter": "level"},
+                (
+                    *_CCC,
+                    "{*/ranking/arousal_raw:share}",
+                    "{*/ranking/arousal_leveled:share}",
+                    "{*/ranking/valence:share}",
+                ),
+            ),
+            "\nDifferences of the mean, paired: With texts minus sound alone {full_minus_audio:difference}; sound "
+            "alone minus eGeMAPS {audio_minus_egemaps_svr:difference}; minus the linear head "
+            "{audio_minus_last_layer:difference}; minus attentive pooling of the last layer "
+            "{audio_minus_asp:difference}.",
+        ],
+    ),
+    "cross": Block(
+        "peers_weak",
+        [
+            Table(
+                ("**weak** labels, mean CCC", "RAVDESS to EmoDB", "EmoDB to RAVDESS"),
+                # Texts alone: the sentences are fixed, and in another language.
+                {words: name for words, name in _PEERS.items() if name != "text"},
+                [
+                    f"{{cross/{corpus}/*/mean:ccc}}, {{cross/{corpus}/*/drop:.2f}} less than within"
+                    for corpus in ("emodb", "ravdess")
+                ],
+            )
+        ],
+    ),
+    "peers_probe": Block(
+        "peers_probe",
+        [
+            Table(
+                ("probe corpus, test CCC", *DIMENSIONS),
+                {"ours, with the corpus's texts": "ours_full"} | dict(list(_PEERS.items())[1:]),
+                _CCC,
+            )
+        ],
+    ),
+    "starter_ccc": Block("starter", [_STARTER_CCC]),
+    "starter": Block(
+        "starter",
+        [
+            _STARTER_CCC,
+            "",
+            Table(
+                ("check", ""),
+                {
+                    "strong clips above normal ones in arousal (all at one level)": ["{ranking/arousal_raw:share}"],
+                    "anger and happiness above sadness and calm in arousal": ["{ranking/arousal_emotions:share}"],
+                    "happiness above anger and sadness in valence": ["{ranking/valence:share}"],
+                    "arousal with noise at 10 dB against clean, correlation": ["{noise/arousal_r:ccc}"],
+                    "arousal through a telephone's band against clean, correlation": ["{band/arousal_r:ccc}"],
+                    "arousal of 2 s against the whole clip, correlation": ["{crop/arousal_r:ccc}"],
+                    "largest shift by a gain of 12 dB either way": ["{gain/max_shift:.3f}"],
+                    "silence, distance from 0.5": ["{silence/distance_from_neutral:.3f}"],
+                    "noise, hum and clicks that were not in training, median distance": [
+                        "{no_speech/median_distance_from_neutral:.3f}"
+                    ],
+                    "the same, largest distance": ["{no_speech/distance_from_neutral:.3f}"],
+                },
+            ),
+        ],
+    ),
+    "speed": Block(
+        "speed",
+        [
+            Table(
+                ("", "", "`python -m msfser.benchmarks.speed ...`"),
+                {
+                    "Whisper tiny.en on clips of 3 s, against 30 s for each": _speed("whisper_3s/ratio"),
+                    "the same on clips of 10 s": _speed("whisper_10s/ratio"),
+                    "WavLM-Large, clips of 3 to 11 s in random order, against padded batches of 4": _speed(
+                        "wavlm_inference/ratio"
+                    ),
+                    "- of it by oneDNN's matrix products": _speed("wavlm_inference/gain_linear"),
+                    "- by running clips one by one, without padding": _speed("wavlm_inference/gain_one_by_one"),
+                    "- by fused attention": _speed("wavlm_inference/gain_attention"),
+                    "- by the front end in pieces": _speed("wavlm_inference/gain_front_end"),
+                    "the floor: its matrix products alone, without padding": _speed("wavlm_inference/floor"),
+                    "the same with 8-bit layers, against the stock model in float32": _speed("wavlm_int8/ratio"),
+                    "- against ours in float32": _speed("wavlm_int8/gain"),
+                    "- CCC of its predictions with those in float32, random encoders": _speed(
+                        "wavlm_int8/ccc", "ccc3"
+                    ),
+                    "CCC of 8 bits with float32, Whisper tiny.en and MiniLM": _speed("whisper_int8/ccc", "ccc3"),
+                    "training at the paper's size, an epoch over these clips": _speed("train_step/ratio"),
+                    "- of it by encoding the texts once": _speed("train_step/gain_cached_texts"),
+                    "its peak memory, ours by stock": _speed("train_memory/ratio", ".2f"),
+                    "what is no encoder, share of a training step": _speed("overhead/share", "share1"),
+                    "frozen encoders of the paper's size, first epoch against one of a second run": _speed(
+                        "cached_epoch/ratio"
+                    ),
+                    "the same with Whisper tiny.en and MiniLM": _speed("cached_epoch/ratio_small"),
+                    "Whisper tiny.en in the pipeline, 8 at once, against batches in the given order": _speed(
+                        "pipeline/ratio"
+                    ),
+                },
+            ),
+            "\n{wavlm_inference/ratio:machine}. Of our inference with WavLM-Large "
+            "{wavlm_inference/products:share} is matrix products.",
+        ],
+    ),
+}
+
+
+def pages() -> list[Path]:
+    """The Markdown pages of the project that have blocks."""
+    found = [*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("docs/*/**/*.md")]
+    return sorted(page for page in found if _BLOCK.search(page.read_text(encoding="utf-8")))
+
+
+def render(name: str) -> str:
+    """The Markdown of a block.
+
+    Raises:
+        KeyError: There is no such block.
+    """
+    block = BLOCKS[name]
+    rows = read(RESULTS / f"{block.source}.json")
+    lines: list[str] = []
+    for part in block.parts:
+        if isinstance(part, Table):
+            lines += _table(part, rows)
+        elif _is_complete([part], rows):
+            lines.append(_filled(part, rows))
+    return "\n".join(lines) + "\n"
+
+
+def rendered(text: str) -> str:
+    """A page with its blocks made from the results."""
+    return _BLOCK.sub(lambda match: match[1] + render(match[2]) + match[3], text)
+
+
+def _table(table: Table, rows: Mapping[str, Row]) -> list[str]:
+    lines = [_line(table.head), "|" + "---|" * len(table.head)]
+    for words, given in table.rows.items():
+        cells = [cell.replace("*", given) for cell in table.cells] if isinstance(given, str) else given
+        if any(_is_complete([cell], rows) for cell in cells if cell):
+            lines.append(_line([words, *(_filled(c, rows) if _is_complete([c], rows) else "-" for c in cells)]))
+    return lines
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "|" + "".join(f" {cell} |" if cell else " |" for cell in cells)
+
+
+def _is_complete(texts: Sequence[str], rows: Mapping[str, Row]) -> bool:
+    return all(match[1] in rows for text in texts for match in _FIELD.finditer(text))
+
+
+def _filled(text: str, rows: Mapping[str, Row]) -> str:
+    def shown(match: re.Match[str]) -> str:
+        row, how = rows[match[1]], match[2]
+        return FORMATS[how](row) if how in FORMATS else format(row["value"], how)
+
+    return _FIELD.sub(shown, text)
+
+
+def main() -> None:
+    """Rewrites the blocks of all pages."""
+    for page in pages():
+        page.write_text(rendered(page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

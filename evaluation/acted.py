@@ -1,0 +1,148 @@
+"""Acted corpora in memory, and how well predictions for held-out clips agree with their weak labels.
+
+Weak labels are no ratings, so a second measure needs none: pairwise ranking accuracy, the share of matched pairs of
+clips that are in the expected order.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pandas as pd
+import torch
+
+from ..configuration_msfser import LABELS
+from ..corpora.acted import read_acted
+from ..loss_msfser import concordance
+from ..training.fitting import Clips
+from .bootstrap import Interval, clusters, interval
+from .results import Row, row, rows_of
+
+# In some copies of EmoDB the clips of the other emotions are cut and come from another source.
+EMODB_EMOTIONS = ("anger", "happiness", "neutral", "sadness")
+# Low and high emotions of each ranking, and the dimension.
+_RANKINGS = {
+    "arousal_emotions": (("sadness", "calm"), ("anger", "happiness"), "arousal"),
+    "valence": (("anger", "sadness"), ("happiness",), "valence"),
+}
+
+
+@dataclass
+class Material:
+    """A corpus for fits on frozen encoders.
+
+    Args:
+        clips: Labels and encoder outputs.
+        table: A row for each clip: `speaker`, and for acted corpora `corpus`, `emotion`, `intensity`, `sentence`.
+        paths: Paths of the recordings.
+        folds: By name, the clips that are held out, `(clips,)` bool.
+    """
+
+    clips: Clips
+    table: pd.DataFrame
+    paths: Sequence[str]
+    folds: Mapping[str, np.ndarray]
+
+
+def acted_clips(folder: Path) -> datasets.Dataset:
+    """RAVDESS and the usual emotions of EmoDB under a folder, as `read_acted` gives them."""
+    rows = read_acted(folder)
+    kept = [c == "ravdess" or e in EMODB_EMOTIONS for c, e in zip(rows["corpus"], rows["emotion"], strict=True)]
+    return rows.select(np.flatnonzero(kept))
+
+
+def strong_counterparts(table: pd.DataFrame) -> np.ndarray:
+    """For each clip at normal intensity the index of its counterpart at strong intensity, otherwise -1.
+
+    Calm is left out: its strong clips are no louder, and calmer if anything.
+    """
+    key = ["corpus", "speaker", "emotion", "sentence"]
+    keys = list(table[key].itertuples(index=False, name=None))
+    strong = {of_clip: i for i, of_clip in enumerate(keys) if table["intensity"].iloc[i] == "strong"}
+    matched = ((table["intensity"] == "normal") & (table["emotion"] != "calm")).to_numpy()
+    return np.array([strong.get(of_clip, -1) if known else -1 for of_clip, known in zip(keys, matched, strict=True)])
+
+
+def pairs_of_emotions(table: pd.DataFrame, low: Sequence[str], high: Sequence[str]) -> np.ndarray:
+    """All pairs of clips of one speaker, sentence and intensity with an emotion of `low` and one of `high`."""
+    table = table.assign(clip=np.arange(len(table)), intensity=table["intensity"].fillna(""))
+    key = ["corpus", "speaker", "sentence", "intensity"]
+    # EmoDB has several versions of some sentences; all of them are paired.
+    both = table[table["emotion"].isin(low)].merge(table[table["emotion"].isin(high)], on=key)
+    return both[["clip_x", "clip_y"]].to_numpy()
+
+
+class Scores:
+    """Scores of predictions for held-out clips, with intervals over speakers.
+
+    Args:
+        material: The corpus.
+        predictions: By system and kind of sound, `(seeds, clips, 3)`; NaN where a clip was not held out. The first
+            kind is scored.
+    """
+
+    def __init__(self, material: Material, predictions: Mapping[str, Mapping[str, np.ndarray]]):
+        self.material, self.predictions = material, predictions
+        some = next(iter(next(iter(predictions.values())).values()))
+        self.held_out = np.flatnonzero(~np.isnan(some[0, :, 0]))
+        speakers = material.clips.speakers[self.held_out]
+        self._clips_of = [self.held_out[members] for members in clusters(speakers, sort=True)]
+
+    def ccc(self, system: str, clips: np.ndarray) -> np.ndarray:
+        """CCC of each dimension over some clips, `(3,)`, mean over the seeds."""
+        labels = torch.as_tensor(self.material.clips.labels[clips], dtype=torch.float64)
+        of_seeds = next(iter(self.predictions[system].values()))[:, clips].astype(np.float64)
+        return np.mean([concordance(torch.as_tensor(of_seed), labels).numpy() for of_seed in of_seeds], axis=0)
+
+    def interval(self, measure: Any) -> Interval:
+        """A measure of clips with its interval over speakers."""
+        return interval(measure, self._clips_of)
+
+    def ccc_rows(self, system: str) -> list[Row]:
+        """Rows `SYSTEM/DIMENSION` and `SYSTEM/mean`."""
+
+        def measure(clips: np.ndarray) -> np.ndarray:
+            ccc = self.ccc(system, clips)
+            return np.append(ccc, ccc.mean())
+
+        return rows_of([f"{system}/{name}" for name in (*LABELS, "mean")], self.interval(measure))
+
+    def difference_row(self, name: str, system: str, other: str) -> Row:
+        """The mean CCC of one system minus that of another, paired."""
+        return row(name, *self.interval(lambda clips: self.ccc(system, clips).mean() - self.ccc(other, clips).mean()))
+
+    def ranking_row(self, name: str, values: np.ndarray, pairs: np.ndarray) -> Row:
+        """Pairwise ranking accuracy: the share of pairs whose second clip has the higher value.
+
+        Args:
+            name: Name of the row.
+            values: `(seeds, clips)`.
+            pairs: `(pairs, 2)`, indices of clips of one speaker.
+        """
+        ranked = (values[:, pairs[:, 1]] > values[:, pairs[:, 0]]).mean(0)
+        speakers = clusters(self.material.clips.speakers[pairs[:, 0]], sort=True)
+        return row(name, *interval(lambda drawn: ranked[drawn].mean(), speakers))
+
+    def ranking_rows(self, system: str, prefix: str = "") -> Iterator[Row]:
+        """All rankings of one system, rows `PREFIXranking/...`."""
+        table, pairs = self.material.table, matched_pairs(self.material.clips)
+        of_kinds = self.predictions[system]
+        sound = next(iter(of_kinds.values()))
+        yield self.ranking_row(f"{prefix}ranking/arousal_raw", sound[..., 1], pairs)
+        if "one_level" in of_kinds:
+            yield self.ranking_row(f"{prefix}ranking/arousal_leveled", of_kinds["one_level"][..., 1], pairs)
+        ravdess = (table["corpus"] == "ravdess").to_numpy()
+        for name, (low, high, dimension) in _RANKINGS.items():
+            pairs, values = pairs_of_emotions(table, low, high), sound[..., LABELS.index(dimension)]
+            yield self.ranking_row(f"{prefix}ranking/{name}", values, pairs)
+            if name == "valence":
+                yield self.ranking_row(f"{prefix}ranking/{name}_ravdess", values, pairs[ravdess[pairs[:, 0]]])
+
+
+def matched_pairs(clips: Clips) -> np.ndarray:
+    """Clips at normal intensity with their strong counterparts, indices `(pairs, 2)`."""
+    normal = np.flatnonzero(clips.stronger >= 0)
+    return np.stack([normal, clips.stronger[normal]], 1)
