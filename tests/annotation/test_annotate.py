@@ -781,7 +781,6 @@ def test_a_first_run_shows_its_progress_and_nothing_else(tmp_path, spoken):
     count = len(TEXTS)
     assert (done.returncode, done.stdout) == (0, "")
     assert [line for line in lines if not line.startswith("annotate: ")] == [
-        "",
         f"{count} clips in {tmp_path / 'out'}: {count} with transcript, {count} with emphasis, "
         f"{count} with description.",
     ]
