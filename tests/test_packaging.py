@@ -149,7 +149,13 @@ def test_the_commands_run_from_the_wheel_alone(wheel, tmp_path):
     programs = install(wheel, ("annotate", "onnx"), tmp_path / "environment")
     write_table(tmp_path / "table")
     settings = {"data": "annotated", "output_dir": "trained", "use_cpu": True, "num_train_epochs": 1}
-    settings |= {"fusion_size": 8, "freeze_audio": "all", "freeze_text": True, "per_device_train_batch_size": 4}
+    settings |= {
+        "semantics": ["gs"],
+        "fusion_size": 8,
+        "freeze_audio": "all",
+        "freeze_text": True,
+        "per_device_train_batch_size": 4,
+    }
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
 
     run(programs, tmp_path, "msfser", "annotate", "table", "--output", "annotated")
