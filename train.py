@@ -79,19 +79,15 @@ def train(
     model_settings: ModelSettings,
     training: TrainingArguments,
     folder: Path,
-    resolved: Mapping[str, Any],
+    saved: Mapping[str, Any],
 ) -> None:
-    """Data, model, trainer, evaluation, saved folder.
-
-    Raises:
-        SystemExit: As in [`main`].
-    """
+    """Data, model, trainer, evaluation, saved folder; ends as [`main`] does."""
     # Data
     with cli_errors("train"):
         with training.main_process_first(desc="reading the corpus", local=False):
             parts = read_data(run, needed=("train", "validation", "test"))
         with disk_errors(folder), training.main_process_first(desc="looking for an unfinished run", local=False):
-            checkpoint = find_checkpoint(folder, resolved, training)
+            checkpoint = find_checkpoint(folder, saved, training)
     if training.world_size > 1:
         logger.info("%d processes", training.world_size)
     for name, part in parts.items():

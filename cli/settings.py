@@ -1,4 +1,4 @@
-"""Settings of a command from dataclasses, a YAML file and the command line, in this order of precedence.
+"""Settings of a command from dataclasses, a YAML file and the command line; the later ones override the earlier ones.
 
 The command line is parsed by [`transformers.HfArgumentParser`], which makes one option of each field of some
 dataclasses. A list is emptied by the word `none`.
@@ -28,24 +28,24 @@ class SettingsParser(HfArgumentParser):
     Args:
         command: The subcommand, such as `train`.
         description: What it does, for the help.
-        own: Dataclasses of the command; their fields have a `help`.
+        kinds: Dataclasses of the command; their fields have a `help`.
         library: A dataclass whose options only `--help_all` shows.
         reserved: Fields of `library` that the command sets itself.
     """
 
     def __init__(
-        self, command: str, description: str, own: Sequence[type], library: type, reserved: Collection[str] = ()
+        self, command: str, description: str, kinds: Sequence[type], library: type, reserved: Collection[str] = ()
     ):
         super().__init__(
-            [*map(_options_of, own), library],
+            [*map(_options_of, kinds), library],
             prog=f"msfser {command}",
             usage=f"msfser {command} SETTINGS.yaml [--name value ...]",
             description=description,
             add_help=False,
             allow_abbrev=False,
         )
-        self.kinds, self.own, self.reserved = (*own, library), own, frozenset(reserved)
-        self.fields = {field.name: field for kind in self.kinds for field in dataclasses.fields(kind)}
+        self.kinds, self.library, self.reserved = tuple(kinds), library, frozenset(reserved)
+        self.fields = {field.name: field for kind in (*kinds, library) for field in dataclasses.fields(kind)}
 
     def error(self, message: str) -> NoReturn:
         """Ends the command with one sentence."""
@@ -94,7 +94,7 @@ class SettingsParser(HfArgumentParser):
         try:
             return tuple(
                 kind(**{field.name: values[field.name] for field in dataclasses.fields(kind) if field.init})
-                for kind in self.kinds
+                for kind in (*self.kinds, self.library)
             )
         except StrictDataclassError as error:  # it names the dataclass and the field, its cause says what is wrong
             self.error(str(error.__cause__ or error))
@@ -104,14 +104,13 @@ class SettingsParser(HfArgumentParser):
     def help_text(self, everything: bool) -> str:
         """The options, one on a line: those of the command, or (`everything`) those of the library too."""
         lines = [f"usage: {self.usage}", "", str(self.description)]
-        for kind in self.own:
+        for kind in self.kinds:
             lines += ["", f"{(kind.__doc__ or '').splitlines()[0].rstrip('.')}:"]
             lines += [_option_line(field) for field in dataclasses.fields(kind)]
         if everything:
-            full = HfArgumentParser(self.dataclass_types[-1], usage=self.usage, add_help=False)
+            full = HfArgumentParser(self.library, usage=self.usage, add_help=False)
             return "\n".join([*lines, "", "Options of the library:", *full.format_help().splitlines()[3:]])
-        library = self.dataclass_types[-1].__name__
-        return "\n".join([*lines, "", f"--help_all also shows the options of the library's {library}."])
+        return "\n".join([*lines, "", f"--help_all also shows the options of {self.library.__name__}."])
 
     def _read(self, file: str) -> dict[str, Any]:
         path = Path(file)
@@ -124,8 +123,8 @@ class SettingsParser(HfArgumentParser):
         if not isinstance(settings, dict):
             self.error(f"{file} is no settings file: write lines such as 'fusion_size: 256'")
         self._refuse_unknown([str(name) for name in settings if name not in self.fields], file)
-        own = {field.name for kind in self.own for field in dataclasses.fields(kind)}
-        return {name: _as_given(v, self.fields[name]) if name in own else v for name, v in settings.items()}
+        names = {field.name for kind in self.kinds for field in dataclasses.fields(kind)}
+        return {name: _as_given(v, self.fields[name]) if name in names else v for name, v in settings.items()}
 
     def _refuse_unknown(self, names: Sequence[str], source: str) -> None:
         if not names:

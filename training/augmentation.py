@@ -1,7 +1,7 @@
-"""Speech as other rooms, microphones and lines would have carried it.
+"""Distortions of speech: other rooms, microphones and telephone lines.
 
-Each distortion takes mono float32 at 16 kHz, `(samples,)`, and a generator, and returns the like. Levels are those of
-the speech before: what is added lies relative to it.
+Each distortion maps mono float32 samples at 16 kHz, `(samples,)`, and a random generator to samples of the same kind.
+Levels are relative to the undistorted speech. Raise `FEATURES_VERSION` in `features.py` when a distortion changes.
 """
 
 import io
@@ -20,7 +20,7 @@ TELEPHONE_RATE = 8_000
 
 
 def nothing(samples: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-    """As it is."""
+    """Unchanged."""
     return samples
 
 
@@ -92,7 +92,7 @@ def room(samples: np.ndarray, draw: np.random.Generator) -> np.ndarray:
 
 
 def crop(samples: np.ndarray, draw: np.random.Generator, seconds: float = 2.0) -> np.ndarray:
-    """A stretch from the middle half at random, or all of what is shorter."""
+    """A random part around the middle, or all of a shorter sound."""
     wanted = int(seconds * SAMPLING_RATE)
     spare = len(samples) - wanted
     start = int(draw.uniform(0.25, 0.75) * spare) if spare > 0 else 0
@@ -111,7 +111,7 @@ ALL: Sequence[tuple[Distortion, float]] = (
 
 
 def augment(samples: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-    """A random choice of all distortions, in the order in which sound meets them."""
+    """A random choice of all distortions, in the order of a recording: voice, room, noise, line."""
     for distortion, share in ALL:
         if draw.random() < share:
             samples = distortion(samples, draw)
@@ -119,7 +119,7 @@ def augment(samples: np.ndarray, draw: np.random.Generator) -> np.ndarray:
 
 
 def _stretched(samples: np.ndarray, length: int) -> np.ndarray:
-    """Brings sound to another length at the same pitch by overlapping windows, each placed where it fits the last.
+    """Brings sound to another length at the same pitch by overlapping windows, each shifted to fit the last.
 
     This is the synchronized overlap-add of W. Verhelst and M. Roelands (ICASSP 1993).
     """
@@ -129,11 +129,11 @@ def _stretched(samples: np.ndarray, length: int) -> np.ndarray:
     padded = np.pad(samples, (reach, window + 2 * reach))
     output = np.zeros(length + window, np.float32)
     expected = padded[reach : reach + window]
-    for place in range(0, length, hop):
-        around = reach + int(place * ratio)
+    for position in range(0, length, hop):
+        around = reach + int(position * ratio)
         candidates = np.lib.stride_tricks.sliding_window_view(padded[around - reach : around + reach + window], window)
         start = around - reach + int(np.argmax(candidates[::4] @ expected)) * 4
-        output[place : place + window] += shape * padded[start : start + window]
+        output[position : position + window] += shape * padded[start : start + window]
         following = padded[start + hop : start + hop + window]
         expected = np.pad(following, (0, window - len(following)))
     return output[:length]

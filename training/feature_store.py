@@ -170,7 +170,7 @@ class FeatureStore:
         path = self.folder / key / f"{uuid.uuid4().hex}.safetensors"
         unfinished = path.with_suffix(".tmp")
         try:
-            # It would write a view as the memory lies.
+            # Of a view it would write the memory as it is.
             save_file({name: np.ascontiguousarray(tensor) for name, tensor in piece.items()}, unfinished)
             _sync(unfinished)
         except (OSError, SafetensorError) as error:

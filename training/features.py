@@ -55,7 +55,7 @@ COLUMNS = {
 def add_lengths(dataset: datasets.Dataset) -> datasets.Dataset:
     """Adds `length` in seconds, for batches of similar length.
 
-    It is the duration in the file's header; of a row without sound, the time that its longest text takes to say.
+    It is the duration in the file's header; of a row without sound, the time that saying its longest text needs.
     """
     texts: list[list[str | None]] = [dataset[name][:] for name in TENSOR_NAMES if name in dataset.column_names]
     lengths = []
@@ -288,7 +288,7 @@ class _Items:
         self._columns = {name: dataset.select_columns([name]) for name in columns}
         # Column to the hash of each row, None where it has nothing.
         self.hashes = {name: self._hashes_of(dataset[name], store) for name in columns}
-        self._places = {
+        self._rows = {
             digest: (name, row)
             for name, hashes in self.hashes.items()
             for row, digest in enumerate(hashes)
@@ -301,19 +301,19 @@ class _Items:
             self._seconds = np.clip(list(lengths), extractor.min_seconds, extractor.max_seconds)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._rows)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self._rows)
 
     def __getitem__(self, digest: str) -> Any:
         """The row's recording, or its text."""
-        name, row = self._places[digest]
+        name, row = self._rows[digest]
         return self._columns[name][row][name]
 
     def size(self, digest: str) -> float:
-        """What it takes to encode: seconds, or characters."""
-        return self._seconds[self._places[digest][1]] if self.kind == "audio" else len(self[digest])
+        """Seconds of a recording, or characters of a text."""
+        return self._seconds[self._rows[digest][1]] if self.kind == "audio" else len(self[digest])
 
     def _hashes_of(self, column: Iterable[Any], store: FeatureStore) -> list[str | None]:
         if self.kind == "text":

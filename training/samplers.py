@@ -17,7 +17,7 @@ _MIX = 4
 class SecondsBatchSampler(Sampler[list[int]]):
     """Random batches of items of similar length, as many as fit a number of seconds, for `DataLoader(batch_sampler=)`.
 
-    Items are sorted into buckets by length; in each epoch batches are drawn anew from each bucket, then shuffled. What
+    Items are sorted into buckets by length; in each epoch new batches are drawn from each bucket, then shuffled. What
     does not fill a batch joins the next longer bucket, so that each epoch has the same number of batches.
 
     For several processes the batches come in groups, one for each process, with the same number of items in each:

@@ -151,8 +151,9 @@ def resolved_settings(argv: Sequence[str]) -> dict[str, Any]:
     defaults = parser.defaults()
     values, _ = parser.parse(argv)
     run, model, _ = parser.build(values)
-    own = {**dataclasses.asdict(run), **dataclasses.asdict(model)}
-    return own | {name: plain(v) for name, v in values.items() if name not in own and v != defaults[name]}
+    settings = {**dataclasses.asdict(run), **dataclasses.asdict(model)}
+    library = {name: plain(v) for name, v in values.items() if name not in settings and v != defaults[name]}
+    return settings | library
 
 
 def _parser() -> SettingsParser:

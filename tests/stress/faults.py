@@ -1,6 +1,6 @@
 """Training and annotation under faults: kills at random moments, full disks, dead processes.
 
-Each fault is given to a run in a process of its own; the same command then goes on, and what it ends with is compared
+Each fault is given to a run in a separate process; the same command then goes on, and what it ends with is compared
 with an undisturbed run. The processes are forked from a server that has the libraries.
 """
 
@@ -118,23 +118,21 @@ def _hash(content: bytes) -> str:
 
 
 class Run:
-    """A command in a process of its own.
+    """A command in a separate process.
 
     Args:
         job: What it does.
-        output: Where; other things of the run lie beside it.
+        output: Where; other files of the run are beside it.
         file_size: A limit on the size of its files, which stands for a full disk.
     """
 
     def __init__(self, job: Job, output: Path, file_size: int | None = None):
         # What it says goes through a pipe: the limit is for files.
-        self._pipe, self._generate_tokens = output.with_name("said"), []
+        self._pipe, self._texts = output.with_name("said"), []
         self._pipe.unlink(missing_ok=True)
         os.mkfifo(self._pipe)
-        self._listener = threading.Thread(
-            target=lambda: self._generate_tokens.append(self._pipe.read_text(errors="replace"))
-        )
-        self._listener.start()
+        self._reader = threading.Thread(target=lambda: self._texts.append(self._pipe.read_text(errors="replace")))
+        self._reader.start()
         arguments = job.main, job.to(output), str(output.parent), str(self._pipe), file_size
         self.process = context.Process(target=_run, args=arguments)
         self.process.start()
@@ -154,8 +152,8 @@ class Run:
         # It may have been killed before it opened the pipe.
         with contextlib.suppress(OSError):
             os.close(os.open(self._pipe, os.O_WRONLY | os.O_NONBLOCK))
-        self._listener.join()
-        return self._generate_tokens[0]
+        self._reader.join()
+        return self._texts[0]
 
 
 def _run(main: str, argv: Sequence[str], home: str, pipe: str, file_size: int | None) -> None:

@@ -31,7 +31,7 @@ def test_the_result_is_sound_and_the_same_draw_gives_the_same(distortion):
 
 
 @pytest.mark.parametrize("snr", [0.0, 10.0, 20.0])
-def test_noise_lies_as_far_below_as_asked(snr):
+def test_noise_has_the_given_level(snr):
     sound = tone(200)
     added = augmentation.noise(sound, np.random.default_rng(0), snr=snr) - sound
     assert 20 * np.log10(level(sound) / level(added)) == pytest.approx(snr, abs=1.0)

@@ -59,7 +59,7 @@ def test_the_order_follows_seed_and_epoch():
     assert list(first) == list(second)
     second.set_epoch(1)
     assert list(first) != list(second)
-    # Not the batches alone, their items are drawn anew.
+    # Not the batches alone, their items are new.
     common = {frozenset(batch) for batch in first} & {frozenset(batch) for batch in second}
     assert len(common) < len(first) / 10
     second.set_epoch(0)

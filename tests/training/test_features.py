@@ -29,7 +29,7 @@ ROWS = 5
 
 @pytest.fixture(autouse=True)
 def store(tmp_path, monkeypatch) -> Path:
-    """An empty cache of its own."""
+    """An empty cache."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     return tmp_path / "cache" / "msfser_features"
 
@@ -213,7 +213,7 @@ def test_rows_come_in_the_order_of_the_table(tmp_path, monkeypatch):
     assert frames[1] < frames[4] < frames[0] < frames[2]  # 0.5, 0.7, 0.8 and 0.9 s
 
 
-def test_a_torn_piece_is_made_anew(corpus, store, monkeypatch, encoded):
+def test_a_torn_piece_is_computed_again(corpus, store, monkeypatch, encoded):
     monkeypatch.setitem(features._MOST, "audio", 1)
     monkeypatch.setattr(feature_store, "_PIECE_ITEMS", 1)
     model, processor = tiny_model(freeze_audio="all"), tiny_processor()
@@ -244,7 +244,7 @@ def test_the_limit_removes_what_was_not_used_for_longest(corpus, store, encoded)
         os.utime(path, (time.time() - age,) * 2)
     oldest, older = ages
     size = sum(path.stat().st_size for path in ages)
-    # Room for two: the third takes the place of the oldest.
+    # Room for two: the third replaces the oldest.
     third = cache_features(corpus, models[2], processor, gigabytes=(size + 2000) / 1e9)
     assert not oldest.exists() and older.exists()
     # What this process uses stays, even if it was read first.
@@ -310,7 +310,7 @@ def test_no_cache_leaves_nothing_on_disk(corpus, store):
     assert not store.exists()
 
 
-# Twelve recordings in pieces of four, an encoder that takes its time; the features go to the file that is named.
+# Twelve recordings in pieces of four, a slow encoder; the features go to the file that is named.
 RUN = """
 import sys, time
 from pathlib import Path
@@ -343,7 +343,7 @@ save_file(states | {"count": torch.tensor(count)}, output)
 
 @pytest.fixture
 def runs(tmp_path):
-    """Starts runs in processes of their own: `(cache, output, pause)`."""
+    """Starts runs in separate processes: `(cache, output, pause)`."""
     folder = tmp_path / "sounds"
     folder.mkdir()
     for i in range(12):
