@@ -223,7 +223,7 @@ def encode_sounds(
         samples = load_audio(sound) if isinstance(sound, str) else sound
         samples = distortion(samples, np.random.default_rng([index, *name.encode()]))
         with torch.inference_mode():
-            inputs = processor.feature_extractor(samples, SAMPLING_RATE, return_tensors="pt")
+            inputs = processor.feature_extractor(samples, SAMPLING_RATE, return_tensors="pt", warn_if_cut=False)
             return [model.encode_audio(**inputs.to(model.device))[0][0].half().cpu().numpy()]
 
     model.eval()
