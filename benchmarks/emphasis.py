@@ -199,7 +199,7 @@ def _probe_rows() -> list[Row]:
 
 
 def _inside(words: Sequence[dict[str, Any]], found: Emphasis, stressed: dict[str, Any]) -> bool:
-    """Whether the middle of the top word lies inside the true stressed word."""
+    """Whether the middle of the top word is inside the true stressed word."""
     if found.top is None:
         return False
     top = words[found.top]

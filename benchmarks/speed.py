@@ -102,7 +102,7 @@ def machine() -> dict[str, object]:
 
 
 def interleaved(tasks: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each task in each repeat; the tasks take turns, so that other processes slow all of them."""
+    """Seconds of each task in each repeat; the tasks alternate, so that other processes slow all of them."""
     spent: dict[str, list[float]] = {name: [] for name in tasks}
     for _ in range(repeats):
         for name, task in tasks.items():
@@ -119,7 +119,7 @@ def ratio(name: str, slow: Sequence[float], fast: Sequence[float]) -> Row:
 
 
 def wavlm_inference(seconds: Sequence[float], repeats: int) -> list[Row]:
-    """WavLM-Large over all clips: stock in padded batches of 4, ours, and ours with one part at a time taken back.
+    """WavLM-Large over all clips: stock in padded batches of 4, ours, and ours without one part at a time.
 
     Rows: `wavlm_inference/ratio`; `.../gain_PART`, how much longer ours takes without the part (front end, attention,
     linear layers, items one by one); `.../floor`, stock against its matrix products alone; `.../products`, the share
@@ -173,12 +173,12 @@ def padded(clips: Sequence[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tens
 def _only(encoder: Any, without: Sequence[type]) -> None:
     """Speeds the encoder up, except for modules of these stock classes."""
     speed_up(encoder)
-    for module in encoder.modules():
-        if isinstance(module, tuple(without)):
-            # Of this module alone, not of those inside.
-            children, module._modules = module._modules, {}
-            slow_down(module)
-            module._modules = children
+    chosen: list[Any] = [module for module in encoder.modules() if isinstance(module, tuple(without))]
+    for module in chosen:
+        # This module alone, not those inside.
+        children, module._modules = module._modules, {}
+        slow_down(module)
+        module._modules = children
 
 
 def _products(encoder: Any, seconds: Sequence[float]) -> None:
