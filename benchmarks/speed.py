@@ -53,17 +53,17 @@ from ..evaluation.bootstrap import interval
 from ..evaluation.results import Row, row
 from ..fast_encoders_msfser import quantize_linear_layers, slow_down, speed_up
 from ..feature_extraction_msfser import MsfSerFeatureExtractor
+from ..hub.encoders import ensure_encoders
 from ..loss_msfser import concordance
 from ..modeling_msfser import MsfSerModel
 from ..pipeline_msfser import MsfSerPipeline
 from ..processing_msfser import MsfSerCollator, MsfSerProcessor
 from ..training.features import FeatureCollator, add_lengths, cache_features
-from .command import parser_of, record
+from .command import WHISPER, parser_of, record
 from .training_speed import CLIPS, TOKENIZER, VARIANTS, training_step
 
 # Of inference, and of training on cached features, as in the paper.
 BATCH_SIZE, PAPER_BATCH_SIZE = 4, 32
-WHISPER = "openai/whisper-tiny.en"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -203,6 +203,7 @@ def whisper(seconds: Sequence[float], repeats: int) -> list[Row]:
 
     Rows: `whisper_3s/ratio`, `whisper_10s/ratio`.
     """
+    ensure_encoders([WHISPER])
     encoder: Any = load_audio_encoder(WHISPER)
     stock = WhisperFeatureExtractor(feature_size=80)
     ours = MsfSerFeatureExtractor(kind="log_mel", feature_size=80)
@@ -353,6 +354,7 @@ def probe_clips(part: str, count: int | None) -> datasets.Dataset:
 
 def _paper_model(**switches: Any) -> tuple[MsfSerModel, MsfSerProcessor]:
     """WavLM-Large and RoBERTa-Large with random weights, frozen; tokens are counted by MiniLM's tokenizer."""
+    ensure_encoders([TOKENIZER])
     torch.manual_seed(0)
     model = MsfSerModel(MsfSerConfig(freeze_audio="all", **switches)).eval()
     return model, MsfSerProcessor(MsfSerFeatureExtractor(), load_tokenizer(TOKENIZER))
@@ -360,6 +362,7 @@ def _paper_model(**switches: Any) -> tuple[MsfSerModel, MsfSerProcessor]:
 
 def _small_model(**switches: Any) -> tuple[MsfSerModel, MsfSerProcessor]:
     """Whisper tiny.en and MiniLM, frozen, with the fusion of `configs/probe.yaml`."""
+    ensure_encoders([WHISPER, TOKENIZER])
     torch.manual_seed(0)
     options: dict[str, Any] = {
         "audio_states": "weighted",

@@ -41,6 +41,7 @@ from filelock import FileLock, Timeout
 from ..cli.errors import cli_errors
 from ..configuration_msfser import LABELS
 from ..emphasis_msfser import random_segment
+from ..hub.encoders import ensure_encoders
 from ..loss_msfser import concordance
 from ..train import main as train
 from ..training.features import COLUMNS, FeatureCollator, encode_parts, has_input, inputs_of, keep_inputs
@@ -422,6 +423,8 @@ def _ablate(arguments: argparse.Namespace, options: Sequence[str], command: str)
         kept = rows_with_inputs(of_first_fold, rows)
         runs = [run for run in runs if run.row in kept]
     if missing := [run for run in runs if not run.is_finished()]:
+        data, _, _ = parse_settings(of_first_fold)
+        ensure_encoders([data.audio_encoder, data.text_encoder])
         seconds = seconds_of_a_run(of_first_fold)
         print(
             f"{len(missing)} of {len(runs)} runs are missing. One of the full model takes about {seconds:.0f} s here, "
