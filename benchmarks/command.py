@@ -7,6 +7,10 @@ import sys
 from collections.abc import Sequence
 
 from ..evaluation.results import RESULTS, Row, as_text, merge
+from ..hub.encoders import ensure_encoders
+from ..transcription_msfser import MsfSerRecognizer
+
+WHISPER = "openai/whisper-tiny.en"
 
 _PATHS = ("--data", "--output_dir")
 
@@ -42,6 +46,12 @@ def shown_command(module: str, argv: Sequence[str]) -> str:
         is_path = bool(value) and (option in _PATHS or os.path.exists(value))
         shown.append(f"{start}FOLDER" if is_path else word)
     return shlex.join(["python", "-m", f"msfser.benchmarks.{module}", *shown])
+
+
+def load_recognizer() -> MsfSerRecognizer:
+    """The default recognizer."""
+    ensure_encoders([WHISPER])
+    return MsfSerRecognizer.from_pretrained(WHISPER)
 
 
 def record(results: str, rows: Sequence[Row], module: str, argv: Sequence[str] | None = None) -> None:

@@ -32,6 +32,7 @@ from ..corpora.tree import require_whole
 from ..evaluation.bootstrap import interval
 from ..evaluation.predictions import predict_part
 from ..evaluation.results import Row, rows_of
+from ..hub.encoders import ensure_encoders
 from ..loss_msfser import concordance
 from ..processing_msfser import from_scale
 from ..train import main as train
@@ -53,6 +54,7 @@ MEASURES = (*LABELS, "mean", *(f"r/{label}" for label in LABELS))
 def embeddings(data: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """The frozen text encoder's mean-pooled embeddings `(sentences, size)` and the labels `(sentences, 3)` by part."""
     run, switches, _ = parse_settings([CONFIG, "--data", data])
+    ensure_encoders([run.audio_encoder, run.text_encoder])  # the processor needs both
     model, processor = build_model(run, switches)
     parts = encode_parts(read_data(run), model, processor, run.cache_gigabytes)
     collate = FeatureCollator(processor)

@@ -34,8 +34,7 @@ from ..corpora.probe.corpus import make_probe
 from ..emphasis_msfser import EMPHASIS, Emphasis, EmphasisConfig, bare_word, find_emphasis, measure_prosody
 from ..evaluation.bootstrap import interval
 from ..evaluation.results import Row, row, rows_of
-from ..transcription_msfser import MsfSerRecognizer
-from .command import parser_of, record
+from .command import load_recognizer, parser_of, record
 
 LAGS = (0.0, 0.05, 0.1, 0.15, 0.2)
 READINGS = ("mean", "peak")
@@ -180,7 +179,7 @@ def _probe_rows() -> list[Row]:
     folder = make_probe("data/probe")
     table = pd.read_parquet(folder / "metadata.parquet")
     table = table[table["split"] == "test"]
-    recognizer = MsfSerRecognizer.from_pretrained()
+    recognizer = load_recognizer()
     hits: dict[str, list[bool]] = {}
     for start in tqdm(range(0, len(table), _RECOGNIZED_AT_ONCE), desc="probe"):
         items = list(table.iloc[start : start + _RECOGNIZED_AT_ONCE].itertuples())
@@ -199,7 +198,7 @@ def _probe_rows() -> list[Row]:
 
 
 def _inside(words: Sequence[dict[str, Any]], found: Emphasis, stressed: dict[str, Any]) -> bool:
-    """Whether the middle of the top word lies inside the true stressed word."""
+    """Whether the middle of the top word is inside the true stressed word."""
     if found.top is None:
         return False
     top = words[found.top]

@@ -55,6 +55,7 @@ from ..corpora.shards import SHARDS
 from ..corpora.table import read_table
 from ..evaluation.acted import Material, Scores, acted_clips, matched_pairs, strong_counterparts
 from ..evaluation.results import Row, row
+from ..hub.encoders import ensure_encoders
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
 from ..starter.assemble import AUDIO_ENCODER, TEXT_ENCODER
@@ -325,6 +326,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = arguments.output_dir / ("probe" if arguments.probe else "acted")
     output.mkdir(parents=True, exist_ok=True)
     with cli_errors("peers"):
+        ensure_encoders([AUDIO_ENCODER, TEXT_ENCODER])
         fits = Fits(probe() if arguments.probe else acted(arguments.data, output), output)
     # Support-vector regression has no seed.
     wanted = dict.fromkeys(

@@ -36,7 +36,7 @@ from ..corpora.probe.corpus import make_probe
 from ..evaluation.bootstrap import interval
 from ..evaluation.results import Row, row
 from ..transcription_msfser import MsfSerRecognizer, Transcription
-from .command import parser_of, record
+from .command import load_recognizer, parser_of, record
 
 _BATCH_SIZE = 32
 
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     needed += [folder / "metadata.csv" for folder in (options.plain, *options.speech, options.foreign) if folder]
     if absent := [str(path) for path in needed if not path.is_file()]:
         parser.error(f"{', '.join(absent)}: there is no such file; name folders that have it.")
-    recognizer = MsfSerRecognizer.from_pretrained()
+    recognizer = load_recognizer()
     rows = _plain_rows(recognizer, options.plain)
     folder = make_probe("data/probe")
     table = pd.read_parquet(folder / "metadata.parquet")

@@ -53,17 +53,17 @@ from ..evaluation.bootstrap import interval
 from ..evaluation.results import Row, row
 from ..fast_encoders_msfser import quantize_linear_layers, slow_down, speed_up
 from ..feature_extraction_msfser import MsfSerFeatureExtractor
+from ..hub.encoders import ensure_encoders
 from ..loss_msfser import concordance
 from ..modeling_msfser import MsfSerModel
 from ..pipeline_msfser import MsfSerPipeline
 from ..processing_msfser import MsfSerCollator, MsfSerProcessor
 from ..training.features import FeatureCollator, add_lengths, cache_features
-from .command import parser_of, record
+from .command import WHISPER, parser_of, record
 from .training_speed import CLIPS, TOKENIZER, VARIANTS, training_step
 
 # Of inference, and of training on cached features, as in the paper.
 BATCH_SIZE, PAPER_BATCH_SIZE = 4, 32
-WHISPER = "openai/whisper-tiny.en"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -102,7 +102,7 @@ def machine() -> dict[str, object]:
 
 
 def interleaved(tasks: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each task in each repeat; the tasks take turns, so that other processes slow all of them."""
+    """Seconds of each task in each repeat; the tasks alternate, so that other processes slow all of them."""
     spent: dict[str, list[float]] = {name: [] for name in tasks}
     for _ in range(repeats):
         for name, task in tasks.items():
@@ -119,7 +119,7 @@ def ratio(name: str, slow: Sequence[float], fast: Sequence[float]) -> Row:
 
 
 def wavlm_inference(seconds: Sequence[float], repeats: int) -> list[Row]:
-    """WavLM-Large over all clips: stock in padded batches of 4, ours, and ours with one part at a time taken back.
+    """WavLM-Large over all clips: stock in padded batches of 4, ours, and ours without one part at a time.
 
     Rows: `wavlm_inference/ratio`; `.../gain_PART`, how much longer ours takes without the part (front end, attention,
     linear layers, items one by one); `.../floor`, stock against its matrix products alone; `.../products`, the share
@@ -173,12 +173,12 @@ def padded(clips: Sequence[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tens
 def _only(encoder: Any, without: Sequence[type]) -> None:
     """Speeds the encoder up, except for modules of these stock classes."""
     speed_up(encoder)
-    for module in encoder.modules():
-        if isinstance(module, tuple(without)):
-            # Of this module alone, not of those inside.
-            children, module._modules = module._modules, {}
-            slow_down(module)
-            module._modules = children
+    chosen: list[Any] = [module for module in encoder.modules() if isinstance(module, tuple(without))]
+    for module in chosen:
+        # This module alone, not those inside.
+        children, module._modules = module._modules, {}
+        slow_down(module)
+        module._modules = children
 
 
 def _products(encoder: Any, seconds: Sequence[float]) -> None:
@@ -203,6 +203,7 @@ def whisper(seconds: Sequence[float], repeats: int) -> list[Row]:
 
     Rows: `whisper_3s/ratio`, `whisper_10s/ratio`.
     """
+    ensure_encoders([WHISPER])
     encoder: Any = load_audio_encoder(WHISPER)
     stock = WhisperFeatureExtractor(feature_size=80)
     ours = MsfSerFeatureExtractor(kind="log_mel", feature_size=80)
@@ -353,6 +354,7 @@ def probe_clips(part: str, count: int | None) -> datasets.Dataset:
 
 def _paper_model(**switches: Any) -> tuple[MsfSerModel, MsfSerProcessor]:
     """WavLM-Large and RoBERTa-Large with random weights, frozen; tokens are counted by MiniLM's tokenizer."""
+    ensure_encoders([TOKENIZER])
     torch.manual_seed(0)
     model = MsfSerModel(MsfSerConfig(freeze_audio="all", **switches)).eval()
     return model, MsfSerProcessor(MsfSerFeatureExtractor(), load_tokenizer(TOKENIZER))
@@ -360,6 +362,7 @@ def _paper_model(**switches: Any) -> tuple[MsfSerModel, MsfSerProcessor]:
 
 def _small_model(**switches: Any) -> tuple[MsfSerModel, MsfSerProcessor]:
     """Whisper tiny.en and MiniLM, frozen, with the fusion of `configs/probe.yaml`."""
+    ensure_encoders([WHISPER, TOKENIZER])
     torch.manual_seed(0)
     options: dict[str, Any] = {
         "audio_states": "weighted",

@@ -29,7 +29,7 @@ class Table:
 
     Args:
         head: Titles of the columns.
-        rows: By the words of its first cell either the other cells, or the name that stands for `*` in `cells`. A row
+        rows: By the words of its first cell either the other cells, or the name that replaces `*` in `cells`. A row
             whose figures are all missing is left out, and a single missing figure is "-".
         cells: The cells of the rows that are a name.
     """
@@ -64,7 +64,7 @@ FORMATS: dict[str, Callable[[Row], str]] = {
     "share": lambda row: f"{100 * row['value']:.0f} %",
     "share1": lambda row: f"{100 * row['value']:.1f} %",
     "rate": _interval(".3g", 100, " %"),
-    "milliseconds": _interval(".3g", 1000, " ms"),
+    "ms": _interval(".3g", 1000, " ms"),
     "times": _interval(".2f", unit="x", always=False),
     "options": lambda row: f"`{row['command'].partition('speed ')[2]}`",
     "machine": lambda row: (
@@ -95,9 +95,27 @@ _STARTER_CCC = Table(
 )
 
 
-def _speed(key: str, shown: str = "times") -> tuple[str, str]:
-    return f"{{{key}:{shown}}}", f"{{{key}:options}}"
-
+_SPEED = {
+    "Whisper tiny.en on clips of 3 s, against 30 s for each": "whisper_3s/ratio:times",
+    "the same on clips of 10 s": "whisper_10s/ratio:times",
+    "WavLM-Large, clips of 3 to 11 s in random order, against padded batches of 4": "wavlm_inference/ratio:times",
+    "- of it by oneDNN's matrix products": "wavlm_inference/gain_linear:times",
+    "- by running clips one by one, without padding": "wavlm_inference/gain_one_by_one:times",
+    "- by fused attention": "wavlm_inference/gain_attention:times",
+    "- by the front end in pieces": "wavlm_inference/gain_front_end:times",
+    "the floor: its matrix products alone, without padding": "wavlm_inference/floor:times",
+    "the same with 8-bit layers, against the stock model in float32": "wavlm_int8/ratio:times",
+    "- against ours in float32": "wavlm_int8/gain:times",
+    "- CCC of its predictions with those in float32, random encoders": "wavlm_int8/ccc:ccc3",
+    "CCC of 8 bits with float32, Whisper tiny.en and MiniLM": "whisper_int8/ccc:ccc3",
+    "training at the paper's size, an epoch over these clips": "train_step/ratio:times",
+    "- of it by encoding the texts once": "train_step/gain_cached_texts:times",
+    "its peak memory, ours by stock": "train_memory/ratio:.2f",
+    "what is no encoder, share of a training step": "overhead/share:share1",
+    "frozen encoders of the paper's size, first epoch against one of a second run": "cached_epoch/ratio:times",
+    "the same with Whisper tiny.en and MiniLM": "cached_epoch/ratio_small:times",
+    "Whisper tiny.en in the pipeline, 8 at once, against batches in the given order": "pipeline/ratio:times",
+}
 
 BLOCKS: dict[str, Block] = {
     "probe": Block(
@@ -126,20 +144,17 @@ BLOCKS: dict[str, Block] = {
             Table(
                 ("Whisper tiny.en", ""),
                 {
-                    "word error rate, read speech": ["{plain/wer:rate}"],
-                    "stressed words of the probe's development part recognized": ["{validation/stressed_words:rate}"],
-                    "median error of word times, recognized": ["{plain/median_time_error:milliseconds}"],
-                    "the same, text given, Whisper's attention": [
-                        "{plain/aligned_median_time_error_attention:milliseconds}"
-                    ],
-                    "the same, text given, PocketSphinx": ["{plain/aligned_median_time_error_sphinx:milliseconds}"],
-                    "English speech classified as no speech": ["{speech/false_reject:rate}"],
-                    "sounds without speech classified as speech": ["{nonspeech/false_accept:rate}"],
-                    "English left out where no language is given": ["{speech/false_reject_unstated:rate}"],
-                    "German transcribed as English where no language is given": [
-                        "{foreign/false_accept_unstated:rate}"
-                    ],
+                    "word error rate, read speech": "plain/wer:rate",
+                    "stressed words of the probe's development part recognized": "validation/stressed_words:rate",
+                    "median error of word times, recognized": "plain/median_time_error:ms",
+                    "the same, text given, Whisper's attention": "plain/aligned_median_time_error_attention:ms",
+                    "the same, text given, PocketSphinx": "plain/aligned_median_time_error_sphinx:ms",
+                    "English speech classified as no speech": "speech/false_reject:rate",
+                    "sounds without speech classified as speech": "nonspeech/false_accept:rate",
+                    "English left out where no language is given": "speech/false_reject_unstated:rate",
+                    "German transcribed as English where no language is given": "foreign/false_accept_unstated:rate",
                 },
+                ["{*}"],
             )
         ],
     ),
@@ -276,19 +291,20 @@ BLOCKS: dict[str, Block] = {
             Table(
                 ("check", ""),
                 {
-                    "strong clips above normal ones in arousal (all at one level)": ["{ranking/arousal_raw:share}"],
-                    "anger and happiness above sadness and calm in arousal": ["{ranking/arousal_emotions:share}"],
-                    "happiness above anger and sadness in valence": ["{ranking/valence:share}"],
-                    "arousal with noise at 10 dB against clean, correlation": ["{noise/arousal_r:ccc}"],
-                    "arousal through a telephone's band against clean, correlation": ["{band/arousal_r:ccc}"],
-                    "arousal of 2 s against the whole clip, correlation": ["{crop/arousal_r:ccc}"],
-                    "largest shift by a gain of 12 dB either way": ["{gain/max_shift:.3f}"],
-                    "silence, distance from 0.5": ["{silence/distance_from_neutral:.3f}"],
-                    "noise, hum and clicks that were not in training, median distance": [
-                        "{no_speech/median_distance_from_neutral:.3f}"
-                    ],
-                    "the same, largest distance": ["{no_speech/distance_from_neutral:.3f}"],
+                    "strong clips above normal ones in arousal (all at one level)": "ranking/arousal_raw:share",
+                    "anger and happiness above sadness and calm in arousal": "ranking/arousal_emotions:share",
+                    "happiness above anger and sadness in valence": "ranking/valence:share",
+                    "arousal with noise at 10 dB against clean, correlation": "noise/arousal_r:ccc",
+                    "arousal through a telephone's band against clean, correlation": "band/arousal_r:ccc",
+                    "arousal of 2 s against the whole clip, correlation": "crop/arousal_r:ccc",
+                    "largest shift by a gain of 12 dB either way": "gain/max_shift:.3f",
+                    "silence, distance from 0.5": "silence/distance_from_neutral:.3f",
+                    "noise, hum and clicks that were not in training, median distance": (
+                        "no_speech/median_distance_from_neutral:.3f"
+                    ),
+                    "the same, largest distance": "no_speech/distance_from_neutral:.3f",
                 },
+                ["{*}"],
             ),
         ],
     ),
@@ -297,35 +313,7 @@ BLOCKS: dict[str, Block] = {
         [
             Table(
                 ("", "", "`python -m msfser.benchmarks.speed ...`"),
-                {
-                    "Whisper tiny.en on clips of 3 s, against 30 s for each": _speed("whisper_3s/ratio"),
-                    "the same on clips of 10 s": _speed("whisper_10s/ratio"),
-                    "WavLM-Large, clips of 3 to 11 s in random order, against padded batches of 4": _speed(
-                        "wavlm_inference/ratio"
-                    ),
-                    "- of it by oneDNN's matrix products": _speed("wavlm_inference/gain_linear"),
-                    "- by running clips one by one, without padding": _speed("wavlm_inference/gain_one_by_one"),
-                    "- by fused attention": _speed("wavlm_inference/gain_attention"),
-                    "- by the front end in pieces": _speed("wavlm_inference/gain_front_end"),
-                    "the floor: its matrix products alone, without padding": _speed("wavlm_inference/floor"),
-                    "the same with 8-bit layers, against the stock model in float32": _speed("wavlm_int8/ratio"),
-                    "- against ours in float32": _speed("wavlm_int8/gain"),
-                    "- CCC of its predictions with those in float32, random encoders": _speed(
-                        "wavlm_int8/ccc", "ccc3"
-                    ),
-                    "CCC of 8 bits with float32, Whisper tiny.en and MiniLM": _speed("whisper_int8/ccc", "ccc3"),
-                    "training at the paper's size, an epoch over these clips": _speed("train_step/ratio"),
-                    "- of it by encoding the texts once": _speed("train_step/gain_cached_texts"),
-                    "its peak memory, ours by stock": _speed("train_memory/ratio", ".2f"),
-                    "what is no encoder, share of a training step": _speed("overhead/share", "share1"),
-                    "frozen encoders of the paper's size, first epoch against one of a second run": _speed(
-                        "cached_epoch/ratio"
-                    ),
-                    "the same with Whisper tiny.en and MiniLM": _speed("cached_epoch/ratio_small"),
-                    "Whisper tiny.en in the pipeline, 8 at once, against batches in the given order": _speed(
-                        "pipeline/ratio"
-                    ),
-                },
+                {words: (f"{{{key}}}", f"{{{key.partition(':')[0]}:options}}") for words, key in _SPEED.items()},
             ),
             "\n{wavlm_inference/ratio:machine}. Of our inference with WavLM-Large "
             "{wavlm_inference/products:share} is matrix products.",

@@ -30,6 +30,7 @@ from ..audio_msfser import SAMPLING_RATE
 from ..configuration_msfser import LABELS, MsfSerConfig
 from ..encoders_msfser import load_tokenizer
 from ..feature_extraction_msfser import MsfSerFeatureExtractor
+from ..hub.encoders import ensure_encoders
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerCollator, MsfSerProcessor
 from ..training.features import FeatureCollator, cache_features
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=BATCH_SIZE, help=f"clips in a batch ({BATCH_SIZE})")
     parser.add_argument("--clips", type=int, help="only the first clips of the list")
     arguments = parser.parse_args(argv)
+    ensure_encoders([TOKENIZER])
     with tempfile.TemporaryDirectory() as folder:
         datasets.config.HF_DATASETS_CACHE = Path(folder) / "cache"
         print(json.dumps(epoch(arguments.variant, arguments.batch, Path(folder), arguments.clips)))

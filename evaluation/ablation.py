@@ -28,10 +28,9 @@ import shlex
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import product
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -42,12 +41,13 @@ from filelock import FileLock, Timeout
 from ..cli.errors import cli_errors
 from ..configuration_msfser import LABELS
 from ..emphasis_msfser import random_segment
+from ..hub.encoders import ensure_encoders
 from ..loss_msfser import concordance
 from ..train import main as train
 from ..training.features import COLUMNS, FeatureCollator, encode_parts, has_input, inputs_of, keep_inputs
 from ..training.settings import build_model, parse_settings, read_data, read_run, resolved_settings
 from ..training.trainer import MsfSerTrainer
-from .bootstrap import clusters, interval
+from .bootstrap import Interval, clusters, interval
 from .plots import intervals
 from .predictions import predict_part
 from .results import RESULTS, Row, row, rows_of, write
@@ -59,12 +59,11 @@ FULL, RANDOM_WINDOW = "full", "random_window"
 DIMENSIONS = (*LABELS, "mean")
 
 
-@dataclass(frozen=True)
-class Variant:
+class Variant(NamedTuple):
     """A row of the ablation: its title, and the settings in which it differs from the full model."""
 
     title: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = {}
 
 
 def _film(*texts: str, **more: str) -> dict[str, Any]:
@@ -144,7 +143,7 @@ class Run:
         """The arguments of `msfser train`."""
         data: dict[str, Any] = {} if self.fold is None else {"fold": self.fold}
         if self.row == RANDOM_WINDOW:
-            # Its paths are absolute, and the corpus's own reader has checked labels and speakers.
+            # Its paths are absolute, and the reader of the corpus has checked labels and speakers.
             data = {"corpus": "table", "data": self._windows(), "audio_folder": "/", "columns": []}
             data |= {"label_range": [0, 1], "allow_speaker_overlap": True}
         others = {"seed": self.seed, "output_dir": self.output}
@@ -328,24 +327,25 @@ def compare(predictions: dict[str, dict[int, pd.DataFrame]]) -> list[Row]:
     for index, name in enumerate(tables):
         for kind, prefix in enumerate((name, f"{name}_minus_full")):
             if kind == 0 or index != full:
-                ends = type(found)(*(part[kind, index] for part in found))
+                ends = Interval(*(part[kind, index] for part in found))
                 rows += rows_of([f"{prefix}/{dimension}" for dimension in DIMENSIONS], ends)
-        for (place, seed), (column, dimension) in product(enumerate(seeds), enumerate(DIMENSIONS)):
-            rows.append(row(f"{name}/seed{seed}/{dimension}", each[index, place, column]))
+        for seed, of_seed in zip(seeds, each[index], strict=True):
+            scored = zip(DIMENSIONS, of_seed, strict=True)
+            rows += [row(f"{name}/seed{seed}/{dimension}", ccc) for dimension, ccc in scored]
     return rows
 
 
 def as_table(rows: Sequence[Row]) -> str:
     """The rows as text: CCC, and below it the difference to the full model."""
-    by_name = {row["name"]: row for row in rows}
-    lines = [f"{'':44}" + "".join(f"{dimension:>26}" for dimension in DIMENSIONS)]
-    for name, variant in ROWS.items():
-        for measure, title in ((name, variant.title), (f"{name}_minus_full", "   minus full")):
-            if f"{measure}/mean" in by_name:
-                cells = [by_name[f"{measure}/{dimension}"] for dimension in DIMENSIONS]
-                shown = [f"{cell['value']:.3f} ({cell['low']:.3f}..{cell['high']:.3f})" for cell in cells]
-                lines.append(f"{title:44}" + "".join(f"{cell:>26}" for cell in shown))
-    return "\n".join(lines)
+    scored = (row for row in rows if row["low"] is not None)
+    cells = {row["name"]: f"{row['value']:.3f} ({row['low']:.3f}..{row['high']:.3f})" for row in scored}
+    shown = {
+        title: [cells[f"{measure}/{dimension}"] for dimension in DIMENSIONS]
+        for name, variant in ROWS.items()
+        for measure, title in ((name, variant.title), (f"{name}_minus_full", f"   minus full: {name}"))
+        if f"{measure}/mean" in cells
+    }
+    return pd.DataFrame.from_dict(shown, orient="index", columns=list(DIMENSIONS)).to_string()
 
 
 def plot(rows: Sequence[Row]) -> str:
@@ -423,6 +423,8 @@ def _ablate(arguments: argparse.Namespace, options: Sequence[str], command: str)
         kept = rows_with_inputs(of_first_fold, rows)
         runs = [run for run in runs if run.row in kept]
     if missing := [run for run in runs if not run.is_finished()]:
+        data, _, _ = parse_settings(of_first_fold)
+        ensure_encoders([data.audio_encoder, data.text_encoder])
         seconds = seconds_of_a_run(of_first_fold)
         print(
             f"{len(missing)} of {len(runs)} runs are missing. One of the full model takes about {seconds:.0f} s here, "

@@ -48,7 +48,7 @@ def intervals(
     Args:
         rows: The title of each row and its values, one for each panel.
         titles: Titles of the panels.
-        ends: Of the horizontal axes; by default each panel shows its own range.
+        ends: Ends of the horizontal axes; by default each panel shows its own range.
         reference: Position of a vertical line.
     """
     values = np.array(list(rows.values()), float)  # (rows, panels, 3)
@@ -98,7 +98,7 @@ def _points(axes: Axes, x: Any, y: Any, size: float, alpha: float = 1.0) -> None
 
 
 def _svg(figure: Figure) -> str:
-    """The `<svg>` element alone, as it stands in a page."""
+    """The `<svg>` element alone, for a page."""
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     return file.getvalue().partition("?>")[2].partition('.dtd">\n')[2]

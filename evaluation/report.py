@@ -5,7 +5,7 @@
 writes `report.html` into the run's folder. The page needs neither a network nor a script. It shows names of files and
 speakers, so give it only to those who may see the corpus. The run's model predicts the test part again; start the
 command in the folder in which the run was started. Items are grouped by speaker and by the text columns of the
-corpus's own table beyond the schema, such as `emotion`, that have 2 to 20 different values.
+corpus's table beyond the schema, such as `emotion`, that have 2 to 20 different values.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def page(folder: Path) -> str:
     table = found.table
     settings = (folder / RUN_FILE).read_text(encoding="utf-8")
     head = (
-        f"<p>Test part: {len(table)} utterances, {table['speaker'].nunique()} speakers. Every value lies in 0..1; 0.5 "
+        f"<p>Test part: {len(table)} utterances, {table['speaker'].nunique()} speakers. Every value is in 0..1; 0.5 "
         "is the middle of the scale. Intervals are 95 % bootstrap intervals over utterances.</p>"
         f"<details><summary>Settings of the run</summary><pre>{escape(settings)}</pre></details>"
     )
@@ -179,7 +179,7 @@ def _worst(table: pd.DataFrame) -> str:
 
 
 def _groups(run: RunSettings, table: pd.DataFrame) -> dict[str, pd.Series]:
-    """The group of each item: its speaker, and the categories of the corpus's own table beyond the schema."""
+    """The group of each item: its speaker, and the categories of the corpus's table beyond the schema."""
     found = {"speaker": table["speaker"]}
     if run.corpus == "table" and run.data != "probe":
         source = open_table(run.data, columns=run.column_names, audio_folder=run.audio_folder)

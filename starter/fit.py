@@ -38,11 +38,12 @@ from ..configuration_msfser import LABELS
 from ..corpora.acted import COLUMNS
 from ..evaluation.acted import Material, Scores, acted_clips, strong_counterparts
 from ..evaluation.results import RESULTS, Row, as_text, row, rows_of, write
+from ..hub.encoders import ensure_encoders
 from ..modeling_msfser import MsfSerModel
 from ..training import augmentation
 from ..training.features import encode_sounds
 from ..training.fitting import Clips, Recipe, fit, predict
-from .assemble import new_starter, starter_processor, write_fitted_weights
+from .assemble import AUDIO_ENCODER, TEXT_ENCODER, new_starter, starter_processor, write_fitted_weights
 
 COMMAND = "python -m msfser.starter.fit --data FOLDER"
 # Augmented copies of each clip, and the share of the clean one in training.
@@ -69,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     datasets.disable_progress_bars()
     with cli_errors("starter"):
+        ensure_encoders([AUDIO_ENCODER, TEXT_ENCODER])
         material = read_material(arguments.data)
     results = held_out_rows(material)
     everything = _repeat_noises(np.arange(len(material.clips)), len(material.table))

@@ -47,7 +47,7 @@ def injected(kills: int) -> tuple[dict[str, float], int]:
     others = {name: count for name, count in counts.items() if not name.startswith("kills")}
     other = sum(others.values(), faults.Counts())
     figures = {"kills/injected": of_kills.injected, "kills/results_lost": of_kills.lost}
-    figures |= {"faults/injected": other.injected, "faults/results_lost": other.lost, "faults/said": other.said}
+    figures |= {"faults/injected": other.injected, "faults/results_lost": other.lost, "faults/reported": other.said}
     return figures, of_kills.lost + other.lost + other.injected - other.said
 
 
@@ -66,8 +66,8 @@ def visited(minutes: float) -> tuple[dict[str, float], int]:
         "minutes": minutes,
         "answers": load.answers,
         "wrong_answers": load.wrong,
-        "turned_away": load.turned_away,
-        "broken_off": load.broken_off,
+        "rejected": load.turned_away,
+        "aborted": load.broken_off,
         "oversize": load.oversize,
         "failed": len(load.failed),
         "memory_growth": load.growth,

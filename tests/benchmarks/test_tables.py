@@ -1,0 +1,57 @@
+"""The one renderer of tables and paragraphs, and that every figure that they name exists."""
+
+import pytest
+
+from msfser.benchmarks import tables
+from msfser.benchmarks.tables import BLOCKS, FORMATS, Block, Table, render, rendered
+from msfser.evaluation.results import RESULTS, read, row, write
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """A results file and blocks of it."""
+    rows = [row("a/ccc", 0.5, 0.4, 0.6), row("b/ccc", 0.25, 0.2, 0.3), row("b/n", 1234)]
+    write(tmp_path / "made.json", [one | {"command": "python"} for one in rows])
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    table = Table(("system", "CCC", "n"), {"first": "a", "second": "b", "third": "c"}, ("{*/ccc:ccc}", "{*/n:,.0f}"))
+    monkeypatch.setitem(BLOCKS, "made", Block("made", [table, "", "- {b/n:,.0f} clips", "- {c/n:,.0f} clips"]))
+
+
+def test_missing_figures_are_dashes_and_rows_without_any_are_left_out(made):
+    assert render("made").splitlines() == [
+        "| system | CCC | n |",
+        "|---|---|---|",
+        "| first | 0.50 (0.40..0.60) | - |",
+        "| second | 0.25 (0.20..0.30) | 1,234 |",
+        "",
+        "- 1,234 clips",
+    ]
+
+
+def test_only_blocks_of_a_page_are_rewritten(made):
+    page = "before\n<!-- results: made -->\nold\n<!-- end -->\nafter\n"
+    assert rendered(page) == page.replace("old\n", render("made"))
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("share", "12 %"), ("share1", "12.5 %"), ("times", "0.12x"), ("ms", "125 ms (125..125)")]
+)
+def test_formats(name, shown):
+    assert FORMATS[name](row("x", 0.125, 0.125, 0.125)) == shown
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_every_block_names_figures_that_exist(name):
+    """A row is left out in silence, so that a wrong name would not be noticed on the page."""
+    block = BLOCKS[name]
+    rows = read(RESULTS / f"{block.source}.json")
+    shown = render(name)
+    for part in block.parts:
+        if isinstance(part, Table):
+            for words in part.rows:
+                # Rows that do not differ from the probe's full model were not trained.
+                if name == "ablation" and f"{part.rows[words]}_minus_full/mean" not in rows:
+                    continue
+                assert f"| {words} |" in shown
+        else:
+            assert all(match[1] in rows for match in tables._FIELD.finditer(part))
