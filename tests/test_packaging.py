@@ -17,7 +17,7 @@ import soundfile
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from published import MINILM, WHISPER, needs
+from published import MINILM, WHISPER, missing
 from tiny import noise
 
 ROOT = Path(__file__).parents[1]
@@ -121,52 +121,70 @@ def test_the_tested_versions_satisfy_the_declared_ones():
             assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
 
 
+@pytest.fixture(scope="module")
+def starter(wheel, tmp_path_factory) -> tuple[Path, Path]:
+    """The programs of an environment with the base dependencies alone, and the folder with the starter from it."""
+    if reason := missing(WHISPER, MINILM):
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("base")
+    programs = install(wheel, (), folder)
+    assert "not for commercial use" in run(programs, folder, "msfser", "starter")
+    return programs, folder
+
+
+@pytest.fixture(scope="module")
+def trained(wheel, tmp_path_factory) -> tuple[Path, Path]:
+    """The programs of an environment with all extras that the commands need, and the folder with a run from it."""
+    if reason := missing(WHISPER, MINILM):
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("extras")
+    try:
+        programs = install(wheel, ("annotate", "onnx"), folder)
+    except importlib.metadata.PackageNotFoundError as error:
+        pytest.skip(f"a package of the extras is not installed: {error}")
+    write_table(folder / "table")
+    run(programs, folder, "msfser", "annotate", "table", "--output", "annotated")
+    settings = {"data": "annotated", "output_dir": "trained", "use_cpu": True, "num_train_epochs": 1}
+    settings |= {"freeze_audio": "all", "fusion_size": 8, "per_device_train_batch_size": 4}
+    (folder / "settings.yaml").write_text(yaml.safe_dump(settings))
+    run(programs, folder, "msfser", "train", "settings.yaml")
+    return programs, folder
+
+
 @pytest.mark.slow
-@needs(WHISPER, MINILM)
-def test_the_base_dependencies_are_enough_for_the_starter(wheel, tmp_path):
-    programs = install(wheel, (), tmp_path / "base")
-    assert "not for commercial use" in run(programs, tmp_path, "msfser", "starter")
-    soundfile.write(tmp_path / "speech.wav", noise(1.0), 16_000)
-    (tmp_path / "use.py").write_text(
+def test_the_base_dependencies_are_enough_for_the_starter(starter):
+    programs, folder = starter
+    soundfile.write(folder / "speech.wav", noise(1.0), 16_000)
+    (folder / "use.py").write_text(
         "import msfser\n"
         "from transformers import pipeline\n"
         "print(msfser.__file__)\n"
         'ser = pipeline("audio-classification", model="outputs/starter", trust_remote_code=True)\n'
         'print(sorted(ser("speech.wav")))\n'
     )
-    output = run(programs, tmp_path, "python", "use.py")
+    output = run(programs, folder, "python", "use.py")
     assert str(programs.parent) in output and str(ROOT) not in output and "'arousal'" in output
 
 
 @pytest.mark.slow
-@needs(WHISPER, MINILM)
-def test_the_commands_run_from_the_wheel_alone(wheel, tmp_path):
-    for package in ("onnx", "onnxruntime", "pocketsphinx", "swift-f0"):
-        try:
-            importlib.metadata.distribution(package)
-        except importlib.metadata.PackageNotFoundError:
-            pytest.skip(f"{package} is not installed")
-    programs = install(wheel, ("annotate", "onnx"), tmp_path / "environment")
-    write_table(tmp_path / "table")
-    settings = {"data": "annotated", "output_dir": "trained", "use_cpu": True, "num_train_epochs": 1}
-    settings |= {
-        "semantics": ["gs"],
-        "fusion_size": 8,
-        "freeze_audio": "all",
-        "freeze_text": True,
-        "per_device_train_batch_size": 4,
-    }
-    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
+def test_annotate_train_and_report_run_from_the_wheel(trained):
+    programs, folder = trained
+    assert {"model.safetensors", "results.json", "run.yaml"} <= {path.name for path in (folder / "trained").iterdir()}
+    run(programs, folder, "msfser", "report", "trained")
+    assert (folder / "trained" / "report.html").is_file()
 
-    run(programs, tmp_path, "msfser", "annotate", "table", "--output", "annotated")
-    run(programs, tmp_path, "msfser", "train", "settings.yaml")
-    trained = tmp_path / "trained"
-    assert {"model.safetensors", "results.json", "run.yaml"} <= {path.name for path in trained.iterdir()}
-    run(programs, tmp_path, "msfser", "report", "trained")
-    assert (trained / "report.html").is_file()
-    assert "model.safetensors" in run(programs, tmp_path, "msfser", "publish", "trained", "me/mine", "--dry_run")
-    run(programs, tmp_path, "msfser", "export", "trained", "trained.onnx")
-    assert (tmp_path / "trained.onnx").is_file()
+
+@pytest.mark.slow
+def test_publish_runs_from_the_wheel(trained):
+    programs, folder = trained
+    assert "model.safetensors" in run(programs, folder, "msfser", "publish", "trained", "me/mine", "--dry_run")
+
+
+@pytest.mark.slow
+def test_export_runs_from_the_wheel(trained, starter):
+    programs, folder = trained
+    run(programs, folder, "msfser", "export", str(starter[1] / "outputs" / "starter"), "starter.onnx")
+    assert (folder / "starter.onnx").is_file()
 
 
 def write_table(folder: Path) -> None:
