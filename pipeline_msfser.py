@@ -153,7 +153,7 @@ class MsfSerPipeline(Pipeline):
             inputs = list(inputs)
         elif isinstance(inputs, Iterable) and not is_recording(inputs):
             inputs = (item for item in inputs)
-        return super().__call__(inputs, **options)  # type: ignore[no-untyped-call]
+        return super().__call__(inputs, **options)
 
     # The library knows neither the options' names nor several windows per recording, as its signatures show.
 
@@ -341,7 +341,7 @@ class MsfSerPipeline(Pipeline):
             )
         else:
             inputs = self.processor(**columns)
-        output = self.forward(inputs.to(self.model.dtype))  # type: ignore[no-untyped-call]
+        output = self.forward(inputs.to(self.model.dtype))
         _free_memory()
         has_gate = [output.get("gate") is not None and bool(a.emphasis and a.transcript) for a in annotations]
         return [

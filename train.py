@@ -104,7 +104,7 @@ def train(
             ensure_encoders([run.audio_encoder, run.text_encoder])
         model, processor = build_model(run, model_settings)
         with training.main_process_first(desc="running the frozen encoders", local=False):
-            model.to(training.device)
+            model.to(training.device)  # type: ignore[arg-type]  # its decorator hides the signature
             parts = encode_parts(parts, model, processor, run.cache_gigabytes)
         for name, part in parts.items():
             check_inputs(part, f"{run.data}, {name}")
@@ -172,7 +172,7 @@ def predict(run: RunSettings, training: TrainingArguments, folder: Path) -> None
             encoder_learning_rate=run.encoder_learning_rate,
             batch_seconds=run.batch_seconds,
         )
-        predictions = trainer.predict(test).predictions
+        predictions: Any = trainer.predict(test).predictions
         if trainer.is_world_process_zero():
             files = [(audio or {}).get("path") for audio in parts["test"]["audio"]]
             with open(folder / "predictions.csv", "w", newline="", encoding="utf-8") as file:

@@ -114,7 +114,7 @@ class MsfSerRecognizer:
             )
         # Other attention implementations do not return their weights.
         model.set_attn_implementation("eager")
-        self.model: Any = model.eval()  # type: ignore[no-untyped-call]
+        self.model: Any = model.eval()
         self.tokenizer: Any = tokenizer
         self.english_only = not getattr(self.ids, "is_multilingual", False)
         self._silence_states: torch.Tensor | None = None

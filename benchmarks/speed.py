@@ -212,13 +212,13 @@ def whisper(seconds: Sequence[float], repeats: int) -> list[Row]:
         clips = [torch.randn(length * SAMPLING_RATE).numpy() for _ in seconds]
         batches = [clips[start : start + BATCH_SIZE] for start in range(0, len(clips), BATCH_SIZE)]
 
-        def stock_run(batches=batches) -> None:
+        def stock_run(batches: list[list[np.ndarray]] = batches) -> None:
             slow_down(encoder)
             with torch.inference_mode():
                 for batch in batches:
                     encoder(stock(batch, sampling_rate=SAMPLING_RATE, return_tensors="pt").input_features)
 
-        def run(batches=batches) -> None:
+        def run(batches: list[list[np.ndarray]] = batches) -> None:
             speed_up(encoder)
             with torch.inference_mode():
                 for batch in batches:

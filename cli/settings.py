@@ -34,7 +34,7 @@ class SettingsParser(HfArgumentParser):
     """
 
     def __init__(
-        self, command: str, description: str, kinds: Sequence[type], library: type, reserved: Collection[str] = ()
+        self, command: str, description: str, kinds: Sequence[Any], library: Any, reserved: Collection[str] = ()
     ):
         super().__init__(
             [*map(_options_of, kinds), library],
@@ -134,7 +134,7 @@ class SettingsParser(HfArgumentParser):
         self.error(f"{source} has unknown settings ({', '.join(names)}); {hint}".removesuffix("?"))
 
 
-def _options_of(kind: type) -> type:
+def _options_of(kind: Any) -> Any:
     """A copy for the parser, which changes the types of the fields."""
     return dataclasses.make_dataclass(
         kind.__name__,

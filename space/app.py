@@ -431,12 +431,17 @@ def build(ser: Pipeline, name: str) -> gr.Blocks:
 
         shown_progress = gr.Progress()
 
-        def first(audio: Text, language: Text, progress=shown_progress) -> list[Any]:
+        def first(audio: Text, language: Text, progress: gr.Progress = shown_progress) -> list[Any]:
             """Predicts the emotion of a recording; its texts are made automatically."""
             return show(predict(ser, audio, progress, language=language))
 
         def corrected(
-            audio: Text, language: Text, transcript: Text, emphasis: Text, description: Text, progress=shown_progress
+            audio: Text,
+            language: Text,
+            transcript: Text,
+            emphasis: Text,
+            description: Text,
+            progress: gr.Progress = shown_progress,
         ) -> list[Any]:
             """Predicts the emotion of a recording with given texts; those that are empty are made automatically."""
             given = {"transcript": transcript, "emphasis": emphasis, "description": description}

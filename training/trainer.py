@@ -152,15 +152,15 @@ class MsfSerTrainer(Trainer):
             self._tell_epochs_to(sampler)
         return sampler
 
-    def _tell_epochs_to(self, sampler: torch.utils.data.Sampler) -> None:
+    def _tell_epochs_to(self, sampler: Any) -> None:
         # Within an epoch that is resumed, neither transformers nor accelerate tells it to the sampler of a process.
         self.pop_callback(SetEpochCallback)
         self.add_callback(SetEpochCallback(sampler))
 
     def get_eval_dataloader(self, eval_dataset: datasets.Dataset | None = None) -> DataLoader:
         """The development part, to its last item, long items first."""
-        eval_dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        return self._evaluation_loader(eval_dataset.select(_long_first(eval_dataset)), super().get_eval_dataloader)
+        part: Any = self.eval_dataset if eval_dataset is None else eval_dataset
+        return self._evaluation_loader(part.select(_long_first(part)), super().get_eval_dataloader)
 
     def get_test_dataloader(self, test_dataset: datasets.Dataset) -> DataLoader:
         """The test part, to its last item, in the order of its rows."""
@@ -177,7 +177,8 @@ class MsfSerTrainer(Trainer):
             return by_count(part)
 
     def _input_seconds(self, part: datasets.Dataset) -> list[float]:
-        return np.minimum(part["length"][:], self.processing_class.feature_extractor.max_seconds).tolist()
+        processor: Any = self.processing_class
+        return np.minimum(part["length"][:], processor.feature_extractor.max_seconds).tolist()
 
     def _loader(self, part: datasets.Dataset, batches: Iterable[list[int]]) -> DataLoader:
         """A loader of the given batches with the settings of the run."""
@@ -247,7 +248,7 @@ class MsfSerTrainer(Trainer):
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW over four groups: encoder or fusion, with or without weight decay."""
         if self.optimizer is None:
-            trained = self.model if model is None else model
+            trained: Any = self.model if model is None else model
             decayed = set(self.get_decay_parameter_names(trained))
             groups: dict[tuple[bool, bool], list] = {}
             for name, parameter in trained.named_parameters():
