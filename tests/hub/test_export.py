@@ -139,12 +139,12 @@ def test_encoders_that_run_item_by_item_are_refused(tmp_path, kind):
 
 
 def test_what_cannot_be_read_or_written_is_said(tmp_path, monkeypatch):
-    with pytest.raises(SystemExit, match=r"nowhere.* has no config\.json: give the folder"):
+    with pytest.raises(SystemExit, match=r"nowhere.* has no config\.json: give the output of msfser train"):
         command.main([str(tmp_path / "nowhere"), str(tmp_path / "model.onnx")])
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(SystemExit, match="type 'bert', not 'msfser'"):
         command.main([str(tmp_path), str(tmp_path / "model.onnx")])
-    with pytest.raises(SystemExit, match="is a folder: give the name of the file"):
+    with pytest.raises(SystemExit, match="is a folder: give the name of the output file"):
         command.main([str(tmp_path), str(tmp_path)])
     monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else name)
     with pytest.raises(SystemExit, match=r'needs onnxscript: pip install "msfser\[onnx\]"'):
