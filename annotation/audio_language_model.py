@@ -1,6 +1,5 @@
 """Descriptions by an audio language model through transformers: [`AudioLanguageModelDescriber`]."""
 
-import base64
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from transformers import (
 from transformers.utils import CONFIG_NAME, cached_file, extract_commit_hash
 
 from ..audio_msfser import SAMPLING_RATE
-from .chat_endpoint import wav_bytes
+from .chat_endpoint import wav_base64
 from .prompt import ask_for_descriptions
 
 # From shorter sounds, some families make no frame at all.
@@ -31,7 +30,7 @@ def _as_samples(sound: np.ndarray) -> dict[str, object]:
 
 
 def _as_base64(sound: np.ndarray) -> dict[str, object]:
-    return {"type": "audio", "base64": base64.b64encode(wav_bytes(sound)).decode("ascii")}
+    return {"type": "audio", "base64": wav_base64(sound)}
 
 
 _AUTO_CLASSES = (
@@ -102,18 +101,16 @@ class AudioLanguageModelDescriber:
         Raises:
             ValueError: There are not as many transcripts as sounds.
         """
-        if len(sounds) != len(transcripts):
-            raise ValueError(f"there are {len(sounds)} sounds and {len(transcripts)} transcripts.")
-        padded = [np.pad(sound, (0, max(0, _LEAST_SAMPLES - len(sound)))) for sound in sounds]
 
-        def ask(numbers: list[int], prompts: list[str]) -> list[str | None]:
+        def ask(sounds: list[np.ndarray], prompts: list[str]) -> list[str | None]:
             responses: list[str | None] = []
-            for start in range(0, len(numbers), self.batch_size):
+            for start in range(0, len(sounds), self.batch_size):
                 part = slice(start, start + self.batch_size)
-                responses += self._generate([padded[number] for number in numbers[part]], prompts[part])
+                responses += self._generate(sounds[part], prompts[part])
             return responses
 
-        return ask_for_descriptions(ask, transcripts)
+        padded = [np.pad(sound, (0, max(0, _LEAST_SAMPLES - len(sound)))) for sound in sounds]
+        return ask_for_descriptions(ask, padded, transcripts)
 
     @torch.inference_mode()
     def _generate(self, sounds: list[np.ndarray], prompts: list[str]) -> list[str]:
@@ -180,8 +177,7 @@ def _processor(name: str, revision: str | None) -> Any:
     extractor = getattr(processor, "feature_extractor", None) or getattr(processor, "audio_processor", None)
     if extractor is None:
         raise ValueError(f"{name!r} is not an audio language model: its processor does not accept audio.")
-    rate = getattr(extractor, "sampling_rate", SAMPLING_RATE)
-    if rate != SAMPLING_RATE:
+    if (rate := getattr(extractor, "sampling_rate", SAMPLING_RATE)) != SAMPLING_RATE:
         raise ValueError(f"{name!r} expects audio at {rate} Hz, and the audio here is at {SAMPLING_RATE} Hz.")
     # All prompts of a batch have to end in the same column, where responses start.
     processor.tokenizer.padding_side = "left"
@@ -192,17 +188,11 @@ def _model(name: str, revision: str | None, part: PreTrainedConfig, dtype: torch
     loader = next(loader for mapping, loader in _AUTO_CLASSES if type(part) in mapping)
     try:
         model, report = loader.from_pretrained(
-            name,
-            revision=revision,
-            config=part,
-            dtype=dtype,
-            output_loading_info=True,
-            trust_remote_code=False,
+            name, revision=revision, config=part, dtype=dtype, output_loading_info=True, trust_remote_code=False
         )
     except (ImportError, OSError) as error:
         raise OSError(f"the model of {name!r} cannot be built here ({_first_line(error)}).") from error
-    missing = sorted(report["missing_keys"])
-    if missing:
+    if missing := sorted(report["missing_keys"]):
         raise OSError(
             f"{name!r} lacks {len(missing)} of the model's weights, such as {missing[0]}: give a checkpoint of the "
             "whole model."

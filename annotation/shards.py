@@ -1,4 +1,4 @@
-"""Columns that are made for every row of a table, in shards that a killed run can take up again.
+"""Columns that are made for every row of a table, in shards, so that a killed run can be resumed.
 
 [`ShardedTable`] is the engine: which shards there are, what each depends on, and how each is written whole or not at
 all. [`ShardedAnnotation`] makes the texts with it.
@@ -66,8 +66,6 @@ class ShardedTable(abc.ABC):
         self._keys: dict[int, dict[str, str]] = {}
         self._advance: Callable[[int], object] = lambda rows: None
 
-    # What a subclass defines
-
     @abc.abstractmethod
     def step_keys(self, rows: range) -> dict[str, str]:
         """A hash for each step of all that it depends on, for the rows of one shard."""
@@ -89,8 +87,6 @@ class ShardedTable(abc.ABC):
 
     def check(self, shards: Sequence[int]) -> None:  # noqa: B027 (not every subclass has something to check)
         """Raises a `ValueError` for rows that cannot be used, before any of the shards is made."""
-
-    # A run
 
     def prepare(self, data: Path) -> None:
         """Makes the output folder and notes what will be in it.
@@ -133,10 +129,10 @@ class ShardedTable(abc.ABC):
         """Makes the shards of one of several processes, counted from 0; `quiet` hides the progress bar."""
         mine = range(process, self.count, processes)
         stale = [number for number in mine if self.stored_keys(number) != self.keys(number)]
-        total = sum(len(self.rows(number)) for number in mine)
         self.check(stale)
         if stale:
             self._write_note(complete=False)
+        total = sum(len(self.rows(number)) for number in mine)
         done = total - sum(len(self.rows(number)) for number in stale)
         with tqdm(total=total, initial=done, desc=self.command, unit="clip", disable=quiet) as bar:
             self._advance = bar.update
@@ -155,13 +151,9 @@ class ShardedTable(abc.ABC):
         made = pa.concat_tables([pyarrow.parquet.read_table(shard, columns=[*counted, "error"]) for shard in shards])
         found = ", ".join(f"{len(made) - made[name].null_count} with {name}" for name in counted)
         logger.info(f"{len(made)} clips in {self.output}: {found}.")
-        errors = [(row, error) for row, error in enumerate(made["error"].to_pylist(), start=1) if error is not None]
-        if errors:
-            logger.warning(
-                f"{len(errors)} recordings could not be read; the first is that of row {errors[0][0]}: {errors[0][1]}"
-            )
-
-    # Shards
+        if errors := {row: error for row, error in enumerate(made["error"].to_pylist(), 1) if error is not None}:
+            row, error = next(iter(errors.items()))
+            logger.warning(f"{len(errors)} recordings could not be read; the first is that of row {row}: {error}")
 
     def rows(self, number: int) -> range:
         """The numbers of a shard's rows."""
@@ -225,8 +217,6 @@ class ShardedTable(abc.ABC):
         path, content = self.output / SHARDS_NOTE, json.dumps(note, indent=1).encode() + b"\n"
         if not path.is_file() or path.read_bytes() != content:
             _write_whole(path, lambda file: file.write(content))
-
-    # Recordings
 
     def decoded(self, rows: Sequence[int], errors: dict[int, str]) -> Iterator[dict[int, np.ndarray]]:
         """Decodes recordings in batches of at most `SECONDS_PER_BATCH`, short ones first.

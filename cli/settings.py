@@ -4,6 +4,7 @@ The command line is parsed by [`transformers.HfArgumentParser`], which makes one
 dataclasses. A list is emptied by the word `none`.
 """
 
+import copy
 import dataclasses
 import difflib
 import sys
@@ -137,13 +138,7 @@ class SettingsParser(HfArgumentParser):
 def _options_of(kind: type) -> type:
     """A copy for the parser, which changes the types of the fields."""
     return dataclasses.make_dataclass(
-        kind.__name__,
-        [
-            (f.name, f.type, dataclasses.field(default=f.default, metadata=f.metadata))
-            if f.default_factory is dataclasses.MISSING
-            else (f.name, f.type, dataclasses.field(default_factory=f.default_factory, metadata=f.metadata))
-            for f in dataclasses.fields(kind)
-        ],
+        kind.__name__, [(f.name, f.type, copy.copy(f)) for f in dataclasses.fields(kind)]
     )
 
 

@@ -67,7 +67,7 @@ def text_column(part: Part, column: str, values: pa.ChunkedArray | None = None) 
     return pc.if_else(blank, pa.scalar(None, pa.string()), values)
 
 
-def label_column(part: Part, column: str, label_range: tuple[float, float], required: bool) -> pa.Array:
+def label_column(part: Part, column: str, label_range: tuple[float, ...], required: bool) -> pa.Array:
     """Return a column of labels, scaled from the range to 0..1 in float32."""
     values, (low, high) = part.table[column], label_range
     kind = values.type

@@ -81,10 +81,11 @@ def read_table(
     Raises:
         ValueError: The source, a column, a row or the parts are not as described; one sentence with the remedy.
     """
-    label_range = _checked_range(label_range)
+    bounds = tuple(map(float, label_range))
+    if len(bounds) != 2 or not all(map(math.isfinite, bounds)) or bounds[0] >= bounds[1]:
+        raise ValueError(f"label_range is {bounds!r}; give two finite numbers, the lower one first.")
     columns = _checked_columns(columns)
-    opened = open_source(source, audio_folder)
-    return _read(opened, columns, label_range, split_seed, allow_speaker_overlap, require_labels)
+    return _read(open_source(source, audio_folder), columns, bounds, split_seed, allow_speaker_overlap, require_labels)
 
 
 @short_messages()
@@ -105,17 +106,11 @@ def read_rows(
         row_names: What messages call each row.
         audio_folders: Relative audio paths start at the first; no path may lead out of all of them. Empty for a
             corpus of text, whose table has no `audio`.
-        label_range: Lowest and highest value of the labels; they are scaled to 0..1 by it.
-        allow_speaker_overlap: Accept speakers that occur in more than one part.
-
-    Returns:
-        Non-empty parts with the features `schema.FEATURES`, in the order train, validation, test.
-
-    Raises:
-        ValueError: A row is not as described; one sentence with the remedy.
+        label_range: As in `read_table`, like the result and the errors.
+        allow_speaker_overlap: As in `read_table`.
     """
     opened = source_of({"": table}, source, tuple(audio_folders), row_names)
-    return _read(opened, {}, label_range, 0, allow_speaker_overlap, True)
+    return _read(opened, {}, label_range, 0, allow_speaker_overlap, require_labels=True)
 
 
 @short_messages()
@@ -125,12 +120,9 @@ def open_table(
     columns: Mapping[str, str] | None = None,
     audio_folder: str | os.PathLike[str] | None = None,
 ) -> SourceRows:
-    """Open a table to be completed: no labels are needed, nothing is scaled or split, and other columns stay.
+    """Open a table to be completed: no labels are needed, nothing is scaled or split, and other columns are kept.
 
-    Args:
-        source: As in `read_table`.
-        columns: As in `read_table`.
-        audio_folder: As in `read_table`.
+    The arguments are those of `read_table`.
 
     Raises:
         ValueError: The source or a column is not as described, an audio path leads out of its folder, or no audio file
@@ -150,13 +142,7 @@ def open_table(
         else:
             files += locate(part, paths, opened.audio_folders, missing_ok=True)[0]
         made = {"audio": pa.nulls(len(part.table), pa.string()) if paths is None else pa.array(paths, pa.string())}
-        for name, column in found.items():
-            if name == "words":
-                made[name] = word_column(part, column)
-            elif name in LABELS:
-                made[name] = part.table[column]
-            elif name != "audio":
-                made[name] = text_column(part, column)
+        made |= {name: _column(part, name, column) for name, column in found.items() if name != "audio"}
         others = [name for name in part.table.column_names if name not in found.values() and name not in made]
         made |= {name: part.table[name] for name in others}
         if part.name and (opened.has_parts or "split" not in found):
@@ -179,13 +165,6 @@ def open_table(
     return SourceRows(table, files, None, opened.audio_folders[0].absolute())
 
 
-def _checked_range(label_range: Sequence[float]) -> tuple[float, float]:
-    bounds = tuple(map(float, label_range))
-    if len(bounds) != 2 or not all(map(math.isfinite, bounds)) or bounds[0] >= bounds[1]:
-        raise ValueError(f"label_range is {bounds!r}; give two finite numbers, the lower one first.")
-    return bounds[0], bounds[1]
-
-
 def _checked_columns(columns: Mapping[str, str] | None) -> dict[str, str]:
     columns = dict(columns or {})
     if unknown := sorted(columns.keys() - {*COLUMNS}):
@@ -201,7 +180,7 @@ def _check_alike(source: Source, files: Sequence[object], embedded: Sequence[obj
 def _read(
     source: Source,
     columns: Mapping[str, str],
-    label_range: tuple[float, float],
+    label_range: tuple[float, ...],
     split_seed: int,
     allow_speaker_overlap: bool,
     require_labels: bool,
@@ -246,9 +225,9 @@ def _read(
 
 
 def _column(
-    part: Part, name: str, column: str, label_range: tuple[float, float], require_labels: bool
+    part: Part, name: str, column: str, label_range: tuple[float, ...] | None = None, require_labels: bool = False
 ) -> pa.Array | pa.ChunkedArray:
-    """Return a column other than `audio` in the type of the schema."""
+    """Return a column other than `audio` in the type of the schema; labels as they are, unless a range is given."""
     if name in LABELS:
-        return label_column(part, column, label_range, require_labels)
+        return part.table[column] if label_range is None else label_column(part, column, label_range, require_labels)
     return word_column(part, column) if name == "words" else text_column(part, column)

@@ -2,19 +2,13 @@
 
     msfser export outputs/mine mine.onnx
 
-The inputs of the graph are the output of the processor: `input_values` or `input_features` with `attention_mask`, and
-`input_ids` and `attention_mask` of each text with the prefixes `les_`, `gs_`, `es_`, as far as the model has them. The
-batch size and all lengths are free. All inputs must be fed: for an item without an input, its row of the mask is zero,
-and its row of values is ignored. An item without any input is not detected. The outputs are `logits` `(batch, 3)` in
-0..1 (valence, arousal, dominance) and, where the model has them, `gate` and `routing` as in [`MsfSerOutput`].
-
-Weights of more than 1.5 GiB go to a second file, `mine.onnx.data`, which must stay in the folder of the first.
+The inputs and outputs of the graph are described in docs/deploying.md. Weights of more than 1.5 GiB go to a second
+file, `mine.onnx.data`, which must stay in the folder of the first.
 """
 
 import argparse
 import importlib.util
 import logging
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 
 from ..audio_msfser import SAMPLING_RATE
 from ..cli.errors import cli_errors
@@ -68,18 +62,18 @@ def export(folder: str | Path, path: str | Path) -> float:
         OSError: The folder cannot be read, or the file not written.
         ValueError: The folder does not hold an MSF-SER model, or one that cannot be exported.
     """
-    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
-    if missing:
+    if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]:
         raise ImportError(f'Exporting needs {", ".join(missing)}: pip install "msfser[onnx]".')
     if Path(path).is_dir():
         raise OSError(f"{str(path)!r} is a folder: give the name of the output file, such as model.onnx.")
     model = _load(folder)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    for encoder in _encoders(model):
+    encoders = [getattr(model, name) for name in ("audio_encoder", "text_encoder") if hasattr(model, name)]
+    for encoder in encoders:
         slow_down(encoder)  # a trace through the fast attention holds for one length
     _write(model, Path(path))
     if model.config.fast_encoders:
-        for encoder in _encoders(model):
+        for encoder in encoders:
             speed_up(encoder)
     return compare(model, path)
 
@@ -174,10 +168,6 @@ def _load(folder: str | Path) -> MsfSerModel:
     return MsfSerModel.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
 
 
-def _encoders(model: MsfSerModel) -> list[PreTrainedModel]:
-    return [getattr(model, name) for name in ("audio_encoder", "text_encoder") if hasattr(model, name)]
-
-
 def _write(model: MsfSerModel, path: Path) -> None:
     config: Any = model.config
     # torch.export treats sizes of 0 and 1 as constants.
@@ -236,7 +226,3 @@ def main(argv: Sequence[str]) -> None:
                 f"{TOLERANCE:g}: do not use it."
             )
     logger.info("%s differs from the model by at most %.1e.", arguments.output, difference)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

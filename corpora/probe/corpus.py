@@ -1,24 +1,9 @@
 """The probe corpus: synthetic speech whose labels follow from a published rule.
 
-The probe is a scientific instrument, not a corpus of emotion. Each utterance is an opening sentence and two opposed
-clauses, such as "It was a merry lucky morning. The food was clever but the service was stupid.", synthesized by
-espeak-ng on the user's machine. One of the two opposed adjectives is stressed by the synthesizer: slower, higher and
-louder. The labels, each in 0..1, are
-
-- valence = 0.5 + 0.25 s + 0.2 g. s = +1 or -1 is the polarity of the stressed adjective: the transcript is the same
-  whichever is stressed, so only the emphasized words (column `emphasis`) or the audio determine it. g = +1 or -1 is
-  the polarity of the opening sentence (its two adjectives have the same one), which is outside the emphasized words:
-  the transcript determines it.
-- arousal = a, drawn evenly from 0.1..0.9. It sets, all linearly, the rate (150 to 225 words per minute), the engine's
-  base pitch (25 to 60 on its scale of 0..100) and the level (-42 to -24 dB relative to full scale, root mean square
-  over the utterance): only the audio determines it.
-- dominance = 0.2, 0.5 or 0.8, determined by the description (column `description`) alone.
-
-s, g, the order of the polarities, the level of dominance, a and the voice are drawn independently of each other; the
-first three are crossed exactly. Voices, sentences, adjectives and descriptions are disjoint between the splits
-(`texts.yaml`), and the adjectives of the openings never occur in clauses.
-
-The emphasized words are the stressed word with one neighbor on each side, without punctuation and in lower case.
+Each utterance is an opening sentence and two opposed clauses, such as "It was a merry lucky morning. The food was
+clever but the service was stupid.", synthesized by espeak-ng. One of the two opposed adjectives is stressed: slower,
+higher and louder. The rule of the labels is in docs/probe-corpus.md. s, g, the order of the polarities, the level of
+dominance, arousal and the voice are drawn independently of each other; the first three are crossed exactly.
 """
 
 import glob
@@ -200,9 +185,8 @@ def _is_current(folder: Path, fingerprint: str) -> bool:
 def make_probe(folder: str | Path, *, seed: int = 0, sizes: Mapping[str, int] | None = None) -> Path:
     """Make the probe corpus, unless the folder has it.
 
-    The folder gets `metadata.parquet`, `audio/*.flac` (16 kHz, mono, 16 bit) and `fingerprint`, a hash of the recipe.
-    A folder with the fingerprint of this recipe is left as it is; any other is replaced as a whole once the new corpus
-    is complete.
+    The folder contains `metadata.parquet`, `audio/*.flac` (16 kHz, mono, 16 bit) and `fingerprint`, a hash of the
+    recipe. A folder with this recipe's fingerprint is kept; any other is replaced once the new corpus is complete.
 
     Columns: `audio` (path relative to the folder), `transcript`, `words` (list of `word`, `start` and `end` in
     seconds), `emphasis`, `description`, `valence`, `arousal`, `dominance` (0..1), `speaker` (the voice), `split`

@@ -93,15 +93,14 @@ def engine_version() -> str:
 
 
 class Synthesizer:
-    """An espeak-ng engine with a private state."""
+    """An espeak-ng engine with a private state.
+
+    Raises:
+        ImportError: `espeakng-loader` is not installed.
+        RuntimeError: The engine does not start.
+    """
 
     def __init__(self) -> None:
-        """Open the engine.
-
-        Raises:
-            ImportError: `espeakng-loader` is not installed.
-            RuntimeError: The engine does not start.
-        """
         engine_version()
         import espeakng_loader
 
@@ -126,11 +125,10 @@ class Synthesizer:
             name: A language with an optional variant, such as `en-us` or `en-us+m1`.
 
         Raises:
-            ValueError: espeak-ng does not know the voice. It silently ignores an unknown variant, so the voice that it
-                reports is compared with the given one.
+            ValueError: espeak-ng does not know the voice.
         """
         found = self._library.espeak_SetVoiceByName(name.encode()) == 0
-        if found:
+        if found:  # an unknown variant is ignored
             identifier = self._library.espeak_GetCurrentVoice().contents.identifier.decode()
             found = identifier.partition("+")[2] == name.partition("+")[2]
         if not found:
@@ -177,16 +175,8 @@ def _word_times(ssml: str, events: list[tuple[int, int, int, str]], samples: int
     """Map the engine's word events to the words of the text.
 
     Several words may share one event ("of the") and one word may have several ("ice-cold"). Positions in the text
-    count characters of the SSML from 1. Words that share an event share its time in proportion to their letters.
-
-    Args:
-        ssml: The text that was spoken.
-        events: Type, text position, sample and phoneme name of each event.
-        samples: Length of the utterance in samples.
-        rate: Samples per second.
-
-    Returns:
-        One entry per word.
+    count characters of the SSML from 1. Words that share an event share its time in proportion to their letters. An
+    event is its type, text position, sample and phoneme name.
     """
     found = [match for match in _TAG_OR_WORD.finditer(ssml) if not match[0].startswith("<")]
     words = [html.unescape(match[0]) for match in found]
