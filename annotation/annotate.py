@@ -181,16 +181,12 @@ def make_annotator(settings: Mapping[str, Mapping[str, Any]], device: str) -> Ms
     aligner: Aligner | None = None
     if (name := settings["transcript"]["aligner"]) != "recognizer":
         aligner = SphinxAligner() if name == "sphinx" else CtcAligner(name, device)
-    describer = _make_describer(settings["description"], device)
+    describer: Describer | None = None
+    match settings["description"]:
+        case {"norms": norms}:
+            describer = MeasuredDescriber(norms)
+        case {"describer": name, "url": None}:
+            describer = AudioLanguageModelDescriber(name, device=device)
+        case {"describer": name, "url": url}:
+            describer = ChatEndpointDescriber(url, name)
     return MsfSerAnnotator(recognizer, EmphasisConfig(**settings["emphasis"]), describer, aligner, device)
-
-
-def _make_describer(settings: Mapping[str, Any], device: str) -> Describer | None:
-    name = settings["describer"]
-    if name == "none":
-        return None
-    if name == "measured":
-        return MeasuredDescriber(settings["norms"])
-    if settings["url"] is not None:
-        return ChatEndpointDescriber(settings["url"], name)
-    return AudioLanguageModelDescriber(name, device=device)

@@ -1,6 +1,6 @@
 """Descriptions by an audio language model through transformers: [`AudioLanguageModelDescriber`]."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +25,12 @@ from .prompt import ask_for_descriptions
 _LEAST_SAMPLES = SAMPLING_RATE // 10
 
 
-def _as_samples(sound: np.ndarray) -> dict[str, object]:
-    return {"type": "audio", "audio": sound}
-
-
-def _as_base64(sound: np.ndarray) -> dict[str, object]:
-    return {"type": "audio", "base64": wav_base64(sound)}
-
-
 _AUTO_CLASSES = (
     (MODEL_FOR_MULTIMODAL_LM_MAPPING, AutoModelForMultimodalLM),
     (MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, AutoModelForSeq2SeqLM),  # Audio Flamingo 3
 )
-# How a conversation contains a sound, for families that do not accept samples.
-_SOUND_BLOCKS: dict[str, Callable[[np.ndarray], dict[str, object]]] = {"voxtral": _as_base64}
+# Families whose conversations do not accept samples, but a file in base64.
+_WITH_FILES = ("voxtral",)
 _NOT_FOUND = (
     "{!r} is not a folder with a model, and neither the Hub nor its cache has it: download it where the Hub is "
     "reachable and give its folder."
@@ -86,21 +78,13 @@ class AudioLanguageModelDescriber:
         self.name = f"{config.model_type}:{published}" + (f"@{revision}" if revision else "")
         self.max_new_tokens = max_new_tokens
         self.batch_size = batch_size
-        self._block = _SOUND_BLOCKS.get(config.model_type, _as_samples)
+        self._with_files = config.model_type in _WITH_FILES
         # The library's types do not cover what the families add.
         self.processor: Any = _processor(name, revision)
         self.model: Any = _model(name, revision, part, dtype).to(device)
 
     def __call__(self, sounds: Sequence[np.ndarray], transcripts: Sequence[str | None]) -> list[str | None]:
-        """Describes recordings as in [`Describer`]; a response that cannot be parsed is requested again, twice.
-
-        Args:
-            sounds: Mono float32 at 16 kHz, each `(samples,)`.
-            transcripts: The words of each sound; `None` where they are not known.
-
-        Raises:
-            ValueError: There are not as many transcripts as sounds.
-        """
+        """Describes recordings as in [`Describer`]; a response that cannot be parsed is requested again, twice."""
 
         def ask(sounds: list[np.ndarray], prompts: list[str]) -> list[str | None]:
             responses: list[str | None] = []
@@ -114,10 +98,11 @@ class AudioLanguageModelDescriber:
 
     @torch.inference_mode()
     def _generate(self, sounds: list[np.ndarray], prompts: list[str]) -> list[str]:
-        conversations = [
-            [{"role": "user", "content": [self._block(sound), {"type": "text", "text": prompt}]}]
-            for sound, prompt in zip(sounds, prompts, strict=True)
-        ]
+        conversations = []
+        for sound, prompt in zip(sounds, prompts, strict=True):
+            audio = {"base64": wav_base64(sound)} if self._with_files else {"audio": sound}
+            content = [{"type": "audio", **audio}, {"type": "text", "text": prompt}]
+            conversations.append([{"role": "user", "content": content}])
         inputs = self.processor.apply_chat_template(
             conversations,
             add_generation_prompt=True,

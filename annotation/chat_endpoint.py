@@ -78,16 +78,11 @@ class ChatEndpointDescriber:
     def __call__(self, sounds: Sequence[np.ndarray], transcripts: Sequence[str | None]) -> list[str | None]:
         """Describes recordings as in [`Describer`]; a response that cannot be parsed is requested again, twice.
 
-        A single recording that the server rejects stays without a description.
-
-        Args:
-            sounds: Mono float32 at 16 kHz, each `(samples,)`.
-            transcripts: The words of each sound; `None` where they are not known.
+        A single recording that the server rejects has no description.
 
         Raises:
             OSError: The server is not available, rejects the key, fails for every recording of this call, or has never
                 responded to any.
-            ValueError: There are not as many transcripts as sounds.
         """
         failures: list[_Failure] = []
 
@@ -207,7 +202,11 @@ def _completions_url(url: str) -> str:
             "the address must have no user, query or fragment: a key belongs in the environment variable "
             f"{KEY_VARIABLE}."
         )
-    if parts.scheme == "http" and not _is_this_machine(parts.host):
+    try:
+        is_this_machine = parts.host == "localhost" or ipaddress.ip_address(parts.host.strip("[]")).is_loopback
+    except ValueError:
+        is_this_machine = False
+    if parts.scheme == "http" and not is_this_machine:
         raise ValueError(
             f"http://{parts.host} would send voices over the network unencrypted: give https://, or forward a port of "
             "this machine to it."
@@ -216,15 +215,6 @@ def _completions_url(url: str) -> str:
     if not path.endswith("/chat/completions"):
         path += "/chat/completions" if path.endswith("/v1") else "/v1/chat/completions"
     return f"{parts.scheme}://{parts.netloc}{path}"
-
-
-def _is_this_machine(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _headers() -> dict[str, str]:

@@ -39,15 +39,12 @@ def main(argv: Sequence[str]) -> None:
 
 
 def make_norms(data: str, corpus: str, split: str | None = None) -> dict[str, Any]:
-    """Measures the recordings of a table or a folder.
+    """Measures the norms for [`MeasuredDescriber`] on the recordings of a table or a folder.
 
     Args:
         data: The table or the folder.
         corpus: Its name, recorded with each description.
         split: The part of the table; by default all of it.
-
-    Returns:
-        The norms for [`MeasuredDescriber`].
 
     Raises:
         ValueError: There is no voice to measure, a recording cannot be read, or the table has no such part.

@@ -1,9 +1,8 @@
 """The prompt for a model that describes recordings, and the parser of its output.
 
-The third text of the emotion model (extended semantics) states in words how an utterance sounds. The paper has an
-audio language model write six fields; its prompt is unknown, so [`PROMPT`] is this project's own. Gender is one of the
-paper's fields. Here it is never guessed from the voice: the prompt asks for it only where the words themselves state
-it, and [`render_fields`] leaves it out of the text that the emotion model reads.
+The paper has an audio language model write six fields; its prompt is unknown, so [`PROMPT`] is this project's.
+Gender, one of the fields, is never guessed from the voice: the prompt asks for it only where the words themselves
+state it, and [`render_fields`] leaves it out of the description.
 """
 
 import json

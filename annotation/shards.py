@@ -36,9 +36,8 @@ SECONDS_PER_BATCH = 60.0
 class ShardedTable(abc.ABC):
     """The rows of a table and columns made for them, in the shards `OUTPUT/data/part-00000.parquet` and so on.
 
-    The columns are made in steps. A shard records a key of each step, a hash of all that the step depends on, so that
-    another run makes only what is missing or depends on something else. Processes share the work by shards, and the
-    result does not depend on their number.
+    The columns are made in steps. A shard records a hash of all that each step depends on, so that another run makes
+    only what is missing or depends on something else. The result does not depend on the number of processes.
 
     Attributes:
         command: The name of the command, on the progress bar.
@@ -74,15 +73,12 @@ class ShardedTable(abc.ABC):
     def make_rows(
         self, rows: range, stale: Sequence[str], stored: Sequence[Mapping[str, Any]] | None
     ) -> list[dict[str, Any]]:
-        """Makes the columns of one shard.
+        """Makes the columns `made` of one shard, by row.
 
         Args:
             rows: The numbers of its rows; all of them have to go through [`decoded`].
             stale: The steps to be run, at least one.
             stored: The columns as they are in the shard; `None` where every step is stale.
-
-        Returns:
-            The values of the columns `made`, for each row.
         """
 
     def check(self, shards: Sequence[int]) -> None:  # noqa: B027 (not every subclass has something to check)

@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--version", action="version", version=_VERSION, help="show the version and exit")
     parser.add_argument(
-        "command", choices=COMMANDS, metavar="COMMAND", help="one of the commands below, each with a --help of its own"
+        "command", choices=COMMANDS, metavar="COMMAND", help="one of the commands below, each with its --help"
     )
     if not argv:
         parser.print_help()

@@ -23,8 +23,11 @@ def match_columns(part: Part, columns: Mapping[str, str], required: Iterable[str
     """Find the source column of each name of `COLUMNS`, where there is one: that of `columns`, or of its name.
 
     Raises:
-        ValueError: A required column is missing, one occurs more than once, or several could be meant.
+        ValueError: A required column is missing, one occurs more than once, several could be meant, or `columns` names
+            one that the schema does not have.
     """
+    if unknown := sorted(columns.keys() - {*COLUMNS}):
+        raise ValueError(f"columns names {unknown}, which the schema does not have; it has {[*COLUMNS]}.")
     present = part.table.column_names
     found, missing = {}, []
     for name in COLUMNS:

@@ -75,10 +75,9 @@ def read_iemocap(folder: str | os.PathLike[str], *, fold: int) -> datasets.Datas
     the other three are the training part, so that no speaker is in two parts. This rotation is our decision: the paper
     only says that there are five folds.
 
-    Transcripts lose marks in brackets such as `[LAUGHTER]`: they are no speech, and no recognizer writes them; an
-    utterance of nothing else has no transcript. Words have times where `ForcedAlignment` has the utterance, in the
-    spelling of the transcript if it has as many words. A few labels of the corpus are outside the scale by half a
-    step; they are moved to its end, with a warning.
+    Transcripts lose marks in brackets such as `[LAUGHTER]`. Words have times where `ForcedAlignment` has the
+    utterance, in the spelling of the transcript if it has as many words. Labels up to half a step outside the scale
+    are moved to its end, with a warning.
 
     Args:
         folder: The corpus, with `Session1` to `Session5`; or what `annotate` made of it.

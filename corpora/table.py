@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from ..configuration_msfser import LABELS
 from .audio_paths import audio_paths, locate
-from .columns import COLUMNS, check_unique, label_column, match_columns, split_column, text_column, word_column
+from .columns import check_unique, label_column, match_columns, split_column, text_column, word_column
 from .messages import reason, short_messages
 from .schema import SCHEMA, SPLITS, make_dataset
 from .sources import Part, Source, open_source, source_of
@@ -53,19 +53,14 @@ def read_table(
 ) -> datasets.DatasetDict:
     """Read a corpus from one table.
 
-    The parts come from the keys of a saved or Hub dataset, or from a column `split` with the values `train`,
-    `validation` (also `dev`, `development`) and `test`. A source without either, or with nothing but `train`, is split
-    here by speakers, about 70/15/15 by utterances. Where there is a test but no validation part, the speakers of
-    validation are drawn from train, about 15 % of its utterances. Other parts are returned as they are, so that a
-    source without a test part gives a result without one.
-
-    Audio is neither opened nor decoded; files are only looked up.
+    The parts come from the keys of a saved or Hub dataset, or from a column `split`. A source without either, or with
+    nothing but `train`, is split by speakers, about 70/15/15 by utterances. Where there is a test but no validation
+    part, about 15 % of train become validation. Audio is neither opened nor decoded; files are only looked up.
 
     Args:
-        source: A `.csv`, `.jsonl`, `.json` or `.parquet` file, a folder that holds `metadata.csv`, `metadata.jsonl` or
-            `metadata.parquet`, a folder of shards `data/part-00000.parquet`, `data/part-00001.parquet`, ..., a folder
-            written by `save_to_disk`, or the string `owner/name` of a dataset on the Hub. The shards are one table
-            in the order of their names; their rows with an `error` are left out, with one warning.
+        source: A `.csv`, `.jsonl`, `.json` or `.parquet` file, a folder with such a file named `metadata`, a folder of
+            shards `data/part-00000.parquet` and so on, a folder written by `save_to_disk`, or the string `owner/name`
+            of a dataset on the Hub. Rows of shards with an `error` are left out, with one warning.
         label_range: Lowest and highest value of the labels in the source; they are scaled to 0..1 by it.
         columns: Source column per name of the schema (and `split`), for tables with other column names.
         audio_folder: The data folder: relative audio paths start here and no path may lead out of it. By default
@@ -84,8 +79,8 @@ def read_table(
     bounds = tuple(map(float, label_range))
     if len(bounds) != 2 or not all(map(math.isfinite, bounds)) or bounds[0] >= bounds[1]:
         raise ValueError(f"label_range is {bounds!r}; give two finite numbers, the lower one first.")
-    columns = _checked_columns(columns)
-    return _read(open_source(source, audio_folder), columns, bounds, split_seed, allow_speaker_overlap, require_labels)
+    opened = open_source(source, audio_folder)
+    return _read(opened, columns or {}, bounds, split_seed, allow_speaker_overlap, require_labels)
 
 
 @short_messages()
@@ -128,14 +123,13 @@ def open_table(
         ValueError: The source or a column is not as described, an audio path leads out of its folder, or no audio file
             is there; one sentence with the remedy.
     """
-    columns = _checked_columns(columns)
     opened = open_source(source, audio_folder)
     tables: list[pa.Table] = []
     files: list[str] = []
     embedded: list[datasets.Dataset] = []
     for part in opened.parts:
         check_unique(part, part.table.column_names)
-        found = match_columns(part, columns, ("audio",))
+        found = match_columns(part, columns or {}, ("audio",))
         paths = audio_paths(part, found["audio"])
         if paths is None:
             embedded.append(part.recordings(found["audio"]))
@@ -163,13 +157,6 @@ def open_table(
             "name their folder as audio_folder."
         )
     return SourceRows(table, files, None, opened.audio_folders[0].absolute())
-
-
-def _checked_columns(columns: Mapping[str, str] | None) -> dict[str, str]:
-    columns = dict(columns or {})
-    if unknown := sorted(columns.keys() - {*COLUMNS}):
-        raise ValueError(f"columns names {unknown}, which the schema does not have; it has {[*COLUMNS]}.")
-    return columns
 
 
 def _check_alike(source: Source, files: Sequence[object], embedded: Sequence[object]) -> None:

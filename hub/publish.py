@@ -48,7 +48,7 @@ class Upload:
     Args:
         repo: `OWNER/NAME`.
         kind: `model` or `space`.
-        folder: What goes up: all files in it.
+        folder: All files in it are uploaded.
         patterns: Files of an earlier upload that are deleted from the repository unless `folder` has them.
         landmark: A file that all such repositories have. One with content but without it belongs to something else.
         tag: Name of this version. A Space has none, because people use its newest state.
@@ -68,15 +68,12 @@ class Upload:
 
 
 def push(api: HfApi, upload: Upload, private: bool) -> str:
-    """Uploads a folder in one commit and tags it.
+    """Uploads a folder in one commit, tags it and returns the hash of the commit.
 
     Args:
         api: Client of the Hub.
         upload: The content. Its tag may exist already, if it has the same content.
         private: Whether the repository is visible to its owner only.
-
-    Returns:
-        The hash of the commit.
 
     Raises:
         ValueError: The repository belongs to something else or is public, or the tag has other content.

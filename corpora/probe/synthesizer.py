@@ -40,11 +40,7 @@ class _Event(ctypes.Structure):
 
 
 class _Voice(ctypes.Structure):
-    _fields_ = (
-        ("name", ctypes.c_char_p),
-        ("languages", ctypes.c_char_p),
-        ("identifier", ctypes.c_char_p),
-    )
+    _fields_ = tuple((name, ctypes.c_char_p) for name in ("name", "languages", "identifier"))
 
 
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
@@ -52,13 +48,7 @@ _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 @dataclass(frozen=True)
 class Word:
-    """A spoken word.
-
-    Attributes:
-        text: The word as written, punctuation included.
-        start: Start in seconds.
-        end: End in seconds; a pause after the word is not part of it.
-    """
+    """A word as written, punctuation included, with its times in seconds, without a pause after it."""
 
     text: str
     start: float
@@ -67,13 +57,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Speech:
-    """A synthesized utterance.
-
-    Attributes:
-        samples: Mono samples, int16.
-        rate: Samples per second.
-        words: The words in the order of the text, one entry each.
-    """
+    """A synthesized utterance: mono samples in int16, samples per second, and the words in order."""
 
     samples: np.ndarray
     rate: int
@@ -135,16 +119,13 @@ class Synthesizer:
             raise ValueError(f"espeak-ng has no voice named {name!r}")
 
     def speak(self, ssml: str, *, rate: int = 175, pitch: int = 50, volume: int = 100) -> Speech:
-        """Synthesize SSML with the current voice.
+        """Synthesize SSML with the current voice, and find the times of its words.
 
         Args:
             ssml: The text with SSML marks; the words are what is left without the tags, split at white space.
             rate: Words per minute, 80 to 450.
             pitch: Base pitch, 0 to 100.
             volume: Amplitude, 0 to 200; peaks beyond full scale are cut off, as they are from about 100.
-
-        Returns:
-            The samples and the times of the words.
 
         Raises:
             RuntimeError: espeak-ng refuses the text or a parameter.
