@@ -1,5 +1,6 @@
 """Word times of given transcripts: PocketSphinx for English, any CTC model of transformers for other languages."""
 
+import abc
 import itertools
 import re
 from collections.abc import Sequence
@@ -19,9 +20,22 @@ except ImportError:  # only SphinxAligner needs it
     pocketsphinx = None
 
 _SPHINX_FRAME_SECONDS = 0.01
+# The number of a pronunciation, as in "the(2)".
+_VARIANT = re.compile(r"\(\d+\)$")
 
 
-class SphinxAligner:
+class _ClipByClip(abc.ABC):
+    def __call__(self, sounds: Sequence[np.ndarray], transcripts: Sequence[str]) -> list[list[dict[str, Any]] | None]:
+        """See [`Aligner`]; clip by clip, since many CTC models give other results with padding."""
+        words = [[word for word in text.split() if any(map(str.isalnum, word))] for text in transcripts]
+        return [self._align(*pair) if pair[1] else [] for pair in zip(sounds, words, strict=True)]
+
+    @abc.abstractmethod
+    def _align(self, sound: np.ndarray, words: list[str]) -> list[dict[str, Any]] | None:
+        """The words, at least one, with their times; `None` where they are not found."""
+
+
+class SphinxAligner(_ClipByClip):
     """Aligns English on the CPU, with the acoustic model and the dictionary of PocketSphinx.
 
     Its search fails on some clips, above all on synthetic voices, and it does not know words outside its dictionary;
@@ -36,13 +50,7 @@ class SphinxAligner:
             raise ImportError("the aligner sphinx needs PocketSphinx: pip install pocketsphinx.")
         self._decoder = pocketsphinx.Decoder(samprate=SAMPLING_RATE, lm=None, loglevel="FATAL")
 
-    def __call__(self, sounds: Sequence[np.ndarray], transcripts: Sequence[str]) -> list[list[dict[str, Any]] | None]:
-        """See [`Aligner`]."""
-        return [self._align(sound, _words(text)) for sound, text in zip(sounds, transcripts, strict=True)]
-
     def _align(self, sound: np.ndarray, words: list[str]) -> list[dict[str, Any]] | None:
-        if not words:
-            return []
         # "well-known" is two words of the dictionary, and one of the transcript.
         parts = [re.findall(r"[a-z0-9']*[a-z0-9][a-z0-9']*", word.lower().replace("\u2019", "'")) for word in words]
         spoken = [part for group in parts for part in group]
@@ -50,7 +58,7 @@ class SphinxAligner:
             return None
         segments = self._search(sound, spoken)
         # An unfinished search finds only the beginning of the text.
-        if [_without_variant(segment[0]) for segment in segments] != spoken:
+        if [_VARIANT.sub("", segment[0]) for segment in segments] != spoken:
             return None
         results, queue = [], iter(segments)
         for word, group in zip(words, parts, strict=True):
@@ -76,7 +84,7 @@ class SphinxAligner:
         return [segment for segment in found if not segment[0].startswith(("<", "["))]
 
 
-class CtcAligner:
+class CtcAligner(_ClipByClip):
     """Aligns any language for which there is a CTC model in transformers, such as a fine-tuned wav2vec 2.0.
 
     Finds the best path of the transcript's letters through the model's frames (Viterbi). Letters that the model lacks
@@ -109,13 +117,7 @@ class CtcAligner:
         self._space = self._letters.get(tokenizer.word_delimiter_token)
         self._extract = MsfSerFeatureExtractor(**settings, max_seconds=86_400.0)
 
-    def __call__(self, sounds: Sequence[np.ndarray], transcripts: Sequence[str]) -> list[list[dict[str, Any]] | None]:
-        """See [`Aligner`]; clip by clip, since many of these models give other results with padding."""
-        return [self._align(sound, _words(text)) for sound, text in zip(sounds, transcripts, strict=True)]
-
     def _align(self, sound: np.ndarray, words: list[str]) -> list[dict[str, Any]] | None:
-        if not words:
-            return []
         labels: list[int] = []
         owners: list[int | None] = []  # the word of each label; None between words
         for k, word in enumerate(words):
@@ -206,12 +208,3 @@ def _filled(times: list[tuple[float, float] | None], end: float) -> list[tuple[f
 def _entry(word: str, start: float, end: float, samples: int) -> dict[str, Any]:
     length = samples / SAMPLING_RATE
     return {"word": word, "start": round(min(start, length), 3), "end": round(min(end, length), 3)}
-
-
-def _words(transcript: str) -> list[str]:
-    return [word for word in transcript.split() if any(map(str.isalnum, word))]
-
-
-def _without_variant(word: str) -> str:
-    """A word without the number of its pronunciation, as in "the(2)"."""
-    return re.sub(r"\(\d+\)$", "", word)

@@ -4,14 +4,8 @@
     accelerate launch --multi_gpu --num_processes 4 -m msfser annotate my/recordings --output my/annotated
 
 The second line starts four processes, without a GPU too (`accelerate launch --cpu` starts several only through MPI).
-The input is a table, a folder of recordings, or a corpus as its owners distribute it (`--corpus`). The output is the
-same table as Parquet shards, `OUTPUT/data/part-00000.parquet` and so on, which `msfser train --data OUTPUT` reads. Its
-further columns are `transcript`, `words`, `emphasis`, `emphasis_scores` (one per word), `description`, `describer`
-(what wrote it), `absent` (why a text is missing) and `error` (why a recording could not be read). Texts that the table
-has are kept.
-
-A shard is written whole or not at all. After an interruption the same command goes on where it was; with other
-settings it makes only what depends on them.
+The output is the same table as Parquet shards, which `msfser train --data OUTPUT` reads; docs/annotating.md describes
+its further columns. After an interruption the same command resumes.
 """
 
 import argparse
@@ -166,7 +160,10 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """What the result of each step depends on, besides the table and the steps before it."""
     description: dict[str, Any] = {"describer": arguments.describer}
     if arguments.describer == "measured":
-        description["norms"] = NORMS if arguments.norms is None else _read_norms(arguments.norms)
+        try:
+            description["norms"] = NORMS if arguments.norms is None else json.loads(arguments.norms.read_bytes())
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{arguments.norms}: the norms are not readable JSON ({error}).") from error
     elif arguments.describer != "none":
         description |= {"url": arguments.url, "prompt": hashlib.sha256(PROMPT.encode()).hexdigest()}
     return {
@@ -176,32 +173,20 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     }
 
 
-def _read_norms(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: the norms are not readable JSON ({error}).") from error
-
-
 def make_annotator(settings: Mapping[str, Mapping[str, Any]], device: str) -> MsfSerAnnotator:
     """Loads what makes the texts with the settings of [`settings_of`]; the recognizer is loaded at its first use."""
-    recognizer: str | None = settings["transcript"]["recognizer"]
-    if recognizer == "none":
-        recognizer = None
+    name = settings["transcript"]["recognizer"]
+    recognizer = None if name == "none" else name
     ensure_encoders([recognizer])
     aligner: Aligner | None = None
     if (name := settings["transcript"]["aligner"]) != "recognizer":
         aligner = SphinxAligner() if name == "sphinx" else CtcAligner(name, device)
-    describer = _make_describer(settings["description"], device)
+    describer: Describer | None = None
+    match settings["description"]:
+        case {"norms": norms}:
+            describer = MeasuredDescriber(norms)
+        case {"describer": name, "url": None}:
+            describer = AudioLanguageModelDescriber(name, device=device)
+        case {"describer": name, "url": url}:
+            describer = ChatEndpointDescriber(url, name)
     return MsfSerAnnotator(recognizer, EmphasisConfig(**settings["emphasis"]), describer, aligner, device)
-
-
-def _make_describer(settings: Mapping[str, Any], device: str) -> Describer | None:
-    name = settings["describer"]
-    if name == "none":
-        return None
-    if name == "measured":
-        return MeasuredDescriber(settings["norms"])
-    if settings["url"] is not None:
-        return ChatEndpointDescriber(settings["url"], name)
-    return AudioLanguageModelDescriber(name, device=device)

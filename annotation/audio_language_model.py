@@ -1,7 +1,6 @@
 """Descriptions by an audio language model through transformers: [`AudioLanguageModelDescriber`]."""
 
-import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +18,19 @@ from transformers import (
 from transformers.utils import CONFIG_NAME, cached_file, extract_commit_hash
 
 from ..audio_msfser import SAMPLING_RATE
-from .chat_endpoint import wav_bytes
+from .chat_endpoint import wav_base64
 from .prompt import ask_for_descriptions
 
 # From shorter sounds, some families make no frame at all.
 _LEAST_SAMPLES = SAMPLING_RATE // 10
 
 
-def _as_samples(sound: np.ndarray) -> dict[str, object]:
-    return {"type": "audio", "audio": sound}
-
-
-def _as_base64(sound: np.ndarray) -> dict[str, object]:
-    return {"type": "audio", "base64": base64.b64encode(wav_bytes(sound)).decode("ascii")}
-
-
 _AUTO_CLASSES = (
     (MODEL_FOR_MULTIMODAL_LM_MAPPING, AutoModelForMultimodalLM),
     (MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, AutoModelForSeq2SeqLM),  # Audio Flamingo 3
 )
-# How a conversation contains a sound, for families that do not accept samples.
-_SOUND_BLOCKS: dict[str, Callable[[np.ndarray], dict[str, object]]] = {"voxtral": _as_base64}
+# Families whose conversations do not accept samples, but a file in base64.
+_WITH_FILES = ("voxtral",)
 _NOT_FOUND = (
     "{!r} is not a folder with a model, and neither the Hub nor its cache has it: download it where the Hub is "
     "reachable and give its folder."
@@ -87,40 +78,31 @@ class AudioLanguageModelDescriber:
         self.name = f"{config.model_type}:{published}" + (f"@{revision}" if revision else "")
         self.max_new_tokens = max_new_tokens
         self.batch_size = batch_size
-        self._block = _SOUND_BLOCKS.get(config.model_type, _as_samples)
+        self._with_files = config.model_type in _WITH_FILES
         # The library's types do not cover what the families add.
         self.processor: Any = _processor(name, revision)
         self.model: Any = _model(name, revision, part, dtype).to(device)
 
     def __call__(self, sounds: Sequence[np.ndarray], transcripts: Sequence[str | None]) -> list[str | None]:
-        """Describes recordings as in [`Describer`]; a response that cannot be parsed is requested again, twice.
+        """Describes recordings as in [`Describer`]; a response that cannot be parsed is requested again, twice."""
 
-        Args:
-            sounds: Mono float32 at 16 kHz, each `(samples,)`.
-            transcripts: The words of each sound; `None` where they are not known.
-
-        Raises:
-            ValueError: There are not as many transcripts as sounds.
-        """
-        if len(sounds) != len(transcripts):
-            raise ValueError(f"there are {len(sounds)} sounds and {len(transcripts)} transcripts.")
-        padded = [np.pad(sound, (0, max(0, _LEAST_SAMPLES - len(sound)))) for sound in sounds]
-
-        def ask(numbers: list[int], prompts: list[str]) -> list[str | None]:
+        def ask(sounds: list[np.ndarray], prompts: list[str]) -> list[str | None]:
             responses: list[str | None] = []
-            for start in range(0, len(numbers), self.batch_size):
+            for start in range(0, len(sounds), self.batch_size):
                 part = slice(start, start + self.batch_size)
-                responses += self._generate([padded[number] for number in numbers[part]], prompts[part])
+                responses += self._generate(sounds[part], prompts[part])
             return responses
 
-        return ask_for_descriptions(ask, transcripts)
+        padded = [np.pad(sound, (0, max(0, _LEAST_SAMPLES - len(sound)))) for sound in sounds]
+        return ask_for_descriptions(ask, padded, transcripts)
 
     @torch.inference_mode()
     def _generate(self, sounds: list[np.ndarray], prompts: list[str]) -> list[str]:
-        conversations = [
-            [{"role": "user", "content": [self._block(sound), {"type": "text", "text": prompt}]}]
-            for sound, prompt in zip(sounds, prompts, strict=True)
-        ]
+        conversations = []
+        for sound, prompt in zip(sounds, prompts, strict=True):
+            audio = {"base64": wav_base64(sound)} if self._with_files else {"audio": sound}
+            content = [{"type": "audio", **audio}, {"type": "text", "text": prompt}]
+            conversations.append([{"role": "user", "content": content}])
         inputs = self.processor.apply_chat_template(
             conversations,
             add_generation_prompt=True,
@@ -180,8 +162,7 @@ def _processor(name: str, revision: str | None) -> Any:
     extractor = getattr(processor, "feature_extractor", None) or getattr(processor, "audio_processor", None)
     if extractor is None:
         raise ValueError(f"{name!r} is not an audio language model: its processor does not accept audio.")
-    rate = getattr(extractor, "sampling_rate", SAMPLING_RATE)
-    if rate != SAMPLING_RATE:
+    if (rate := getattr(extractor, "sampling_rate", SAMPLING_RATE)) != SAMPLING_RATE:
         raise ValueError(f"{name!r} expects audio at {rate} Hz, and the audio here is at {SAMPLING_RATE} Hz.")
     # All prompts of a batch have to end in the same column, where responses start.
     processor.tokenizer.padding_side = "left"
@@ -192,17 +173,11 @@ def _model(name: str, revision: str | None, part: PreTrainedConfig, dtype: torch
     loader = next(loader for mapping, loader in _AUTO_CLASSES if type(part) in mapping)
     try:
         model, report = loader.from_pretrained(
-            name,
-            revision=revision,
-            config=part,
-            dtype=dtype,
-            output_loading_info=True,
-            trust_remote_code=False,
+            name, revision=revision, config=part, dtype=dtype, output_loading_info=True, trust_remote_code=False
         )
     except (ImportError, OSError) as error:
         raise OSError(f"the model of {name!r} cannot be built here ({_first_line(error)}).") from error
-    missing = sorted(report["missing_keys"])
-    if missing:
+    if missing := sorted(report["missing_keys"]):
         raise OSError(
             f"{name!r} lacks {len(missing)} of the model's weights, such as {missing[0]}: give a checkpoint of the "
             "whole model."

@@ -78,71 +78,45 @@ class ChatEndpointDescriber:
     def __call__(self, sounds: Sequence[np.ndarray], transcripts: Sequence[str | None]) -> list[str | None]:
         """Describes recordings as in [`Describer`]; a response that cannot be parsed is requested again, twice.
 
-        A single recording that the server rejects stays without a description.
-
-        Args:
-            sounds: Mono float32 at 16 kHz, each `(samples,)`.
-            transcripts: The words of each sound; `None` where they are not known.
+        A single recording that the server rejects has no description.
 
         Raises:
             OSError: The server is not available, rejects the key, fails for every recording of this call, or has never
                 responded to any.
-            ValueError: There are not as many transcripts as sounds.
         """
-        if len(sounds) != len(transcripts):
-            raise ValueError(f"there are {len(sounds)} sounds and {len(transcripts)} transcripts.")
-        encoded = [base64.b64encode(wav_bytes(sound)).decode("ascii") for sound in sounds]
-        failures: dict[int, _Failure] = {}
+        failures: list[_Failure] = []
 
-        def ask_one(number: int, prompt: str) -> str | None:
+        def ask_one(sound: str, prompt: str) -> str | None:
             try:
-                return self._request(encoded[number], prompt)
+                return self._request(sound, prompt)
             except _Failure as failure:
-                failures[number] = failure
+                failures.append(failure)
                 return None
 
-        def ask(numbers: list[int], prompts: list[str]) -> list[str | None]:
+        def ask(sounds: list[str], prompts: list[str]) -> list[str | None]:
             with ThreadPoolExecutor(self.concurrency) as executor:
-                futures = [executor.submit(ask_one, *pair) for pair in zip(numbers, prompts, strict=True)]
-                try:
-                    return [future.result() for future in futures]
-                except BaseException:
-                    executor.shutdown(wait=False, cancel_futures=True)
-                    raise
+                return list(executor.map(ask_one, sounds, prompts))
 
-        descriptions = ask_for_descriptions(ask, transcripts)
+        descriptions = ask_for_descriptions(ask, list(map(wav_base64, sounds)), transcripts)
         if failures:
-            last = list(failures.values())[-1]
+            last = failures[-1]
             if len(failures) == len(sounds) and (last.is_breakdown or not self._has_responded):
                 raise OSError(str(last))
             logger.warning(f"{len(failures)} of {len(sounds)} recordings stay without a description: {last}")
         return descriptions
 
     def _request(self, sound: str, prompt: str) -> str:
-        """The model's text for one recording.
-
-        Raises:
-            OSError: Every other recording would fail as well.
-            _Failure: This recording failed.
-        """
+        """The model's text for one recording; an `OSError` where every other recording would fail as well."""
+        audio = {"type": "input_audio", "input_audio": {"data": sound, "format": "wav"}}
         body: dict[str, Any] = {
             "model": self.model,
-            "messages": [
-                {
-                    "role": "user",
-                    "content": [
-                        {"type": "input_audio", "input_audio": {"data": sound, "format": "wav"}},
-                        {"type": "text", "text": prompt},
-                    ],
-                }
-            ],
+            "messages": [{"role": "user", "content": [audio, {"type": "text", "text": prompt}]}],
             "temperature": 0,
             "max_tokens": _MOST_TOKENS,
         }
-        status, response = self._post(
-            body | {"response_format": {"type": "json_object"}} if self._supports_format else body
-        )
-        if status in _REJECTED and self._supports_format:
+        with_format = self._supports_format
+        status, response = self._post(body | ({"response_format": {"type": "json_object"}} if with_format else {}))
+        if status in _REJECTED and with_format:
             status, response = self._post(body)
             if status == 200:
                 self._supports_format = False
@@ -162,7 +136,14 @@ class ChatEndpointDescriber:
                 "of the model."
             )
         try:
-            text = _text_of(response["choices"][0]["message"]["content"])
+            content = response["choices"][0]["message"]["content"]
+            # Some servers respond in parts; an empty response is a response.
+            parts = (
+                content
+                if isinstance(content, list)
+                else [{"type": "text", "text": "" if content is None else content}]
+            )
+            text = "".join(part["text"] for part in parts if part.get("type") == "text")
         except (TypeError, KeyError, IndexError, AttributeError) as error:
             raise _Failure(f"{self._url} does not respond like a chat server.", is_breakdown=False) from error
         self._has_responded = True
@@ -194,35 +175,18 @@ class ChatEndpointDescriber:
 
 
 class _Failure(Exception):
-    """The request for one recording failed.
-
-    Args:
-        message: A sentence.
-        is_breakdown: Whether the server may be at fault, not the recording.
-    """
+    """The request for one recording failed; in a breakdown the server may be at fault, not the recording."""
 
     def __init__(self, message: str, is_breakdown: bool):
         super().__init__(message)
         self.is_breakdown = is_breakdown
 
 
-def wav_bytes(sound: np.ndarray) -> bytes:
-    """A 16-bit WAV file.
-
-    Args:
-        sound: Mono at 16 kHz, `(samples,)`; clipped to -1..1.
-    """
+def wav_base64(sound: np.ndarray) -> str:
+    """A 16-bit WAV file in base64, of mono sound `(samples,)` at 16 kHz, clipped to -1..1."""
     file = io.BytesIO()
     soundfile.write(file, sound, SAMPLING_RATE, format="WAV", subtype="PCM_16")
-    return file.getvalue()
-
-
-def _text_of(content: Any) -> str:
-    # Some servers respond in parts.
-    if isinstance(content, list):
-        return "".join(part["text"] for part in content if part.get("type") == "text")
-    # An empty response is a response.
-    return "" if content is None else content + ""
+    return base64.b64encode(file.getvalue()).decode("ascii")
 
 
 def _completions_url(url: str) -> str:
@@ -238,7 +202,11 @@ def _completions_url(url: str) -> str:
             "the address must have no user, query or fragment: a key belongs in the environment variable "
             f"{KEY_VARIABLE}."
         )
-    if parts.scheme == "http" and not _is_this_machine(parts.host):
+    try:
+        is_this_machine = parts.host == "localhost" or ipaddress.ip_address(parts.host.strip("[]")).is_loopback
+    except ValueError:
+        is_this_machine = False
+    if parts.scheme == "http" and not is_this_machine:
         raise ValueError(
             f"http://{parts.host} would send voices over the network unencrypted: give https://, or forward a port of "
             "this machine to it."
@@ -247,15 +215,6 @@ def _completions_url(url: str) -> str:
     if not path.endswith("/chat/completions"):
         path += "/chat/completions" if path.endswith("/v1") else "/v1/chat/completions"
     return f"{parts.scheme}://{parts.netloc}{path}"
-
-
-def _is_this_machine(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _headers() -> dict[str, str]:

@@ -2,8 +2,7 @@
 
     msfser norms my/metadata.csv --corpus NAME --output norms.json
 
-measures every utterance of a table or a folder of recordings and writes the 10, 30, 70 and 90 % quantiles of each
-measure; `msfser annotate --norms norms.json` describes with them.
+They are the 10, 30, 70 and 90 % quantiles of each measure; `msfser annotate --norms norms.json` describes with them.
 """
 
 import argparse
@@ -40,15 +39,12 @@ def main(argv: Sequence[str]) -> None:
 
 
 def make_norms(data: str, corpus: str, split: str | None = None) -> dict[str, Any]:
-    """Measures the recordings of a table or a folder.
+    """Measures the norms for [`MeasuredDescriber`] on the recordings of a table or a folder.
 
     Args:
         data: The table or the folder.
         corpus: Its name, recorded with each description.
         split: The part of the table; by default all of it.
-
-    Returns:
-        The norms for [`MeasuredDescriber`].
 
     Raises:
         ValueError: There is no voice to measure, a recording cannot be read, or the table has no such part.
@@ -56,8 +52,7 @@ def make_norms(data: str, corpus: str, split: str | None = None) -> dict[str, An
     found = []
     for recording in tqdm(_recordings(data, split), desc="norms"):
         sound = load_audio(recording)
-        measures = measure_voice(sound, measure_prosody(sound))
-        if measures is not None:
+        if (measures := measure_voice(sound, measure_prosody(sound))) is not None:
             found.append([measures[name] for name in WORDS])
     if not found:
         raise ValueError(f"no recording of {data!r} is voiced: give recordings of speech.")

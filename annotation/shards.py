@@ -1,4 +1,4 @@
-"""Columns that are made for every row of a table, in shards that a killed run can take up again.
+"""Columns that are made for every row of a table, in shards, so that a killed run can be resumed.
 
 [`ShardedTable`] is the engine: which shards there are, what each depends on, and how each is written whole or not at
 all. [`ShardedAnnotation`] makes the texts with it.
@@ -36,9 +36,8 @@ SECONDS_PER_BATCH = 60.0
 class ShardedTable(abc.ABC):
     """The rows of a table and columns made for them, in the shards `OUTPUT/data/part-00000.parquet` and so on.
 
-    The columns are made in steps. A shard records a key of each step, a hash of all that the step depends on, so that
-    another run makes only what is missing or depends on something else. Processes share the work by shards, and the
-    result does not depend on their number.
+    The columns are made in steps. A shard records a hash of all that each step depends on, so that another run makes
+    only what is missing or depends on something else. The result does not depend on the number of processes.
 
     Attributes:
         command: The name of the command, on the progress bar.
@@ -66,8 +65,6 @@ class ShardedTable(abc.ABC):
         self._keys: dict[int, dict[str, str]] = {}
         self._advance: Callable[[int], object] = lambda rows: None
 
-    # What a subclass defines
-
     @abc.abstractmethod
     def step_keys(self, rows: range) -> dict[str, str]:
         """A hash for each step of all that it depends on, for the rows of one shard."""
@@ -76,21 +73,16 @@ class ShardedTable(abc.ABC):
     def make_rows(
         self, rows: range, stale: Sequence[str], stored: Sequence[Mapping[str, Any]] | None
     ) -> list[dict[str, Any]]:
-        """Makes the columns of one shard.
+        """Makes the columns `made` of one shard, by row.
 
         Args:
             rows: The numbers of its rows; all of them have to go through [`decoded`].
             stale: The steps to be run, at least one.
             stored: The columns as they are in the shard; `None` where every step is stale.
-
-        Returns:
-            The values of the columns `made`, for each row.
         """
 
     def check(self, shards: Sequence[int]) -> None:  # noqa: B027 (not every subclass has something to check)
         """Raises a `ValueError` for rows that cannot be used, before any of the shards is made."""
-
-    # A run
 
     def prepare(self, data: Path) -> None:
         """Makes the output folder and notes what will be in it.
@@ -133,10 +125,10 @@ class ShardedTable(abc.ABC):
         """Makes the shards of one of several processes, counted from 0; `quiet` hides the progress bar."""
         mine = range(process, self.count, processes)
         stale = [number for number in mine if self.stored_keys(number) != self.keys(number)]
-        total = sum(len(self.rows(number)) for number in mine)
         self.check(stale)
         if stale:
             self._write_note(complete=False)
+        total = sum(len(self.rows(number)) for number in mine)
         done = total - sum(len(self.rows(number)) for number in stale)
         with tqdm(total=total, initial=done, desc=self.command, unit="clip", disable=quiet) as bar:
             self._advance = bar.update
@@ -155,13 +147,9 @@ class ShardedTable(abc.ABC):
         made = pa.concat_tables([pyarrow.parquet.read_table(shard, columns=[*counted, "error"]) for shard in shards])
         found = ", ".join(f"{len(made) - made[name].null_count} with {name}" for name in counted)
         logger.info(f"{len(made)} clips in {self.output}: {found}.")
-        errors = [(row, error) for row, error in enumerate(made["error"].to_pylist(), start=1) if error is not None]
-        if errors:
-            logger.warning(
-                f"{len(errors)} recordings could not be read; the first is that of row {errors[0][0]}: {errors[0][1]}"
-            )
-
-    # Shards
+        if errors := {row: error for row, error in enumerate(made["error"].to_pylist(), 1) if error is not None}:
+            row, error = next(iter(errors.items()))
+            logger.warning(f"{len(errors)} recordings could not be read; the first is that of row {row}: {error}")
 
     def rows(self, number: int) -> range:
         """The numbers of a shard's rows."""
@@ -225,8 +213,6 @@ class ShardedTable(abc.ABC):
         path, content = self.output / SHARDS_NOTE, json.dumps(note, indent=1).encode() + b"\n"
         if not path.is_file() or path.read_bytes() != content:
             _write_whole(path, lambda file: file.write(content))
-
-    # Recordings
 
     def decoded(self, rows: Sequence[int], errors: dict[int, str]) -> Iterator[dict[int, np.ndarray]]:
         """Decodes recordings in batches of at most `SECONDS_PER_BATCH`, short ones first.

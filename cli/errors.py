@@ -11,8 +11,7 @@ def cli_errors(command: str, resume: str = "") -> Iterator[None]:
 
     Args:
         command: The subcommand that runs, such as `train`.
-        resume: How to go on after Ctrl-C, such as "run the same command again to continue"; by default nothing is
-            said about it.
+        resume: How to resume after Ctrl-C, such as "run the same command again to continue".
 
     Raises:
         SystemExit: With status 1 if the input is wrong, a file cannot be read or written, or a package is missing;

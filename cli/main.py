@@ -24,6 +24,8 @@ class Command(NamedTuple):
     extras: str = ""
 
 
+_VERSION = f"msfser {importlib.metadata.version('msfser')}"
+
 # A new command is one line here.
 COMMANDS: dict[str, Command] = {
     "train": Command("train", "fine-tune a model on a corpus, evaluate it and save it", "train"),
@@ -51,7 +53,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         SystemExit: There is no such command, or it ended with an error; the sentence says which.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    parser = _parser()
+    parser = argparse.ArgumentParser(
+        prog="msfser",
+        usage="msfser COMMAND [OPTIONS]",
+        description="Valence, arousal and dominance of speech from its sound and three granularities of its text.",
+        epilog="\n".join(["commands:", *(f"  {name:10}{command.purpose}" for name, command in COMMANDS.items())]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=_VERSION, help="show the version and exit")
+    parser.add_argument(
+        "command", choices=COMMANDS, metavar="COMMAND", help="one of the commands below, each with its --help"
+    )
     if not argv:
         parser.print_help()
         return
@@ -67,23 +79,3 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f'the package {error.name!r} is missing: install it with pip install "msfser[{command.extras}]".'
             ) from error
         module.main(argv[1:])
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="msfser",
-        usage="msfser COMMAND [OPTIONS]",
-        description="Valence, arousal and dominance of speech from its sound and three granularities of its text.",
-        epilog="\n".join(["commands:", *(f"  {name:10}{command.purpose}" for name, command in COMMANDS.items())]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--version",
-        action="version",
-        version=f"msfser {importlib.metadata.version('msfser')}",
-        help="show the version and exit",
-    )
-    parser.add_argument(
-        "command", choices=COMMANDS, metavar="COMMAND", help="one of the commands below, each with a --help of its own"
-    )
-    return parser

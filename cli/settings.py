@@ -4,6 +4,7 @@ The command line is parsed by [`transformers.HfArgumentParser`], which makes one
 dataclasses. A list is emptied by the word `none`.
 """
 
+import copy
 import dataclasses
 import difflib
 import sys
@@ -136,15 +137,8 @@ class SettingsParser(HfArgumentParser):
 
 def _options_of(kind: Any) -> Any:
     """A copy for the parser, which changes the types of the fields."""
-    return dataclasses.make_dataclass(
-        kind.__name__,
-        [
-            (f.name, f.type, dataclasses.field(default=f.default, metadata=f.metadata))
-            if f.default_factory is dataclasses.MISSING
-            else (f.name, f.type, dataclasses.field(default_factory=f.default_factory, metadata=f.metadata))
-            for f in dataclasses.fields(kind)
-        ],
-    )
+    fields = [(field.name, field.type, copy.copy(field)) for field in dataclasses.fields(kind)]
+    return dataclasses.make_dataclass(kind.__name__, fields)
 
 
 def plain(value: Any) -> Any:
@@ -169,8 +163,7 @@ def _as_given(value: Any, field: dataclasses.Field) -> Any:
 def _list_item(kind: Any) -> Any:
     """The type of the items of a list; `None` of other types."""
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    lists = [one for one in kinds if get_origin(one) is list]
-    return get_args(lists[0])[0] if lists else None
+    return next((get_args(one)[0] for one in kinds if get_origin(one) is list), None)
 
 
 def _option_line(field: dataclasses.Field) -> str:

@@ -13,9 +13,7 @@ from .tree import existing_folder
 logger = logging.getLogger(__name__)
 
 # What soundfile decodes, by the usual names of such files.
-SUFFIXES: tuple[str, ...] = (
-    *(".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".snd", ".w64", ".wav"),
-)
+SUFFIXES = (".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".snd", ".w64", ".wav")
 
 _NOT_TEXT = re.compile("[\ud800-\udfff]")
 

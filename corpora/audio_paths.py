@@ -1,5 +1,6 @@
 """The audio column of a source: where the files are, and that none is outside the data folder."""
 
+import functools
 import os
 import stat
 from collections.abc import Callable
@@ -86,14 +87,12 @@ def real_path_finder() -> Callable[[str], str]:
 
     Folders are resolved once each: resolving every component of every path takes minutes on a network disk.
     """
-    folders: dict[str, str] = {}
+    resolved = functools.cache(os.path.realpath)
 
     def real_path(file: str) -> str:
         folder, name = os.path.split(file)
         try:
-            if folder not in folders:
-                folders[folder] = os.path.realpath(folder)
-            path = os.path.join(folders[folder], name)
+            path = os.path.join(resolved(folder), name)
             mode = os.lstat(path).st_mode
             if stat.S_ISLNK(mode):
                 path = os.path.realpath(path)

@@ -23,8 +23,11 @@ def match_columns(part: Part, columns: Mapping[str, str], required: Iterable[str
     """Find the source column of each name of `COLUMNS`, where there is one: that of `columns`, or of its name.
 
     Raises:
-        ValueError: A required column is missing, one occurs more than once, or several could be meant.
+        ValueError: A required column is missing, one occurs more than once, several could be meant, or `columns` names
+            one that the schema does not have.
     """
+    if unknown := sorted(columns.keys() - {*COLUMNS}):
+        raise ValueError(f"columns names {unknown}, which the schema does not have; it has {[*COLUMNS]}.")
     present = part.table.column_names
     found, missing = {}, []
     for name in COLUMNS:
@@ -67,7 +70,7 @@ def text_column(part: Part, column: str, values: pa.ChunkedArray | None = None) 
     return pc.if_else(blank, pa.scalar(None, pa.string()), values)
 
 
-def label_column(part: Part, column: str, label_range: tuple[float, float], required: bool) -> pa.Array:
+def label_column(part: Part, column: str, label_range: tuple[float, ...], required: bool) -> pa.Array:
     """Return a column of labels, scaled from the range to 0..1 in float32."""
     values, (low, high) = part.table[column], label_range
     kind = values.type

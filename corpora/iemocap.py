@@ -75,10 +75,9 @@ def read_iemocap(folder: str | os.PathLike[str], *, fold: int) -> datasets.Datas
     the other three are the training part, so that no speaker is in two parts. This rotation is our decision: the paper
     only says that there are five folds.
 
-    Transcripts lose marks in brackets such as `[LAUGHTER]`: they are no speech, and no recognizer writes them; an
-    utterance of nothing else has no transcript. Words have times where `ForcedAlignment` has the utterance, in the
-    spelling of the transcript if it has as many words. A few labels of the corpus are outside the scale by half a
-    step; they are moved to its end, with a warning.
+    Transcripts lose marks in brackets such as `[LAUGHTER]`. Words have times where `ForcedAlignment` has the
+    utterance, in the spelling of the transcript if it has as many words. Labels up to half a step outside the scale
+    are moved to its end, with a warning.
 
     Args:
         folder: The corpus, with `Session1` to `Session5`; or what `annotate` made of it.
@@ -105,7 +104,9 @@ def read_iemocap(folder: str | os.PathLike[str], *, fold: int) -> datasets.Datas
         utterances += read
         missing += _missing_of_session(home, {u.dialog for u in read})
         for path in sorted((home / _TEXTS_FOLDER).glob("Ses*.txt")):
-            transcripts |= {match[1]: match[2] for match in map(_TEXT_LINE.fullmatch, _lines(path)) if match}
+            transcripts |= {
+                match[1]: match[2] for match in map(_TEXT_LINE.fullmatch, tree.read_text(path).splitlines()) if match
+            }
     names = [u.name for u in utterances]
     missing += tree.lacking(
         [name for name in names if name not in transcripts], len(names), "transcripts of utterances"
@@ -175,13 +176,9 @@ def _missing_of_session(root: Path, labeled: set[str]) -> list[str]:
     return missing + tree.lacking(sorted(dialogs - labeled), len(dialogs), f"dialogs with labels in {root.name}")
 
 
-def _lines(path: Path) -> list[str]:
-    return tree.read_text(path).splitlines()
-
-
 def _read_labels(path: Path, session: int) -> list[_Utterance]:
     utterances = []
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in enumerate(tree.read_text(path).splitlines(), start=1):
         if line.startswith("["):
             match = _LABEL_LINE.fullmatch(line)
             if match is None:
@@ -196,8 +193,9 @@ def _read_labels(path: Path, session: int) -> list[_Utterance]:
 
 def _read_words(path: Path, transcript: str) -> list[dict[str, Any]] | None:
     """Return the words of an utterance with their times from its start, or `None` where there is no alignment."""
-    lines = [match.groups() for match in map(_WORD_LINE.fullmatch, _lines(path)) if match] if path.is_file() else []
-    if not lines:
+    lines = tree.read_text(path).splitlines() if path.is_file() else []
+    aligned = [match.groups() for match in map(_WORD_LINE.fullmatch, lines) if match]
+    if not aligned:
         return None
     # The last frame is part of the word.
     spoken = [
@@ -206,7 +204,7 @@ def _read_words(path: Path, transcript: str) -> list[dict[str, Any]] | None:
             "start": int(first) / _FRAMES_PER_SECOND,
             "end": (int(last) + 1) / _FRAMES_PER_SECOND,
         }
-        for first, last, word in lines
+        for first, last, word in aligned
         if not _NO_WORD.fullmatch(word)
     ]
     return tree.as_written(spoken, transcript)

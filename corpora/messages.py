@@ -20,6 +20,6 @@ def short_messages() -> Iterator[None]:
         raise ValueError(f"{message[:half]} ... {message[-half:]}") from error
 
 
-def reason(error: Exception) -> str:
-    """Return the message of a library's error on one line and without its full stop."""
+def reason(error: object) -> str:
+    """Return the message of a library's error on one line, without its full stop."""
     return " ".join(str(error).split()).rstrip(".")

@@ -88,26 +88,9 @@ CORPORA: dict[str, Corpus] = {
         Corpus(
             "msp_podcast", "MSP-Podcast", read_msp_podcast, license=_AGREEMENT, label_range=MSP_RANGE, language="en"
         ),
-        Corpus(
-            "iemocap",
-            "IEMOCAP",
-            read_iemocap,
-            accepts=("fold",),
-            folds=5,
-            license=_AGREEMENT,
-            label_range=IEMOCAP_RANGE,
-            language="en",
-        ),
+        Corpus("iemocap", "IEMOCAP", read_iemocap, ("fold",), 5, _AGREEMENT, IEMOCAP_RANGE, language="en"),
         Corpus("emobank", "EmoBank", read_emobank, license="cc-by-sa-4.0", label_range=EMOBANK_RANGE, language="en"),
-        Corpus(
-            "probe",
-            "probe corpus",
-            read_probe,
-            license="apache-2.0",
-            label_range=(0.0, 1.0),
-            language="en",
-            synthetic=True,
-        ),
+        Corpus("probe", "probe corpus", read_probe, (), 0, "apache-2.0", (0.0, 1.0), language="en", synthetic=True),
     )
 }
 
@@ -166,8 +149,8 @@ def read_source(
     Args:
         corpus: A key of `CORPORA`.
         data: Its folder; for `table` a source as in `read_table`, or a folder of recordings without a table.
-        columns: As in `read_table`.
-        audio_folder: As in `read_table`.
+        columns: As in `read_table`, like `audio_folder`.
+        audio_folder: Where relative audio paths start.
 
     Returns:
         The rows. Their `split` is null where the parts are made later: folds, and recordings without a table.
@@ -194,8 +177,7 @@ def read_source(
 
 def _made(corpus: str, data: str) -> str:
     """Return the data, which are made first where they are the probe corpus."""
-    is_probe = data == PROBE and corpus in ("table", "probe")
-    return str(make_probe(PROBE_FOLDER)) if is_probe else data
+    return str(make_probe(PROBE_FOLDER)) if data == PROBE and corpus in ("table", "probe") else data
 
 
 def _rows_of(parts: Mapping[str, datasets.Dataset], folder: str) -> SourceRows:

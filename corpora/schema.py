@@ -52,14 +52,7 @@ SPLIT_ALIASES: dict[str, str] = {"dev": "validation", "development": "validation
 
 
 def audio_source(audio: Mapping[str, bytes | str | None] | None) -> bytes | str | None:
-    """Return an item of the `audio` column in the form that an audio loader accepts.
-
-    Args:
-        audio: `{"bytes", "path"}` of one row, or `None` for a row without audio.
-
-    Returns:
-        The encoded recording where the row embeds it, otherwise its path, or `None` for a row without audio.
-    """
+    """Return the embedded recording of an item of the `audio` column, or else its path; `None` without audio."""
     if audio is None:
         return None
     return audio["path"] if audio["bytes"] is None else audio["bytes"]

@@ -197,11 +197,19 @@ def read_csv(path: Path) -> pa.Table:
 
 
 def _read_json(path: Path) -> pa.Table:
+    records: list[Any] = []
+    at = ""
     try:
         text = path.read_text(encoding="utf-8-sig")
-        records = json.loads(text) if text.lstrip().startswith("[") else _json_lines(text)
+        if text.lstrip().startswith("["):
+            records = json.loads(text)
+        else:
+            for number, line in enumerate(text.split("\n"), start=1):
+                if line.strip():
+                    at = f"line {number}: "
+                    records.append(json.loads(line))
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: this is neither a JSON list nor one JSON object a line ({error}).") from error
+        raise ValueError(f"{path}: this is neither a JSON list nor one JSON object a line ({at}{error}).") from error
     for index, record in enumerate(records):
         if not isinstance(record, dict):
             raise ValueError(f"{path}, row {index + 1}: this is not a JSON object; write one object for each row.")
@@ -210,17 +218,6 @@ def _read_json(path: Path) -> pa.Table:
         return pa.table({key: _json_column([record.get(key) for record in records]) for key in names})
     except UnicodeEncodeError as error:
         raise ValueError(f"{path}: some text holds half of a character ({reason(error)}); correct it.") from error
-
-
-def _json_lines(text: str) -> list[Any]:
-    records = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                records.append(json.loads(line))
-            except (ValueError, RecursionError) as error:
-                raise ValueError(f"line {number}: {error}") from error
-    return records
 
 
 def _json_column(values: list[object]) -> pa.Array:

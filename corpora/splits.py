@@ -81,8 +81,7 @@ def _in_several_splits(keys: np.ndarray, splits: np.ndarray) -> list[str]:
 
 def _draw(name: str, people: np.ndarray, shares: Mapping[str, float], seed: int, reason: str) -> np.ndarray:
     """Assign whole speakers to the splits, so that these have about their shares of the utterances."""
-    unknown = sum(person is None for person in people)
-    if unknown:
+    if unknown := sum(person is None for person in people):
         raise ValueError(
             f"{name}: {reason}, and {unknown} rows have no speaker to split by; add a column 'split' with "
             f"{', '.join(SPLITS)}, or a column 'speaker'."

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from ..configuration_msfser import LABELS
 from .audio_paths import audio_paths, locate
-from .columns import COLUMNS, check_unique, label_column, match_columns, split_column, text_column, word_column
+from .columns import check_unique, label_column, match_columns, split_column, text_column, word_column
 from .messages import reason, short_messages
 from .schema import SCHEMA, SPLITS, make_dataset
 from .sources import Part, Source, open_source, source_of
@@ -53,19 +53,14 @@ def read_table(
 ) -> datasets.DatasetDict:
     """Read a corpus from one table.
 
-    The parts come from the keys of a saved or Hub dataset, or from a column `split` with the values `train`,
-    `validation` (also `dev`, `development`) and `test`. A source without either, or with nothing but `train`, is split
-    here by speakers, about 70/15/15 by utterances. Where there is a test but no validation part, the speakers of
-    validation are drawn from train, about 15 % of its utterances. Other parts are returned as they are, so that a
-    source without a test part gives a result without one.
-
-    Audio is neither opened nor decoded; files are only looked up.
+    The parts come from the keys of a saved or Hub dataset, or from a column `split`. A source without either, or with
+    nothing but `train`, is split by speakers, about 70/15/15 by utterances. Where there is a test but no validation
+    part, about 15 % of train become validation. Audio is neither opened nor decoded; files are only looked up.
 
     Args:
-        source: A `.csv`, `.jsonl`, `.json` or `.parquet` file, a folder that holds `metadata.csv`, `metadata.jsonl` or
-            `metadata.parquet`, a folder of shards `data/part-00000.parquet`, `data/part-00001.parquet`, ..., a folder
-            written by `save_to_disk`, or the string `owner/name` of a dataset on the Hub. The shards are one table
-            in the order of their names; their rows with an `error` are left out, with one warning.
+        source: A `.csv`, `.jsonl`, `.json` or `.parquet` file, a folder with such a file named `metadata`, a folder of
+            shards `data/part-00000.parquet` and so on, a folder written by `save_to_disk`, or the string `owner/name`
+            of a dataset on the Hub. Rows of shards with an `error` are left out, with one warning.
         label_range: Lowest and highest value of the labels in the source; they are scaled to 0..1 by it.
         columns: Source column per name of the schema (and `split`), for tables with other column names.
         audio_folder: The data folder: relative audio paths start here and no path may lead out of it. By default
@@ -81,10 +76,11 @@ def read_table(
     Raises:
         ValueError: The source, a column, a row or the parts are not as described; one sentence with the remedy.
     """
-    label_range = _checked_range(label_range)
-    columns = _checked_columns(columns)
+    bounds = tuple(map(float, label_range))
+    if len(bounds) != 2 or not all(map(math.isfinite, bounds)) or bounds[0] >= bounds[1]:
+        raise ValueError(f"label_range is {bounds!r}; give two finite numbers, the lower one first.")
     opened = open_source(source, audio_folder)
-    return _read(opened, columns, label_range, split_seed, allow_speaker_overlap, require_labels)
+    return _read(opened, columns or {}, bounds, split_seed, allow_speaker_overlap, require_labels)
 
 
 @short_messages()
@@ -105,17 +101,11 @@ def read_rows(
         row_names: What messages call each row.
         audio_folders: Relative audio paths start at the first; no path may lead out of all of them. Empty for a
             corpus of text, whose table has no `audio`.
-        label_range: Lowest and highest value of the labels; they are scaled to 0..1 by it.
-        allow_speaker_overlap: Accept speakers that occur in more than one part.
-
-    Returns:
-        Non-empty parts with the features `schema.FEATURES`, in the order train, validation, test.
-
-    Raises:
-        ValueError: A row is not as described; one sentence with the remedy.
+        label_range: As in `read_table`, like the result and the errors.
+        allow_speaker_overlap: As in `read_table`.
     """
     opened = source_of({"": table}, source, tuple(audio_folders), row_names)
-    return _read(opened, {}, label_range, 0, allow_speaker_overlap, True)
+    return _read(opened, {}, label_range, 0, allow_speaker_overlap, require_labels=True)
 
 
 @short_messages()
@@ -125,38 +115,28 @@ def open_table(
     columns: Mapping[str, str] | None = None,
     audio_folder: str | os.PathLike[str] | None = None,
 ) -> SourceRows:
-    """Open a table to be completed: no labels are needed, nothing is scaled or split, and other columns stay.
+    """Open a table to be completed: no labels are needed, nothing is scaled or split, and other columns are kept.
 
-    Args:
-        source: As in `read_table`.
-        columns: As in `read_table`.
-        audio_folder: As in `read_table`.
+    The arguments are those of `read_table`.
 
     Raises:
         ValueError: The source or a column is not as described, an audio path leads out of its folder, or no audio file
             is there; one sentence with the remedy.
     """
-    columns = _checked_columns(columns)
     opened = open_source(source, audio_folder)
     tables: list[pa.Table] = []
     files: list[str] = []
     embedded: list[datasets.Dataset] = []
     for part in opened.parts:
         check_unique(part, part.table.column_names)
-        found = match_columns(part, columns, ("audio",))
+        found = match_columns(part, columns or {}, ("audio",))
         paths = audio_paths(part, found["audio"])
         if paths is None:
             embedded.append(part.recordings(found["audio"]))
         else:
             files += locate(part, paths, opened.audio_folders, missing_ok=True)[0]
         made = {"audio": pa.nulls(len(part.table), pa.string()) if paths is None else pa.array(paths, pa.string())}
-        for name, column in found.items():
-            if name == "words":
-                made[name] = word_column(part, column)
-            elif name in LABELS:
-                made[name] = part.table[column]
-            elif name != "audio":
-                made[name] = text_column(part, column)
+        made |= {name: _column(part, name, column) for name, column in found.items() if name != "audio"}
         others = [name for name in part.table.column_names if name not in found.values() and name not in made]
         made |= {name: part.table[name] for name in others}
         if part.name and (opened.has_parts or "split" not in found):
@@ -179,20 +159,6 @@ def open_table(
     return SourceRows(table, files, None, opened.audio_folders[0].absolute())
 
 
-def _checked_range(label_range: Sequence[float]) -> tuple[float, float]:
-    bounds = tuple(map(float, label_range))
-    if len(bounds) != 2 or not all(map(math.isfinite, bounds)) or bounds[0] >= bounds[1]:
-        raise ValueError(f"label_range is {bounds!r}; give two finite numbers, the lower one first.")
-    return bounds[0], bounds[1]
-
-
-def _checked_columns(columns: Mapping[str, str] | None) -> dict[str, str]:
-    columns = dict(columns or {})
-    if unknown := sorted(columns.keys() - {*COLUMNS}):
-        raise ValueError(f"columns names {unknown}, which the schema does not have; it has {[*COLUMNS]}.")
-    return columns
-
-
 def _check_alike(source: Source, files: Sequence[object], embedded: Sequence[object]) -> None:
     if len(files) and len(embedded):
         raise ValueError(f"{source.name}: some parts embed their audio and others name files; make them alike.")
@@ -201,7 +167,7 @@ def _check_alike(source: Source, files: Sequence[object], embedded: Sequence[obj
 def _read(
     source: Source,
     columns: Mapping[str, str],
-    label_range: tuple[float, float],
+    label_range: tuple[float, ...],
     split_seed: int,
     allow_speaker_overlap: bool,
     require_labels: bool,
@@ -246,9 +212,9 @@ def _read(
 
 
 def _column(
-    part: Part, name: str, column: str, label_range: tuple[float, float], require_labels: bool
+    part: Part, name: str, column: str, label_range: tuple[float, ...] | None = None, require_labels: bool = False
 ) -> pa.Array | pa.ChunkedArray:
-    """Return a column other than `audio` in the type of the schema."""
+    """Return a column other than `audio` in the type of the schema; labels as they are, unless a range is given."""
     if name in LABELS:
-        return label_column(part, column, label_range, require_labels)
+        return part.table[column] if label_range is None else label_column(part, column, label_range, require_labels)
     return word_column(part, column) if name == "words" else text_column(part, column)

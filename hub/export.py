@@ -2,19 +2,13 @@
 
     msfser export outputs/mine mine.onnx
 
-The inputs of the graph are the output of the processor: `input_values` or `input_features` with `attention_mask`, and
-`input_ids` and `attention_mask` of each text with the prefixes `les_`, `gs_`, `es_`, as far as the model has them. The
-batch size and all lengths are free. All inputs must be fed: for an item without an input, its row of the mask is zero,
-and its row of values is ignored. An item without any input is not detected. The outputs are `logits` `(batch, 3)` in
-0..1 (valence, arousal, dominance) and, where the model has them, `gate` and `routing` as in [`MsfSerOutput`].
-
-Weights of more than 1.5 GiB go to a second file, `mine.onnx.data`, which must stay in the folder of the first.
+The inputs and outputs of the graph are described in docs/deploying.md. Weights of more than 1.5 GiB go to a second
+file, `mine.onnx.data`, which must stay in the folder of the first.
 """
 
 import argparse
 import importlib.util
 import logging
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 
 from ..audio_msfser import SAMPLING_RATE
 from ..cli.errors import cli_errors
@@ -68,40 +62,35 @@ def export(folder: str | Path, path: str | Path) -> float:
         OSError: The folder cannot be read, or the file not written.
         ValueError: The folder does not hold an MSF-SER model, or one that cannot be exported.
     """
-    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
-    if missing:
+    if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]:
         raise ImportError(f'Exporting needs {", ".join(missing)}: pip install "msfser[onnx]".')
     if Path(path).is_dir():
         raise OSError(f"{str(path)!r} is a folder: give the name of the output file, such as model.onnx.")
     model = _load(folder)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    for encoder in _encoders(model):
+    encoders = [getattr(model, name) for name in ("audio_encoder", "text_encoder") if hasattr(model, name)]
+    for encoder in encoders:
         slow_down(encoder)  # a trace through the fast attention holds for one length
     _write(model, Path(path))
     if model.config.fast_encoders:
-        for encoder in _encoders(model):
+        for encoder in encoders:
             speed_up(encoder)
     return compare(model, path)
 
 
 def compare(model: MsfSerModel, path: str | Path) -> float:
-    """The greatest difference between an exported file and its model.
+    """The greatest difference of any output between an exported file and its model (in float32, on a CPU).
 
-    Args:
-        model: In evaluation mode, on a CPU, in float32.
-        path: Output of [`export`].
-
-    Returns:
-        The greatest difference of any output on one item, on three padded items of which one lacks a text and one the
-        sound, and, for each input, on an item that lacks it: a row of zeros in the graph, nothing in PyTorch.
+    Compared are one item, three padded items of which one lacks a text and one the sound, and, for each input, an item
+    that lacks it: a row of zeros in the graph, nothing in PyTorch.
     """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     config: Any = model.config
-    one = random_inputs(config, [1.13], [5], seed=1)
-    three = random_inputs(config, [0.7, 2.57, 1.9], [9, 1, 6], seed=2)
+    one = _random_inputs(config, [1.13], [5], seed=1)
+    three = _random_inputs(config, [0.7, 2.57, 1.9], [9, 1, 6], seed=2)
     cases = [(one, one), (three, three)]
     tensors = list(one)
     pairs = list(zip(tensors[::2], tensors[1::2], strict=True))  # values and mask
@@ -122,20 +111,10 @@ def compare(model: MsfSerModel, path: str | Path) -> float:
     return worst
 
 
-def random_inputs(
+def _random_inputs(
     config: MsfSerConfig, seconds: Sequence[float], tokens: Sequence[int], seed: int
 ) -> dict[str, torch.Tensor]:
-    """Padded noise and random tokens for all inputs of a model.
-
-    Args:
-        config: Config of the model.
-        seconds: Duration of each item's sound.
-        tokens: Number of tokens of each item's first text; each further text has one more.
-        seed: Seed of the random numbers.
-
-    Returns:
-        The tensors by name, in the order of the graph's inputs: each input and its mask.
-    """
+    """Padded noise and random tokens, each further text with one more, in the order of the graph's inputs."""
     generator = torch.Generator().manual_seed(seed)
     inputs = {}
     audio_config: Any = config.audio_config
@@ -174,14 +153,10 @@ def _load(folder: str | Path) -> MsfSerModel:
     return MsfSerModel.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
 
 
-def _encoders(model: MsfSerModel) -> list[PreTrainedModel]:
-    return [getattr(model, name) for name in ("audio_encoder", "text_encoder") if hasattr(model, name)]
-
-
 def _write(model: MsfSerModel, path: Path) -> None:
     config: Any = model.config
     # torch.export treats sizes of 0 and 1 as constants.
-    inputs = random_inputs(config, [1.3, 0.9, 1.1, 0.6, 1.2], [7, 4, 6, 3, 5], seed=0)
+    inputs = _random_inputs(config, [1.3, 0.9, 1.1, 0.6, 1.2], [7, 4, 6, 3, 5], seed=0)
     lengths = {"input_values": "samples", "input_features": "mel_frames"}
     lengths["attention_mask"] = lengths["input_features" if config.is_mel else "input_values"]
     axes = tuple({0: "batch", 1: lengths.get(name, f"{name.split('_')[0]}_tokens")} for name in inputs)
@@ -236,7 +211,3 @@ def main(argv: Sequence[str]) -> None:
                 f"{TOLERANCE:g}: do not use it."
             )
     logger.info("%s differs from the model by at most %.1e.", arguments.output, difference)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -4,16 +4,13 @@
     msfser publish outputs/mine OWNER/NAME --tag v1 --private
     msfser publish outputs/mine OWNER/NAME --tag v1 --space space
 
-The folder is the output of `msfser train`, or the starter. The card is rendered from `model_card.md` with the settings
-and results of the run; the starter has its own. All files go up in one commit, which gets the tag. Files that are not
-part of the model (checkpoints, pickles, audio, notes) are not uploaded. After a failure give the same command again.
-The token is that of huggingface_hub: `hf auth login`, or HF_TOKEN in the environment.
+The card is rendered from `model_card.md` with the settings and results of the run; the starter has its own. All files
+are uploaded in one commit, which is tagged. After a failure give the same command again.
 """
 
 import argparse
 import logging
 import re
-import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,9 +30,10 @@ from huggingface_hub.utils import validate_repo_id
 from huggingface_hub.utils.sha import git_hash, sha_fileobj
 
 from ..cli.errors import cli_errors
+from ..corpora.messages import reason
 from ..training.settings import RUN_FILE
 from .card import render_card
-from .contents import MODEL_FILES, SPACE_FILES, model_files, one_line, space_files
+from .contents import MODEL_FILES, SPACE_FILES, model_files, space_files
 
 logger = logging.getLogger("msfser.publish")
 
@@ -50,7 +48,7 @@ class Upload:
     Args:
         repo: `OWNER/NAME`.
         kind: `model` or `space`.
-        folder: What goes up: all files in it.
+        folder: All files in it are uploaded.
         patterns: Files of an earlier upload that are deleted from the repository unless `folder` has them.
         landmark: A file that all such repositories have. One with content but without it belongs to something else.
         tag: Name of this version. A Space has none, because people use its newest state.
@@ -70,15 +68,12 @@ class Upload:
 
 
 def push(api: HfApi, upload: Upload, private: bool) -> str:
-    """Uploads a folder in one commit and tags it.
+    """Uploads a folder in one commit, tags it and returns the hash of the commit.
 
     Args:
         api: Client of the Hub.
         upload: The content. Its tag may exist already, if it has the same content.
         private: Whether the repository is visible to its owner only.
-
-    Returns:
-        The hash of the commit.
 
     Raises:
         ValueError: The repository belongs to something else or is public, or the tag has other content.
@@ -160,7 +155,7 @@ def _publish(arguments: argparse.Namespace) -> None:
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        raise ValueError(f"{repo!r} is not a name on the Hub: {one_line(error)}.") from error
+        raise ValueError(f"{repo!r} is not a name on the Hub: {reason(error)}.") from error
     if tag == "main" or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", tag):
         raise ValueError(f"{tag!r} is not a tag: use letters, digits, dots and dashes, such as v1.")
     files, excluded = model_files(arguments.folder)
@@ -221,24 +216,20 @@ def _explanation(error: Exception, repo: str) -> str:
     if isinstance(error, RuntimeError) and isinstance(error.__cause__, HTTPError):
         error = error.__cause__  # of the upload of a large file
     if not isinstance(error, HTTPError):
-        return f"{one_line(error)}."
+        return f"{reason(error)}."
     if not isinstance(error, HfHubHTTPError):
-        return f"The Hub cannot be reached ({one_line(error)}): give the same command again."
+        return f"The Hub cannot be reached ({reason(error)}): give the same command again."
     status = error.response.status_code
-    answer = one_line(error.server_message or "")
-    reason = f" ({answer})" if answer else ""
+    answer = reason(error.server_message or "")
+    answer = f" ({answer})" if answer else ""
     if status == 401:
-        return f"The Hub does not know the token{reason}: log in again with `hf auth login`."
+        return f"The Hub does not know the token{answer}: log in again with `hf auth login`."
     if status in (402, 403):
-        return f"The token may not write to {repo}{reason}: use a token with write access, or another name."
+        return f"The token may not write to {repo}{answer}: use a token with write access, or another name."
     if status == 404:
-        return f"The Hub does not show {repo} to this token{reason}: use a token with write access, or another name."
+        return f"The Hub does not show {repo} to this token{answer}: use a token with write access, or another name."
     if status == 409:
-        return f"{repo} is being changed by somebody else{reason}: give the same command again."
+        return f"{repo} is being changed by somebody else{answer}: give the same command again."
     if status == 429 or status >= 500:
-        return f"The Hub answered with {status}{reason}: give the same command again."
-    return f"The Hub refused with {status}{reason}."
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+        return f"The Hub answered with {status}{answer}: give the same command again."
+    return f"The Hub refused with {status}{answer}."

@@ -1,24 +1,9 @@
 """The probe corpus: synthetic speech whose labels follow from a published rule.
 
-The probe is a scientific instrument, not a corpus of emotion. Each utterance is an opening sentence and two opposed
-clauses, such as "It was a merry lucky morning. The food was clever but the service was stupid.", synthesized by
-espeak-ng on the user's machine. One of the two opposed adjectives is stressed by the synthesizer: slower, higher and
-louder. The labels, each in 0..1, are
-
-- valence = 0.5 + 0.25 s + 0.2 g. s = +1 or -1 is the polarity of the stressed adjective: the transcript is the same
-  whichever is stressed, so only the emphasized words (column `emphasis`) or the audio determine it. g = +1 or -1 is
-  the polarity of the opening sentence (its two adjectives have the same one), which is outside the emphasized words:
-  the transcript determines it.
-- arousal = a, drawn evenly from 0.1..0.9. It sets, all linearly, the rate (150 to 225 words per minute), the engine's
-  base pitch (25 to 60 on its scale of 0..100) and the level (-42 to -24 dB relative to full scale, root mean square
-  over the utterance): only the audio determines it.
-- dominance = 0.2, 0.5 or 0.8, determined by the description (column `description`) alone.
-
-s, g, the order of the polarities, the level of dominance, a and the voice are drawn independently of each other; the
-first three are crossed exactly. Voices, sentences, adjectives and descriptions are disjoint between the splits
-(`texts.yaml`), and the adjectives of the openings never occur in clauses.
-
-The emphasized words are the stressed word with one neighbor on each side, without punctuation and in lower case.
+Each utterance is an opening sentence and two opposed clauses, such as "It was a merry lucky morning. The food was
+clever but the service was stupid.", synthesized by espeak-ng. One of the two opposed adjectives is stressed: slower,
+higher and louder. The rule of the labels is in docs/probe-corpus.md. s, g, the order of the polarities, the level of
+dominance, arousal and the voice are drawn independently of each other; the first three are crossed exactly.
 """
 
 import glob
@@ -28,8 +13,8 @@ import logging
 import os
 import re
 import shutil
+import tempfile
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -186,35 +171,22 @@ def _samples(speech: Speech, level: float) -> np.ndarray:
     return np.clip(np.round(samples * 32768), -32768, 32767).astype(np.int16)
 
 
-def _fingerprint(seed: int, sizes: Mapping[str, int]) -> str:
-    """Return a hash of all that the corpus depends on."""
-    texts = {split: asdict(material) for split, material in TEXTS.items()}
-    return hashlib.sha256(json.dumps([VERSION, seed, dict(sizes), engine_version(), texts]).encode()).hexdigest()
-
-
 def _is_current(folder: Path, fingerprint: str) -> bool:
     mark = folder / "fingerprint"
     return mark.is_file() and mark.read_text() == fingerprint
 
 
 def make_probe(folder: str | Path, *, seed: int = 0, sizes: Mapping[str, int] | None = None) -> Path:
-    """Make the probe corpus, unless the folder has it.
+    """Make the probe corpus, unless the folder has it, and return the folder.
 
-    The folder gets `metadata.parquet`, `audio/*.flac` (16 kHz, mono, 16 bit) and `fingerprint`, a hash of the recipe.
-    A folder with the fingerprint of this recipe is left as it is; any other is replaced as a whole once the new corpus
-    is complete.
-
-    Columns: `audio` (path relative to the folder), `transcript`, `words` (list of `word`, `start` and `end` in
-    seconds), `emphasis`, `description`, `valence`, `arousal`, `dominance` (0..1), `speaker` (the voice), `split`
-    ("train", "validation" or "test") and `stressed_word` (index into `words`).
+    The folder contains `metadata.parquet`, `audio/*.flac` (16 kHz, mono, 16 bit) and `fingerprint`, a hash of the
+    recipe. A folder with this recipe's fingerprint is kept; any other is replaced once the new corpus is complete.
+    The table has all columns of the schema, `split`, and `stressed_word` (index into `words`).
 
     Args:
         folder: Of the corpus.
         seed: Seed of all draws.
         sizes: Number of utterances per split, by default `SIZES`.
-
-    Returns:
-        The folder.
 
     Raises:
         ImportError: `espeakng-loader` is not installed.
@@ -222,7 +194,9 @@ def make_probe(folder: str | Path, *, seed: int = 0, sizes: Mapping[str, int] | 
         ValueError: The engine does not know a voice, or the folder holds something else than a probe corpus.
     """
     folder, sizes = Path(folder), SIZES if sizes is None else sizes
-    fingerprint = _fingerprint(seed, sizes)
+    texts = {split: asdict(material) for split, material in TEXTS.items()}
+    recipe = [VERSION, seed, dict(sizes), engine_version(), texts]
+    fingerprint = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()
     if _is_current(folder, fingerprint):
         logger.info("The probe corpus in %s is up to date", folder)
         return folder
@@ -232,8 +206,8 @@ def make_probe(folder: str | Path, *, seed: int = 0, sizes: Mapping[str, int] | 
     logger.info("Making the probe corpus in %s", folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(folder)
-    new = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
-    try:
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent) as scratch:
+        new = Path(scratch, "new")
         (new / "audio").mkdir(parents=True)
         rows = []
         with tqdm(total=sum(sizes.values()), desc="probe corpus", unit="utterance") as progress:
@@ -245,8 +219,6 @@ def make_probe(folder: str | Path, *, seed: int = 0, sizes: Mapping[str, int] | 
         pd.DataFrame(rows).to_parquet(new / "metadata.parquet", index=False)
         (new / "fingerprint").write_text(fingerprint)
         _replace(folder, new, fingerprint)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
     return folder
 
 
@@ -284,15 +256,12 @@ def _replace(folder: Path, new: Path, fingerprint: str) -> None:
         # Another process may have finished the same corpus in the meantime.
         if _is_current(folder, fingerprint):
             return
-        old = new.with_suffix(".old")
-        os.rename(folder, old)
+        os.rename(folder, new.with_name("old"))
         os.rename(new, folder)
-        shutil.rmtree(old)
 
 
 def _remove_leftovers(folder: Path) -> None:
     """Remove what killed runs left beside the folder; younger ones may belong to a run that is still going."""
-    for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
-        is_ours = leftover.suffix in (".partial", ".old")
-        if is_ours and time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:
+    for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*.partial"):
+        if time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:
             shutil.rmtree(leftover, ignore_errors=True)

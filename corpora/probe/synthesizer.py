@@ -40,11 +40,7 @@ class _Event(ctypes.Structure):
 
 
 class _Voice(ctypes.Structure):
-    _fields_ = (
-        ("name", ctypes.c_char_p),
-        ("languages", ctypes.c_char_p),
-        ("identifier", ctypes.c_char_p),
-    )
+    _fields_ = tuple((name, ctypes.c_char_p) for name in ("name", "languages", "identifier"))
 
 
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
@@ -52,13 +48,7 @@ _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 @dataclass(frozen=True)
 class Word:
-    """A spoken word.
-
-    Attributes:
-        text: The word as written, punctuation included.
-        start: Start in seconds.
-        end: End in seconds; a pause after the word is not part of it.
-    """
+    """A word as written, punctuation included, with its times in seconds, without a pause after it."""
 
     text: str
     start: float
@@ -67,13 +57,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Speech:
-    """A synthesized utterance.
-
-    Attributes:
-        samples: Mono samples, int16.
-        rate: Samples per second.
-        words: The words in the order of the text, one entry each.
-    """
+    """A synthesized utterance: mono samples in int16, samples per second, and the words in order."""
 
     samples: np.ndarray
     rate: int
@@ -93,15 +77,14 @@ def engine_version() -> str:
 
 
 class Synthesizer:
-    """An espeak-ng engine with a private state."""
+    """An espeak-ng engine with a private state.
+
+    Raises:
+        ImportError: `espeakng-loader` is not installed.
+        RuntimeError: The engine does not start.
+    """
 
     def __init__(self) -> None:
-        """Open the engine.
-
-        Raises:
-            ImportError: `espeakng-loader` is not installed.
-            RuntimeError: The engine does not start.
-        """
         engine_version()
         import espeakng_loader
 
@@ -126,27 +109,23 @@ class Synthesizer:
             name: A language with an optional variant, such as `en-us` or `en-us+m1`.
 
         Raises:
-            ValueError: espeak-ng does not know the voice. It silently ignores an unknown variant, so the voice that it
-                reports is compared with the given one.
+            ValueError: espeak-ng does not know the voice.
         """
         found = self._library.espeak_SetVoiceByName(name.encode()) == 0
-        if found:
+        if found:  # an unknown variant is ignored
             identifier = self._library.espeak_GetCurrentVoice().contents.identifier.decode()
             found = identifier.partition("+")[2] == name.partition("+")[2]
         if not found:
             raise ValueError(f"espeak-ng has no voice named {name!r}")
 
     def speak(self, ssml: str, *, rate: int = 175, pitch: int = 50, volume: int = 100) -> Speech:
-        """Synthesize SSML with the current voice.
+        """Synthesize SSML with the current voice, and find the times of its words.
 
         Args:
             ssml: The text with SSML marks; the words are what is left without the tags, split at white space.
             rate: Words per minute, 80 to 450.
             pitch: Base pitch, 0 to 100.
             volume: Amplitude, 0 to 200; peaks beyond full scale are cut off, as they are from about 100.
-
-        Returns:
-            The samples and the times of the words.
 
         Raises:
             RuntimeError: espeak-ng refuses the text or a parameter.
@@ -177,16 +156,8 @@ def _word_times(ssml: str, events: list[tuple[int, int, int, str]], samples: int
     """Map the engine's word events to the words of the text.
 
     Several words may share one event ("of the") and one word may have several ("ice-cold"). Positions in the text
-    count characters of the SSML from 1. Words that share an event share its time in proportion to their letters.
-
-    Args:
-        ssml: The text that was spoken.
-        events: Type, text position, sample and phoneme name of each event.
-        samples: Length of the utterance in samples.
-        rate: Samples per second.
-
-    Returns:
-        One entry per word.
+    count characters of the SSML from 1. Words that share an event share its time in proportion to their letters. An
+    event is its type, text position, sample and phoneme name.
     """
     found = [match for match in _TAG_OR_WORD.finditer(ssml) if not match[0].startswith("<")]
     words = [html.unescape(match[0]) for match in found]

@@ -8,21 +8,7 @@ import yaml
 
 @dataclass(frozen=True)
 class Texts:
-    """The material of one split.
-
-    Attributes:
-        voices: espeak-ng voice names. Variants with breath noise and those of the Klatt synthesizer are left out:
-            their noise comes from the C library's shared random numbers, so the samples would not repeat.
-        clauses: Sentences of two opposed clauses with the slots `first` and `second`.
-        openings: Sentences of two adjectives of one polarity with the slots `first` and `second`; "a" before the
-            first becomes "an" where needed.
-        positive: Positive adjectives of the clauses.
-        negative: Negative adjectives of the clauses.
-        positive_openings: Positive adjectives of the opening sentences; none of them is used in the clauses.
-        negative_openings: Negative adjectives of the opening sentences; none of them is used in the clauses.
-        frames: Sentences of description with the slot `manner`.
-        manners: Manners of speaking for each level of dominance in 0..1.
-    """
+    """The material of one split, as `texts.yaml` describes it."""
 
     voices: list[str]
     clauses: list[str]

@@ -319,7 +319,7 @@ def test_the_token_is_never_seen(trained, tmp_path):
         }
         hub.failures["POST /tag/"] = 500
         run = subprocess.run(
-            [sys.executable, "-m", "msfser.hub.publish", str(trained), REPO],
+            [sys.executable, "-m", "msfser", "publish", str(trained), REPO],
             cwd=tmp_path,
             env=os.environ | settings,
             capture_output=True,
