@@ -45,28 +45,14 @@ _LARGEST_ACTIVATION = 127
 
 
 def speed_up(encoder: Encoder) -> Encoder:
-    """Makes an encoder faster, in place.
-
-    Args:
-        encoder: Any encoder; modules that have no faster form do not change.
-
-    Returns:
-        The same encoder.
-    """
+    """Makes any encoder faster, in place, and returns it; modules that have no faster form do not change."""
     for module in encoder.modules():
         module.__class__ = _FAST.get(type(module), type(module))
     return encoder
 
 
 def slow_down(encoder: Encoder) -> Encoder:
-    """Reverts [`speed_up`], in place; for tools that look for an exact class.
-
-    Args:
-        encoder: An encoder that [`speed_up`] has changed, or any other.
-
-    Returns:
-        The same encoder.
-    """
+    """Reverts [`speed_up`], in place, and returns the encoder; for tools that look for an exact class."""
     stock = {fast: slow for slow, fast in _FAST.items()}
     for module in encoder.modules():
         module.__class__ = stock.get(type(module), type(module))
@@ -88,17 +74,10 @@ class MsfSerWavLMAttention(WavLMAttention):
         index: int = 0,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, Any]:
-        """As the stock layer, without attention weights unless `output_attentions=True` is passed along.
+        """As the stock layer, but `None` in place of the attention weights unless `output_attentions=True`.
 
-        Args:
-            hidden_states: `(batch, frames, size)`.
-            attention_mask: `(batch, frames)`, `True` at real frames.
-            position_bias: `(heads, frames, frames)` from the first layer; `None` in the first layer.
-            index: The layer, unused.
-            **kwargs: Those of the stock layer.
-
-        Returns:
-            `(batch, frames, size)`, `None` in place of the weights, and the position bias.
+        The states are `(batch, frames, size)`, the mask `(batch, frames)`, `True` at real frames, and the position
+        bias, which the first layer makes for all, `(heads, frames, frames)`.
         """
         if kwargs.get("output_attentions"):
             return super().forward(hidden_states, attention_mask, position_bias, index, **kwargs)
@@ -414,11 +393,8 @@ class MsfSer8BitLinear(nn.Module):
 def quantize_linear_layers(encoder: nn.Module) -> None:
     """Replaces the linear layers of an encoder by 8-bit ones, in place.
 
-    Everything else stays in float32. The linear layers then need about half of the time and a quarter of the memory;
-    old processors gain less.
-
-    Args:
-        encoder: In float32, on a CPU.
+    The encoder is in float32, on a CPU, and all but these layers stays so. They then need about half of the time and a
+    quarter of the memory; old processors gain less.
     """
     speed_up(encoder)  # the stock attention reads weights that are no longer there
     for module in list(encoder.modules()):

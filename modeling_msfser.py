@@ -237,10 +237,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
     def quantize(self) -> "MsfSerModel":
         """Replaces the encoders' linear layers by 8-bit ones, in place, for faster inference on a CPU.
 
-        Fusion and heads stay in float32. Such a model can neither be trained nor saved.
-
-        Returns:
-            The same model, in evaluation mode.
+        Fusion and heads stay in float32. Such a model, which is returned, can neither be trained nor saved.
 
         Raises:
             ValueError: The model is not on a CPU, or not in float32.
@@ -310,7 +307,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
 
         Args:
             input_values: `(batch, samples)` at 16 kHz, for waveform encoders.
-            input_features: `(batch, mel frames, mels)`, for Whisper.
+            input_features: `(batch, mel frames, mels)`, 100 frames per second, for Whisper.
             attention_mask: `(batch, samples)`, `(batch, mel frames)` or, with `audio_states`, `(batch, frames)`.
             les_input_ids: `(batch, tokens)`, the emphasized words.
             les_attention_mask: `(batch, tokens)`, 1 at real tokens; a row of zeros is an absent text.
@@ -362,13 +359,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
         input_features: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Runs the speech encoder.
-
-        Args:
-            input_values: `(batch, samples)` at 16 kHz, for waveform encoders.
-            input_features: `(batch, mel frames, mels)`, 100 frames per second, for Whisper.
-            attention_mask: `(batch, samples)` or `(batch, mel frames)`, 1 where there is sound; a row of zeros is an
-                item without sound.
+        """Runs the speech encoder on the inputs of `forward`; a row of zeros in the mask is an item without sound.
 
         Returns:
             `(batch, states, frames, size)` with one state (the last) or all of them, as `config.audio_states` says,

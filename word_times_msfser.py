@@ -23,10 +23,8 @@ _QUIET_BELOW_LOUD = 35.0
 def monotonic_starts(scores: np.ndarray) -> list[int]:
     """Divides frames among tokens in order so that the sum of scores is greatest.
 
-    Each token gets one frame or more. Where there are fewer frames than tokens, tokens share them.
-
-    Args:
-        scores: `(tokens, frames)`.
+    Each token gets one frame or more. Where there are fewer frames than tokens, tokens share them. The scores are
+    `(tokens, frames)`.
 
     Returns:
         The first frame of each token, `(tokens,)`, not decreasing, the first one 0.

@@ -15,6 +15,7 @@ settings it makes only what depends on them.
 """
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import logging
@@ -171,7 +172,7 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
         description |= {"url": arguments.url, "prompt": hashlib.sha256(PROMPT.encode()).hexdigest()}
     return {
         "transcript": {name: getattr(arguments, name) for name in ("recognizer", "language", "aligner")},
-        "emphasis": EMPHASIS[arguments.emphasis].to_dict(),
+        "emphasis": dataclasses.asdict(EMPHASIS[arguments.emphasis]),
         "description": description,
     }
 
