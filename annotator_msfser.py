@@ -101,11 +101,7 @@ class MsfSerAnnotator:
 
     @property
     def recognizer(self) -> MsfSerRecognizer | None:
-        """The recognizer, loaded at the first use.
-
-        Raises:
-            OSError: It cannot be found; the message names the remedy.
-        """
+        """The recognizer, loaded at the first use, with an `OSError` that names the remedy if it cannot be found."""
         if isinstance(self._recognizer, str):
             self._recognizer = MsfSerRecognizer.from_pretrained(self._recognizer, device=self.device)
         return self._recognizer
@@ -113,12 +109,10 @@ class MsfSerAnnotator:
     def __call__(
         self, sounds: Sequence[np.ndarray], given: Sequence[Mapping[str, Any]] | None = None
     ) -> list[Annotation]:
-        """Makes the texts of some sounds; the texts of one do not depend on the others.
+        """Makes the texts of sounds, `(samples,)` each at 16 kHz; the texts of one do not depend on the others.
 
-        Args:
-            sounds: `(samples,)` each, mono float32 at 16 kHz.
-            given: The texts that are known of each: `transcript`, `words`, `emphasis`, `description`, and `language`,
-                the language spoken (a code or an English name).
+        Given may be what is known of each: `transcript`, `words`, `emphasis`, `description`, and `language`, a code or
+        an English name.
 
         Raises:
             OSError: The recognizer cannot be found, or a describer's server does not respond.

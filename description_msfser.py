@@ -142,7 +142,9 @@ def _step(value: float, quantiles: Sequence[float], is_pauses: bool) -> int:
 
 
 def measure_voice(sound: np.ndarray, prosody: Prosody) -> dict[str, float] | None:
-    """Seven measures of a voice, from its sound, `(samples,)` at 16 kHz, and the prosody of this sound.
+    """Seven measures of a voice, in the order of [`WORDS`], or `None` where less than 0.1 s is voiced.
+
+    The sound is `(samples,)` at 16 kHz, and the prosody that of this sound.
 
     - `loudness`: mean level while there is speech (no more than 30 dB below the loudest frame), dB of full scale.
     - `pitch`: median, semitones above 100 Hz. `movement`: 5 to 95 % range, semitones.
@@ -151,9 +153,6 @@ def measure_voice(sound: np.ndarray, prosody: Prosody) -> dict[str, float] | Non
     - `pauses`: share of the time between the first and the last speech that lies in gaps of 0.15 s or more.
     - `brightness`: energy in 1-5 kHz relative to 50-1000 Hz over voiced frames, dB; it rises with vocal effort.
     - `clarity`: harmonics-to-noise ratio over voiced frames, dB (P. Boersma, 1993), median.
-
-    Returns:
-        The measures in the order of [`WORDS`], or `None` where less than 0.1 s is voiced.
     """
     voiced = np.isfinite(prosody.pitch)
     if voiced.sum() * PITCH_HOP < _LEAST_VOICED:

@@ -151,10 +151,7 @@ def find_emphasis(
     - In an utterance of three words or fewer, all are emphasized: LES is the transcript.
     - Words that begin after the end of the sound are measured at its last frame.
 
-    Args:
-        words: `{"word", "start", "end"}` in order, seconds.
-        prosody: Of the whole sound, from [`measure_prosody`].
-        config: How the cues are measured and weighted.
+    The words are `{"word", "start", "end"}` in order, seconds; the prosody is that of the whole sound.
 
     Raises:
         ValueError: A time is not finite, negative, or a word ends before it starts.

@@ -94,10 +94,7 @@ def load_recognizer(name: str) -> tuple[WhisperForConditionalGeneration, PreTrai
 
 
 def load_weights(load: Callable[..., Any], source: Any, *args: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
-    """Calls some class's `from_pretrained`, and says what is wrong with weights that do not fit the config.
-
-    Returns:
-        The model, and the report of `output_loading_info`.
+    """A model by some class's `from_pretrained`, and the report of `output_loading_info`.
 
     Raises:
         ValueError: The weights are damaged, are a pickle of other things than tensors, or have other shapes than the

@@ -1,15 +1,6 @@
 """Encoders made faster in place: [`speed_up`] with the same outputs, [`quantize_linear_layers`] with 8-bit layers.
 
-[`speed_up`] changes the classes of a stock encoder's submodules to subclasses, which compute the same in less time:
-
-- WavLM's attention through `scaled_dot_product_attention`, its gated relative position bias (arXiv 2110.13900,
-  section 3.1) being the attention mask;
-- the convolutional front end frame by frame in channels-last layout, so that nothing is transposed around the layer
-  norms, one clip after the other, in pieces that stay in the cache (on a CPU, where it is not trained);
-- WavLM's feed-forward layers, which keep half as much for the gradients (on a CPU);
-- dropout, for which torch draws a random number per element on a CPU: here one draw is used for four elements;
-- linear layers through oneDNN, which is up to twice as fast as MKL on processors that MKL does not favor (on a CPU).
-
+[`speed_up`] changes the classes of a stock encoder's submodules to subclasses, which compute the same in less time.
 Weights and their names, a saved folder, a copy and a pickle are those of the stock encoder. [`slow_down`] reverts it.
 
 [`quantize_linear_layers`] is for inference on a CPU. Weights are quantized once, per output channel; activations in
@@ -62,6 +53,7 @@ def slow_down(encoder: Encoder) -> Encoder:
 class MsfSerWavLMAttention(WavLMAttention):
     """WavLM's attention without a tensor for each batch item, head and pair of frames, as far as the kernels allow.
 
+    Its gated relative position bias (arXiv 2110.13900, section 3.1) is the mask of `scaled_dot_product_attention`:
     `softmax(q k^T / sqrt(d) + g_i b_(j-i)) v`: the bias `b` is one table for each head, shared by all layers, the gate
     `g` a number for each item, head and frame. Training keeps neither scores nor gated bias, but computes them again.
     """
@@ -158,7 +150,10 @@ class MsfSerWavLMFeedForward(WavLMFeedForward):
 
 
 class _FastFrontEnd(nn.Module):
-    """Mixed into a stock front end whose convolutions are each followed by a layer norm."""
+    """Mixed into a stock front end whose convolutions are each followed by a layer norm.
+
+    In channels-last layout, nothing is transposed around the layer norms; pieces of one clip stay in the cache.
+    """
 
     conv_layers: Any
 
@@ -174,14 +169,13 @@ class _FastFrontEnd(nn.Module):
             input_values.requires_grad or any(parameter.requires_grad for parameter in self.parameters())
         )
         normalized = all(isinstance(getattr(layer, "layer_norm", None), nn.LayerNorm) for layer in self.conv_layers)
-        if traced or reduced or trained or not normalized or input_values.device.type != "cpu":
-            return self._stock(input_values)
         field, hop = 1, 1
         for layer in self.conv_layers:
             field += (layer.conv.kernel_size[0] - 1) * hop
             hop *= layer.conv.stride[0]
-        if input_values.shape[1] < field:
-            return self._stock(input_values)  # which raises the error
+        is_too_short = input_values.shape[1] < field  # for which the stock class has an error
+        if traced or reduced or trained or not normalized or is_too_short or input_values.device.type != "cpu":
+            return super().forward(input_values)
         frames = (input_values.shape[1] - field) // hop + 1
         starts = range(0, frames, _PIECE)
         # As an image of one row whose channels come last in memory, once for all pieces.
@@ -194,9 +188,6 @@ class _FastFrontEnd(nn.Module):
             pieces = (samples[start * hop : end] for start, end in zip(starts, ends, strict=True))
             clips.append(torch.cat([self._frames(piece, kernels) for piece in pieces]))
         return torch.stack(clips).transpose(1, 2)
-
-    def _stock(self, input_values: torch.Tensor) -> torch.Tensor:
-        return super().forward(input_values)  # of the stock class
 
     def _frames(self, samples: torch.Tensor, kernels: list[torch.Tensor]) -> torch.Tensor:
         """`(samples,)` and the layers' kernels `(channels out, channels in, 1, width)` -> `(frames, channels)`."""
@@ -239,7 +230,10 @@ class MsfSerUniSpeechSatFrontEnd(_FastFrontEnd, UniSpeechSatFeatureEncoder):
 
 
 class MsfSerLinear(nn.Linear):
-    """A linear layer through oneDNN where that is possible: float32 on a CPU, not compiled, no autocast."""
+    """A linear layer through oneDNN where that is possible: float32 on a CPU, not compiled, no autocast.
+
+    It is up to twice as fast as MKL on processors that MKL does not favor.
+    """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """`(..., in_features)` -> `(..., out_features)`."""

@@ -209,12 +209,7 @@ class MsfSerPipeline(Pipeline):
         language: str | None = None,
         **others: Any,
     ) -> Iterator[Segment]:
-        """Cuts one input into segments, with the texts that are given.
-
-        Raises:
-            ValueError: The sound or a text cannot be used, or the transcript of a long recording has no times.
-            OSError: An address cannot be reached.
-        """
+        """Cuts one input into segments, with the texts that are given; errors are those of `__call__`."""
         recording = open_recording(item, sampling_rate, index)
         given = recording.given
         settings = self.processor.annotation or {"transcript": {}}

@@ -125,10 +125,9 @@ class MsfSerRecognizer:
     def __call__(self, sounds: Sequence[np.ndarray], language: str | None = None) -> list[Transcription]:
         """Transcribes clips of any length; a clip's result does not depend on the others.
 
-        Args:
-            sounds: `(samples,)` each, float32 in -1..1 at 16 kHz, not empty, from [`load_audio`].
-            language: The language spoken, as a code or an English name ("de", "german"). Without it a multilingual
-                recognizer detects the language, and an English one assumes English.
+        The sounds are `(samples,)` each, float32 in -1..1 at 16 kHz, not empty, from [`load_audio`]. The language is a
+        code or an English name ("de", "german"); without it a multilingual recognizer detects the language, and an
+        English one assumes English.
 
         Returns:
             One transcription for each clip; `text` is `None` if there is no speech or the recognizer does not know
@@ -150,11 +149,9 @@ class MsfSerRecognizer:
         return [self._transcription(clip, stated=code is not None) for clip in clips]
 
     def align(self, sounds: Sequence[np.ndarray], transcripts: Sequence[str]) -> list[list[dict[str, Any]]]:
-        """Finds the times of given words by feeding them to the decoder.
+        """Finds the times of given words, in any language that the recognizer knows, by feeding them to the decoder.
 
-        Args:
-            sounds: `(samples,)` each, float32 in -1..1 at 16 kHz, not empty, from [`load_audio`].
-            transcripts: The words of each, in any language that the recognizer knows.
+        Sounds are as in `__call__`.
 
         Returns:
             For each clip `{"word", "start", "end"}` in order, one for each part of the transcript between spaces that
@@ -410,10 +407,7 @@ def _loops(clip: DecodedClip) -> bool:
 
 
 def language_code(language: str | None) -> str | None:
-    """Whisper's code of a language.
-
-    Args:
-        language: A code ("de", "en-US") or an English name ("german"); `None` stays `None`.
+    """Whisper's code of a language, given a code ("de", "en-US") or an English name ("german"); `None` stays `None`.
 
     Raises:
         ValueError: Whisper knows no such language.

@@ -62,8 +62,8 @@ class Variant(NamedTuple):
     settings: Mapping[str, Any] = {}
 
 
-def _film(*texts: str, **more: str) -> dict[str, Any]:
-    return {"semantics": list(texts), "cross_fusion": "film", **more}
+def _with_texts(*texts: str, cross_fusion: str = "film", **more: str) -> dict[str, Any]:
+    return {"semantics": list(texts), "cross_fusion": cross_fusion, **more}
 
 
 # In the order of the paper's table, whose "gate, concatenation" is read as all three texts; below it the rows that the
@@ -71,17 +71,16 @@ def _film(*texts: str, **more: str) -> dict[str, Any]:
 ROWS: dict[str, Variant] = {
     FULL: Variant("full model"),
     "audio": Variant("sound alone", {"semantics": []}),
-    "gs_film": Variant("sound, transcript; FiLM", _film("gs")),
-    "les_film": Variant("sound, emphasized words; FiLM", _film("les")),
-    "es_film": Variant("sound, description; FiLM", _film("es")),
-    "attention_film": Variant("sound, both by attention; FiLM", _film("les", "gs", intra_fusion="attention")),
-    "gate_film": Variant("sound, both by gate; FiLM", _film("les", "gs", intra_fusion="gate")),
+    "gs_film": Variant("sound, transcript; FiLM", _with_texts("gs")),
+    "les_film": Variant("sound, stressed words; FiLM", _with_texts("les")),
+    "es_film": Variant("sound, description; FiLM", _with_texts("es")),
+    "attention_film": Variant("sound, both by attention; FiLM", _with_texts("les", "gs", intra_fusion="attention")),
+    "gate_film": Variant("sound, both by gate; FiLM", _with_texts("les", "gs", intra_fusion="gate")),
     "gate_concat": Variant(
-        "full model, concatenation",
-        {"semantics": ["les", "gs", "es"], "intra_fusion": "gate", "cross_fusion": "concat"},
+        "full model, concatenation", _with_texts("les", "gs", "es", cross_fusion="concat", intra_fusion="gate")
     ),
-    "no_les": Variant("without emphasized words (LES)", {"semantics": ["gs", "es"]}),
-    RANDOM_WINDOW: Variant("random words for the emphasized ones"),
+    "no_les": Variant("without stressed words (LES)", {"semantics": ["gs", "es"]}),
+    RANDOM_WINDOW: Variant("random words for the stressed ones"),
     "no_gs": Variant("without transcript (GS)", {"semantics": ["les", "es"]}),
     "no_es": Variant("without description (ES)", {"semantics": ["les", "gs"]}),
     "no_audio": Variant("without sound", {"audio": False}),
@@ -363,14 +362,7 @@ def summarize(runs: Sequence[Run], command: str) -> list[Row]:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Trains what is missing, prints and writes the results.
-
-    Args:
-        argv: The arguments of the command.
-
-    Raises:
-        SystemExit: The arguments are wrong, or a run cannot be trained; the sentence says why.
-    """
+    """Trains what is missing, prints and writes the results; ends with a sentence if that is not possible."""
     parser = argparse.ArgumentParser(
         prog="msfser ablate",
         usage="msfser ablate [SETTINGS.yaml] [OPTIONS] [OPTIONS OF msfser train]",

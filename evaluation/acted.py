@@ -69,12 +69,10 @@ def pairs_of_emotions(table: pd.DataFrame, low: Sequence[str], high: Sequence[st
 
 
 class Scores:
-    """Scores of predictions for held-out clips, with intervals over speakers.
+    """Scores of predictions for held-out clips of a corpus, with intervals over speakers.
 
-    Args:
-        material: The corpus.
-        predictions: By system and kind of sound, `(seeds, clips, 3)`; NaN where a clip was not held out. The first
-            kind is scored.
+    The predictions are by system and kind of sound, of which the first is scored, `(seeds, clips, 3)`, NaN where a
+    clip was not held out.
     """
 
     def __init__(self, material: Material, predictions: Mapping[str, Mapping[str, np.ndarray]]):
