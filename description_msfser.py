@@ -81,7 +81,7 @@ class MeasuredDescriber:
     Loudness is that of the recording as it is, so a microphone's gain changes it.
 
     Args:
-        norms: `{"corpus": name, "quantiles": {measure: four numbers}}`, as written by `annotation/norms.py`: the 10,
+        norms: `{"corpus": name, "quantiles": {measure: four numbers}}`, as written by `msfser norms`: the 10,
             30, 70 and 90 % quantiles of each measure in the corpus (of `pauses`, among the utterances that have any).
 
     Raises:

@@ -230,7 +230,6 @@ class MsfSerPipeline(Pipeline):
             start += len(samples)
 
     def _aligned(self, recording: Recording, transcriber: MsfSerAnnotator) -> list[dict[str, Any]]:
-        """The words of a long recording's given transcript with their times."""
         sound = load_audio(recording.source, recording.sampling_rate, _LONGEST_TO_ALIGN + 0.1)
         if len(sound) > _LONGEST_TO_ALIGN * SAMPLING_RATE:
             raise ValueError(

@@ -365,7 +365,6 @@ class MsfSerRecognizer:
         return Transcription(" ".join(texts), words, None, confidence)
 
     def _why_rejected(self, clip: DecodedClip, stated: bool) -> str | None:
-        """Why the decoded text is left out, or `None`."""
         if not _is_speech(clip):
             return "no speech"
         if _loops(clip):

@@ -166,7 +166,6 @@ class Run:
         unfinished.rename(self.predictions)
 
     def _windows(self) -> Path:
-        """The corpus with random windows."""
         return self.output.with_suffix(".parquet")
 
     def _write_windows(self) -> None:

@@ -30,7 +30,7 @@ from .predictions import Predictions, predict_part, results_of
 from .results import Row
 
 INPUTS = {"audio": "sound alone", "audio+transcript": "sound and transcript", "all": "all inputs"}
-EXPERTS = {"audio": "sound", "semantics": "emphasized words, transcript", "description": "description"}
+EXPERTS = {"audio": "sound", "semantics": "stressed words, transcript", "description": "description"}
 _MOST_GROUPS, _WORST = 30, 10
 
 _PAGE = """<!doctype html>
@@ -136,7 +136,7 @@ def _reasons(found: Predictions) -> str:
         figures.append(intervals(bars, ["weight of the layer"], ends=(0, max(found.layer_weights))))
     if "gate" in table:
         spread = {"over utterances": [_spread(table["gate"])]}
-        figures.append(intervals(spread, ["gate: emphasized words"], ends=(0, 1)))
+        figures.append(intervals(spread, ["gate: stressed words"], ends=(0, 1)))
     shares = {
         title: [_spread(table[f"routing_{label}_{expert}"]) for label in LABELS]
         for expert, title in EXPERTS.items()
@@ -148,10 +148,11 @@ def _reasons(found: Predictions) -> str:
         return ""
     return _section(
         "What the numbers rest on",
-        "Layer 0 is the input of the speech encoder's first layer. The gate is the weight of the emphasized words "
-        "against the transcript; 1 is emphasized words only. The last plot shows the weights of the experts in each "
-        "dimension. Points are medians, lines reach from the 5th to the 95th percentile of the utterances; constants "
-        "have no line. These are weights inside the model, not causes: remove an input to see what it contributes.",
+        "Layer 0 is the input of the speech encoder's first layer. The gate is the weight of the stressed words "
+        "(emphasis) against the transcript; 1 is stressed words only. The last plot shows the weights of the experts "
+        "in each dimension. Points are medians, lines reach from the 5th to the 95th percentile of the utterances; "
+        "constants have no line. These are weights inside the model, not causes: remove an input to see what it "
+        "contributes.",
         *figures,
     )
 
@@ -160,10 +161,8 @@ def _worst(table: pd.DataFrame) -> str:
     errors = np.stack([table[label] - table[f"{label}_label"] for label in LABELS], axis=1)
     order = np.argsort(-np.square(errors).sum(1), kind="stable")[:_WORST]
     rows = table.iloc[order]
-    shown = {
-        "file": [Path(file).name if file else "-" for file in rows["file"]],
-        "speaker": rows["speaker"].fillna("-"),
-    }
+    names = [Path(file).name if file else "-" for file in rows["file"]]
+    shown = {"file": names, "speaker": rows["speaker"].fillna("-")}
     for label in LABELS:
         shown |= {f"{label}, given": rows[f"{label}_label"], f"{label}, predicted": rows[label]}
     with pd.option_context("display.max_colwidth", None):
@@ -202,7 +201,6 @@ def _section(title: str, words: str, *figures: str) -> str:
 
 
 def _range(shown: Mapping[str, Sequence[Ends]]) -> tuple[float, float]:
-    """The lowest and the highest end of all intervals."""
     found = np.array(list(shown.values()))
     return float(found.min()), float(found.max())
 

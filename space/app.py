@@ -253,7 +253,6 @@ def experts(result: Mapping[str, Any]) -> pd.DataFrame | None:
 
 
 def _has_choice(result: Mapping[str, Any]) -> bool:
-    """Whether several experts share a dimension."""
     return result["routing"] is not None and len(next(iter(result["routing"].values()))) > 1
 
 
@@ -277,7 +276,6 @@ def reasons(result: Mapping[str, Any]) -> str:
 
 
 def _main_expert(dimension: str, shares: Mapping[str, float]) -> str:
-    """The expert from which a dimension mostly comes."""
     name, share = max(shares.items(), key=lambda item: item[1])
     if share - min(shares.values()) < ALIKE:
         return f"{dimension} from all almost equally (the {name} {share:.0%})"
