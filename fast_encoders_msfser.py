@@ -152,7 +152,7 @@ class MsfSerWavLMFeedForward(WavLMFeedForward):
 class _FastFrontEnd(nn.Module):
     """Mixed into a stock front end whose convolutions are each followed by a layer norm.
 
-    In channels-last layout, nothing is transposed around the layer norms; pieces of one clip stay in the cache.
+    In channels-last layout nothing is transposed around the layer norms, and pieces of a clip stay in the cache.
     """
 
     conv_layers: Any
@@ -387,8 +387,8 @@ class MsfSer8BitLinear(nn.Module):
 def quantize_linear_layers(encoder: nn.Module) -> None:
     """Replaces the linear layers of an encoder by 8-bit ones, in place.
 
-    The encoder is in float32, on a CPU, and all but these layers stays so. They then need about half of the time and a
-    quarter of the memory; old processors gain less.
+    The encoder is in float32 on a CPU, and everything else stays so. The linear layers then need about half of the
+    time and a quarter of the memory; old processors gain less.
     """
     speed_up(encoder)  # the stock attention reads weights that are no longer there
     for module in list(encoder.modules()):

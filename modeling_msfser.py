@@ -232,7 +232,7 @@ class MsfSerModel(PreTrainedModel):
     def quantize(self) -> "MsfSerModel":
         """Replaces the encoders' linear layers by 8-bit ones, in place, for faster inference on a CPU.
 
-        Fusion and heads stay in float32. Such a model, which is returned, can neither be trained nor saved.
+        Fusion and heads stay in float32. The same model is returned; it can neither be trained nor saved any more.
 
         Raises:
             ValueError: The model is not on a CPU, or not in float32.

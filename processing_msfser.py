@@ -38,9 +38,9 @@ class MsfSerProcessor(ProcessorMixin):
     def from_encoders(
         cls, audio_encoder: str, text_encoder: str, annotation: dict[str, Any] | None = None, **feature_options: Any
     ) -> "MsfSerProcessor":
-        """Builds the processor for [`MsfSerModel.from_encoders`], which are Hub names or folders here too.
+        """Builds the processor for the encoders of [`MsfSerModel.from_encoders`], each a Hub name or a folder.
 
-        `feature_options` are fields of [`MsfSerFeatureExtractor`], such as `max_seconds`.
+        The options are fields of [`MsfSerFeatureExtractor`], such as `max_seconds`.
 
         Raises:
             OSError: An encoder is not available; the sentence names the remedy.
