@@ -20,11 +20,7 @@ class Aligner(Protocol):
     """Finds the times of given words."""
 
     def __call__(self, sounds: Sequence[np.ndarray], transcripts: Sequence[str]) -> list[list[dict[str, Any]] | None]:
-        """Aligns clips with their transcripts.
-
-        Args:
-            sounds: `(samples,)` each, float in -1..1 at 16 kHz.
-            transcripts: The words of each.
+        """Aligns clips, `(samples,)` each, float in -1..1 at 16 kHz, with their transcripts.
 
         Returns:
             For each clip `{"word", "start", "end"}` in order, seconds from its start, one for each part of the
@@ -39,25 +35,15 @@ class Aligner(Protocol):
 
 @dataclass
 class Annotation:
-    """The texts of one sound. Those that are absent are `None`, with the reason in `absent`.
-
-    Args:
-        transcript: The words spoken.
-        words: `{"word", "start", "end"}`, seconds from the start of the sound.
-        emphasis: The emphasized words.
-        scores: LEMF's score of each word, in the order of `words`.
-        description: How it sounds.
-        describer: Name of the describer that wrote the description; `None` if it was given.
-        absent: Reason by name of the text, such as `{"transcript": "no speech"}`.
-    """
+    """The texts of one sound. Those that are absent are `None`, with the reason in `absent`."""
 
     transcript: str | None = None
-    words: list[dict[str, Any]] | None = None
+    words: list[dict[str, Any]] | None = None  # `{"word", "start", "end"}`, seconds from the start of the sound
     emphasis: str | None = None
-    scores: list[float] | None = None
+    scores: list[float] | None = None  # LEMF's, in the order of `words`
     description: str | None = None
-    describer: str | None = None
-    absent: dict[str, str] = field(default_factory=dict)
+    describer: str | None = None  # name of what wrote the description; `None` if it was given
+    absent: dict[str, str] = field(default_factory=dict)  # such as `{"transcript": "no speech"}`
 
 
 class MsfSerAnnotator:
@@ -93,12 +79,8 @@ class MsfSerAnnotator:
     def from_settings(cls, settings: Mapping[str, Any] | None, device: str | None = None) -> "MsfSerAnnotator":
         """Makes texts as those of a training corpus were made, as far as that needs nothing but the model.
 
-        The settings name the recognizer, the weights of LEMF and the measured describer. Any other describer has to be
-        given, and the times of given words always come from the recognizer.
-
-        Args:
-            settings: `MsfSerProcessor.annotation`; `None` for the defaults of the class.
-            device: The device that the recognizer runs on.
+        `settings` is `MsfSerProcessor.annotation`, or `None` for the defaults of the class. Any other describer than
+        the measured one has to be given, and the times of given words always come from the recognizer.
         """
         if settings is None:
             return cls(device=device)
@@ -119,11 +101,7 @@ class MsfSerAnnotator:
 
     @property
     def recognizer(self) -> MsfSerRecognizer | None:
-        """The recognizer, loaded at the first use.
-
-        Raises:
-            OSError: It cannot be found; the message names the remedy.
-        """
+        """The recognizer, loaded at the first use, with an `OSError` that names the remedy if it cannot be found."""
         if isinstance(self._recognizer, str):
             self._recognizer = MsfSerRecognizer.from_pretrained(self._recognizer, device=self.device)
         return self._recognizer
@@ -131,12 +109,10 @@ class MsfSerAnnotator:
     def __call__(
         self, sounds: Sequence[np.ndarray], given: Sequence[Mapping[str, Any]] | None = None
     ) -> list[Annotation]:
-        """Makes the texts of some sounds; the texts of one do not depend on the others.
+        """Makes the texts of sounds, `(samples,)` each at 16 kHz; the texts of one do not depend on the others.
 
-        Args:
-            sounds: `(samples,)` each, mono float32 at 16 kHz.
-            given: The texts that are known of each: `transcript`, `words`, `emphasis`, `description`, and `language`,
-                the language spoken (a code or an English name).
+        Given may be what is known of each: `transcript`, `words`, `emphasis`, `description`, and `language`, a code or
+        an English name.
 
         Raises:
             OSError: The recognizer cannot be found, or a describer's server does not respond.
@@ -260,11 +236,7 @@ def _aligned(
 
 
 class LazyProsody:
-    """Pitch and level of some sounds, each measured at its first use.
-
-    Args:
-        sounds: `(samples,)` each, mono float32 at 16 kHz.
-    """
+    """Pitch and level of some sounds, `(samples,)` each at 16 kHz, each measured at its first use."""
 
     def __init__(self, sounds: Sequence[np.ndarray]):
         self._sounds = sounds

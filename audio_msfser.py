@@ -72,19 +72,11 @@ def load_audio(source: Any, sampling_rate: int | None = None, max_seconds: float
 
 
 def read_blocks(source: Any, sampling_rate: int | None = None) -> Iterator[np.ndarray]:
-    """Reads one sound as [`load_audio`] does, but a block of about one second at a time.
-
-    Args:
-        source: As in [`load_audio`].
-        sampling_rate: As in [`load_audio`].
+    """Reads one sound as [`load_audio`] does, with the same errors, but a block of about one second at a time.
 
     Yields:
         `(samples,)`, mono float32 at 16 kHz. Concatenated, the blocks are the result of `load_audio`; an MP3 may
-        differ slightly, as its decoder depends on where it pauses.
-
-    Raises:
-        ValueError: As in [`load_audio`]; a damaged file may raise it after the first blocks.
-        ImportError: As in [`load_audio`].
+        differ slightly, as its decoder depends on where it pauses. A damaged file may raise after the first blocks.
     """
     return _blocks(source, sampling_rate, block_seconds=1.0)
 
@@ -92,9 +84,6 @@ def read_blocks(source: Any, sampling_rate: int | None = None) -> Iterator[np.nd
 @contextlib.contextmanager
 def open_sound(source: str | os.PathLike[str] | bytes | bytearray) -> "Iterator[soundfile.SoundFile]":
     """Opens an audio file, or the bytes of one; only its header is read.
-
-    Args:
-        source: A path, or the bytes of a file.
 
     Raises:
         ValueError: There is no such file, it cannot be decoded, or its rate or number of channels is impossible; the
@@ -133,11 +122,7 @@ def cut_at_pauses(blocks: Iterable[np.ndarray], max_seconds: float) -> Iterator[
     """Cuts a recording into segments.
 
     A segment ends in the quietest 0.2 s of its last third if these are 10 dB or more below the segment's mean, and at
-    its maximum length otherwise.
-
-    Args:
-        blocks: The recording, `(samples,)` each, of any length.
-        max_seconds: Maximum length of a segment.
+    its maximum length otherwise. The blocks of the recording, `(samples,)` each, have any length.
 
     Yields:
         `(samples,)`, at least one sample. Concatenated, the segments are the recording.

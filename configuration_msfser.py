@@ -46,50 +46,34 @@ class MsfSerConfig(PreTrainedConfig):
     WavLM-Large and RoBERTa-Large; "paper" or "ours" says whose choice a default is.
 
     Args:
-        audio_config (`PreTrainedConfig` or `dict`, *optional*):
-            The speech encoder: a waveform encoder of the wav2vec2 family (wavlm, wav2vec2, hubert, data2vec-audio,
-            ...) or `whisper`, of which only the encoder is built. LayerDrop is switched off. Default: WavLM-Large
-            (paper).
-        text_config (`PreTrainedConfig` or `dict`, *optional*):
-            The text encoder, BERT-like, shared by the three texts. Default: RoBERTa-Large (paper).
-        audio (`bool`, defaults to `True`):
-            Whether the sound is an input. `False` builds no speech encoder.
-        semantics (`list[str]`, *optional*):
-            Which texts are inputs; `None` is all three. An empty list is the acoustic-only model and builds no text
-            encoder.
-        intra_fusion (`"gate"`, `"attention"` or `"concat"`, defaults to `"gate"`):
-            How LES and GS become one vector; `gate` is `g*h_les + (1-g)*h_gs` (paper). It has no effect unless both
-            are inputs.
-        cross_fusion (`"fm_moe"`, `"film"`, `"attention"` or `"concat"`, defaults to `"fm_moe"`):
-            How sound and texts are fused; `fm_moe` is the FiLM-modulated mixture of experts (paper). `film` needs the
-            sound and at least one text.
-        film_position (`"pooled"` or `"frames"`, defaults to `"pooled"`):
-            Whether FiLM modulates the pooled sound vector (ours; the paper does not say) or each frame before
-            pooling.
-        routing (`"static"` or `"input"`, defaults to `"static"`):
-            Whether the experts' shares are learned constants (paper) or also depend on the input. Only for `fm_moe`.
-        audio_states (`"last"` or `"weighted"`, defaults to `"last"`):
-            Which hidden states of the speech encoder are pooled: the last one (paper) or a learned softmax mix of
-            all, each layer-normalized (ours; better on a frozen encoder).
-        freeze_audio (`"none"`, `"front_end"` or `"all"`, defaults to `"front_end"`):
-            Which part of the speech encoder is not trained: none, its convolutional front end (paper), or all of it.
-        freeze_text (`bool`, defaults to `True`):
-            Whether the text encoder is not trained.
-        fast_encoders (`bool`, defaults to `True`):
-            Whether the encoders run on faster kernels than the stock ones. WavLM's attention weights are then returned
-            only if the encoder itself is called with `output_attentions=True`.
-        fusion_size (`int`, defaults to 1024):
-            Width of the projected sound vector, of the experts and of the heads.
-        head_dropout (`float`, defaults to 0.5):
-            Dropout in the three regression heads (paper), in 0..1 without 1, as all dropouts here.
-        expert_dropout (`float`, defaults to 0.1):
-            Dropout in the experts.
-        text_dropout (`float`, defaults to 0.1):
-            Probability with which training replaces each text of an item by its missing-input embedding.
-        audio_dropout (`float`, defaults to 0.05):
-            The same for the sound of an item.
-        initializer_range (`float`, defaults to 0.02):
-            Standard deviation of the initial weights of all parts but the encoders.
+        audio_config: The speech encoder: a waveform encoder of the wav2vec2 family (wavlm, wav2vec2, hubert,
+            data2vec-audio, ...) or `whisper`, of which only the encoder is built. LayerDrop is switched off. `None`
+            is WavLM-Large (paper).
+        text_config: The text encoder, BERT-like, shared by the three texts. `None` is RoBERTa-Large (paper).
+        audio: Whether the sound is an input. `False` builds no speech encoder.
+        semantics: Which texts are inputs; `None` is all three. An empty list is the acoustic-only model and builds no
+            text encoder.
+        intra_fusion: How LES and GS become one vector; `gate` is `g*h_les + (1-g)*h_gs` (paper). It has no effect
+            unless both are inputs.
+        cross_fusion: How sound and texts are fused; `fm_moe` is the FiLM-modulated mixture of experts (paper). `film`
+            needs the sound and at least one text.
+        film_position: Whether FiLM modulates the pooled sound vector (ours; the paper does not say) or each frame
+            before pooling.
+        routing: Whether the experts' shares are learned constants (`static`, paper) or also depend on the input. Only
+            for `fm_moe`.
+        audio_states: Which hidden states of the speech encoder are pooled: the last one (paper) or a learned softmax
+            mix of all, each layer-normalized (`weighted`, ours; better on a frozen encoder).
+        freeze_audio: Which part of the speech encoder is not trained: none, its convolutional front end (paper), or
+            all of it.
+        freeze_text: Whether the text encoder is not trained.
+        fast_encoders: Whether the encoders run on faster kernels than the stock ones. WavLM's attention weights are
+            then returned only if the encoder itself is called with `output_attentions=True`.
+        fusion_size: Width of the projected sound vector, of the experts and of the heads.
+        head_dropout: Dropout in the three regression heads (paper), in 0..1 without 1, as all dropouts here.
+        expert_dropout: Dropout in the experts.
+        text_dropout: Probability with which training replaces each text of an item by its missing-input embedding.
+        audio_dropout: The same for the sound of an item.
+        initializer_range: Standard deviation of the initial weights of all parts but the encoders.
     """
 
     model_type = "msfser"

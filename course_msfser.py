@@ -181,13 +181,15 @@ def _summary(windows: Sequence[ScoredWindow]) -> dict[str, Any]:
             label: {name: _mean([shares[label][name] for shares in routings], weights) for name in routings[0][label]}
             for label in LABELS
         }
+    origins = {name: dict.fromkeys(window.origins[name] for window in windows) for name in windows[0].origins}
+    texts = {name: ", ".join(sorted(once, key=lambda one: one.startswith("absent"))) for name, once in origins.items()}
     return {
         **{label: _mean([window.values[label] for window in windows], weights) for label in LABELS},
         "transcript": " ".join(word["word"] for word in words) or None,
         "words": words,
         "emphasis": emphasis or None,
         "description": windows[0].recording.given["description"],
-        "texts": {name: _all_origins(window.origins[name] for window in windows) for name in windows[0].origins},
+        "texts": texts,
         "gate": _mean([window.gate for window in windows], weights),
         "routing": routing,
         "duration": windows[-1].end,
@@ -229,11 +231,6 @@ def _mean(values: Sequence[float | None], weights: np.ndarray) -> float | None:
     if not known or weights[known].sum() <= 0:
         return None
     return float(np.average([values[i] for i in known], weights=weights[known]))
-
-
-def _all_origins(origins: Iterable[str]) -> str:
-    """Each origin once, those of absent texts last."""
-    return ", ".join(sorted(dict.fromkeys(origins), key=lambda origin: origin.startswith("absent")))
 
 
 def _emphasized(

@@ -40,7 +40,7 @@ _FRAME = 512
 _BANDS = (50, 1000, 5000)
 
 # The training speakers of the Berlin Database of Emotional Speech (F. Burkhardt et al., Interspeech 2005; six actors,
-# German), by `python -m msfser.annotation.norms emodb/metadata.csv --split train --corpus EmoDB --output norms.json`.
+# German), by `msfser norms emodb/metadata.csv --split train --corpus EmoDB --output norms.json`.
 NORMS: dict[str, Any] = {
     "corpus": "EmoDB",
     "utterances": 224,
@@ -67,11 +67,7 @@ class Describer(Protocol):
     name: str
 
     def __call__(self, sounds: Sequence[np.ndarray], transcripts: Sequence[str | None]) -> list[str | None]:
-        """Describes a batch.
-
-        Args:
-            sounds: `(samples,)` each, mono float32 at 16 kHz in -1..1.
-            transcripts: The words of each sound, `None` where they are not known.
+        """Describes sounds, `(samples,)` each, mono float32 at 16 kHz in -1..1, and their words where they are known.
 
         Returns:
             One text per sound in the same order; `None` where there is none.
@@ -85,7 +81,7 @@ class MeasuredDescriber:
     Loudness is that of the recording as it is, so a microphone's gain changes it.
 
     Args:
-        norms: `{"corpus": name, "quantiles": {measure: four numbers}}`, as written by `annotation/norms.py`: the 10,
+        norms: `{"corpus": name, "quantiles": {measure: four numbers}}`, as written by `msfser norms`: the 10,
             30, 70 and 90 % quantiles of each measure in the corpus (of `pauses`, among the utterances that have any).
 
     Raises:
@@ -98,8 +94,7 @@ class MeasuredDescriber:
             found = quantiles.get(measure, ())
             if len(found) != len(QUANTILES) or list(found) != sorted(found):
                 raise ValueError(
-                    f"the norms have no {len(QUANTILES)} rising numbers for {measure!r}: make them with "
-                    "python -m msfser.annotation.norms."
+                    f"the norms have no {len(QUANTILES)} rising numbers for {measure!r}: make them with msfser norms."
                 )
         if not norms.get("corpus"):
             raise ValueError("the norms do not say which corpus they are from: add its name as 'corpus'.")
@@ -112,12 +107,7 @@ class MeasuredDescriber:
         transcripts: Sequence[str | None],
         prosody: Sequence[Prosody] | None = None,
     ) -> list[str | None]:
-        """Describes a batch, as in [`Describer`].
-
-        Args:
-            sounds: `(samples,)` each, mono float32 at 16 kHz.
-            transcripts: Not used: the words are not measured.
-            prosody: Of each sound, if it has been measured already.
+        """As in [`Describer`], without regard to the words; `prosody` is that of each sound, if measured already.
 
         Returns:
             One text per sound; `None` where less than 0.1 s is voiced.
@@ -152,7 +142,9 @@ def _step(value: float, quantiles: Sequence[float], is_pauses: bool) -> int:
 
 
 def measure_voice(sound: np.ndarray, prosody: Prosody) -> dict[str, float] | None:
-    """Seven measures of a voice.
+    """Seven measures of a voice, in the order of [`WORDS`], or `None` where less than 0.1 s is voiced.
+
+    The sound is `(samples,)` at 16 kHz, and the prosody that of this sound.
 
     - `loudness`: mean level while there is speech (no more than 30 dB below the loudest frame), dB of full scale.
     - `pitch`: median, semitones above 100 Hz. `movement`: 5 to 95 % range, semitones.
@@ -161,13 +153,6 @@ def measure_voice(sound: np.ndarray, prosody: Prosody) -> dict[str, float] | Non
     - `pauses`: share of the time between the first and the last speech that lies in gaps of 0.15 s or more.
     - `brightness`: energy in 1-5 kHz relative to 50-1000 Hz over voiced frames, dB; it rises with vocal effort.
     - `clarity`: harmonics-to-noise ratio over voiced frames, dB (P. Boersma, 1993), median.
-
-    Args:
-        sound: `(samples,)`, mono float32 at 16 kHz.
-        prosody: Of the same sound.
-
-    Returns:
-        The measures in the order of [`WORDS`], or `None` where less than 0.1 s is voiced.
     """
     voiced = np.isfinite(prosody.pitch)
     if voiced.sum() * PITCH_HOP < _LEAST_VOICED:

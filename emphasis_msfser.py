@@ -8,14 +8,13 @@ The paper's rule, for word `i` of the utterance:
 neighbor on each side.
 
 Pitch and level are measured frame by frame. Pitch comes from SwiftF0 (L. Nieradzik, 2025; package `swift-f0`, MIT), a
-small convolutional network. On synthetic glides of 70-500 Hz it makes no gross error down to a signal-to-noise ratio
-of 0 dB, and it runs for 5 ms per second of sound (`python -m msfser.benchmarks.pitch`).
+small convolutional network; `docs/decisions.md` compares it with other trackers.
 """
 
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,18 +35,11 @@ _VOICED = 0.5
 
 @dataclass(frozen=True)
 class Prosody:
-    """Pitch and level of one sound over time.
+    """Pitch and level of one sound over time."""
 
-    Args:
-        pitch_times: `(pitch frames,)`, the frames' centers in seconds, `PITCH_HOP` apart.
-        pitch: `(pitch frames,)`, fundamental frequency in Hz (65..520), NaN where the sound is not voiced.
-        level: `(level frames,)`, root mean square over 25 ms in dB of full scale, -100 or more; the center of frame
-            `i` is at `i * LEVEL_HOP` seconds.
-    """
-
-    pitch_times: np.ndarray
-    pitch: np.ndarray
-    level: np.ndarray
+    pitch_times: np.ndarray  # (pitch frames,), the frames' centers in seconds, `PITCH_HOP` apart
+    pitch: np.ndarray  # (pitch frames,), fundamental frequency in Hz (65..520), NaN where the sound is not voiced
+    level: np.ndarray  # (level frames,), root mean square over 25 ms in dB of full scale, -100 or more
 
     @property
     def level_times(self) -> np.ndarray:
@@ -56,10 +48,7 @@ class Prosody:
 
 
 def measure_prosody(sound: np.ndarray) -> Prosody:
-    """Measures pitch and level of one sound.
-
-    Args:
-        sound: `(samples,)`, mono float32 at 16 kHz.
+    """Measures pitch and level of one sound, `(samples,)`, mono float32 at 16 kHz.
 
     Raises:
         ImportError: swift-f0 is not installed.
@@ -134,10 +123,6 @@ class EmphasisConfig:
         if self.neighbors < 0:
             raise ValueError(f"neighbors={self.neighbors} must be 0 or more.")
 
-    def to_dict(self) -> dict[str, Any]:
-        """The settings by name."""
-        return asdict(self)
-
 
 EMPHASIS: dict[str, EmphasisConfig] = {
     "paper": EmphasisConfig(),
@@ -147,19 +132,12 @@ EMPHASIS: dict[str, EmphasisConfig] = {
 
 @dataclass(frozen=True)
 class Emphasis:
-    """The emphasis of one utterance.
+    """The emphasis of one utterance."""
 
-    Args:
-        scores: `(words,)`, LEMF's score of each word; no unit, mean 0.
-        top: Index of the word with the highest score (the first of equals); `None` without words.
-        segment: The emphasized words as `(first, end)`, `end` excluded.
-        text: The words of the segment, without the punctuation around each; `None` if nothing is left.
-    """
-
-    scores: np.ndarray
-    top: int | None
-    segment: tuple[int, int]
-    text: str | None
+    scores: np.ndarray  # (words,), LEMF's score of each word; no unit, mean 0
+    top: int | None  # index of the word with the highest score (the first of equals); `None` without words
+    segment: tuple[int, int]  # the emphasized words as `(first, end)`, `end` excluded
+    text: str | None  # the words of the segment, without the punctuation around each; `None` if nothing is left
 
 
 def find_emphasis(
@@ -173,10 +151,7 @@ def find_emphasis(
     - In an utterance of three words or fewer, all are emphasized: LES is the transcript.
     - Words that begin after the end of the sound are measured at its last frame.
 
-    Args:
-        words: `{"word", "start", "end"}` in order, seconds.
-        prosody: Of the whole sound, from [`measure_prosody`].
-        config: How the cues are measured and weighted.
+    The words are `{"word", "start", "end"}` in order, seconds; the prosody is that of the whole sound.
 
     Raises:
         ValueError: A time is not finite, negative, or a word ends before it starts.
@@ -199,10 +174,7 @@ def find_emphasis(
 def random_segment(words: Sequence[str], length: int, generator: np.random.Generator) -> str | None:
     """Draws neighboring words: the control that separates the effect of emphasis from that of any short text.
 
-    Args:
-        words: Of the utterance, in order. An entry without a letter or digit is not a word.
-        length: Number of words to draw; an utterance with fewer is drawn as a whole.
-        generator: Draws the first word, uniformly.
+    An entry without a letter or digit is not a word. An utterance with fewer than `length` words is drawn as a whole.
 
     Returns:
         The words without the punctuation around each; `None` if nothing is left.

@@ -1,4 +1,8 @@
-"""The pretrained encoders: loading them by name, building them from a config, and running them on a batch."""
+"""The pretrained encoders: loading them by name, building them from a config, and running them on a batch.
+
+The name of an encoder is a Hub name or a folder. What loads it raises `OSError` if it is not available or lacks some
+of its weights, and `ValueError` if it is of another kind; the sentence names the remedy.
+"""
 
 import functools
 import inspect
@@ -43,30 +47,14 @@ _PADDING_SAFE = ("wavlm", "wav2vec2", "hubert", "unispeech", "unispeech-sat")
 
 
 def load_audio_encoder(name: str) -> PreTrainedModel:
-    """Loads a pretrained speech encoder in float32; of Whisper, the encoder alone.
-
-    Args:
-        name: Hub name or folder.
-
-    Raises:
-        OSError: It is not available, or lacks some of its weights; the sentence names the remedy.
-        ValueError: It is no speech encoder.
-    """
+    """Loads a pretrained speech encoder in float32; of Whisper, the encoder alone."""
     source, options, config = _find(name, "speech")
     model = _load_whole(AutoModel, name, source, options, _DISPENSABLE)
     return _named(model.encoder if config.model_type == "whisper" else model, name)
 
 
 def load_text_encoder(name: str) -> PreTrainedModel:
-    """Loads a pretrained BERT-like text encoder in float32, without its pooler.
-
-    Args:
-        name: Hub name or folder.
-
-    Raises:
-        OSError: It is not available, or lacks some of its weights; the sentence names the remedy.
-        ValueError: It is no text encoder.
-    """
+    """Loads a pretrained BERT-like text encoder in float32, without its pooler."""
     source, options, _ = _find(name, "text")
     model = _load_whole(AutoModel, name, source, options, _DISPENSABLE)
     if hasattr(model, "pooler"):
@@ -75,15 +63,7 @@ def load_text_encoder(name: str) -> PreTrainedModel:
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """Loads the tokenizer of a text encoder.
-
-    Args:
-        name: Hub name or folder.
-
-    Raises:
-        OSError: It is not available; the sentence names the remedy.
-        ValueError: It belongs to no text encoder.
-    """
+    """Loads the tokenizer of a text encoder."""
     source, options, _ = _find(name, "text")
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **options)
     tokenizer.name_or_path = name
@@ -91,15 +71,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 
 def feature_settings(name: str) -> dict[str, Any]:
-    """The arguments of [`MsfSerFeatureExtractor`] that a speech encoder needs.
-
-    Args:
-        name: Hub name or folder.
-
-    Raises:
-        OSError: It is not available; the sentence names the remedy.
-        ValueError: It is no speech encoder.
-    """
+    """The arguments of [`MsfSerFeatureExtractor`] that a speech encoder needs."""
     source, options, config = _find(name, "speech")
     if config.model_type == "whisper":
         return {"kind": "log_mel", "feature_size": config.num_mel_bins}
@@ -113,15 +85,7 @@ def feature_settings(name: str) -> dict[str, Any]:
 
 
 def load_recognizer(name: str) -> tuple[WhisperForConditionalGeneration, PreTrainedTokenizerBase]:
-    """Loads a whole Whisper in float32 with its generation config, and its tokenizer.
-
-    Args:
-        name: Hub name or folder.
-
-    Raises:
-        OSError: It is not available, or lacks some of its weights; the sentence names the remedy.
-        ValueError: It is no Whisper.
-    """
+    """Loads a whole Whisper in float32 with its generation config, and its tokenizer."""
     source, options, config = _find(name, "speech")
     if config.model_type != "whisper":
         raise ValueError(f"{name!r} is a {config.model_type} model: words are recognized by Whisper only.")
@@ -130,10 +94,7 @@ def load_recognizer(name: str) -> tuple[WhisperForConditionalGeneration, PreTrai
 
 
 def load_weights(load: Callable[..., Any], source: Any, *args: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
-    """Calls some class's `from_pretrained`, and says what is wrong with weights that do not fit the config.
-
-    Returns:
-        The model, and the report of `output_loading_info`.
+    """A model by some class's `from_pretrained`, and the report of `output_loading_info`.
 
     Raises:
         ValueError: The weights are damaged, are a pickle of other things than tensors, or have other shapes than the
@@ -276,12 +237,8 @@ def whisper_states(
     """Runs Whisper's encoder on clips of any length, with masks.
 
     The stock forward needs 30 s of input, no less, and ignores masks. Here the position table is cut to the clip, and
-    padding is set to zero before each convolution, like the convolutions' zero padding, and masked in attention.
-
-    Args:
-        encoder: Whisper's.
-        features: `(batch, mel frames, mels)`.
-        mask: `(batch, mel frames)`, bool.
+    padding is set to zero before each convolution, like the convolutions' zero padding, and masked in attention. The
+    features are `(batch, mel frames, mels)`, the mask `(batch, mel frames)`, bool.
 
     Returns:
         `layers + 1` states `(batch, frames, size)`, the last one normalized, and the mask `(batch, frames)`;
@@ -324,13 +281,9 @@ def is_padding_safe(config: PreTrainedConfig) -> bool:
 def waveform_states(
     encoder: Any, values: torch.Tensor, mask: torch.Tensor, fast: bool
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Runs a waveform encoder so that each item's states are those that it has alone.
+    """Runs WavLM or one of its relatives so that each item's states are those that it has alone.
 
-    Args:
-        encoder: WavLM and its relatives.
-        values: `(batch, samples)`.
-        mask: `(batch, samples)`, bool.
-        fast: Whether items of different lengths are run one by one where that is faster.
+    Values and mask (bool) are `(batch, samples)`; `fast` runs items of different lengths one by one if that is faster.
 
     Returns:
         `layers + 1` states `(batch, frames, size)`, the last one as the encoder returns it, and the mask

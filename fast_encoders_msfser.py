@@ -1,15 +1,6 @@
 """Encoders made faster in place: [`speed_up`] with the same outputs, [`quantize_linear_layers`] with 8-bit layers.
 
-[`speed_up`] changes the classes of a stock encoder's submodules to subclasses, which compute the same in less time:
-
-- WavLM's attention through `scaled_dot_product_attention`, its gated relative position bias (arXiv 2110.13900,
-  section 3.1) being the attention mask;
-- the convolutional front end frame by frame in channels-last layout, so that nothing is transposed around the layer
-  norms, one clip after the other, in pieces that stay in the cache (on a CPU, where it is not trained);
-- WavLM's feed-forward layers, which keep half as much for the gradients (on a CPU);
-- dropout, for which torch draws a random number per element on a CPU: here one draw is used for four elements;
-- linear layers through oneDNN, which is up to twice as fast as MKL on processors that MKL does not favor (on a CPU).
-
+[`speed_up`] changes the classes of a stock encoder's submodules to subclasses, which compute the same in less time.
 Weights and their names, a saved folder, a copy and a pickle are those of the stock encoder. [`slow_down`] reverts it.
 
 [`quantize_linear_layers`] is for inference on a CPU. Weights are quantized once, per output channel; activations in
@@ -45,28 +36,14 @@ _LARGEST_ACTIVATION = 127
 
 
 def speed_up(encoder: Encoder) -> Encoder:
-    """Makes an encoder faster, in place.
-
-    Args:
-        encoder: Any encoder; modules that have no faster form do not change.
-
-    Returns:
-        The same encoder.
-    """
+    """Makes any encoder faster, in place, and returns it; modules that have no faster form do not change."""
     for module in encoder.modules():
         module.__class__ = _FAST.get(type(module), type(module))
     return encoder
 
 
 def slow_down(encoder: Encoder) -> Encoder:
-    """Reverts [`speed_up`], in place; for tools that look for an exact class.
-
-    Args:
-        encoder: An encoder that [`speed_up`] has changed, or any other.
-
-    Returns:
-        The same encoder.
-    """
+    """Reverts [`speed_up`], in place, and returns the encoder; for tools that look for an exact class."""
     stock = {fast: slow for slow, fast in _FAST.items()}
     for module in encoder.modules():
         module.__class__ = stock.get(type(module), type(module))
@@ -76,6 +53,7 @@ def slow_down(encoder: Encoder) -> Encoder:
 class MsfSerWavLMAttention(WavLMAttention):
     """WavLM's attention without a tensor for each batch item, head and pair of frames, as far as the kernels allow.
 
+    Its gated relative position bias (arXiv 2110.13900, section 3.1) is the mask of `scaled_dot_product_attention`:
     `softmax(q k^T / sqrt(d) + g_i b_(j-i)) v`: the bias `b` is one table for each head, shared by all layers, the gate
     `g` a number for each item, head and frame. Training keeps neither scores nor gated bias, but computes them again.
     """
@@ -88,17 +66,10 @@ class MsfSerWavLMAttention(WavLMAttention):
         index: int = 0,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, Any]:
-        """As the stock layer, without attention weights unless `output_attentions=True` is passed along.
+        """As the stock layer, but `None` in place of the attention weights unless `output_attentions=True`.
 
-        Args:
-            hidden_states: `(batch, frames, size)`.
-            attention_mask: `(batch, frames)`, `True` at real frames.
-            position_bias: `(heads, frames, frames)` from the first layer; `None` in the first layer.
-            index: The layer, unused.
-            **kwargs: Those of the stock layer.
-
-        Returns:
-            `(batch, frames, size)`, `None` in place of the weights, and the position bias.
+        The states are `(batch, frames, size)`, the mask `(batch, frames)`, `True` at real frames, and the position
+        bias, which the first layer makes for all, `(heads, frames, frames)`.
         """
         if kwargs.get("output_attentions"):
             return super().forward(hidden_states, attention_mask, position_bias, index, **kwargs)
@@ -179,7 +150,10 @@ class MsfSerWavLMFeedForward(WavLMFeedForward):
 
 
 class _FastFrontEnd(nn.Module):
-    """Mixed into a stock front end whose convolutions are each followed by a layer norm."""
+    """Mixed into a stock front end whose convolutions are each followed by a layer norm.
+
+    In channels-last layout nothing is transposed around the layer norms, and pieces of a clip stay in the cache.
+    """
 
     conv_layers: Any
 
@@ -195,14 +169,13 @@ class _FastFrontEnd(nn.Module):
             input_values.requires_grad or any(parameter.requires_grad for parameter in self.parameters())
         )
         normalized = all(isinstance(getattr(layer, "layer_norm", None), nn.LayerNorm) for layer in self.conv_layers)
-        if traced or reduced or trained or not normalized or input_values.device.type != "cpu":
-            return self._stock(input_values)
         field, hop = 1, 1
         for layer in self.conv_layers:
             field += (layer.conv.kernel_size[0] - 1) * hop
             hop *= layer.conv.stride[0]
-        if input_values.shape[1] < field:
-            return self._stock(input_values)  # which raises the error
+        is_too_short = input_values.shape[1] < field  # for which the stock class has an error
+        if traced or reduced or trained or not normalized or is_too_short or input_values.device.type != "cpu":
+            return super().forward(input_values)
         frames = (input_values.shape[1] - field) // hop + 1
         starts = range(0, frames, _PIECE)
         # As an image of one row whose channels come last in memory, once for all pieces.
@@ -215,9 +188,6 @@ class _FastFrontEnd(nn.Module):
             pieces = (samples[start * hop : end] for start, end in zip(starts, ends, strict=True))
             clips.append(torch.cat([self._frames(piece, kernels) for piece in pieces]))
         return torch.stack(clips).transpose(1, 2)
-
-    def _stock(self, input_values: torch.Tensor) -> torch.Tensor:
-        return super().forward(input_values)  # of the stock class
 
     def _frames(self, samples: torch.Tensor, kernels: list[torch.Tensor]) -> torch.Tensor:
         """`(samples,)` and the layers' kernels `(channels out, channels in, 1, width)` -> `(frames, channels)`."""
@@ -260,7 +230,10 @@ class MsfSerUniSpeechSatFrontEnd(_FastFrontEnd, UniSpeechSatFeatureEncoder):
 
 
 class MsfSerLinear(nn.Linear):
-    """A linear layer through oneDNN where that is possible: float32 on a CPU, not compiled, no autocast."""
+    """A linear layer through oneDNN where that is possible: float32 on a CPU, not compiled, no autocast.
+
+    It is up to twice as fast as MKL on processors that MKL does not favor.
+    """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """`(..., in_features)` -> `(..., out_features)`."""
@@ -414,11 +387,8 @@ class MsfSer8BitLinear(nn.Module):
 def quantize_linear_layers(encoder: nn.Module) -> None:
     """Replaces the linear layers of an encoder by 8-bit ones, in place.
 
-    Everything else stays in float32. The linear layers then need about half of the time and a quarter of the memory;
-    old processors gain less.
-
-    Args:
-        encoder: In float32, on a CPU.
+    The encoder is in float32 on a CPU, and everything else stays so. The linear layers then need about half of the
+    time and a quarter of the memory; old processors gain less.
     """
     speed_up(encoder)  # the stock attention reads weights that are no longer there
     for module in list(encoder.modules()):

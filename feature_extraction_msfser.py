@@ -162,7 +162,6 @@ def loud_level(samples: np.ndarray) -> float:
 
 
 def _at_reference_level(samples: np.ndarray) -> np.ndarray:
-    """Scales `(samples,)` so that the level of its loud parts is the reference."""
     level = loud_level(samples)
     return samples if level < _SILENCE else samples * np.float32(_REFERENCE_LEVEL / level)
 

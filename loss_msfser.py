@@ -13,12 +13,7 @@ def concordance(predictions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor
     `CCC = 2 cov(p, y) / (var(p) + var(y) + (mean(p) - mean(y))^2)` with 1/N moments (Lin, 1989). It is 0 where it
     is not defined: one item, or constant and equal columns.
 
-    Args:
-        predictions: `(items, ...)`, floating point.
-        labels: The same shape.
-
-    Returns:
-        `(...)`, each in -1..1, in the precision of the inputs.
+    Predictions and labels are `(items, ...)`, floating point; the result is `(...)`, in -1..1, in their precision.
     """
     mean_p, mean_y = predictions.mean(0), labels.mean(0)
     centered_p, centered_y = predictions - mean_p, labels - mean_y
@@ -34,12 +29,7 @@ def ccc_loss(predictions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     returns the same loss, and after the usual averaging the gradients equal those of one process with the whole
     batch. Every process must hold the same number of items (`dataloader_drop_last=True`).
 
-    Args:
-        predictions: `(batch, dimensions)`, in 0..1.
-        labels: The same shape, in 0..1.
-
-    Returns:
-        A scalar in 0..`2 * dimensions`.
+    Predictions and labels are `(batch, dimensions)`, in 0..1; the result is a scalar in 0..`2 * dimensions`.
     """
     predictions, labels = predictions.float(), labels.float()
     if torch.is_grad_enabled() and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:

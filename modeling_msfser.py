@@ -73,8 +73,8 @@ class MsfSerOutput(ModelOutput):
     embedding: torch.Tensor | None = None
 
 
-class MsfSerPreTrainedModel(PreTrainedModel):
-    """Loading, saving and initial weights of everything that is not an encoder."""
+class MsfSerModel(PreTrainedModel):
+    """MSF-SER for `AutoModel` and `AutoModelForAudioClassification`."""
 
     config_class = MsfSerConfig
     base_model_prefix = "msfser"
@@ -82,29 +82,6 @@ class MsfSerPreTrainedModel(PreTrainedModel):
     input_modalities = ["audio", "text"]  # noqa: RUF012 - the library's own form
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        # Every start that is not the library's is set here: `post_init` overwrites what `__init__` has set, and skips
-        # modules of remote code that hold no parameter themselves.
-        if isinstance(module, MsfSerZeroLinear):
-            init.zeros_(module.weight)
-            init.zeros_(module.bias)
-        elif isinstance(module, MsfSerLayerMix):
-            init.zeros_(module.scores)
-        elif isinstance(module, MsfSerRouting):
-            init.zeros_(module.table)
-        elif isinstance(module, MsfSerMissingInputEmbedding):
-            init.normal_(module.embedding, std=self.config.initializer_range)
-        elif isinstance(module, nn.MultiheadAttention):
-            init.normal_(module.in_proj_weight, std=self.config.initializer_range)
-            init.zeros_(module.in_proj_bias)
-
-
-class MsfSerModel(MsfSerPreTrainedModel):
-    """MSF-SER for `AutoModel` and `AutoModelForAudioClassification`."""
-
     is_8_bit = False  # whether `quantize` was called
 
     # The modules that the config asks for.
@@ -156,6 +133,24 @@ class MsfSerModel(MsfSerPreTrainedModel):
         self.heads = nn.ModuleDict({name: MsfSerHead(config.fusion_size, config.head_dropout) for name in LABELS})
         self._freeze()
         self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        # Every start that is not the library's is set here: `post_init` overwrites what `__init__` has set, and skips
+        # modules of remote code that hold no parameter themselves.
+        if isinstance(module, MsfSerZeroLinear):
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, MsfSerLayerMix):
+            init.zeros_(module.scores)
+        elif isinstance(module, MsfSerRouting):
+            init.zeros_(module.table)
+        elif isinstance(module, MsfSerMissingInputEmbedding):
+            init.normal_(module.embedding, std=self.config.initializer_range)
+        elif isinstance(module, nn.MultiheadAttention):
+            init.normal_(module.in_proj_weight, std=self.config.initializer_range)
+            init.zeros_(module.in_proj_bias)
 
     @classmethod
     def from_encoders(cls, audio_encoder: str | None, text_encoder: str | None, **kwargs: Any) -> "MsfSerModel":
@@ -237,10 +232,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
     def quantize(self) -> "MsfSerModel":
         """Replaces the encoders' linear layers by 8-bit ones, in place, for faster inference on a CPU.
 
-        Fusion and heads stay in float32. Such a model can neither be trained nor saved.
-
-        Returns:
-            The same model, in evaluation mode.
+        Fusion and heads stay in float32. The same model is returned; it can neither be trained nor saved any more.
 
         Raises:
             ValueError: The model is not on a CPU, or not in float32.
@@ -310,7 +302,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
 
         Args:
             input_values: `(batch, samples)` at 16 kHz, for waveform encoders.
-            input_features: `(batch, mel frames, mels)`, for Whisper.
+            input_features: `(batch, mel frames, mels)`, 100 frames per second, for Whisper.
             attention_mask: `(batch, samples)`, `(batch, mel frames)` or, with `audio_states`, `(batch, frames)`.
             les_input_ids: `(batch, tokens)`, the emphasized words.
             les_attention_mask: `(batch, tokens)`, 1 at real tokens; a row of zeros is an absent text.
@@ -362,13 +354,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
         input_features: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Runs the speech encoder.
-
-        Args:
-            input_values: `(batch, samples)` at 16 kHz, for waveform encoders.
-            input_features: `(batch, mel frames, mels)`, 100 frames per second, for Whisper.
-            attention_mask: `(batch, samples)` or `(batch, mel frames)`, 1 where there is sound; a row of zeros is an
-                item without sound.
+        """Runs the speech encoder on the inputs of `forward`; a row of zeros in the mask is an item without sound.
 
         Returns:
             `(batch, states, frames, size)` with one state (the last) or all of them, as `config.audio_states` says,
@@ -466,9 +452,8 @@ class MsfSerModel(MsfSerPreTrainedModel):
 
     def _absent(self, batch: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Zeros `(batch, size)` for an input that no item has, and `(batch,)` false."""
-        weight = next(self.heads.parameters())
-        vector = weight.new_zeros(batch, size)
-        return vector, torch.zeros(batch, dtype=torch.bool, device=vector.device)
+        vector = next(self.heads.parameters()).new_zeros(batch, size)
+        return vector, vector.new_zeros(batch, dtype=torch.bool)
 
     def _drop(self, present: torch.Tensor, share: float) -> torch.Tensor:
         """In training, marks a random share of the present inputs as absent."""

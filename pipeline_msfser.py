@@ -103,36 +103,26 @@ class MsfSerPipeline(Pipeline):
 
         Returns:
             A dictionary of plain Python values; a list of them for a list, an iterator for other iterables; always in
-            the order of the inputs.
+            the order of the inputs. `docs/predicting.md` describes the fields in detail.
 
             - `valence`, `arousal`, `dominance`: in 0..1.
-            - `transcript`: the words spoken, or `None`.
+            - `transcript`, `emphasis` (the emphasized words), `description`: a text, or `None`.
             - `words`: `{"word", "start", "end", "score", "emphasized"}` in order; times in seconds, LEMF's score
               (mean 0 over an utterance, higher is more stressed; `None` if the model does not read emphasis), and
               whether the word is among the emphasized ones. Empty without word times.
-            - `emphasis`: the emphasized words, or `None`.
-            - `description`: how it sounds, or `None`.
             - `texts`: for `transcript`, `words`, `emphasis` and `description` where each came from: `"given"`,
               `"recognized"`, `"aligned"` (times of given words), `"found"` (by LEMF), the describer's name, or
               `"absent: "` and the reason.
-            - `gate`: the emphasized words' mean share against the transcript, 0..1; `None` without either of them or
-              without such a gate.
+            - `gate`: the emphasized words' mean share against the transcript, 0..1, or `None`.
             - `routing`: for each dimension the shares of `sound`, `words` and `description`, as far as the model has
               them, which sum to 1; `None` without experts.
             - `duration`: of the recording, seconds.
 
-            A recording that needs several windows has two more fields, and the other fields summarize its windows:
-
-            - `course`: for each window `start`, `end`, the three numbers, `transcript`, `emphasis`, `description`.
-            - `weighting`: `"seconds of speech"` or `"seconds"`. The three numbers, gate and routing are means over the
-              windows with these weights. A second in two windows counts half in each. Speech is the time within
-              words. If that is not known for all of the recording, or nobody speaks, all seconds count.
-            - `words`: each word once, with the score of the window in whose middle it lies most; it is emphasized if
-              it is in any window. `emphasis`: all emphasized words, with `"; "` where others lie between them.
-              `description`: as given, else `None`, as windows differ. `texts`: the origins that occur in the windows.
-
-            In a long recording a given emphasis is passed to the windows that contain it. A given transcript is
-            aligned first, which works up to 10 minutes; with `words` there is no such limit.
+            A recording that needs several windows also has `course`, for each window `start`, `end`, the three numbers
+            and the three texts. Its three numbers, gate and routing are means over the windows, weighted by their
+            `weighting`: `"seconds of speech"`, or `"seconds"` if that is not known for all of the recording or nobody
+            speaks. A given transcript is aligned first, which works up to 10 minutes; with `words` there is no such
+            limit.
 
         Raises:
             ValueError: A recording cannot be used; the message contains its index in the list.
@@ -219,12 +209,7 @@ class MsfSerPipeline(Pipeline):
         language: str | None = None,
         **others: Any,
     ) -> Iterator[Segment]:
-        """Cuts one input into segments, with the texts that are given.
-
-        Raises:
-            ValueError: The sound or a text cannot be used, or the transcript of a long recording has no times.
-            OSError: An address cannot be reached.
-        """
+        """Cuts one input into segments, with the texts that are given; errors are those of `__call__`."""
         recording = open_recording(item, sampling_rate, index)
         given = recording.given
         settings = self.processor.annotation or {"transcript": {}}
@@ -245,7 +230,6 @@ class MsfSerPipeline(Pipeline):
             start += len(samples)
 
     def _aligned(self, recording: Recording, transcriber: MsfSerAnnotator) -> list[dict[str, Any]]:
-        """The words of a long recording's given transcript with their times."""
         sound = load_audio(recording.source, recording.sampling_rate, _LONGEST_TO_ALIGN + 0.1)
         if len(sound) > _LONGEST_TO_ALIGN * SAMPLING_RATE:
             raise ValueError(

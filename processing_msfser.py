@@ -38,13 +38,9 @@ class MsfSerProcessor(ProcessorMixin):
     def from_encoders(
         cls, audio_encoder: str, text_encoder: str, annotation: dict[str, Any] | None = None, **feature_options: Any
     ) -> "MsfSerProcessor":
-        """Builds the processor for [`MsfSerModel.from_encoders`].
+        """Builds the processor for the encoders of [`MsfSerModel.from_encoders`], each a Hub name or a folder.
 
-        Args:
-            audio_encoder: Hub name or folder of the speech encoder.
-            text_encoder: Hub name or folder of the text encoder.
-            annotation: As in the class.
-            **feature_options: Fields of [`MsfSerFeatureExtractor`], such as `max_seconds`.
+        The options are fields of [`MsfSerFeatureExtractor`], such as `max_seconds`.
 
         Raises:
             OSError: An encoder is not available; the sentence names the remedy.
@@ -115,12 +111,7 @@ class MsfSerProcessor(ProcessorMixin):
         return BatchFeature(inputs)
 
     def tokens(self, name: str, texts: Sequence[str | None], return_tensors: str = "pt") -> BatchFeature:
-        """Tokenizes one kind of text.
-
-        Args:
-            name: `transcript`, `emphasis` or `description`.
-            texts: One per item; `None` is absent.
-            return_tensors: `"pt"`.
+        """Tokenizes the texts of one kind, `transcript`, `emphasis` or `description`; `None` is absent.
 
         Returns:
             `PREFIX_input_ids` and `PREFIX_attention_mask`, `(batch, tokens)`; an absent text has no token. Nothing
@@ -143,10 +134,7 @@ class MsfSerCollator:
     """Rows of a corpus to a training batch, for `Trainer(data_collator=...)`.
 
     A row has `audio`, `transcript`, `emphasis` and `description`, as far as there are any, and `valence`, `arousal`
-    and `dominance` in 0..1 if it is labeled.
-
-    Args:
-        processor: The processor of the model that is trained.
+    and `dominance` in 0..1 if it is labeled. The processor is that of the model that is trained.
     """
 
     def __init__(self, processor: MsfSerProcessor):

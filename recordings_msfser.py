@@ -26,23 +26,14 @@ _PATIENCE = 15.0
 
 @dataclass
 class Recording:
-    """One input of the pipeline, not decoded yet.
+    """One input of the pipeline, not decoded yet."""
 
-    Args:
-        source: As [`load_audio`] expects it, with its `sampling_rate`.
-        sampling_rate: In Hz; `None` if the source contains it.
-        given: `transcript`, `words`, `emphasis`, `description` and `language`, `None` where not given.
-        index: Among the inputs.
-        is_long: Whether it needs several windows.
-        words_from: Where its words come from if it has any, "given" or "aligned".
-    """
-
-    source: Any
-    sampling_rate: int | None
-    given: dict[str, Any]
-    index: int = 0
-    is_long: bool = False
-    words_from: str = "given"
+    source: Any  # as [`load_audio`] expects it, with its rate
+    sampling_rate: int | None  # in Hz; `None` if the source contains it
+    given: dict[str, Any]  # `transcript`, `words`, `emphasis`, `description`, `language`; `None` where not given
+    index: int = 0  # among the inputs
+    is_long: bool = False  # whether it needs several windows
+    words_from: str = "given"  # or "aligned"
 
 
 def is_recording(value: Any) -> bool:
@@ -52,12 +43,9 @@ def is_recording(value: Any) -> bool:
 
 
 def open_recording(item: Any, sampling_rate: int | None = None, index: int = 0) -> Recording:
-    """Sorts an input into its sound and the texts that are given; an address is fetched.
+    """Sorts an input of [`MsfSerPipeline`] into its sound and the texts that are given; an address is fetched.
 
-    Args:
-        item: As [`MsfSerPipeline`] accepts it.
-        sampling_rate: Of an array that does not state its own, in Hz.
-        index: Among the inputs.
+    `sampling_rate` is that of an array that does not state its own, in Hz.
 
     Raises:
         ValueError: There is no sound, or a field is unknown or of a wrong type.
@@ -126,8 +114,7 @@ def _check_scheme(address: str) -> None:
 def fetch(address: str) -> bytes:
     """Downloads a recording: by https only, at most 200 MB within 2 minutes.
 
-    Args:
-        address: Not repeated in errors, as it may contain a key.
+    Errors do not repeat the address, as it may contain a key.
 
     Raises:
         ValueError: It is not an https address, or what it leads to is too large.

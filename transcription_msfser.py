@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerBase, WhisperForConditionalGeneration
+from transformers import GenerationMixin, PreTrainedTokenizerBase, WhisperForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
 
@@ -31,7 +31,7 @@ from .word_times_msfser import (
 # The clip is followed by one or two seconds of silence, and by the states of the silence at the end of 30 s.
 _SILENCE_AFTER = 1.0
 _REST_FRAMES = 500
-# The attention lags 80 ms behind a word's edges (median over the training part of the probe corpus).
+# In frames of 20 ms: median over the training part of the probe corpus.
 _LAG_FRAMES = 4
 _BATCH_SIZE = 16
 # Fast speech has about 6 tokens a second; more are a loop.
@@ -48,20 +48,12 @@ _LOOP_TOKENS = 8
 
 @dataclass(frozen=True)
 class Transcription:
-    """The text of a clip, or why there is none.
+    """The text of a clip, or the reason why there is none."""
 
-    Args:
-        text: The words with punctuation; `None` if there is none.
-        words: `{"word", "start", "end"}` in order, seconds from the start of the clip; the word keeps its punctuation.
-            Empty without a text.
-        reason: Why there is no text; `None` if there is one.
-        confidence: Mean natural log probability of the tokens, at most 0; `None` without a text.
-    """
-
-    text: str | None
-    words: list[dict[str, Any]]
+    text: str | None  # with punctuation
+    words: list[dict[str, Any]]  # `{"word", "start", "end"}` with punctuation, in seconds; empty without a text
     reason: str | None
-    confidence: float | None
+    confidence: float | None  # mean natural log probability of the tokens, at most 0
 
 
 @dataclass(frozen=True)
@@ -84,18 +76,16 @@ class MsfSerRecognizer:
     repeats while the attention is scattered is decoded again in the full window.
 
     **Non-speech.** A piece counts as speech if Whisper's no-speech token has a probability under 0.5 and the tokens a
-    mean log probability over -1.3; these thresholds were chosen on a third of the following clips. With tiny.en, none
-    of 1,616 English clips (acted, read, synthetic) was classified as non-speech, and none of 312 generated sounds
-    without speech as speech (noises, hums, tones, music, impacts, noise and buzz in syllables, at three levels and six
-    lengths). Singing, crowds and animals were not tried.
+    mean log probability over -1.3; the thresholds were chosen on a third of the clips of `benchmarks/recognition.py`.
+    Singing, crowds and animals were not tried.
 
     **Other languages.** An English recognizer cannot transcribe other languages. If no language is stated, a text with
-    a mean log probability under -0.8 is left out. With tiny.en, 4.5 % of 399 German clips still got an English text,
-    and 0.4 % of the 1,616 English ones lost theirs. State the language wherever it is known.
+    a mean log probability under -0.8 is left out, but some foreign speech still gets an English text. State the
+    language wherever it is known. `docs/evaluation.md` has the error rates.
 
     **Word times.** A word lies where the mean attention of the alignment heads is greatest, with the words in order
-    and at least one frame of 20 ms each. It is moved 80 ms earlier, as the attention lags, and quiet edges are cut
-    off. The 80 ms were measured with tiny.en on synthetic speech; other sizes were not measured.
+    and at least one frame of 20 ms each. It is moved 80 ms earlier, as the attention lags (measured with tiny.en on
+    synthetic speech only), and quiet edges are cut off.
 
     Args:
         model: A complete Whisper with its generation config (special ids, alignment heads).
@@ -123,11 +113,7 @@ class MsfSerRecognizer:
     def from_pretrained(
         cls, name: str = "openai/whisper-tiny.en", device: str | torch.device | None = None
     ) -> "MsfSerRecognizer":
-        """Loads a recognizer by name.
-
-        Args:
-            name: Hub name or folder of a Whisper of any size.
-            device: The device to run on; the CPU by default.
+        """Loads a Whisper of any size by its Hub name or folder; by default it runs on the CPU.
 
         Raises:
             OSError: It cannot be found; the message names the remedy.
@@ -139,10 +125,9 @@ class MsfSerRecognizer:
     def __call__(self, sounds: Sequence[np.ndarray], language: str | None = None) -> list[Transcription]:
         """Transcribes clips of any length; a clip's result does not depend on the others.
 
-        Args:
-            sounds: `(samples,)` each, float32 in -1..1 at 16 kHz, not empty, from [`load_audio`].
-            language: The language spoken, as a code or an English name ("de", "german"). Without it a multilingual
-                recognizer detects the language, and an English one assumes English.
+        The sounds are `(samples,)` each, float32 in -1..1 at 16 kHz, not empty, from [`load_audio`]. The language is a
+        code or an English name ("de", "german"); without it a multilingual recognizer detects the language, and an
+        English one assumes English.
 
         Returns:
             One transcription for each clip; `text` is `None` if there is no speech or the recognizer does not know
@@ -164,11 +149,9 @@ class MsfSerRecognizer:
         return [self._transcription(clip, stated=code is not None) for clip in clips]
 
     def align(self, sounds: Sequence[np.ndarray], transcripts: Sequence[str]) -> list[list[dict[str, Any]]]:
-        """Finds the times of given words by feeding them to the decoder.
+        """Finds the times of given words, in any language that the recognizer knows, by feeding them to the decoder.
 
-        Args:
-            sounds: `(samples,)` each, float32 in -1..1 at 16 kHz, not empty, from [`load_audio`].
-            transcripts: The words of each, in any language that the recognizer knows.
+        Sounds are as in `__call__`.
 
         Returns:
             For each clip `{"word", "start", "end"}` in order, one for each part of the transcript between spaces that
@@ -238,7 +221,7 @@ class MsfSerRecognizer:
         )
         prompts = [self._prompt(code) for code in codes]
         if tokens is None:
-            tokens = self._generate_tokens(states, codes, length)
+            tokens = self._generate_tokens(states, prompts, length)
         end: int = self.ids.eos_token_id
         longest = max(map(len, tokens))
         ids = [p + t + [end] * (longest - len(t)) for p, t in zip(prompts, tokens, strict=True)]
@@ -298,17 +281,18 @@ class MsfSerRecognizer:
         rest = self._silence_states[:, max(states.shape[1], self._silence_states.shape[1] - _REST_FRAMES) :]
         return torch.cat([states, rest.expand(len(states), -1, -1)], dim=1)
 
-    def _generate_tokens(self, states: torch.Tensor, codes: list[str | None], length: float) -> list[list[int]]:
+    def _generate_tokens(self, states: torch.Tensor, prompts: list[list[int]], length: float) -> list[list[int]]:
         """The most probable tokens of each clip, without special ones."""
-        options = {} if self.english_only else {"language": codes, "task": "transcribe"}
         end = self.ids.eos_token_id
-        output = self.model.generate(
+        # Not Whisper's `generate`: its loop over windows is not needed, and gives the library deprecated arguments.
+        output = GenerationMixin.generate(
+            self.model,
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
             attention_mask=torch.ones(states.shape[:2], dtype=torch.long, device=states.device),
-            max_length=min(self._room(), int(_TOKENS_PER_SECOND * length)),
-            **options,
+            decoder_input_ids=torch.tensor(prompts, device=states.device),
+            max_length=len(prompts[0]) + min(self._room(), int(_TOKENS_PER_SECOND * length)),
         )
-        rows = (row[: row.index(end)] if end in row else row for row in output.tolist())
+        rows = (row[: row.index(end)] if end in row else row for row in output[:, len(prompts[0]) :].tolist())
         return [[token for token in row if token < end] for row in rows]
 
     def _languages(self, states: torch.Tensor) -> list[str]:
@@ -381,7 +365,6 @@ class MsfSerRecognizer:
         return Transcription(" ".join(texts), words, None, confidence)
 
     def _why_rejected(self, clip: DecodedClip, stated: bool) -> str | None:
-        """Why the decoded text is left out, or `None`."""
         if not _is_speech(clip):
             return "no speech"
         if _loops(clip):
@@ -423,10 +406,7 @@ def _loops(clip: DecodedClip) -> bool:
 
 
 def language_code(language: str | None) -> str | None:
-    """Whisper's code of a language.
-
-    Args:
-        language: A code ("de", "en-US") or an English name ("german"); `None` stays `None`.
+    """Whisper's code of a language, given a code ("de", "en-US") or an English name ("german"); `None` stays `None`.
 
     Raises:
         ValueError: Whisper knows no such language.

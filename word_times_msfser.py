@@ -23,10 +23,8 @@ _QUIET_BELOW_LOUD = 35.0
 def monotonic_starts(scores: np.ndarray) -> list[int]:
     """Divides frames among tokens in order so that the sum of scores is greatest.
 
-    Each token gets one frame or more. Where there are fewer frames than tokens, tokens share them.
-
-    Args:
-        scores: `(tokens, frames)`.
+    Each token gets one frame or more. Where there are fewer frames than tokens, tokens share them. The scores are
+    `(tokens, frames)`.
 
     Returns:
         The first frame of each token, `(tokens,)`, not decreasing, the first one 0.
@@ -57,10 +55,8 @@ def monotonic_starts(scores: np.ndarray) -> list[int]:
 def trim_quiet_edges(words: Iterable[Mapping[str, Any]], samples: np.ndarray, offset: float) -> list[dict[str, Any]]:
     """Cuts the quiet at the edges of words off: frames more than 35 dB below the loud ones.
 
-    Args:
-        words: `{"word", "start", "end"}` in order, in frames.
-        samples: `(samples,)`, the piece in which they lie.
-        offset: Where the piece starts, in seconds.
+    The words are `{"word", "start", "end"}` in order, in frames of the piece `(samples,)` that starts at `offset`
+    seconds.
 
     Returns:
         `{"word", "start", "end"}` in seconds, at least one frame each.

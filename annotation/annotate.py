@@ -9,6 +9,7 @@ its further columns. After an interruption the same command resumes.
 """
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import logging
@@ -63,7 +64,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="msfser annotate",
         usage="msfser annotate DATA --output FOLDER [OPTIONS]",
-        description="Adds transcripts, emphasized words and descriptions to a corpus.",
+        description="Adds transcripts, stressed words (emphasis) and descriptions to a corpus.",
     )
     parser.add_argument(
         "data", metavar="DATA", help="a table, a folder of recordings, or the folder of a named corpus"
@@ -110,7 +111,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--emphasis",
         choices=tuple(EMPHASIS),
         default="peak",
-        help="how emphasized words are found: by peaks, or by the paper's formula (default: %(default)s)",
+        help="how stressed words are found: by peaks, or by the paper's formula (default: %(default)s)",
     )
     parser.add_argument(
         "--describer",
@@ -168,7 +169,7 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
         description |= {"url": arguments.url, "prompt": hashlib.sha256(PROMPT.encode()).hexdigest()}
     return {
         "transcript": {name: getattr(arguments, name) for name in ("recognizer", "language", "aligner")},
-        "emphasis": EMPHASIS[arguments.emphasis].to_dict(),
+        "emphasis": dataclasses.asdict(EMPHASIS[arguments.emphasis]),
         "description": description,
     }
 

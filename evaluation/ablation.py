@@ -6,19 +6,15 @@
     msfser ablate configs/iemocap.yaml --data FOLDER --folds 1 2 3 4 5
 
 Options that the command does not know go to `msfser train`. The settings file is the full model. A row that would
-change nothing in it is left out, and so is a row whose model would have no input for some item of the corpus. The rows
-are those of the paper (its "gate, concatenation" is read as all three texts), one for each removed input, a control in
-which the emphasized words are as many neighboring words from a random position, and the switches that the paper does
-not compare.
+change nothing in it is left out, and so is a row whose model would have no input for some item of the corpus. In the
+control `random_window` the emphasized words are as many neighboring words from a random position.
 
-The command prints the expected cost before it starts. A finished run is not repeated, and a killed run is resumed.
-Processes that are given the same command share the runs. To measure changed code or another settings file of the same
-name, remove `outputs/ablation/NAME` first.
+A finished run is not repeated, and a killed run is resumed. Processes that are given the same command share the runs.
+To measure changed code or another settings file of the same name, remove `outputs/ablation/NAME` first.
 
-`benchmarks/results/ablation_NAME.json` gets for each row the CCC (`ROW/DIMENSION`), its difference to the full model
-(`ROW_minus_full/DIMENSION`), each a mean over the seeds with its 95 % bootstrap interval, and the CCC of each seed.
-Speakers and seeds are resampled together, the same for all rows, so that the differences are paired. With folds, the
-items of all folds are scored together. `assets/ablation_NAME.svg` shows the differences.
+The results are `benchmarks/results/ablation_NAME.json` and `assets/ablation_NAME.svg`. Speakers and seeds are
+resampled together, the same for all rows, so that the differences are paired. With folds, the items of all folds are
+scored together.
 """
 
 import argparse
@@ -50,7 +46,7 @@ from ..training.trainer import MsfSerTrainer
 from .bootstrap import Interval, clusters, interval
 from .plots import intervals
 from .predictions import predict_part
-from .results import RESULTS, Row, row, rows_of, write
+from .results import RESULTS, Row, row, rows_of, with_ends, write
 
 logger = logging.getLogger(__name__)
 
@@ -66,25 +62,25 @@ class Variant(NamedTuple):
     settings: Mapping[str, Any] = {}
 
 
-def _film(*texts: str, **more: str) -> dict[str, Any]:
-    return {"semantics": list(texts), "cross_fusion": "film", **more}
+def _with_texts(*texts: str, cross_fusion: str = "film", **more: str) -> dict[str, Any]:
+    return {"semantics": list(texts), "cross_fusion": cross_fusion, **more}
 
 
-# In the order of the paper's table; below it the rows that the paper does not have.
+# In the order of the paper's table, whose "gate, concatenation" is read as all three texts; below it the rows that the
+# paper does not have.
 ROWS: dict[str, Variant] = {
     FULL: Variant("full model"),
     "audio": Variant("sound alone", {"semantics": []}),
-    "gs_film": Variant("sound, transcript; FiLM", _film("gs")),
-    "les_film": Variant("sound, emphasized words; FiLM", _film("les")),
-    "es_film": Variant("sound, description; FiLM", _film("es")),
-    "attention_film": Variant("sound, both by attention; FiLM", _film("les", "gs", intra_fusion="attention")),
-    "gate_film": Variant("sound, both by gate; FiLM", _film("les", "gs", intra_fusion="gate")),
+    "gs_film": Variant("sound, transcript; FiLM", _with_texts("gs")),
+    "les_film": Variant("sound, stressed words; FiLM", _with_texts("les")),
+    "es_film": Variant("sound, description; FiLM", _with_texts("es")),
+    "attention_film": Variant("sound, both by attention; FiLM", _with_texts("les", "gs", intra_fusion="attention")),
+    "gate_film": Variant("sound, both by gate; FiLM", _with_texts("les", "gs", intra_fusion="gate")),
     "gate_concat": Variant(
-        "full model, concatenation",
-        {"semantics": ["les", "gs", "es"], "intra_fusion": "gate", "cross_fusion": "concat"},
+        "full model, concatenation", _with_texts("les", "gs", "es", cross_fusion="concat", intra_fusion="gate")
     ),
-    "no_les": Variant("without emphasized words (LES)", {"semantics": ["gs", "es"]}),
-    RANDOM_WINDOW: Variant("random words for the emphasized ones"),
+    "no_les": Variant("without stressed words (LES)", {"semantics": ["gs", "es"]}),
+    RANDOM_WINDOW: Variant("random words for the stressed ones"),
     "no_gs": Variant("without transcript (GS)", {"semantics": ["les", "es"]}),
     "no_es": Variant("without description (ES)", {"semantics": ["les", "gs"]}),
     "no_audio": Variant("without sound", {"audio": False}),
@@ -111,23 +107,14 @@ def as_options(settings: Mapping[str, Any]) -> list[str]:
 
 @dataclass(frozen=True)
 class Run:
-    """One training of one row.
+    """One training of one row."""
 
-    Args:
-        row: Its name among `ROWS`.
-        seed: Seed of the training.
-        fold: Fold of the corpus; `None` where it has none.
-        settings: Settings file and options of `msfser train`, the same for all rows.
-        folder: Folder of the ablation.
-        part: The part of the corpus that is predicted.
-    """
-
-    row: str
+    row: str  # its name among `ROWS`
     seed: int
     fold: int | None
-    settings: tuple[str, ...]
-    folder: Path
-    part: str
+    settings: tuple[str, ...]  # settings file and options of `msfser train`, the same for all rows
+    folder: Path  # of the ablation
+    part: str  # of the corpus, the one that is predicted
 
     @property
     def output(self) -> Path:
@@ -136,7 +123,7 @@ class Run:
 
     @property
     def predictions(self) -> Path:
-        """The file with the predictions for each item."""
+        """The file with the predictions for each item of the part."""
         return self.output / f"{self.part}_predictions.csv"
 
     def argv(self) -> list[str]:
@@ -179,7 +166,6 @@ class Run:
         unfinished.rename(self.predictions)
 
     def _windows(self) -> Path:
-        """The corpus with random windows."""
         return self.output.with_suffix(".parquet")
 
     def _write_windows(self) -> None:
@@ -194,10 +180,8 @@ class Run:
 def random_windows(parts: datasets.DatasetDict, seed: int) -> datasets.DatasetDict:
     """The corpus with as many neighboring words from a random position in place of each row's emphasized words.
 
-    Args:
-        parts: In the schema. The words are those with times, otherwise those of the transcript; a row that has
-            neither, or no emphasized words, gets none.
-        seed: With the order of the rows it decides the positions.
+    The words are those with times, otherwise those of the transcript; a row that has neither, or no emphasized words,
+    gets none. Seed and order of the rows decide the positions.
     """
     made = {}
     for number, (name, part) in enumerate(parts.items()):
@@ -290,8 +274,9 @@ def compare(predictions: dict[str, dict[int, pd.DataFrame]]) -> list[Row]:
             may be missing.
 
     Returns:
-        Rows of results without their command: `ROW/DIMENSION`, `ROW_minus_full/DIMENSION`, `ROW/seedN/DIMENSION`
-        without interval, and the counts `items` and `speakers`.
+        Rows of results without their command: the CCC `ROW/DIMENSION` and its difference to the full model
+        `ROW_minus_full/DIMENSION`, both means over the seeds; `ROW/seedN/DIMENSION` without interval; and the counts
+        `items` and `speakers`.
 
     Raises:
         ValueError: The labels of an item differ between runs.
@@ -337,8 +322,7 @@ def compare(predictions: dict[str, dict[int, pd.DataFrame]]) -> list[Row]:
 
 def as_table(rows: Sequence[Row]) -> str:
     """The rows as text: CCC, and below it the difference to the full model."""
-    scored = (row for row in rows if row["low"] is not None)
-    cells = {row["name"]: f"{row['value']:.3f} ({row['low']:.3f}..{row['high']:.3f})" for row in scored}
+    cells = {row["name"]: with_ends(row) for row in rows}
     shown = {
         title: [cells[f"{measure}/{dimension}"] for dimension in DIMENSIONS]
         for name, variant in ROWS.items()
@@ -376,7 +360,8 @@ def summarize(runs: Sequence[Run], command: str) -> list[Row]:
     return [row | {"command": command} for row in compare(complete)]
 
 
-def _parser() -> argparse.ArgumentParser:
+def main(argv: Sequence[str]) -> None:
+    """Trains what is missing, prints and writes the results; ends with a sentence if that is not possible."""
     parser = argparse.ArgumentParser(
         prog="msfser ablate",
         usage="msfser ablate [SETTINGS.yaml] [OPTIONS] [OPTIONS OF msfser train]",
@@ -390,24 +375,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--folds", type=int, nargs="+", default=[None], metavar="N", help="such as 1 2 3 4 5")
     parser.add_argument("--part", choices=("validation", "test"), default="test", help="what is scored (test)")
     parser.add_argument("--name", help="name of the results; by default that of the settings file")
-    return parser
-
-
-def main(argv: Sequence[str]) -> None:
-    """Trains what is missing, prints and writes the results.
-
-    Args:
-        argv: The arguments of the command.
-
-    Raises:
-        SystemExit: The arguments are wrong, or a run cannot be trained; the sentence says why.
-    """
-    parser = _parser()
     without_config = not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help"))
     arguments, options = parser.parse_known_args(["configs/probe.yaml", *argv] if without_config else argv)
     if any(option.partition("=")[0] == "--fold" for option in options):
         parser.error("--fold is an option of msfser train; name the folds with --folds, such as --folds 1")
-    with cli_errors("ablate"):
+    with cli_errors("ablate", resume="run the same command again to continue"):
         _ablate(arguments, options, shlex.join(["msfser", "ablate", *argv]))
 
 

@@ -32,19 +32,12 @@ _RANKINGS = {
 
 @dataclass
 class Material:
-    """A corpus for fits on frozen encoders.
+    """A corpus for fits on frozen encoders."""
 
-    Args:
-        clips: Labels and encoder outputs.
-        table: A row for each clip: `speaker`, and for acted corpora `corpus`, `emotion`, `intensity`, `sentence`.
-        paths: Paths of the recordings.
-        folds: By name, the clips that are held out, `(clips,)` bool.
-    """
-
-    clips: Clips
-    table: pd.DataFrame
-    paths: Sequence[str]
-    folds: Mapping[str, np.ndarray]
+    clips: Clips  # labels and encoder outputs
+    table: pd.DataFrame  # a row for each clip: `speaker`; if acted also `corpus`, `emotion`, `intensity`, `sentence`
+    paths: Sequence[str]  # of the recordings
+    folds: Mapping[str, np.ndarray]  # by name, the clips that are held out, `(clips,)` bool
 
 
 def acted_clips(folder: Path) -> datasets.Dataset:
@@ -76,12 +69,10 @@ def pairs_of_emotions(table: pd.DataFrame, low: Sequence[str], high: Sequence[st
 
 
 class Scores:
-    """Scores of predictions for held-out clips, with intervals over speakers.
+    """Scores of predictions for held-out clips of a corpus, with intervals over speakers.
 
-    Args:
-        material: The corpus.
-        predictions: By system and kind of sound, `(seeds, clips, 3)`; NaN where a clip was not held out. The first
-            kind is scored.
+    The predictions are by system and kind of sound, of which the first is scored, `(seeds, clips, 3)`, NaN where a
+    clip was not held out.
     """
 
     def __init__(self, material: Material, predictions: Mapping[str, Mapping[str, np.ndarray]]):
@@ -117,10 +108,7 @@ class Scores:
     def ranking_row(self, name: str, values: np.ndarray, pairs: np.ndarray) -> Row:
         """Pairwise ranking accuracy: the share of pairs whose second clip has the higher value.
 
-        Args:
-            name: Name of the row.
-            values: `(seeds, clips)`.
-            pairs: `(pairs, 2)`, indices of clips of one speaker.
+        The values are `(seeds, clips)`, the pairs `(pairs, 2)` indices of clips of one speaker.
         """
         ranked = (values[:, pairs[:, 1]] > values[:, pairs[:, 0]]).mean(0)
         speakers = clusters(self.material.clips.speakers[pairs[:, 0]], sort=True)

@@ -29,13 +29,7 @@ def clusters(names: Iterable[object], sort: bool = False) -> list[np.ndarray]:
     return [np.flatnonzero(codes == code) for code in range(codes.max(initial=-1) + 1)]
 
 
-def interval(
-    measure: Callable[..., Any],
-    units: int | Sequence[np.ndarray],
-    *,
-    seeds: int | None = None,
-    draws: int = DRAWS,
-) -> Interval:
+def interval(measure: Callable[..., Any], units: int | Sequence[np.ndarray], *, seeds: int | None = None) -> Interval:
     """A measure over all items with its 95 % interval, percentiles of a bootstrap with seed 0.
 
     Measures of the same units meet the same draws, so their intervals are comparable; a difference computed inside one
@@ -46,7 +40,6 @@ def interval(
             of the seeds as its second argument, which are resampled together with the items.
         units: The number of items, or the indices of the items of each cluster, which are drawn as a whole.
         seeds: The number of seeds of the training.
-        draws: Bootstrap samples.
 
     Returns:
         The measure over all items and seeds, and the 2.5th and 97.5th percentiles of its samples. NaN samples are left
@@ -71,7 +64,7 @@ def interval(
         found = stats.bootstrap(
             samples,
             statistic,
-            n_resamples=draws,
+            n_resamples=DRAWS,
             # Items and seeds are drawn in turn; items alone in batches of bounded memory, which gives the same draws.
             batch=max(1, _BATCH // count) if len(samples) == 1 else 1,
             vectorized=False,

@@ -43,22 +43,18 @@ def intervals(
     ends: tuple[float, float] | None = None,
     reference: float | None = None,
 ) -> str:
-    """Panels side by side with a point and a line for each row.
+    """Panels side by side, each with its title, and in each a point and a line for every row.
 
-    Args:
-        rows: The title of each row and its values, one for each panel.
-        titles: Titles of the panels.
-        ends: Ends of the horizontal axes; by default each panel shows its own range.
-        reference: Position of a vertical line.
+    `ends` are those of the horizontal axes, by default the range of each panel; a vertical line is at `reference`.
     """
     values = np.array(list(rows.values()), float)  # (rows, panels, 3)
     size = (0.3 + 0.075 * max(map(len, rows)) + _PANEL * len(titles), 0.6 + _ROW * len(rows))
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")
         panels = np.atleast_1d(figure.subplots(1, len(titles), sharey=True))
+        heights = np.arange(len(rows))
         for panel, (axes, title) in enumerate(zip(panels, titles, strict=True)):
             value, low, high = values[:, panel].T
-            heights = np.arange(len(rows))
             if reference is not None:
                 axes.axvline(reference, color=_INK, linewidth=0.8)
             axes.hlines(heights, low, high, color=_MARK, linewidth=2.2)
@@ -73,15 +69,7 @@ def intervals(
 def scatter(
     title: str, notes: Sequence[str], across: Sequence[float], up: Sequence[float], axes: tuple[str, str]
 ) -> str:
-    """Points in 0..1 and the diagonal on which both values are equal.
-
-    Args:
-        title: Title.
-        notes: Lines below the plot.
-        across: Values of the horizontal axis.
-        up: Values of the vertical axis.
-        axes: Labels of the two axes.
-    """
+    """Points in 0..1 and the diagonal on which both values are equal; the notes are lines below the plot."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(2.9, 3.0 + 0.16 * len(notes)), layout="constrained")
         plot = figure.subplots()

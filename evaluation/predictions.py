@@ -22,22 +22,19 @@ _BATCH_SIZE = 32
 class Predictions(NamedTuple):
     """Predictions of a run for a part of its corpus.
 
-    Args:
-        table: A row for each item that has an input, in order; its index is the row of the part, from 0. The columns
-            are `file`, `speaker`, `valence`, `arousal`, `dominance` (predicted) and `valence_label`, ... (given), each
-            in 0..1. With a gate also `gate`, the mean over its features of the weight of the emphasized words; with
-            the mixture of experts `routing_DIMENSION_EXPERT`, the weight of the expert.
-        items: The same items in the schema.
-        layer_weights: The weight of each state of the speech encoder; `None` where only the last is used.
+    The table has a row for each item with an input, in order; its index is the row of the part, from 0. The columns
+    are `file`, `speaker`, `valence`, `arousal`, `dominance` (predicted), `valence_label`, ... (given), each in 0..1.
+    With a gate also `gate`, the mean over its features of the weight of the emphasized words; with the mixture of
+    experts `routing_DIMENSION_EXPERT`, the weight of the expert.
     """
 
     table: pd.DataFrame
-    items: datasets.Dataset
-    layer_weights: list[float] | None
+    items: datasets.Dataset  # the same items in the schema
+    layer_weights: list[float] | None  # of each state of the speech encoder; `None` where only the last is used
 
 
 def results_of(folder: Path) -> list[Row]:
-    """The results that training wrote into the folder of a finished run.
+    """The results that training wrote into the folder of a run.
 
     Raises:
         ValueError: The folder is not that of a finished run.
@@ -51,13 +48,9 @@ def results_of(folder: Path) -> list[Row]:
 
 
 def predict_part(folder: Path, part: str = "test") -> Predictions:
-    """Runs the model of a finished run over a part of its corpus, with all inputs that the model has.
+    """Runs the model of a finished run over `train`, `validation` or `test`, with all inputs that the model has.
 
     Frozen encoders are run once, as in training. Paths in the run's settings are relative to the current folder.
-
-    Args:
-        folder: The folder of the run.
-        part: `train`, `validation` or `test`.
 
     Raises:
         ValueError: The folder is not that of a finished run, or the corpus has no such part or cannot be used.

@@ -30,7 +30,7 @@ from .predictions import Predictions, predict_part, results_of
 from .results import Row
 
 INPUTS = {"audio": "sound alone", "audio+transcript": "sound and transcript", "all": "all inputs"}
-EXPERTS = {"audio": "sound", "semantics": "emphasized words, transcript", "description": "description"}
+EXPERTS = {"audio": "sound", "semantics": "stressed words, transcript", "description": "description"}
 _MOST_GROUPS, _WORST = 30, 10
 
 _PAGE = """<!doctype html>
@@ -51,10 +51,7 @@ td:first-child, th:first-child {{ text-align: left; padding-left: 0; white-space
 
 
 def page(folder: Path) -> str:
-    """The page about a finished run as HTML.
-
-    Args:
-        folder: The folder of the run.
+    """The page about the finished run in a folder, as HTML.
 
     Raises:
         ValueError: The folder is not that of a finished run, or its corpus cannot be used.
@@ -82,10 +79,8 @@ def _agreement(table: pd.DataFrame) -> str:
         given, predicted = table[f"{label}_label"].to_numpy(), table[label].to_numpy()
         ccc = concordance(torch.tensor(predicted), torch.tensor(given)).item()
         error = predicted - given
-        notes = (
-            f"CCC {ccc:.3f}, r {_pearson(predicted, given):.3f}",
-            f"RMSE {np.sqrt(np.mean(error**2)):.3f}, bias {error.mean():+.3f}",
-        )
+        r = np.corrcoef(predicted, given)[0, 1] if predicted.std() and given.std() else np.nan
+        notes = (f"CCC {ccc:.3f}, r {r:.3f}", f"RMSE {np.sqrt(np.mean(error**2)):.3f}, bias {error.mean():+.3f}")
         figures.append(scatter(label, notes, given, predicted, ("given", "predicted")))
         if given.std():
             spread.append(f"{label} {predicted.std() / given.std():.2f} times")
@@ -137,15 +132,11 @@ def _by_group(name: str, groups: pd.Series, table: pd.DataFrame) -> str:
 def _reasons(found: Predictions) -> str:
     table, figures = found.table, []
     if found.layer_weights:
-        bars = {
-            f"layer {number}: {weight:.3f}": [(weight, 0.0, weight)]
-            for number, weight in enumerate(found.layer_weights)
-        }
+        bars = {f"layer {n}: {weight:.3f}": [(weight, 0.0, weight)] for n, weight in enumerate(found.layer_weights)}
         figures.append(intervals(bars, ["weight of the layer"], ends=(0, max(found.layer_weights))))
     if "gate" in table:
-        figures.append(
-            intervals({"over utterances": [_spread(table["gate"])]}, ["gate: emphasized words"], ends=(0, 1))
-        )
+        spread = {"over utterances": [_spread(table["gate"])]}
+        figures.append(intervals(spread, ["gate: stressed words"], ends=(0, 1)))
     shares = {
         title: [_spread(table[f"routing_{label}_{expert}"]) for label in LABELS]
         for expert, title in EXPERTS.items()
@@ -157,10 +148,11 @@ def _reasons(found: Predictions) -> str:
         return ""
     return _section(
         "What the numbers rest on",
-        "Layer 0 is the input of the speech encoder's first layer. The gate is the weight of the emphasized words "
-        "against the transcript; 1 is emphasized words only. The last plot shows the weights of the experts in each "
-        "dimension. Points are medians, lines reach from the 5th to the 95th percentile of the utterances; constants "
-        "have no line. These are weights inside the model, not causes: remove an input to see what it contributes.",
+        "Layer 0 is the input of the speech encoder's first layer. The gate is the weight of the stressed words "
+        "(emphasis) against the transcript; 1 is stressed words only. The last plot shows the weights of the experts "
+        "in each dimension. Points are medians, lines reach from the 5th to the 95th percentile of the utterances; "
+        "constants have no line. These are weights inside the model, not causes: remove an input to see what it "
+        "contributes.",
         *figures,
     )
 
@@ -168,14 +160,15 @@ def _reasons(found: Predictions) -> str:
 def _worst(table: pd.DataFrame) -> str:
     errors = np.stack([table[label] - table[f"{label}_label"] for label in LABELS], axis=1)
     order = np.argsort(-np.square(errors).sum(1), kind="stable")[:_WORST]
-    cells = "".join(f"<th>{label}, given</th><th>predicted</th>" for label in LABELS)
-    lines = [f"<tr><th>file</th><th>speaker</th>{cells}</tr>"]
-    for row in table.iloc[order].to_dict("records"):
-        numbers = "".join(f"<td>{row[f'{label}_label']:.2f}</td><td>{row[label]:.2f}</td>" for label in LABELS)
-        name = escape(Path(row["file"]).name if row["file"] else "-")
-        lines.append(f"<tr><td>{name}</td><td>{escape(str(row['speaker'] or '-'))}</td>{numbers}</tr>")
+    rows = table.iloc[order]
+    names = [Path(file).name if file else "-" for file in rows["file"]]
+    shown = {"file": names, "speaker": rows["speaker"].fillna("-")}
+    for label in LABELS:
+        shown |= {f"{label}, given": rows[f"{label}_label"], f"{label}, predicted": rows[label]}
+    with pd.option_context("display.max_colwidth", None):
+        listed = pd.DataFrame(shown).to_html(index=False, border=0, float_format="{:.2f}".format)
     words = "Check these first: the label may be wrong, the recording bad, or the model may miss something."
-    return _section(f"The {len(order)} largest errors", words, f"<table>{''.join(lines)}</table>")
+    return _section(f"The {len(order)} largest errors", words, listed)
 
 
 def _groups(run: RunSettings, table: pd.DataFrame) -> dict[str, pd.Series]:
@@ -188,8 +181,8 @@ def _groups(run: RunSettings, table: pd.DataFrame) -> dict[str, pd.Series]:
             texts = of_file.select_dtypes(["object", "string", "bool"])
             texts = texts.drop(columns=[*FEATURES, "split"], errors="ignore")
             found |= {name: table["file"].map(_agreed(texts[name])) for name in texts if _is_text(texts[name])}
-    shown = {name: groups for name, groups in found.items() if name == "speaker" or _is_category(groups)}
-    return {name: groups for name, groups in shown.items() if groups.notna().any()}
+    categories = {name: groups for name, groups in found.items() if name == "speaker" or 2 <= groups.nunique() <= 20}
+    return {name: groups for name, groups in categories.items() if groups.notna().any()}
 
 
 def _agreed(values: pd.Series) -> pd.Series:
@@ -202,17 +195,12 @@ def _is_text(values: pd.Series) -> bool:
     return all(isinstance(value, (str, bool)) for value in values.dropna())
 
 
-def _is_category(values: pd.Series) -> bool:
-    return _is_text(values) and 2 <= values.nunique() <= 20
-
-
 def _section(title: str, words: str, *figures: str) -> str:
     drawn = "".join(f"<figure>{figure}</figure>" for figure in figures)
     return f"<h2>{escape(title)}</h2><p>{escape(words)}</p>{drawn}"
 
 
 def _range(shown: Mapping[str, Sequence[Ends]]) -> tuple[float, float]:
-    """The lowest and the highest end of all intervals."""
     found = np.array(list(shown.values()))
     return float(found.min()), float(found.max())
 
@@ -222,19 +210,8 @@ def _spread(values: pd.Series) -> Ends:
     return middle, low, high
 
 
-def _pearson(x: np.ndarray, y: np.ndarray) -> float:
-    return float(np.corrcoef(x, y)[0, 1]) if x.std() and y.std() else float("nan")
-
-
 def main(argv: Sequence[str]) -> None:
-    """Writes the page.
-
-    Args:
-        argv: The arguments of the command.
-
-    Raises:
-        SystemExit: The arguments are wrong, or the run cannot be used; the sentence says why.
-    """
+    """Writes the page; ends with a sentence if the arguments are wrong or the run cannot be used."""
     parser = argparse.ArgumentParser(
         prog="msfser report", description="Write report.html, a page about a finished run, into its folder."
     )

@@ -17,8 +17,8 @@ Row = dict[str, Any]
 
 def row(name: str, value: float, low: float | None = None, high: float | None = None) -> Row:
     """A row without its command."""
-    ends = {"low": low, "high": high}
-    return {"name": name, "value": float(value)} | {end: None if at is None else float(at) for end, at in ends.items()}
+    low, high = (None if end is None else float(end) for end in (low, high))
+    return {"name": name, "value": float(value), "low": low, "high": high}
 
 
 def rows_of(names: Iterable[str], found: Interval) -> list[Row]:
@@ -43,10 +43,12 @@ def merge(path: Path, rows: Sequence[Row]) -> None:
     write(path, list((kept | {row["name"]: row for row in rows}).values()))
 
 
-def as_text(rows: Sequence[Row], width: int = 48) -> str:
+def with_ends(row: Row) -> str:
+    """The value of a row for the terminal, and the interval if there is one."""
+    ends = "" if row["low"] is None else f" ({row['low']:.3f}..{row['high']:.3f})"
+    return f"{row['value']:.3f}{ends}"
+
+
+def as_text(rows: Sequence[Row]) -> str:
     """The rows for the terminal, one a line."""
-    lines = []
-    for one in rows:
-        ends = "" if one["low"] is None else f" ({one['low']:.3f}..{one['high']:.3f})"
-        lines.append(f"{one['name']:{width}s} {one['value']:.3f}{ends}")
-    return "\n".join(lines)
+    return "\n".join(f"{row['name']:48s} {with_ends(row)}" for row in rows)

@@ -100,12 +100,7 @@ _worker = ThreadPoolExecutor(1, thread_name_prefix="model")
 
 
 def load(model: str, revision: str | None = None, **options: Any) -> Pipeline:
-    """Loads the model and what it needs, so that the first visitor does not have to wait.
-
-    Args:
-        model: Folder or Hub name.
-        revision: Branch, tag or commit on the Hub.
-        **options: Of the model's pipeline, such as `recognizer`.
+    """Loads the model, a folder or Hub name, and what it needs, so that the first visitor does not have to wait.
 
     Raises:
         OSError: The model or the recognizer cannot be found.
@@ -126,16 +121,10 @@ def _report_window(*_: Any) -> None:
 def predict(
     ser: Pipeline, audio: Text, progress: Callable[..., Any] = lambda *_, **__: None, **given: Text
 ) -> dict[str, Any]:
-    """Runs the pipeline on one recording.
+    """Runs the pipeline on the recording at a path, and returns its output.
 
-    Args:
-        ser: The pipeline.
-        audio: Path of the recording.
-        progress: Called with the fraction that is done, 0..1, and `desc`, a text.
-        **given: `transcript`, `emphasis`, `description` and `language`; those that are empty are not given.
-
-    Returns:
-        The pipeline's output.
+    `progress` is called with the fraction that is done, 0..1, and `desc`, a text. Given are `transcript`, `emphasis`,
+    `description` and `language`; those that are empty count as not given.
 
     Raises:
         gradio.Error: The recording or a text cannot be used.
@@ -264,7 +253,6 @@ def experts(result: Mapping[str, Any]) -> pd.DataFrame | None:
 
 
 def _has_choice(result: Mapping[str, Any]) -> bool:
-    """Whether several experts share a dimension."""
     return result["routing"] is not None and len(next(iter(result["routing"].values()))) > 1
 
 
@@ -288,7 +276,6 @@ def reasons(result: Mapping[str, Any]) -> str:
 
 
 def _main_expert(dimension: str, shares: Mapping[str, float]) -> str:
-    """The expert from which a dimension mostly comes."""
     name, share = max(shares.items(), key=lambda item: item[1])
     if share - min(shares.values()) < ALIKE:
         return f"{dimension} from all almost equally (the {name} {share:.0%})"
@@ -302,12 +289,7 @@ def _origin(origin: str) -> str:
 
 
 def build(ser: Pipeline, name: str) -> gr.Blocks:
-    """The page for a loaded pipeline.
-
-    Args:
-        ser: From [`load`].
-        name: Of the model, shown on the page.
-    """
+    """The page for a pipeline from [`load`]; it shows the name of the model."""
     reads = bool(ser.model.config.semantics)
     axes: dict[str, Any] = {"x": "dimension", "x_title": " ", "y_lim": [0, 1], "sort": NAMES}
     # Otherwise the examples would be copied to the temporary files and deleted with them.
@@ -476,14 +458,7 @@ def options() -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] = ()) -> None:
-    """Runs the demo page.
-
-    Args:
-        argv: Arguments of the command; there are none but `--help`.
-
-    Raises:
-        SystemExit: There is no model, or it cannot be loaded.
-    """
+    """Runs the demo page; ends with a sentence if there is no model, or it cannot be loaded."""
     formatter = argparse.RawDescriptionHelpFormatter
     argparse.ArgumentParser(prog="msfser space", description=__doc__, formatter_class=formatter).parse_args(argv)
     # Otherwise the name would be looked up on the Hub, and whoever owns it there could run code here.

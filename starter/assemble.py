@@ -42,20 +42,12 @@ SWITCHES: dict[str, Any] = {
 
 
 def new_starter() -> MsfSerModel:
-    """The starter before it is fitted: the pretrained encoder, and random weights on top of it.
-
-    Raises:
-        OSError: The encoder cannot be found; the sentence says what to do.
-    """
+    """The starter before it is fitted: the pretrained encoder, and random weights on top of it."""
     return MsfSerModel.from_encoders(AUDIO_ENCODER, None, **SWITCHES)
 
 
 def starter_processor() -> MsfSerProcessor:
-    """Its processor, which normalizes the level of every sound.
-
-    Raises:
-        OSError: An encoder cannot be found; the sentence says what to do.
-    """
+    """Its processor, which normalizes the level of every sound."""
     return MsfSerProcessor.from_encoders(AUDIO_ENCODER, TEXT_ENCODER, normalize_level=True)
 
 

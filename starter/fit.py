@@ -10,17 +10,7 @@ neutral).
 
 First the recipe is tried: speakers in six groups, each held out once. Then it is fitted to all speakers and written to
 `starter/model.safetensors`, without the encoder. `msfser starter` assembles the whole model. Writes
-`benchmarks/results/starter.json`:
-
-- `held_out/DIMENSION`, `held_out/mean`: CCC with the weak labels, held-out speakers;
-- `ranking/...`: pairwise ranking accuracy, held-out speakers;
-- `noise/arousal_r`, `band/arousal_r`, `crop/arousal_r`: the correlation of arousal with that of the clean clip, for
-  noise at 10 dB, a telephone's band and 2 s from the middle, held-out speakers;
-- `neutral/DIMENSION`: the mean over neutral clips, held-out speakers;
-- `gain/max_shift`: the largest change of any dimension by a gain of 12 dB either way;
-- `silence/distance_from_neutral`: the largest distance of any dimension from 0.5, of silence;
-- `no_speech/distance_from_neutral`, `no_speech/median_distance_from_neutral`: the same of hum, clicks and noises that
-  were not in training.
+`benchmarks/results/starter.json`; docs/evaluation.md explains each row.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """The pipeline: its inputs and outputs, and that batches, windows and other entry points give equal results."""
 
 import csv
+import dataclasses
 import http.server
 import itertools
 import json
@@ -220,7 +221,7 @@ def test_a_model_without_audio_reads_texts(speech):
 def settings(**description) -> dict:
     return {
         "transcript": {"recognizer": "none", "language": "de", "aligner": "recognizer"},
-        "emphasis": EMPHASIS["paper"].to_dict(),
+        "emphasis": dataclasses.asdict(EMPHASIS["paper"]),
         "description": description,
     }
 

@@ -9,6 +9,7 @@ import torch
 from published import WHISPER, needs
 from tiny import AUDIO_CONFIGS, noise, tiny_tokenizer
 from transformers import AutoConfig, AutoModel, GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
+from transformers.generation import utils as generation_utils
 
 from msfser import transcription_msfser
 from msfser.audio_msfser import load_audio
@@ -70,6 +71,13 @@ def polyglot() -> MsfSerRecognizer:
         alignment_heads=[[0, 0], [0, 1]],
     )
     return MsfSerRecognizer(model, tiny_tokenizer())
+
+
+def test_decoding_gives_the_library_nothing_deprecated(polyglot, monkeypatch):
+    warnings = []
+    monkeypatch.setattr(generation_utils.logger, "warning_once", warnings.append)
+    polyglot([noise(1.0), noise(2.0)], language="de")
+    assert not warnings
 
 
 # Division of frames

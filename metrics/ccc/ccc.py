@@ -61,7 +61,8 @@ class CCC(evaluate.Metric):
             raise ValueError("predictions or references hold values that are not finite.")
         if n_resamples < 0 or not 0 < confidence < 1:
             raise ValueError(f"n_resamples={n_resamples} and confidence={confidence} give no interval.")
-        scores = _with_mean("ccc", concordance(predicted, given))
+        ccc = concordance(predicted, given)
+        scores = _by_label("ccc", ccc) | {"ccc_mean": ccc.mean().item()}
         # Pearson's r is the CCC of standardized columns.
         scores |= _by_label("pearson", concordance(_standardized(predicted), _standardized(given)))
         scores |= _by_label("rmse", (predicted - given).square().mean(0).sqrt())
@@ -94,7 +95,3 @@ def _standardized(values: torch.Tensor) -> torch.Tensor:
 
 def _by_label(prefix: str, values: torch.Tensor) -> dict[str, float]:
     return {f"{prefix}_{name}": value for name, value in zip(LABELS, values.tolist(), strict=True)}
-
-
-def _with_mean(prefix: str, values: torch.Tensor) -> dict[str, float]:
-    return _by_label(prefix, values) | {f"{prefix}_mean": values.mean().item()}

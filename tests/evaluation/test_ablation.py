@@ -231,10 +231,12 @@ def test_the_cost_is_printed_first(done, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(ablation.Run, "finish", stop)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit):
         ablation.main(["tiny.yaml", "--seeds", "0", "7", "--rows", "no_audio", "no_les"])
-    printed = re.search(r"4 of 6 runs are missing. One of the full model takes about (\d+) s", capsys.readouterr().out)
+    out, err = capsys.readouterr()
+    printed = re.search(r"4 of 6 runs are missing. One of the full model takes about (\d+) s", out)
     assert printed and int(printed[1]) < 60
+    assert "msfser ablate: interrupted: run the same command again to continue." in err
 
 
 def made_up(seed: int, shift: float = 0.0) -> pd.DataFrame:
@@ -306,7 +308,7 @@ def test_the_report_is_one_page_with_everything(done, monkeypatch, capsys):
 def test_a_report_on_a_run_without_texts_or_sound(done, monkeypatch):
     monkeypatch.chdir(done)
     page = report.page(Path("outputs/ablation/tiny/no_audio_0"))
-    assert "weight of the layer" not in page and "gate: emphasized words" in page
+    assert "weight of the layer" not in page and "gate: stressed words" in page
 
 
 def test_a_recording_in_two_rows_is_in_a_group_where_they_agree(tiny, tmp_path):
