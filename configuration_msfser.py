@@ -59,7 +59,7 @@ class MsfSerConfig(PreTrainedConfig):
             needs the sound and at least one text.
         film_position: Whether FiLM modulates the pooled sound vector (ours; the paper does not say) or each frame
             before pooling.
-        routing: Whether the experts' shares are learned constants (`static`, paper) or also depend on the input. Only
+        routing: Whether the experts' weights are learned constants (`static`, paper) or also depend on the input. Only
             for `fm_moe`.
         audio_states: Which hidden states of the speech encoder are pooled: the last one (paper) or a learned softmax
             mix of all, each layer-normalized (`weighted`, ours; better on a frozen encoder).

@@ -36,7 +36,7 @@ logger = logging.get_logger(__name__)
 
 # The published encoders that `msfser encoders` prepares where the Hub cannot be reached.
 _FETCHED = {"speech": "openai/whisper-tiny.en", "text": "sentence-transformers/all-MiniLM-L6-v2"}
-# A checkpoint may lack these: they are not used here, or are trained anew (SpecAugment's vector).
+# A checkpoint may lack these: they are not used here, or start untrained (SpecAugment's vector).
 _DISPENSABLE = ("pooler.", "decoder.", "masked_spec_embed")
 # Waveform encoders whose output for an item does not depend on padding, if their front end normalizes each frame
 # ("layer"). The others are run item by item.

@@ -126,7 +126,7 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
         return samples if self.kind == "waveform" else self._log_mel(samples)
 
     def _warn_of_cut(self, sounds: list[Any], lengths: list[int], sampling_rate: int | None) -> None:
-        """One warning if any of the sounds, of which `lengths` are used, goes on after `max_seconds`."""
+        """One warning if any of the sounds, of which `lengths` are used, is longer than `max_seconds`."""
         cut = []
         for i, (sound, length) in enumerate(zip(sounds, lengths, strict=True)):
             if length >= self._length(self.max_seconds) - 1:

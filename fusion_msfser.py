@@ -22,7 +22,7 @@ class MsfSerLayerMix(nn.Module):
         self.scores = nn.Parameter(torch.zeros(n_states))
 
     def weights(self) -> torch.Tensor:
-        """The shares, `(states,)`, summing to 1."""
+        """The weights of the states, `(states,)`, summing to 1."""
         return self.scores.softmax(0)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
@@ -71,7 +71,7 @@ class MsfSerIntraModalFusion(nn.Module):
     """Fuses LES and GS into one semantic vector.
 
     `gate` (equation of the paper): `g = sigmoid(MLP([h_les; h_gs]))`, `h = g*h_les + (1-g)*h_gs`, a gate per feature.
-    `attention`: the same with two scalar shares, `softmax(v . tanh(W h))`. `concat`: `Linear([h_les; h_gs])`.
+    `attention`: the same with two scalar weights, `softmax(v . tanh(W h))`. `concat`: `Linear([h_les; h_gs])`.
     """
 
     def __init__(self, size: int, kind: str):
@@ -128,7 +128,7 @@ class MsfSerExpert(nn.Module):
 
 
 class MsfSerRouting(nn.Module):
-    """The experts' shares per dimension: `softmax` of a learned table, plus (`routing="input"`) of the experts."""
+    """The experts' weights per dimension: `softmax` of a learned table, plus (`routing="input"`) of the experts."""
 
     def __init__(self, n_experts: int, input_size: int | None):
         super().__init__()
@@ -169,7 +169,7 @@ class MsfSerCrossModalFusion(nn.Module):
             self.project = nn.Linear(len(kept) * width, width)
 
     def forward(self, sources: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Sources `(batch, size)` by name -> `(batch, 3, width)` and, for `fm_moe`, shares `(batch, 3, experts)`."""
+        """Sources `(batch, size)` by name -> `(batch, 3, width)` and, for `fm_moe`, weights `(batch, 3, experts)`."""
         experts = torch.stack([expert(sources[name]) for name, expert in self.experts.items()], dim=1)
         if self.kind == "fm_moe":
             routing = self.routing(experts)

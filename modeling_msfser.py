@@ -57,10 +57,10 @@ class MsfSerOutput(ModelOutput):
     Args:
         loss: Scalar, `sum_d (1 - CCC_d)` over the global batch, where `labels` were given.
         logits: `(batch, 3)`, valence, arousal, dominance, each in 0..1.
-        gate: `(batch, text width)`, the share of LES against GS per feature, in 0..1; `None` without that gate.
-        routing: `(batch, 3, experts)`, the experts' shares for each dimension, summing to 1; the experts are the
+        gate: `(batch, text width)`, the weight of LES relative to GS per feature, in 0..1; `None` without a gate.
+        routing: `(batch, 3, experts)`, the experts' weights for each dimension, summing to 1; the experts are the
             sound, LES and GS together, and ES, in this order, as far as they are inputs. `None` without `fm_moe`.
-        layer_weights: `(states,)`, the shares of the speech encoder's hidden states, summing to 1; `None` where only
+        layer_weights: `(states,)`, the weights of the speech encoder's hidden states, summing to 1; `None` where only
             the last one is used.
         embedding: `(batch, width)`, the fused vector, averaged over the three dimensions.
     """
@@ -137,7 +137,7 @@ class MsfSerModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        # Every start that is not the library's is set here: `post_init` overwrites what `__init__` has set, and skips
+        # All initial values that differ from the library's are set here: `post_init` overwrites what `__init__` has set, and skips
         # modules of remote code that hold no parameter themselves.
         if isinstance(module, MsfSerZeroLinear):
             init.zeros_(module.weight)
@@ -213,7 +213,7 @@ class MsfSerModel(PreTrainedModel):
             ValueError: The model has 8-bit layers.
         """
         if self.is_8_bit:
-            raise ValueError("A model with 8-bit layers cannot be saved: save it before quantize(), or load it anew.")
+            raise ValueError("A model with 8-bit layers cannot be saved: save it before quantize(), or reload it.")
         # The pipeline imports this module. The library saves the code of all that is imported here, so the pipeline's.
         from .pipeline_msfser import MsfSerPipeline
 
@@ -268,7 +268,7 @@ class MsfSerModel(PreTrainedModel):
             ValueError: The model has 8-bit layers.
         """
         if mode and self.is_8_bit:
-            raise ValueError("A model with 8-bit layers cannot be trained: load it anew.")
+            raise ValueError("A model with 8-bit layers cannot be trained: reload it.")
         super().train(mode)
         if self.config.audio and self.config.freeze_audio == "all":
             self.audio_encoder.eval()
@@ -398,7 +398,7 @@ class MsfSerModel(PreTrainedModel):
             if tensor is not None:
                 return tensor.shape[0]
         active = (["audio"] if self.config.audio else []) + list(self.config.semantics or ())
-        raise ValueError(f"There is no input: give at least one of {', '.join(active)}.")
+        raise ValueError(f"There is no input: pass at least one of {', '.join(active)}.")
 
     def _text_vector(self, name: str, text: Text, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
         """One text of the batch as `(batch, text width)`, and which items have it, `(batch,)` bool."""

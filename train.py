@@ -6,8 +6,8 @@
     accelerate launch --multi_gpu --num_processes 2 train.py configs/msp_podcast.yaml --data my/MSP-PODCAST
 
 `python train.py` is the same as `msfser train`. The YAML file and the options that override it set data and training
-([`RunSettings`]), the model ([`ModelSettings`]) and transformers' `TrainingArguments`. An interrupted run goes on from
-its last checkpoint when it is started again with the same settings, which are kept in `run.yaml`.
+([`RunSettings`]), the model ([`ModelSettings`]) and transformers' `TrainingArguments`. Run the same command
+again to resume an interrupted run from its last checkpoint; its settings are stored in `run.yaml`.
 
 With `--do_predict` nothing is trained: the model in `output_dir` predicts the test part of the data, which needs no
 labels then, and writes `predictions.csv` there.
@@ -37,7 +37,7 @@ from msfser.training.settings import (
     resolved_settings,
 )
 
-# What else is needed takes seconds to import: it waits until settings and data are known to be right.
+# Slow imports are deferred until settings and data have been validated.
 if TYPE_CHECKING:
     import datasets
     from transformers import EvalPrediction, Trainer
@@ -70,7 +70,9 @@ def main(argv: Sequence[str]) -> None:
         raise SystemExit(f"msfser train: error: {error}") from error
     except KeyboardInterrupt:
         if training.should_log:
-            print(f"\nmsfser train: interrupted; the same command goes on from the last checkpoint in {folder}.")
+            print(
+                f"\nmsfser train: interrupted; run the same command again to resume from the last checkpoint in {folder}."
+            )
         sys.exit(130)
 
 
@@ -152,7 +154,9 @@ def predict(run: RunSettings, training: TrainingArguments, folder: Path) -> None
     """
     with cli_errors("train"):
         if not (folder / "config.json").is_file():
-            raise OSError(f"{folder} holds no trained model: train it first, or name its folder with --output_dir.")
+            raise OSError(
+                f"{folder} contains no trained model: train one first, or pass its folder with --output_dir."
+            )
         with training.main_process_first(desc="reading the corpus", local=False):
             parts = read_data(run, require_labels=False, needed=("test",))
 
@@ -234,7 +238,7 @@ def as_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _configure_logging(training: TrainingArguments) -> None:
-    """One process speaks for all, and the libraries warn only."""
+    """Only the main process logs; libraries log warnings and errors only."""
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
     transformers_logging.set_verbosity_warning()
     transformers_logging.disable_progress_bar()

@@ -1,4 +1,4 @@
-"""The paper's ablation on any corpus: each row is trained anew over several seeds and compared with the full model.
+"""The paper's ablation on any corpus: each row is trained over several seeds and compared with the full model.
 
     msfser ablate configs/probe.yaml --num_train_epochs 10
     msfser ablate configs/probe.yaml --name mine --data my/metadata.csv --label_range 1 7

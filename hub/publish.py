@@ -5,7 +5,7 @@
     msfser publish outputs/mine OWNER/NAME --tag v1 --space space
 
 The card is rendered from `model_card.md` with the settings and results of the run; the starter has its own. All files
-are uploaded in one commit, which is tagged. After a failure give the same command again.
+are uploaded in one commit, which is tagged. After a failure run the same command again.
 """
 
 import argparse
@@ -218,7 +218,7 @@ def _explanation(error: Exception, repo: str) -> str:
     if not isinstance(error, HTTPError):
         return f"{reason(error)}."
     if not isinstance(error, HfHubHTTPError):
-        return f"The Hub cannot be reached ({reason(error)}): give the same command again."
+        return f"The Hub cannot be reached ({reason(error)}): run the same command again."
     status = error.response.status_code
     answer = reason(error.server_message or "")
     answer = f" ({answer})" if answer else ""
@@ -229,7 +229,7 @@ def _explanation(error: Exception, repo: str) -> str:
     if status == 404:
         return f"The Hub does not show {repo} to this token{answer}: use a token with write access, or another name."
     if status == 409:
-        return f"{repo} is being changed by somebody else{answer}: give the same command again."
+        return f"{repo} is being changed by somebody else{answer}: run the same command again."
     if status == 429 or status >= 500:
-        return f"The Hub answered with {status}{answer}: give the same command again."
+        return f"The Hub answered with {status}{answer}: run the same command again."
     return f"The Hub refused with {status}{answer}."

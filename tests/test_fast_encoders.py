@@ -505,7 +505,7 @@ def test_an_8_bit_model_can_neither_be_trained_nor_saved_nor_made_of_half_precis
     with pytest.raises(ValueError, match="cannot be saved: save it before"):
         model.save_pretrained(tmp_path / "model")
     assert not (tmp_path / "model").exists()
-    with pytest.raises(ValueError, match="cannot be trained: load it anew"):
+    with pytest.raises(ValueError, match="cannot be trained: reload it"):
         model.train()
     with pytest.raises(ValueError, match=r"bfloat16 on cpu.*model\.float\(\)"):
         tiny_model().bfloat16().quantize()

@@ -140,5 +140,5 @@ def disk_errors(folder: Path) -> Iterator[None]:
             raise
         raise SystemExit(
             f"msfser train: error: {folder} cannot be written ({str(error).splitlines()[0]}): make room, then give "
-            "the same command again; it goes on from the last whole checkpoint."
+            "the same command again; it resumes from the last whole checkpoint."
         ) from error

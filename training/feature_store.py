@@ -216,7 +216,7 @@ def load(address: str) -> torch.Tensor:
         return _piece(path).get_tensor(name)
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"{path} was removed while this run used it: give the same command again, and it is computed again."
+            f"{path} was removed while this run used it: run the same command again, and it is computed again."
         ) from error
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 RUN_FILE = "run.yaml"
 
-# What the command sets itself: given from outside, these would be ignored.
+# Arguments that the command sets itself; values from the user are rejected.
 RESERVED_ARGUMENTS = (
     *("do_train", "do_eval", "resume_from_checkpoint", "metric_for_best_model", "greater_is_better"),
     *("remove_unused_columns", "length_column_name", "restore_callback_states_from_checkpoint"),
@@ -48,7 +48,7 @@ class RunSettings:
     label_range: list[float] = field(
         default_factory=lambda: [0.0, 1.0], metadata={"help": "ends of the table's label scale, such as 1 7"}
     )
-    audio_folder: str | None = _setting(None, "folder of the recordings, if not that of the table")
+    audio_folder: str | None = _setting(None, "folder of the recordings (the table's folder)")
     columns: list[str] = field(
         default_factory=list, metadata={"help": "custom column names, such as speaker=actor, or none"}
     )
@@ -58,7 +58,7 @@ class RunSettings:
     max_seconds: float = _setting(12.0, "longer recordings are cut to this length")
     encoder_learning_rate: float = _setting(1e-5, "peak learning rate of trained encoders")
     early_stopping_patience: int = _setting(0, "epochs without a better mean CCC; 0 never stops")
-    batch_seconds: float = _setting(0.0, "seconds of sound in a batch; 0 counts items")
+    batch_seconds: float = _setting(0.0, "seconds of audio per batch; 0: a fixed number of items")
     cache_gigabytes: float = _setting(50.0, "disk space for outputs of frozen encoders; 0 caches none")
 
     @property
@@ -77,10 +77,10 @@ class ModelSettings:
         default_factory=lambda: list(SEMANTICS), metadata={"help": "texts that are inputs, or none"}
     )
     intra_fusion: Literal["gate", "attention", "concat"] = _setting(
-        MsfSerConfig.intra_fusion, "LES with GS: gate, attention or concat"
+        MsfSerConfig.intra_fusion, "emphasis with transcript: gate, attention, concat"
     )
     cross_fusion: Literal["fm_moe", "film", "attention", "concat"] = _setting(
-        MsfSerConfig.cross_fusion, "sound with texts: fm_moe, film, attention, concat"
+        MsfSerConfig.cross_fusion, "audio with texts: fm_moe, film, attention, concat"
     )
     film_position: Literal["pooled", "frames"] = _setting(
         MsfSerConfig.film_position, "what FiLM modulates: pooled or frames"
@@ -97,8 +97,8 @@ class ModelSettings:
     fusion_size: int = _setting(MsfSerConfig.fusion_size, "width of experts and heads")
     head_dropout: float = _setting(MsfSerConfig.head_dropout, "dropout in the heads")
     expert_dropout: float = _setting(MsfSerConfig.expert_dropout, "dropout in the experts")
-    text_dropout: float = _setting(MsfSerConfig.text_dropout, "share of texts hidden in training")
-    audio_dropout: float = _setting(MsfSerConfig.audio_dropout, "share of sounds hidden in training")
+    text_dropout: float = _setting(MsfSerConfig.text_dropout, "probability of dropping each text in training")
+    audio_dropout: float = _setting(MsfSerConfig.audio_dropout, "probability of dropping the audio in training")
     initializer_range: float = _setting(MsfSerConfig.initializer_range, "standard deviation of initial weights")
 
     def __post_init__(self) -> None:
@@ -193,7 +193,7 @@ def _check(run: RunSettings, training: TrainingArguments) -> None:
     if training.n_gpu > 1:
         raise ValueError("for several GPUs: accelerate launch --multi_gpu --num_processes N train.py ...")
     if training.per_device_train_batch_size * training.world_size < 2:
-        raise ValueError("CCC needs at least two items in a batch, and accumulation does not add to it")
+        raise ValueError("CCC needs at least two items in a batch; gradient accumulation does not enlarge this batch")
 
 
 def write_run(folder: Path, settings: Mapping[str, Any]) -> None:

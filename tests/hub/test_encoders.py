@@ -157,10 +157,14 @@ def offer(folder: Path, wheel: Wheel, files: Mapping[str, bytes]) -> None:
 def registry(tmp_path, monkeypatch) -> Path:
     """A folder in which pip looks for packages, and nowhere else; none is installed."""
 
-    def missing(package):
-        raise importlib.metadata.PackageNotFoundError(package)
+    installed = importlib.metadata.distribution
 
-    monkeypatch.setattr(importlib.metadata, "distribution", missing)
+    def only_msfser(package):
+        if package != "msfser":
+            raise importlib.metadata.PackageNotFoundError(package)
+        return installed(package)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", only_msfser)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "registry"))
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")

@@ -100,7 +100,7 @@ def test_it_goes_up_in_one_commit_with_a_tag(hub, trained):
 @pytest.mark.parametrize("where", ["/repos/create", "/validate-yaml", "/commit/", "/tag/"])
 def test_after_a_failure_the_same_command_finishes(hub, trained, where):
     hub.failures[f"POST {where}"] = 500
-    assert "give the same command again" in refused(trained, REPO)
+    assert "run the same command again" in refused(trained, REPO)
     main([str(trained), REPO])
     repository = hub.repository(REPO)
     assert [commit.title for commit in repository.commits] == ["initial", "Publish v1"]

@@ -323,7 +323,7 @@ def test_an_interrupted_run_says_how_to_go_on(tiny, tmp_path):
     run.send_signal(signal.SIGINT)
     said, errors = run.communicate(timeout=120)
     assert run.returncode == 130 and "Traceback" not in errors
-    assert said.splitlines()[-1].startswith("msfser train: interrupted; the same command goes on from the last")
+    assert said.splitlines()[-1].startswith("msfser train: interrupted; run the same command again to resume")
 
 
 def test_a_wrong_table_is_refused_before_the_model_is_imported(tiny, tmp_path):
