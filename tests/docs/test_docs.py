@@ -405,7 +405,7 @@ def test_results_are_rows_with_a_command():
 def test_the_headline_is_that_of_the_results():
     row = read(RESULTS / "starter.json")["held_out/mean"]
     value, low, high = (f"{row[key]:.2f}" for key in ("value", "low", "high"))
-    assert f"(CCC) of {value} (95 % interval {low} to {high})" in " ".join(TEXTS["README.md"].split())
+    assert f"(CCC) of {value} (95% interval {low} to {high})" in " ".join(TEXTS["README.md"].split())
 
 
 def test_the_probe_shows_that_each_input_is_needed():
