@@ -137,8 +137,8 @@ class MsfSerModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        # All initial values that differ from the library's are set here: `post_init` overwrites what `__init__` has set, and skips
-        # modules of remote code that hold no parameter themselves.
+        # All initial values that differ from the library's are set here: `post_init` overwrites what `__init__` has
+        # set, and skips modules of remote code that hold no parameter themselves.
         if isinstance(module, MsfSerZeroLinear):
             init.zeros_(module.weight)
             init.zeros_(module.bias)

@@ -1,6 +1,6 @@
 """The norms with which measured descriptions compare a voice.
 
-    msfser norms my/metadata.csv --corpus NAME --output norms.json
+    msfser norms my/metadata.csv --name NAME --output norms.json
 
 They are the 10, 30, 70 and 90 % quantiles of each measure; `msfser annotate --norms norms.json` describes with them.
 """
@@ -28,12 +28,12 @@ def main(argv: Sequence[str]) -> None:
         prog="msfser norms", description="Measures the norms with which measured descriptions compare a voice."
     )
     parser.add_argument("data", metavar="DATA", help="a table, or a folder of recordings")
-    parser.add_argument("--corpus", required=True, metavar="NAME", help="recorded with each description")
+    parser.add_argument("--name", required=True, metavar="NAME", help="of the corpus; recorded with each description")
     parser.add_argument("--split", metavar="NAME", help="measure only this part of the table")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the JSON file to write")
     arguments = parser.parse_args(argv)
     with cli_errors("norms"):
-        norms = make_norms(arguments.data, arguments.corpus, arguments.split)
+        norms = make_norms(arguments.data, arguments.name, arguments.split)
         arguments.output.write_text(json.dumps(norms, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(norms))
 

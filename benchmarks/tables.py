@@ -61,9 +61,9 @@ FORMATS: dict[str, Callable[[Row], str]] = {
     "ccc": _interval(".2f"),
     "ccc3": _interval(".3f"),
     "difference": _interval("+.3f"),
-    "share": lambda row: f"{100 * row['value']:.0f} %",
-    "share1": lambda row: f"{100 * row['value']:.1f} %",
-    "rate": _interval(".3g", 100, " %"),
+    "share": lambda row: f"{100 * row['value']:.0f}%",
+    "share1": lambda row: f"{100 * row['value']:.1f}%",
+    "rate": _interval(".3g", 100, "%"),
     "ms": _interval(".3g", 1000, " ms"),
     "times": _interval(".2f", unit="x", always=False),
     "options": lambda row: f"`{row['command'].partition('speed ')[2]}`",
@@ -74,12 +74,12 @@ FORMATS: dict[str, Callable[[Row], str]] = {
 
 _CCC = tuple(f"{{*/{dimension}:ccc}}" for dimension in DIMENSIONS)
 _PEERS = {
-    "ours, with texts made from sound": "ours_full",
-    "ours, sound alone": "ours_audio",
+    "our model, with generated texts": "ours_full",
+    "our model, audio only": "ours_audio",
     "last layer, attentive statistics pooling": "asp",
-    "last layer, mean, linear head": "last_layer",
+    "last layer, mean pooling, linear head": "last_layer",
     "eGeMAPS functionals, SVR": "egemaps_svr",
-    "texts alone": "text",
+    "texts only": "text",
 }
 
 
@@ -96,25 +96,25 @@ _STARTER_CCC = Table(
 
 
 _SPEED = {
-    "Whisper tiny.en on clips of 3 s, against 30 s for each": "whisper_3s/ratio:times",
+    "Whisper tiny.en on clips of 3 s, vs. 30 s for each": "whisper_3s/ratio:times",
     "the same on clips of 10 s": "whisper_10s/ratio:times",
-    "WavLM-Large, clips of 3 to 11 s in random order, against padded batches of 4": "wavlm_inference/ratio:times",
-    "- of it by oneDNN's matrix products": "wavlm_inference/gain_linear:times",
-    "- by running clips one by one, without padding": "wavlm_inference/gain_one_by_one:times",
-    "- by fused attention": "wavlm_inference/gain_attention:times",
-    "- by the front end in pieces": "wavlm_inference/gain_front_end:times",
-    "the floor: its matrix products alone, without padding": "wavlm_inference/floor:times",
-    "the same with 8-bit layers, against the stock model in float32": "wavlm_int8/ratio:times",
-    "- against ours in float32": "wavlm_int8/gain:times",
-    "- CCC of its predictions with those in float32, random encoders": "wavlm_int8/ccc:ccc3",
-    "CCC of 8 bits with float32, Whisper tiny.en and MiniLM": "whisper_int8/ccc:ccc3",
-    "training at the paper's size, an epoch over these clips": "train_step/ratio:times",
-    "- of it by encoding the texts once": "train_step/gain_cached_texts:times",
-    "its peak memory, ours by stock": "train_memory/ratio:.2f",
-    "what is no encoder, share of a training step": "overhead/share:share1",
-    "frozen encoders of the paper's size, first epoch against one of a second run": "cached_epoch/ratio:times",
+    "WavLM-Large, clips of 3 to 11 s in random order, vs. padded batches of 4": "wavlm_inference/ratio:times",
+    "- contribution of oneDNN's matrix products": "wavlm_inference/gain_linear:times",
+    "- of running clips one by one, without padding": "wavlm_inference/gain_one_by_one:times",
+    "- of fused attention": "wavlm_inference/gain_attention:times",
+    "- of running the front end in pieces": "wavlm_inference/gain_front_end:times",
+    "upper bound on the speedup: matrix products only, without padding": "wavlm_inference/floor:times",
+    "WavLM-Large with 8-bit layers, vs. the stock model in float32": "wavlm_int8/ratio:times",
+    "- vs. our model in float32": "wavlm_int8/gain:times",
+    "- CCC between its predictions and those in float32, random encoders": "wavlm_int8/ccc:ccc3",
+    "CCC between 8-bit and float32 predictions, Whisper tiny.en and MiniLM": "whisper_int8/ccc:ccc3",
+    "training at the paper's size, one epoch over these clips": "train_step/ratio:times",
+    "- contribution of encoding the texts once": "train_step/gain_cached_texts:times",
+    "peak memory of this training, our model divided by stock": "train_memory/ratio:.2f",
+    "everything except the encoders, share of a training step": "overhead/share:share1",
+    "frozen encoders of the paper's size, first epoch vs. an epoch of a second run": "cached_epoch/ratio:times",
     "the same with Whisper tiny.en and MiniLM": "cached_epoch/ratio_small:times",
-    "Whisper tiny.en in the pipeline, 8 at once, against batches in the given order": "pipeline/ratio:times",
+    "Whisper tiny.en in the pipeline, 8 at once, vs. batches in the given order": "pipeline/ratio:times",
 }
 
 BLOCKS: dict[str, Block] = {
@@ -145,14 +145,14 @@ BLOCKS: dict[str, Block] = {
                 ("Whisper tiny.en", ""),
                 {
                     "word error rate, read speech": "plain/wer:rate",
-                    "stressed words of the probe's development part recognized": "validation/stressed_words:rate",
+                    "emphasized words of the probe's validation set recognized": "validation/stressed_words:rate",
                     "median error of word times, recognized": "plain/median_time_error:ms",
-                    "the same, text given, Whisper's attention": "plain/aligned_median_time_error_attention:ms",
-                    "the same, text given, PocketSphinx": "plain/aligned_median_time_error_sphinx:ms",
+                    "the same, transcript given, Whisper's attention": "plain/aligned_median_time_error_attention:ms",
+                    "the same, transcript given, PocketSphinx": "plain/aligned_median_time_error_sphinx:ms",
                     "English speech classified as no speech": "speech/false_reject:rate",
                     "sounds without speech classified as speech": "nonspeech/false_accept:rate",
-                    "English left out where no language is given": "speech/false_reject_unstated:rate",
-                    "German transcribed as English where no language is given": "foreign/false_accept_unstated:rate",
+                    "English without a transcript if no language is given": "speech/false_reject_unstated:rate",
+                    "German transcribed as English if no language is given": "foreign/false_accept_unstated:rate",
                 },
                 ["{*}"],
             )
@@ -162,16 +162,16 @@ BLOCKS: dict[str, Block] = {
         "emphasis",
         [
             Table(
-                ("", "top word", "beyond the text"),
+                ("", "top word", "within-word correlation"),
                 {
                     "LEMF, settings chosen on other speakers": "lemf",
                     "LEMF, `peak`": "peak",
                     "LEMF, `paper`": "paper",
-                    "pitch alone, as `peak` reads it": "pitch_peak",
-                    "pitch alone": "pitch",
-                    "energy alone": "energy",
-                    "duration alone": "duration",
-                    "the same word's stress among other speakers (no sound)": "identity",
+                    "pitch only, measured as in `peak`": "pitch_peak",
+                    "pitch only": "pitch",
+                    "energy only": "energy",
+                    "duration only": "duration",
+                    "stress of the same word by other speakers (no audio)": "identity",
                     "random": "random",
                 },
                 ("{*/top1:ccc}", "{*/residual:ccc}"),
@@ -182,10 +182,10 @@ BLOCKS: dict[str, Block] = {
         "probe_annotated",
         [
             Table(
-                ("test CCC, valence", "", "below the corpus's original texts"),
+                ("test CCC, valence", "", "decrease from the original texts"),
                 {
                     "LEMF on true word times": "true_times",
-                    "all from sound: transcript, word times, LEMF": "recognized",
+                    "all generated from audio: transcript, word times, LEMF": "recognized",
                 },
                 ("{*/valence:ccc}", "{*/drop_valence:.2f}"),
             )
@@ -197,11 +197,11 @@ BLOCKS: dict[str, Block] = {
             Table(
                 ("test CCC", *DIMENSIONS),
                 {
-                    "text branch, encoder tuned": "tuned",
+                    "text branch, encoder fine-tuned": "tuned",
                     "text branch, encoder frozen": "frozen",
-                    "ridge on the same embeddings, spread restored": "ridge_rescaled",
-                    "ridge on the same embeddings": "ridge",
-                    "ratings of the reader's emotion against ratings of the writer's": "human",
+                    "ridge regression on the same embeddings, variance-matched": "ridge_rescaled",
+                    "ridge regression on the same embeddings": "ridge",
+                    "ratings of the reader's emotion vs. ratings of the writer's": "human",
                 },
                 _CCC,
             )
@@ -210,32 +210,32 @@ BLOCKS: dict[str, Block] = {
     "stress": Block(
         "stress",
         [
-            "- **Sound:** {audio/inputs:,.0f} hostile files, arrays, paths and addresses, each decoded in four "
-            "ways, none with more than {audio/megabytes:.0f} MB of memory: {audio/crashes:.0f} crashes, hangs or "
-            "errors without a readable message. {audio/refused:,.0f} were refused in every way, the others gave "
-            "predictions. The slowest took {audio/slowest_seconds:.1f} s of a core.",
-            "- **Tables:** {tables/inputs:,.0f} hostile tables and folders, none with more than "
-            "{tables/megabytes:.0f} MB: {tables/crashes:.0f} crashes, errors without a readable message, or files "
-            "named outside the folder.",
+            "- **Audio:** {audio/inputs:,.0f} malformed or malicious files, arrays, paths, and URLs, each decoded in "
+            "four ways, none with more than {audio/megabytes:.0f} MB of memory: {audio/crashes:.0f} crashes, hangs, "
+            "or errors without a readable message. {audio/refused:,.0f} were refused in every way; the others gave "
+            "predictions. The slowest took {audio/slowest_seconds:.1f} s on one core.",
+            "- **Tables:** {tables/inputs:,.0f} malformed tables and folders, none with more than "
+            "{tables/megabytes:.0f} MB: {tables/crashes:.0f} crashes, errors without a readable message, or file "
+            "paths outside the folder.",
             "- **Kills:** {kills/injected:.0f} times kill -9 at random moments of training and annotation: "
-            "{kills/results_lost:.0f} results lost. Given again, the commands ended with the weights, scores and "
-            "shards of undisturbed runs, bit by bit.",
-            "- **Other faults:** {faults/injected:.0f} full disks, damaged checkpoints and dead processes: "
+            "{kills/results_lost:.0f} results lost. Run again, the commands ended with weights, scores, and shards "
+            "that were bit-identical to those of uninterrupted runs.",
+            "- **Other faults:** {faults/injected:.0f} full disks, damaged checkpoints, and killed processes: "
             "{faults/results_lost:.0f} results lost, {faults/reported:.0f} reported in one sentence.",
             "- **Demo page:** {space/clients:.0f} clients for {space/minutes:g} minutes: {space/answers:,.0f} "
             "answers, {space/wrong_answers:.0f} wrong; {space/aborted:,.0f} requests that were slow or aborted, "
             "{space/oversize:.0f} files that were too large, {space/rejected:,.0f} requests that a full queue "
-            "rejected, {space/failed:.0f} that failed. Memory grew by {space/memory_growth:.0%}, "
-            "{space/files_left:.0f} files were left, and {space/leaks:.0f} ways were found to read another user's "
+            "rejected, and {space/failed:.0f} that failed. Memory grew by {space/memory_growth:.0%}, "
+            "{space/files_left:.0f} files remained, and {space/leaks:.0f} ways were found to read another user's "
             "data.",
         ],
     ),
     "serving": Block(
         "serving",
         [
-            "- Ten users at once on the demo page, 100 requests: {space/wrong_answers:.0f} wrong answers, memory "
+            "- Ten users at once on the demo page, 100 requests: {space/wrong_answers:.0f} wrong answers; memory "
             "grew by {space/memory_growth:share}.",
-            "- Page, pipeline, `train.py --do_predict` and plain `AutoModel` differ by at most "
+            "- Page, pipeline, `train.py --do_predict`, and plain `AutoModel` differ by at most "
             "{agreement/max_difference:.0e} on the same clip.",
         ],
     ),
@@ -243,8 +243,14 @@ BLOCKS: dict[str, Block] = {
         "peers_weak",
         [
             Table(
-                ("**weak** labels, CCC", *DIMENSIONS, "strong > normal", "at one level", "happy > angry, sad"),
-                _PEERS | {"a level meter": "level"},
+                (
+                    "**weak** labels, CCC",
+                    *DIMENSIONS,
+                    "strong > normal",
+                    "the same, equal levels",
+                    "happy > angry, sad",
+                ),
+                _PEERS | {"level only (RMS)": "level"},
                 (
                     *_CCC,
                     "{*/ranking/arousal_raw:share}",
@@ -252,10 +258,10 @@ BLOCKS: dict[str, Block] = {
                     "{*/ranking/valence:share}",
                 ),
             ),
-            "\nDifferences of the mean, paired: With texts minus sound alone {full_minus_audio:difference}; sound "
-            "alone minus eGeMAPS {audio_minus_egemaps_svr:difference}; minus the linear head "
-            "{audio_minus_last_layer:difference}; minus attentive pooling of the last layer "
-            "{audio_minus_asp:difference}.",
+            "\nPaired differences of the mean CCC: our model with texts minus audio only "
+            "{full_minus_audio:difference}; our model with audio only minus eGeMAPS "
+            "{audio_minus_egemaps_svr:difference}, minus the linear head {audio_minus_last_layer:difference}, and "
+            "minus attentive pooling of the last layer {audio_minus_asp:difference}.",
         ],
     ),
     "cross": Block(
@@ -263,7 +269,7 @@ BLOCKS: dict[str, Block] = {
         [
             Table(
                 ("**weak** labels, mean CCC", "RAVDESS to EmoDB", "EmoDB to RAVDESS"),
-                # Texts alone: the sentences are fixed, and in another language.
+                # Texts only: the sentences are fixed, and in another language.
                 {words: name for words, name in _PEERS.items() if name != "text"},
                 [
                     f"{{cross/{corpus}/*/mean:ccc}}, {{cross/{corpus}/*/drop:.2f}} less than within"
@@ -277,7 +283,7 @@ BLOCKS: dict[str, Block] = {
         [
             Table(
                 ("probe corpus, test CCC", *DIMENSIONS),
-                {"ours, with the corpus's texts": "ours_full"} | dict(list(_PEERS.items())[1:]),
+                {"our model, with the corpus's texts": "ours_full"} | dict(list(_PEERS.items())[1:]),
                 _CCC,
             )
         ],
@@ -291,15 +297,15 @@ BLOCKS: dict[str, Block] = {
             Table(
                 ("check", ""),
                 {
-                    "strong clips above normal ones in arousal (all at one level)": "ranking/arousal_raw:share",
+                    "strong clips above normal clips in arousal (all at the same level)": "ranking/arousal_raw:share",
                     "anger and happiness above sadness and calm in arousal": "ranking/arousal_emotions:share",
                     "happiness above anger and sadness in valence": "ranking/valence:share",
-                    "arousal with noise at 10 dB against clean, correlation": "noise/arousal_r:ccc",
-                    "arousal through a telephone's band against clean, correlation": "band/arousal_r:ccc",
-                    "arousal of 2 s against the whole clip, correlation": "crop/arousal_r:ccc",
-                    "largest shift by a gain of 12 dB either way": "gain/max_shift:.3f",
-                    "silence, distance from 0.5": "silence/distance_from_neutral:.3f",
-                    "noise, hum and clicks that were not in training, median distance": (
+                    "arousal with noise at 10 dB and without, correlation": "noise/arousal_r:ccc",
+                    "arousal with telephone bandwidth and without, correlation": "band/arousal_r:ccc",
+                    "arousal of 2 s and of the whole clip, correlation": "crop/arousal_r:ccc",
+                    "largest change by a gain of +12 or -12 dB": "gain/max_shift:.3f",
+                    "silence, largest distance from 0.5": "silence/distance_from_neutral:.3f",
+                    "new draws of the training noise types (noise, hum, clicks), median distance from 0.5": (
                         "no_speech/median_distance_from_neutral:.3f"
                     ),
                     "the same, largest distance": "no_speech/distance_from_neutral:.3f",
@@ -315,8 +321,8 @@ BLOCKS: dict[str, Block] = {
                 ("", "", "`python -m msfser.benchmarks.speed ...`"),
                 {words: (f"{{{key}}}", f"{{{key.partition(':')[0]}:options}}") for words, key in _SPEED.items()},
             ),
-            "\n{wavlm_inference/ratio:machine}. Of our inference with WavLM-Large "
-            "{wavlm_inference/products:share} is matrix products.",
+            "\n{wavlm_inference/ratio:machine}. In our inference with WavLM-Large, "
+            "{wavlm_inference/products:share} of the time is spent in matrix products.",
         ],
     ),
 }

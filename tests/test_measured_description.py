@@ -105,7 +105,7 @@ def test_norms_are_the_quantiles_of_a_folder(tmp_path):
     for i, pitch in enumerate((100, 150, 200, 250, 300)):
         soundfile.write(tmp_path / f"{i}.wav", voice(pitch=pitch), 16_000)
     output = tmp_path / "norms.json"
-    norms.main([str(tmp_path), "--corpus", "tones", "--output", str(output)])
+    norms.main([str(tmp_path), "--name", "tones", "--output", str(output)])
     made = json.loads(output.read_text())
     assert (made["corpus"], made["utterances"]) == ("tones", 5)
     expected = np.quantile(12 * np.log2(np.array([100, 150, 200, 250, 300]) / 100), [0.1, 0.3, 0.7, 0.9])
@@ -130,5 +130,5 @@ def test_norms_of_nothing_are_a_sentence(tmp_path):
     ):
         output = str(tmp_path / "norms.json")
         with pytest.raises(SystemExit, match=sentence) as stop:
-            norms.main([*arguments, "--corpus", "tones", "--output", output])
+            norms.main([*arguments, "--name", "tones", "--output", output])
         assert str(stop.value).startswith("msfser norms: error: ") and not (tmp_path / "norms.json").exists()

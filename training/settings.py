@@ -19,6 +19,7 @@ from ..configuration_msfser import SEMANTICS, MsfSerConfig
 if TYPE_CHECKING:
     import datasets
 
+    from ..corpora.registry import Corpus
     from ..modeling_msfser import MsfSerModel
     from ..processing_msfser import MsfSerProcessor
 
@@ -41,9 +42,7 @@ class RunSettings:
     """Data and training."""
 
     data: str = _setting("probe", "probe, a table, a folder with metadata.csv, or a Hub dataset")
-    corpus: Literal["table", "msp_podcast", "iemocap", "emobank"] = _setting(
-        "table", "reader: table, msp_podcast, iemocap or emobank"
-    )
+    corpus: str = _setting("table", "reader: table, or a named corpus such as iemocap")
     fold: int | None = _setting(None, "session of iemocap to test on, 1 to 5")
     label_range: list[float] = field(
         default_factory=lambda: [0.0, 1.0], metadata={"help": "ends of the table's label scale, such as 1 7"}
@@ -176,11 +175,17 @@ def _fill_in(values: dict[str, Any], given: frozenset[str]) -> None:
         values["logging_strategy"] = "epoch"
 
 
-def _check(run: RunSettings, training: TrainingArguments) -> None:
+def _corpus(name: str) -> "Corpus":
     from ..corpora.registry import CORPORA  # imports much, which the help does not need
 
+    if name not in CORPORA:
+        raise ValueError(f"corpus cannot be {name!r}; give one of {', '.join(CORPORA)}")
+    return CORPORA[name]
+
+
+def _check(run: RunSettings, training: TrainingArguments) -> None:
     defaults = RunSettings()
-    CORPORA[run.corpus].check_options(
+    _corpus(run.corpus).check_options(
         [f.name for f in dataclasses.fields(run) if getattr(run, f.name) != getattr(defaults, f.name)]
     )
     if len(run.label_range) != 2:
@@ -223,6 +228,7 @@ def read_run(folder: str | Path) -> SavedRun:
         values = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
         run = RunSettings(**{f.name: values.pop(f.name) for f in dataclasses.fields(RunSettings)})
         model = ModelSettings(**{f.name: values.pop(f.name) for f in dataclasses.fields(ModelSettings)})
+        _corpus(run.corpus)
         if unknown := values.keys() - {f.name for f in dataclasses.fields(TrainingArguments)}:
             raise ValueError(f"unknown settings {sorted(unknown)}")
     except (ValueError, TypeError, LookupError, StrictDataclassError, yaml.YAMLError) as error:

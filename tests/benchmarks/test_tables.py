@@ -34,7 +34,7 @@ def test_only_blocks_of_a_page_are_rewritten(made):
 
 
 @pytest.mark.parametrize(
-    ("name", "shown"), [("share", "12 %"), ("share1", "12.5 %"), ("times", "0.12x"), ("ms", "125 ms (125..125)")]
+    ("name", "shown"), [("share", "12%"), ("share1", "12.5%"), ("times", "0.12x"), ("ms", "125 ms (125..125)")]
 )
 def test_formats(name, shown):
     assert FORMATS[name](row("x", 0.125, 0.125, 0.125)) == shown

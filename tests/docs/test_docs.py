@@ -95,12 +95,19 @@ def test_every_python_block_has_a_name(page):
 
 @pytest.mark.parametrize(("page", "name"), sorted(set(SNIPPETS) - PRETRAINED - {API}))
 def test_the_snippet_runs(page, name, newcomer, capsys):
+    if name == "folder":
+        Path("my/broken.mp3").write_text("no audio")
+        Path("my/more").mkdir()
+        soundfile.write("my/more/8.FLAC", noise(0.5), 16_000)
     run(page, name)
     printed = capsys.readouterr().out
     if name == "folder":
         with open("predictions.csv", newline="") as file:
             rows = list(csv.DictReader(file))
-        assert [row["file"] for row in rows] == [f"my/{i}.wav" for i in range(8)]
+        assert [row["file"] for row in rows] == [*(f"my/{i}.wav" for i in range(8)), "my/broken.mp3", "my/more/8.FLAC"]
+        (broken,) = [row for row in rows if row["error"]]
+        assert broken["file"] == "my/broken.mp3" and "cannot be decoded" in broken["error"] and not broken["valence"]
+        rows.remove(broken)
         assert all(0 <= float(row[label]) <= 1 for row in rows for label in ("valence", "arousal", "dominance"))
     else:
         assert printed.strip()
@@ -405,7 +412,7 @@ def test_results_are_rows_with_a_command():
 def test_the_headline_is_that_of_the_results():
     row = read(RESULTS / "starter.json")["held_out/mean"]
     value, low, high = (f"{row[key]:.2f}" for key in ("value", "low", "high"))
-    assert f"(CCC) of {value} (95 % interval {low} to {high})" in " ".join(TEXTS["README.md"].split())
+    assert f"(CCC) of {value} (95% interval {low} to {high})" in " ".join(TEXTS["README.md"].split())
 
 
 def test_the_probe_shows_that_each_input_is_needed():

@@ -19,7 +19,7 @@ from msfser.hub.card import TEMPLATE, render_card
 from msfser.hub.publish import main
 
 SNIPPET = re.compile(r"<!-- snippet: (\w+) -->\n```python\n(.*?)```", re.DOTALL)
-WARNING = "synthetic speech with invented labels"
+WARNING = "synthetic speech with constructed labels"
 
 
 def parts(card: object) -> tuple[dict, str]:
@@ -90,7 +90,7 @@ def test_the_first_screen_says_what_the_numbers_are(trained):
 
 def test_the_probe_is_told_from_a_corpus_of_people(trained, card_of):
     for _, text in (parts(render_card(trained, REPO, "v1")), card_of(data="x/made", names={"corpus_name": "probe"})):
-        assert WARNING in text.split("Valence, arousal and dominance of")[0]
+        assert WARNING in text.split("This model predicts valence")[0]
         assert "say nothing about real speech" in text
     for corpus, scale, fold in (("msp_podcast", "1..7", {}), ("iemocap", "1..5", {"fold": 1})):
         front, text = card_of(corpus=corpus, data=f"/srv/{corpus}", **fold)
@@ -131,11 +131,11 @@ def test_a_named_corpus_is_named(card_of):
     front, text = card_of(**settings, names={"corpus_name": "someone/voices", "corpus_license": "CC-BY-NC-4.0"})
     assert front["datasets"] == ["someone/voices"] and front["license"] == "cc-by-nc-4.0"
     assert "| corpus: someone/voices | CC-BY-NC-4.0 |" in text
-    assert "speakers of the test part are also in the training part" in text
+    assert "speakers of the test set are also in the training set" in text
     front, text = card_of(data="x.csv", names={"corpus_name": "Voices of the Valley", "corpus_license": "ask us"})
     assert "datasets" not in front and front["license"] == "other"
     assert front["model-index"][0]["results"][0]["dataset"]["type"] == "voices-of-the-valley"
-    assert "also in the training part" not in text
+    assert "also in the training set" not in text
     for names in ({"corpus_name": "Voices"}, {"corpus_license": "mit"}):
         with pytest.raises(ValueError, match="together"):
             card_of(**settings, names=names)

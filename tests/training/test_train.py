@@ -388,7 +388,7 @@ def test_accelerate_reads_its_settings(path):
         (["--columns", "speaker"], "speaker=actor"),
         (["--batch_seconds", "-1"], "batch_seconds cannot be -1.0"),
         (["--cache_gigabytes", "nan"], "cache_gigabytes cannot be nan"),
-        (["--corpus", "ravdess"], "ravdess"),
+        (["--corpus", "ravdess"], "'ravdess'; give one of table, msp_podcast, iemocap, emobank, probe"),
         (["--corpus", "msp_podcast", "--label_range", "1", "7"], "label_range: the corpus msp_podcast decides this"),
         (
             ["--corpus", "iemocap", "--fold", "1", "--columns", "speaker=a", "--audio_folder", "a"],
