@@ -27,6 +27,7 @@ from transformers.utils import logging as transformers_logging
 
 from msfser.cli.errors import cli_errors
 from msfser.configuration_msfser import LABELS
+from msfser.evaluation.results import as_table
 from msfser.training.checkpoints import RESULTS_FILE, disk_errors, find_checkpoint
 from msfser.training.settings import (
     ModelSettings,
@@ -70,9 +71,7 @@ def main(argv: Sequence[str]) -> None:
         raise SystemExit(f"msfser train: error: {error}") from error
     except KeyboardInterrupt:
         if training.should_log:
-            print(
-                f"\nmsfser train: interrupted; run the same command again to resume from the last checkpoint in {folder}."
-            )
+            print("\nmsfser train: interrupted; run the same command again to resume from its last checkpoint.")
         sys.exit(130)
 
 
@@ -225,16 +224,6 @@ def evaluate_inputs(trainer: "Trainer", test: "datasets.Dataset") -> list[dict[s
             for dimension in (*LABELS, "mean")
         ]
     return rows
-
-
-def as_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as text, a line for each set of inputs."""
-    lines = [f"{'inputs':20}" + "".join(f"{name:>22}" for name in (*LABELS, "mean"))]
-    for start in range(0, len(rows), len(LABELS) + 1):
-        group = rows[start : start + len(LABELS) + 1]
-        cells = [f"{row['value']:.3f} ({row['low']:.3f}..{row['high']:.3f})" for row in group]
-        lines.append(f"{group[0]['name'].split('/')[1]:20}" + "".join(f"{cell:>22}" for cell in cells))
-    return "\n".join(lines)
 
 
 def _configure_logging(training: TrainingArguments) -> None:

@@ -4,10 +4,11 @@
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..configuration_msfser import LABELS
 from .bootstrap import Interval
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
@@ -52,3 +53,13 @@ def with_ends(row: Row) -> str:
 def as_text(rows: Sequence[Row]) -> str:
     """The rows for the terminal, one a line."""
     return "\n".join(f"{row['name']:48s} {with_ends(row)}" for row in rows)
+
+
+def as_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The test-set rows of a run as text, a line for each set of inputs."""
+    lines = [f"{'inputs':20}" + "".join(f"{name:>22}" for name in (*LABELS, "mean"))]
+    for start in range(0, len(rows), len(LABELS) + 1):
+        group = rows[start : start + len(LABELS) + 1]
+        cells = [f"{row['value']:.3f} ({row['low']:.3f}..{row['high']:.3f})" for row in group]
+        lines.append(f"{group[0]['name'].split('/')[1]:20}" + "".join(f"{cell:>22}" for cell in cells))
+    return "\n".join(lines)

@@ -591,5 +591,5 @@ def test_pipeline_prediction_and_plain_model_agree(tmp_path):
 
 def test_prediction_without_a_model_is_a_sentence(tmp_path):
     (tmp_path / "settings.yaml").write_text("")
-    with pytest.raises(SystemExit, match="holds no trained model"):
+    with pytest.raises(SystemExit, match="contains no trained model"):
         main([str(tmp_path / "settings.yaml"), "--do_predict", "--output_dir", str(tmp_path / "none")])
