@@ -155,9 +155,12 @@ def offer(folder: Path, wheel: Wheel, files: Mapping[str, bytes]) -> None:
 
 @pytest.fixture
 def registry(tmp_path, monkeypatch) -> Path:
-    """A folder in which pip looks for packages, and nowhere else; none is installed."""
+    """A folder in which pip looks for packages, and nowhere else; none but msfser is installed."""
+    installed = importlib.metadata.distribution
 
     def missing(package):
+        if package == "msfser":
+            return installed(package)
         raise importlib.metadata.PackageNotFoundError(package)
 
     monkeypatch.setattr(importlib.metadata, "distribution", missing)
