@@ -155,8 +155,7 @@ def offer(folder: Path, wheel: Wheel, files: Mapping[str, bytes]) -> None:
 
 @pytest.fixture
 def registry(tmp_path, monkeypatch) -> Path:
-    """A folder in which pip looks for packages, and nowhere else; none is installed."""
-
+    """A folder in which pip looks for packages, and nowhere else; none but msfser is installed."""
     installed = importlib.metadata.distribution
 
     def only_msfser(package):
