@@ -22,6 +22,7 @@ from tiny import noise, tiny_model, tiny_tokenizer
 from transformers import WhisperModel
 
 from msfser import MsfSerCollator, MsfSerConfig, MsfSerModel, MsfSerProcessor
+from msfser.corpora.registry import CORPORA
 from msfser.train import main
 from msfser.training import checkpoints
 from msfser.training.settings import ModelSettings, RunSettings, parse_settings, read_run, resolved_settings
@@ -514,6 +515,15 @@ def test_the_command_line_overrides_the_file(tmp_path):
     run, config, training = parse_settings([str(tmp_path / "a.yaml"), "--fusion_size", "4", "--label_range", "1", "7"])
     assert (config.fusion_size, config.semantics, training.learning_rate) == (4, [], 1e-5)
     assert run.label_range == [1.0, 7.0]
+
+
+def test_every_corpus_of_the_registry_can_be_trained_on(tmp_path, monkeypatch):
+    monkeypatch.setitem(CORPORA, "yours", dataclasses.replace(CORPORA["emobank"], name="yours"))
+    (tmp_path / "a.yaml").write_text("")
+    for name, corpus in CORPORA.items():
+        fold = ["--fold", "1"] if corpus.folds else []
+        run, _, _ = parse_settings([str(tmp_path / "a.yaml"), "--corpus", name, *fold])
+        assert run.corpus == name
 
 
 @pytest.mark.parametrize(("corpus", "more"), [("msp_podcast", []), ("iemocap", ["--fold", "2"])])
