@@ -9,8 +9,10 @@ import threading
 from pathlib import Path
 
 # Read when the Hugging Face libraries are imported: nothing that a test caches stays, and no test connects to the Hub.
-# Processes that a test starts share the folder. What `msfser encoders` has prepared is linked into it.
-if "msfser-tests-" not in os.environ.get("HF_HOME", ""):
+# Processes that a test starts, and parallel workers, share the folder, and the process that made it removes it. What
+# `msfser encoders` has prepared is linked into it.
+_makes_caches = "msfser-tests-" not in os.environ.get("HF_HOME", "")
+if _makes_caches:
     cache = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
     prepared = Path(cache).expanduser() / "msfser" / "encoders"
     os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="msfser-tests-")
@@ -20,12 +22,6 @@ if "msfser-tests-" not in os.environ.get("HF_HOME", ""):
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
-
-
-@pytest.fixture(scope="session", autouse=True)
-def caches_are_removed():
-    yield
-    shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
 
 
 @pytest.fixture
@@ -61,6 +57,8 @@ _ended = pytest.StashKey[int]()
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session, exitstatus):
     session.config.stash[_ended] = int(exitstatus)
+    if _makes_caches:
+        shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -85,7 +83,7 @@ def pytest_unconfigure(config):
     Threads of the libraries under test can outlive the tests, and Python waits for them for ever: gradio's client
     reads a stream without a time limit in a thread that is no daemon, and the server that is to end it is one.
     """
-    if _ended not in config.stash:
+    if _ended not in config.stash or hasattr(config, "workerinput"):
         return
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     left = [thread.name for thread in threading.enumerate() if not thread.daemon][1:]
