@@ -40,7 +40,7 @@ _FRAME = 512
 _BANDS = (50, 1000, 5000)
 
 # The training speakers of the Berlin Database of Emotional Speech (F. Burkhardt et al., Interspeech 2005; six actors,
-# German), by `msfser norms emodb/metadata.csv --split train --corpus EmoDB --output norms.json`.
+# German), by `msfser norms emodb/metadata.csv --split train --name EmoDB --output norms.json`.
 NORMS: dict[str, Any] = {
     "corpus": "EmoDB",
     "utterances": 224,

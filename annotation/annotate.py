@@ -64,7 +64,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="msfser annotate",
         usage="msfser annotate DATA --output FOLDER [OPTIONS]",
-        description="Adds transcripts, stressed words (emphasis) and descriptions to a corpus.",
+        description="Adds transcripts, emphasized words and descriptions to a corpus.",
     )
     parser.add_argument(
         "data", metavar="DATA", help="a table, a folder of recordings, or the folder of a named corpus"
@@ -111,7 +111,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--emphasis",
         choices=tuple(EMPHASIS),
         default="peak",
-        help="how stressed words are found: by peaks, or by the paper's formula (default: %(default)s)",
+        help="how emphasized words are found: by peaks, or by the paper's formula (default: %(default)s)",
     )
     parser.add_argument(
         "--describer",

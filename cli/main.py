@@ -30,7 +30,7 @@ _VERSION = f"msfser {importlib.metadata.version('msfser')}"
 COMMANDS: dict[str, Command] = {
     "train": Command("train", "fine-tune a model on a corpus, evaluate it and save it", "train"),
     "annotate": Command(
-        "annotation.annotate", "add transcripts, stressed words (emphasis) and descriptions to a corpus", "annotate"
+        "annotation.annotate", "add transcripts, emphasized words and descriptions to a corpus", "annotate"
     ),
     "norms": Command("annotation.norms", "measure a corpus as the norms of measured descriptions", "annotate"),
     "ablate": Command("evaluation.ablation", "train and compare variants of a model over several seeds", "train"),

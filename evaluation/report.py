@@ -29,8 +29,8 @@ from .plots import Ends, intervals, scatter
 from .predictions import Predictions, predict_part, results_of
 from .results import Row
 
-INPUTS = {"audio": "sound alone", "audio+transcript": "sound and transcript", "all": "all inputs"}
-EXPERTS = {"audio": "sound", "semantics": "stressed words, transcript", "description": "description"}
+INPUTS = {"audio": "audio only", "audio+transcript": "audio and transcript", "all": "all inputs"}
+EXPERTS = {"audio": "audio", "semantics": "emphasized words, transcript", "description": "description"}
 _MOST_GROUPS, _WORST = 30, 10
 
 _PAGE = """<!doctype html>
@@ -136,7 +136,7 @@ def _reasons(found: Predictions) -> str:
         figures.append(intervals(bars, ["weight of the layer"], ends=(0, max(found.layer_weights))))
     if "gate" in table:
         spread = {"over utterances": [_spread(table["gate"])]}
-        figures.append(intervals(spread, ["gate: stressed words"], ends=(0, 1)))
+        figures.append(intervals(spread, ["gate: emphasized words"], ends=(0, 1)))
     shares = {
         title: [_spread(table[f"routing_{label}_{expert}"]) for label in LABELS]
         for expert, title in EXPERTS.items()
@@ -148,8 +148,8 @@ def _reasons(found: Predictions) -> str:
         return ""
     return _section(
         "What the numbers rest on",
-        "Layer 0 is the input of the speech encoder's first layer. The gate is the weight of the stressed words "
-        "(emphasis) against the transcript; 1 is stressed words only. The last plot shows the weights of the experts "
+        "Layer 0 is the input of the speech encoder's first layer. The gate is the weight of the emphasized words "
+        "against the transcript; 1 is emphasized words only. The last plot shows the weights of the experts "
         "in each dimension. Points are medians, lines reach from the 5th to the 95th percentile of the utterances; "
         "constants have no line. These are weights inside the model, not causes: remove an input to see what it "
         "contributes.",

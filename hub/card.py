@@ -177,7 +177,7 @@ def _eval_results(scores: Scores, corpus: Corpus) -> list[EvalResult]:
 def _inputs_in_words(inputs: str) -> str:
     if inputs == "all":
         return "all inputs"
-    return " and ".join(inputs.replace("audio", "sound").split("+")) + (" alone" if "+" not in inputs else "")
+    return " and ".join(inputs.split("+")) + (" only" if "+" not in inputs else "")
 
 
 def _cells(rows: Mapping[str, Mapping[str, float]]) -> list[str]:

@@ -234,10 +234,10 @@ def course(result: Mapping[str, Any]) -> pd.DataFrame | None:
 
 
 def marked(result: Mapping[str, Any]) -> list[tuple[str, str | None]]:
-    """The transcript, its stressed words marked."""
+    """The transcript, its emphasized words marked."""
     if not result["words"]:
         return [(result["transcript"], None)] if result["transcript"] else []
-    return [(f"{word['word']} ", "stressed" if word["emphasized"] else None) for word in result["words"]]
+    return [(f"{word['word']} ", "emphasized" if word["emphasized"] else None) for word in result["words"]]
 
 
 def experts(result: Mapping[str, Any]) -> pd.DataFrame | None:
@@ -264,12 +264,12 @@ def reasons(result: Mapping[str, Any]) -> str:
         lines.append(f"- **Experts:** {', '.join(shares)}. A learned embedding replaces a missing input.")
     if result["gate"] is not None:
         lines.append(
-            f"- **Words:** the stressed ones have a weight of {result['gate']:.0%}, the transcript as a whole of "
+            f"- **Words:** the emphasized ones have a weight of {result['gate']:.0%}, the transcript as a whole of "
             f"{1 - result['gate']:.0%}."
         )
-    names = {"transcript": "Transcript", "emphasis": "Stressed words", "description": "Description"}
+    names = {"transcript": "Transcript", "emphasis": "Emphasized words", "description": "Description"}
     if all(result["texts"][name] == NOT_READ for name in names):
-        lines.append("- **Sound alone:** this model reads no words, so none were recognized.")
+        lines.append("- **Audio only:** this model reads no words, so none were recognized.")
     else:
         lines += [f"- **{title}:** {_origin(result['texts'][name])}." for name, title in names.items()]
     return "\n".join(lines)
@@ -297,7 +297,7 @@ def build(ser: Pipeline, name: str) -> gr.Blocks:
     with gr.Blocks(
         title="How speech comes across", analytics_enabled=False, delete_cache=(60, MINUTES_KEPT * 60)
     ) as page:
-        source = "sound and its words" if reads else "sound alone"
+        source = "audio and its words" if reads else "audio alone"
         gr.Markdown(INTRODUCTION.format(source=source, minutes=MOST_MINUTES, megabytes=MOST_MEGABYTES))
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
@@ -345,7 +345,7 @@ def build(ser: Pipeline, name: str) -> gr.Blocks:
                         )
                     shown_words = gr.HighlightedText(
                         label="Transcript",
-                        color_map={"stressed": "orange"},
+                        color_map={"emphasized": "orange"},
                         combine_adjacent=True,
                         interactive=False,
                         visible=reads,
@@ -354,7 +354,9 @@ def build(ser: Pipeline, name: str) -> gr.Blocks:
             with gr.Column(scale=2, min_width=300, visible=reads):
                 gr.Markdown("### Correct the words")
                 words = gr.Textbox(label="Words", info="If empty, recognized automatically.", lines=2)
-                stressed = gr.Textbox(label="Stressed words", info="Consecutive words. If empty, found automatically.")
+                emphasized = gr.Textbox(
+                    label="Emphasized words", info="Consecutive words. If empty, found automatically."
+                )
                 description = gr.Textbox(
                     label="How it sounds",
                     info="For example: calm but firm. If empty, written by the model's describer, if it has one.",
@@ -390,7 +392,7 @@ def build(ser: Pipeline, name: str) -> gr.Blocks:
         gr.Markdown(BOUNDS.format(minutes=MINUTES_KEPT, model=html.escape(name)))
 
         shown = [results, details, summary, shown_bars, shown_plane, shown_course, shown_words]
-        shown += [words, stressed, description, why, shown_experts, numbers]
+        shown += [words, emphasized, description, why, shown_experts, numbers]
 
         def show(result: dict[str, Any]) -> list[Any]:
             over_time, shares = course(result), experts(result)
@@ -431,7 +433,7 @@ def build(ser: Pipeline, name: str) -> gr.Blocks:
 
         # Both wait in one queue, and the page shows one's position in it.
         event: dict[str, Any] = {"concurrency_id": "model", "show_progress_on": summary, "api_visibility": "public"}
-        given = [audio, language, words, stressed, description]
+        given = [audio, language, words, emphasized, description]
         start.click(first, given[:2], shown, api_name="predict", **event)
         again.click(corrected, given, shown, api_name="predict_with_texts", **event)
         event["api_visibility"] = "undocumented"

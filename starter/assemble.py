@@ -29,7 +29,7 @@ FOLDER = Path(__file__).parent
 WEIGHTS, CARD = "model.safetensors", "README.md"
 LICENSE = "The weights are licensed under CC BY-NC-SA 4.0 (of the corpus RAVDESS): not for commercial use."
 AUDIO_ENCODER, TEXT_ENCODER = "openai/whisper-tiny.en", "sentence-transformers/all-MiniLM-L6-v2"
-# Sound alone: its corpora have a dozen fixed sentences, which teach nothing about words. There is no audio dropout,
+# Audio only: its corpora have a dozen fixed sentences, which teach nothing about words. There is no audio dropout,
 # since no other input would be left.
 SWITCHES: dict[str, Any] = {
     "semantics": [],

@@ -5,7 +5,7 @@
 FOLDER holds RAVDESS (speech) and EmoDB as they are distributed, with the weak labels of `corpora/weak_labels.py`. The
 recipe is that of the system `ours_audio` of `benchmarks/peers.py` with four differences: every sound is brought to one
 level; most training clips are augmented with other rooms, microphones and lines (`training/augmentation.py`); sounds
-without speech are neutral; and the ranking loss has a quarter of the weight (at its full weight, noise was not
+without speech are neutral; and the ranking loss has a fifth of the weight (at its full weight, noise was not
 neutral).
 
 First the recipe is tried: speakers in six groups, each held out once. Then it is fitted to all speakers and written to

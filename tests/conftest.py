@@ -11,8 +11,8 @@ from pathlib import Path
 # Read when the Hugging Face libraries are imported: nothing that a test caches stays, and no test connects to the Hub.
 # Processes that a test starts, and parallel workers, share the folder, and the process that made it removes it. What
 # `msfser encoders` has prepared is linked into it.
-_makes_caches = "msfser-tests-" not in os.environ.get("HF_HOME", "")
-if _makes_caches:
+if "msfser-tests-" not in os.environ.get("HF_HOME", ""):
+    os.environ["MSFSER_TESTS_OWNER"] = str(os.getpid())
     cache = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
     prepared = Path(cache).expanduser() / "msfser" / "encoders"
     os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="msfser-tests-")
@@ -57,7 +57,7 @@ _ended = pytest.StashKey[int]()
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session, exitstatus):
     session.config.stash[_ended] = int(exitstatus)
-    if _makes_caches:
+    if os.environ.get("MSFSER_TESTS_OWNER") == str(os.getpid()):
         shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
 
 

@@ -308,7 +308,7 @@ def test_the_report_is_one_page_with_everything(done, monkeypatch, capsys):
 def test_a_report_on_a_run_without_texts_or_sound(done, monkeypatch):
     monkeypatch.chdir(done)
     page = report.page(Path("outputs/ablation/tiny/no_audio_0"))
-    assert "weight of the layer" not in page and "gate: stressed words" in page
+    assert "weight of the layer" not in page and "gate: emphasized words" in page
 
 
 def test_a_recording_in_two_rows_is_in_a_group_where_they_agree(tiny, tmp_path):

@@ -58,7 +58,7 @@ def test_the_metadata_are_those_of_the_run(trained):
     }
     metrics = {metric["name"]: metric["value"] for metric in result["metrics"]}
     assert len(metrics) == 12 and set(metrics.values()) == {0.5}
-    assert {"CCC valence, sound alone", "CCC mean, all inputs"} <= metrics.keys()
+    assert {"CCC valence, audio only", "CCC mean, all inputs"} <= metrics.keys()
 
 
 def test_the_packages_are_those_that_the_snippets_need(trained, tmp_path):

@@ -166,7 +166,7 @@ def test_a_long_recording_has_a_course(app, ser, clips):
 
 def test_stressed_words_are_marked(app, ser, clips):
     marked = app.marked(app.predict(ser, str(clips / "0.wav"), emphasis="food was"))
-    assert [word.strip() for word, kind in marked if kind == "stressed"] == ["food", "was"]
+    assert [word.strip() for word, kind in marked if kind == "emphasized"] == ["food", "was"]
     assert "".join(word for word, _ in marked).strip() == SPOKEN
     assert app.marked(app.predict(ser, str(clips / "silent.wav"))) == []
 
@@ -177,7 +177,7 @@ def test_reasons_are_sentences(app, ser, clips):
     unlike = {"sound": 0.2, "words": 0.1, "description": 0.7}
     text = app.reasons(result | {"routing": {"valence": alike, "arousal": unlike}})
     assert "valence from all almost equally (the words 35%), arousal mostly from the description (70%)." in text
-    assert "the stressed ones have a weight of" in text
+    assert "the emphasized ones have a weight of" in text
     assert "**Transcript:** recognized automatically." in text and "**Description:** none (no describer)." in text
     silent = app.reasons(app.predict(ser, str(clips / "silent.wav")))
     assert "**Transcript:** none (no speech)." in silent and "have a weight" not in silent
@@ -357,7 +357,9 @@ def test_upload_gives_numbers_and_edited_words_change_them(tab, ser, clips):
     tab.get_by_role("button", name="Analyze").click()
     before = _figures(tab)
     assert before == _of(ser(str(clips / "1.wav")))
-    words, stressed = (tab.get_by_role("textbox", name=re.compile(f"^{name}")) for name in ("Words", "Stressed words"))
+    words, stressed = (
+        tab.get_by_role("textbox", name=re.compile(f"^{name}")) for name in ("Words", "Emphasized words")
+    )
     assert words.input_value() == SPOKEN
 
     words.fill("the food was dreadful")
