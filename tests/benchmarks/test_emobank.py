@@ -1,5 +1,4 @@
 import csv
-import functools
 import shutil
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from msfser import LABELS
 from msfser.benchmarks import emobank as benchmark
 from msfser.corpora.emobank import read_emobank
 from msfser.corpora.schema import FEATURES, SPLITS
-from msfser.evaluation.bootstrap import interval
 from msfser.evaluation.results import read
 from msfser.training.settings import parse_settings, read_data
 
@@ -125,7 +123,6 @@ def test_the_benchmark_ends_with_a_row_for_each_method(tmp_path, monkeypatch):
     (tmp_path / "tiny.yaml").write_text(settings + '\nuse_cpu: true\nlogging_strategy: "no"\n')
     monkeypatch.setattr(benchmark, "CONFIG", str(tmp_path / "tiny.yaml"))
     monkeypatch.setattr("msfser.benchmarks.command.RESULTS", tmp_path)
-    monkeypatch.setattr(benchmark, "interval", functools.partial(interval, draws=20))
     command = ["--data", str(tmp_path / "EmoBank"), "--output_dir", str(tmp_path / "runs"), "--seeds", "0", "1"]
     benchmark.main(command)
     made = read(tmp_path / "emobank.json")

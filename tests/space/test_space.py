@@ -235,9 +235,9 @@ def test_the_measured_figures_are_those_of_the_results():
     measured = {name: row["value"] for name, row in read(RESULTS / "serving.json").items()}
     text = " ".join(README.split())
     for figure in (
-        f"the page is there after {measured['space/cold_start_seconds']:.0f} s",
+        f"the page is available after {measured['space/cold_start_seconds']:.0f} s",
         f"five seconds of speech take {measured['space/seconds_alone']:.1f} s",
-        f"holds {measured['space/peak_memory_mb'] / 1000:.1f} GB",
+        f"uses {measured['space/peak_memory_mb'] / 1000:.1f} GB",
     ):
         assert figure in text
 

@@ -36,7 +36,7 @@ def test_what_kills_or_stops_the_process_is_counted_and_the_rest_goes_on(tmp_pat
     monkeypatch.setattr(isolated, "_PATIENCE", 2.0)
     outcomes = isolated.run("victim", 0, 6)
     assert [outcome.given for outcome in outcomes] == ["result", "result", "crash", "result", "crash", "result"]
-    assert "ended with -6" in outcomes[2].defect and "hangs" in outcomes[4].defect
+    assert "ended with -6" in outcomes[2].defect and "hung" in outcomes[4].defect
 
 
 def test_a_small_file_can_hold_more_than_the_bound():
