@@ -6,10 +6,12 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..configuration_msfser import LABELS
-from .bootstrap import Interval
+
+if TYPE_CHECKING:
+    from .bootstrap import Interval
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
@@ -22,7 +24,7 @@ def row(name: str, value: float, low: float | None = None, high: float | None = 
     return {"name": name, "value": float(value), "low": low, "high": high}
 
 
-def rows_of(names: Iterable[str], found: Interval) -> list[Row]:
+def rows_of(names: Iterable[str], found: "Interval") -> list[Row]:
     """A row for each name from an interval whose parts are arrays."""
     return [row(name, *ends) for name, *ends in zip(names, *found, strict=True)]
 
