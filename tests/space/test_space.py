@@ -183,12 +183,12 @@ def test_reasons_are_sentences(app, ser, clips):
     assert "**Transcript:** none (no speech)." in silent and "have a weight" not in silent
 
 
-def test_a_model_of_sound_alone_shows_no_words(app, clips, tmp_path):
+def test_an_audio_only_model_shows_no_words(app, clips, tmp_path):
     tiny_model(semantics=[]).save_pretrained(tmp_path)
     tiny_processor().save_pretrained(tmp_path)
     ser = app.load(str(tmp_path))
     result = app.predict(ser, str(clips / "0.wav"))
-    assert app.reasons(result).startswith("- **Sound alone:**") and "Transcript" not in app.reasons(result)
+    assert app.reasons(result).startswith("- **Audio only:**") and "Transcript" not in app.reasons(result)
     assert app.experts(result) is None
     labels = {c["props"].get("label"): c["props"] for c in app.build(ser, "sound").config["components"]}
     assert not labels["Transcript"]["visible"] and not labels["Language (optional)"]["visible"]
