@@ -35,6 +35,9 @@ ROBERTA_LARGE: dict[str, Any] = {
     "layer_norm_eps": 1e-5,
 }
 
+# What encoders call the probability with which a layer is skipped in training.
+_LAYERDROP = ("layerdrop", "encoder_layerdrop")
+
 
 @strict
 class MsfSerConfig(PreTrainedConfig):
@@ -125,9 +128,10 @@ class MsfSerConfig(PreTrainedConfig):
         self.text_config = _sub_config(self.text_config, ROBERTA_LARGE) if self.semantics else None
         if getattr(self.audio_config, "add_adapter", False):
             raise ValueError("A speech encoder with an adapter (add_adapter=True) is not supported: switch it off.")
-        if hasattr(self.audio_config, "layerdrop"):
+        for of_encoder, name in ((c, n) for c in (self.audio_config, self.text_config) for n in _LAYERDROP):
             # A dropped layer has no hidden state to mix, and leaves weights without gradients on some processes.
-            setattr(self.audio_config, "layerdrop", 0.0)  # noqa: B010 - only some encoders have this field
+            if hasattr(of_encoder, name):
+                setattr(of_encoder, name, 0.0)
         # Exactly three outputs in a fixed order, and `problem_type` keeps the stock pipeline from a softmax.
         kwargs.pop("num_labels", None)
         self.id2label = dict(enumerate(LABELS))

@@ -209,16 +209,9 @@ def build_text_encoder(config: MsfSerConfig) -> PreTrainedModel:
     parameters = inspect.signature(model_class.__init__).parameters
     options = {"add_pooling_layer": False} if "add_pooling_layer" in parameters else {}
     encoder: PreTrainedModel = AutoModel.from_config(config.text_config, **options)
+    if hasattr(encoder, "pooler"):
+        encoder.pooler = None
     return speed_up(encoder) if config.fast_encoders else encoder
-
-
-def front_end(encoder: Any) -> list[nn.Module]:
-    """The convolutions between the input and the transformer."""
-    if isinstance(encoder, WhisperEncoder):
-        return [encoder.conv1, encoder.conv2]
-    if not hasattr(encoder, "feature_extractor"):
-        raise ValueError(f"{type(encoder).__name__} does not read the waveform through a convolutional front end.")
-    return [encoder.feature_extractor]
 
 
 # Running
@@ -258,17 +251,24 @@ def whisper_states(
     x = nn.functional.gelu(encoder.conv1(x)) * visible
     x = nn.functional.gelu(encoder.conv2(x)).transpose(1, 2)  # (batch, frames, size)
     frame_mask = mask[:, ::2]
-    x = x + encoder.embed_positions.weight[: x.shape[1]]
+    x = x + encoder.embed_positions(torch.arange(x.shape[1], device=x.device))
     x = nn.functional.dropout(x, p=encoder.dropout, training=encoder.training)
     attention = create_bidirectional_mask(
         config=encoder.config, inputs_embeds=x, attention_mask=at_least_one(frame_mask)
     )
     states = [x]
     for layer in encoder.layers:
-        dropped = encoder.training and encoder.layerdrop > 0 and torch.rand([]) < encoder.layerdrop
-        states.append(states[-1] if dropped else layer(states[-1], attention))
+        states.append(layer(states[-1], attention))
     states[-1] = encoder.layer_norm(states[-1])
     return states, frame_mask
+
+
+def shortest_waveform(config: PreTrainedConfig) -> int:
+    """The samples that an encoder needs at least, in training with SpecAugment."""
+    frames = max(config.mask_time_length, 1)
+    for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
+        frames = (frames - 1) * stride + kernel
+    return frames
 
 
 def is_padding_safe(config: PreTrainedConfig) -> bool:
@@ -306,8 +306,9 @@ def waveform_states(
         nn.utils.rnn.pad_sequence([state[0] for state in of_items], batch_first=True)
         for of_items in zip(*items, strict=True)
     ]
-    frames = torch.tensor([item[0].shape[1] if n else 0 for item, n in zip(items, lengths, strict=True)])
-    return states, (torch.arange(states[0].shape[1]) < frames[:, None]).to(values.device)
+    device = values.device
+    frames = [item[0].shape[1] if n else 0 for item, n in zip(items, lengths, strict=True)]
+    return states, torch.arange(states[0].shape[1], device=device) < torch.tensor(frames, device=device)[:, None]
 
 
 def _hidden_states(output: Any) -> list[torch.Tensor]:

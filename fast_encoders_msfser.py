@@ -28,6 +28,8 @@ Encoder = TypeVar("Encoder", bound=nn.Module)
 _PIECE = 16
 # With fewer rows oneDNN spends more time on rearranging the weights than it saves.
 _FEWEST_ROWS = 32
+# Beyond it the 16 bits of a fast draw are too coarse for what is kept, and with 1 nothing is.
+_LARGEST_DROPOUT = 0.99
 # Linear layers that are not quantized: 8 outputs that gate the position bias, where nothing is to be saved.
 _NOT_QUANTIZED = ("gru_rel_pos_linear",)
 # Processors without VNNI add pairs of products in 16 bits, the activations shifted to 0..255: 2 * 255 * 63 < 2^15.
@@ -71,8 +73,6 @@ class MsfSerWavLMAttention(WavLMAttention):
         The states are `(batch, frames, size)`, the mask `(batch, frames)`, `True` at real frames, and the position
         bias, which the first layer makes for all, `(heads, frames, frames)`.
         """
-        if kwargs.get("output_attentions"):
-            return super().forward(hidden_states, attention_mask, position_bias, index, **kwargs)
         by_head = hidden_states.unflatten(-1, (self.num_heads, self.head_dim))
         projections = (self.q_proj, self.k_proj, self.v_proj)
         query, key, value = (
@@ -89,12 +89,18 @@ class MsfSerWavLMAttention(WavLMAttention):
             masked = masked.masked_fill(~attention_mask.bool()[:, None, None], -math.inf)
 
         inputs = (query, key, value, gate, masked)
-        if query.device.type == "cpu" and not torch.compiler.is_compiling():
+        weights = None
+        if kwargs.get("output_attentions"):
+            scores = query @ key.transpose(2, 3) / math.sqrt(self.head_dim) + torch.addcmul(masked, gate, position_bias)
+            shares = nn.functional.dropout(scores.softmax(-1), self.dropout, self.training)
+            attended = shares @ value
+            weights = shares.mean(1, keepdim=True).expand_as(shares)  # as the stock layer: the mean, for each head
+        elif query.device.type == "cpu" and not torch.compiler.is_compiling():
             items = zip(*(tensor.split(1) for tensor in inputs), strict=True)
             attended = torch.cat([self._attend(*item, position_bias) for item in items])
         else:
             attended = self._attend(*inputs, position_bias)
-        return self.out_proj(attended.transpose(1, 2).flatten(2)), None, position_bias
+        return self.out_proj(attended.transpose(1, 2).flatten(2)), weights, position_bias
 
     def _position_bias(self, frames: int) -> torch.Tensor:
         """The bias `(heads, frames, frames)`, looked up once for each distance and not for each pair."""
@@ -121,7 +127,7 @@ def _attention(
     position_bias: torch.Tensor,
 ) -> torch.Tensor:
     bias = torch.addcmul(masked, gate, position_bias)
-    if not (dropout and _draws_fast(query)):
+    if not _draws_fast(query, dropout):
         return nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
     # As torch does it, which has no fused kernel with dropout on a CPU; but with fast draws, and scaled at the end.
     items_and_heads = query.shape[:2]
@@ -137,14 +143,18 @@ class MsfSerWavLMFeedForward(WavLMFeedForward):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """`(batch, frames, size)` -> `(batch, frames, size)`; in training on a CPU, else the stock computation."""
         layer = self.output_dense
+        dropout = self.intermediate_dropout.p if self.training else 0.0
+        # A layer of another class, such as one with an adapter, computes more than its weights say.
         possible = (
-            torch.is_grad_enabled() and isinstance(layer, nn.Linear) and _is_for_one_dnn(hidden_states, layer.weight)
+            torch.is_grad_enabled()
+            and type(layer) in (nn.Linear, MsfSerLinear)
+            and _is_for_one_dnn(hidden_states, layer.weight)
+            and (dropout == 0.0 or _draws_fast(hidden_states, dropout))
         )
         trained = possible and (hidden_states.requires_grad or layer.weight.requires_grad)
         if not (trained and type(self.intermediate_act_fn) is GELUActivation):
             return super().forward(hidden_states)
         hidden = self.intermediate_dense(hidden_states)
-        dropout = self.intermediate_dropout.p if self.training else 0.0
         hidden = _ActivatedLinear.apply(hidden.flatten(0, -2), layer.weight, layer.bias, dropout)
         return self.output_dropout(hidden.unflatten(0, hidden_states.shape[:-1]))
 
@@ -168,13 +178,18 @@ class _FastFrontEnd(nn.Module):
         trained = torch.is_grad_enabled() and (
             input_values.requires_grad or any(parameter.requires_grad for parameter in self.parameters())
         )
-        normalized = all(isinstance(getattr(layer, "layer_norm", None), nn.LayerNorm) for layer in self.conv_layers)
+        normalized = all(
+            type(layer.conv) is nn.Conv1d and isinstance(getattr(layer, "layer_norm", None), nn.LayerNorm)
+            for layer in self.conv_layers
+        )
+        if not normalized:
+            return super().forward(input_values)
         field, hop = 1, 1
         for layer in self.conv_layers:
             field += (layer.conv.kernel_size[0] - 1) * hop
             hop *= layer.conv.stride[0]
         is_too_short = input_values.shape[1] < field  # for which the stock class has an error
-        if traced or reduced or trained or not normalized or is_too_short or input_values.device.type != "cpu":
+        if traced or reduced or trained or is_too_short or input_values.device.type != "cpu":
             return super().forward(input_values)
         frames = (input_values.shape[1] - field) // hop + 1
         starts = range(0, frames, _PIECE)
@@ -311,7 +326,7 @@ class MsfSerDropout(nn.Dropout):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Any shape."""
-        if not (self.training and self.p and not self.inplace and _draws_fast(input)):
+        if not (self.training and not self.inplace and _draws_fast(input, self.p)):
             return super().forward(input)
         return _dropped(input, _kept(input.shape, self.p), self.p)
 
@@ -321,17 +336,17 @@ def _dropped(x: torch.Tensor, kept: torch.Tensor | None, dropout: float) -> torc
     return x if kept is None else torch.where(kept, x, 0.0) / (1 - dropout)
 
 
-def _draws_fast(x: torch.Tensor) -> bool:
-    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+def _draws_fast(x: torch.Tensor, dropout: float) -> bool:
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and 0.0 < dropout <= _LARGEST_DROPOUT
 
 
 def _kept(shape: torch.Size, dropout: float) -> torch.Tensor:
-    """Which elements dropout keeps, bool, on the CPU; `dropout` is rounded to 1/65536.
+    """Which elements dropout keeps, bool, on the CPU; `dropout`, at most `_LARGEST_DROPOUT`, is rounded to 1/65536.
 
     `bernoulli_` draws at least 64 random bits for each element, one after the other; here 16 bits decide.
     """
     count = shape.numel()
-    draws = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
+    draws = torch.empty(-(-count // 4), dtype=torch.int64, device="cpu").random_(-(2**63), None)
     return draws.view(torch.int16)[:count].view(shape) >= round(dropout * 2**16) - 2**15
 
 

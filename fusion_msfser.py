@@ -4,10 +4,36 @@ Shapes: `batch` utterances, `frames` of the speech encoder, `states` hidden stat
 encoder, `width` = `config.fusion_size`, three dimensions in the order valence, arousal, dominance.
 """
 
+from collections.abc import Iterator, Mapping
+
 import torch
 from torch import nn
 
 from .configuration_msfser import LABELS, MsfSerConfig
+
+
+class MsfSerParallel(nn.Module):
+    """Modules by name, each applied to its own inputs.
+
+    Parameters have the names that they have in an `nn.ModuleDict`. That one has no forward, which tools need that wrap
+    a module, such as peft's `modules_to_save`.
+    """
+
+    def __init__(self, modules: Mapping[str, nn.Module]):
+        super().__init__()
+        self.names = tuple(modules)
+        for name, module in modules.items():
+            self.add_module(name, module)
+
+    def forward(self, inputs: Mapping[str, tuple[torch.Tensor, ...]]) -> dict[str, torch.Tensor]:
+        """The arguments of each module by its name -> its output by its name, in the order of the modules."""
+        return {name: self[name](*inputs[name]) for name in self.names}
+
+    def __getitem__(self, name: str) -> nn.Module:
+        return self.get_submodule(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
 
 
 class MsfSerZeroLinear(nn.Linear):
@@ -65,6 +91,36 @@ class MsfSerMissingInputEmbedding(nn.Module):
     def forward(self, vectors: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
         """`(batch, size)` and `present`, `(batch,)` bool -> `(batch, size)`."""
         return torch.where(present[:, None], vectors, self.embedding.to(vectors.dtype))
+
+
+def drop_inputs(present: Mapping[str, torch.Tensor], shares: Mapping[str, float]) -> dict[str, torch.Tensor]:
+    """Drops inputs of a batch at random, but never all inputs of an item.
+
+    All inputs are drawn independently. Where that leaves an item none, one of its inputs is kept, each with the same
+    probability.
+
+    Args:
+        present: By input, which items have it, `(batch,)` bool.
+        shares: By input, the probability with which it is dropped, in 0..1 without 1.
+
+    Returns:
+        By input, which items keep it, `(batch,)` bool.
+    """
+    # How far each input is from being dropped: below 1 it is.
+    margins = {
+        name: torch.rand(of_input.shape, device=of_input.device) / shares[name]
+        for name, of_input in present.items()
+        if shares[name] > 0
+    }
+    kept = {name: of_input & (margins[name] >= 1) if name in margins else of_input for name, of_input in present.items()}
+    if not margins:
+        return kept
+    left = torch.stack([*kept.values()]).any(0)
+    # All inputs that such an item has were drawn.
+    last = torch.stack([margin.masked_fill(~present[name], -1) for name, margin in margins.items()]).argmax(0)
+    for index, name in enumerate(margins):
+        kept[name] = kept[name] | (present[name] & ~left & (last == index))
+    return kept
 
 
 class MsfSerIntraModalFusion(nn.Module):
@@ -156,7 +212,7 @@ class MsfSerCrossModalFusion(nn.Module):
         width = config.fusion_size
         self.kind = config.cross_fusion
         kept = {"audio": sizes["audio"]} if self.kind == "film" else sizes
-        self.experts = nn.ModuleDict(
+        self.experts = MsfSerParallel(
             {name: MsfSerExpert(size, width, config.expert_dropout) for name, size in kept.items()}
         )
         if self.kind == "fm_moe":
@@ -170,7 +226,7 @@ class MsfSerCrossModalFusion(nn.Module):
 
     def forward(self, sources: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Sources `(batch, size)` by name -> `(batch, 3, width)` and, for `fm_moe`, weights `(batch, 3, experts)`."""
-        experts = torch.stack([expert(sources[name]) for name, expert in self.experts.items()], dim=1)
+        experts = torch.stack([*self.experts({name: (x,) for name, x in sources.items()}).values()], dim=1)
         if self.kind == "fm_moe":
             routing = self.routing(experts)
             return routing.to(experts.dtype) @ experts, routing

@@ -2,6 +2,11 @@
 
 import torch
 import torch.distributed as dist
+from transformers.utils import logging
+
+from .configuration_msfser import LABELS
+
+logger = logging.get_logger(__name__)
 
 # Far below any real spread of labels in 0..1, so it only acts where the coefficient is 0/0.
 _SMALLEST_DENOMINATOR = 1e-8
@@ -22,6 +27,28 @@ def concordance(predictions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor
     return 2 * covariance / denominator.clamp(min=_SMALLEST_DENOMINATOR)
 
 
+def check_labels(labels: torch.Tensor, batch: int) -> None:
+    """Checks the labels of a batch; their values are not looked at while the model is compiled or exported.
+
+    Raises:
+        ValueError: They are not `(batch, 3)`, or a value is not in 0..1 or not finite.
+    """
+    if tuple(labels.shape) != (batch, len(LABELS)):
+        raise ValueError(
+            f"The labels have the shape {tuple(labels.shape)} and should be {(batch, len(LABELS))}: for each item "
+            f"{', '.join(LABELS)}."
+        )
+    if torch.compiler.is_compiling():
+        return
+    wrong = ~((labels >= 0) & (labels <= 1))  # also NaN
+    if wrong.any():
+        row, label = wrong.nonzero()[0].tolist()
+        raise ValueError(
+            f"The {LABELS[label]} of item {row} of the batch is {labels[row, label].item():g} and should be in 0..1: "
+            "scale the labels first (from_scale)."
+        )
+
+
 def ccc_loss(predictions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Sum over the dimensions of `1 - CCC`, in float32, over the batch of all processes.
 
@@ -34,6 +61,11 @@ def ccc_loss(predictions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     predictions, labels = predictions.float(), labels.float()
     if torch.is_grad_enabled() and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         predictions, labels = _gather(predictions), _gather(labels)
+    if len(predictions) == 1 and predictions.requires_grad and not torch.compiler.is_compiling():
+        logger.warning_once(
+            "A batch of one item has no CCC: its loss is constant and nothing is learned from it. Use a larger "
+            "per_device_train_batch_size, at least 2 and preferably 32 or more; gradient accumulation does not help."
+        )
     return (1 - concordance(predictions, labels)).sum()
 
 

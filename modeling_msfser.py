@@ -25,14 +25,14 @@ from .encoders_msfser import (
     at_least_one,
     build_audio_encoder,
     build_text_encoder,
-    front_end,
     load_audio_encoder,
     load_text_encoder,
     load_weights,
+    shortest_waveform,
     waveform_states,
     whisper_states,
 )
-from .fast_encoders_msfser import quantize_linear_layers, speed_up
+from .fast_encoders_msfser import quantize_linear_layers
 from .fusion_msfser import (
     MsfSerAttentiveStatisticsPooling,
     MsfSerCrossModalFusion,
@@ -41,10 +41,13 @@ from .fusion_msfser import (
     MsfSerIntraModalFusion,
     MsfSerLayerMix,
     MsfSerMissingInputEmbedding,
+    MsfSerParallel,
     MsfSerRouting,
     MsfSerZeroLinear,
+    drop_inputs,
 )
-from .loss_msfser import ccc_loss
+from .gradients_msfser import freeze, has_adapters, is_trained, prepare_training, refuse_ignored_adapters
+from .loss_msfser import ccc_loss, check_labels
 
 # A text of a batch: its token ids, its mask, its embedding.
 Text = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
@@ -91,10 +94,10 @@ class MsfSerModel(PreTrainedModel):
     audio_projection: nn.Linear
     missing_audio: MsfSerMissingInputEmbedding
     text_encoder: Any
-    missing_text: nn.ModuleDict
+    missing_text: MsfSerParallel
     intra_fusion: MsfSerIntraModalFusion
     film: MsfSerFilm | None
-    heads: nn.ModuleDict
+    heads: MsfSerParallel
 
     def __init__(self, config: MsfSerConfig):
         super().__init__(config)
@@ -112,7 +115,7 @@ class MsfSerModel(PreTrainedModel):
         if config.semantics:
             self.text_encoder = build_text_encoder(config)
             text_size = self.text_encoder.config.hidden_size
-            self.missing_text = nn.ModuleDict(
+            self.missing_text = MsfSerParallel(
                 {name: MsfSerMissingInputEmbedding(text_size) for name in config.semantics}
             )
             if {"les", "gs"} <= set(config.semantics):
@@ -130,7 +133,7 @@ class MsfSerModel(PreTrainedModel):
                 film_size = audio_size if config.film_position == "frames" else config.fusion_size
                 self.film = MsfSerFilm(condition_size, film_size, config.fusion_size)
         self.cross_fusion = MsfSerCrossModalFusion(config, sizes)
-        self.heads = nn.ModuleDict({name: MsfSerHead(config.fusion_size, config.head_dropout) for name in LABELS})
+        self.heads = MsfSerParallel({name: MsfSerHead(config.fusion_size, config.head_dropout) for name in LABELS})
         self._freeze()
         self.post_init()
 
@@ -175,8 +178,8 @@ class MsfSerModel(PreTrainedModel):
         model = cls(MsfSerConfig(**kwargs))
         for name, encoder in encoders.items():
             if hasattr(model, name):
-                setattr(model, name, speed_up(encoder) if model.config.fast_encoders else encoder)
-        model._freeze()
+                # Not the encoder itself, whose own config and LayerDrop may differ.
+                getattr(model, name).load_state_dict(encoder.state_dict(), assign=True)
         return model.eval()
 
     @classmethod
@@ -203,7 +206,8 @@ class MsfSerModel(PreTrainedModel):
             )
         kwargs["use_safetensors"] = True
         model, report = load_weights(super().from_pretrained, pretrained_model_name_or_path, *args, **kwargs)
-        model._freeze()
+        if not getattr(model, "_hf_peft_config_loaded", False):  # peft freezes all but its adapters
+            model._freeze()
         return (model, report) if output_loading_info else model
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> Any:  # type: ignore[override]
@@ -235,13 +239,15 @@ class MsfSerModel(PreTrainedModel):
         Fusion and heads stay in float32. The same model is returned; it can neither be trained nor saved any more.
 
         Raises:
-            ValueError: The model is not on a CPU, or not in float32.
+            ValueError: The model is not on a CPU, not in float32, or has adapters.
         """
         if self.device.type != "cpu" or self.dtype != torch.float32:
             raise ValueError(
                 f"The model is {self.dtype} on {self.device}, and 8-bit layers are made from float32 on a CPU: use "
                 "model.float().cpu().quantize()."
             )
+        if has_adapters(self):
+            raise ValueError("The model has adapters, which 8-bit layers ignore: merge_and_unload() them first.")
         for name in ("audio_encoder", "text_encoder"):
             if hasattr(self, name) and not self.is_8_bit:
                 quantize_linear_layers(getattr(self, name))
@@ -249,20 +255,16 @@ class MsfSerModel(PreTrainedModel):
         return self.eval()
 
     def _freeze(self) -> None:
-        if self.config.audio and self.config.freeze_audio == "all":
-            self.audio_encoder.requires_grad_(False)
-        elif self.config.audio and self.config.freeze_audio == "front_end":
-            for module in front_end(self.audio_encoder):
-                module.requires_grad_(False)
-                if freeze := getattr(module, "_freeze_parameters", None):  # else its forward would record gradients
-                    freeze()
-        if self.config.is_mel:
-            self.audio_encoder.embed_positions.requires_grad_(False)  # sinusoids
-        if self.config.semantics and self.config.freeze_text:
-            self.text_encoder.requires_grad_(False)
+        freeze(self.config, *self._encoders())
+
+    def _encoders(self) -> tuple[Any, Any]:
+        """The speech and the text encoder, `None` for one that is switched off."""
+        return getattr(self, "audio_encoder", None), getattr(self, "text_encoder", None)
 
     def train(self, mode: bool = True) -> "MsfSerModel":
         """As `nn.Module.train`, but a frozen encoder stays in evaluation mode: no dropout, no SpecAugment.
+
+        An encoder is frozen if none of its parameters wants a gradient, whatever the config says.
 
         Raises:
             ValueError: The model has 8-bit layers.
@@ -270,10 +272,9 @@ class MsfSerModel(PreTrainedModel):
         if mode and self.is_8_bit:
             raise ValueError("A model with 8-bit layers cannot be trained: reload it.")
         super().train(mode)
-        if self.config.audio and self.config.freeze_audio == "all":
-            self.audio_encoder.eval()
-        if self.config.semantics and self.config.freeze_text:
-            self.text_encoder.eval()
+        for encoder in self._encoders():
+            if encoder is not None:
+                prepare_training(encoder)
         return self
 
     @can_return_tuple
@@ -318,8 +319,11 @@ class MsfSerModel(PreTrainedModel):
             labels: `(batch, 3)` in 0..1, valence, arousal, dominance.
             output_explanations: Whether to return gate, routing, layer weights and embedding.
 
+        Sound, states and embeddings may have any floating-point precision; they are cast to that of the parameters.
+
         Raises:
-            ValueError: There is no input at all, for the batch or (outside training) for one item.
+            ValueError: There is no input at all, for the batch or (outside training) for one item; the labels have
+                another shape, or a value outside 0..1; an adapter has no effect on the layer that it is in.
         """
         texts = {
             "les": (les_input_ids, les_attention_mask, les_embedding),
@@ -327,17 +331,29 @@ class MsfSerModel(PreTrainedModel):
             "es": (es_input_ids, es_attention_mask, es_embedding),
         }
         batch = self._batch_size((audio_states, input_values, input_features), texts)
+        if labels is not None:
+            check_labels(labels, batch)
         vectors, present = {}, {}  # by input: `(batch, size)`, and which items have it, `(batch,)` bool
         for name in self.config.semantics or ():
-            vectors[name], present[name] = self._text_vector(name, texts[name], batch)
-        sources, gate = self._fuse_texts(vectors)
+            vectors[name], present[name] = self._text_vector(texts[name], batch)
         if self.config.audio:
             if audio_states is None and (input_values is not None or input_features is not None):
                 audio_states, attention_mask = self.encode_audio(input_values, input_features, attention_mask)
-            sources["audio"], present["audio"] = self._audio_vector(audio_states, attention_mask, sources, batch)
+            states, frame_mask = self._sound(audio_states, attention_mask, batch)
+            present["audio"] = frame_mask.any(-1)
         self._check_present(present)
+        used = present
+        if self.training:
+            shares = dict.fromkeys(vectors, self.config.text_dropout) | {"audio": self.config.audio_dropout}
+            used = drop_inputs(present, shares)
+        if vectors:
+            vectors = self.missing_text({name: (vector, used[name]) for name, vector in vectors.items()})
+        sources, gate = self._fuse_texts(vectors)
+        if self.config.audio:
+            sources["audio"] = self._audio_vector(states, frame_mask, sources, used["audio"])
+        refuse_ignored_adapters(self.cross_fusion)
         fused, routing = self.cross_fusion(sources)
-        logits = torch.stack([head(fused[:, d]) for d, head in enumerate(self.heads.values())], dim=-1)
+        logits = torch.stack([*self.heads({name: (fused[:, d],) for d, name in enumerate(LABELS)}).values()], dim=-1)
         output = MsfSerOutput(loss=None if labels is None else ccc_loss(logits, labels), logits=logits)
         if output_explanations:
             output.gate = gate
@@ -369,8 +385,10 @@ class MsfSerModel(PreTrainedModel):
             raise ValueError(f"This model's speech encoder needs {name}: use the processor that was saved with it.")
         if attention_mask is None:
             attention_mask = sound.new_ones(sound.shape[:2], dtype=torch.long)
-        frozen = self.config.freeze_audio == "all"
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+        refuse_ignored_adapters(self.audio_encoder)
+        sound = _cast(sound, self.audio_encoder)
+        trained = sound.requires_grad or is_trained(self.audio_encoder)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
             if self.config.is_mel:
                 states, frame_mask = whisper_states(self.audio_encoder, sound, attention_mask.bool())
             else:
@@ -382,13 +400,15 @@ class MsfSerModel(PreTrainedModel):
 
     def encode_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Mean of the text encoder's last states over the real tokens: `(batch, tokens)` -> `(batch, text width)`."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_text):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and is_trained(self.text_encoder)):
             # An absent text has no token: its first position is unmasked so that attention stays finite, and the
             # result is replaced afterwards.
-            mask = at_least_one(attention_mask.bool()).long()
-            states = self.text_encoder(input_ids=input_ids, attention_mask=mask).last_hidden_state
-            mask = mask[..., None].to(states.dtype)
-            return (states * mask).sum(1) / mask.sum(1)
+            mask = at_least_one(attention_mask.bool())
+            states = self.text_encoder(input_ids=input_ids, attention_mask=mask.long()).last_hidden_state
+            # Half precision has neither the range nor the digits for the sum of a long text.
+            precise = states.to(torch.promote_types(states.dtype, torch.float32))
+            visible = mask[..., None].to(precise.dtype)
+            return ((precise * visible).sum(1) / visible.sum(1)).to(states.dtype)
 
     def _batch_size(self, sounds: tuple[torch.Tensor | None, ...], texts: Mapping[str, Text]) -> int:
         """The number of items, from the first input that the model uses."""
@@ -400,19 +420,31 @@ class MsfSerModel(PreTrainedModel):
         active = (["audio"] if self.config.audio else []) + list(self.config.semantics or ())
         raise ValueError(f"There is no input: pass at least one of {', '.join(active)}.")
 
-    def _text_vector(self, name: str, text: Text, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _text_vector(self, text: Text, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
         """One text of the batch as `(batch, text width)`, and which items have it, `(batch,)` bool."""
         input_ids, attention_mask, embedding = text
-        if embedding is None and input_ids is not None:
+        parameter = next(self.heads.parameters())
+        if embedding is None and input_ids is None:
+            attention_mask = parameter.new_zeros((batch, 1), dtype=torch.long)
+            if self._takes_part(self.text_encoder):
+                input_ids = attention_mask
+            else:
+                embedding = parameter.new_zeros(batch, self.config.text_config.hidden_size)
+        if embedding is None:
             attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
             embedding = self.encode_text(input_ids, attention_mask)
-        if embedding is None:
-            embedding, present = self._absent(batch, self.config.text_config.hidden_size)
-        elif attention_mask is None:
-            present = torch.ones(batch, dtype=torch.bool, device=embedding.device)
-        else:
-            present = attention_mask.bool().any(-1)
-        return self.missing_text[name](embedding, self._drop(present, self.config.text_dropout)), present
+        embedding = _cast(embedding, self.heads, unless_autocast=True)
+        if attention_mask is None:
+            return embedding, torch.ones(batch, dtype=torch.bool, device=embedding.device)
+        return embedding, attention_mask.bool().any(-1)
+
+    def _takes_part(self, encoder: Any) -> bool:
+        """Whether an encoder runs for an input that no item has.
+
+        Several processes wait for the gradient of each parameter, also where the batch of one lacks the input. There
+        the encoder runs on the shortest input, absent for each item, so that its gradient is zero.
+        """
+        return self.training and torch.is_grad_enabled() and is_trained(encoder)
 
     def _fuse_texts(self, vectors: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
         """The texts as sources of the cross-modal fusion, and the gate between LES and GS."""
@@ -425,41 +457,40 @@ class MsfSerModel(PreTrainedModel):
             sources["description"] = vectors["es"]
         return sources, gate
 
-    def _audio_vector(
-        self,
-        states: torch.Tensor | None,
-        frame_mask: torch.Tensor | None,
-        sources: dict[str, torch.Tensor],
-        batch: int,
+    def _sound(
+        self, states: torch.Tensor | None, frame_mask: torch.Tensor | None, batch: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The sound as `(batch, width)`, modulated by the texts, and which items have it, `(batch,)` bool."""
-        condition = None if self.film is None else torch.cat([sources[name] for name in self.film_sources], dim=-1)
+        """The states `(batch, states, frames, size)` and their mask `(batch, frames)`, bool, also of absent sound."""
         if states is None:
-            vector, present = self._absent(batch, self.config.fusion_size)
-        else:
-            if frame_mask is None:
-                frame_mask = states.new_ones(states.shape[0], states.shape[2], dtype=torch.bool)
-            present = frame_mask.bool().any(-1)
-            frames = states[:, -1] if self.layer_mix is None else self.layer_mix(states)
-            if self.film is not None and self.config.film_position == "frames":
-                frames = self.film(frames, condition)
-            pooled = self.pooling(frames, at_least_one(frame_mask.bool()))
-            vector = self.audio_projection(pooled.to(self.audio_projection.weight.dtype))
-        vector = self.missing_audio(vector, self._drop(present, self.config.audio_dropout))
+            parameter = next(self.heads.parameters())
+            if self._takes_part(self.audio_encoder):
+                config = self.config.audio_config
+                shape = (2, config.num_mel_bins) if self.config.is_mel else (shortest_waveform(config),)
+                sound = parameter.new_zeros(batch, *shape)
+                absent = parameter.new_zeros(sound.shape[:2], dtype=torch.long)
+                states, frame_mask = self.encode_audio(sound, sound, absent)
+            else:
+                count = 1 if self.layer_mix is None else len(self.layer_mix.scores)
+                states = parameter.new_zeros(batch, count, 1, self.pooling.hidden.in_features)
+                frame_mask = parameter.new_zeros(batch, 1)
+        if frame_mask is None:
+            frame_mask = states.new_ones(states.shape[0], states.shape[2])
+        return _cast(states, self.heads, unless_autocast=True), frame_mask.bool()
+
+    def _audio_vector(
+        self, states: torch.Tensor, frame_mask: torch.Tensor, sources: dict[str, torch.Tensor], used: torch.Tensor
+    ) -> torch.Tensor:
+        """The sound as `(batch, width)`, modulated by the texts, or its missing-input embedding."""
+        condition = None if self.film is None else torch.cat([sources[name] for name in self.film_sources], dim=-1)
+        frames = states[:, -1] if self.layer_mix is None else self.layer_mix(states)
+        if self.film is not None and self.config.film_position == "frames":
+            frames = self.film(frames, condition)
+        pooled = self.pooling(frames, at_least_one(frame_mask))
+        vector = self.audio_projection(pooled.to(self.audio_projection.weight.dtype))
+        vector = self.missing_audio(vector, used)
         if self.film is not None and self.config.film_position == "pooled":
             vector = self.film(vector, condition)
-        return vector, present
-
-    def _absent(self, batch: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Zeros `(batch, size)` for an input that no item has, and `(batch,)` false."""
-        vector = next(self.heads.parameters()).new_zeros(batch, size)
-        return vector, vector.new_zeros(batch, dtype=torch.bool)
-
-    def _drop(self, present: torch.Tensor, share: float) -> torch.Tensor:
-        """In training, marks a random share of the present inputs as absent."""
-        if not self.training or share == 0.0:
-            return present
-        return present & (torch.rand(present.shape, device=present.device) >= share)
+        return vector
 
     def _check_present(self, present: Mapping[str, torch.Tensor]) -> None:
         # In training the processor has checked each item, and looking here would stall the device.
@@ -468,6 +499,13 @@ class MsfSerModel(PreTrainedModel):
         missing = ~torch.stack(list(present.values())).any(0)
         if missing.any():
             raise ValueError(f"Item {int(missing.nonzero()[0])} of the batch has none of the model's inputs.")
+
+
+def _cast(tensor: torch.Tensor, module: nn.Module, unless_autocast: bool = False) -> torch.Tensor:
+    """A floating-point tensor in the precision of a module's parameters."""
+    if not tensor.is_floating_point() or (unless_autocast and torch.is_autocast_enabled(tensor.device.type)):
+        return tensor
+    return tensor.to(next(p.dtype for p in module.parameters() if p.is_floating_point()))
 
 
 def _pickled_weights(folder: str | os.PathLike[str]) -> str | None:

@@ -21,6 +21,7 @@ from msfser.fast_encoders_msfser import (
     slow_down,
     speed_up,
 )
+from msfser.loss_msfser import ccc_loss
 from msfser.pipeline_msfser import MsfSerPipeline
 
 SECONDS = (2.9, 0.6, 1.3)
@@ -368,7 +369,8 @@ def test_a_training_step_reads_no_value():
     """A tensor without values raises when one is read, and reading is what a GPU has to wait for.
 
     As the paper trains, texts from the cache. Not so with SpecAugment, which transformers draws on the CPU, nor with
-    encoders that it gives a mask (Whisper, HuBERT, live texts), of which it asks whether all is visible.
+    encoders that it gives a mask (Whisper, HuBERT, live texts), of which it asks whether all is visible. The labels
+    are read, but before anything is computed.
     """
     inputs = dict(tiny_processor()([noise(seconds, i) for i, seconds in enumerate(SECONDS)], 16_000))
     for name in ("les", "gs", "es"):
@@ -376,8 +378,8 @@ def test_a_training_step_reads_no_value():
     model = tiny_model(text_dropout=0.1, audio_dropout=0.1).train().to("meta")
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained)
-    inputs["labels"] = torch.ones(3, 3)
-    model(**{name: torch.as_tensor(value, device="meta") for name, value in inputs.items()}).loss.backward()
+    logits = model(**{name: torch.as_tensor(value, device="meta") for name, value in inputs.items()}).logits
+    ccc_loss(logits, torch.ones(3, 3, device="meta")).backward()
     torch.nn.utils.clip_grad_norm_(trained, 1.0)
     optimizer.step()
 
@@ -405,7 +407,7 @@ def inputs(kind: str):
 def strong(model: MsfSerModel) -> MsfSerModel:
     """Heads that tell their inputs apart."""
     with torch.no_grad():
-        for head in model.heads.values():
+        for head in model.heads.children():
             head.out.weight.normal_(std=1.0)
     return model
 
@@ -419,7 +421,7 @@ def test_predictions_stay_close_and_the_encoders_are_8_bit(kind, gradients):
     for encoder in (model.audio_encoder, model.text_encoder):
         left = [name for name, module in encoder.named_modules() if isinstance(module, torch.nn.Linear)]
         assert all(name.endswith("gru_rel_pos_linear") for name in left), left
-    assert all(type(head.out) is torch.nn.Linear for head in model.heads.values())
+    assert all(type(head.out) is torch.nn.Linear for head in model.heads.children())
     with torch.set_grad_enabled(gradients):
         expected, found = before(**inputs(kind)).logits, model(**inputs(kind)).logits
     assert 0 < (expected - found).abs().max() < 0.05
