@@ -503,9 +503,10 @@ class MsfSerModel(PreTrainedModel):
 
 def _cast(tensor: torch.Tensor, module: nn.Module, unless_autocast: bool = False) -> torch.Tensor:
     """A floating-point tensor in the precision of a module's parameters."""
-    if not tensor.is_floating_point() or (unless_autocast and torch.is_autocast_enabled(tensor.device.type)):
+    precision = next(parameter.dtype for parameter in module.parameters() if parameter.is_floating_point())
+    if not tensor.is_floating_point() or tensor.dtype == precision:
         return tensor
-    return tensor.to(next(p.dtype for p in module.parameters() if p.is_floating_point()))
+    return tensor if unless_autocast and torch.is_autocast_enabled(tensor.device.type) else tensor.to(precision)
 
 
 def _pickled_weights(folder: str | os.PathLike[str]) -> str | None:

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -5,8 +7,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from tiny import NO_DROPOUT, tiny_model
 from torch.nn.parallel import DistributedDataParallel
+from transformers import Trainer, TrainingArguments
+from transformers.utils import logging
 
-from msfser.loss_msfser import ccc_loss, concordance
+from msfser.loss_msfser import ccc_loss, concordance, logger
 
 
 def naive_ccc(p, y):
@@ -97,3 +101,53 @@ def test_two_processes_give_the_loss_and_gradients_of_one(tmp_path):
     assert alone.keys() == shared.keys() and len(alone) > 50
     assert max(np.abs(alone[name].numpy() - shared[name]).max() for name in alone) < 1e-5
     assert max(np.abs(gradient).max() for gradient in shared.values()) > 1e-3
+
+
+# Labels
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 1), (1, 3), (2, 3), (3, 4), (3, 3, 1)])
+def test_labels_of_another_shape_are_an_error(shape):
+    inputs = {name: tensor for name, tensor in batch(3).items() if name != "labels"}
+    with pytest.raises(ValueError, match=r"should be \(3, 3\)"):
+        tiny_model()(**inputs, labels=torch.full(shape, 0.5))
+
+
+@pytest.mark.parametrize("value", [-0.01, 1.01, 7.0, math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("training", [True, False])
+def test_labels_outside_0_to_1_are_an_error_that_names_them(value, training):
+    labels = torch.rand(3, 3)
+    labels[2, 1] = value
+    with pytest.raises(ValueError, match=r"arousal of item 2 .* is .* and should be in 0\.\.1"):
+        tiny_model().train(training)(**batch(3) | {"labels": labels})
+
+
+def test_the_ends_of_the_scale_are_labels():
+    labels = torch.tensor([[0, 1, 0], [1, 0, 1], [1, 1, 0]])
+    for given in (labels, labels.half(), labels.double(), labels.bool()):
+        assert tiny_model()(**batch(3) | {"labels": given}).loss.isfinite()
+
+
+def test_labels_are_checked_in_shape_alone_while_the_model_is_compiled():
+    model, inputs = tiny_model(semantics=["gs"], audio=False), {"gs_embedding": torch.randn(3, 32)}
+    labels = torch.rand(3, 3)
+    expected = model(**inputs, labels=labels).loss
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(**inputs, labels=labels).loss, expected)
+
+
+def test_a_batch_of_one_warns_once_that_nothing_is_learned(caplog, tmp_path):
+    logging.warning_once.cache_clear()
+    rows = [{name: tensor[0] for name, tensor in batch(1).items()}] * 3
+    arguments = TrainingArguments(
+        str(tmp_path), per_device_train_batch_size=1, num_train_epochs=1, report_to="none", use_cpu=True
+    )
+    caplog.set_level("WARNING", logger=logger.name)
+    Trainer(tiny_model(), arguments, train_dataset=rows).train()
+    said = [record for record in caplog.records if "batch of one item has no CCC" in record.message]
+    assert len(said) == 1
+    caplog.clear()
+    with torch.no_grad():
+        tiny_model()(**batch(1))
+    tiny_model()(**batch(2))
+    assert not caplog.records

@@ -5,6 +5,8 @@ import pytest
 import torch
 from tiny import AUDIO_CONFIGS, NO_DROPOUT, noise, tiny_config, tiny_model, tiny_processor
 
+from transformers import AutoConfig, AutoModel, WhisperModel
+
 from msfser import MsfSerConfig, MsfSerModel
 
 TEXTS = {"transcript": "the food was wonderful", "emphasis": "was wonderful but", "description": "a b c d e"}
@@ -272,3 +274,67 @@ def test_the_paper_setting_has_the_sizes_of_the_paper():
     assert model.intra_fusion.gate.out_features == 1024
     assert 300e6 < sum(p.numel() for p in model.audio_encoder.parameters()) < 330e6
     assert 350e6 < sum(p.numel() for p in model.text_encoder.parameters()) < 360e6
+
+
+@pytest.mark.parametrize("audio", ["wavlm", "hubert", "whisper"])
+def test_no_layer_is_dropped(audio, tmp_path):
+    """Whether the encoder is built from a config or loaded with a config of its own."""
+    dropping = AUDIO_CONFIGS[audio] | {"layerdrop": 1.0, "encoder_layerdrop": 1.0}
+    if audio == "whisper":
+        whole = WhisperModel(AutoConfig.for_model(**dropping | {"dropout": 0.0}))
+    else:
+        whole = AutoModel.from_config(AutoConfig.for_model(**dropping))
+    whole.save_pretrained(tmp_path)
+    switches = {"semantics": [], "freeze_audio": "none", "audio_states": "weighted"}
+    built = MsfSerModel(tiny_config(audio_config=dropping | {"dropout": 0.0}, **switches))
+    loaded = MsfSerModel.from_encoders(str(tmp_path), None, **switches)
+    assert getattr(loaded.config.audio_config, "layerdrop", 0.0) == 0.0
+    inputs = dict(tiny_processor(audio)([noise(0.9), noise(0.6, 1)], sampling_rate=16_000))
+    for model in (built, loaded):
+        with torch.no_grad():
+            expected, _ = model.eval().encode_audio(**inputs)
+            found, _ = model.train().encode_audio(**inputs)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+        assert (expected[:, 1] - expected[:, 2]).abs().max() > 1e-3
+    assert not getattr(loaded.config.audio_config, "encoder_layerdrop", 0.0)
+
+
+def test_pretrained_encoders_have_the_settings_of_the_model(tmp_path):
+    """A built encoder gets the weights: what the config says then holds for every part of it."""
+    encoder = AutoModel.from_config(AutoConfig.for_model(**AUDIO_CONFIGS["wavlm"] | {"hidden_dropout": 0.3}))
+    encoder.save_pretrained(tmp_path)
+    model = MsfSerModel.from_encoders(str(tmp_path), None, semantics=[])
+    assert model.audio_encoder.config is model.audio_encoder.encoder.config
+    saved = encoder.state_dict()
+    assert all(torch.equal(value, saved[name]) for name, value in model.audio_encoder.state_dict().items())
+    assert not any(p.requires_grad for p in model.audio_encoder.feature_extractor.parameters())
+
+
+DROPOUTS = {
+    "wavlm": ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"),
+    "whisper": ("dropout", "attention_dropout", "activation_dropout"),
+}
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.99999])
+@pytest.mark.parametrize(("audio", "name"), [(audio, name) for audio, names in DROPOUTS.items() for name in names])
+def test_a_dropout_of_one_gives_zeros_and_not_infinities(audio, name, rate):
+    settings = AUDIO_CONFIGS[audio] | {name: rate}
+    model = MsfSerModel(tiny_config(audio_config=settings, freeze_audio="none", semantics=[])).train()
+    output = model(**tiny_processor(audio)([noise(0.9), noise(0.6, 1)], 16_000), labels=torch.rand(2, 3))
+    output.loss.backward()
+    assert output.logits.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("audio", ["wavlm", "wav2vec2_group_norm", "whisper"])
+@pytest.mark.parametrize("training", [True, False])
+def test_the_default_device_changes_nothing(audio, training):
+    """What the model makes itself lies where its inputs are."""
+    settings = AUDIO_CONFIGS[audio] | dict.fromkeys(DROPOUTS["whisper" if audio == "whisper" else "wavlm"], 0.3)
+    model = MsfSerModel(tiny_config(audio_config=settings, freeze_audio="none", freeze_text=False)).train(training)
+    inputs = batch(tiny_processor(audio))
+    with torch.device("meta"):
+        output = model(**inputs, output_explanations=True)
+        output.loss.backward()
+    assert output.logits.device.type == "cpu" and output.logits.isfinite().all()
