@@ -91,7 +91,9 @@ class MsfSerWavLMAttention(WavLMAttention):
         inputs = (query, key, value, gate, masked)
         weights = None
         if kwargs.get("output_attentions"):
-            scores = query @ key.transpose(2, 3) / math.sqrt(self.head_dim) + torch.addcmul(masked, gate, position_bias)
+            scores = query @ key.transpose(2, 3) / math.sqrt(self.head_dim) + torch.addcmul(
+                masked, gate, position_bias
+            )
             shares = nn.functional.dropout(scores.softmax(-1), self.dropout, self.training)
             attended = shares @ value
             weights = shares.mean(1, keepdim=True).expand_as(shares)  # as the stock layer: the mean, for each head

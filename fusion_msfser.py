@@ -112,7 +112,9 @@ def drop_inputs(present: Mapping[str, torch.Tensor], shares: Mapping[str, float]
         for name, of_input in present.items()
         if shares[name] > 0
     }
-    kept = {name: of_input & (margins[name] >= 1) if name in margins else of_input for name, of_input in present.items()}
+    kept = {
+        name: of_input & (margins[name] >= 1) if name in margins else of_input for name, of_input in present.items()
+    }
     if not margins:
         return kept
     left = torch.stack([*kept.values()]).any(0)

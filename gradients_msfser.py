@@ -66,10 +66,10 @@ def has_adapters(module: nn.Module) -> bool:
 
 
 def refuse_ignored_adapters(module: nn.Module) -> None:
-    """Refuses adapters that would change nothing, since the attention around them reads the weights alone.
+    """Refuses adapters on layers whose weights are read and whose forward is not called, unless they are merged.
 
     Raises:
-        ValueError: There are such adapters that are neither merged nor disabled; the sentence names one.
+        ValueError: The weights of such a layer are not those of its active adapters; the sentence names the layer.
     """
     for name, attention in module.named_modules():
         # The faster subclass of WavLM's attention calls its projections, and peft's own layer around an attention
@@ -77,12 +77,12 @@ def refuse_ignored_adapters(module: nn.Module) -> None:
         stock = type(attention) is WavLMAttention or isinstance(attention, nn.MultiheadAttention)
         if not stock or name.endswith("base_layer"):
             continue
-        for part, projection in attention.named_children():
-            if _is_adapter(projection) and _acts_unmerged(projection) and part != "gru_rel_pos_linear":
+        for part, layer in attention.named_children():
+            if _is_adapter(layer) and part != "gru_rel_pos_linear" and not _weights_are_current(layer):
                 raise ValueError(
                     f"The adapter on {part} of {name or type(attention).__name__} has no effect, since this attention "
-                    "does not call its projections: merge the adapter (merge_adapter), use other target_modules or, "
-                    "for WavLM, load the model with fast_encoders=True."
+                    "reads the weights alone: merge the adapter (and unmerge it to switch it off), choose other "
+                    "target_modules or, for WavLM, load the model with fast_encoders=True."
                 )
 
 
@@ -90,5 +90,5 @@ def _is_adapter(module: nn.Module) -> bool:
     return hasattr(module, "base_layer") and hasattr(module, "merged_adapters")
 
 
-def _acts_unmerged(layer: Any) -> bool:
-    return not layer.disable_adapters and not set(layer.active_adapters) <= set(layer.merged_adapters)
+def _weights_are_current(layer: Any) -> bool:
+    return set(layer.merged_adapters) == (set() if layer.disable_adapters else set(layer.active_adapters))

@@ -14,7 +14,11 @@ from msfser.pipeline_msfser import MsfSerPipeline
 
 HALF = pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
 SECONDS = (0.9, 0.6, 1.3)
-TEXTS = {"transcript": ["the food was", "a", None], "emphasis": ["food", None, "b c"], "description": ["d e", "f", "g"]}
+TEXTS = {
+    "transcript": ["the food was", "a", None],
+    "emphasis": ["food", None, "b c"],
+    "description": ["d e", "f", "g"],
+}
 
 
 def spread(encoder: str = "wavlm", **switches) -> MsfSerModel:
