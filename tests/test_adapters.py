@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from tiny import AUDIO_CONFIGS, NO_DROPOUT, noise, tiny_config, tiny_model, tiny_processor
+from tiny import NO_DROPOUT, noise, tiny_model, tiny_processor
 from torch import nn
 from transformers import Trainer, TrainingArguments
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention
@@ -127,7 +127,7 @@ def test_an_adapter_folder_loads_by_itself(published, tmp_path):
 
 
 def test_adapters_of_the_library_train(published, monkeypatch):
-    """`add_adapter` of transformers, without a model of peft around this one; it asks for a newer peft than it needs."""
+    """`add_adapter` of transformers, without a model of peft around this one; it wants a newer peft than it needs."""
     monkeypatch.setattr("transformers.integrations.peft.check_peft_version", lambda **_: None)
     model, inputs = MsfSerModel.from_pretrained(published()), inputs_for("wavlm")
     model.add_adapter(peft.LoraConfig(r=2, target_modules=SPEECH))

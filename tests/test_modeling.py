@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from tiny import AUDIO_CONFIGS, NO_DROPOUT, noise, tiny_config, tiny_model, tiny_processor
-
 from transformers import AutoConfig, AutoModel, WhisperModel
 
 from msfser import MsfSerConfig, MsfSerModel

@@ -24,6 +24,7 @@ from transformers import BatchFeature, PreTrainedModel, PreTrainedTokenizerBase
 from ..audio_msfser import SAMPLING_RATE, load_audio, open_sound
 from ..configuration_msfser import TENSOR_NAMES
 from ..corpora.schema import audio_source
+from ..gradients_msfser import is_trained
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor, labels_of
 from .augmentation import Distortion, nothing
@@ -155,8 +156,8 @@ def cache_features(
     dataset = keep_inputs(dataset, inputs)
     texts = [name for name in inputs if name != "audio"]
     # Texts first: they need little.
-    frozen = {"text": texts} if texts and config.freeze_text else {}
-    if config.audio and config.freeze_audio == "all":
+    frozen = {"text": texts} if texts and not is_trained(model.text_encoder) else {}
+    if config.audio and not is_trained(model.audio_encoder):
         frozen["audio"] = ["audio"]
     if not frozen or not gigabytes:
         return dataset

@@ -394,3 +394,13 @@ def test_two_runs_at_once_share_the_work(runs, tmp_path):
     first, second = load_file(tmp_path / "0"), load_file(tmp_path / "1")
     assert first.pop("count") + second.pop("count") == 12
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_an_encoder_with_adapters_is_left_to_the_training_loop(corpus):
+    """What its parameters say decides, not the config."""
+    peft = pytest.importorskip("peft", reason='peft is not installed: pip install ".[lora]"')
+    model = tiny_model(freeze_audio="all")
+    peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj"]))
+    cached = cache_features(corpus, model, tiny_processor())
+    assert "audio" in cached.column_names and "audio_states" not in cached.column_names
+    assert "gs_embedding" in cached.column_names
