@@ -67,14 +67,15 @@ class MsfSerConfig(PreTrainedConfig):
         audio_states: Which hidden states of the speech encoder are pooled: the last one (paper) or a learned softmax
             mix of all, each layer-normalized (`weighted`, ours; better on a frozen encoder).
         freeze_audio: Which part of the speech encoder is not trained: none, its convolutional front end (paper), or
-            all of it.
-        freeze_text: Whether the text encoder is not trained.
+            all of it. This is set when the model is built or loaded; then `requires_grad` of the parameters decides.
+        freeze_text: Whether the text encoder is not trained; as above.
         fast_encoders: Whether the encoders run on faster kernels than the stock ones. WavLM's attention weights are
             then returned only if the encoder itself is called with `output_attentions=True`.
         fusion_size: Width of the projected sound vector, of the experts and of the heads.
         head_dropout: Dropout in the three regression heads (paper), in 0..1 without 1, as all dropouts here.
         expert_dropout: Dropout in the experts.
         text_dropout: Probability with which training replaces each text of an item by its missing-input embedding.
+            An item always keeps one of its inputs.
         audio_dropout: The same for the sound of an item.
         initializer_range: Standard deviation of the initial weights of all parts but the encoders.
     """

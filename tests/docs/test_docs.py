@@ -46,6 +46,7 @@ ENCODERS = "openai/whisper-tiny.en", "sentence-transformers/all-MiniLM-L6-v2"
 # These need the pretrained encoders, and one a running page.
 PRETRAINED = {("docs/fine-tuning.md", "trainer"), ("docs/predicting.md", "options")}
 API = ("docs/deploying.md", "api")
+LORA = ("docs/fine-tuning.md", "lora")
 
 every_page = pytest.mark.parametrize("page", TEXTS)
 
@@ -93,7 +94,7 @@ def test_every_python_block_has_a_name(page):
     assert TEXTS[page].count("```python") == sum(of_page == page for of_page, _ in SNIPPETS)
 
 
-@pytest.mark.parametrize(("page", "name"), sorted(set(SNIPPETS) - PRETRAINED - {API}))
+@pytest.mark.parametrize(("page", "name"), sorted(set(SNIPPETS) - PRETRAINED - {API, LORA}))
 def test_the_snippet_runs(page, name, newcomer, capsys):
     if name == "folder":
         Path("my/broken.mp3").write_text("no audio")
@@ -127,6 +128,18 @@ def test_the_trainer_snippet_runs_and_is_short(pretrained, newcomer):
     assert sum(bool(line.strip()) for line in code.splitlines()) <= 15
     run("docs/fine-tuning.md", "trainer")
     assert Path("outputs/mine/model.safetensors").is_file() and Path("outputs/mine/modeling_msfser.py").is_file()
+
+
+def test_the_lora_snippet_trains_reloads_and_merges_with_equal_numbers(newcomer):
+    peft = pytest.importorskip("peft", reason='peft is not installed: pip install ".[lora]"')
+    run(*LORA)
+    base, merged = (MsfSerModel.from_pretrained(f"outputs/{name}") for name in ("probe", "merged"))
+    inputs = MsfSerProcessor.from_pretrained("outputs/merged")(noise(1.2), 16_000, transcript="so it was")
+    logits = [model.eval()(**inputs).logits.tolist()[0] for model in (base, merged)]
+    adapted = peft.PeftModel.from_pretrained(base, "outputs/adapter").eval()
+    assert adapted(**inputs).logits.tolist()[0] == pytest.approx(logits[1], abs=1e-5)
+    assert np.abs(np.subtract(*logits)).max() > 1e-4
+    assert not list(Path("outputs/adapter").glob("model*.safetensors"))
 
 
 def test_the_api_snippet_runs(newcomer, capsys):
