@@ -8,16 +8,12 @@ Shapes: `batch` utterances, `samples` at 16 kHz, `frames` of an encoder, `states
 `width` = `config.fusion_size`, three dimensions in the order valence, arousal, dominance.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
-from transformers import initialization as init
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_msfser import LABELS, MsfSerConfig
@@ -28,11 +24,11 @@ from .encoders_msfser import (
     front_end,
     load_audio_encoder,
     load_text_encoder,
-    load_weights,
+    text_positions,
     waveform_states,
     whisper_states,
 )
-from .fast_encoders_msfser import quantize_linear_layers, speed_up
+from .fast_encoders_msfser import quantize_linear_layers
 from .fusion_msfser import (
     MsfSerAttentiveStatisticsPooling,
     MsfSerCrossModalFusion,
@@ -41,11 +37,12 @@ from .fusion_msfser import (
     MsfSerIntraModalFusion,
     MsfSerLayerMix,
     MsfSerMissingInputEmbedding,
-    MsfSerRouting,
-    MsfSerZeroLinear,
 )
 from .loss_msfser import ccc_loss
+from .pretrained_msfser import MsfSerPreTrainedModel
 
+# Lists to which an encoder appends its `hidden_states` and `attentions`, as far as they are asked for.
+Record = dict[str, list[torch.Tensor]]
 # A text of a batch: its token ids, its mask, its embedding.
 Text = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
 
@@ -63,6 +60,16 @@ class MsfSerOutput(ModelOutput):
         layer_weights: `(states,)`, the weights of the speech encoder's hidden states, summing to 1; `None` where only
             the last one is used.
         embedding: `(batch, width)`, the fused vector, averaged over the three dimensions.
+        audio_hidden_states: With `output_hidden_states`, for each state of the speech encoder `(batch, frames, size)`:
+            the first layer's input and each layer's output. `None` without sound, or if `audio_states` were given.
+        les_hidden_states: The same of the text encoder, `(batch, tokens, text width)`. `None` without ids.
+        gs_hidden_states: As above.
+        es_hidden_states: As above.
+        audio_attentions: With `output_attentions`, for each layer of the speech encoder the attention weights
+            `(batch, heads, frames, frames)`; `None` as above.
+        les_attentions: The same of the text encoder, `(batch, heads, tokens, tokens)`.
+        gs_attentions: As above.
+        es_attentions: As above.
     """
 
     loss: torch.Tensor | None = None
@@ -71,26 +78,24 @@ class MsfSerOutput(ModelOutput):
     routing: torch.Tensor | None = None
     layer_weights: torch.Tensor | None = None
     embedding: torch.Tensor | None = None
+    audio_hidden_states: tuple[torch.Tensor, ...] | None = None
+    les_hidden_states: tuple[torch.Tensor, ...] | None = None
+    gs_hidden_states: tuple[torch.Tensor, ...] | None = None
+    es_hidden_states: tuple[torch.Tensor, ...] | None = None
+    audio_attentions: tuple[torch.Tensor, ...] | None = None
+    les_attentions: tuple[torch.Tensor, ...] | None = None
+    gs_attentions: tuple[torch.Tensor, ...] | None = None
+    es_attentions: tuple[torch.Tensor, ...] | None = None
 
 
-class MsfSerModel(PreTrainedModel):
+class MsfSerModel(MsfSerPreTrainedModel):
     """MSF-SER for `AutoModel` and `AutoModelForAudioClassification`."""
 
-    config_class = MsfSerConfig
-    base_model_prefix = "msfser"
-    main_input_name = "input_values"
-    input_modalities = ["audio", "text"]  # noqa: RUF012 - the library's own form
-    supports_gradient_checkpointing = True
-    accepts_loss_kwargs = False
-    is_8_bit = False  # whether `quantize` was called
-
-    # The modules that the config asks for.
-    audio_encoder: Any  # a `PreTrainedModel`, as the text encoder
+    # The modules that the config asks for, besides the encoders.
     layer_mix: MsfSerLayerMix | None
     pooling: MsfSerAttentiveStatisticsPooling
     audio_projection: nn.Linear
     missing_audio: MsfSerMissingInputEmbedding
-    text_encoder: Any
     missing_text: nn.ModuleDict
     intra_fusion: MsfSerIntraModalFusion
     film: MsfSerFilm | None
@@ -134,24 +139,6 @@ class MsfSerModel(PreTrainedModel):
         self._freeze()
         self.post_init()
 
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        # All initial values that differ from the library's are set here: `post_init` overwrites what `__init__` has
-        # set, and skips modules of remote code that hold no parameter themselves.
-        if isinstance(module, MsfSerZeroLinear):
-            init.zeros_(module.weight)
-            init.zeros_(module.bias)
-        elif isinstance(module, MsfSerLayerMix):
-            init.zeros_(module.scores)
-        elif isinstance(module, MsfSerRouting):
-            init.zeros_(module.table)
-        elif isinstance(module, MsfSerMissingInputEmbedding):
-            init.normal_(module.embedding, std=self.config.initializer_range)
-        elif isinstance(module, nn.MultiheadAttention):
-            init.normal_(module.in_proj_weight, std=self.config.initializer_range)
-            init.zeros_(module.in_proj_bias)
-
     @classmethod
     def from_encoders(cls, audio_encoder: str | None, text_encoder: str | None, **kwargs: Any) -> "MsfSerModel":
         """Builds a model on two pretrained encoders; all other weights are random or neutral.
@@ -175,59 +162,9 @@ class MsfSerModel(PreTrainedModel):
         model = cls(MsfSerConfig(**kwargs))
         for name, encoder in encoders.items():
             if hasattr(model, name):
-                setattr(model, name, speed_up(encoder) if model.config.fast_encoders else encoder)
+                getattr(model, name).load_state_dict(encoder.state_dict(), assign=True)
         model._freeze()
         return model.eval()
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | os.PathLike[str] | None,
-        *args: Any,
-        output_loading_info: bool = False,
-        **kwargs: Any,
-    ) -> Any:
-        """As in [`PreTrainedModel`]; loading makes every weight trainable, so the frozen ones are frozen again.
-
-        Only safetensors are read, whatever `use_safetensors` says: a pickle could bring code with it.
-
-        Raises:
-            ValueError: The weights are a pickle, are damaged, or have other shapes than the config asks for; the
-                sentence names them.
-            OSError: There are no weights.
-        """
-        if pretrained_model_name_or_path is not None and (found := _pickled_weights(pretrained_model_name_or_path)):
-            raise ValueError(
-                f"{str(pretrained_model_name_or_path)!r}: the weights are a pickle ({found}), which could bring code "
-                "with it and is not read: save the model again, as safetensors."
-            )
-        kwargs["use_safetensors"] = True
-        model, report = load_weights(super().from_pretrained, pretrained_model_name_or_path, *args, **kwargs)
-        model._freeze()
-        return (model, report) if output_loading_info else model
-
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> Any:  # type: ignore[override]
-        """As in [`PreTrainedModel`], with the code of model and pipeline.
-
-        Raises:
-            ValueError: The model has 8-bit layers.
-        """
-        if self.is_8_bit:
-            raise ValueError("A model with 8-bit layers cannot be saved: save it before quantize(), or reload it.")
-        # The pipeline imports this module. The library saves the code of all that is imported here, so the pipeline's.
-        from .pipeline_msfser import MsfSerPipeline
-
-        self.config.custom_pipelines = {
-            "audio-classification": {
-                "impl": f"pipeline_msfser.{MsfSerPipeline.__name__}",
-                "pt": ["AutoModelForAudioClassification"],
-            }
-        }
-        # One class serves both auto classes, but the library registers a class for one only.
-        auto_map = getattr(self.config, "auto_map", None) or {}
-        name = f"modeling_msfser.{type(self).__name__}"
-        self.config.auto_map = {**auto_map, "AutoModelForAudioClassification": name}
-        return super().save_pretrained(save_directory, **kwargs)
 
     def quantize(self) -> "MsfSerModel":
         """Replaces the encoders' linear layers by 8-bit ones, in place, for faster inference on a CPU.
@@ -294,6 +231,8 @@ class MsfSerModel(PreTrainedModel):
         es_embedding: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         output_explanations: bool = False,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> MsfSerOutput:
         """Predicts valence, arousal and dominance.
 
@@ -317,10 +256,16 @@ class MsfSerModel(PreTrainedModel):
             es_embedding: As above.
             labels: `(batch, 3)` in 0..1, valence, arousal, dominance.
             output_explanations: Whether to return gate, routing, layer weights and embedding.
+            output_hidden_states: Whether to return the encoders' hidden states; by default as `config` says.
+            output_attentions: Whether to return the encoders' attention weights; by default as `config` says. The
+                encoders then need `attn_implementation="eager"`.
 
         Raises:
-            ValueError: There is no input at all, for the batch or (outside training) for one item.
+            ValueError: There is no input at all, for the batch or (outside training) for one item; a text has more
+                tokens than its encoder has positions; or attention weights are asked of an implementation that does
+                not compute them.
         """
+        records = self._records(output_hidden_states, output_attentions)
         texts = {
             "les": (les_input_ids, les_attention_mask, les_embedding),
             "gs": (gs_input_ids, gs_attention_mask, gs_embedding),
@@ -329,11 +274,13 @@ class MsfSerModel(PreTrainedModel):
         batch = self._batch_size((audio_states, input_values, input_features), texts)
         vectors, present = {}, {}  # by input: `(batch, size)`, and which items have it, `(batch,)` bool
         for name in self.config.semantics or ():
-            vectors[name], present[name] = self._text_vector(name, texts[name], batch)
+            vectors[name], present[name] = self._text_vector(name, texts[name], batch, records)
         sources, gate = self._fuse_texts(vectors)
         if self.config.audio:
             if audio_states is None and (input_values is not None or input_features is not None):
-                audio_states, attention_mask = self.encode_audio(input_values, input_features, attention_mask)
+                audio_states, attention_mask = self.encode_audio(
+                    input_values, input_features, attention_mask, records.get("audio")
+                )
             sources["audio"], present["audio"] = self._audio_vector(audio_states, attention_mask, sources, batch)
         self._check_present(present)
         fused, routing = self.cross_fusion(sources)
@@ -344,6 +291,10 @@ class MsfSerModel(PreTrainedModel):
             output.routing = routing
             output.layer_weights = None if self.layer_mix is None else self.layer_mix.weights()
             output.embedding = fused.mean(1)
+        for name, record in records.items():
+            for kind, tensors in record.items():
+                if tensors:
+                    output[f"{name}_{kind}"] = tuple(tensors)
         return output
 
     # The steps of `forward`
@@ -353,8 +304,11 @@ class MsfSerModel(PreTrainedModel):
         input_values: torch.Tensor | None = None,
         input_features: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
+        record: Record | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Runs the speech encoder on the inputs of `forward`; a row of zeros in the mask is an item without sound.
+
+        All hidden states and attention weights are appended to `record`, as far as it has lists for them.
 
         Returns:
             `(batch, states, frames, size)` with one state (the last) or all of them, as `config.audio_states` says,
@@ -369,26 +323,64 @@ class MsfSerModel(PreTrainedModel):
             raise ValueError(f"This model's speech encoder needs {name}: use the processor that was saved with it.")
         if attention_mask is None:
             attention_mask = sound.new_ones(sound.shape[:2], dtype=torch.long)
+        weights = None if record is None else record.get("attentions")
         frozen = self.config.freeze_audio == "all"
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             if self.config.is_mel:
-                states, frame_mask = whisper_states(self.audio_encoder, sound, attention_mask.bool())
+                states, frame_mask = whisper_states(self.audio_encoder, sound, attention_mask.bool(), weights)
             else:
                 states, frame_mask = waveform_states(
-                    self.audio_encoder, sound, attention_mask.bool(), self.config.fast_encoders
+                    self.audio_encoder, sound, attention_mask.bool(), self.config.fast_encoders, weights
                 )
+            if record is not None and "hidden_states" in record:
+                record["hidden_states"] += states
             kept = states if self.config.audio_states == "weighted" else states[-1:]
             return torch.stack(kept, dim=1), frame_mask
 
-    def encode_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Mean of the text encoder's last states over the real tokens: `(batch, tokens)` -> `(batch, text width)`."""
+    def encode_text(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, record: Record | None = None
+    ) -> torch.Tensor:
+        """Mean of the text encoder's last states over the real tokens: `(batch, tokens)` -> `(batch, text width)`.
+
+        All hidden states and attention weights are appended to `record`, as far as it has lists for them.
+
+        Raises:
+            ValueError: There are more tokens than the encoder has positions.
+        """
+        longest = text_positions(self.text_encoder)
+        if longest is not None and input_ids.shape[1] > longest:
+            raise ValueError(
+                f"A text has {input_ids.shape[1]} tokens and this text encoder's positions end at {longest}: shorten "
+                f"it, or use a processor with max_tokens={longest}."
+            )
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_text):
             # An absent text has no token: its first position is unmasked so that attention stays finite, and the
             # result is replaced afterwards.
             mask = at_least_one(attention_mask.bool()).long()
-            states = self.text_encoder(input_ids=input_ids, attention_mask=mask).last_hidden_state
+            asked = {f"output_{kind}": True for kind in record or ()}
+            output = self.text_encoder(input_ids=input_ids, attention_mask=mask, return_dict=True, **asked)
+            for kind in record or {}:
+                record[kind] += output[kind]
+            states = output.last_hidden_state
             mask = mask[..., None].to(states.dtype)
             return (states * mask).sum(1) / mask.sum(1)
+
+    def _records(self, hidden_states: bool | None, attentions: bool | None) -> dict[str, Record]:
+        """A record for each input, if any is asked for."""
+        asked = {
+            "hidden_states": self.config.output_hidden_states if hidden_states is None else hidden_states,
+            "attentions": self.config.output_attentions if attentions is None else attentions,
+        }
+        if asked["attentions"]:
+            for name, encoder in self._encoders().items():
+                if encoder.config._attn_implementation != "eager":
+                    raise ValueError(
+                        f"output_attentions: the {name} encoder's {encoder.config._attn_implementation!r} attention "
+                        "does not compute attention weights: call model.set_attn_implementation('eager')."
+                    )
+        kinds = [kind for kind, is_asked in asked.items() if is_asked]
+        inputs = ("audio", *(self.config.semantics or ()))
+        return {name: {kind: [] for kind in kinds} for name in inputs} if kinds else {}
 
     def _batch_size(self, sounds: tuple[torch.Tensor | None, ...], texts: Mapping[str, Text]) -> int:
         """The number of items, from the first input that the model uses."""
@@ -400,12 +392,14 @@ class MsfSerModel(PreTrainedModel):
         active = (["audio"] if self.config.audio else []) + list(self.config.semantics or ())
         raise ValueError(f"There is no input: pass at least one of {', '.join(active)}.")
 
-    def _text_vector(self, name: str, text: Text, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _text_vector(
+        self, name: str, text: Text, batch: int, records: Mapping[str, Record]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """One text of the batch as `(batch, text width)`, and which items have it, `(batch,)` bool."""
         input_ids, attention_mask, embedding = text
         if embedding is None and input_ids is not None:
             attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-            embedding = self.encode_text(input_ids, attention_mask)
+            embedding = self.encode_text(input_ids, attention_mask, records.get(name))
         if embedding is None:
             embedding, present = self._absent(batch, self.config.text_config.hidden_size)
         elif attention_mask is None:
@@ -468,14 +462,6 @@ class MsfSerModel(PreTrainedModel):
         missing = ~torch.stack(list(present.values())).any(0)
         if missing.any():
             raise ValueError(f"Item {int(missing.nonzero()[0])} of the batch has none of the model's inputs.")
-
-
-def _pickled_weights(folder: str | os.PathLike[str]) -> str | None:
-    """The name of a file of weights that is a pickle, in a folder without safetensors."""
-    if any(Path(folder).glob("*.safetensors")):
-        return None
-    pickles = (file.name for kind in ("bin", "pt", "pth", "ckpt", "pkl") for file in Path(folder).glob(f"*.{kind}"))
-    return min(pickles, default=None)
 
 
 MsfSerModel.register_for_auto_class("AutoModel")
