@@ -2,9 +2,11 @@
 
 from typing import Any
 
-from transformers import PreTrainedConfig
+from transformers import AutoModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging
+
+from .configuration_msfser import MsfSerConfig
 
 logger = logging.get_logger(__name__)
 
@@ -12,19 +14,20 @@ logger = logging.get_logger(__name__)
 _FLAGS = {"flash": "_supports_flash_attn", "flex": "_supports_flex_attn", "sdpa": "_supports_sdpa"}
 
 
-def choose_attention(encoder_class: Any, config: PreTrainedConfig, requested: str | None, fast: bool) -> None:
-    """Replaces a request for the whole model by the encoder's default, with a log, if the encoder does not have it.
+def choose_attention(config: MsfSerConfig) -> None:
+    """Replaces a request for the whole model by the default in each sub-config whose encoder does not have it.
 
-    Args:
-        encoder_class: The encoder's class.
-        config: Its config, with the implementation that it is to run; it is changed.
-        requested: The implementation of the whole model. Another one in `config` is the encoder's alone, and stays.
-        fast: Whether the encoder runs on the fast kernels.
+    A log says so. Another implementation in a sub-config is the encoder's alone, and stays.
     """
-    if requested is not None and config._attn_implementation == requested:
+    requested = config._attn_implementation
+    for name in config.sub_configs:
+        sub_config = getattr(config, name)
+        if requested is None or sub_config is None or sub_config._attn_implementation != requested:
+            continue
+        encoder_class = AutoModel._model_mapping[type(sub_config)]  # type: ignore[index]
         if not _has_attention(encoder_class, requested):
-            _log_substitute(encoder_class, requested, fast)
-            config._attn_implementation_internal = None
+            _log_substitute(encoder_class, requested, config.fast_encoders)
+            sub_config._attn_implementation_internal = None
 
 
 def attention_by_encoder(encoders: dict[str, Any], requested: str, fast: bool) -> dict[str, str]:

@@ -167,7 +167,9 @@ class MsfSerConfig(PreTrainedConfig):
         """Refuses other labels, which the library sets on a config that is loaded, too."""
         if key in _LABELS:
             # JSON has strings only as keys.
-            if value and {str(k): str(v) for k, v in value.items()} != {str(k): str(v) for k, v in _LABELS[key].items()}:
+            if value and {str(k): str(v) for k, v in value.items()} != {
+                str(k): str(v) for k, v in _LABELS[key].items()
+            }:
                 raise ValueError(f"{key}={value}: the outputs are {', '.join(LABELS)}, in this order; leave it out.")
             value = dict(_LABELS[key])
         super().__setattr__(key, value)
@@ -176,8 +178,10 @@ class MsfSerConfig(PreTrainedConfig):
 def _sub_config(value: dict[str, Any] | PreTrainedConfig | None, default: dict[str, Any]) -> PreTrainedConfig:
     """An encoder's config as a copy: what building this model changes in it stays as it was for the caller."""
     if isinstance(value, PreTrainedConfig):
-        return copy.deepcopy(value)
-    fields = copy.deepcopy(dict(default if value is None else value))
+        config = copy.deepcopy(value)
+        config.return_dict = True  # what the encoder returns is read by name
+        return config
+    fields = copy.deepcopy(dict(default if value is None else value)) | {"return_dict": True}
     model_type = fields.pop("model_type", None)
     if model_type is None:
         raise ValueError(f"An encoder's config needs its 'model_type', such as {default['model_type']!r}.")

@@ -30,7 +30,6 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.utils import logging
 
-from .attention_msfser import choose_attention
 from .configuration_msfser import MsfSerConfig
 from .fast_encoders_msfser import speed_up
 
@@ -120,8 +119,8 @@ def load_weights(load: Callable[..., Any], source: Any, *args: Any, **options: A
         name, found, expected = mismatched[0]
         raise ValueError(
             f"{str(source)!r}: {len(mismatched)} of the weights do not have the shapes of its config, such as {name}, "
-            f"which is {tuple(found)} and should be {tuple(expected)}: use weights and config.json of the same run, or "
-            "ignore_mismatched_sizes=True, which starts such weights anew."
+            f"which is {tuple(found)} and should be {tuple(expected)}: use weights and config.json of the same run, "
+            "or ignore_mismatched_sizes=True, which starts such weights anew."
         )
     return model, report
 
@@ -203,8 +202,6 @@ def _first_sentence(error: Exception) -> str:
 def build_audio_encoder(config: MsfSerConfig) -> PreTrainedModel:
     """A speech encoder with random weights."""
     build: Callable[..., PreTrainedModel] = WhisperEncoder._from_config if config.is_mel else AutoModel.from_config
-    model_class: Any = AutoModel._model_mapping[type(config.audio_config)]  # type: ignore[index]
-    choose_attention(model_class, config.audio_config, config._attn_implementation, config.fast_encoders)
     encoder = build(config.audio_config)
     return speed_up(encoder) if config.fast_encoders else encoder
 
@@ -212,7 +209,6 @@ def build_audio_encoder(config: MsfSerConfig) -> PreTrainedModel:
 def build_text_encoder(config: MsfSerConfig) -> PreTrainedModel:
     """A text encoder with random weights, without a pooler, whose weights no gradient would reach."""
     model_class: Any = AutoModel._model_mapping[type(config.text_config)]  # type: ignore[index]
-    choose_attention(model_class, config.text_config, config._attn_implementation, False)
     parameters = inspect.signature(model_class.__init__).parameters
     options = {"add_pooling_layer": False} if "add_pooling_layer" in parameters else {}
     encoder: PreTrainedModel = AutoModel.from_config(config.text_config, **options)
@@ -335,9 +331,7 @@ def waveform_states(
         frame_mask = encoder._get_feature_vector_attention_mask(states[0].shape[1], visible).bool()
         return states, frame_mask & mask.any(-1, keepdim=True)
     lengths = mask.sum(-1).tolist()
-    outputs = [
-        encoder(row[None, : length or None], **asked) for row, length in zip(values, lengths, strict=True)
-    ]
+    outputs = [encoder(row[None, : length or None], **asked) for row, length in zip(values, lengths, strict=True)]
     states = [
         nn.utils.rnn.pad_sequence([state[0] for state in of_items], batch_first=True)
         for of_items in zip(*map(_hidden_states, outputs), strict=True)

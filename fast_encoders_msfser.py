@@ -331,7 +331,7 @@ def _kept(shape: torch.Size, dropout: float) -> torch.Tensor:
     `bernoulli_` draws at least 64 random bits for each element, one after the other; here 16 bits decide.
     """
     count = shape.numel()
-    draws = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
+    draws = torch.empty(-(-count // 4), dtype=torch.int64, device="cpu").random_(-(2**63), None)
     return draws.view(torch.int16)[:count].view(shape) >= round(dropout * 2**16) - 2**15
 
 

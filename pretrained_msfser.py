@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 
-from .attention_msfser import attention_by_encoder, layer_classes
+from .attention_msfser import attention_by_encoder, choose_attention, layer_classes
 from .configuration_msfser import MsfSerConfig
 from .encoders_msfser import load_weights
 from .fusion_msfser import MsfSerLayerMix, MsfSerMissingInputEmbedding, MsfSerRouting, MsfSerZeroLinear
@@ -38,6 +38,10 @@ class MsfSerPreTrainedModel(PreTrainedModel):
     is_8_bit = False  # whether `quantize` was called
     audio_encoder: Any  # a `PreTrainedModel`, as the text encoder
     text_encoder: Any
+
+    def __init__(self, config: MsfSerConfig):
+        choose_attention(config)
+        super().__init__(config)
 
     def post_init(self) -> None:
         """As in [`PreTrainedModel`], with the layers and the main input of these encoders."""
@@ -124,7 +128,9 @@ class MsfSerPreTrainedModel(PreTrainedModel):
         self.config.auto_map = {**auto_map, "AutoModelForAudioClassification": name}
         return super().save_pretrained(save_directory, *args, **kwargs)
 
-    def set_attn_implementation(self, attn_implementation: str | dict[str, Any], allow_all_kernels: bool = False) -> None:
+    def set_attn_implementation(
+        self, attn_implementation: str | dict[str, Any], allow_all_kernels: bool = False
+    ) -> None:
         """As in [`PreTrainedModel`]; one name for all is set where an encoder has it, and a log names the others.
 
         Args:
@@ -151,7 +157,9 @@ class MsfSerPreTrainedModel(PreTrainedModel):
 
     def _encoders(self) -> dict[str, Any]:
         """The encoders that there are, by `"audio"` and `"text"`."""
-        return {name: getattr(self, f"{name}_encoder") for name in ("audio", "text") if hasattr(self, f"{name}_encoder")}
+        return {
+            name: getattr(self, f"{name}_encoder") for name in ("audio", "text") if hasattr(self, f"{name}_encoder")
+        }
 
     def _freeze(self) -> None:
         """Freezes what the config says."""

@@ -4,6 +4,7 @@
 """
 
 import unittest
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -56,7 +57,7 @@ class MsfSerTests:
 
     all_model_classes = (MsfSerModel,)
     _is_composite = True
-    switches: dict = {}
+    switches: ClassVar[dict[str, Any]] = {}
 
     def setUp(self):
         self.model_tester = ModelTester(**self.switches)
@@ -68,23 +69,21 @@ class MsfSerTests:
         return inputs
 
     def test_config(self):
-        tester = configuration.ConfigTester(
-            self, config_class=MsfSerConfig, has_text_modality=False, **self.switches
-        )
+        tester = configuration.ConfigTester(self, config_class=MsfSerConfig, has_text_modality=False, **self.switches)
         tester.run_common_tests()
 
 
 class WavLMRobertaTest(MsfSerTests, common.ModelTesterMixin, unittest.TestCase):
-    switches = {"audio_config": AUDIO_CONFIGS["wavlm"], "text_config": TEXT_CONFIG}
+    switches: ClassVar = {"audio_config": AUDIO_CONFIGS["wavlm"], "text_config": TEXT_CONFIG}
 
 
 class WhisperBertTest(MsfSerTests, common.ModelTesterMixin, unittest.TestCase):
-    switches = {"audio_config": AUDIO_CONFIGS["whisper"], "text_config": BERT_CONFIG}
+    switches: ClassVar = {"audio_config": AUDIO_CONFIGS["whisper"], "text_config": BERT_CONFIG}
 
 
 class TextOnlyTest(MsfSerTests, common.ModelTesterMixin, unittest.TestCase):
-    switches = {"audio": False, "text_config": TEXT_CONFIG}
+    switches: ClassVar = {"audio": False, "text_config": TEXT_CONFIG}
 
 
 class AudioOnlyTest(MsfSerTests, common.ModelTesterMixin, unittest.TestCase):
-    switches = {"audio_config": AUDIO_CONFIGS["wavlm"], "semantics": [], "cross_fusion": "concat"}
+    switches: ClassVar = {"audio_config": AUDIO_CONFIGS["wavlm"], "semantics": [], "cross_fusion": "concat"}
