@@ -71,6 +71,13 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def positions_of(name: str) -> int | None:
+    """How many tokens the text encoder of this name has positions for; `None` where its positions do not end."""
+    _, _, config = _find(name, "text")
+    with torch.device("meta"):
+        return text_positions(AutoModel.from_config(config))
+
+
 def feature_settings(name: str) -> dict[str, Any]:
     """The arguments of [`MsfSerFeatureExtractor`] that a speech encoder needs."""
     source, options, config = _find(name, "speech")

@@ -5,12 +5,12 @@ import shutil
 import pytest
 import torch
 from accelerate.utils import FullyShardedDataParallelPlugin
-from tiny import AUDIO_CONFIGS, TEXT_CONFIG, noise, tiny_config, tiny_model, tiny_processor
+from tiny import AUDIO_CONFIGS, TEXT_CONFIG, noise, tiny_config, tiny_model, tiny_processor, tiny_tokenizer
 from torch import nn
-from transformers import AutoModel, AutoModelForAudioClassification, Trainer, TrainingArguments
+from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification, Trainer, TrainingArguments
 from transformers.utils import logging as library_logging
 
-from msfser import MsfSerConfig, MsfSerModel
+from msfser import MsfSerConfig, MsfSerModel, MsfSerProcessor
 
 BERT_CONFIG = TEXT_CONFIG | {"model_type": "bert"}
 SECONDS = (0.9, 0.6, 1.3)
@@ -427,3 +427,29 @@ def test_a_text_beyond_the_position_table_is_an_error(text, longest):
         ValueError, match=f"has {longest + 1} tokens .* positions end at {longest}: .*max_tokens={longest}"
     ):
         model(gs_input_ids=ids)
+
+
+@pytest.mark.parametrize(("text", "longest"), [(TEXT_CONFIG, 78), (BERT_CONFIG, 80)])
+def test_the_processor_knows_how_many_tokens_its_encoders_model_reads(text, longest, tmp_path):
+    for name, config in (("audio", AUDIO_CONFIGS["wavlm"]), ("text", text)):
+        AutoModel.from_config(AutoConfig.for_model(**config)).save_pretrained(tmp_path / name)
+    tiny_tokenizer().save_pretrained(tmp_path / "text")
+    folders = str(tmp_path / "audio"), str(tmp_path / "text")
+    processor = MsfSerProcessor.from_encoders(*folders)
+    assert processor.max_tokens == longest
+    processor.save_pretrained(tmp_path / "processor")
+    model = MsfSerModel.from_encoders(*folders, fusion_size=16)
+    for one in (processor, MsfSerProcessor.from_pretrained(tmp_path / "processor")):
+        inputs = one(transcript="the food was wonderful " * 100)
+        assert inputs["gs_input_ids"].shape == (1, longest)
+        with torch.no_grad():
+            assert model(**inputs).logits.isfinite().all()
+
+
+def test_the_tokenizers_limit_is_kept():
+    tokenizer = tiny_tokenizer()
+    tokenizer.model_max_length = 9
+    processor = MsfSerProcessor(tiny_processor().feature_extractor, tokenizer)
+    assert processor.max_tokens == 9
+    assert processor(transcript="the food was wonderful " * 100)["gs_input_ids"].shape == (1, 9)
+    assert tiny_processor().max_tokens == 256
