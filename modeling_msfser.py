@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.utils import logging
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_msfser import LABELS, MsfSerConfig
@@ -40,6 +41,8 @@ from .fusion_msfser import (
 )
 from .loss_msfser import ccc_loss
 from .pretrained_msfser import MsfSerPreTrainedModel
+
+logger = logging.get_logger(__name__)
 
 # Lists to which an encoder appends its `hidden_states` and `attentions`, as far as they are asked for.
 Record = dict[str, list[torch.Tensor]]
@@ -257,13 +260,12 @@ class MsfSerModel(MsfSerPreTrainedModel):
             labels: `(batch, 3)` in 0..1, valence, arousal, dominance.
             output_explanations: Whether to return gate, routing, layer weights and embedding.
             output_hidden_states: Whether to return the encoders' hidden states; by default as `config` says.
-            output_attentions: Whether to return the encoders' attention weights; by default as `config` says. The
-                encoders then need `attn_implementation="eager"`.
+            output_attentions: Whether to return the encoders' attention weights; by default as `config` says. Only
+                `attn_implementation="eager"` has them.
 
         Raises:
-            ValueError: There is no input at all, for the batch or (outside training) for one item; a text has more
-                tokens than its encoder has positions; or attention weights are asked of an implementation that does
-                not compute them.
+            ValueError: There is no input at all, for the batch or (outside training) for one item; or a text has
+                more tokens than its encoder has positions.
         """
         records = self._records(output_hidden_states, output_attentions)
         texts = {
@@ -371,16 +373,19 @@ class MsfSerModel(MsfSerPreTrainedModel):
             "hidden_states": self.config.output_hidden_states if hidden_states is None else hidden_states,
             "attentions": self.config.output_attentions if attentions is None else attentions,
         }
-        if asked["attentions"]:
-            for name, encoder in self._encoders().items():
-                if encoder.config._attn_implementation != "eager":
-                    raise ValueError(
-                        f"output_attentions: the {name} encoder's {encoder.config._attn_implementation!r} attention "
-                        "does not compute attention weights: call model.set_attn_implementation('eager')."
-                    )
-        kinds = [kind for kind, is_asked in asked.items() if is_asked]
-        inputs = ("audio", *(self.config.semantics or ()))
-        return {name: {kind: [] for kind in kinds} for name in inputs} if kinds else {}
+        kinds = {kind for kind, is_asked in asked.items() if is_asked}
+        records = {}
+        for name, encoder in self._encoders().items() if kinds else ():
+            possible = kinds
+            if "attentions" in kinds and (implementation := encoder.config._attn_implementation) != "eager":
+                possible = kinds - {"attentions"}
+                logger.warning_once(
+                    f"output_attentions: the {name} encoder's {implementation!r} attention does not compute attention "
+                    "weights, and none are returned: call model.set_attn_implementation('eager')."
+                )
+            for part in ["audio"] if name == "audio" else self.config.semantics:
+                records[part] = {kind: [] for kind in possible}
+        return records
 
     def _batch_size(self, sounds: tuple[torch.Tensor | None, ...], texts: Mapping[str, Text]) -> int:
         """The number of items, from the first input that the model uses."""

@@ -267,12 +267,19 @@ def test_an_absent_input_has_no_states():
     assert {key for key in output if key != "logits"} == {"gs_hidden_states"}
 
 
-def test_attention_weights_of_an_implementation_without_them_are_refused():
-    model = tiny_model("whisper")
-    with pytest.raises(
-        ValueError, match=r"audio encoder's 'sdpa' attention does not compute .*implementation\('eager'\)"
-    ):
-        model(**inputs_of(model), output_attentions=True)
+@pytest.mark.parametrize("encoder", ["whisper", "hubert", "wav2vec2_group_norm"])
+def test_an_attention_without_weights_says_so(encoder, messages):
+    model = tiny_model(encoder)
+    library_logging.warning_once.cache_clear()
+    with torch.no_grad():
+        output = model(**inputs_of(model), output_attentions=True)
+    assert set(output.keys()) == {"logits"}
+    for name in ("audio", "text"):
+        sentence = f"output_attentions: the {name} encoder's 'sdpa' attention does not compute attention weights"
+        assert sentence in messages.text
+
+
+def test_attentions_by_the_config_choose_the_attention_that_has_them():
     model = MsfSerModel(tiny_config("whisper", output_attentions=True))
     assert model.text_encoder.config._attn_implementation == "eager"
     assert len(model(**inputs_of(model)).audio_attentions) == 2
