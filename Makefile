@@ -17,6 +17,8 @@ PYTHON ?= python3
 VENV := .venv
 PIP := bin/pip --disable-pip-version-check
 TESTS ?= tests
+# One process of tests for each core, with one thread each.
+PYTEST = OMP_NUM_THREADS=1 $(1)/bin/python -m pytest --numprocesses=logical --dist=worksteal
 MINUTES ?= 30
 
 .PHONY: train starter space test test-oldest stress lint audit licenses probe docs wheel
@@ -31,10 +33,10 @@ space: $(if $(MSFSER_MODEL),$(VENV)/ready,starter)
 	$(VENV)/bin/msfser space
 
 test: $(VENV)/ready
-	$(VENV)/bin/python -m pytest $(TESTS)
+	$(call PYTEST,$(VENV)) $(TESTS)
 
 test-oldest: $(VENV)-oldest/ready
-	$(VENV)-oldest/bin/python -m pytest $(TESTS)
+	$(call PYTEST,$(VENV)-oldest) $(TESTS)
 
 stress: $(VENV)/ready
 	MINUTES=$(MINUTES) $(VENV)/bin/python -m pytest -m stress -s -o faulthandler_timeout=0 tests/stress

@@ -1,5 +1,6 @@
 """Configuration of MSF-SER (arXiv 2510.05749): which inputs, which encoders, which fusion."""
 
+import copy
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -9,6 +10,10 @@ LABELS = ("valence", "arousal", "dominance")
 # What data call a text, and what the paper and the tensors call it: local emphasized, global and extended semantics.
 TENSOR_NAMES = {"emphasis": "les", "transcript": "gs", "description": "es"}
 SEMANTICS = tuple(TENSOR_NAMES.values())
+_LABELS: dict[str, dict[Any, Any]] = {
+    "id2label": dict(enumerate(LABELS)),
+    "label2id": {label: index for index, label in enumerate(LABELS)},
+}
 
 # The two encoders of the paper, as transformers describes microsoft/wavlm-large and FacebookAI/roberta-large.
 WAVLM_LARGE: dict[str, Any] = {
@@ -82,7 +87,10 @@ class MsfSerConfig(PreTrainedConfig):
 
     model_type = "msfser"
     sub_configs = {"audio_config": AutoConfig, "text_config": AutoConfig}  # noqa: RUF012 - the library's own form
-    keys_to_ignore_at_inference = ["gate", "routing", "layer_weights", "embedding"]  # noqa: RUF012
+    keys_to_ignore_at_inference = [  # noqa: RUF012
+        *("gate", "routing", "layer_weights", "embedding"),
+        *(f"{name}_{kind}" for kind in ("hidden_states", "attentions") for name in ("audio", *SEMANTICS)),
+    ]
 
     audio_config: dict[str, Any] | PreTrainedConfig | None = None
     text_config: dict[str, Any] | PreTrainedConfig | None = None
@@ -133,23 +141,52 @@ class MsfSerConfig(PreTrainedConfig):
             # A dropped layer has no hidden state to mix, and leaves weights without gradients on some processes.
             if hasattr(of_encoder, name):
                 setattr(of_encoder, name, 0.0)
-        # Exactly three outputs in a fixed order, and `problem_type` keeps the stock pipeline from a softmax.
-        kwargs.pop("num_labels", None)
-        self.id2label = dict(enumerate(LABELS))
-        self.label2id = {name: index for index, name in enumerate(LABELS)}
+        if (num_labels := kwargs.pop("num_labels", None)) is not None:
+            self.num_labels = num_labels
+        # `problem_type` keeps the stock pipeline from a softmax.
         self.problem_type = "regression"
+        if kwargs.get("attn_implementation") is None:
+            # The library would reset what a given sub-config says.
+            configs = {"audio_config": self.audio_config, "text_config": self.text_config}
+            chosen = {name: config._attn_implementation for name, config in configs.items() if config is not None}
+            default = {"": "eager"} | dict.fromkeys(chosen, "eager") if kwargs.get("output_attentions") else chosen
+            kwargs["attn_implementation"] = default
         super().__post_init__(**kwargs)
+
+    @property
+    def num_labels(self) -> int:
+        """Always three."""
+        return len(LABELS)
+
+    @num_labels.setter
+    def num_labels(self, value: int) -> None:
+        if value != len(LABELS):
+            raise ValueError(f"num_labels={value}: the model has one output for each of {', '.join(LABELS)}.")
 
     @property
     def is_mel(self) -> bool:
         """Whether the speech encoder's input is log-mel frames (Whisper) and not the waveform."""
         return getattr(self.audio_config, "model_type", None) == "whisper"
 
+    def __setattr__(self, key: str, value: Any) -> None:
+        """Refuses other labels, which the library sets on a config that is loaded, too."""
+        if key in _LABELS:
+            # JSON has strings only as keys.
+            if value and {str(k): str(v) for k, v in value.items()} != {
+                str(k): str(v) for k, v in _LABELS[key].items()
+            }:
+                raise ValueError(f"{key}={value}: the outputs are {', '.join(LABELS)}, in this order; leave it out.")
+            value = dict(_LABELS[key])
+        super().__setattr__(key, value)
+
 
 def _sub_config(value: dict[str, Any] | PreTrainedConfig | None, default: dict[str, Any]) -> PreTrainedConfig:
+    """An encoder's config as a copy: what building this model changes in it stays as it was for the caller."""
     if isinstance(value, PreTrainedConfig):
-        return value
-    fields = dict(default if value is None else value)
+        config = copy.deepcopy(value)
+        config.return_dict = True  # what the encoder returns is read by name
+        return config
+    fields = copy.deepcopy(dict(default if value is None else value)) | {"return_dict": True}
     model_type = fields.pop("model_type", None)
     if model_type is None:
         raise ValueError(f"An encoder's config needs its 'model_type', such as {default['model_type']!r}.")

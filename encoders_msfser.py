@@ -4,10 +4,11 @@ The name of an encoder is a Hub name or a folder. What loads it raises `OSError`
 of its weights, and `ValueError` if it is of another kind; the sentence names the remedy.
 """
 
+import contextlib
 import functools
 import inspect
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,13 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def positions_of(name: str) -> int | None:
+    """How many tokens the text encoder of this name has positions for; `None` where its positions do not end."""
+    _, _, config = _find(name, "text")
+    with torch.device("meta"):
+        return text_positions(AutoModel.from_config(config))
+
+
 def feature_settings(name: str) -> dict[str, Any]:
     """The arguments of [`MsfSerFeatureExtractor`] that a speech encoder needs."""
     source, options, config = _find(name, "speech")
@@ -97,10 +105,11 @@ def load_weights(load: Callable[..., Any], source: Any, *args: Any, **options: A
     """A model by some class's `from_pretrained`, and the report of `output_loading_info`.
 
     Raises:
-        ValueError: The weights are damaged, are a pickle of other things than tensors, or have other shapes than the
-            config asks for.
+        ValueError: The weights are damaged, are a pickle of other things than tensors, or (without
+            `ignore_mismatched_sizes=True`) have other shapes than the config asks for.
         OSError: There are no weights.
     """
+    ignore_mismatched_sizes = options.pop("ignore_mismatched_sizes", False)
     try:
         model, report = load(source, *args, **options, output_loading_info=True, ignore_mismatched_sizes=True)
     except pickle.UnpicklingError as error:
@@ -113,11 +122,12 @@ def load_weights(load: Callable[..., Any], source: Any, *args: Any, **options: A
             f"{str(source)!r}: the weights are no whole safetensors file ({_first_sentence(error)}): copy or download "
             "them again."
         ) from error
-    if mismatched := sorted(report["mismatched_keys"]):
+    if (mismatched := sorted(report["mismatched_keys"])) and not ignore_mismatched_sizes:
         name, found, expected = mismatched[0]
         raise ValueError(
             f"{str(source)!r}: {len(mismatched)} of the weights do not have the shapes of its config, such as {name}, "
-            f"which is {tuple(found)} and should be {tuple(expected)}: use weights and config.json of the same run."
+            f"which is {tuple(found)} and should be {tuple(expected)}: use weights and config.json of the same run, "
+            "or ignore_mismatched_sizes=True, which starts such weights anew."
         )
     return model, report
 
@@ -214,6 +224,15 @@ def build_text_encoder(config: MsfSerConfig) -> PreTrainedModel:
     return speed_up(encoder) if config.fast_encoders else encoder
 
 
+def text_positions(encoder: nn.Module) -> int | None:
+    """How many tokens a text encoder has positions for; `None` where its positions do not end."""
+    for name, module in encoder.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            # RoBERTa counts from behind the padding's index.
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    return None
+
+
 # Running
 
 
@@ -225,13 +244,17 @@ def at_least_one(mask: torch.Tensor) -> torch.Tensor:
 
 
 def whisper_states(
-    encoder: WhisperEncoder, features: torch.Tensor, mask: torch.Tensor
+    encoder: WhisperEncoder,
+    features: torch.Tensor,
+    mask: torch.Tensor,
+    attentions: list[torch.Tensor] | None = None,
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Runs Whisper's encoder on clips of any length, with masks.
 
     The stock forward needs 30 s of input, no less, and ignores masks. Here the position table is cut to the clip, and
     padding is set to zero before each convolution, like the convolutions' zero padding, and masked in attention. The
-    features are `(batch, mel frames, mels)`, the mask `(batch, mel frames)`, bool.
+    features are `(batch, mel frames, mels)`, the mask `(batch, mel frames)`, bool. To `attentions`, if given, each
+    layer's attention weights `(batch, heads, frames, frames)` are appended.
 
     Returns:
         `layers + 1` states `(batch, frames, size)`, the last one normalized, and the mask `(batch, frames)`;
@@ -257,8 +280,12 @@ def whisper_states(
         config=encoder.config, inputs_embeds=x, attention_mask=at_least_one(frame_mask)
     )
     states = [x]
-    for layer in encoder.layers:
-        states.append(layer(states[-1], attention))
+    with contextlib.ExitStack() as hooks:
+        for layer in encoder.layers if attentions is not None else ():
+            hook = layer.self_attn.register_forward_hook(lambda _, __, output: attentions.append(output[1]))
+            hooks.callback(hook.remove)
+        for layer in encoder.layers:
+            states.append(layer(states[-1], attention))
     states[-1] = encoder.layer_norm(states[-1])
     return states, frame_mask
 
@@ -279,11 +306,16 @@ def is_padding_safe(config: PreTrainedConfig) -> bool:
 
 
 def waveform_states(
-    encoder: Any, values: torch.Tensor, mask: torch.Tensor, fast: bool
+    encoder: Any,
+    values: torch.Tensor,
+    mask: torch.Tensor,
+    fast: bool,
+    attentions: list[torch.Tensor] | None = None,
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Runs WavLM or one of its relatives so that each item's states are those that it has alone.
 
     Values and mask (bool) are `(batch, samples)`; `fast` runs items of different lengths one by one if that is faster.
+    To `attentions`, if given, each layer's attention weights `(batch, heads, frames, frames)` are appended.
 
     Returns:
         `layers + 1` states `(batch, frames, size)`, the last one as the encoder returns it, and the mask
@@ -292,24 +324,36 @@ def waveform_states(
     safe = is_padding_safe(encoder.config)
     # Without gradients a CPU computes one clip as fast as a batch, so that padding only costs.
     alone = fast and values.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    asked = {"output_hidden_states": True, "return_dict": True}
+    if attentions is not None:
+        asked["output_attentions"] = True
     if safe and (not alone or mask.all()):
         visible = (mask | ~mask.any(-1, keepdim=True)).long()
-        states = _hidden_states(encoder(values, attention_mask=visible, output_hidden_states=True))
+        output = encoder(values, attention_mask=visible, **asked)
+        if attentions is not None:
+            attentions += output.attentions
+        states = _hidden_states(output)
         frame_mask = encoder._get_feature_vector_attention_mask(states[0].shape[1], visible).bool()
         return states, frame_mask & mask.any(-1, keepdim=True)
     lengths = mask.sum(-1).tolist()
-    items = [
-        _hidden_states(encoder(row[None, : length or None], output_hidden_states=True))
-        for row, length in zip(values, lengths, strict=True)
-    ]
+    outputs = [encoder(row[None, : length or None], **asked) for row, length in zip(values, lengths, strict=True)]
     states = [
         nn.utils.rnn.pad_sequence([state[0] for state in of_items], batch_first=True)
-        for of_items in zip(*items, strict=True)
+        for of_items in zip(*map(_hidden_states, outputs), strict=True)
     ]
-    device = values.device
-    frames = [item[0].shape[1] if n else 0 for item, n in zip(items, lengths, strict=True)]
-    return states, torch.arange(states[0].shape[1], device=device) < torch.tensor(frames, device=device)[:, None]
+    if attentions is not None:
+        attentions += (_padded(of_items) for of_items in zip(*(o.attentions for o in outputs), strict=True))
+    frames = [o.last_hidden_state.shape[1] if n else 0 for o, n in zip(outputs, lengths, strict=True)]
+    ends = torch.tensor(frames, device=values.device)[:, None]
+    return states, torch.arange(states[0].shape[1], device=values.device) < ends
 
 
 def _hidden_states(output: Any) -> list[torch.Tensor]:
     return [*output.hidden_states[:-1], output.last_hidden_state]
+
+
+def _padded(weights: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Attention weights of single items, `(1, heads, frames, frames)` each, as one batch with zeros behind the end."""
+    longest = max(item.shape[-1] for item in weights)
+    rest = [longest - item.shape[-1] for item in weights]
+    return torch.cat([nn.functional.pad(item, (0, n, 0, n)) for item, n in zip(weights, rest, strict=True)])

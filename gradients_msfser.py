@@ -27,8 +27,8 @@ def front_end(encoder: Any) -> list[nn.Module]:
     return [encoder.feature_extractor]
 
 
-def freeze(config: MsfSerConfig, audio_encoder: Any, text_encoder: Any) -> None:
-    """Freezes what the config says, and what is never trained; an encoder may be `None`."""
+def freeze(config: MsfSerConfig, audio_encoder: Any = None, text_encoder: Any = None) -> None:
+    """Freezes what the config says, and what is never trained, in the encoders that there are."""
     if audio_encoder is not None:
         frozen = {"all": [audio_encoder], "front_end": front_end(audio_encoder), "none": []}[config.freeze_audio]
         for module in frozen:

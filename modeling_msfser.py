@@ -8,16 +8,13 @@ Shapes: `batch` utterances, `samples` at 16 kHz, `frames` of an encoder, `states
 `width` = `config.fusion_size`, three dimensions in the order valence, arousal, dominance.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
-from transformers import initialization as init
+from transformers.utils import logging
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_msfser import LABELS, MsfSerConfig
@@ -27,8 +24,8 @@ from .encoders_msfser import (
     build_text_encoder,
     load_audio_encoder,
     load_text_encoder,
-    load_weights,
     shortest_waveform,
+    text_positions,
     waveform_states,
     whisper_states,
 )
@@ -42,13 +39,16 @@ from .fusion_msfser import (
     MsfSerLayerMix,
     MsfSerMissingInputEmbedding,
     MsfSerParallel,
-    MsfSerRouting,
-    MsfSerZeroLinear,
     drop_inputs,
 )
-from .gradients_msfser import freeze, has_adapters, is_trained, prepare_training, refuse_ignored_adapters
+from .gradients_msfser import has_adapters, is_trained, refuse_ignored_adapters
 from .loss_msfser import ccc_loss, check_labels
+from .pretrained_msfser import MsfSerPreTrainedModel
 
+logger = logging.get_logger(__name__)
+
+# Lists to which an encoder appends its `hidden_states` and `attentions`, as far as they are asked for.
+Record = dict[str, list[torch.Tensor]]
 # A text of a batch: its token ids, its mask, its embedding.
 Text = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
 
@@ -66,6 +66,16 @@ class MsfSerOutput(ModelOutput):
         layer_weights: `(states,)`, the weights of the speech encoder's hidden states, summing to 1; `None` where only
             the last one is used.
         embedding: `(batch, width)`, the fused vector, averaged over the three dimensions.
+        audio_hidden_states: With `output_hidden_states`, for each state of the speech encoder `(batch, frames, size)`:
+            the first layer's input and each layer's output. `None` without sound, or if `audio_states` were given.
+        les_hidden_states: The same of the text encoder, `(batch, tokens, text width)`. `None` without ids.
+        gs_hidden_states: As above.
+        es_hidden_states: As above.
+        audio_attentions: With `output_attentions`, for each layer of the speech encoder the attention weights
+            `(batch, heads, frames, frames)`; `None` as above.
+        les_attentions: The same of the text encoder, `(batch, heads, tokens, tokens)`.
+        gs_attentions: As above.
+        es_attentions: As above.
     """
 
     loss: torch.Tensor | None = None
@@ -74,26 +84,24 @@ class MsfSerOutput(ModelOutput):
     routing: torch.Tensor | None = None
     layer_weights: torch.Tensor | None = None
     embedding: torch.Tensor | None = None
+    audio_hidden_states: tuple[torch.Tensor, ...] | None = None
+    les_hidden_states: tuple[torch.Tensor, ...] | None = None
+    gs_hidden_states: tuple[torch.Tensor, ...] | None = None
+    es_hidden_states: tuple[torch.Tensor, ...] | None = None
+    audio_attentions: tuple[torch.Tensor, ...] | None = None
+    les_attentions: tuple[torch.Tensor, ...] | None = None
+    gs_attentions: tuple[torch.Tensor, ...] | None = None
+    es_attentions: tuple[torch.Tensor, ...] | None = None
 
 
-class MsfSerModel(PreTrainedModel):
+class MsfSerModel(MsfSerPreTrainedModel):
     """MSF-SER for `AutoModel` and `AutoModelForAudioClassification`."""
 
-    config_class = MsfSerConfig
-    base_model_prefix = "msfser"
-    main_input_name = "input_values"
-    input_modalities = ["audio", "text"]  # noqa: RUF012 - the library's own form
-    supports_gradient_checkpointing = True
-    accepts_loss_kwargs = False
-    is_8_bit = False  # whether `quantize` was called
-
-    # The modules that the config asks for.
-    audio_encoder: Any  # a `PreTrainedModel`, as the text encoder
+    # The modules that the config asks for, besides the encoders.
     layer_mix: MsfSerLayerMix | None
     pooling: MsfSerAttentiveStatisticsPooling
     audio_projection: nn.Linear
     missing_audio: MsfSerMissingInputEmbedding
-    text_encoder: Any
     missing_text: MsfSerParallel
     intra_fusion: MsfSerIntraModalFusion
     film: MsfSerFilm | None
@@ -137,24 +145,6 @@ class MsfSerModel(PreTrainedModel):
         self._freeze()
         self.post_init()
 
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        # All initial values that differ from the library's are set here: `post_init` overwrites what `__init__` has
-        # set, and skips modules of remote code that hold no parameter themselves.
-        if isinstance(module, MsfSerZeroLinear):
-            init.zeros_(module.weight)
-            init.zeros_(module.bias)
-        elif isinstance(module, MsfSerLayerMix):
-            init.zeros_(module.scores)
-        elif isinstance(module, MsfSerRouting):
-            init.zeros_(module.table)
-        elif isinstance(module, MsfSerMissingInputEmbedding):
-            init.normal_(module.embedding, std=self.config.initializer_range)
-        elif isinstance(module, nn.MultiheadAttention):
-            init.normal_(module.in_proj_weight, std=self.config.initializer_range)
-            init.zeros_(module.in_proj_bias)
-
     @classmethod
     def from_encoders(cls, audio_encoder: str | None, text_encoder: str | None, **kwargs: Any) -> "MsfSerModel":
         """Builds a model on two pretrained encoders; all other weights are random or neutral.
@@ -178,60 +168,9 @@ class MsfSerModel(PreTrainedModel):
         model = cls(MsfSerConfig(**kwargs))
         for name, encoder in encoders.items():
             if hasattr(model, name):
-                # Not the encoder itself, whose own config and LayerDrop may differ.
+                # Not the encoder itself, whose own config may differ, in LayerDrop for one.
                 getattr(model, name).load_state_dict(encoder.state_dict(), assign=True)
         return model.eval()
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | os.PathLike[str] | None,
-        *args: Any,
-        output_loading_info: bool = False,
-        **kwargs: Any,
-    ) -> Any:
-        """As in [`PreTrainedModel`]; loading makes every weight trainable, so the frozen ones are frozen again.
-
-        Only safetensors are read, whatever `use_safetensors` says: a pickle could bring code with it.
-
-        Raises:
-            ValueError: The weights are a pickle, are damaged, or have other shapes than the config asks for; the
-                sentence names them.
-            OSError: There are no weights.
-        """
-        if pretrained_model_name_or_path is not None and (found := _pickled_weights(pretrained_model_name_or_path)):
-            raise ValueError(
-                f"{str(pretrained_model_name_or_path)!r}: the weights are a pickle ({found}), which could bring code "
-                "with it and is not read: save the model again, as safetensors."
-            )
-        kwargs["use_safetensors"] = True
-        model, report = load_weights(super().from_pretrained, pretrained_model_name_or_path, *args, **kwargs)
-        if not getattr(model, "_hf_peft_config_loaded", False):  # peft freezes all but its adapters
-            model._freeze()
-        return (model, report) if output_loading_info else model
-
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> Any:  # type: ignore[override]
-        """As in [`PreTrainedModel`], with the code of model and pipeline.
-
-        Raises:
-            ValueError: The model has 8-bit layers.
-        """
-        if self.is_8_bit:
-            raise ValueError("A model with 8-bit layers cannot be saved: save it before quantize(), or reload it.")
-        # The pipeline imports this module. The library saves the code of all that is imported here, so the pipeline's.
-        from .pipeline_msfser import MsfSerPipeline
-
-        self.config.custom_pipelines = {
-            "audio-classification": {
-                "impl": f"pipeline_msfser.{MsfSerPipeline.__name__}",
-                "pt": ["AutoModelForAudioClassification"],
-            }
-        }
-        # One class serves both auto classes, but the library registers a class for one only.
-        auto_map = getattr(self.config, "auto_map", None) or {}
-        name = f"modeling_msfser.{type(self).__name__}"
-        self.config.auto_map = {**auto_map, "AutoModelForAudioClassification": name}
-        return super().save_pretrained(save_directory, **kwargs)
 
     def quantize(self) -> "MsfSerModel":
         """Replaces the encoders' linear layers by 8-bit ones, in place, for faster inference on a CPU.
@@ -254,29 +193,6 @@ class MsfSerModel(PreTrainedModel):
         self.is_8_bit = True
         return self.eval()
 
-    def _freeze(self) -> None:
-        freeze(self.config, *self._encoders())
-
-    def _encoders(self) -> tuple[Any, Any]:
-        """The speech and the text encoder, `None` for one that is switched off."""
-        return getattr(self, "audio_encoder", None), getattr(self, "text_encoder", None)
-
-    def train(self, mode: bool = True) -> "MsfSerModel":
-        """As `nn.Module.train`, but a frozen encoder stays in evaluation mode: no dropout, no SpecAugment.
-
-        An encoder is frozen if none of its parameters wants a gradient, whatever the config says.
-
-        Raises:
-            ValueError: The model has 8-bit layers.
-        """
-        if mode and self.is_8_bit:
-            raise ValueError("A model with 8-bit layers cannot be trained: reload it.")
-        super().train(mode)
-        for encoder in self._encoders():
-            if encoder is not None:
-                prepare_training(encoder)
-        return self
-
     @can_return_tuple
     def forward(
         self,
@@ -295,6 +211,8 @@ class MsfSerModel(PreTrainedModel):
         es_embedding: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         output_explanations: bool = False,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> MsfSerOutput:
         """Predicts valence, arousal and dominance.
 
@@ -318,13 +236,18 @@ class MsfSerModel(PreTrainedModel):
             es_embedding: As above.
             labels: `(batch, 3)` in 0..1, valence, arousal, dominance.
             output_explanations: Whether to return gate, routing, layer weights and embedding.
+            output_hidden_states: Whether to return the encoders' hidden states; by default as `config` says.
+            output_attentions: Whether to return the encoders' attention weights; by default as `config` says. Only
+                `attn_implementation="eager"` has them.
 
         Sound, states and embeddings may have any floating-point precision; they are cast to that of the parameters.
 
         Raises:
-            ValueError: There is no input at all, for the batch or (outside training) for one item; the labels have
-                another shape, or a value outside 0..1; an adapter has no effect on the layer that it is in.
+            ValueError: There is no input at all, for the batch or (outside training) for one item; a text has more
+                tokens than its encoder has positions; the labels have another shape, or a value outside 0..1; or an
+                adapter has no effect on the layer that it is in.
         """
+        records = self._records(output_hidden_states, output_attentions)
         texts = {
             "les": (les_input_ids, les_attention_mask, les_embedding),
             "gs": (gs_input_ids, gs_attention_mask, gs_embedding),
@@ -335,10 +258,12 @@ class MsfSerModel(PreTrainedModel):
             check_labels(labels, batch)
         vectors, present = {}, {}  # by input: `(batch, size)`, and which items have it, `(batch,)` bool
         for name in self.config.semantics or ():
-            vectors[name], present[name] = self._text_vector(texts[name], batch)
+            vectors[name], present[name] = self._text_vector(texts[name], batch, records.get(name))
         if self.config.audio:
             if audio_states is None and (input_values is not None or input_features is not None):
-                audio_states, attention_mask = self.encode_audio(input_values, input_features, attention_mask)
+                audio_states, attention_mask = self.encode_audio(
+                    input_values, input_features, attention_mask, records.get("audio")
+                )
             states, frame_mask = self._sound(audio_states, attention_mask, batch)
             present["audio"] = frame_mask.any(-1)
         self._check_present(present)
@@ -360,6 +285,10 @@ class MsfSerModel(PreTrainedModel):
             output.routing = routing
             output.layer_weights = None if self.layer_mix is None else self.layer_mix.weights()
             output.embedding = fused.mean(1)
+        for name, record in records.items():
+            for kind, tensors in record.items():
+                if tensors:
+                    output[f"{name}_{kind}"] = tuple(tensors)
         return output
 
     # The steps of `forward`
@@ -369,8 +298,11 @@ class MsfSerModel(PreTrainedModel):
         input_values: torch.Tensor | None = None,
         input_features: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
+        record: Record | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Runs the speech encoder on the inputs of `forward`; a row of zeros in the mask is an item without sound.
+
+        All hidden states and attention weights are appended to `record`, as far as it has lists for them.
 
         Returns:
             `(batch, states, frames, size)` with one state (the last) or all of them, as `config.audio_states` says,
@@ -385,30 +317,71 @@ class MsfSerModel(PreTrainedModel):
             raise ValueError(f"This model's speech encoder needs {name}: use the processor that was saved with it.")
         if attention_mask is None:
             attention_mask = sound.new_ones(sound.shape[:2], dtype=torch.long)
+        weights = None if record is None else record.get("attentions")
         refuse_ignored_adapters(self.audio_encoder)
         sound = _cast(sound, self.audio_encoder)
         trained = sound.requires_grad or is_trained(self.audio_encoder)
         with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
             if self.config.is_mel:
-                states, frame_mask = whisper_states(self.audio_encoder, sound, attention_mask.bool())
+                states, frame_mask = whisper_states(self.audio_encoder, sound, attention_mask.bool(), weights)
             else:
                 states, frame_mask = waveform_states(
-                    self.audio_encoder, sound, attention_mask.bool(), self.config.fast_encoders
+                    self.audio_encoder, sound, attention_mask.bool(), self.config.fast_encoders, weights
                 )
+            if record is not None and "hidden_states" in record:
+                record["hidden_states"] += states
             kept = states if self.config.audio_states == "weighted" else states[-1:]
             return torch.stack(kept, dim=1), frame_mask
 
-    def encode_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Mean of the text encoder's last states over the real tokens: `(batch, tokens)` -> `(batch, text width)`."""
+    def encode_text(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, record: Record | None = None
+    ) -> torch.Tensor:
+        """Mean of the text encoder's last states over the real tokens: `(batch, tokens)` -> `(batch, text width)`.
+
+        All hidden states and attention weights are appended to `record`, as far as it has lists for them.
+
+        Raises:
+            ValueError: There are more tokens than the encoder has positions.
+        """
+        longest = text_positions(self.text_encoder)
+        if longest is not None and input_ids.shape[1] > longest:
+            raise ValueError(
+                f"A text has {input_ids.shape[1]} tokens and this text encoder's positions end at {longest}: shorten "
+                f"it, or use a processor with max_tokens={longest}."
+            )
         with torch.set_grad_enabled(torch.is_grad_enabled() and is_trained(self.text_encoder)):
             # An absent text has no token: its first position is unmasked so that attention stays finite, and the
             # result is replaced afterwards.
             mask = at_least_one(attention_mask.bool())
-            states = self.text_encoder(input_ids=input_ids, attention_mask=mask.long()).last_hidden_state
+            asked = {f"output_{kind}": True for kind in record or ()}
+            output = self.text_encoder(input_ids=input_ids, attention_mask=mask.long(), return_dict=True, **asked)
+            for kind in record or {}:
+                record[kind] += output[kind]
+            states = output.last_hidden_state
             # Half precision has neither the range nor the digits for the sum of a long text.
             precise = states.to(torch.promote_types(states.dtype, torch.float32))
             visible = mask[..., None].to(precise.dtype)
             return ((precise * visible).sum(1) / visible.sum(1)).to(states.dtype)
+
+    def _records(self, hidden_states: bool | None, attentions: bool | None) -> dict[str, Record]:
+        """A record for each input, if any is asked for."""
+        asked = {
+            "hidden_states": self.config.output_hidden_states if hidden_states is None else hidden_states,
+            "attentions": self.config.output_attentions if attentions is None else attentions,
+        }
+        kinds = {kind for kind, is_asked in asked.items() if is_asked}
+        records = {}
+        for name, encoder in self._encoders().items() if kinds else ():
+            possible = kinds
+            if "attentions" in kinds and (implementation := encoder.config._attn_implementation) != "eager":
+                possible = kinds - {"attentions"}
+                logger.warning_once(
+                    f"output_attentions: the {name} encoder's {implementation!r} attention does not compute attention "
+                    "weights, and none are returned: call model.set_attn_implementation('eager')."
+                )
+            for part in ["audio"] if name == "audio" else self.config.semantics:
+                records[part] = {kind: [] for kind in possible}
+        return records
 
     def _batch_size(self, sounds: tuple[torch.Tensor | None, ...], texts: Mapping[str, Text]) -> int:
         """The number of items, from the first input that the model uses."""
@@ -420,19 +393,19 @@ class MsfSerModel(PreTrainedModel):
         active = (["audio"] if self.config.audio else []) + list(self.config.semantics or ())
         raise ValueError(f"There is no input: pass at least one of {', '.join(active)}.")
 
-    def _text_vector(self, text: Text, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _text_vector(self, text: Text, batch: int, record: Record | None) -> tuple[torch.Tensor, torch.Tensor]:
         """One text of the batch as `(batch, text width)`, and which items have it, `(batch,)` bool."""
         input_ids, attention_mask, embedding = text
         parameter = next(self.heads.parameters())
         if embedding is None and input_ids is None:
             attention_mask = parameter.new_zeros((batch, 1), dtype=torch.long)
             if self._takes_part(self.text_encoder):
-                input_ids = attention_mask
+                input_ids, record = attention_mask, None
             else:
                 embedding = parameter.new_zeros(batch, self.config.text_config.hidden_size)
         if embedding is None:
             attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-            embedding = self.encode_text(input_ids, attention_mask)
+            embedding = self.encode_text(input_ids, attention_mask, record)
         embedding = _cast(embedding, self.heads, unless_autocast=True)
         if attention_mask is None:
             return embedding, torch.ones(batch, dtype=torch.bool, device=embedding.device)
@@ -471,7 +444,7 @@ class MsfSerModel(PreTrainedModel):
                 states, frame_mask = self.encode_audio(sound, sound, absent)
             else:
                 count = 1 if self.layer_mix is None else len(self.layer_mix.scores)
-                states = parameter.new_zeros(batch, count, 1, self.pooling.hidden.in_features)
+                states = parameter.new_zeros(batch, count, 1, self.audio_encoder.config.hidden_size)
                 frame_mask = parameter.new_zeros(batch, 1)
         if frame_mask is None:
             frame_mask = states.new_ones(states.shape[0], states.shape[2])
@@ -507,14 +480,6 @@ def _cast(tensor: torch.Tensor, module: nn.Module, unless_autocast: bool = False
     if not tensor.is_floating_point() or tensor.dtype == precision:
         return tensor
     return tensor if unless_autocast and torch.is_autocast_enabled(tensor.device.type) else tensor.to(precision)
-
-
-def _pickled_weights(folder: str | os.PathLike[str]) -> str | None:
-    """The name of a file of weights that is a pickle, in a folder without safetensors."""
-    if any(Path(folder).glob("*.safetensors")):
-        return None
-    pickles = (file.name for kind in ("bin", "pt", "pth", "ckpt", "pkl") for file in Path(folder).glob(f"*.{kind}"))
-    return min(pickles, default=None)
 
 
 MsfSerModel.register_for_auto_class("AutoModel")

@@ -8,7 +8,7 @@ import torch
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from .configuration_msfser import LABELS, TENSOR_NAMES
-from .encoders_msfser import feature_settings, load_tokenizer
+from .encoders_msfser import feature_settings, load_tokenizer, positions_of
 from .feature_extraction_msfser import MsfSerFeatureExtractor, as_audio_list
 
 
@@ -18,7 +18,8 @@ class MsfSerProcessor(ProcessorMixin):
     Args:
         feature_extractor: [`MsfSerFeatureExtractor`].
         tokenizer: The text encoder's.
-        max_tokens: Longer texts are truncated to this number of tokens.
+        max_tokens: Longer texts are truncated to this number of tokens, or to the tokenizer's `model_max_length` if
+            that is less.
         annotation: How the texts of the training corpus were made, so that inference makes them in the same way: the
             settings that `msfser annotate` saves with its shards. `None` where they came with the corpus.
     """
@@ -31,7 +32,7 @@ class MsfSerProcessor(ProcessorMixin):
         annotation: dict[str, Any] | None = None,
     ):
         super().__init__(feature_extractor, tokenizer)
-        self.max_tokens = max_tokens
+        self.max_tokens = min(max_tokens, tokenizer.model_max_length)
         self.annotation = annotation
 
     @classmethod
@@ -47,7 +48,10 @@ class MsfSerProcessor(ProcessorMixin):
             ValueError: An encoder is of the other kind, or an option has no such setting.
         """
         extractor = MsfSerFeatureExtractor(**{**feature_settings(audio_encoder), **feature_options})
-        return cls(extractor, load_tokenizer(text_encoder), annotation=annotation)
+        tokenizer = load_tokenizer(text_encoder)
+        if (longest := positions_of(text_encoder)) is not None:
+            tokenizer.model_max_length = min(longest, tokenizer.model_max_length)
+        return cls(extractor, tokenizer, annotation=annotation)
 
     @property
     def model_input_names(self) -> list[str]:

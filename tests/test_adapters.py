@@ -218,6 +218,14 @@ def test_whispers_positions_with_an_adapter(published):
     torch.testing.assert_close(predict(model.merge_and_unload(), inputs), unmerged, atol=1e-5, rtol=0)
 
 
+def test_a_folder_never_has_the_layers_of_an_adapter(published, tmp_path):
+    """They would be missing and unexpected weights when it is loaded."""
+    model = lora(published(), SPEECH)
+    with pytest.raises(ValueError, match="save the model that peft made"):
+        model.get_base_model().save_pretrained(tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+
+
 def test_8_bit_layers_wait_for_the_merge(published):
     model, inputs = lora(published(), SPEECH), inputs_for("wavlm")
     train(model, inputs)

@@ -1,7 +1,12 @@
-import pytest
-from tiny import tiny_config
+import copy
+import json
 
-from msfser import LABELS, MsfSerConfig
+import pytest
+import torch
+from tiny import AUDIO_CONFIGS, TEXT_CONFIG, noise, tiny_config, tiny_model, tiny_processor
+from transformers import AutoConfig
+
+from msfser import LABELS, MsfSerConfig, MsfSerModel
 
 
 def test_the_default_is_the_full_model_of_the_paper():
@@ -12,10 +17,36 @@ def test_the_default_is_the_full_model_of_the_paper():
     assert (config.audio_states, config.freeze_audio, config.head_dropout) == ("last", "front_end", 0.5)
 
 
-def test_the_labels_are_fixed_whatever_is_passed():
-    config = tiny_config(id2label={0: "dominance", 1: "valence"}, num_labels=2)
-    assert tuple(config.id2label.values()) == LABELS and config.num_labels == 3
-    assert config.problem_type == "regression"
+def test_the_labels_are_fixed(tmp_path):
+    config = tiny_config(num_labels=3, id2label={"0": "valence", "1": "arousal", "2": "dominance"})
+    config.save_pretrained(tmp_path)
+    for one in (config, tiny_config(), MsfSerConfig.from_pretrained(tmp_path, num_labels=3)):
+        assert one.id2label == dict(enumerate(LABELS)) and one.num_labels == 3
+        assert one.label2id == {"valence": 0, "arousal": 1, "dominance": 2}
+        assert one.problem_type == "regression"
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ({"num_labels": 2}, "num_labels=2: the model has one output for each of valence, arousal, dominance"),
+        ({"num_labels": 0}, "num_labels=0"),
+        ({"id2label": {0: "dominance", 1: "valence"}}, "id2label=.*: the outputs are valence, arousal, dominance"),
+        ({"id2label": {0: "arousal", 1: "valence", 2: "dominance"}}, "in this order"),
+        ({"label2id": {"arousal": 0, "valence": 1, "dominance": 2}}, "label2id=.*in this order"),
+    ],
+)
+def test_other_labels_are_refused(labels, words, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        tiny_config(**labels)
+    config = tiny_config()
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=words):
+        MsfSerConfig.from_pretrained(tmp_path, **labels)
+    with pytest.raises(ValueError, match=words):
+        for name, value in labels.items():
+            setattr(config, name, value)
+        config.save_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -55,3 +86,52 @@ def test_a_config_survives_its_folder(tmp_path):
 def test_what_is_off_has_no_encoder():
     assert tiny_config(audio=False).audio_config is None
     assert tiny_config(semantics=[]).text_config is None
+
+
+@pytest.mark.parametrize("audio", ["wavlm", "whisper", "wav2vec2_group_norm"])
+def test_a_config_leaves_the_encoders_config_of_the_caller_as_it_was(audio):
+    audio_config = AutoConfig.for_model(**AUDIO_CONFIGS[audio] | {"layerdrop": 0.3, "encoder_layerdrop": 0.3})
+    text_config = AutoConfig.for_model(**TEXT_CONFIG, attn_implementation="eager")
+    before = audio_config.to_dict(), text_config.to_dict()
+    config = MsfSerConfig(audio_config=audio_config, text_config=text_config, attn_implementation="sdpa")
+    config.audio_config.hidden_size = 5
+    assert (audio_config.to_dict(), text_config.to_dict()) == before
+    assert text_config._attn_implementation == "eager" and audio_config._attn_implementation is None
+
+
+def test_a_config_leaves_the_callers_dictionaries_as_they_were():
+    audio, text = copy.deepcopy(AUDIO_CONFIGS["wavlm"]), copy.deepcopy(TEXT_CONFIG)
+    MsfSerConfig(audio_config=audio, text_config=text).audio_config.conv_dim = (1,)
+    assert (audio, text) == (AUDIO_CONFIGS["wavlm"], TEXT_CONFIG)
+
+
+def test_configs_of_one_live_models_sub_configs_share_nothing():
+    """Two models of shared sub-configs changed each other: the logits moved by .13."""
+    model, inputs = tiny_model(), tiny_processor()(noise(0.8), sampling_rate=16_000, transcript="the food was")
+    with torch.no_grad():
+        before = model(**inputs).logits
+    parts = {"audio_config": model.config.audio_config, "text_config": model.config.text_config}
+    first, second = MsfSerConfig(fusion_size=16, **parts), MsfSerConfig(fusion_size=16, **parts)
+    for name, part in parts.items():
+        assert getattr(first, name) is not part and getattr(first, name) is not getattr(second, name)
+        assert getattr(first, name).to_dict() == part.to_dict()
+        assert getattr(first, name)._attn_implementation == part._attn_implementation
+    first.audio_config.hidden_act = first.text_config.hidden_act = "relu"
+    first.audio_config.num_buckets = 4
+    MsfSerModel(first)
+    assert second.audio_config.hidden_act == "gelu" and model.config.text_config.hidden_act == "gelu"
+    with torch.no_grad():
+        assert torch.equal(model(**inputs).logits, before)
+
+
+@pytest.mark.parametrize("switches", [{}, {"audio": False}, {"semantics": []}, {"encoder": "whisper"}])
+def test_a_config_survives_its_dictionary(switches):
+    config = tiny_config(**switches, head_dropout=0.25)
+    again = MsfSerConfig.from_dict(config.to_dict())
+    assert again.to_dict() == config.to_dict() and again.head_dropout == 0.25
+    assert MsfSerConfig(**config.to_dict()).to_dict() == config.to_dict()
+    assert json.loads(again.to_json_string()) == json.loads(config.to_json_string())
+    for name in ("audio_config", "text_config"):
+        assert type(getattr(again, name)) is type(getattr(config, name))
+    copied = copy.deepcopy(config)
+    assert copied.to_dict() == config.to_dict()

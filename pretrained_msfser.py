@@ -1,0 +1,191 @@
+"""What every model of transformers can do besides computing: loading, saving, attention, embeddings.
+
+[`MsfSerPreTrainedModel`] is the base class of [`MsfSerModel`]. A setting of the whole model is passed to each encoder
+that has it.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+
+from .attention_msfser import attention_by_encoder, choose_attention, layer_classes
+from .configuration_msfser import MsfSerConfig
+from .encoders_msfser import load_weights
+from .fusion_msfser import MsfSerLayerMix, MsfSerMissingInputEmbedding, MsfSerRouting, MsfSerZeroLinear
+from .gradients_msfser import freeze, has_adapters, prepare_training
+
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+class MsfSerPreTrainedModel(PreTrainedModel):
+    """Loading, saving and initial values of [`MsfSerModel`], and what the library asks of every model."""
+
+    config_class = MsfSerConfig
+    base_model_prefix = "msfser"
+    main_input_name = "input_values"
+    input_modalities = ["audio", "text"]  # noqa: RUF012 - the library's own form
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False
+    # Each encoder decides; see `set_attn_implementation`.
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+
+    is_8_bit = False  # whether `quantize` was called
+    audio_encoder: Any  # a `PreTrainedModel`, as the text encoder
+    text_encoder: Any
+
+    def __init__(self, config: MsfSerConfig):
+        choose_attention(config)
+        super().__init__(config)
+
+    def post_init(self) -> None:
+        """As in [`PreTrainedModel`], with the layers and the main input of these encoders."""
+        super().post_init()
+        # The encoders' classes name too few layers (WavLM) or layers that are not there (Whisper's decoder).
+        present = {type(module).__name__ for module in self.modules()}
+        layers = {name for encoder in self._encoders().values() for name in layer_classes(encoder)}
+        self._no_split_modules = (set(self._no_split_modules or ()) & present) | layers
+        if not self.config.audio:
+            texts = self.config.semantics
+            self.main_input_name = f"{'gs' if 'gs' in texts else texts[0]}_input_ids"
+        elif self.config.is_mel:
+            self.main_input_name = "input_features"
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        # All initial values that differ from the library's are set here: `post_init` overwrites what `__init__` has
+        # set, and skips modules of remote code that hold no parameter themselves.
+        if isinstance(module, MsfSerZeroLinear):
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, MsfSerLayerMix):
+            init.zeros_(module.scores)
+        elif isinstance(module, MsfSerRouting):
+            init.zeros_(module.table)
+        elif isinstance(module, MsfSerMissingInputEmbedding):
+            init.normal_(module.embedding, std=self.config.initializer_range)
+        elif isinstance(module, nn.MultiheadAttention):
+            init.normal_(module.in_proj_weight, std=self.config.initializer_range)
+            init.zeros_(module.in_proj_bias)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str] | None,
+        *args: Any,
+        output_loading_info: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """As in [`PreTrainedModel`]; loading makes every weight trainable, so the frozen ones are frozen again.
+
+        Only safetensors are read, whatever `use_safetensors` says: a pickle could bring code with it.
+
+        Raises:
+            ValueError: The weights are a pickle, are damaged, or have other shapes than the config asks for (without
+                `ignore_mismatched_sizes=True`, which starts such weights anew); the sentence names them.
+            OSError: There are no weights.
+        """
+        kwargs["use_safetensors"] = True
+        try:
+            model, report = load_weights(super().from_pretrained, pretrained_model_name_or_path, *args, **kwargs)
+        except OSError as error:
+            folder = Path(pretrained_model_name_or_path or "", kwargs.get("subfolder") or "")
+            if pretrained_model_name_or_path and (found := _pickled_weights(folder)):
+                raise ValueError(
+                    f"{str(folder)!r}: the weights are a pickle ({found}), which could bring code with it and is not "
+                    "read: save the model again, as safetensors."
+                ) from error
+            raise
+        if not getattr(model, "_hf_peft_config_loaded", False):  # peft freezes all but its adapters
+            model._freeze()
+        return (model, report) if output_loading_info else model
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        """As in [`PreTrainedModel`], with the code of model and pipeline.
+
+        Raises:
+            ValueError: The model has 8-bit layers, or layers of an adapter that peft itself has to save.
+        """
+        if self.is_8_bit:
+            raise ValueError("A model with 8-bit layers cannot be saved: save it before quantize(), or reload it.")
+        if has_adapters(self) and not getattr(self, "_hf_peft_config_loaded", False):
+            raise ValueError(
+                "The model has adapters: save the model that peft made, or merge_and_unload() first."
+            )
+        # The pipeline imports this module. The library saves the code of all that is imported here, so the pipeline's.
+        from .pipeline_msfser import MsfSerPipeline
+
+        self.config.custom_pipelines = {
+            "audio-classification": {
+                "impl": f"pipeline_msfser.{MsfSerPipeline.__name__}",
+                "pt": ["AutoModelForAudioClassification"],
+            }
+        }
+        # One class serves both auto classes, but the library registers a class for one only.
+        auto_map = getattr(self.config, "auto_map", None) or {}
+        name = f"modeling_msfser.{type(self).__name__}"
+        self.config.auto_map = {**auto_map, "AutoModelForAudioClassification": name}
+        return super().save_pretrained(save_directory, *args, **kwargs)
+
+    def set_attn_implementation(
+        self, attn_implementation: str | dict[str, Any], allow_all_kernels: bool = False
+    ) -> None:
+        """As in [`PreTrainedModel`]; one name for all is set where an encoder has it, and a log names the others.
+
+        Args:
+            attn_implementation: `"eager"`, `"sdpa"`, `"flash_attention_2"`, `"flex_attention"` or another name that
+                the library knows; or names by `"audio_config"` and `"text_config"`.
+            allow_all_kernels: Whether kernels of any Hub repository are loaded.
+
+        Raises:
+            ValueError: The name is unknown, or an encoder that is named in a dictionary does not have it.
+        """
+        requested: str | dict[str, Any] = attn_implementation
+        if isinstance(attn_implementation, str):
+            requested = attention_by_encoder(self._encoders(), attn_implementation, self.config.fast_encoders)
+        super().set_attn_implementation(requested, allow_all_kernels)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The text encoder's; without texts there are none (`NotImplementedError`), as in a speech encoder."""
+        embeddings: nn.Module = (self.text_encoder if self.config.semantics else super()).get_input_embeddings()
+        return embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the text encoder's."""
+        (self.text_encoder if self.config.semantics else super()).set_input_embeddings(value)
+
+    def _encoders(self) -> dict[str, Any]:
+        """The encoders that there are, by `"audio"` and `"text"`."""
+        return {
+            name: getattr(self, f"{name}_encoder") for name in ("audio", "text") if hasattr(self, f"{name}_encoder")
+        }
+
+    def _freeze(self) -> None:
+        freeze(self.config, **{f"{name}_encoder": encoder for name, encoder in self._encoders().items()})
+
+    def train(self, mode: bool = True) -> "MsfSerPreTrainedModel":
+        """As `nn.Module.train`, but a frozen encoder stays in evaluation mode: no dropout, no SpecAugment.
+
+        An encoder is frozen if none of its parameters wants a gradient, whatever the config says.
+
+        Raises:
+            ValueError: The model has 8-bit layers.
+        """
+        if mode and self.is_8_bit:
+            raise ValueError("A model with 8-bit layers cannot be trained: reload it.")
+        super().train(mode)
+        for encoder in self._encoders().values():
+            prepare_training(encoder)
+        return self
+
+
+def _pickled_weights(folder: Path) -> str | None:
+    """The name of a file of weights that is a pickle."""
+    return min((file.name for kind in _PICKLES for file in folder.glob(kind)), default=None)
