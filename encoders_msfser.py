@@ -218,7 +218,7 @@ def build_text_encoder(config: MsfSerConfig) -> PreTrainedModel:
     model_class: Any = AutoModel._model_mapping[type(config.text_config)]  # type: ignore[index]
     parameters = inspect.signature(model_class.__init__).parameters
     options = {"add_pooling_layer": False} if "add_pooling_layer" in parameters else {}
-    encoder: PreTrainedModel = AutoModel.from_config(config.text_config, **options)
+    encoder: Any = AutoModel.from_config(config.text_config, **options)
     if hasattr(encoder, "pooler"):
         encoder.pooler = None
     return speed_up(encoder) if config.fast_encoders else encoder

@@ -10,8 +10,6 @@ from torch import nn
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from .configuration_msfser import MsfSerConfig
-
 
 def is_trained(module: nn.Module) -> bool:
     """Whether a module has a parameter that wants a gradient."""
@@ -27,8 +25,8 @@ def front_end(encoder: Any) -> list[nn.Module]:
     return [encoder.feature_extractor]
 
 
-def freeze(config: MsfSerConfig, audio_encoder: Any = None, text_encoder: Any = None) -> None:
-    """Freezes what the config says, and what is never trained, in the encoders that there are."""
+def freeze(config: Any, audio_encoder: Any = None, text_encoder: Any = None) -> None:
+    """Freezes what a [`MsfSerConfig`] says, and what is never trained, in the encoders that there are."""
     if audio_encoder is not None:
         frozen = {"all": [audio_encoder], "front_end": front_end(audio_encoder), "none": []}[config.freeze_audio]
         for module in frozen:

@@ -396,15 +396,16 @@ class MsfSerModel(MsfSerPreTrainedModel):
     def _text_vector(self, text: Text, batch: int, record: Record | None) -> tuple[torch.Tensor, torch.Tensor]:
         """One text of the batch as `(batch, text width)`, and which items have it, `(batch,)` bool."""
         input_ids, attention_mask, embedding = text
-        parameter = next(self.heads.parameters())
-        if embedding is None and input_ids is None:
-            attention_mask = parameter.new_zeros((batch, 1), dtype=torch.long)
-            if self._takes_part(self.text_encoder):
-                input_ids, record = attention_mask, None
-            else:
-                embedding = parameter.new_zeros(batch, self.config.text_config.hidden_size)
         if embedding is None:
-            attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+            if input_ids is None:
+                parameter = next(self.heads.parameters())
+                input_ids = attention_mask = parameter.new_zeros((batch, 1), dtype=torch.long)
+                if not self._takes_part(self.text_encoder):
+                    absent = parameter.new_zeros(batch, self.config.text_config.hidden_size)
+                    return absent, attention_mask.bool().any(-1)
+                record = None
+            elif attention_mask is None:
+                attention_mask = torch.ones_like(input_ids)
             embedding = self.encode_text(input_ids, attention_mask, record)
         embedding = _cast(embedding, self.heads, unless_autocast=True)
         if attention_mask is None:

@@ -116,9 +116,7 @@ class MsfSerPreTrainedModel(PreTrainedModel):
         if self.is_8_bit:
             raise ValueError("A model with 8-bit layers cannot be saved: save it before quantize(), or reload it.")
         if has_adapters(self) and not getattr(self, "_hf_peft_config_loaded", False):
-            raise ValueError(
-                "The model has adapters: save the model that peft made, or merge_and_unload() first."
-            )
+            raise ValueError("The model has adapters: save the model that peft made, or merge_and_unload() first.")
         # The pipeline imports this module. The library saves the code of all that is imported here, so the pipeline's.
         from .pipeline_msfser import MsfSerPipeline
 
