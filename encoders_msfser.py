@@ -218,10 +218,11 @@ def build_text_encoder(config: MsfSerConfig) -> PreTrainedModel:
     model_class: Any = AutoModel._model_mapping[type(config.text_config)]  # type: ignore[index]
     parameters = inspect.signature(model_class.__init__).parameters
     options = {"add_pooling_layer": False} if "add_pooling_layer" in parameters else {}
-    encoder: PreTrainedModel = AutoModel.from_config(config.text_config, **options)
+    encoder: Any = AutoModel.from_config(config.text_config, **options)
     if hasattr(encoder, "pooler"):
         encoder.pooler = None
-    return speed_up(encoder) if config.fast_encoders else encoder
+    built: PreTrainedModel = speed_up(encoder) if config.fast_encoders else encoder
+    return built
 
 
 def text_positions(encoder: nn.Module) -> int | None:
@@ -289,15 +290,22 @@ def whisper_states(
         config=encoder.config, inputs_embeds=x, attention_mask=at_least_one(frame_mask)
     )
     states = [x]
+    layers: Any = encoder.layers
     with contextlib.ExitStack() as hooks:
-        for layer in encoder.layers if attentions is not None else ():
-            hook = layer.self_attn.register_forward_hook(lambda _, __, output: attentions.append(output[1]))
-            hooks.callback(hook.remove)
-        for layer in encoder.layers:
+        for layer in layers:
+            if attentions is not None:
+                hook = layer.self_attn.register_forward_hook(_appending(attentions))
+                hooks.callback(hook.remove)
+        for layer in layers:
             dropped = encoder.training and encoder.layerdrop > 0 and torch.rand([]) < encoder.layerdrop
             states.append(states[-1] if dropped else layer(states[-1], attention))
     states[-1] = encoder.layer_norm(states[-1])
     return states, frame_mask
+
+
+def _appending(attentions: list[torch.Tensor]) -> Callable[[nn.Module, Any, Any], None]:
+    """A hook that appends the attention weights of an attention layer."""
+    return lambda _, __, output: attentions.append(output[1])
 
 
 def is_padding_safe(config: PreTrainedConfig) -> bool:
