@@ -1,7 +1,6 @@
 """Sound to the input of a speech encoder: the waveform, or Whisper's log-mel frames of a clip of any length."""
 
 import functools
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +9,7 @@ from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.audio_utils import mel_filter_bank
 from transformers.utils import logging
 
-from .audio_msfser import SAMPLING_RATE, load_audio
+from .audio_msfser import SAMPLING_RATE, as_sounds, load_audio
 
 logger = logging.get_logger(__name__)
 
@@ -90,7 +89,7 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
         Raises:
             ValueError: A sound cannot be used (the sentence names the item), or there is none.
         """
-        sounds = as_audio_list(audio)
+        sounds = as_sounds(audio, sampling_rate)
         if not sounds:
             raise ValueError("There is no sound: the list is empty.")
         items = [self._features(sound, sampling_rate, i) for i, sound in enumerate(sounds)]
@@ -164,17 +163,6 @@ def loud_level(samples: np.ndarray) -> float:
 def _at_reference_level(samples: np.ndarray) -> np.ndarray:
     level = loud_level(samples)
     return samples if level < _SILENCE else samples * np.float32(_REFERENCE_LEVEL / level)
-
-
-def as_audio_list(audio: Any) -> list[Any]:
-    """One sound or many, as a list; a flat list of numbers is one sound."""
-    if isinstance(audio, np.ndarray) and audio.dtype == object:
-        return list(audio)
-    if not isinstance(audio, Sequence) or isinstance(audio, (str, bytes, bytearray)):
-        return [audio]
-    if audio and isinstance(audio[0], (int, float, np.number)):
-        return [np.asarray(audio, dtype=np.float32 if isinstance(audio[0], float) else None)]
-    return list(audio)
 
 
 @functools.lru_cache(maxsize=4)

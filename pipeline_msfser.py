@@ -12,7 +12,7 @@ import torch
 from transformers import Pipeline
 
 from .annotator_msfser import NO_SPEECH, Annotation, LazyProsody, MsfSerAnnotator
-from .audio_msfser import SAMPLING_RATE, cut_at_pauses, load_audio, read_blocks
+from .audio_msfser import SAMPLING_RATE, cut_at_pauses, is_sound, load_audio, read_blocks
 from .configuration_msfser import LABELS, TENSOR_NAMES
 from .course_msfser import (
     ScoredWindow,
@@ -28,7 +28,7 @@ from .course_msfser import (
 )
 from .description_msfser import Describer, MeasuredDescriber
 from .processing_msfser import MsfSerProcessor
-from .recordings_msfser import Recording, is_recording, open_recording
+from .recordings_msfser import Recording, open_recording
 from .transcription_msfser import MsfSerRecognizer
 
 # The setting of recognizer and describer that selects those of the training corpus.
@@ -141,7 +141,7 @@ class MsfSerPipeline(Pipeline):
             inputs = (dataset[i] for i in range(len(dataset)))
         elif isinstance(inputs, np.ndarray) and inputs.dtype == object:
             inputs = list(inputs)
-        elif isinstance(inputs, Iterable) and not is_recording(inputs):
+        elif isinstance(inputs, Iterable) and not is_sound(inputs):
             inputs = (item for item in inputs)
         return super().__call__(inputs, **options)
 

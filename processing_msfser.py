@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
+from .audio_msfser import as_sounds
 from .configuration_msfser import LABELS, TENSOR_NAMES
 from .encoders_msfser import feature_settings, load_tokenizer
-from .feature_extraction_msfser import MsfSerFeatureExtractor, as_audio_list
+from .feature_extraction_msfser import MsfSerFeatureExtractor
 
 
 class MsfSerProcessor(ProcessorMixin):
@@ -88,7 +89,7 @@ class MsfSerProcessor(ProcessorMixin):
         given = {"transcript": transcript, "emphasis": emphasis, "description": description}
         columns: dict[str, list[Any]] = {}
         if audio is not None:
-            columns["audio"] = as_audio_list(audio)
+            columns["audio"] = as_sounds(audio, sampling_rate)
         for name, text in given.items():
             if text is not None:
                 columns[name] = [text] if isinstance(text, str) or not isinstance(text, Iterable) else list(text)
