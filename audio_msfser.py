@@ -185,8 +185,6 @@ def as_sounds(audio: Any, sampling_rate: int | None = None, channels_first: bool
         ValueError: An array of two axes holds clips of less than 25 ms: it is one sound, a few channels for each
             sample.
     """
-    if isinstance(audio, Sequence) and audio and not is_file(audio) and is_number(audio[0]):
-        return [np.asarray(audio, dtype=np.float32 if isinstance(audio[0], float) else None)]
     if is_sound(audio, channels_first) or not isinstance(audio, Iterable):
         return [rereadable(audio)]
     check_batch(audio, SAMPLING_RATE if sampling_rate is None else sampling_rate, channels_first)

@@ -6,12 +6,13 @@ import re
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from .audio_msfser import load_audio, read_blocks
 from .configuration_msfser import TENSOR_NAMES
 from .sound_forms_msfser import rereadable
 
@@ -33,6 +34,16 @@ class Recording:
     index: int = 0  # among the inputs
     is_long: bool = False  # whether it needs several windows
     words_from: str = "given"  # or "aligned"
+    channels_first: bool | None = None  # of samples with two axes
+    channel: int | None = None  # from 0 on; by default the mean of all
+
+    def load(self, max_seconds: float) -> np.ndarray:
+        """The beginning of the sound, as [`load_audio`] returns it."""
+        return load_audio(self.source, self.sampling_rate, max_seconds, self.channels_first, self.channel)
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """The sound by blocks, as [`read_blocks`] yields them."""
+        return read_blocks(self.source, self.sampling_rate, self.channels_first, self.channel)
 
 
 def open_recording(item: Any, sampling_rate: int | None = None, index: int = 0) -> Recording:
