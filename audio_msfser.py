@@ -157,6 +157,17 @@ def count_channels(source: Any, sampling_rate: int | None = None, channels_first
     return 1 if samples.ndim == 1 else samples.shape[1]
 
 
+def seconds_of(source: str | os.PathLike[str] | bytes | bytearray | memoryview, most: float = math.inf) -> float:
+    """The length of an audio file, as it states it; nothing is decoded unless it states none.
+
+    A longer one than `most` seconds may give any number above that. Errors are those of [`open_sound`].
+    """
+    with open_sound(source) as sound:
+        is_container = isinstance(sound, ContainerReader)
+        frames = sound.count_frames(most * sound.samplerate) if is_container else sound.frames
+        return frames / sound.samplerate
+
+
 def is_sound(value: Any, channels_first: bool | None = None) -> bool:
     """Whether a value is one sound, as [`load_audio`] reads it, and not several.
 
@@ -217,13 +228,16 @@ def open_sound(source: str | os.PathLike[str] | bytes | bytearray | memoryview) 
                 yield sound
     except MissingPyAVError as error:
         raise ValueError(
-            f"{name} is {error}: install it (pip install av), or convert the file to WAV or FLAC."
+            f"{name}: this is {error}, which needs PyAV: pip install av, or convert it to WAV or FLAC."
         ) from error
     except (RuntimeError, TypeError) as error:
-        reason = str(getattr(error, "error_string", error)).strip(" .")
         raise ValueError(
-            f"{name} cannot be decoded ({reason}): give WAV, FLAC, OGG, MP3 or M4A, or convert it first."
+            f"{name} cannot be decoded ({_reason(error)}): give WAV, FLAC, OGG, MP3 or M4A, or convert it first."
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "error_string", error)).strip(" .")
 
 
 def _opened(source: Any) -> BinaryIO:
@@ -311,7 +325,8 @@ def _file_blocks(sound: "SoundReader", name: str, length: int, most: float) -> I
             block = sound.read(int(min(most - count, length)), dtype="float32", always_2d=True)
         except RuntimeError as error:
             raise ValueError(
-                f"{name} cannot be decoded after {sound.tell() / sound.samplerate:.0f} s: convert it first."
+                f"{name} cannot be decoded after {sound.tell() / sound.samplerate:.0f} s ({_reason(error)}): convert "
+                "it first."
             ) from error
         if not len(block):
             break

@@ -5,6 +5,7 @@ the bytes of one file, the name of one format of four, and some decoders of soun
 """
 
 import contextlib
+import math
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -44,7 +45,9 @@ _OPTIONS = {
 # For finding out what the file contains, and for each packet of it. Seconds.
 _PATIENCE = 30.0
 # How much the sound may differ in length from what its file states.
-_TOLERANCE, _TOLERATED_SHARE = 1.0, 0.01
+_TOLERANCE, _TOLERATED_SHARE = 0.25, 0.01
+# How a compressed index of a QuickTime file begins, which can grow a thousandfold.
+_COMPRESSED_INDEX = b"dcomzlib"
 
 
 class MissingPyAVError(RuntimeError):
@@ -93,10 +96,16 @@ class ContainerReader:
         self._file, self._format = file, container
         self._container: Any = None
         self._stated: int | None = None
+        if container == "mov" and _contains(file, _COMPRESSED_INDEX):
+            raise RuntimeError("its index is compressed, which is not supported")
         self._start()
-        # What other formats state may be of another stream, or an estimate.
+        # What other files state may be of another stream, or an estimate.
+        seconds: Any = None
         if container == "mov" and self._stream.duration:
-            self._stated = int(self._stream.duration * self._stream.time_base * self.samplerate)
+            seconds = self._stream.duration * self._stream.time_base
+        elif container == "matroska" and len(self._container.streams) == 1 and self._container.duration:
+            seconds = self._container.duration / av.time_base
+        self._stated = None if seconds is None else int(seconds * self.samplerate)
 
     def __enter__(self) -> "ContainerReader":
         return self
@@ -109,10 +118,21 @@ class ContainerReader:
     @property
     def frames(self) -> int:
         """The number of samples of each channel; if the file does not state it, all are decoded once."""
-        if self._stated is None:
-            self._stated = sum(map(len, self._blocks), len(self._rest))
-            self._start()
-        return self._stated
+        return self.count_frames()
+
+    def count_frames(self, most: float = math.inf) -> int:
+        """`frames`, or a number greater than `most` as soon as there are more."""
+        if self._stated is not None:
+            return self._stated
+        count = len(self._rest)
+        for block in self._blocks:
+            count += len(block)
+            if count > most:
+                break
+        else:
+            self._stated = count
+        self._start()
+        return count
 
     def read(self, frames: int, dtype: str = "float32", always_2d: bool = True) -> np.ndarray:
         """The next samples, `(samples, channels)` in float32, at most `frames`; none at the end."""
@@ -174,7 +194,7 @@ class ContainerReader:
         self._check_length(count, is_end=True)
 
     def _check_length(self, count: int, is_end: bool) -> None:
-        """Compares what was decoded with what an MP4 file states; in the others that may be an estimate."""
+        """Compares what was decoded with what the file states."""
         if self._stated is None:
             return
         tolerance = max(_TOLERANCE * self.samplerate, _TOLERATED_SHARE * self._stated)
@@ -186,11 +206,21 @@ class ContainerReader:
             )
 
 
+def _contains(file: BinaryIO, pattern: bytes) -> bool:
+    end = b""
+    file.seek(0)
+    while block := file.read(1 << 20):
+        if pattern in end + block:
+            return True
+        end = block[1 - len(pattern) :]
+    return False
+
+
 @contextlib.contextmanager
 def _as_runtime_errors() -> Iterator[None]:
     try:
         yield
-    except (av.FFmpegError, ValueError, MemoryError, OverflowError, NotImplementedError) as error:
+    except (av.FFmpegError, OSError, ValueError, MemoryError, OverflowError, NotImplementedError) as error:
         reason = str(getattr(error, "strerror", None) or error) or type(error).__name__
         raise RuntimeError(" ".join(reason.split())) from error
 

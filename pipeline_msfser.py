@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import itertools
+import math
 import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ import torch
 from transformers import Pipeline
 
 from .annotator_msfser import NO_SPEECH, Annotation, LazyProsody, MsfSerAnnotator
-from .audio_msfser import SAMPLING_RATE, count_channels, cut_at_pauses, is_sound
+from .audio_msfser import SAMPLING_RATE, count_channels, cut_at_pauses, is_sound, seconds_of
 from .configuration_msfser import LABELS, TENSOR_NAMES
 from .course_msfser import (
     ScoredWindow,
@@ -153,6 +154,10 @@ class MsfSerPipeline(Pipeline):
         elif isinstance(inputs, Iterable):
             inputs = (item for item in inputs)
         return super().__call__(inputs, **options)
+
+    def seconds(self, path: str | os.PathLike[str], most: float = math.inf) -> float:
+        """The length of a recording file; see [`seconds_of`], with its errors."""
+        return seconds_of(path, most)
 
     # The library knows neither the options' names nor several windows per recording, as its signatures show.
 
