@@ -172,7 +172,7 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
                     cut.append(i)
         if cut:
             logger.warning(
-                f"{len(cut)} of {len(sounds)} sounds (first item {cut[0]}) are longer than {most_seconds:g} s and "
+                f"{len(cut)} of {len(sounds)} sounds (first item {cut[0]}) are longer than {most_seconds:.4g} s and "
                 "were cut there: use the pipeline, which handles recordings of any length, or raise max_seconds."
             )
 

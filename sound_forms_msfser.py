@@ -112,8 +112,9 @@ def checked_samples(form: SoundForm, most: float = math.inf) -> Any:
 def check_batch(clips: Any, sampling_rate: int, channels_first: bool | None) -> None:
     """Refuses what is no batch of clips, but one sound as `(samples, channels)` or with channels of a few samples."""
     if isinstance(clips, Sequence) and clips and isinstance(clips[0], (list, tuple)):
-        rows = [len(row) if isinstance(row, (list, tuple)) and row and is_number(row[0]) else -1 for row in clips]
-        shape: tuple[int, ...] = (len(rows), rows[0]) if len(set(rows)) == 1 else ()
+        flat = [isinstance(row, (list, tuple)) and len(row) > 1 and all(map(is_number, row[:2])) for row in clips]
+        rows = [len(row) for row in clips] if all(flat) else [-1]
+        shape: tuple[int, ...] = (len(rows), rows[0]) if len(set(rows)) == 1 and rows[0] > 0 else ()
     else:
         shape = tuple(getattr(clips, "shape", ()))
     axes = 2 if channels_first is None else 3
@@ -183,7 +184,7 @@ def is_decoder(value: Any) -> bool:
 
 def is_samples(value: Any) -> bool:
     """Whether it is an `AudioSamples` of torchcodec, or has the same attributes."""
-    return hasattr(value, "data") and hasattr(value, "sample_rate")
+    return hasattr(value, "sample_rate") and hasattr(value, "data")
 
 
 def is_number(value: Any) -> bool:
