@@ -163,9 +163,9 @@ def seconds_of(source: str | os.PathLike[str] | bytes | bytearray | memoryview, 
     A longer one than `most` seconds may give any number above that. Errors are those of [`open_sound`].
     """
     with open_sound(source) as sound:
-        is_container = isinstance(sound, ContainerReader)
-        frames = sound.count_frames(most * sound.samplerate) if is_container else sound.frames
-        return frames / sound.samplerate
+        if isinstance(sound, ContainerReader):
+            return sound.count_frames(most * sound.samplerate) / sound.samplerate
+        return sound.frames / sound.samplerate
 
 
 def is_sound(value: Any, channels_first: bool | None = None) -> bool:
@@ -220,7 +220,7 @@ def open_sound(source: str | os.PathLike[str] | bytes | bytearray | memoryview) 
         with _opened(source) as file:
             container = container_of(file)
             with ContainerReader(file, container) if container else soundfile.SoundFile(file) as sound:
-                if not container and sound.format not in _FORMATS:
+                if not isinstance(sound, ContainerReader) and sound.format not in _FORMATS:
                     raise soundfile.SoundFileRuntimeError(f"the format {sound.format} is not supported")
                 checked_rate(sound.samplerate)
                 if sound.channels > MOST_CHANNELS:

@@ -14,6 +14,7 @@ import numpy as np
 
 from .sound_forms_msfser import as_floats
 
+av: Any
 try:
     import av
 except ImportError:  # only these formats need it
@@ -96,6 +97,8 @@ class ContainerReader:
         self._file, self._format = file, container
         self._container: Any = None
         self._stated: int | None = None
+        self._rest: np.ndarray
+        self._position: int
         if container == "mov" and _contains(file, _COMPRESSED_INDEX):
             raise RuntimeError("its index is compressed, which is not supported")
         self._start()
