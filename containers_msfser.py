@@ -91,11 +91,12 @@ class ContainerReader:
         RuntimeError: The file cannot be decoded, or holds no sound. So do the other methods.
     """
 
+    _container: Any = None
+
     def __init__(self, file: BinaryIO, container: str):
         if av is None:
             raise MissingPyAVError(CONTAINERS[container])
         self._file, self._format = file, container
-        self._container: Any = None
         self._stated: int | None = None
         self._rest: np.ndarray
         self._position: int

@@ -151,7 +151,7 @@ def predict(
         raise _user_error(str(error).replace(repr(audio), "the recording")) from error
 
 
-def _checked_seconds(ser: Pipeline, audio: Text) -> float:
+def _checked_seconds(ser: Any, audio: Text) -> float:
     """The length of a recording of a known format that is within the limits."""
     if audio is None:
         raise _user_error("There is no recording yet: record or upload one first.")
