@@ -75,6 +75,7 @@ class MsfSerProcessor(ProcessorMixin):
         *,
         audio_kwargs: Mapping[str, Any] | None = None,
         text_kwargs: Mapping[str, Any] | None = None,
+        common_kwargs: Mapping[str, Any] | None = None,
         channels_first: bool | None = None,
         channel: int | None = None,
         max_length: int | None = None,
@@ -94,6 +95,7 @@ class MsfSerProcessor(ProcessorMixin):
             warn_if_cut: Whether one warning says that sounds were cut.
             audio_kwargs: Arguments for the feature extractor alone, such as `max_length` in samples.
             text_kwargs: Arguments for the tokenizer alone.
+            common_kwargs: Arguments for both, such as `return_tensors`, as a dictionary.
             channels_first: Whether arrays of two axes are one sound each; see [`MsfSerFeatureExtractor`].
             channel: The one channel that is used, from 0 on; by default the mean of all.
             max_length: Of the texts, in tokens; by default `max_tokens`.
@@ -105,10 +107,14 @@ class MsfSerProcessor(ProcessorMixin):
             `attention_mask`, as far as any item has them.
 
         Raises:
-            ValueError: A sound cannot be used, the lists differ in length, or an item has no input at all; the
-                sentence names the item.
+            ValueError: A sound cannot be used, the lists differ in length, or an item has no input at all (the
+                sentence names the item); or an argument is given twice.
             TypeError: There is no such argument.
         """
+        both |= common_kwargs or {}
+        return_tensors = both.pop("return_tensors", return_tensors)
+        if twice := sorted(set(both) & ({*(text_kwargs or {})} | {*(audio_kwargs or {})})):
+            raise ValueError(f"{twice[0]} is given for both and for one: give it once, or in each of the two.")
         if unknown := sorted(set(both) - _PADDING):
             remedy = "transcript, emphasis or description" if unknown[0] == "text" else ", ".join(sorted(_PADDING))
             raise TypeError(f"The processor has no argument {unknown[0]!r}: give {remedy}.")
