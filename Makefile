@@ -4,6 +4,7 @@
 # make test          runs the tests, or TESTS
 # make test-oldest   runs the tests, or TESTS, with the lowest supported transformers, in .venv-oldest
 # make stress        hostile input and faults in large numbers; MINUTES=30 bounds the part with the demo page
+# make common        the common tests of transformers, from its sdist, on four tiny models
 # make lint          checks format, style, types and spelling
 # make audit         asks the Python advisory database about the versions in constraints.txt
 # make licenses      lists the licenses of the dependencies in docs/licenses.md
@@ -21,7 +22,7 @@ TESTS ?= tests
 PYTEST = OMP_NUM_THREADS=1 $(1)/bin/python -m pytest --numprocesses=logical --dist=worksteal
 MINUTES ?= 30
 
-.PHONY: train starter space test test-oldest stress lint audit licenses probe docs wheel
+.PHONY: train starter space test test-oldest stress common lint audit licenses probe docs wheel
 
 train: $(VENV)/ready
 	$(VENV)/bin/python train.py configs/probe.yaml
@@ -40,6 +41,9 @@ test-oldest: $(VENV)-oldest/ready
 
 stress: $(VENV)/ready
 	MINUTES=$(MINUTES) $(VENV)/bin/python -m pytest -m stress -s -o faulthandler_timeout=0 tests/stress
+
+common: $(VENV)-common/ready
+	MSFSER_TRANSFORMERS_SDIST=$(VENV)-common PYTHONPATH=$(VENV)-common/site $(call PYTEST,$(VENV)) -m common tests/common
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff format --check .
@@ -83,6 +87,14 @@ $(VENV)-oldest/ready: $(VENV)/ready
 	$(VENV)/bin/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
 		> $$($(VENV)-oldest/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/newest.pth
 	$(VENV)-oldest/$(PIP) install -c $(VENV)-oldest/constraints.txt transformers==5.19.0
+	touch $@
+
+# The sdist of the pinned transformers, whose tests the wheel does not have, and a package that they need.
+$(VENV)-common/ready: $(VENV)/ready
+	rm -rf $(VENV)-common
+	$(VENV)/$(PIP) download --no-deps --no-binary transformers -c constraints.txt -d $(VENV)-common transformers
+	tar -xzf $(VENV)-common/transformers-*.tar.gz -C $(VENV)-common --strip-components 1
+	$(VENV)/$(PIP) install --no-deps --target $(VENV)-common/site parameterized==0.9.0
 	touch $@
 
 $(VENV)-audit/ready:

@@ -24,7 +24,7 @@ def choose_attention(config: MsfSerConfig) -> None:
         sub_config = getattr(config, name)
         if requested is None or sub_config is None or sub_config._attn_implementation != requested:
             continue
-        encoder_class = AutoModel._model_mapping[type(sub_config)]  # type: ignore[index]
+        encoder_class = AutoModel._model_mapping[type(sub_config)]
         if not _has_attention(encoder_class, requested):
             _log_substitute(encoder_class, requested, config.fast_encoders)
             sub_config._attn_implementation_internal = None

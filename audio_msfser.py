@@ -7,11 +7,30 @@ import contextlib
 import io
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
+import torch
+
+from .containers_msfser import ContainerReader, MissingPyAVError, container_of
+from .sound_forms_msfser import (
+    MOST_CHANNELS,
+    array_blocks,
+    check_batch,
+    checked_rate,
+    checked_samples,
+    common_rate,
+    form_of,
+    is_bytes,
+    is_decoder,
+    is_file,
+    is_number,
+    is_rate_and_samples,
+    is_samples,
+    rereadable,
+)
 
 try:
     import soundfile
@@ -20,14 +39,19 @@ except ImportError:  # the model runs without them; reading and resampling sound
     soundfile = soxr = None
 
 SAMPLING_RATE = 16_000
-_RATES = (1_000, 768_000)
-_MOST_CHANNELS = 64
 # Of a whole sound in memory: 9 hours, 2.1 GB. A small file can claim or hold more.
 _MOST_SAMPLES = 2**29
 # Samples of all channels that are decoded at once.
 _BLOCK = 2**20
 # libsndfile can open other formats as well: by the file name alone, or with decoders that nobody maintains.
 _FORMATS = ("WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF", "CAF", "AU", "NIST")
+# The one list of the usual endings of recordings' names, each with the package that reads it.
+AUDIO_SUFFIXES = dict.fromkeys(
+    (".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".snd", ".w64", ".wav"),
+    "soundfile",
+) | dict.fromkeys(
+    (".3g2", ".3gp", ".aac", ".amr", ".awb", ".m4a", ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp4", ".webm"), "av"
+)
 # Floats exceed 1 a little after resampling or lossy coding; far above, they are unscaled integers.
 _LARGEST_FLOAT = 16.0
 
@@ -40,27 +64,67 @@ _GRID = SAMPLING_RATE // 10
 _EARLIEST_SHARE = 2 / 3
 
 
-def load_audio(source: Any, sampling_rate: int | None = None, max_seconds: float | None = None) -> np.ndarray:
+class SoundReader(Protocol):
+    """An opened sound file: `soundfile.SoundFile`, or [`ContainerReader`] with the same attributes."""
+
+    @property
+    def samplerate(self) -> int:
+        """Of the file, in Hz."""
+
+    @property
+    def channels(self) -> int:
+        """The number of channels."""
+
+    @property
+    def frames(self) -> int:
+        """The number of samples of each channel."""
+
+    def read(self, frames: int, dtype: str = "float32", always_2d: bool = True) -> np.ndarray:
+        """The next samples, `(samples, channels)`, at most `frames`; none at the end."""
+
+    def tell(self) -> int:
+        """How many samples of each channel have been read."""
+
+
+def load_audio(
+    source: Any,
+    sampling_rate: int | None = None,
+    max_seconds: float | None = None,
+    channels_first: bool | None = None,
+    channel: int | None = None,
+) -> np.ndarray:
     """Reads one sound as mono float32 at 16 kHz.
 
     Args:
-        source: A path; the bytes of an audio file; samples as a NumPy array, tensor or list, `(samples,)`,
-            `(samples, channels)` or `(channels, samples)` (the shorter axis is the channels), float in -1..1, or
-            uint8 or a signed integer type at full scale; or a row of `datasets.Audio`: a dictionary with `array` and
-            `sampling_rate`, or with `bytes` or `path`.
-        sampling_rate: Rate of the samples in Hz. Required for arrays; files and rows contain it.
+        source: One of
+
+            - a path; the bytes of a file (`bytes`, `bytearray` or `memoryview`); or a file-like object, opened in
+              binary mode, which is read from its position on and returned there;
+            - samples as a NumPy array, tensor or list, `(samples,)`, or of two axes with `channels_first`; float in
+              -1..1, or uint8 or a signed integer type at full scale;
+            - a tuple `(rate, samples)` as in Gradio, `(samples,)` or `(samples, channels)`;
+            - a dictionary with `array` or `raw`, `(samples,)` or `(channels, samples)`, and `sampling_rate`; or with
+              `bytes` or `path`;
+            - a decoder of torchcodec, as in a `datasets.Audio` column, or its `AudioSamples`.
+
+            WAV, FLAC, OGG, MP3, AIFF, CAF, AU and NIST are read by soundfile; MP4 (m4a, mov, 3gp), Matroska (mka, mkv,
+            webm), AAC and AMR by PyAV, if it is installed. The content decides, not the name.
+        sampling_rate: Rate of the samples in Hz. Required for arrays; all other forms contain it.
         max_seconds: The rest of the sound is not read.
+        channels_first: Whether an array of two axes is `(channels, samples)` rather than `(samples, channels)`. It
+            overrides the order of a tuple or dictionary, but not that of a decoder.
+        channel: The one channel that is used, from 0 on; by default the mean of all.
 
     Returns:
-        `(samples,)`, at least one sample, all finite. Channels are averaged.
+        `(samples,)`, at least one sample, all finite.
 
     Raises:
-        ValueError: The sound is empty, not finite, undecodable, too long for memory, or has an impossible rate or
-            shape; the message says which.
+        ValueError: The sound is empty, not finite, undecodable, too long for memory, or has an impossible rate, shape
+            or channel; the message says which. Also if reading it needs PyAV.
         ImportError: soundfile and soxr are not installed, and the source is not an array at 16 kHz.
     """
     blocks, length = [], 0
-    for block in _blocks(source, sampling_rate, max_seconds):
+    for block in _blocks(source, sampling_rate, channels_first, channel, max_seconds):
         blocks.append(block)
         length += len(block)
         if length > _MOST_SAMPLES:
@@ -71,19 +135,79 @@ def load_audio(source: Any, sampling_rate: int | None = None, max_seconds: float
     return np.concatenate(blocks)
 
 
-def read_blocks(source: Any, sampling_rate: int | None = None) -> Iterator[np.ndarray]:
+def read_blocks(
+    source: Any, sampling_rate: int | None = None, channels_first: bool | None = None, channel: int | None = None
+) -> Iterator[np.ndarray]:
     """Reads one sound as [`load_audio`] does, with the same errors, but a block of about one second at a time.
 
     Yields:
         `(samples,)`, mono float32 at 16 kHz. Concatenated, the blocks are the result of `load_audio`; an MP3 may
         differ slightly, as its decoder depends on where it pauses. A damaged file may raise after the first blocks.
     """
-    return _blocks(source, sampling_rate, block_seconds=1.0)
+    return _blocks(source, sampling_rate, channels_first, channel, block_seconds=1.0)
+
+
+def count_channels(source: Any, sampling_rate: int | None = None, channels_first: bool | None = None) -> int:
+    """The number of channels of a sound that [`load_audio`] reads, with the same errors."""
+    form = form_of(source, sampling_rate, channels_first)
+    if form.is_file:
+        with open_sound(form.content) as sound:
+            return sound.channels
+    samples = checked_samples(form)
+    return 1 if samples.ndim == 1 else samples.shape[1]
+
+
+def seconds_of(source: str | os.PathLike[str] | bytes | bytearray | memoryview, most: float = math.inf) -> float:
+    """The length of an audio file, as it states it; nothing is decoded unless it states none.
+
+    A longer one than `most` seconds may give any number above that. Errors are those of [`open_sound`].
+    """
+    with open_sound(source) as sound:
+        if isinstance(sound, ContainerReader):
+            return sound.count_frames(most * sound.samplerate) / sound.samplerate
+        return sound.frames / sound.samplerate
+
+
+def is_sound(value: Any, channels_first: bool | None = None) -> bool:
+    """Whether a value is one sound, as [`load_audio`] reads it, and not several.
+
+    An array of two axes is several, `(clips, samples)`, unless `channels_first` is given.
+    """
+    if isinstance(value, (np.ndarray, torch.Tensor)):
+        axes = 1 if channels_first is None else 2
+        return value.ndim <= axes and not (isinstance(value, np.ndarray) and value.dtype == object)
+    if isinstance(value, tuple) and (is_rate_and_samples(value) or is_rate_and_samples(value[::-1])):
+        return True
+    if isinstance(value, Sequence) and not is_file(value):
+        return len(value) > 0 and is_number(value[0])
+    return (
+        is_file(value)
+        or isinstance(value, Mapping)
+        or is_decoder(value)
+        or is_samples(value)
+        or hasattr(value, "read")
+    )
+
+
+def as_sounds(audio: Any, sampling_rate: int | None = None, channels_first: bool | None = None) -> list[Any]:
+    """One sound or many, as a list of what [`load_audio`] reads; each of them can be read more than once.
+
+    Raises:
+        ValueError: An array of two axes holds clips of less than 25 ms: it is one sound, a few channels for each
+            sample.
+    """
+    if is_sound(audio, channels_first) or not isinstance(audio, Iterable):
+        return [rereadable(audio)]
+    check_batch(audio, SAMPLING_RATE if sampling_rate is None else sampling_rate, channels_first)
+    return [rereadable(sound) for sound in audio]
 
 
 @contextlib.contextmanager
-def open_sound(source: str | os.PathLike[str] | bytes | bytearray) -> "Iterator[soundfile.SoundFile]":
+def open_sound(source: str | os.PathLike[str] | bytes | bytearray | memoryview) -> "Iterator[SoundReader]":
     """Opens an audio file, or the bytes of one; only its header is read.
+
+    What it yields has `samplerate` (Hz), `channels`, `frames` (samples of each channel) and `read` as
+    `soundfile.SoundFile` does.
 
     Raises:
         ValueError: There is no such file, it cannot be decoded, or its rate or number of channels is impossible; the
@@ -92,30 +216,40 @@ def open_sound(source: str | os.PathLike[str] | bytes | bytearray) -> "Iterator[
     """
     _require_audio_libraries()
     name = _shown(source)
-    file: Path | io.BytesIO
-    if isinstance(source, (bytes, bytearray)):
-        file = io.BytesIO(source)
-    else:
-        file = Path(source)
-        try:
-            exists = file.is_file()
-        except OSError:  # not a valid file name, such as a long text
-            exists = False
-        if not exists:
-            raise ValueError(f"there is no file {name}.")
     try:
-        with soundfile.SoundFile(file) as sound:
-            if sound.format not in _FORMATS:
-                raise soundfile.SoundFileRuntimeError(f"the format {sound.format} is not supported")
-            _checked_rate(sound.samplerate)
-            if sound.channels > _MOST_CHANNELS:
-                raise ValueError(f"{name}: the sound has more than {_MOST_CHANNELS} channels ({sound.channels}).")
-            yield sound
-    except (RuntimeError, TypeError) as error:
-        reason = str(getattr(error, "error_string", error)).strip(" .")
+        with _opened(source) as file:
+            container = container_of(file)
+            with ContainerReader(file, container) if container else soundfile.SoundFile(file) as sound:
+                if not isinstance(sound, ContainerReader) and sound.format not in _FORMATS:
+                    raise soundfile.SoundFileRuntimeError(f"the format {sound.format} is not supported")
+                checked_rate(sound.samplerate)
+                if sound.channels > MOST_CHANNELS:
+                    raise ValueError(f"{name}: the sound has more than {MOST_CHANNELS} channels ({sound.channels}).")
+                yield sound
+    except MissingPyAVError as error:
         raise ValueError(
-            f"{name} cannot be decoded ({reason}): give WAV, FLAC, OGG or MP3, or convert it first."
+            f"{name}: this is {error}, which needs PyAV: pip install av, or convert it to WAV or FLAC."
         ) from error
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"{name} cannot be decoded ({_reason(error)}): give WAV, FLAC, OGG, MP3 or M4A, or convert it first."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "error_string", error)).strip(" .")
+
+
+def _opened(source: Any) -> BinaryIO:
+    if is_bytes(source):
+        return io.BytesIO(source)
+    try:
+        # Neither a device nor a pipe, which would never end.
+        if Path(source).is_file():
+            return open(source, "rb")
+    except (OSError, ValueError):  # not a valid file name, such as a long text, or not readable
+        pass
+    raise ValueError(f"there is no file {_shown(source)}.")
 
 
 def cut_at_pauses(blocks: Iterable[np.ndarray], max_seconds: float) -> Iterator[np.ndarray]:
@@ -155,27 +289,27 @@ def _segment_end(samples: np.ndarray) -> int:
 
 
 def _blocks(
-    source: Any, sampling_rate: int | None, max_seconds: float | None = None, block_seconds: float = math.inf
+    source: Any,
+    sampling_rate: int | None,
+    channels_first: bool | None,
+    channel: int | None,
+    max_seconds: float | None = None,
+    block_seconds: float = math.inf,
 ) -> Iterator[np.ndarray]:
     """The one loader: reads, checks, mixes down and resamples a sound of any form."""
-    own_rate = None
-    if isinstance(source, Mapping):
-        if source.get("array") is not None:
-            source, own_rate = source["array"], source.get("sampling_rate")
-        else:
-            source = source["bytes"] if source.get("bytes") is not None else source.get("path")
-    if source is None:
-        raise ValueError("there is no sound: give a path, bytes or samples.")
-    if isinstance(source, (str, os.PathLike, bytes, bytearray)):
-        with open_sound(source) as sound:
-            rate = _common_rate(sound.samplerate, sampling_rate)
+    form = form_of(source, sampling_rate, channels_first)
+    if form.is_file:
+        with open_sound(form.content) as sound:
+            rate = common_rate(sound.samplerate, form.rate)
+            _check_channel(channel, sound.channels)
             length = max(1, int(min(rate * block_seconds, _BLOCK // sound.channels)))
-            blocks = _file_blocks(sound, _shown(source), length, _most(max_seconds, rate))
-            yield from _at_16_khz(blocks, rate)
+            blocks = _file_blocks(sound, _shown(form.content), length, _most(max_seconds, rate))
+            yield from _at_16_khz((_mono(block, channel) for block in blocks), rate)
     else:
-        samples = _as_array(source)
-        rate = _common_rate(own_rate, sampling_rate)
-        yield from _at_16_khz(_array_blocks(samples, rate, _most(max_seconds, rate)), rate)
+        samples = checked_samples(form, _most(max_seconds, form.rate))
+        _check_channel(channel, 1 if samples.ndim == 1 else samples.shape[1])
+        blocks = array_blocks(samples, form.rate, _most(max_seconds, form.rate))
+        yield from _at_16_khz((_mono(block, channel) for block in blocks), form.rate)
 
 
 def _most(max_seconds: float | None, rate: int) -> float:
@@ -183,34 +317,38 @@ def _most(max_seconds: float | None, rate: int) -> float:
     return math.inf if max_seconds is None else max(1, int(max_seconds * rate))
 
 
-def _file_blocks(sound: "soundfile.SoundFile", name: str, length: int, most: float) -> Iterator[np.ndarray]:
-    """The channels' mean, block by block, at the file's own rate."""
+def _file_blocks(sound: "SoundReader", name: str, length: int, most: float) -> Iterator[np.ndarray]:
+    """`(samples, channels)`, block by block, at the file's own rate."""
     count = 0
     while count < most:
         try:
             block = sound.read(int(min(most - count, length)), dtype="float32", always_2d=True)
         except RuntimeError as error:
             raise ValueError(
-                f"{name} cannot be decoded after {sound.tell() / sound.samplerate:.0f} s: convert it first."
+                f"{name} cannot be decoded after {sound.tell() / sound.samplerate:.0f} s ({_reason(error)}): convert "
+                "it first."
             ) from error
         if not len(block):
             break
         count += len(block)
-        yield block.mean(axis=1, dtype=np.float32)
+        yield block
     if not count:
         raise ValueError("the sound is empty.")
 
 
-def _array_blocks(samples: np.ndarray, length: int, most: float) -> Iterator[np.ndarray]:
-    """The channels' mean in floats, block by block: a long array of integers is never converted as a whole."""
-    if samples.ndim == 2 and samples.shape[0] <= samples.shape[1]:
-        samples = samples.T
-    if not samples.size:
-        raise ValueError("the sound is empty.")
-    end = int(min(most, len(samples)))
-    for start in range(0, end, length):
-        block = _as_floats(samples[start : min(start + length, end)])
-        yield block.mean(axis=1, dtype=np.float32) if block.ndim == 2 else block
+def _mono(block: np.ndarray, channel: int | None) -> np.ndarray:
+    if block.ndim == 1:
+        return block
+    return block.mean(axis=1, dtype=np.float32) if channel is None else np.ascontiguousarray(block[:, channel])
+
+
+def _check_channel(channel: Any, channels: int) -> None:
+    if channel is None:
+        return
+    if isinstance(channel, bool) or not isinstance(channel, (int, np.integer)):
+        raise ValueError(f"channel={channel!r} is not the number of a channel: give 0 for the first one.")
+    if not 0 <= channel < channels:
+        raise ValueError(f"there is no channel={channel}: the sound has {channels}, and the first one is channel 0.")
 
 
 def _at_16_khz(blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
@@ -242,60 +380,9 @@ def _checked_values(samples: np.ndarray) -> np.ndarray:
     return samples
 
 
-def _as_array(source: Any) -> np.ndarray:
-    """Samples of a supported type, `(samples,)`, `(samples, channels)` or `(channels, samples)`."""
-    try:
-        if hasattr(source, "detach"):
-            source = source.detach().cpu()
-            # NumPy has no bfloat16.
-            source = (source.float() if source.is_floating_point() else source).numpy()
-        samples = np.asarray(source)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise ValueError("the samples are no rectangular array of numbers.") from error
-    # A plain list of integers becomes int64; its full scale is not known.
-    if samples.dtype == np.int64:
-        raise ValueError("integer samples need their type, such as a NumPy array of int16.")
-    if samples.dtype != np.uint8 and samples.dtype.kind not in "if":
-        raise ValueError(f"samples of type {samples.dtype} are no sound: give floats or signed integers.")
-    if samples.ndim not in (1, 2):
-        raise ValueError(f"samples of shape {samples.shape} are neither (samples,) nor (samples, channels).")
-    if samples.ndim == 2 and min(samples.shape) > _MOST_CHANNELS:
-        raise ValueError(f"samples of shape {samples.shape} have more than {_MOST_CHANNELS} channels.")
-    return samples
-
-
-def _as_floats(samples: np.ndarray) -> np.ndarray:
-    if samples.dtype == np.uint8:
-        return (samples.astype(np.float32) - 128) / 128
-    if samples.dtype.kind == "i":
-        return (samples / -float(np.iinfo(samples.dtype).min)).astype(np.float32)
-    return samples.astype(np.float32)
-
-
-def _common_rate(own_rate: Any, given_rate: Any) -> int:
-    """The rate of the sound, which what is given may not contradict."""
-    if own_rate is None and given_rate is None:
-        raise ValueError("samples need their sampling_rate (in Hz).")
-    if own_rate is not None and given_rate is not None and given_rate != own_rate:
-        raise ValueError(f"the sound is at {own_rate} Hz, not at the given sampling_rate={given_rate}: leave it out.")
-    return _checked_rate(given_rate if own_rate is None else own_rate)
-
-
-def _checked_rate(rate: Any) -> int:
-    try:
-        whole = int(rate)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"sampling_rate={rate!r} is not a number in Hz.") from error
-    if whole != rate:
-        raise ValueError(f"sampling_rate={rate!r} is not a whole number in Hz.")
-    if not _RATES[0] <= whole <= _RATES[1]:
-        raise ValueError(f"sampling_rate={rate} is outside {_RATES[0]}..{_RATES[1]} Hz.")
-    return whole
-
-
 def _shown(source: Any) -> str:
     """What messages call a sound; a text in place of a path may be long."""
-    if isinstance(source, (bytes, bytearray)):
+    if is_bytes(source):
         return "these bytes"
     if not isinstance(source, (str, os.PathLike)):
         return "the sound"

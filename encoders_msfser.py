@@ -221,7 +221,8 @@ def build_text_encoder(config: MsfSerConfig) -> PreTrainedModel:
     encoder: Any = AutoModel.from_config(config.text_config, **options)
     if hasattr(encoder, "pooler"):
         encoder.pooler = None
-    return speed_up(encoder) if config.fast_encoders else encoder
+    built: PreTrainedModel = speed_up(encoder) if config.fast_encoders else encoder
+    return built
 
 
 def text_positions(encoder: nn.Module) -> int | None:
@@ -280,14 +281,21 @@ def whisper_states(
         config=encoder.config, inputs_embeds=x, attention_mask=at_least_one(frame_mask)
     )
     states = [x]
+    layers: Any = encoder.layers
     with contextlib.ExitStack() as hooks:
-        for layer in encoder.layers if attentions is not None else ():
-            hook = layer.self_attn.register_forward_hook(lambda _, __, output: attentions.append(output[1]))
-            hooks.callback(hook.remove)
-        for layer in encoder.layers:
+        for layer in layers:
+            if attentions is not None:
+                hook = layer.self_attn.register_forward_hook(_appending(attentions))
+                hooks.callback(hook.remove)
+        for layer in layers:
             states.append(layer(states[-1], attention))
     states[-1] = encoder.layer_norm(states[-1])
     return states, frame_mask
+
+
+def _appending(attentions: list[torch.Tensor]) -> Callable[[nn.Module, Any, Any], None]:
+    """A hook that appends the attention weights of an attention layer."""
+    return lambda _, __, output: attentions.append(output[1])
 
 
 def shortest_waveform(config: PreTrainedConfig) -> int:

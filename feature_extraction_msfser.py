@@ -1,7 +1,7 @@
 """Sound to the input of a speech encoder: the waveform, or Whisper's log-mel frames of a clip of any length."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +10,7 @@ from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.audio_utils import mel_filter_bank
 from transformers.utils import logging
 
-from .audio_msfser import SAMPLING_RATE, load_audio
+from .audio_msfser import SAMPLING_RATE, as_sounds, load_audio
 
 logger = logging.get_logger(__name__)
 
@@ -74,14 +74,31 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
         sampling_rate: int | None = None,
         return_tensors: str | None = None,
         warn_if_cut: bool = True,
+        *,
+        padding: bool | str = True,
+        truncation: bool = True,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        return_attention_mask: bool | None = None,
+        channels_first: bool | None = None,
+        channel: int | None = None,
     ) -> BatchFeature:
         """Prepares one sound or a batch of them.
 
         Args:
-            audio: What [`load_audio`] reads, or a list of such; `None` inside a list is an item without sound.
+            audio: What [`load_audio`] reads, or a list of such; `None` inside a list is an item without sound. An
+                array of two axes is a batch, `(clips, samples)`, unless `channels_first` is given.
             sampling_rate: Rate in Hz of all arrays among them.
             return_tensors: `"pt"` or `"np"`; NumPy without it.
-            warn_if_cut: Whether one warning says that sounds are longer than `max_seconds`. Training cuts silently.
+            warn_if_cut: Whether one warning says that sounds are cut. Training cuts silently.
+            padding: `True` or `"longest"`, `"max_length"`, or `False` or `"do_not_pad"`, as in transformers.
+            truncation: Whether sounds are cut at `max_length`.
+            max_length: In samples at 16 kHz, also for log-mel frames; by default `max_seconds`.
+            pad_to_multiple_of: In samples, or in mel frames.
+            return_attention_mask: By default the setting of this name, which is `True`.
+            channels_first: Whether arrays of two axes are one sound each, as `(channels, samples)` or as `(samples,
+                channels)`. A batch of them has three axes.
+            channel: The one channel that is used, from 0 on; by default the mean of all.
 
         Returns:
             `input_values` `(batch, samples)` or `input_features` `(batch, mel frames, mels)`, and `attention_mask`
@@ -90,30 +107,48 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
         Raises:
             ValueError: A sound cannot be used (the sentence names the item), or there is none.
         """
-        sounds = as_audio_list(audio)
+        sounds = as_sounds(audio, sampling_rate, channels_first)
         if not sounds:
             raise ValueError("There is no sound: the list is empty.")
-        items = [self._features(sound, sampling_rate, i) for i, sound in enumerate(sounds)]
-        lengths = [0 if item is None else len(item) for item in items]
-        if warn_if_cut:
-            self._warn_of_cut(sounds, lengths, sampling_rate)
-        length = max(lengths) or self._length(self.min_seconds)
-        name = self.model_input_names[0]
-        shape = (len(items), length, self.feature_size) if self.kind == "log_mel" else (len(items), length)
-        values = np.full(shape, self.padding_value, dtype=np.float32)
-        mask = np.zeros((len(items), length), dtype=np.int64)
-        for row, item in enumerate(items):
-            if item is not None:
-                values[row, : len(item)] = item
-                mask[row, : len(item)] = 1
-        return BatchFeature({name: values, "attention_mask": mask}, tensor_type=return_tensors)
+        if max_length is not None and max_length < int(self.min_seconds * SAMPLING_RATE):
+            raise ValueError(
+                f"max_length={max_length} samples is less than min_seconds={self.min_seconds}: give more, or leave it "
+                "out."
+            )
+        # Half a sample more, so that the division loses none.
+        most_seconds = self.max_seconds if max_length is None else (max_length + 0.5) / SAMPLING_RATE
+        read = functools.partial(
+            load_audio, sampling_rate=sampling_rate, channels_first=channels_first, channel=channel
+        )
+        items = [
+            self._features(sound, read, most_seconds if truncation else None, i) for i, sound in enumerate(sounds)
+        ]
+        if warn_if_cut and truncation:
+            self._warn_of_cut(sounds, [len(item) for item in items], read, most_seconds)
+        if padding in (True, "longest") and not any(len(item) for item in items):  # only absent ones
+            padding, most_seconds = "max_length", self.min_seconds
+        mask = [np.ones(len(item), np.int64) for item in items]
+        padded = self.pad(
+            BatchFeature({self.model_input_names[0]: items, "attention_mask": mask}),
+            padding=padding,
+            max_length=self._length(most_seconds),
+            truncation=truncation,
+            pad_to_multiple_of=pad_to_multiple_of,
+            return_attention_mask=True,
+            return_tensors=return_tensors,
+        )
+        if not (self.return_attention_mask if return_attention_mask is None else return_attention_mask):
+            del padded["attention_mask"]
+        return padded
 
-    def _features(self, sound: Any, sampling_rate: int | None, index: int) -> np.ndarray | None:
-        """One sound as `(samples,)` or `(mel frames, mels)`, or `None`."""
+    def _features(
+        self, sound: Any, read: Callable[..., np.ndarray], most_seconds: float | None, index: int
+    ) -> np.ndarray:
+        """One sound as `(samples,)` or `(mel frames, mels)`; an absent one has none."""
         if sound is None:
-            return None
+            return np.zeros((0, self.feature_size) if self.kind == "log_mel" else 0, np.float32)
         try:
-            samples = load_audio(sound, sampling_rate, self.max_seconds)
+            samples = read(sound, max_seconds=most_seconds)
         except ValueError as error:
             raise ValueError(f"Audio item {index}: {error}") from error
         if self.normalize_level:
@@ -125,23 +160,26 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
             samples = np.pad(samples, (0, missing))
         return samples if self.kind == "waveform" else self._log_mel(samples)
 
-    def _warn_of_cut(self, sounds: list[Any], lengths: list[int], sampling_rate: int | None) -> None:
-        """One warning if any of the sounds, of which `lengths` are used, is longer than `max_seconds`."""
+    def _warn_of_cut(
+        self, sounds: list[Any], lengths: list[int], read: Callable[..., np.ndarray], most_seconds: float
+    ) -> None:
+        """One warning if any of the sounds, of which `lengths` are used, is longer than `most_seconds`."""
         cut = []
         for i, (sound, length) in enumerate(zip(sounds, lengths, strict=True)):
-            if length >= self._length(self.max_seconds) - 1:
-                longer = load_audio(sound, sampling_rate, self.max_seconds + 0.1)
-                if len(longer) > (self.max_seconds + 0.01) * SAMPLING_RATE:  # resampling may round up
+            if length >= self._length(most_seconds) - 1:
+                longer = read(sound, max_seconds=most_seconds + 0.1)
+                if len(longer) > (most_seconds + 0.01) * SAMPLING_RATE:  # resampling may round up
                     cut.append(i)
         if cut:
             logger.warning(
-                f"{len(cut)} of {len(sounds)} sounds (first item {cut[0]}) are longer than {self.max_seconds:g} s and "
+                f"{len(cut)} of {len(sounds)} sounds (first item {cut[0]}) are longer than {most_seconds:.4g} s and "
                 "were cut there: use the pipeline, which handles recordings of any length, or raise max_seconds."
             )
 
     def _log_mel(self, samples: np.ndarray) -> np.ndarray:
         """Whisper's features, `(mel frames, mels)`: 25 ms windows every 10 ms, as its authors compute them."""
-        window = torch.hann_window(_N_FFT)
+        # On the CPU whatever torch.set_default_device says, as the samples are.
+        window = torch.hann_window(_N_FFT, device="cpu")
         spectrum = torch.stft(torch.from_numpy(samples), _N_FFT, _HOP, window=window, return_complex=True)
         power = spectrum[:, :-1].abs().square()
         mel = _mel_filters(self.feature_size) @ power
@@ -164,17 +202,6 @@ def loud_level(samples: np.ndarray) -> float:
 def _at_reference_level(samples: np.ndarray) -> np.ndarray:
     level = loud_level(samples)
     return samples if level < _SILENCE else samples * np.float32(_REFERENCE_LEVEL / level)
-
-
-def as_audio_list(audio: Any) -> list[Any]:
-    """One sound or many, as a list; a flat list of numbers is one sound."""
-    if isinstance(audio, np.ndarray) and audio.dtype == object:
-        return list(audio)
-    if not isinstance(audio, Sequence) or isinstance(audio, (str, bytes, bytearray)):
-        return [audio]
-    if audio and isinstance(audio[0], (int, float, np.number)):
-        return [np.asarray(audio, dtype=np.float32 if isinstance(audio[0], float) else None)]
-    return list(audio)
 
 
 @functools.lru_cache(maxsize=4)

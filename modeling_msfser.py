@@ -353,10 +353,11 @@ class MsfSerModel(MsfSerPreTrainedModel):
             # An absent text has no token: its first position is unmasked so that attention stays finite, and the
             # result is replaced afterwards.
             mask = at_least_one(attention_mask.bool())
-            asked = {f"output_{kind}": True for kind in record or ()}
+            record = {} if record is None else record
+            asked = {f"output_{kind}": True for kind in record}
             output = self.text_encoder(input_ids=input_ids, attention_mask=mask.long(), return_dict=True, **asked)
-            for kind in record or {}:
-                record[kind] += output[kind]
+            for kind, tensors in record.items():
+                tensors += output[kind]
             states = output.last_hidden_state
             # Half precision has neither the range nor the digits for the sum of a long text.
             precise = states.to(torch.promote_types(states.dtype, torch.float32))
@@ -370,7 +371,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
             "attentions": self.config.output_attentions if attentions is None else attentions,
         }
         kinds = {kind for kind, is_asked in asked.items() if is_asked}
-        records = {}
+        records: dict[str, Record] = {}
         for name, encoder in self._encoders().items() if kinds else ():
             possible = kinds
             if "attentions" in kinds and (implementation := encoder.config._attn_implementation) != "eager":

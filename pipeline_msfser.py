@@ -1,7 +1,9 @@
 """From a recording to valence, arousal and dominance, with reasons: `pipeline(model=..., trust_remote_code=True)`."""
 
+import contextlib
 import ctypes
 import itertools
+import math
 import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,7 +14,7 @@ import torch
 from transformers import Pipeline
 
 from .annotator_msfser import NO_SPEECH, Annotation, LazyProsody, MsfSerAnnotator
-from .audio_msfser import SAMPLING_RATE, cut_at_pauses, load_audio, read_blocks
+from .audio_msfser import SAMPLING_RATE, count_channels, cut_at_pauses, is_sound, seconds_of
 from .configuration_msfser import LABELS, TENSOR_NAMES
 from .course_msfser import (
     ScoredWindow,
@@ -28,11 +30,14 @@ from .course_msfser import (
 )
 from .description_msfser import Describer, MeasuredDescriber
 from .processing_msfser import MsfSerProcessor
-from .recordings_msfser import Recording, is_recording, open_recording
+from .recordings_msfser import Recording, open_recording
+from .sound_forms_msfser import check_batch
 from .transcription_msfser import MsfSerRecognizer
 
 # The setting of recognizer and describer that selects those of the training corpus.
 AS_TRAINED = "as trained"
+# The setting of channel that predicts each of them.
+EACH = "each"
 
 _EXPERTS = {"audio": "sound", "semantics": "words", "description": "description"}
 _NOT_READ = "the model does not read it"
@@ -63,6 +68,10 @@ class MsfSerPipeline(Pipeline):
             none. By default the measured one if it described the training corpus, else none.
         language: The language spoken, as a code or an English name; by default that of the training corpus's settings,
             or unknown.
+        channel: The one channel that is used, from 0 on, such as that of one speaker; or `"each"`, which makes the
+            result a list with one result for each channel. By default the mean of all.
+        channels_first: Whether arrays of two axes are one sound each, as `(channels, samples)` or as `(samples,
+            channels)`; without it they are several, `(clips, samples)`.
         batch_size: How many windows, of one or of several recordings, form a batch. With more than one, windows of
             similar length share a batch, so results arrive after four batches.
         **kwargs: Of `transformers.Pipeline`, such as `device`.
@@ -94,12 +103,12 @@ class MsfSerPipeline(Pipeline):
 
         Args:
             inputs: One recording or a list, a generator, a column of `datasets` or another iterable of them. A
-                recording is a path; the bytes of an audio file; an `https` address (at most 200 MB and 2 minutes);
-                samples with `sampling_rate`; `{"raw" or "array": samples, "sampling_rate": Hz}`; a row of
-                `datasets.Audio`; or one of these as `"audio"` of a dictionary that also contains some of `transcript`,
-                `words` (`{"word", "start", "end"}`, seconds), `emphasis`, `description` and `language`. An empty text
-                counts as not given.
-            **options: `sampling_rate`, `recognizer`, `describer`, `language` and `batch_size`, as in the class.
+                recording is any form that [`load_audio`] reads, such as a path, bytes, samples with `sampling_rate` or
+                a row of `datasets.Audio`; an `https` address (at most 200 MB and 2 minutes); or one of these as
+                `"audio"` of a dictionary that also contains some of `transcript`, `words` (`{"word", "start", "end"}`,
+                seconds), `emphasis`, `description` and `language`. An empty text counts as not given.
+            **options: `sampling_rate`, `recognizer`, `describer`, `language`, `channel`, `channels_first` and
+                `batch_size`, as in the class.
 
         Returns:
             A dictionary of plain Python values; a list of them for a list, an iterator for other iterables; always in
@@ -117,6 +126,7 @@ class MsfSerPipeline(Pipeline):
             - `routing`: for each dimension the shares of `sound`, `words` and `description`, as far as the model has
               them, which sum to 1; `None` without experts.
             - `duration`: of the recording, seconds.
+            - `channel`: its number, with `channel="each"`.
 
             A recording that needs several windows also has `course`, for each window `start`, `end`, the three numbers
             and the three texts. Its three numbers, gate and routing are means over the windows, weighted by their
@@ -129,21 +139,25 @@ class MsfSerPipeline(Pipeline):
             OSError: An address or the recognizer cannot be reached.
             ImportError: A package that reads sound or measures pitch is missing.
         """
-        if isinstance(inputs, (list, tuple)):
+        chosen = {**self._preprocess_params, **options}
+        rate, channels_first = chosen.get("sampling_rate"), chosen.get("channels_first")
+        if is_sound(inputs, channels_first):
+            inputs = tuple(inputs) if isinstance(inputs, list) else inputs  # a list would be many
+        elif isinstance(inputs, (list, tuple, np.ndarray, torch.Tensor)):
             if not len(inputs):
                 return []
-            if isinstance(inputs[0], (int, float, np.number)):
-                inputs = np.asarray(inputs, dtype=np.float32 if isinstance(inputs[0], float) else None)
-            else:
-                inputs = list(inputs)
+            check_batch(inputs, rate or SAMPLING_RATE, channels_first)
+            inputs = list(inputs)
         elif isinstance(inputs, torch.utils.data.Dataset):
             dataset: Any = inputs
             inputs = (dataset[i] for i in range(len(dataset)))
-        elif isinstance(inputs, np.ndarray) and inputs.dtype == object:
-            inputs = list(inputs)
-        elif isinstance(inputs, Iterable) and not is_recording(inputs):
+        elif isinstance(inputs, Iterable):
             inputs = (item for item in inputs)
         return super().__call__(inputs, **options)
+
+    def seconds(self, path: str | os.PathLike[str], most: float = math.inf) -> float:
+        """The length of a recording file; see [`seconds_of`], with its errors."""
+        return seconds_of(path, most)
 
     # The library knows neither the options' names nor several windows per recording, as its signatures show.
 
@@ -153,8 +167,11 @@ class MsfSerPipeline(Pipeline):
         recognizer: Any = AS_TRAINED,
         describer: Any = AS_TRAINED,
         language: str | None = None,
+        channels_first: bool | None = None,
+        channel: int | str | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         options = {"sampling_rate": sampling_rate, "language": language}
+        options |= {"channels_first": channels_first, "channel": channel}
         chosen: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         if recognizer != AS_TRAINED:
             if not (recognizer is None or isinstance(recognizer, str) or callable(recognizer)):
@@ -166,26 +183,38 @@ class MsfSerPipeline(Pipeline):
             chosen["describer"] = describer
         return chosen, {}, {}
 
-    def run_single(self, inputs: Any, preprocess_params: Mapping[str, Any], *others: Any) -> dict[str, Any]:
+    def run_single(self, inputs: Any, preprocess_params: Mapping[str, Any], *others: Any) -> Any:
         """The result for one recording, whose errors need no index."""
+        if preprocess_params.get("channel") == EACH:
+            return self._of_each_channel(inputs, 1, preprocess_params)
         return next(self._results([self.preprocess(inputs, **preprocess_params)], 1, preprocess_params))
 
     def get_iterator(
         self, inputs: Iterable[Any], num_workers: int, batch_size: int, preprocess_params: Any, *others: Any
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[Any]:
         """The results of many recordings, one after another.
 
         The library's own batches contain one window per recording, while long ones have several.
         """
+        if preprocess_params.get("channel") == EACH:
+            return (self._of_each_channel(item, batch_size, preprocess_params, i) for i, item in enumerate(inputs))
         segments = (self._with_index(i, item, preprocess_params) for i, item in enumerate(inputs))
         return self._results(segments, batch_size, preprocess_params)
 
     def _with_index(self, index: int, item: Any, options: Mapping[str, Any]) -> Iterator[Segment]:
-        try:
+        with _naming(index):
             yield from self.preprocess(item, index=index, **options)
-        except (ValueError, OSError) as error:
-            kind = OSError if isinstance(error, OSError) else ValueError
-            raise kind(f"Item {index}: {error}") from error
+
+    def _of_each_channel(
+        self, item: Any, batch_size: int, options: Mapping[str, Any], index: int | None = None
+    ) -> list[dict[str, Any]]:
+        """The results for the channels of one recording, each with its `channel`."""
+        with _naming(index):
+            recording = open_recording(item, options.get("sampling_rate"))
+            channels = range(count_channels(recording.source, recording.sampling_rate, options.get("channels_first")))
+            segments = [self.preprocess(item, index=i, **{**options, "channel": i}) for i in channels]
+            results = self._results(segments, batch_size, options)
+            return [{"channel": i, **result} for i, result in zip(channels, results, strict=True)]
 
     def _results(
         self, recordings: Iterable[Iterator[Segment]], batch_size: int, options: Mapping[str, Any]
@@ -207,15 +236,18 @@ class MsfSerPipeline(Pipeline):
         sampling_rate: int | None = None,
         recognizer: str | MsfSerRecognizer | None = AS_TRAINED,
         language: str | None = None,
+        channels_first: bool | None = None,
+        channel: int | None = None,
         **others: Any,
     ) -> Iterator[Segment]:
         """Cuts one input into segments, with the texts that are given; errors are those of `__call__`."""
         recording = open_recording(item, sampling_rate, index)
+        recording.channels_first, recording.channel = channels_first, channel
         given = recording.given
         settings = self.processor.annotation or {"transcript": {}}
         given["language"] = given["language"] or language or settings["transcript"].get("language")
         longest = self.processor.feature_extractor.max_seconds
-        sound = load_audio(recording.source, recording.sampling_rate, longest + 0.1)
+        sound = recording.load(longest + 0.1)
         recording.is_long = len(sound) > int(longest * SAMPLING_RATE)
         if not recording.is_long:
             yield Segment(recording, 0.0, sound)
@@ -224,13 +256,12 @@ class MsfSerPipeline(Pipeline):
             given["words"] = self._aligned(recording, self._transcriber_for(recognizer))
             recording.words_from = "aligned"
         start = 0
-        blocks = read_blocks(recording.source, recording.sampling_rate)
-        for samples in cut_at_pauses(blocks, longest / 2):
+        for samples in cut_at_pauses(recording.blocks(), longest / 2):
             yield Segment(recording, start / SAMPLING_RATE, samples)
             start += len(samples)
 
     def _aligned(self, recording: Recording, transcriber: MsfSerAnnotator) -> list[dict[str, Any]]:
-        sound = load_audio(recording.source, recording.sampling_rate, _LONGEST_TO_ALIGN + 0.1)
+        sound = recording.load(_LONGEST_TO_ALIGN + 0.1)
         if len(sound) > _LONGEST_TO_ALIGN * SAMPLING_RATE:
             raise ValueError(
                 f"the recording is longer than {_LONGEST_TO_ALIGN / 60:.0f} minutes and its transcript has no times: "
@@ -364,6 +395,18 @@ class MsfSerPipeline(Pipeline):
         """Saves what the pipeline is loaded from: the model with all code, and the processor."""
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
+
+
+@contextlib.contextmanager
+def _naming(index: int | None) -> Iterator[None]:
+    """Adds the index of the recording to the errors, if there is one."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        if index is None:
+            raise
+        kind = OSError if isinstance(error, OSError) else ValueError
+        raise kind(f"Item {index}: {error}") from error
 
 
 def _transcribe(

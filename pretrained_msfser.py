@@ -152,12 +152,14 @@ class MsfSerPreTrainedModel(PreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         """The text encoder's; without texts there are none (`NotImplementedError`), as in a speech encoder."""
-        embeddings: nn.Module = (self.text_encoder if self.config.semantics else super()).get_input_embeddings()
+        source: Any = self.text_encoder if self.config.semantics else super()
+        embeddings: nn.Module = source.get_input_embeddings()
         return embeddings
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replaces the text encoder's."""
-        (self.text_encoder if self.config.semantics else super()).set_input_embeddings(value)
+        target: Any = self.text_encoder if self.config.semantics else super()
+        target.set_input_embeddings(value)
 
     def _encoders(self) -> dict[str, Any]:
         """The encoders that there are, by `"audio"` and `"text"`."""

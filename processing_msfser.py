@@ -7,9 +7,13 @@ import numpy as np
 import torch
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
+from .audio_msfser import as_sounds
 from .configuration_msfser import LABELS, TENSOR_NAMES
 from .encoders_msfser import feature_settings, load_tokenizer, positions_of
-from .feature_extraction_msfser import MsfSerFeatureExtractor, as_audio_list
+from .feature_extraction_msfser import MsfSerFeatureExtractor
+
+# The arguments of transformers that are the same for sounds and texts.
+_PADDING = {"padding", "truncation", "pad_to_multiple_of", "return_attention_mask"}
 
 
 class MsfSerProcessor(ProcessorMixin):
@@ -66,33 +70,60 @@ class MsfSerProcessor(ProcessorMixin):
         transcript: str | Sequence[str | None] | None = None,
         emphasis: str | Sequence[str | None] | None = None,
         description: str | Sequence[str | None] | None = None,
-        return_tensors: str = "pt",
+        return_tensors: str | None = "pt",
         warn_if_cut: bool = True,
+        *,
+        audio_kwargs: Mapping[str, Any] | None = None,
+        text_kwargs: Mapping[str, Any] | None = None,
+        common_kwargs: Mapping[str, Any] | None = None,
+        channels_first: bool | None = None,
+        channel: int | None = None,
+        max_length: int | None = None,
+        **both: Any,
     ) -> BatchFeature:
         """Prepares one utterance or a batch of them for `model(**inputs)`.
 
         Args:
-            audio: Path, bytes, array, row of `datasets.Audio`, or a list of them; `None` is an item without sound.
-                Sounds longer than the feature extractor's `max_seconds` are cut.
+            audio: Path, bytes, array, row of `datasets.Audio` or any other form that [`load_audio`] reads, or a list
+                of them; `None` is an item without sound. An array of two axes is a batch, `(clips, samples)`. Sounds
+                longer than the feature extractor's `max_seconds` are cut.
             sampling_rate: Rate of the arrays in Hz; files contain theirs.
             transcript: The spoken words (GS), a string or one per item; `None` or empty is an absent text.
             emphasis: The emphasized words (LES), likewise.
             description: A description of the voice (ES), likewise.
-            return_tensors: `"pt"`.
+            return_tensors: `"pt"`, `"np"` or `None`.
             warn_if_cut: Whether one warning says that sounds were cut.
+            audio_kwargs: Arguments for the feature extractor alone, such as `max_length` in samples.
+            text_kwargs: Arguments for the tokenizer alone.
+            common_kwargs: Arguments for both, such as `return_tensors`, as a dictionary.
+            channels_first: Whether arrays of two axes are one sound each; see [`MsfSerFeatureExtractor`].
+            channel: The one channel that is used, from 0 on; by default the mean of all.
+            max_length: Of the texts, in tokens; by default `max_tokens`.
+            **both: `padding`, `truncation`, `pad_to_multiple_of` and `return_attention_mask`, for sounds and texts, as
+                in transformers.
 
         Returns:
             `input_values` or `input_features` with `attention_mask`, and `les_`, `gs_`, `es_` `input_ids` and
             `attention_mask`, as far as any item has them.
 
         Raises:
-            ValueError: A sound cannot be used, the lists differ in length, or an item has no input at all; the
-                sentence names the item.
+            ValueError: A sound cannot be used, the lists differ in length, or an item has no input at all (the
+                sentence names the item); or an argument is given twice.
+            TypeError: There is no such argument.
         """
+        both |= common_kwargs or {}
+        return_tensors = both.pop("return_tensors", return_tensors)
+        if twice := sorted(set(both) & ({*(text_kwargs or {})} | {*(audio_kwargs or {})})):
+            raise ValueError(f"{twice[0]} is given for both and for one: give it once, or in each of the two.")
+        if unknown := sorted(set(both) - _PADDING):
+            remedy = "transcript, emphasis or description" if unknown[0] == "text" else ", ".join(sorted(_PADDING))
+            raise TypeError(f"The processor has no argument {unknown[0]!r}: give {remedy}.")
+        text_options = {**both, "max_length": max_length or self.max_tokens, **(text_kwargs or {})}
+        audio_options = {"channels_first": channels_first, "channel": channel, **both, **(audio_kwargs or {})}
         given = {"transcript": transcript, "emphasis": emphasis, "description": description}
         columns: dict[str, list[Any]] = {}
         if audio is not None:
-            columns["audio"] = as_audio_list(audio)
+            columns["audio"] = as_sounds(audio, sampling_rate, channels_first)
         for name, text in given.items():
             if text is not None:
                 columns[name] = [text] if isinstance(text, str) or not isinstance(text, Iterable) else list(text)
@@ -109,13 +140,20 @@ class MsfSerProcessor(ProcessorMixin):
 
         inputs: dict[str, Any] = {}
         if any(sound is not None for sound in columns.get("audio", [])):
-            inputs.update(self.feature_extractor(columns["audio"], sampling_rate, return_tensors, warn_if_cut))
+            sounds = self.feature_extractor(
+                columns["audio"], sampling_rate, return_tensors, warn_if_cut, **audio_options
+            )
+            inputs.update(sounds)
         for name in TENSOR_NAMES:
-            inputs.update(self.tokens(name, columns[name], return_tensors))
+            inputs.update(self.tokens(name, columns[name], return_tensors, **text_options))
         return BatchFeature(inputs)
 
-    def tokens(self, name: str, texts: Sequence[str | None], return_tensors: str = "pt") -> BatchFeature:
+    def tokens(
+        self, name: str, texts: Sequence[str | None], return_tensors: str | None = "pt", **options: Any
+    ) -> BatchFeature:
         """Tokenizes the texts of one kind, `transcript`, `emphasis` or `description`; `None` is absent.
+
+        The options are those of the tokenizer, such as `padding`.
 
         Returns:
             `PREFIX_input_ids` and `PREFIX_attention_mask`, `(batch, tokens)`; an absent text has no token. Nothing
@@ -123,15 +161,14 @@ class MsfSerProcessor(ProcessorMixin):
         """
         if all(text is None for text in texts):
             return BatchFeature()
-        tokens = self.tokenizer(
-            [text or "" for text in texts],
-            padding=True,
-            truncation=True,
-            max_length=self.max_tokens,
-            return_tensors=return_tensors,
-        )
-        tokens["attention_mask"][[i for i, text in enumerate(texts) if text is None]] = 0
-        return BatchFeature({f"{TENSOR_NAMES[name]}_{part}": tokens[part] for part in ("input_ids", "attention_mask")})
+        defaults = {"padding": True, "truncation": True, "max_length": self.max_tokens}
+        tokens = self.tokenizer([text or "" for text in texts], return_tensors=return_tensors, **(defaults | options))
+        mask = tokens.get("attention_mask")
+        for i, text in enumerate(texts):
+            if text is None and mask is not None:
+                mask[i] = [0] * len(mask[i]) if isinstance(mask[i], list) else 0
+        parts = [part for part in ("input_ids", "attention_mask") if part in tokens]
+        return BatchFeature({f"{TENSOR_NAMES[name]}_{part}": tokens[part] for part in parts})
 
 
 class MsfSerCollator:

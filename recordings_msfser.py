@@ -2,19 +2,19 @@
 
 import http.client
 import math
-import os
 import re
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
+from .audio_msfser import load_audio, read_blocks
 from .configuration_msfser import TENSOR_NAMES
+from .sound_forms_msfser import rereadable
 
 _KNOWN = (*TENSOR_NAMES, "words", "language")
 _KEYS = {"audio", "raw", "array", "bytes", "path", "sampling_rate", *_KNOWN}
@@ -34,12 +34,16 @@ class Recording:
     index: int = 0  # among the inputs
     is_long: bool = False  # whether it needs several windows
     words_from: str = "given"  # or "aligned"
+    channels_first: bool | None = None  # of samples with two axes
+    channel: int | None = None  # from 0 on; by default the mean of all
 
+    def load(self, max_seconds: float) -> np.ndarray:
+        """The beginning of the sound, as [`load_audio`] returns it."""
+        return load_audio(self.source, self.sampling_rate, max_seconds, self.channels_first, self.channel)
 
-def is_recording(value: Any) -> bool:
-    """Whether an input is one recording, not several."""
-    kinds = (str, bytes, bytearray, os.PathLike, Mapping, np.ndarray, torch.Tensor)
-    return isinstance(value, kinds) or hasattr(value, "get_all_samples")
+    def blocks(self) -> Iterator[np.ndarray]:
+        """The sound by blocks, as [`read_blocks`] yields them."""
+        return read_blocks(self.source, self.sampling_rate, self.channels_first, self.channel)
 
 
 def open_recording(item: Any, sampling_rate: int | None = None, index: int = 0) -> Recording:
@@ -62,16 +66,11 @@ def open_recording(item: Any, sampling_rate: int | None = None, index: int = 0) 
         source = item["audio"] if "audio" in item else {name: item[name] for name in item if name not in _KNOWN}
     if isinstance(source, Mapping):
         rate = source.get("sampling_rate", rate)
-        if source.get("raw") is not None:
-            source = {"array": source["raw"], "sampling_rate": rate}
-        elif not {"array", "bytes", "path"} & set(source):
+        if not {"array", "raw", "bytes", "path"} & set(source):
             raise ValueError("the recording has no sound: give 'audio', or 'array' with 'sampling_rate'.")
-    elif hasattr(source, "get_all_samples"):  # the decoder of datasets
-        decoded = source.get_all_samples()
-        source, rate = decoded.data, decoded.sample_rate
     elif isinstance(source, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", source):
         source = fetch(source)
-    return Recording(source, sampling_rate if rate is None else rate, given, index)
+    return Recording(rereadable(source), sampling_rate if rate is None else rate, given, index)
 
 
 def _text(value: Any, name: str) -> str | None:

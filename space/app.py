@@ -21,7 +21,6 @@ from typing import Any, TypeAlias
 import gradio as gr
 import numpy as np
 import pandas as pd
-import soundfile
 import torch
 from gradio.utils import get_upload_folder
 from transformers import Pipeline, pipeline
@@ -40,6 +39,9 @@ EXAMPLES = {
 
 MOST_MINUTES = 5
 MOST_MEGABYTES = 60  # five minutes of 16-bit stereo at 48 kHz
+# Five minutes of fast speech; a description or some emphasized words need less.
+MOST_LETTERS = 8_000
+MOST_LETTERS_OF_A_LANGUAGE = 40
 MINUTES_KEPT = 10
 MOST_WAITING = 20
 THREADS = 2  # the free tier of Spaces has two cores
@@ -73,7 +75,7 @@ _SECONDS_A_WINDOW = 5.0
 
 INTRODUCTION = """# How does it come across?
 Valence (negative to positive), arousal (calm to excited) and dominance (controlled to in control) of speech, predicted
-from its {source}. Record or upload up to {minutes} minutes: WAV, FLAC, OGG or MP3, at most {megabytes} MB.
+from its {source}. Record or upload up to {minutes} minutes: WAV, FLAC, OGG, MP3 or M4A, at most {megabytes} MB.
 """
 
 NO_RESULT = "### The result will appear here.\nRecord or upload speech and press Analyze, or choose an example."
@@ -129,7 +131,8 @@ def predict(
     Raises:
         gradio.Error: The recording or a text cannot be used.
     """
-    seconds = _checked_seconds(audio)
+    texts = _checked_texts(given)
+    seconds = _checked_seconds(ser, audio)
     windows = 0
 
     def report() -> None:
@@ -138,7 +141,7 @@ def predict(
         done = min(windows * _SECONDS_A_WINDOW, seconds)
         progress(0.1 + 0.9 * done / seconds, desc=f"Analyzed {done:.0f} of {seconds:.0f} s")
 
-    item = {"audio": audio, **{name: text or None for name, text in given.items()}}
+    item = {"audio": audio, **texts}
     context = contextvars.copy_context()
     context.run(_window_done.set, report)
     progress(0.1, desc="Recognizing the words")
@@ -148,8 +151,8 @@ def predict(
         raise _user_error(str(error).replace(repr(audio), "the recording")) from error
 
 
-def _checked_seconds(audio: Text) -> float:
-    """The length of a recording that is within the limits; nothing is decoded."""
+def _checked_seconds(ser: Any, audio: Text) -> float:
+    """The length of a recording of a known format that is within the limits."""
     if audio is None:
         raise _user_error("There is no recording yet: record or upload one first.")
     if not Path(audio).is_file():
@@ -157,16 +160,27 @@ def _checked_seconds(audio: Text) -> float:
     if Path(audio).stat().st_size > MOST_MEGABYTES * 1_000_000:
         raise _user_error(f"The file is larger than {MOST_MEGABYTES} MB: shorten it, or save it as FLAC or MP3.")
     try:
-        sound = soundfile.info(audio)
-    except (soundfile.SoundFileError, TypeError) as error:
+        seconds = ser.seconds(audio, MOST_MINUTES * 60)
+    except (ValueError, OSError) as error:
         raise _user_error(
-            "This file cannot be read as audio: save it as WAV, FLAC, OGG or MP3, and upload it again."
+            "This file cannot be read as audio: save it as WAV, FLAC, OGG, MP3 or M4A, and upload it again."
         ) from error
-    if not sound.frames:
+    if not seconds:
         raise _user_error("The recording is empty: record or upload another one.")
-    if sound.duration > MOST_MINUTES * 60:
+    if seconds > MOST_MINUTES * 60:
         raise _user_error(f"The recording is longer than {MOST_MINUTES} minutes: cut it into parts.")
-    return sound.duration
+    return seconds
+
+
+def _checked_texts(given: Mapping[str, Text]) -> dict[str, Text]:
+    """Texts that are within the limit; those that are empty are `None`."""
+    for name, text in given.items():
+        if text is not None and not isinstance(text, str):
+            raise _user_error(f"The {name} is no text: type it, or leave it empty.")
+        most = MOST_LETTERS_OF_A_LANGUAGE if name == "language" else MOST_LETTERS
+        if text and len(text) > most:
+            raise _user_error(f"The {name} is longer than {most:,} characters: shorten it.")
+    return {name: text or None for name, text in given.items()}
 
 
 def _user_error(message: str) -> gr.Error:
@@ -353,13 +367,18 @@ def build(ser: Pipeline, name: str) -> gr.Blocks:
         with gr.Row(visible=False) as details:
             with gr.Column(scale=2, min_width=300, visible=reads):
                 gr.Markdown("### Correct the words")
-                words = gr.Textbox(label="Words", info="If empty, recognized automatically.", lines=2)
+                words = gr.Textbox(
+                    label="Words", info="If empty, recognized automatically.", lines=2, max_length=MOST_LETTERS
+                )
                 emphasized = gr.Textbox(
-                    label="Emphasized words", info="Consecutive words. If empty, found automatically."
+                    label="Emphasized words",
+                    info="Consecutive words. If empty, found automatically.",
+                    max_length=MOST_LETTERS,
                 )
                 description = gr.Textbox(
                     label="How it sounds",
                     info="For example: calm but firm. If empty, written by the model's describer, if it has one.",
+                    max_length=MOST_LETTERS,
                 )
                 again = gr.Button("Run again with these words", variant="primary")
             with gr.Column(scale=3, min_width=300):
@@ -438,6 +457,14 @@ def build(ser: Pipeline, name: str) -> gr.Blocks:
         again.click(corrected, given, shown, api_name="predict_with_texts", **event)
         event["api_visibility"] = "undocumented"
         examples.load_input_event.then(first, given[:2], shown, api_name="predict_example", **event)
+        audio.upload(
+            lambda path: _checked_seconds(ser, path) and None,
+            [audio],
+            queue=False,
+            show_progress="hidden",
+            api_name="check",
+            api_visibility="private",
+        )
         # The words of another recording must not be used for this one.
         audio.input(
             lambda: (gr.Column(visible=False), gr.Row(visible=False), NO_RESULT),

@@ -112,8 +112,12 @@ def test_integers_span_minus_one_to_one_and_are_silent_at_rest(dtype):
 def test_channels_are_averaged_in_either_layout(channels):
     layers = np.stack([sine(200.0 * (i + 1)) for i in range(channels)])
     mean = layers.mean(0)
-    for form in (layers, layers.T, torch.tensor(layers), layers.tolist()):
-        np.testing.assert_allclose(load_audio(form, RATE), mean, atol=1e-6)
+    for form in (layers, torch.tensor(layers), layers.tolist(), layers.astype(np.float64)):
+        np.testing.assert_allclose(load_audio(form, RATE, channels_first=True), mean, atol=1e-6)
+    for form in (layers.T, torch.tensor(layers).T, layers.T.tolist()):
+        np.testing.assert_allclose(load_audio(form, RATE, channels_first=False), mean, atol=1e-6)
+    np.testing.assert_allclose(load_audio({"array": layers, "sampling_rate": RATE}), mean, atol=1e-6)
+    np.testing.assert_allclose(load_audio((RATE, layers.T)), mean, atol=1e-6)
     np.testing.assert_allclose(load_audio(encoded(layers.T, subtype="FLOAT")), mean, atol=1e-6)
 
 
@@ -195,7 +199,7 @@ def test_errors_after_max_seconds_are_not_noticed():
         ([[0.1], [0.1, 0.2]], "no rectangular array"),
         (np.float32(0.5), r"shape \(\)"),
         (np.zeros((1, 2, 99), np.float32), r"shape \(1, 2, 99\)"),
-        (np.zeros((65, 99), np.float32), "more than 64 channels"),
+        ({"array": np.zeros((65, 999), np.float32)}, "more than 64 channels"),
     ],
 )
 def test_samples_that_are_no_sound_are_a_clear_error(source, sentence):

@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from accelerate.utils import FullyShardedDataParallelPlugin
@@ -460,3 +461,16 @@ def test_the_tokenizers_limit_is_kept():
     assert processor.max_tokens == 9
     assert processor(transcript="the food was wonderful " * 100)["gs_input_ids"].shape == (1, 9)
     assert tiny_processor().max_tokens == 256
+
+
+def test_arguments_for_both_parts_of_the_processor():
+    processor = tiny_processor()
+    given = {"audio": noise(0.8), "sampling_rate": 16_000, "transcript": "the food"}
+    plain = processor(**given, return_tensors="np", padding="max_length", text_kwargs={"max_length": 9})
+    nested = processor(
+        **given, common_kwargs={"return_tensors": "np", "padding": "max_length"}, text_kwargs={"max_length": 9}
+    )
+    assert plain.keys() == nested.keys() and nested["gs_input_ids"].shape == (1, 9)
+    assert all(np.array_equal(plain[name], nested[name]) for name in plain)
+    with pytest.raises(ValueError, match="padding is given for both and for one"):
+        processor(**given, padding=True, text_kwargs={"padding": "max_length"})

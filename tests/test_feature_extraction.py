@@ -146,7 +146,8 @@ def test_an_item_without_sound_is_zeros_under_an_empty_mask(kind):
 def test_one_sound_in_any_form_is_a_batch_of_one(kind):
     sound = noise(0.6)
     expected = values_of(extractor(kind)([sound], RATE))
-    forms = [sound, sound.tolist(), torch.tensor(sound), np.stack([sound, sound]), {"array": sound}, (sound,)]
+    stereo = (RATE, np.stack([sound, sound], axis=1))
+    forms = [sound, sound.tolist(), torch.tensor(sound), stereo, {"array": sound}, (sound,)]
     objects = np.empty(1, dtype=object)
     objects[0] = sound
     for form in [*forms, objects]:

@@ -295,7 +295,7 @@ def test_every_form_of_a_recording_gives_the_same(pipe, speech):
         Decoder(),
     ):
         assert close(pipe(form), expected), form
-    for form in (samples, torch.from_numpy(samples), samples.tolist(), np.stack([samples, samples])):
+    for form in (samples, torch.from_numpy(samples), samples.tolist(), (RATE, np.stack([samples, samples], axis=1))):
         assert close(pipe(form, sampling_rate=RATE), expected)
 
 

@@ -17,6 +17,7 @@ import pytest
 import soundfile
 import yaml
 from demo_page import SPACE, SPOKEN, FakeRecognizer, load_app
+from media import media, playlist, reference_movie
 from packaging.requirements import Requirement
 from tiny import noise, tiny_model, tiny_processor
 
@@ -60,6 +61,10 @@ def clips(tmp_path_factory):
     soundfile.write(folder / "silent.wav", np.zeros(SAMPLING_RATE), SAMPLING_RATE)
     soundfile.write(folder / "too_long.wav", np.zeros(8_000 * 301), 8_000, subtype="PCM_U8")
     soundfile.write(folder / "empty.wav", np.zeros(0), SAMPLING_RATE)
+    (folder / "memo.m4a").write_bytes(media("m4a", 2.0))
+    (folder / "endless.webm").write_bytes(media("webm", 301.0, live="1"))
+    (folder / "list.m4a").write_bytes(playlist(str(folder / "0.wav")))
+    (folder / "movie.m4a").write_bytes(reference_movie(f"file://{folder}/0.wav"))
     (folder / "broken.wav").write_bytes(b"RIFF" + b"\0" * 200)
     (folder / "text<b>.wav").write_text("This is no sound.")
     with open(folder / "too_large.wav", "wb") as file:
@@ -103,6 +108,9 @@ def test_other_words_or_stress_change_the_numbers(app, ser, clips):
         ("absent.wav", "has been deleted after 10 minutes"),
         ("too_long.wav", "longer than 5 minutes"),
         ("too_large.wav", "larger than 60 MB"),
+        ("endless.webm", "longer than 5 minutes"),
+        ("list.m4a", "cannot be read as audio"),
+        ("movie.m4a", "cannot be read as audio"),
         ("broken.wav", "cannot be read as audio"),
         ("text<b>.wav", "cannot be read as audio"),
         ("empty.wav", "is empty"),
@@ -116,12 +124,33 @@ def test_an_unusable_recording_is_a_sentence(app, ser, clips, name, sentence):
     assert str(clips) not in message and "<b>" not in message
 
 
+def test_a_recording_of_a_telephone_is_used(app, ser, clips):
+    assert app.predict(ser, str(clips / "memo.m4a"))["duration"] == pytest.approx(2.0, abs=0.1)
+
+
+@pytest.mark.parametrize("name", ["transcript", "emphasis", "description", "language"])
+def test_texts_have_a_limit_in_the_function_too(app, ser, clips, name):
+    """2 MB of words held the one worker for 16 s."""
+    before = time.monotonic()
+    for text in ("so it was " * 200_000, "a" * (app.MOST_LETTERS + 1)):
+        with pytest.raises(gr.Error, match=f"The {name} is longer than [0-9,]+ characters: shorten it"):
+            app.predict(ser, str(clips / "0.wav"), **{name: text})
+    with pytest.raises(gr.Error, match=f"The {name} is no text"):
+        app.predict(ser, str(clips / "0.wav"), **{name: ["a"] * 10**6})
+    assert time.monotonic() - before < 1
+    app.predict(ser, str(clips / "0.wav"), transcript="so it was " * 15)
+
+
 def test_an_error_of_the_pipeline_is_a_sentence_without_paths(app, clips):
-    def refusing(item):
-        raise ValueError(f"{item['audio']!r} cannot be decoded (no <i>end</i>): convert it.")
+    class Refusing:
+        def seconds(self, path, most):
+            return 1.0
+
+        def __call__(self, item):
+            raise ValueError(f"{item['audio']!r} cannot be decoded (no <i>end</i>): convert it.")
 
     with pytest.raises(gr.Error) as caught:
-        app.predict(refusing, str(clips / "0.wav"))
+        app.predict(Refusing(), str(clips / "0.wav"))
     assert caught.value.message == "The recording cannot be decoded (no &lt;i&gt;end&lt;/i&gt;): convert it."
 
 
@@ -384,7 +413,7 @@ def test_a_broken_file_is_a_sentence(tab, clips):
     tab.locator("input[type=file]").first.set_input_files(clips / "broken.wav")
     tab.get_by_role("button", name="Reset audio").or_(tab.get_by_role("button", name="Clear")).first.wait_for()
     tab.get_by_role("button", name="Analyze").click()
-    toast = tab.get_by_text("This file cannot be read as audio: save it as WAV, FLAC, OGG or MP3")
+    toast = tab.get_by_text("This file cannot be read as audio: save it as WAV, FLAC, OGG, MP3 or M4A")
     toast.wait_for()
     assert "Traceback" not in tab.content()
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import soundfile
 import torch
+from media import MEDIA, compressed_index, concatenation, elsewhere, media, playlist, quicktime, reference_movie
 from tiny import noise, tiny_model, tiny_processor
 
 from msfser import MsfSerFeatureExtractor
@@ -46,6 +47,7 @@ RARE_CODINGS = (
     *(("MAT4", "PCM_16"), ("MAT5", "DOUBLE"), ("SDS", "PCM_16"), ("XI", "DPCM_16"), ("HTK", "PCM_16")),
     *(("AVR", "PCM_16"), ("MPC2K", "PCM_16"), ("WVE", "ALAW")),
 )
+REFERENCES = ("an HLS playlist", "a concat script", "a reference movie", "a movie with its sound elsewhere")
 # The paths that lead to a sound.
 SOUNDS = ("path: a symlink", "path: a path up")
 RATES = (0, 1, 7, 999, 8_000, 44_100, 768_000, 768_001, 10_000_000, 2**31 - 1, 2**32 - 1)
@@ -84,9 +86,35 @@ def _written(samples: np.ndarray, rate: int, container: str, coding: str) -> byt
 
 def _some(draw: np.random.Generator) -> tuple[str, bytearray]:
     codings = CODINGS if draw.random() < 0.8 else RARE_CODINGS
+    if draw.random() < 0.3:
+        ending = str(draw.choice(list(MEDIA)))
+        return ending, bytearray(_recorded(ending))
     container, coding = codings[draw.integers(len(codings))]
     channels = int(draw.choice([1, 1, 2]))
     return f"{container} {coding}", bytearray(encoded(container, coding, channels))
+
+
+@cache
+def _recorded(ending: str) -> bytes:
+    return media(ending, 0.3)
+
+
+def _references(draw: np.random.Generator) -> tuple[str, bytes]:
+    """A file that names another one, which nothing may open."""
+    target = str(
+        draw.choice(["secret.wav", "/dev/zero", "/etc/hostname", "http://127.0.0.1:9/a.wav", "../secret.wav"])
+    )
+    address = str(draw.choice(["", "file://", "concat:", "subfile:"])) + target
+    kinds = {
+        "an HLS playlist": lambda: playlist(address),
+        "a concat script": lambda: concatenation(address),
+        "a reference movie": lambda: reference_movie(address),
+        "a movie with its sound elsewhere": lambda: quicktime(b"", elsewhere(address), offset=44, count=RATE),
+        "a movie with a compressed index": lambda: compressed_index(int(draw.integers(1, 300))),
+        "a movie with an endless index": lambda: quicktime(bytes(64), count=2 ** int(draw.integers(20, 32)) - 1),
+    }
+    name = str(draw.choice(list(kinds)))
+    return f"{name} of {address}", kinds[name]()
 
 
 # Files: a name of the damage, and the bytes
@@ -212,9 +240,26 @@ def _no_sound(draw: np.random.Generator) -> tuple[str, bytes]:
 
 FILES: tuple[Callable[[np.random.Generator], tuple[str, bytes]], ...] = (
     *(_flipped, _overwritten, _truncated, _flipped, _overwritten, _spliced, _repeated, _scrambled),
-    *(_wav_header, _flac_header, _unusual, _no_sound),
+    *(_wav_header, _flac_header, _unusual, _no_sound, _references),
 )
-SUFFIXES = (".wav", ".mp3", ".flac", ".ogg", ".vox", ".gsm", ".au", ".snd", ".raw", ".sd2", ".txt", "")
+SUFFIXES = (
+    ".wav",
+    ".m4a",
+    ".mov",
+    ".webm",
+    ".m3u8",
+    ".mp3",
+    ".flac",
+    ".ogg",
+    ".vox",
+    ".gsm",
+    ".au",
+    ".snd",
+    ".raw",
+    ".sd2",
+    ".txt",
+    "",
+)
 
 
 # What is no file
@@ -399,7 +444,8 @@ class Reader:
             except Exception as error:
                 defect = f"{way}: {type(error).__name__}: {str(error)[:300]}"
             seconds = max(seconds, time.process_time() - start)
-        if one.name.startswith("path: ") and one.name not in SOUNDS and "result" in given:
+        must_not = one.name.startswith("path: ") and one.name not in SOUNDS
+        if (must_not or one.name.split(" of ")[0] in REFERENCES) and "result" in given:
             defect = "it read what it must not"
         return isolated.Outcome(number, one.name, "/".join(sorted(given)), seconds, defect)
 
