@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from tiny import AUDIO_CONFIGS, noise, tiny_model, tiny_processor
+from tiny import AUDIO_CONFIGS, TEXT_CONFIG, noise, tiny_model, tiny_processor
 from transformers import Trainer, TrainingArguments
 
 from msfser import LABELS, MsfSerCollator, MsfSerModel
@@ -80,7 +80,7 @@ def test_encoded_parts_of_another_precision(precision):
 
 @HALF
 def test_the_mean_of_a_long_text_neither_overflows_nor_loses_digits(precision, monkeypatch):
-    model = tiny_model().to(precision)
+    model = tiny_model(text_config=TEXT_CONFIG | {"max_position_embeddings": 700}).to(precision)
     states = torch.linspace(150.0, 250.0, 32).to(precision).expand(1, 601, 32)
     output = type("Output", (), {"last_hidden_state": states})()
     monkeypatch.setattr(model.text_encoder, "forward", lambda **_: output)
