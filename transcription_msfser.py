@@ -21,11 +21,15 @@ from .word_times_msfser import (
     FRAME,
     LONGEST,
     cut_into_pieces,
+    has_no_spaces,
+    join_words,
+    letter_span,
     letters_of,
     matching_index,
     monotonic_starts,
     trim_quiet_edges,
     word_spans,
+    words_of,
 )
 
 # The clip is followed by one or two seconds of silence, and by the states of the silence at the end of 30 s.
@@ -36,8 +40,8 @@ _LAG_FRAMES = 4
 _BATCH_SIZE = 16
 # Fast speech has about 6 tokens a second; more are a loop.
 _TOKENS_PER_SECOND = 10
-# Languages written without spaces: each token that completes a character starts a new word.
-_NO_SPACES = {"zh", "ja", "th", "lo", "my", "yue"}
+# What a tokenizer decodes an incomplete character as.
+_INCOMPLETE = "\ufffd"
 # Thresholds for speech, for English and for a loop: see MsfSerRecognizer.
 _MOST_NO_SPEECH = 0.5
 _LEAST_LOG_PROBABILITY = -1.3
@@ -155,7 +159,8 @@ class MsfSerRecognizer:
 
         Returns:
             For each clip `{"word", "start", "end"}` in order, one for each part of the transcript between spaces that
-            has a letter or digit, in its spelling; none for an empty transcript.
+            has a letter or digit, in its spelling; in scripts without spaces, one for each letter. None for an empty
+            transcript.
 
         Raises:
             ValueError: The numbers of sounds and transcripts differ, or a transcript is too long for its clip (the
@@ -165,8 +170,8 @@ class MsfSerRecognizer:
             raise ValueError(f"There are {len(sounds)} sounds and {len(transcripts)} transcripts: give one for each.")
         shares = []  # (item, offset in seconds, samples, words)
         for i, (sound, transcript) in enumerate(zip(sounds, transcripts, strict=True)):
-            shares += [(i, *share) for share in self._shares(sound, transcript.split())]
-        spelled = [[self._tokenize(word) for word in words] for *_, words in shares]
+            shares += [(i, *share) for share in self._shares(sound, words_of(transcript))]
+        spelled = [self._tokenize(words) for *_, words in shares]
         tokens = [list(itertools.chain(*parts)) for parts in spelled]
         for (i, *_), ids in zip(shares, tokens, strict=True):
             if len(ids) > self._room():
@@ -310,42 +315,46 @@ class MsfSerRecognizer:
         """How many tokens fit in addition to the prompt and the end."""
         return int(self.model.config.max_target_positions) - 5
 
-    def _tokenize(self, word: str) -> list[int]:
-        """The tokens of a word after a space; none crosses a space."""
-        return list(self.tokenizer(" " + word, add_special_tokens=False)["input_ids"])
+    def _tokenize(self, words: Sequence[str]) -> list[list[int]]:
+        """The tokens of each word after a space, or without one in scripts without spaces; none crosses words."""
+        texts = [word if has_no_spaces(word) else f" {word}" for word in words]
+        return [list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
 
     # Words
 
+    def _token_ends(self, tokens: Sequence[int]) -> tuple[list[int], list[bool]]:
+        """Where the complete characters end after each token, and whether an incomplete one follows."""
+        decoded = [self.tokenizer.decode(tokens[: i + 1]) for i in range(len(tokens))]
+        ends = [len(text.rstrip(_INCOMPLETE)) for text in decoded]
+        return ends, [len(text) > end for text, end in zip(decoded, ends, strict=True)]
+
     def _words(self, clip: DecodedClip) -> list[dict[str, Any]]:
-        """Recognized words with their frames; punctuation belongs to the spelling, not to the time."""
+        """Recognized words with their frames."""
         text = self.tokenizer.decode(clip.tokens)
-        # Where the text of each token ends; an incomplete character does not count.
-        ends = [len(self.tokenizer.decode(clip.tokens[: i + 1]).rstrip("\ufffd")) for i in range(len(clip.tokens))]
+        ends, is_incomplete = self._token_ends(clip.tokens)
         words = []
-        for start, end in word_spans(text, ends if clip.language in _NO_SPACES else None):
-            letters = [i for i in range(start, end) if text[i].isalnum()]
-            if not letters:
-                continue
-            first = next(i for i, token_end in enumerate(ends) if token_end > letters[0])
-            last = next(i for i, token_end in enumerate(ends) if token_end > letters[-1])
-            words.append({"word": text[start:end].strip(), "start": clip.starts[first], "end": clip.starts[last + 1]})
+        for start, end in word_spans(text, ends):
+            tokens = _tokens_of(text, start, end, ends, is_incomplete)
+            if tokens is not None:
+                spelling = text[start:end].replace(_INCOMPLETE, "")
+                words.append({"word": spelling, "start": clip.starts[tokens[0]], "end": clip.starts[tokens[1]]})
         return words
 
     def _given_words(self, words: list[str], spelled: list[list[int]], starts: list[int]) -> list[dict[str, Any]]:
         """As [`_words`] for words whose tokens are known."""
         results, first = [], 0
         for word, ids in zip(words, spelled, strict=True):
-            count = len(ids)
-            while count > 1 and self._is_punctuation(ids[count - 1]):
-                count -= 1
+            text = self.tokenizer.decode(ids)
+            # A tokenizer may not know the letters.
+            tokens = _tokens_of(text, 0, len(text), *self._token_ends(ids)) or (0, len(ids))
             if letters_of(word):
-                results.append({"word": word, "start": starts[first], "end": starts[first + count]})
+                results.append({"word": word, "start": starts[first + tokens[0]], "end": starts[first + tokens[1]]})
             first += len(ids)
         return results
 
-    def _is_punctuation(self, token: int) -> bool:
-        # An incomplete character may be part of a letter.
-        return not any(sign.isalnum() or sign == "\ufffd" for sign in self.tokenizer.decode([token]))
+    def _text(self, clip: DecodedClip) -> str:
+        """The recognized text; a character that is cut off at the end is left out."""
+        return str(self.tokenizer.decode(clip.tokens)).replace(_INCOMPLETE, "").strip()
 
     def _transcription(self, pieces: list[tuple[float, np.ndarray, DecodedClip]], stated: bool) -> Transcription:
         """The text of a clip from its pieces; if none has a text, the reason is that of the first piece."""
@@ -356,13 +365,13 @@ class MsfSerRecognizer:
             if reason is not None:
                 reasons.append(reason)
                 continue
-            texts.append(self.tokenizer.decode(clip.tokens).strip())
+            texts.append(self._text(clip))
             words += trim_quiet_edges(found, samples, offset)
             confidences.append((clip.log_probability, len(clip.tokens)))
         if not texts:
             return Transcription(None, [], reasons[0], None)
         confidence = float(np.average([p for p, _ in confidences], weights=[n for _, n in confidences]))
-        return Transcription(" ".join(texts), words, None, confidence)
+        return Transcription(join_words(texts), words, None, confidence)
 
     def _why_rejected(self, clip: DecodedClip, stated: bool) -> str | None:
         if not _is_speech(clip):
@@ -380,7 +389,7 @@ class MsfSerRecognizer:
         if len(pieces) > 1:
             # The words recognized in each piece show where to divide the given ones.
             decoded = self._decode([samples for _, samples in pieces], None)
-            recognized = [self.tokenizer.decode(clip.tokens).split() for clip in decoded]
+            recognized = [words_of(self._text(clip)) for clip in decoded]
             counts = np.cumsum([0, *map(len, recognized)])
             found, given = ([letters_of(word) for word in part] for part in (itertools.chain(*recognized), words))
             blocks = SequenceMatcher(None, found, given, autojunk=False).get_matching_blocks()
@@ -389,6 +398,21 @@ class MsfSerRecognizer:
         for k, (offset, samples) in enumerate(pieces):
             if any(letters_of(word) for word in words[cuts[k] : cuts[k + 1]]):
                 yield offset, samples, words[cuts[k] : cuts[k + 1]]
+
+
+def _tokens_of(
+    text: str, start: int, end: int, ends: Sequence[int], is_incomplete: Sequence[bool]
+) -> tuple[int, int] | None:
+    """The tokens `(first, end)` of the letters in a part of a text; `None` without letters.
+
+    Punctuation belongs to the spelling of a word, not to its time. A character may span several tokens.
+    """
+    first, last = letter_span(text[start:end])
+    if first == last:
+        return None
+    # The first token with a part of the first letter, and the one that completes the last.
+    begin = next(i for i, at in enumerate(ends) if at > start + first or (at == start + first and is_incomplete[i]))
+    return begin, next(i for i, at in enumerate(ends) if at >= start + last) + 1
 
 
 def _is_speech(clip: DecodedClip) -> bool:
