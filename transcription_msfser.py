@@ -27,6 +27,7 @@ from .word_times_msfser import (
     letters_of,
     matching_index,
     monotonic_starts,
+    quietest_cut,
     trim_quiet_edges,
     word_spans,
     words_of,
@@ -48,6 +49,11 @@ _LEAST_LOG_PROBABILITY = -1.3
 _LEAST_ENGLISH = -0.8
 _LEAST_FOCUS = 0.35
 _LOOP_TOKENS = 8
+# Seconds: a shorter clip is not divided to find out whether its repeated text was spoken so.
+_SHORTEST_TO_HALVE = 2.0
+
+# A part of a clip: its offset in seconds, its samples, and the decoder's output for it.
+_Piece = tuple[float, np.ndarray, "DecodedClip"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,8 @@ class MsfSerRecognizer:
 
     The encoder's input is the clip and one or two seconds of silence, not 30 s. The decoder also attends to the states
     of the silence that ends a window of 30 s, without which it repeats the text of short clips. A text whose end
-    repeats while the attention is scattered is decoded again in the full window.
+    repeats while the attention is scattered is decoded again in the full window, and then in halves: it is a loop of
+    the decoder unless each half, cut at a pause, has what is repeated.
 
     **Non-speech.** A piece counts as speech if Whisper's no-speech token has a probability under 0.5 and the tokens a
     mean log probability over -1.3; the thresholds were chosen on a third of the clips of `benchmarks/recognition.py`.
@@ -150,7 +157,8 @@ class MsfSerRecognizer:
         pieces = [list(cut_into_pieces(sound)) for sound in sounds]
         decoded = iter(self._decode([samples for clip in pieces for _, samples in clip], code))
         clips = [[(offset, samples, next(decoded)) for offset, samples in clip] for clip in pieces]
-        return [self._transcription(clip, stated=code is not None) for clip in clips]
+        parts = [[part for piece in clip for part in self._spoken_repetition(*piece)] for clip in clips]
+        return [self._transcription(clip, stated=code is not None) for clip in parts]
 
     def align(self, sounds: Sequence[np.ndarray], transcripts: Sequence[str]) -> list[list[dict[str, Any]]]:
         """Finds the times of given words, in any language that the recognizer knows, by feeding them to the decoder.
@@ -171,7 +179,7 @@ class MsfSerRecognizer:
         shares = []  # (item, offset in seconds, samples, words)
         for i, (sound, transcript) in enumerate(zip(sounds, transcripts, strict=True)):
             shares += [(i, *share) for share in self._shares(sound, words_of(transcript))]
-        spelled = [self._tokenize(words) for *_, words in shares]
+        spelled = [[self._tokenize(word) for word in words] for *_, words in shares]
         tokens = [list(itertools.chain(*parts)) for parts in spelled]
         for (i, *_), ids in zip(shares, tokens, strict=True):
             if len(ids) > self._room():
@@ -183,6 +191,28 @@ class MsfSerRecognizer:
         return results
 
     # Decoding
+
+    def _spoken_repetition(self, offset: float, samples: np.ndarray, clip: DecodedClip) -> list[_Piece]:
+        """A piece, or its halves if its text repeats and each half, decoded alone, has what is repeated.
+
+        Attention scatters over sentences that are spoken several times as it does in a loop.
+        """
+        piece = [(offset, samples, clip)]
+        period = _period(clip)
+        if period is None or not _is_speech(clip) or len(samples) < _SHORTEST_TO_HALVE * SAMPLING_RATE:
+            return piece
+        cut = quietest_cut(samples, len(samples) // 3, 2 * len(samples) // 3)
+        halves = [(offset, samples[:cut]), (offset + cut / SAMPLING_RATE, samples[cut:])]
+        decoded = self._decode([half for _, half in halves], clip.language)
+        repeated = {letters_of(word) for word in words_of(self.tokenizer.decode(clip.tokens[-period:]))}
+        parts: list[_Piece] = []
+        for half, found in zip(halves, decoded, strict=True):
+            of_half = self._spoken_repetition(*half, found)
+            spoken = {letters_of(word) for _, _, part in of_half for word in words_of(self._text(part))}
+            if not repeated <= spoken or not all(_is_speech(part) and not _loops(part) for _, _, part in of_half):
+                return piece
+            parts += of_half
+        return parts
 
     def _decode(
         self, sounds: list[np.ndarray], language: str | None, tokens: list[list[int]] | None = None
@@ -283,7 +313,7 @@ class MsfSerRecognizer:
             sound = np.zeros(int(LONGEST * SAMPLING_RATE), np.float32)
             sound[:SAMPLING_RATE] = 0.05 * np.random.default_rng(0).standard_normal(SAMPLING_RATE)
             self._silence_states = self._encode([sound], LONGEST)
-        rest = self._silence_states[:, max(states.shape[1], self._silence_states.shape[1] - _REST_FRAMES) :]
+        rest = self._silence_states[:, max(states.shape[1], self._silence_states.shape[1] - _REST_FRAMES) :].to(states)
         return torch.cat([states, rest.expand(len(states), -1, -1)], dim=1)
 
     def _generate_tokens(self, states: torch.Tensor, prompts: list[list[int]], length: float) -> list[list[int]]:
@@ -315,10 +345,10 @@ class MsfSerRecognizer:
         """How many tokens fit in addition to the prompt and the end."""
         return int(self.model.config.max_target_positions) - 5
 
-    def _tokenize(self, words: Sequence[str]) -> list[list[int]]:
-        """The tokens of each word after a space, or without one in scripts without spaces; none crosses words."""
-        texts = [word if has_no_spaces(word) else f" {word}" for word in words]
-        return [list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+    def _tokenize(self, word: str) -> list[int]:
+        """The tokens of a word after a space, or without one in scripts without spaces; none crosses words."""
+        text = word if has_no_spaces(word) else f" {word}"
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     # Words
 
@@ -356,7 +386,7 @@ class MsfSerRecognizer:
         """The recognized text; a character that is cut off at the end is left out."""
         return str(self.tokenizer.decode(clip.tokens)).replace(_INCOMPLETE, "").strip()
 
-    def _transcription(self, pieces: list[tuple[float, np.ndarray, DecodedClip]], stated: bool) -> Transcription:
+    def _transcription(self, pieces: list[_Piece], stated: bool) -> Transcription:
         """The text of a clip from its pieces; if none has a text, the reason is that of the first piece."""
         texts, words, confidences, reasons = [], [], [], []
         for offset, samples, clip in pieces:
@@ -420,13 +450,20 @@ def _is_speech(clip: DecodedClip) -> bool:
 
 
 def _loops(clip: DecodedClip) -> bool:
-    """Whether the end of the text repeats though it was not spoken so, which scattered attention shows."""
+    """Whether the end of the text repeats while the attention is scattered."""
+    return _period(clip) is not None
+
+
+def _period(clip: DecodedClip) -> int | None:
+    """After how many tokens the end of the text repeats, if the attention is scattered too."""
     tokens = clip.tokens
-    return clip.focus < _LEAST_FOCUS and any(
-        tokens[-length:-period] == tokens[period - length :]
-        for period in range(1, len(tokens) // 2 + 1)
-        if (length := max(2 * period, _LOOP_TOKENS)) <= len(tokens)
-    )
+    if clip.focus >= _LEAST_FOCUS:
+        return None
+    for period in range(1, len(tokens) // 2 + 1):
+        length = max(2 * period, _LOOP_TOKENS)
+        if length <= len(tokens) and tokens[-length:-period] == tokens[period - length :]:
+            return period
+    return None
 
 
 def language_code(language: str | None) -> str | None:

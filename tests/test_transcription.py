@@ -133,8 +133,10 @@ def test_words_lose_the_quiet_at_their_edges_but_never_everything():
 
 
 def test_words_without_spaces_are_tokens_with_their_punctuation():
-    assert word_spans("ab\u3002cd", [1, 2, 3, 5]) == [(0, 1), (1, 3), (3, 5)]
-    assert word_spans(" one two. ", None) == [(1, 4), (5, 9)]
+    assert word_spans("\u6211\u7528\u3002\u4f60\u5199", [1, 2, 3, 5]) == [(0, 1), (1, 3), (3, 5)]
+    assert word_spans(" one two. ", [2, 4, 8, 9]) == [(1, 4), (5, 9)]
+    # "Python", of two tokens, is one word within Chinese.
+    assert word_spans("\u6211Python\u5199", [1, 4, 7, 8]) == [(0, 1), (1, 7), (7, 8)]
 
 
 def test_an_index_among_the_recognized_words_is_found_among_the_given_ones():
