@@ -1,8 +1,8 @@
 """Whether a sound says enough for a prediction: seconds of voice, clipping, and a missing upper band.
 
-All is measured on mono sound at 16 kHz, part by part, so that a recording of any length can be measured. The thresholds
-were chosen on studio speech in four languages and on distorted copies of it; `docs/predicting.md` has the rates of
-false alarms. Speech, music and a hum with a pitch are not told apart: where a recognizer transcribes, its words decide.
+All is measured on mono sound at 16 kHz, part by part, so that a recording of any length can be measured. The
+thresholds were chosen on studio speech in four languages and on distorted copies of it; `docs/predicting.md` has the
+rates of false alarms. Speech, music and a hum are not told apart: where a recognizer transcribes, its words decide.
 """
 
 import numpy as np
@@ -20,12 +20,12 @@ _LEAST_PERIODICITY = 0.6
 _LAGS = slice(SAMPLING_RATE // 400, SAMPLING_RATE // 65)
 # So many frames before and after a voiced one are speech, too: consonants and short pauses.
 _MARGIN = 4
-# The upper band is missing if even the frames richest in it have 30 dB less there. Clean speech: -19 dB and more;
-# over a telephone: -30 dB and less.
-_LOWER_BAND, _UPPER_BAND = (200.0, 3400.0), (4400.0, 7600.0)
+# The upper of two bands is missing if even the frames richest in it have 30 dB less there. Clean speech: -19 dB and
+# more; over a telephone: -30 dB and less.
+_BANDS = (200.0, 3400.0), (4400.0, 7600.0)
 _LEAST_UPPER_BAND, _RICHEST, _LOUD_ENOUGH = -30.0, 0.95, 30.0
 # A sound is clipped if this many times as many samples lie around some amplitude (7 %) as between 72 and 86 % of it.
-# Clean speech: at most 1.1 in 99 of 100 clips; with its peaks cut to a quarter: at least 1.3, also when resampled since.
+# Clean speech: at most 1.1 in 99 of 100 clips; with its peaks cut to a quarter: at least 1.3, resampled or not.
 _LEAST_CLIPPED, _LEAST_SAMPLES, _FEWEST_SAMPLES = 1.25, 5e-4, 20
 _LEAST_CLIPPED_SHARE = 0.1
 
@@ -52,9 +52,7 @@ class SoundMeter:
         frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::_HOP][:count]
         power = np.abs(np.fft.rfft(frames * _TAPER, _TRANSFORM)) ** 2
         correlation = np.fft.irfft(power)[:, : _LAGS.stop] / _TAPER_CORRELATION
-        lower, upper = (
-            power[:, (low <= _FREQUENCIES) & (_FREQUENCIES < high)].sum(1) for low, high in (_LOWER_BAND, _UPPER_BAND)
-        )
+        lower, upper = (power[:, slice(*np.searchsorted(_FREQUENCIES, band))].sum(1) for band in _BANDS)
         measures = (
             _decibels(np.square(frames, dtype=np.float64).mean(1)),
             correlation[:, _LAGS].max(1) * _TAPER_CORRELATION[0] / np.maximum(power.mean(1), 1e-12),
