@@ -11,7 +11,7 @@ from .audio_msfser import SAMPLING_RATE
 from .description_msfser import Describer, MeasuredDescriber
 from .emphasis_msfser import EMPHASIS, EmphasisConfig, Prosody, find_emphasis, measure_prosody
 from .transcription_msfser import MsfSerRecognizer
-from .word_times_msfser import check_words, join_words, words_of
+from .word_times_msfser import check_words, text_of, words_of
 
 logger = logging.get_logger(__name__)
 
@@ -142,8 +142,8 @@ class MsfSerAnnotator:
         for i, (annotation, known) in enumerate(zip(annotations, given, strict=True)):
             annotation.transcript = known.get("transcript") or None
             annotation.words = known.get("words") or None
-            if annotation.transcript is None and annotation.words:
-                annotation.transcript = join_words(word["word"] for word in annotation.words)
+            if annotation.transcript is None:
+                annotation.transcript = text_of(annotation.words)
             if annotation.transcript is None:
                 to_transcribe.setdefault(known.get("language"), []).append(i)
             elif annotation.words is None:

@@ -243,8 +243,10 @@ def _summary(windows: Sequence[ScoredWindow]) -> dict[str, Any]:
     origins = {name: dict.fromkeys(window.origins[name] for window in windows) for name in windows[0].origins}
     texts = {name: ", ".join(sorted(once, key=lambda one: one.startswith("absent"))) for name, once in origins.items()}
     transcript = _joined([windows[0].texts[0], *(window.texts[-1] for window in windows)])
-    if given["transcript"]:
-        transcript, texts["transcript"] = given["transcript"], "given"
+    if given["transcript"] or given["words"]:
+        transcript, texts["transcript"] = given["transcript"] or transcript, "given"
+    if given["words"]:
+        texts["words"] = windows[0].recording.words_from
     return {
         **{label: _mean([window.values[label] for window in windows], weights) for label in LABELS},
         "transcript": transcript,

@@ -35,7 +35,7 @@ from .recordings_msfser import Recording, open_recording, with_index
 from .sound_forms_msfser import check_batch
 from .sound_quality_msfser import SoundMeter
 from .transcription_msfser import MsfSerRecognizer
-from .word_times_msfser import check_words, texts_of_words
+from .word_times_msfser import check_words, text_of, texts_of_words
 
 _NOT_STATED: Any = object()
 
@@ -379,9 +379,10 @@ class MsfSerPipeline(Pipeline):
             elif self._reads("emphasis", "transcript"):
                 to_transcribe.append(passage)
             else:
-                annotation = Annotation(absent={"transcript": _NOT_READ})
+                annotation = Annotation(absent=dict.fromkeys(("transcript", "words"), _NOT_READ))
                 if not recording.is_long:
-                    annotation.transcript, annotation.words = recording.given["transcript"], recording.given["words"]
+                    annotation.words = recording.given["words"]
+                    annotation.transcript = recording.given["transcript"] or text_of(annotation.words)
                 spread_words(passage, annotation)
         if to_transcribe:
             sounds = [np.concatenate([segment.sound for segment in passage]) for passage in to_transcribe]

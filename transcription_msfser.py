@@ -50,7 +50,7 @@ _LEAST_ENGLISH = -0.8
 _LEAST_FOCUS = 0.35
 _LOOP_TOKENS = 8
 # Seconds: a shorter clip is not divided to find out whether its repeated text was spoken so.
-_SHORTEST_TO_HALVE = 2.0
+_SHORTEST_TO_HALVE = 1.0
 
 # A part of a clip: its offset in seconds, its samples, and the decoder's output for it.
 _Piece = tuple[float, np.ndarray, "DecodedClip"]

@@ -159,8 +159,8 @@ def words_of(text: str) -> list[str]:
 
 
 def has_no_spaces(text: str) -> bool:
-    """Whether most letters of a text belong to scripts without spaces."""
-    letters = "".join(filter(str.isalnum, text))
+    """Whether most letters of a text belong to scripts without spaces; digits do not count."""
+    letters = "".join(filter(str.isalpha, text))
     return 2 * len(_NO_SPACE_SIGN.findall(letters)) > len(letters)
 
 
@@ -168,6 +168,11 @@ def join_words(words: Iterable[str]) -> str:
     """Words as a text: with spaces between them, or without if their script has none."""
     words = list(words)
     return ("" if has_no_spaces("".join(words)) else " ").join(words)
+
+
+def text_of(words: Sequence[Mapping[str, Any]] | None) -> str | None:
+    """The transcript that words with times make; `None` without any."""
+    return join_words(word["word"] for word in words or ()) or None
 
 
 def texts_of_words(text: str, words: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -204,8 +209,9 @@ def check_words(words: Sequence[Mapping[str, Any]], seconds: float) -> None:
             )
     for word in words:
         if word["start"] >= seconds or word["end"] > seconds + _MOST_AFTER_END:
-            is_finer = max(each["end"] for each in words) / 1000 <= seconds + _MOST_AFTER_END
-            remedy = "these seem to be milliseconds, give seconds" if is_finer else "give seconds from its start"
+            ends = [each["end"] for each in words]
+            seems_finer = min(ends) >= 10 and max(ends) / 1000 <= seconds + _MOST_AFTER_END
+            remedy = "these seem to be milliseconds, give seconds" if seems_finer else "give seconds from its start"
             raise ValueError(
                 f"the word {word['word']!r} lasts from {word['start']:g} to {word['end']:g} s, but the sound has only "
                 f"{seconds:.2f} s: {remedy}."
