@@ -7,9 +7,11 @@ from typing import Any, Protocol
 import numpy as np
 from transformers.utils import logging
 
+from .audio_msfser import SAMPLING_RATE
 from .description_msfser import Describer, MeasuredDescriber
 from .emphasis_msfser import EMPHASIS, EmphasisConfig, Prosody, find_emphasis, measure_prosody
 from .transcription_msfser import MsfSerRecognizer
+from .word_times_msfser import check_words, text_of, words_of
 
 logger = logging.get_logger(__name__)
 
@@ -25,7 +27,7 @@ class Aligner(Protocol):
         Returns:
             For each clip `{"word", "start", "end"}` in order, seconds from its start, one for each part of the
             transcript between spaces that has a letter or digit, in its spelling; `None` where the clip cannot be
-            aligned.
+            aligned. [`MsfSerAnnotator`] puts spaces between the letters of scripts that have none.
 
         Raises:
             ValueError: The numbers of sounds and transcripts differ.
@@ -122,6 +124,8 @@ class MsfSerAnnotator:
         given = [{}] * len(sounds) if given is None else given
         if len(given) != len(sounds):
             raise ValueError(f"{len(sounds)} sounds came with {len(given)} sets of texts: give one for each.")
+        for sound, known in zip(sounds, given, strict=True):
+            check_words(known.get("words") or (), len(sound) / SAMPLING_RATE)
         annotations = [Annotation() for _ in sounds]
         self.transcribe(annotations, sounds, given)
         prosody = LazyProsody(sounds)
@@ -138,8 +142,8 @@ class MsfSerAnnotator:
         for i, (annotation, known) in enumerate(zip(annotations, given, strict=True)):
             annotation.transcript = known.get("transcript") or None
             annotation.words = known.get("words") or None
-            if annotation.transcript is None and annotation.words:
-                annotation.transcript = " ".join(word["word"] for word in annotation.words)
+            if annotation.transcript is None:
+                annotation.transcript = text_of(annotation.words)
             if annotation.transcript is None:
                 to_transcribe.setdefault(known.get("language"), []).append(i)
             elif annotation.words is None:
@@ -208,7 +212,7 @@ class MsfSerAnnotator:
     def _align(self, annotations: Sequence[Annotation], sounds: Sequence[np.ndarray]) -> None:
         if not annotations:
             return
-        transcripts = [annotation.transcript or "" for annotation in annotations]
+        transcripts = [" ".join(words_of(annotation.transcript or "")) for annotation in annotations]
         found: list[list[dict[str, Any]] | None] = [None] * len(sounds)
         if self.aligner is not None:
             found = self.aligner(sounds, transcripts)

@@ -7,9 +7,9 @@ course within half a window.
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,8 +18,10 @@ from .audio_msfser import SAMPLING_RATE
 from .configuration_msfser import LABELS, TENSOR_NAMES
 from .emphasis_msfser import bare_word
 from .recordings_msfser import Recording
+from .word_times_msfser import has_no_spaces, join_words, texts_of_words
 
 Word = dict[str, Any]
+_T = TypeVar("_T")
 
 
 @dataclass
@@ -32,6 +34,7 @@ class Segment:
     text: str | None = None
     words: list[Word] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)  # as in Annotation
+    is_last: bool = False  # of its recording
 
     @property
     def seconds(self) -> float:
@@ -47,12 +50,14 @@ class ScoredWindow:
     start: float
     seconds: list[float]  # of each of its segments
     words: list[Word]
+    texts: list[str | None]  # the transcript of each of its segments
     is_speech_known: bool  # which seconds are speech
     annotation: Annotation
     origins: dict[str, str]
     values: dict[str, float]
     gate: float | None
     routing: dict[str, dict[str, float]] | None
+    cut: list[str]  # the texts that are too long for the model
 
     @property
     def end(self) -> float:
@@ -70,35 +75,72 @@ class ScoredWindow:
 
 
 def windows_of(segments: Iterable[Segment]) -> Iterator[tuple[Segment, ...]]:
-    """Each two consecutive segments of a long recording; a short recording has one segment."""
+    """Each two consecutive segments of a long recording; a short recording has one segment.
+
+    Of a recording that failed there is only the last segment.
+    """
     previous = None
     for segment in segments:
-        if not segment.recording.is_long:
+        recording = segment.recording
+        if recording.error is not None:
+            if segment.is_last:
+                yield (segment,)
+        elif not recording.is_long:
             yield (segment,)
-        elif previous is not None and previous.recording is segment.recording:
+        elif previous is not None and previous.recording is recording:
             yield (previous, segment)
         previous = segment
 
 
+def each_alone(
+    function: Callable[..., list[_T]], windows: Sequence[Sequence[Segment]], *columns: Sequence[Any]
+) -> list[_T | None]:
+    """The function's results for some windows, from columns with a value for each.
+
+    One that cannot be used is noted as the error of its recording, and the others of the batch are not lost.
+    """
+    try:
+        return [*function(*columns)]
+    except ValueError as error:
+        if len(windows) == 1:
+            windows[0][0].recording.error = error
+            return [None]
+    rows = zip(windows, *columns, strict=True)
+    return [each_alone(function, [window], *([value] for value in row))[0] for window, *row in rows]
+
+
 def spread_words(passage: Sequence[Segment], annotation: Annotation) -> None:
     """Gives the segments of a passage their words, from texts that were made for it as a whole."""
-    words = shifted(annotation.words or [], passage[0].start)
     for segment in passage:
         segment.absent = annotation.absent or {"transcript": NO_SPEECH}
     if not passage[0].recording.is_long:
-        passage[0].words, passage[0].text = words, annotation.transcript
+        passage[0].words, passage[0].text = list(annotation.words or []), annotation.transcript
         return
+    words = shifted(annotation.words or [], passage[0].start)
     border = passage[-1].start if len(passage) > 1 else math.inf
-    passage[0].words = [word for word in words if middle(word) < border]
-    passage[-1].words = [word for word in words if middle(word) >= border] or passage[-1].words
-    for segment in passage:
-        segment.text = " ".join(word["word"] for word in segment.words) or None
+    texts = texts_of_words(annotation.transcript or "", words)
+    for segment, is_after in zip(passage, (False, True), strict=False):
+        _give(segment, [(w, t) for w, t in zip(words, texts, strict=True) if (middle(w) >= border) == is_after])
+
+
+def spread_given_words(segment: Segment) -> None:
+    """Gives a segment of a long recording those of the given words whose middle lies in it."""
+    given = segment.recording.given
+    end = math.inf if segment.is_last else segment.start + segment.seconds
+    segment.absent = {"transcript": NO_SPEECH}
+    texts = segment.recording.texts_of_words
+    _give(segment, [(w, t) for w, t in zip(given["words"], texts, strict=True) if segment.start <= middle(w) < end])
+
+
+def _give(segment: Segment, words: Sequence[tuple[Word, str]]) -> None:
+    segment.words = [word for word, _ in words]
+    segment.text = "".join(text for _, text in words).strip() or None
 
 
 def annotation_of(window: Sequence[Segment]) -> Annotation:
     """The transcript of a window, and its words with times from its start."""
     words = shifted([word for segment in window for word in segment.words], -window[0].start)
-    text = " ".join(segment.text for segment in window if segment.text) or None
+    text = _joined(segment.text for segment in window)
     absent = {name: why for segment in window for name, why in segment.absent.items()}
     if text is not None:
         absent.pop("transcript", None)
@@ -160,7 +202,23 @@ def result_of(windows: Sequence[ScoredWindow]) -> dict[str, Any]:
         "gate": window.gate,
         "routing": window.routing,
         "duration": window.end,
+        **_quality(windows, window.words),
     }
+
+
+def _quality(windows: Sequence[ScoredWindow], words: Sequence[Word]) -> dict[str, Any]:
+    """The seconds of speech, by the words where they are known for all of the recording, and the warnings."""
+    recording = windows[0].recording
+    spoken = None
+    if all(window.is_speech_known for window in windows):
+        spoken = round(min(windows[-1].end, sum(word["end"] - word["start"] for word in words)), 3)
+    warnings = recording.meter.warnings(spoken)
+    cut = [name for name in TENSOR_NAMES if any(name in window.cut for window in windows)]
+    warnings += [f"The {name} is longer than the model reads: its end is left out." for name in cut]
+    emphasis = recording.given["emphasis"]
+    if emphasis and recording.is_long and not any(window.annotation.emphasis == emphasis for window in windows):
+        warnings.append("The given emphasis is not among the words with times: it is not used.")
+    return {"speech_seconds": recording.meter.voice_seconds() if spoken is None else spoken, "warnings": warnings}
 
 
 def _summary(windows: Sequence[ScoredWindow]) -> dict[str, Any]:
@@ -172,8 +230,9 @@ def _summary(windows: Sequence[ScoredWindow]) -> dict[str, Any]:
         weights[0] += windows[0].seconds[0] / 2
         weights[-1] += windows[-1].seconds[-1] / 2
         weighting = "seconds"
+    given = windows[0].recording.given
     runs = itertools.groupby(words, key=lambda word: word["emphasized"])
-    emphasis = "; ".join(" ".join(bare_word(w["word"]) for w in run) for is_emphasized, run in runs if is_emphasized)
+    emphasis = "; ".join(join_words(bare_word(w["word"]) for w in run) for is_emphasized, run in runs if is_emphasized)
     routings = [window.routing for window in windows if window.routing is not None]
     routing = None
     if routings:
@@ -183,16 +242,22 @@ def _summary(windows: Sequence[ScoredWindow]) -> dict[str, Any]:
         }
     origins = {name: dict.fromkeys(window.origins[name] for window in windows) for name in windows[0].origins}
     texts = {name: ", ".join(sorted(once, key=lambda one: one.startswith("absent"))) for name, once in origins.items()}
+    transcript = _joined([windows[0].texts[0], *(window.texts[-1] for window in windows)])
+    if given["transcript"] or given["words"]:
+        transcript, texts["transcript"] = given["transcript"] or transcript, "given"
+    if given["words"]:
+        texts["words"] = windows[0].recording.words_from
     return {
         **{label: _mean([window.values[label] for window in windows], weights) for label in LABELS},
-        "transcript": " ".join(word["word"] for word in words) or None,
+        "transcript": transcript,
         "words": words,
-        "emphasis": emphasis or None,
-        "description": windows[0].recording.given["description"],
+        "emphasis": emphasis or next((w.annotation.emphasis for w in windows if w.annotation.emphasis), None),
+        "description": given["description"],
         "texts": texts,
         "gate": _mean([window.gate for window in windows], weights),
         "routing": routing,
         "duration": windows[-1].end,
+        **_quality(windows, words),
         "course": [
             {
                 "start": round(window.start, 3),
@@ -233,6 +298,11 @@ def _mean(values: Sequence[float | None], weights: np.ndarray) -> float | None:
     return float(np.average([values[i] for i in known], weights=weights[known]))
 
 
+def _joined(texts: Iterable[str | None]) -> str | None:
+    """Consecutive parts of a transcript as one."""
+    return join_words(filter(None, texts)) or None
+
+
 def _emphasized(
     words: Sequence[Mapping[str, Any]], emphasis: str | None, scores: Sequence[float] | None
 ) -> list[bool]:
@@ -240,11 +310,15 @@ def _emphasized(
     indices = [i for i, word in enumerate(words) if bare_word(word["word"])]
     spellings = [bare_word(words[i]["word"]).lower() for i in indices]
     wanted = [part for part in (bare_word(part).lower() for part in (emphasis or "").split()) if part]
-    runs = [
-        indices[i : i + len(wanted)]
-        for i in range(len(spellings) + 1 - len(wanted))
-        if spellings[i : i + len(wanted)] == wanted
-    ]
+    if has_no_spaces("".join(wanted)):
+        # It may begin and end within words, which may be divided otherwise.
+        owners = [i for i, spelling in zip(indices, spellings, strict=True) for _ in spelling]
+        spoken, sought = "".join(spellings), "".join(wanted)
+        starts = [i for i in range(len(spoken)) if spoken.startswith(sought, i)]
+        runs = [sorted(set(owners[start : start + len(sought)])) for start in starts]
+    else:
+        starts = [i for i in range(len(spellings)) if spellings[i : i + len(wanted)] == wanted]
+        runs = [indices[start : start + len(wanted)] for start in starts]
     if not wanted or not runs:
         return [False] * len(words)
     best = max(runs, key=lambda run: max(scores[i] for i in run)) if scores else runs[0]

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from .audio_msfser import SAMPLING_RATE
+from .word_times_msfser import join_words, letter_span
 
 try:
     import swift_f0
@@ -168,7 +169,7 @@ def find_emphasis(
     if len(words) <= 3:
         segment = (0, len(words))
     bare = [bare_word(word["word"]) for word in words[slice(*segment)]]
-    return Emphasis(scores, top, segment, " ".join(filter(None, bare)) or None)
+    return Emphasis(scores, top, segment, join_words(filter(None, bare)) or None)
 
 
 def random_segment(words: Sequence[str], length: int, generator: np.random.Generator) -> str | None:
@@ -181,13 +182,12 @@ def random_segment(words: Sequence[str], length: int, generator: np.random.Gener
     """
     bare = list(filter(None, map(bare_word, words)))
     start = int(generator.integers(max(1, len(bare) - length + 1)))
-    return " ".join(bare[start : start + length]) or None
+    return join_words(bare[start : start + length]) or None
 
 
 def bare_word(word: str) -> str:
     """A word without the punctuation before and after it."""
-    kept = [i for i, letter in enumerate(word) if letter.isalnum()]
-    return word[kept[0] : kept[-1] + 1] if kept else ""
+    return word[slice(*letter_span(word))]
 
 
 def _z(values: np.ndarray, resolution: float) -> np.ndarray:

@@ -1,7 +1,7 @@
 """From a recording to valence, arousal and dominance, with reasons: `pipeline(model=..., trust_remote_code=True)`."""
 
-import contextlib
 import ctypes
+import dataclasses
 import itertools
 import math
 import os
@@ -20,24 +20,24 @@ from .course_msfser import (
     ScoredWindow,
     Segment,
     annotation_of,
+    each_alone,
     given_texts_of,
-    middle,
     origins_of,
     result_of,
-    shifted,
+    spread_given_words,
     spread_words,
     windows_of,
 )
 from .description_msfser import Describer, MeasuredDescriber
+from .inputs_msfser import AS_TRAINED, EACH, RAISE, RETURN, InputStream, SourceError, batches, check_options
 from .processing_msfser import MsfSerProcessor
-from .recordings_msfser import Recording, open_recording
+from .recordings_msfser import Recording, open_recording, with_index
 from .sound_forms_msfser import check_batch
+from .sound_quality_msfser import SoundMeter
 from .transcription_msfser import MsfSerRecognizer
+from .word_times_msfser import check_words, text_of, texts_of_words
 
-# The setting of recognizer and describer that selects those of the training corpus.
-AS_TRAINED = "as trained"
-# The setting of channel that predicts each of them.
-EACH = "each"
+_NOT_STATED: Any = object()
 
 _EXPERTS = {"audio": "sound", "semantics": "words", "description": "description"}
 _NOT_READ = "the model does not read it"
@@ -72,11 +72,14 @@ class MsfSerPipeline(Pipeline):
             result a list with one result for each channel. By default the mean of all.
         channels_first: Whether arrays of two axes are one sound each, as `(channels, samples)` or as `(samples,
             channels)`; without it they are several, `(clips, samples)`.
-        batch_size: How many windows, of one or of several recordings, form a batch. With more than one, windows of
-            similar length share a batch, so results arrive after four batches.
+        errors: For a recording that cannot be used, `"raise"` an error that names its index, after the results before
+            it, or `"return"` the result `{"error": sentence}`. A missing recognizer is always raised.
+        batch_size: How many windows form a batch. With one, each result comes before the next recording is asked for.
+            With more, windows of similar length share a batch, so results arrive after four batches.
         **kwargs: Of `transformers.Pipeline`, such as `device`.
 
-    All but `model`, `processor` and `**kwargs` may also be given with a call.
+    All but `model`, `processor` and `**kwargs` may also be given with a call; `"as trained"` selects the recognizer or
+    the describer of the training corpus, and `None` the default of `sampling_rate`, `language` and the channels.
 
     Raises:
         ValueError: The processor is missing, or an option has no such setting.
@@ -96,7 +99,8 @@ class MsfSerPipeline(Pipeline):
             raise ValueError("The pipeline needs the model's own processor: give processor=, or the model by name.")
         self.model.eval()
         self._trained = MsfSerAnnotator.from_settings(self.processor.annotation, device=str(self.device))
-        self._transcribers: dict[Any, MsfSerAnnotator] = {AS_TRAINED: self._trained}
+        # The last recognizer that was loaded by name, so that it is loaded once.
+        self._named: tuple[str, MsfSerAnnotator] | None = None
 
     def __call__(self, inputs: Any, **options: Any) -> Any:  # type: ignore[override]
         """Predicts valence, arousal and dominance of one recording or of many.
@@ -107,8 +111,8 @@ class MsfSerPipeline(Pipeline):
                 a row of `datasets.Audio`; an `https` address (at most 200 MB and 2 minutes); or one of these as
                 `"audio"` of a dictionary that also contains some of `transcript`, `words` (`{"word", "start", "end"}`,
                 seconds), `emphasis`, `description` and `language`. An empty text counts as not given.
-            **options: `sampling_rate`, `recognizer`, `describer`, `language`, `channel`, `channels_first` and
-                `batch_size`, as in the class.
+            **options: `sampling_rate`, `recognizer`, `describer`, `language`, `channel`, `channels_first`, `errors`
+                and `batch_size`, as in the class.
 
         Returns:
             A dictionary of plain Python values; a list of them for a list, an iterator for other iterables; always in
@@ -126,6 +130,8 @@ class MsfSerPipeline(Pipeline):
             - `routing`: for each dimension the shares of `sound`, `words` and `description`, as far as the model has
               them, which sum to 1; `None` without experts.
             - `duration`: of the recording, seconds.
+            - `speech_seconds`: how much of it is speech: by the words' times, or by the voice where they are unknown.
+            - `warnings`: why the result may mean little, a sentence each.
             - `channel`: its number, with `channel="each"`.
 
             A recording that needs several windows also has `course`, for each window `start`, `end`, the three numbers
@@ -141,98 +147,145 @@ class MsfSerPipeline(Pipeline):
         """
         chosen = {**self._preprocess_params, **options}
         rate, channels_first = chosen.get("sampling_rate"), chosen.get("channels_first")
-        if is_sound(inputs, channels_first):
+        if is_sound(inputs, channels_first) or not isinstance(inputs, (Iterable, torch.utils.data.Dataset)):
             inputs = tuple(inputs) if isinstance(inputs, list) else inputs  # a list would be many
-        elif isinstance(inputs, (list, tuple, np.ndarray, torch.Tensor)):
+            return super().__call__(inputs, **options)
+        if isinstance(inputs, (list, tuple, np.ndarray, torch.Tensor)):
             if not len(inputs):
                 return []
             check_batch(inputs, rate or SAMPLING_RATE, channels_first)
             inputs = list(inputs)
-        elif isinstance(inputs, torch.utils.data.Dataset):
-            dataset: Any = inputs
-            inputs = (dataset[i] for i in range(len(dataset)))
-        elif isinstance(inputs, Iterable):
-            inputs = (item for item in inputs)
-        return super().__call__(inputs, **options)
+        results = super().__call__(InputStream(inputs), **options)
+        return list(results) if isinstance(inputs, list) else results
 
     def seconds(self, path: str | os.PathLike[str], most: float = math.inf) -> float:
         """The length of a recording file; see [`seconds_of`], with its errors."""
         return seconds_of(path, most)
 
-    # The library knows neither the options' names nor several windows per recording, as its signatures show.
+    # The library's signatures know neither the options' names nor several windows per recording.
 
     def _sanitize_parameters(  # type: ignore[override]
         self,
-        sampling_rate: int | None = None,
-        recognizer: Any = AS_TRAINED,
-        describer: Any = AS_TRAINED,
-        language: str | None = None,
-        channels_first: bool | None = None,
-        channel: int | str | None = None,
+        sampling_rate: int | None = _NOT_STATED,
+        recognizer: Any = _NOT_STATED,
+        describer: Any = _NOT_STATED,
+        language: str | None = _NOT_STATED,
+        channels_first: bool | None = _NOT_STATED,
+        channel: int | str | None = _NOT_STATED,
+        errors: str = _NOT_STATED,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        options = {"sampling_rate": sampling_rate, "language": language}
-        options |= {"channels_first": channels_first, "channel": channel}
-        chosen: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-        if recognizer != AS_TRAINED:
-            if not (recognizer is None or isinstance(recognizer, str) or callable(recognizer)):
-                raise ValueError(f"recognizer={recognizer!r} is no recognizer: give a Whisper by name, or None.")
-            chosen["recognizer"] = recognizer
-        if describer != AS_TRAINED:
-            if not (describer is None or describer == "measured" or callable(describer)):
-                raise ValueError(f"describer={describer!r} is no describer: give 'measured', a loaded one, or None.")
-            chosen["describer"] = describer
+        options = {"sampling_rate": sampling_rate, "recognizer": recognizer, "describer": describer}
+        options |= {"language": language, "channels_first": channels_first, "channel": channel, "errors": errors}
+        chosen = {name: value for name, value in options.items() if value is not _NOT_STATED}
+        check_options(**chosen)
         return chosen, {}, {}
 
     def run_single(self, inputs: Any, preprocess_params: Mapping[str, Any], *others: Any) -> Any:
         """The result for one recording, whose errors need no index."""
-        if preprocess_params.get("channel") == EACH:
-            return self._of_each_channel(inputs, 1, preprocess_params)
-        return next(self._results([self.preprocess(inputs, **preprocess_params)], 1, preprocess_params))
+        return next(self._stream([(None, inputs)], 1, preprocess_params))
 
     def get_iterator(
         self, inputs: Iterable[Any], num_workers: int, batch_size: int, preprocess_params: Any, *others: Any
     ) -> Iterator[Any]:
-        """The results of many recordings, one after another.
+        """The results of many recordings, one after another; the library's batches have one window per recording."""
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size={batch_size!r} must be a whole number from 1 on.")
+        return self._stream(enumerate(inputs), batch_size, preprocess_params)
 
-        The library's own batches contain one window per recording, while long ones have several.
-        """
-        if preprocess_params.get("channel") == EACH:
-            return (self._of_each_channel(item, batch_size, preprocess_params, i) for i, item in enumerate(inputs))
-        segments = (self._with_index(i, item, preprocess_params) for i, item in enumerate(inputs))
-        return self._results(segments, batch_size, preprocess_params)
+    def _stream(
+        self, numbered: Iterable[tuple[int | None, Any]], batch_size: int, options: Mapping[str, Any]
+    ) -> Iterator[Any]:
+        if options.get("channel") == EACH:
+            return (self._of_each_channel(index, item, batch_size, options) for index, item in numbered)
+        return self._results(((index, item, options) for index, item in numbered), batch_size, options)
 
-    def _with_index(self, index: int, item: Any, options: Mapping[str, Any]) -> Iterator[Segment]:
-        with _naming(index):
-            yield from self.preprocess(item, index=index, **options)
-
-    def _of_each_channel(
-        self, item: Any, batch_size: int, options: Mapping[str, Any], index: int | None = None
-    ) -> list[dict[str, Any]]:
+    def _of_each_channel(self, index: int | None, item: Any, batch_size: int, options: Mapping[str, Any]) -> Any:
         """The results for the channels of one recording, each with its `channel`."""
-        with _naming(index):
-            recording = open_recording(item, options.get("sampling_rate"))
+        try:
+            recording = open_recording(item, options.get("sampling_rate"), None)
             channels = range(count_channels(recording.source, recording.sampling_rate, options.get("channels_first")))
-            segments = [self.preprocess(item, index=i, **{**options, "channel": i}) for i in channels]
-            results = self._results(segments, batch_size, options)
+            copies = [
+                dataclasses.replace(recording, given=dict(recording.given), meter=SoundMeter()) for _ in channels
+            ]
+            inputs = ((None, copies[i], {**options, "channel": i}) for i in channels)
+            results = self._results(inputs, batch_size, {**options, "errors": RAISE})
             return [{"channel": i, **result} for i, result in zip(channels, results, strict=True)]
+        except _NoRecognizer:
+            raise
+        except (ValueError, OSError) as error:
+            if options.get("errors") == RETURN:
+                return {"error": str(error)}
+            raise with_index(error, index) from error
 
     def _results(
-        self, recordings: Iterable[Iterator[Segment]], batch_size: int, options: Mapping[str, Any]
+        self, items: Iterable[tuple[int | None, Any, Mapping[str, Any]]], batch_size: int, options: Mapping[str, Any]
     ) -> Iterator[dict[str, Any]]:
-        """Only a few batches are in memory at once, no matter how many and how long the recordings are."""
+        """The results of inputs with their indices and options; only a few batches are in memory at once."""
         transcriber = self._transcriber_for(options.get("recognizer", AS_TRAINED))
-        # Two consecutive segments are transcribed as a whole: every second once, although the model reads it twice.
-        passages = (passage for segments in recordings for passage in _batches(segments, 2))
-        transcribed = (self._transcribe_segments(batch, transcriber) for batch in _batches(passages, batch_size))
+        passages = self._passages(items)
+        transcribed = (self._transcribe_segments(batch, transcriber) for batch in batches(passages, batch_size))
         windows = windows_of(itertools.chain.from_iterable(transcribed))
         scored = self._scored(windows, batch_size, self._describer_for(options.get("describer", AS_TRAINED)))
-        of_recording = itertools.groupby(scored, key=lambda window: window.recording.index)
-        return (self.postprocess(list(group)) for _, group in of_recording)
+        return self._collected(scored, options.get("errors", RAISE))
+
+    def _passages(self, items: Iterable[tuple[int | None, Any, Mapping[str, Any]]]) -> Iterator[list[Segment]]:
+        """Two consecutive segments of a recording at a time, which are transcribed as a whole: every second once.
+
+        After a recording that fails, no other is asked for unless errors are returned.
+        """
+        for index, item, options in items:
+            passage: list[Segment] = []
+            for passage in batches(self._segments(index, item, options), 2):
+                yield passage
+            recording = passage[-1].recording
+            if recording.ends_run or (recording.error is not None and options.get("errors", RAISE) == RAISE):
+                return
+
+    def _segments(self, index: int | None, item: Any, options: Mapping[str, Any]) -> Iterator[Segment]:
+        """The segments of one recording, the last one marked; of one that fails, the last has no sound."""
+        last = None
+        try:
+            for segment in self.preprocess(item, index=index, **options):
+                if last is not None:
+                    yield last
+                last = segment
+                if segment.recording.error is not None:
+                    break
+        except _NoRecognizer:
+            raise
+        except (ValueError, OSError, SourceError) as error:
+            recording = Recording(None, None, {}, index) if last is None else last.recording
+            recording.error, recording.ends_run = error, isinstance(error, SourceError)
+            last = Segment(recording, 0.0, np.zeros(0, np.float32))
+        if last is not None:
+            last.is_last = True
+            yield last
+
+    def _collected(
+        self, scored: Iterable[tuple[Sequence[Segment], ScoredWindow | None]], errors: str
+    ) -> Iterator[dict[str, Any]]:
+        """The result of each recording as soon as its last window is scored, or why there is none."""
+        windows: list[ScoredWindow] = []
+        for segments, window in scored:
+            if window is not None:
+                windows.append(window)
+            if not segments[-1].is_last:
+                continue
+            recording = segments[-1].recording
+            if recording.error is None:
+                yield self.postprocess(windows)
+            elif recording.ends_run:
+                raise recording.error.__cause__ or recording.error
+            elif errors == RETURN:
+                yield {"error": str(recording.error)}
+            else:
+                raise with_index(recording.error, recording.index)
+            windows = []
 
     def preprocess(  # type: ignore[override]
         self,
         item: Any,
-        index: int = 0,
+        index: int | None = None,
         sampling_rate: int | None = None,
         recognizer: str | MsfSerRecognizer | None = AS_TRAINED,
         language: str | None = None,
@@ -250,15 +303,22 @@ class MsfSerPipeline(Pipeline):
         sound = recording.load(longest + 0.1)
         recording.is_long = len(sound) > int(longest * SAMPLING_RATE)
         if not recording.is_long:
+            check_words(given["words"] or (), len(sound) / SAMPLING_RATE)
+            recording.meter.add(sound)
             yield Segment(recording, 0.0, sound)
             return
+        check_words(given["words"] or (), math.inf)
         if given["transcript"] and not given["words"] and self._reads("emphasis", "transcript"):
             given["words"] = self._aligned(recording, self._transcriber_for(recognizer))
             recording.words_from = "aligned"
+        if given["words"]:
+            recording.texts_of_words = texts_of_words(given["transcript"] or "", given["words"])
         start = 0
         for samples in cut_at_pauses(recording.blocks(), longest / 2):
+            recording.meter.add(samples)
             yield Segment(recording, start / SAMPLING_RATE, samples)
             start += len(samples)
+        check_words(given["words"] or (), start / SAMPLING_RATE)
 
     def _aligned(self, recording: Recording, transcriber: MsfSerAnnotator) -> list[dict[str, Any]]:
         sound = recording.load(_LONGEST_TO_ALIGN + 0.1)
@@ -280,11 +340,14 @@ class MsfSerPipeline(Pipeline):
         return any(TENSOR_NAMES[name] in self.model.config.semantics for name in names)
 
     def _transcriber_for(self, recognizer: str | MsfSerRecognizer | None) -> MsfSerAnnotator:
-        """The annotator that transcribes; kept, so that a recognizer is loaded once."""
-        key = recognizer if isinstance(recognizer, str) else id(recognizer)
-        if key not in self._transcribers:
-            self._transcribers[key] = MsfSerAnnotator(recognizer, device=str(self.device))
-        return self._transcribers[key]
+        """The annotator that transcribes."""
+        if recognizer == AS_TRAINED:
+            return self._trained
+        if not isinstance(recognizer, str):
+            return MsfSerAnnotator(recognizer)
+        if self._named is None or self._named[0] != recognizer:
+            self._named = recognizer, MsfSerAnnotator(recognizer, device=str(self.device))
+        return self._named[1]
 
     def _describer_for(self, describer: str | Describer | None) -> MsfSerAnnotator:
         """The annotator that finds emphasized words and describes."""
@@ -297,37 +360,44 @@ class MsfSerPipeline(Pipeline):
         self, passages: Sequence[Sequence[Segment]], transcriber: MsfSerAnnotator
     ) -> list[Segment]:
         """The segments of some passages with their words; a passage is transcribed as a whole."""
-        annotations: dict[int, Annotation] = {}
-        for i, passage in enumerate(passages):
+        to_transcribe = []
+        for passage in passages:
             recording = passage[0].recording
-            if not self._reads("emphasis", "transcript"):
-                annotations[i] = Annotation(absent={"transcript": _NOT_READ})
+            if recording.error is not None:
+                continue
+            if recording.is_long and recording.given["words"]:
+                for segment in passage:
+                    spread_given_words(segment)
+            elif self._reads("emphasis", "transcript"):
+                to_transcribe.append(passage)
+            else:
+                annotation = Annotation(absent=dict.fromkeys(("transcript", "words"), _NOT_READ))
                 if not recording.is_long:
-                    annotations[i].transcript = recording.given["transcript"]
-                    annotations[i].words = recording.given["words"]
-            elif recording.is_long and recording.given["words"]:
-                start, end = passage[0].start, passage[-1].start + passage[-1].seconds
-                words = [word for word in recording.given["words"] if start <= middle(word) < end]
-                annotations[i] = Annotation(words=shifted(words, -start), absent={"transcript": NO_SPEECH})
-        rest = [i for i in range(len(passages)) if i not in annotations]
-        if rest:
-            sounds = [np.concatenate([segment.sound for segment in passages[i]]) for i in rest]
-            given = [passages[i][0].recording.given for i in rest]
-            annotations |= zip(rest, _transcribe(transcriber, sounds, given), strict=True)
-        for i, passage in enumerate(passages):
-            spread_words(passage, annotations[i])
+                    annotation.words = recording.given["words"]
+                    annotation.transcript = recording.given["transcript"] or text_of(annotation.words)
+                spread_words(passage, annotation)
+        if to_transcribe:
+            sounds = [np.concatenate([segment.sound for segment in passage]) for passage in to_transcribe]
+            given = [passage[0].recording.given for passage in to_transcribe]
+            found = each_alone(lambda *batch: _transcribe(transcriber, *batch), to_transcribe, sounds, given)
+            for passage, annotation_or_none in zip(to_transcribe, found, strict=True):
+                if annotation_or_none is not None:
+                    spread_words(passage, annotation_or_none)
         return [segment for passage in passages for segment in passage]
 
     def _scored(
         self, windows: Iterable[tuple[Segment, ...]], batch_size: int, describer: MsfSerAnnotator
-    ) -> Iterator[ScoredWindow]:
+    ) -> Iterator[tuple[Sequence[Segment], ScoredWindow | None]]:
         """The windows in order; those that share a batch have similar lengths, so that there is little padding."""
-        for some in _batches(windows, batch_size * _BATCHES_AHEAD if batch_size > 1 else 1):
-            by_length = sorted(range(len(some)), key=lambda i: sum(len(segment.sound) for segment in some[i]))
-            scored: dict[int, ScoredWindow] = {}
-            for batch in _batches(by_length, batch_size):
-                scored |= zip(batch, self._score([some[i] for i in batch], describer), strict=True)
-            yield from (scored[i] for i in range(len(some)))
+        for some in batches(windows, batch_size * _BATCHES_AHEAD if batch_size > 1 else 1):
+            usable = [i for i in range(len(some)) if some[i][0].recording.error is None]
+            by_length = sorted(usable, key=lambda i: sum(len(segment.sound) for segment in some[i]))
+            scored: dict[int, ScoredWindow | None] = {}
+            for batch in batches(by_length, batch_size):
+                chosen = [some[i] for i in batch]
+                results = each_alone(lambda of_batch: self._score(of_batch, describer), chosen, chosen)
+                scored |= zip(batch, results, strict=True)
+            yield from ((window, scored.get(i)) for i, window in enumerate(some))
 
     def _score(self, windows: Sequence[Sequence[Segment]], describer: MsfSerAnnotator) -> list[ScoredWindow]:
         """Completes the texts of some windows and runs the model on them."""
@@ -337,8 +407,8 @@ class MsfSerPipeline(Pipeline):
         prosody = LazyProsody(sounds)
         for name in ("emphasis", "description"):
             if not self._reads(name):
-                for annotation, texts in zip(annotations, given, strict=True):
-                    setattr(annotation, name, texts[name])
+                for annotation, window in zip(annotations, windows, strict=True):
+                    setattr(annotation, name, window[0].recording.given[name])
                     annotation.absent[name] = _NOT_READ
         if self._reads("emphasis"):
             describer.emphasize(annotations, prosody, given)
@@ -349,11 +419,8 @@ class MsfSerPipeline(Pipeline):
         }
         if self.model.config.audio:
             inputs = self.processor(sounds, SAMPLING_RATE, **columns)
-        elif empty := [i for i in range(len(windows)) if not any(column[i] for column in columns.values())]:
-            raise ValueError(
-                f"Item {windows[empty[0]][0].recording.index}: no words are known, and this model reads no sound: "
-                "give texts."
-            )
+        elif not all(map(any, zip(*columns.values(), strict=True))):
+            raise ValueError("no words are known, and this model reads no sound: give texts.")
         else:
             inputs = self.processor(**columns)
         output = self.forward(inputs.to(self.model.dtype))
@@ -365,15 +432,24 @@ class MsfSerPipeline(Pipeline):
                 start=window[0].start,
                 seconds=[segment.seconds for segment in window],
                 words=[word for segment in window for word in segment.words],
+                texts=[segment.text for segment in window],
                 is_speech_known=all(s.words or s.absent.get("transcript") == NO_SPEECH for s in window),
                 annotation=annotation,
                 origins=origins_of(window[0].recording, annotation),
                 values=dict(zip(LABELS, output["logits"][i].tolist(), strict=True)),
                 gate=output["gate"][i].float().mean().item() if has_gate[i] else None,
                 routing=self._routing(output, i),
+                cut=[name for name in TENSOR_NAMES if self._is_cut(name, getattr(annotation, name))],
             )
             for i, (window, annotation) in enumerate(zip(windows, annotations, strict=True))
         ]
+
+    def _is_cut(self, name: str, text: str | None) -> bool:
+        """Whether the model reads only the beginning of a text."""
+        most = self.processor.max_tokens
+        if text is None or not self._reads(name) or len(text.encode()) + 2 <= most:
+            return False
+        return len(self.processor.tokenizer(text, verbose=False)["input_ids"]) > most
 
     def _forward(self, model_inputs: Mapping[str, Any], **parameters: Any) -> Any:  # type: ignore[override]
         return self.model(**model_inputs, output_explanations=True)
@@ -397,16 +473,8 @@ class MsfSerPipeline(Pipeline):
         self.processor.save_pretrained(save_directory, **kwargs)
 
 
-@contextlib.contextmanager
-def _naming(index: int | None) -> Iterator[None]:
-    """Adds the index of the recording to the errors, if there is one."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        if index is None:
-            raise
-        kind = OSError if isinstance(error, OSError) else ValueError
-        raise kind(f"Item {index}: {error}") from error
+class _NoRecognizer(OSError):
+    """The recognizer, which all recordings need, cannot be loaded."""
 
 
 def _transcribe(
@@ -416,7 +484,9 @@ def _transcribe(
     try:
         annotator.transcribe(annotations, sounds, given)
     except OSError as error:
-        raise OSError(f"{str(error).rstrip('.')}; or give recognizer=None to go without a transcript.") from error
+        raise _NoRecognizer(
+            f"{str(error).rstrip('.')}; or give recognizer=None to go without a transcript."
+        ) from error
     return annotations
 
 
@@ -428,9 +498,3 @@ def _free_memory() -> None:
     """
     if _C_LIBRARY is not None:
         _C_LIBRARY.malloc_trim(0)
-
-
-def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    iterator = iter(items)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch

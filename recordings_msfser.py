@@ -7,14 +7,16 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from .audio_msfser import load_audio, read_blocks
 from .configuration_msfser import TENSOR_NAMES
+from .inputs_msfser import FailedInput
 from .sound_forms_msfser import rereadable
+from .sound_quality_msfser import SoundMeter
 
 _KNOWN = (*TENSOR_NAMES, "words", "language")
 _KEYS = {"audio", "raw", "array", "bytes", "path", "sampling_rate", *_KNOWN}
@@ -31,11 +33,15 @@ class Recording:
     source: Any  # as [`load_audio`] expects it, with its rate
     sampling_rate: int | None  # in Hz; `None` if the source contains it
     given: dict[str, Any]  # `transcript`, `words`, `emphasis`, `description`, `language`; `None` where not given
-    index: int = 0  # among the inputs
+    index: int | None = None  # among the inputs; `None` if it is the only one
     is_long: bool = False  # whether it needs several windows
     words_from: str = "given"  # or "aligned"
+    texts_of_words: list[str] = field(default_factory=list)  # of a long one: the transcript cut before each given word
     channels_first: bool | None = None  # of samples with two axes
     channel: int | None = None  # from 0 on; by default the mean of all
+    meter: SoundMeter = field(default_factory=SoundMeter)  # of its sound, as far as it is read
+    error: Exception | None = None  # why there is no result
+    ends_run: bool = False  # whether the error is one of the inputs as a whole
 
     def load(self, max_seconds: float) -> np.ndarray:
         """The beginning of the sound, as [`load_audio`] returns it."""
@@ -46,15 +52,19 @@ class Recording:
         return read_blocks(self.source, self.sampling_rate, self.channels_first, self.channel)
 
 
-def open_recording(item: Any, sampling_rate: int | None = None, index: int = 0) -> Recording:
+def open_recording(item: Any, sampling_rate: int | None = None, index: int | None = None) -> Recording:
     """Sorts an input of [`MsfSerPipeline`] into its sound and the texts that are given; an address is fetched.
 
-    `sampling_rate` is that of an array that does not state its own, in Hz.
+    `sampling_rate` is that of an array that does not state its own, in Hz. A recording that is open stays as it is.
 
     Raises:
         ValueError: There is no sound, or a field is unknown or of a wrong type.
         OSError: An address cannot be reached.
     """
+    if isinstance(item, FailedInput):
+        raise item.error
+    if isinstance(item, Recording):
+        return item
     given: dict[str, Any] = dict.fromkeys(_KNOWN)
     source, rate = item, None
     if isinstance(item, Mapping):
@@ -71,6 +81,15 @@ def open_recording(item: Any, sampling_rate: int | None = None, index: int = 0) 
     elif isinstance(source, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", source):
         source = fetch(source)
     return Recording(rereadable(source), sampling_rate if rate is None else rate, given, index)
+
+
+def with_index(error: Exception, index: int | None) -> Exception:
+    """The error of a recording, with its index among the inputs if it has one."""
+    if index is None or not isinstance(error, (ValueError, OSError)):
+        return error
+    named = (OSError if isinstance(error, OSError) else ValueError)(f"Item {index}: {error}")
+    named.__cause__ = error
+    return named
 
 
 def _text(value: Any, name: str) -> str | None:

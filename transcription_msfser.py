@@ -21,11 +21,16 @@ from .word_times_msfser import (
     FRAME,
     LONGEST,
     cut_into_pieces,
+    has_no_spaces,
+    join_words,
+    letter_span,
     letters_of,
     matching_index,
     monotonic_starts,
+    quietest_cut,
     trim_quiet_edges,
     word_spans,
+    words_of,
 )
 
 # The clip is followed by one or two seconds of silence, and by the states of the silence at the end of 30 s.
@@ -36,14 +41,19 @@ _LAG_FRAMES = 4
 _BATCH_SIZE = 16
 # Fast speech has about 6 tokens a second; more are a loop.
 _TOKENS_PER_SECOND = 10
-# Languages written without spaces: each token that completes a character starts a new word.
-_NO_SPACES = {"zh", "ja", "th", "lo", "my", "yue"}
+# What a tokenizer decodes an incomplete character as.
+_INCOMPLETE = "\ufffd"
 # Thresholds for speech, for English and for a loop: see MsfSerRecognizer.
 _MOST_NO_SPEECH = 0.5
 _LEAST_LOG_PROBABILITY = -1.3
 _LEAST_ENGLISH = -0.8
 _LEAST_FOCUS = 0.35
 _LOOP_TOKENS = 8
+# Seconds: a shorter clip is not divided to find out whether its repeated text was spoken so.
+_SHORTEST_TO_HALVE = 1.0
+
+# A part of a clip: its offset in seconds, its samples, and the decoder's output for it.
+_Piece = tuple[float, np.ndarray, "DecodedClip"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +83,8 @@ class MsfSerRecognizer:
 
     The encoder's input is the clip and one or two seconds of silence, not 30 s. The decoder also attends to the states
     of the silence that ends a window of 30 s, without which it repeats the text of short clips. A text whose end
-    repeats while the attention is scattered is decoded again in the full window.
+    repeats while the attention is scattered is decoded again in the full window, and then in halves: it is a loop of
+    the decoder unless each half, cut at a pause, has most of what is repeated.
 
     **Non-speech.** A piece counts as speech if Whisper's no-speech token has a probability under 0.5 and the tokens a
     mean log probability over -1.3; the thresholds were chosen on a third of the clips of `benchmarks/recognition.py`.
@@ -146,7 +157,8 @@ class MsfSerRecognizer:
         pieces = [list(cut_into_pieces(sound)) for sound in sounds]
         decoded = iter(self._decode([samples for clip in pieces for _, samples in clip], code))
         clips = [[(offset, samples, next(decoded)) for offset, samples in clip] for clip in pieces]
-        return [self._transcription(clip, stated=code is not None) for clip in clips]
+        parts = [[part for piece in clip for part in self._spoken_repetition(*piece)] for clip in clips]
+        return [self._transcription(clip, stated=code is not None) for clip in parts]
 
     def align(self, sounds: Sequence[np.ndarray], transcripts: Sequence[str]) -> list[list[dict[str, Any]]]:
         """Finds the times of given words, in any language that the recognizer knows, by feeding them to the decoder.
@@ -155,7 +167,8 @@ class MsfSerRecognizer:
 
         Returns:
             For each clip `{"word", "start", "end"}` in order, one for each part of the transcript between spaces that
-            has a letter or digit, in its spelling; none for an empty transcript.
+            has a letter or digit, in its spelling; in scripts without spaces, one for each letter. None for an empty
+            transcript.
 
         Raises:
             ValueError: The numbers of sounds and transcripts differ, or a transcript is too long for its clip (the
@@ -165,7 +178,7 @@ class MsfSerRecognizer:
             raise ValueError(f"There are {len(sounds)} sounds and {len(transcripts)} transcripts: give one for each.")
         shares = []  # (item, offset in seconds, samples, words)
         for i, (sound, transcript) in enumerate(zip(sounds, transcripts, strict=True)):
-            shares += [(i, *share) for share in self._shares(sound, transcript.split())]
+            shares += [(i, *share) for share in self._shares(sound, words_of(transcript))]
         spelled = [[self._tokenize(word) for word in words] for *_, words in shares]
         tokens = [list(itertools.chain(*parts)) for parts in spelled]
         for (i, *_), ids in zip(shares, tokens, strict=True):
@@ -178,6 +191,29 @@ class MsfSerRecognizer:
         return results
 
     # Decoding
+
+    def _spoken_repetition(self, offset: float, samples: np.ndarray, clip: DecodedClip) -> list[_Piece]:
+        """A piece, or its halves if its text repeats and each half, decoded alone, has most of what is repeated.
+
+        Attention scatters over sentences that are spoken several times as it does in a loop.
+        """
+        piece = [(offset, samples, clip)]
+        period = _period(clip)
+        if period is None or not _is_speech(clip) or len(samples) < _SHORTEST_TO_HALVE * SAMPLING_RATE:
+            return piece
+        cut = quietest_cut(samples, len(samples) // 3, 2 * len(samples) // 3)
+        halves = [(offset, samples[:cut]), (offset + cut / SAMPLING_RATE, samples[cut:])]
+        decoded = self._decode([half for _, half in halves], clip.language)
+        repeated = {letters_of(word) for word in words_of(self.tokenizer.decode(clip.tokens[-period:]))}
+        parts: list[_Piece] = []
+        for half, found in zip(halves, decoded, strict=True):
+            of_half = self._spoken_repetition(*half, found)
+            spoken = {letters_of(word) for _, _, part in of_half for word in words_of(self._text(part))}
+            is_repeated = 2 * len(repeated & spoken) >= len(repeated)
+            if not is_repeated or not all(_is_speech(part) and not _loops(part) for _, _, part in of_half):
+                return piece
+            parts += of_half
+        return parts
 
     def _decode(
         self, sounds: list[np.ndarray], language: str | None, tokens: list[list[int]] | None = None
@@ -278,7 +314,7 @@ class MsfSerRecognizer:
             sound = np.zeros(int(LONGEST * SAMPLING_RATE), np.float32)
             sound[:SAMPLING_RATE] = 0.05 * np.random.default_rng(0).standard_normal(SAMPLING_RATE)
             self._silence_states = self._encode([sound], LONGEST)
-        rest = self._silence_states[:, max(states.shape[1], self._silence_states.shape[1] - _REST_FRAMES) :]
+        rest = self._silence_states[:, max(states.shape[1], self._silence_states.shape[1] - _REST_FRAMES) :].to(states)
         return torch.cat([states, rest.expand(len(states), -1, -1)], dim=1)
 
     def _generate_tokens(self, states: torch.Tensor, prompts: list[list[int]], length: float) -> list[list[int]]:
@@ -311,43 +347,47 @@ class MsfSerRecognizer:
         return int(self.model.config.max_target_positions) - 5
 
     def _tokenize(self, word: str) -> list[int]:
-        """The tokens of a word after a space; none crosses a space."""
-        return list(self.tokenizer(" " + word, add_special_tokens=False)["input_ids"])
+        """The tokens of a word after a space, or without one in scripts without spaces; none crosses words."""
+        text = word if has_no_spaces(word) else f" {word}"
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     # Words
 
+    def _token_ends(self, tokens: Sequence[int]) -> tuple[list[int], list[bool]]:
+        """Where the complete characters end after each token, and whether an incomplete one follows."""
+        decoded = [self.tokenizer.decode(tokens[: i + 1]) for i in range(len(tokens))]
+        ends = [len(text.rstrip(_INCOMPLETE)) for text in decoded]
+        return ends, [len(text) > end for text, end in zip(decoded, ends, strict=True)]
+
     def _words(self, clip: DecodedClip) -> list[dict[str, Any]]:
-        """Recognized words with their frames; punctuation belongs to the spelling, not to the time."""
+        """Recognized words with their frames."""
         text = self.tokenizer.decode(clip.tokens)
-        # Where the text of each token ends; an incomplete character does not count.
-        ends = [len(self.tokenizer.decode(clip.tokens[: i + 1]).rstrip("\ufffd")) for i in range(len(clip.tokens))]
+        ends, is_incomplete = self._token_ends(clip.tokens)
         words = []
-        for start, end in word_spans(text, ends if clip.language in _NO_SPACES else None):
-            letters = [i for i in range(start, end) if text[i].isalnum()]
-            if not letters:
-                continue
-            first = next(i for i, token_end in enumerate(ends) if token_end > letters[0])
-            last = next(i for i, token_end in enumerate(ends) if token_end > letters[-1])
-            words.append({"word": text[start:end].strip(), "start": clip.starts[first], "end": clip.starts[last + 1]})
+        for start, end in word_spans(text, ends):
+            tokens = _tokens_of(text, start, end, ends, is_incomplete)
+            if tokens is not None:
+                spelling = text[start:end].replace(_INCOMPLETE, "")
+                words.append({"word": spelling, "start": clip.starts[tokens[0]], "end": clip.starts[tokens[1]]})
         return words
 
     def _given_words(self, words: list[str], spelled: list[list[int]], starts: list[int]) -> list[dict[str, Any]]:
         """As [`_words`] for words whose tokens are known."""
         results, first = [], 0
         for word, ids in zip(words, spelled, strict=True):
-            count = len(ids)
-            while count > 1 and self._is_punctuation(ids[count - 1]):
-                count -= 1
+            text = self.tokenizer.decode(ids)
+            # A tokenizer may not know the letters.
+            tokens = _tokens_of(text, 0, len(text), *self._token_ends(ids)) or (0, len(ids))
             if letters_of(word):
-                results.append({"word": word, "start": starts[first], "end": starts[first + count]})
+                results.append({"word": word, "start": starts[first + tokens[0]], "end": starts[first + tokens[1]]})
             first += len(ids)
         return results
 
-    def _is_punctuation(self, token: int) -> bool:
-        # An incomplete character may be part of a letter.
-        return not any(sign.isalnum() or sign == "\ufffd" for sign in self.tokenizer.decode([token]))
+    def _text(self, clip: DecodedClip) -> str:
+        """The recognized text; a character that is cut off at the end is left out."""
+        return str(self.tokenizer.decode(clip.tokens)).replace(_INCOMPLETE, "").strip()
 
-    def _transcription(self, pieces: list[tuple[float, np.ndarray, DecodedClip]], stated: bool) -> Transcription:
+    def _transcription(self, pieces: list[_Piece], stated: bool) -> Transcription:
         """The text of a clip from its pieces; if none has a text, the reason is that of the first piece."""
         texts, words, confidences, reasons = [], [], [], []
         for offset, samples, clip in pieces:
@@ -356,13 +396,13 @@ class MsfSerRecognizer:
             if reason is not None:
                 reasons.append(reason)
                 continue
-            texts.append(self.tokenizer.decode(clip.tokens).strip())
+            texts.append(self._text(clip))
             words += trim_quiet_edges(found, samples, offset)
             confidences.append((clip.log_probability, len(clip.tokens)))
         if not texts:
             return Transcription(None, [], reasons[0], None)
         confidence = float(np.average([p for p, _ in confidences], weights=[n for _, n in confidences]))
-        return Transcription(" ".join(texts), words, None, confidence)
+        return Transcription(join_words(texts), words, None, confidence)
 
     def _why_rejected(self, clip: DecodedClip, stated: bool) -> str | None:
         if not _is_speech(clip):
@@ -380,7 +420,7 @@ class MsfSerRecognizer:
         if len(pieces) > 1:
             # The words recognized in each piece show where to divide the given ones.
             decoded = self._decode([samples for _, samples in pieces], None)
-            recognized = [self.tokenizer.decode(clip.tokens).split() for clip in decoded]
+            recognized = [words_of(self._text(clip)) for clip in decoded]
             counts = np.cumsum([0, *map(len, recognized)])
             found, given = ([letters_of(word) for word in part] for part in (itertools.chain(*recognized), words))
             blocks = SequenceMatcher(None, found, given, autojunk=False).get_matching_blocks()
@@ -391,18 +431,40 @@ class MsfSerRecognizer:
                 yield offset, samples, words[cuts[k] : cuts[k + 1]]
 
 
+def _tokens_of(
+    text: str, start: int, end: int, ends: Sequence[int], is_incomplete: Sequence[bool]
+) -> tuple[int, int] | None:
+    """The tokens `(first, end)` of the letters in a part of a text; `None` without letters.
+
+    Punctuation belongs to the spelling of a word, not to its time. A character may span several tokens.
+    """
+    first, last = letter_span(text[start:end])
+    if first == last:
+        return None
+    # The first token with a part of the first letter, and the one that completes the last.
+    begin = next(i for i, at in enumerate(ends) if at > start + first or (at == start + first and is_incomplete[i]))
+    return begin, next(i for i, at in enumerate(ends) if at >= start + last) + 1
+
+
 def _is_speech(clip: DecodedClip) -> bool:
     return clip.no_speech < _MOST_NO_SPEECH and clip.log_probability > _LEAST_LOG_PROBABILITY
 
 
 def _loops(clip: DecodedClip) -> bool:
-    """Whether the end of the text repeats though it was not spoken so, which scattered attention shows."""
+    """Whether the end of the text repeats while the attention is scattered."""
+    return _period(clip) is not None
+
+
+def _period(clip: DecodedClip) -> int | None:
+    """After how many tokens the end of the text repeats, if the attention is scattered too."""
     tokens = clip.tokens
-    return clip.focus < _LEAST_FOCUS and any(
-        tokens[-length:-period] == tokens[period - length :]
-        for period in range(1, len(tokens) // 2 + 1)
-        if (length := max(2 * period, _LOOP_TOKENS)) <= len(tokens)
-    )
+    if clip.focus >= _LEAST_FOCUS:
+        return None
+    for period in range(1, len(tokens) // 2 + 1):
+        length = max(2 * period, _LOOP_TOKENS)
+        if length <= len(tokens) and tokens[-length:-period] == tokens[period - length :]:
+            return period
+    return None
 
 
 def language_code(language: str | None) -> str | None:

@@ -25,6 +25,7 @@ from ..audio_msfser import SAMPLING_RATE, load_audio
 from ..corpora.schema import FEATURES
 from ..corpora.shards import SHARDS_NOTE
 from ..corpora.table import SourceRows
+from ..word_times_msfser import check_words
 
 logger = logging.getLogger(__name__)
 
@@ -331,7 +332,14 @@ class ShardedAnnotation(ShardedTable):
         entries = [_Row() for _ in rows] if stored is None else [_Row.of(row, valid) for row in stored]
         made = dict(zip(rows, entries, strict=True))
         errors = {number: row.error for number, row in made.items() if row.error is not None}
-        for batch in self.decoded(rows, errors):
+        for decoded in self.decoded(rows, errors):
+            for number, sound in decoded.items():
+                try:
+                    check_words(given[number].get("words") or (), len(sound) / SAMPLING_RATE)
+                except ValueError as beyond:
+                    errors[number] = str(beyond)
+            if not (batch := {number: sound for number, sound in decoded.items() if number not in errors}):
+                continue
             texts, sounds = [made[number] for number in batch], list(batch.values())
             known, prosody = [given[number] for number in batch], LazyProsody(sounds)
             if "transcript" in stale:

@@ -15,52 +15,17 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tiny import noise, tiny_model, tiny_processor
+from spoken import SPOKEN, Recognizer, voice
+from tiny import tiny_model, tiny_processor
 from transformers import AutoModel, AutoProcessor, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 from msfser import LABELS, MsfSerPipeline, pipeline_msfser, recordings_msfser
-from msfser.annotator_msfser import NO_SPEECH
 from msfser.description_msfser import NORMS
 from msfser.emphasis_msfser import EMPHASIS
 from msfser.train import main
-from msfser.transcription_msfser import Transcription
 
 RATE = 16_000
-SPOKEN = ["the", "food,", "was", "wonderful", "but", "dreadful."]
-
-
-class Recognizer:
-    """Recognizes a word per second wherever the sound is louder than `LOUD`, and nothing elsewhere."""
-
-    LOUD = 0.01
-    english_only = True
-
-    def __init__(self):
-        self.calls = []
-
-    def __call__(self, sounds, language=None):
-        self.calls.append((len(sounds), language))
-        return [self.transcription(self.words(sound)) for sound in sounds]
-
-    def transcription(self, words):
-        if not words:
-            return Transcription(None, [], NO_SPEECH, None)
-        return Transcription(" ".join(word["word"] for word in words), words, None, -0.1)
-
-    def words(self, sound):
-        seconds = np.flatnonzero([np.abs(sound[i : i + RATE]).mean() > self.LOUD for i in range(0, len(sound), RATE)])
-        return [
-            {"word": SPOKEN[second % len(SPOKEN)], "start": float(second), "end": min(second + 0.8, len(sound) / RATE)}
-            for second in seconds
-        ]
-
-    def align(self, sounds, transcripts):
-        if any("?" in text for text in transcripts):
-            raise ValueError("too long")
-        return [
-            [{"word": word, "start": i, "end": i + 0.5} for i, word in enumerate(text.split())] for text in transcripts
-        ]
 
 
 @pytest.fixture(scope="module")
@@ -83,14 +48,6 @@ def speech(tmp_path_factory):
     for i, path in enumerate(paths):
         soundfile.write(path, voice(1.3 + 0.7 * i, i), RATE)
     return [str(path) for path in paths]
-
-
-def voice(seconds: float, seed: int = 0) -> np.ndarray:
-    """A buzz with a pitch, in which emphasis and description can be measured."""
-    time = np.arange(int(RATE * seconds)) / RATE
-    pitch = 120 + 40 * np.sin(2 * np.pi * 0.7 * time + seed)
-    buzz = sum(np.sin(2 * np.pi * k * np.cumsum(pitch) / RATE) / k for k in range(1, 9))
-    return (0.1 * buzz + 0.05 * noise(seconds, seed)).astype(np.float32)
 
 
 def numbers(result) -> np.ndarray:
@@ -128,7 +85,8 @@ def test_the_output_is_plain_and_names_the_origins_of_its_texts(pipe, speech):
     result = pipe(speech[4])
     assert json.loads(json.dumps(result)) == result
     assert list(result) == [
-        *LABELS, "transcript", "words", "emphasis", "description", "texts", "gate", "routing", "duration"
+        *LABELS, "transcript", "words", "emphasis", "description", "texts", "gate", "routing", "duration",
+        "speech_seconds", "warnings",
     ]  # fmt: skip
     assert all(0 < result[label] < 1 for label in LABELS)
     assert result["transcript"] == "the food, was wonderful but"

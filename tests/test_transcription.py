@@ -133,8 +133,10 @@ def test_words_lose_the_quiet_at_their_edges_but_never_everything():
 
 
 def test_words_without_spaces_are_tokens_with_their_punctuation():
-    assert word_spans("ab\u3002cd", [1, 2, 3, 5]) == [(0, 1), (1, 3), (3, 5)]
-    assert word_spans(" one two. ", None) == [(1, 4), (5, 9)]
+    assert word_spans("\u6211\u7528\u3002\u4f60\u5199", [1, 2, 3, 5]) == [(0, 1), (1, 3), (3, 5)]
+    assert word_spans(" one two. ", [2, 4, 8, 9]) == [(1, 4), (5, 9)]
+    # "Python", of two tokens, is one word within Chinese.
+    assert word_spans("\u6211Python\u5199", [1, 4, 7, 8]) == [(0, 1), (1, 7), (7, 8)]
 
 
 def test_an_index_among_the_recognized_words_is_found_among_the_given_ones():
@@ -226,6 +228,16 @@ def test_a_model_that_is_not_whisper_is_refused(tmp_path):
         load_recognizer(str(tmp_path))
 
 
+def test_the_tail_of_silence_follows_the_model(polyglot):
+    """It is computed once, and the model may have moved since."""
+    states = torch.zeros(1, 100, 32)
+    assert polyglot._append_silence(states).device.type == "cpu"
+    for moved in (states.to("meta"), states.double()):
+        with_tail = polyglot._append_silence(moved)
+        assert (with_tail.device, with_tail.dtype) == (moved.device, moved.dtype)
+        assert with_tail.shape[1] > moved.shape[1]
+
+
 # With tiny.en
 
 
@@ -294,6 +306,14 @@ def test_a_long_clip_is_joined_from_itscut_into_pieces(whisper):
     assert np.median(errors) < 0.06
     assert errors.max() < period
     assert whisper([clip], "en")[0].words[-1]["end"] > 5 * period
+
+
+@needs_whisper
+def test_a_sentence_that_is_said_eight_times_is_transcribed(whisper, spoken):
+    text, sound, _ = spoken[0]
+    result = whisper([np.tile(sound, 8)], "en")[0]
+    assert result.reason is None
+    assert 7 <= normalized(result.text).count("flowers") <= 9 and len(result.words) >= 7 * len(text.split())
 
 
 @needs_whisper

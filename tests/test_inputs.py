@@ -1,0 +1,282 @@
+"""Many inputs: when each result comes, what becomes of bad ones, and which options are kept from call to call."""
+
+import gc
+import io
+import itertools
+import weakref
+
+import datasets
+import numpy as np
+import pytest
+import soundfile
+import torch
+from spoken import RATE, Recognizer, voice
+from tiny import tiny_model, tiny_processor
+
+from msfser import LABELS, MsfSerPipeline
+from msfser.transcription_msfser import MsfSerRecognizer
+
+BROKEN = b"no sound"
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return MsfSerPipeline(tiny_model("whisper"), processor=tiny_processor("whisper"), recognizer=Recognizer())
+
+
+@pytest.fixture(scope="module")
+def sounds():
+    """Recordings of different lengths as samples with their rate, the third one a long one."""
+    return [{"array": voice(seconds, i), "sampling_rate": RATE} for i, seconds in enumerate((0.9, 1.6, 13.0, 2.1))]
+
+
+def durations(results):
+    return [round(result["duration"], 1) for result in results]
+
+
+# When a result comes
+
+
+def test_each_result_of_a_live_source_comes_before_the_next_recording_is_asked_for(pipe, sounds):
+    asked = []
+
+    def source():
+        for i, sound in enumerate(sounds):
+            asked.append(i)
+            yield sound
+
+    for live in (source(), (sound for sound in source())):
+        asked.clear()
+        results = pipe(live)
+        assert asked == []
+        for i, _ in enumerate(sounds, 1):
+            next(results)
+            assert len(asked) == i
+        assert next(results, None) is None
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_results_before_a_bad_recording_come_before_its_error(pipe, sounds, batch_size):
+    asked = []
+
+    def source():
+        for item in (*sounds[:3], BROKEN, sounds[3]):
+            asked.append(item)
+            yield item
+
+    results = pipe(source(), batch_size=batch_size)
+    assert durations(itertools.islice(results, 3)) == [0.9, 1.6, 13.0]
+    with pytest.raises(ValueError, match=r"^Item 3: these bytes cannot be decoded"):
+        next(results)
+    assert len(asked) == 4
+
+
+def broken_off() -> bytes:
+    """A FLAC that ends in the middle of 20 s."""
+    file = io.BytesIO()
+    soundfile.write(file, voice(20.0), RATE, format="FLAC")
+    return file.getvalue()[: len(file.getvalue()) // 2]
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_errors_are_returned_in_place_of_their_results(pipe, sounds, batch_size):
+    bad = [BROKEN, "nowhere.wav", broken_off(), {"audio": sounds[0], "transcript": 3}, "http://example.org/a.wav"]
+    mixed = [item for pair in itertools.zip_longest(sounds, bad, fillvalue=sounds[0]) for item in pair]
+    expected = pipe(sounds, batch_size=batch_size)
+    for many in (mixed, iter(mixed)):
+        results = list(pipe(many, batch_size=batch_size, errors="return"))
+        assert len(results) == len(mixed)
+        assert results[:8:2] == expected
+        errors = [result["error"] for result in results if list(result) == ["error"]]
+        parts = ("cannot be decoded", "no file 'nowhere.wav'", "decoded after", "transcript is int", "https only")
+        assert len(errors) == len(bad) and all(part in error for part, error in zip(parts, errors, strict=True))
+    assert pipe(BROKEN, errors="return") == {"error": errors[0]}
+    with pytest.raises(ValueError, match="Item 1: these bytes cannot"):
+        pipe(mixed, batch_size=batch_size)
+
+
+def test_what_only_the_model_refuses_is_the_error_of_its_recording(sounds):
+    pipe = MsfSerPipeline(
+        tiny_model("whisper", audio=False), processor=tiny_processor("whisper"), recognizer=Recognizer()
+    )
+    items = [sounds[0], {"array": np.zeros(RATE, np.float32), "sampling_rate": RATE}, sounds[1]]
+    for batch_size in (1, 4):
+        first, second, third = pipe(items, errors="return", batch_size=batch_size)
+        assert second == {"error": "no words are known, and this model reads no sound: give texts."}
+        assert durations([first, third]) == [0.9, 1.6]
+        results = pipe(iter(items), batch_size=batch_size)
+        assert next(results) == first
+        with pytest.raises(ValueError, match=r"^Item 1: no words"):
+            next(results)
+
+
+class Particular(Recognizer):
+    def __call__(self, sounds, language=None):
+        if language == "klingon":
+            raise ValueError("This recognizer does not know language='klingon'.")
+        return super().__call__(sounds, language)
+
+
+def test_a_language_that_the_recognizer_does_not_know_is_the_error_of_its_recording(pipe, sounds):
+    items = [sounds[0], {"audio": sounds[1], "language": "klingon"}, sounds[3]]
+    results = pipe(items, recognizer=Particular(), errors="return", batch_size=4)
+    assert "klingon" in results[1]["error"] and durations([results[0], results[2]]) == [0.9, 2.1]
+
+
+def test_what_all_recordings_need_is_raised_in_any_case(pipe, sounds, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    long_with_transcript = {"audio": sounds[2], "transcript": "a b"}
+    for item in (sounds[0], long_with_transcript):
+        with pytest.raises(OSError, match=r"whisper-nowhere.*recognizer=None"):
+            pipe([item], recognizer="openai/whisper-nowhere", errors="return")
+
+
+@pytest.mark.parametrize("errors", ["raise", "return"])
+def test_a_source_that_fails_ends_with_its_own_error_after_the_results_before_it(pipe, sounds, errors):
+    def source():
+        yield from sounds[:2]
+        raise KeyError("the microphone is gone")
+
+    results = pipe(source(), batch_size=8, errors=errors)
+    assert durations(itertools.islice(results, 2)) == [0.9, 1.6]
+    with pytest.raises(KeyError, match="the microphone is gone"):
+        next(results)
+
+
+def test_each_channel_or_an_error(pipe, sounds):
+    stereo = {"array": np.stack([voice(1.2), voice(1.2, 3)]), "sampling_rate": RATE}
+    both, bad = pipe([stereo, BROKEN], channel="each", errors="return")
+    assert [result["channel"] for result in both] == [0, 1] and "cannot be decoded" in bad["error"]
+    assert both[0]["valence"] != both[1]["valence"]
+    with pytest.raises(ValueError, match="Item 1: these bytes"):
+        pipe([stereo, BROKEN], channel="each")
+
+
+# Sources
+
+
+class Rows(torch.utils.data.Dataset):
+    """A dataset whose second row cannot be decoded."""
+
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        if index == 1:
+            raise RuntimeError("the decoder failed")
+        return self.items[index]
+
+
+class Live(torch.utils.data.IterableDataset):
+    def __init__(self, items):
+        self.items = items
+
+    def __iter__(self):
+        return iter(self.items)
+
+
+def test_datasets_with_and_without_a_length(pipe, sounds):
+    expected = pipe(sounds)
+    columns = datasets.Dataset.from_dict({"audio": [wav(sound["array"]) for sound in sounds]})
+    table = columns.cast_column("audio", datasets.Audio(decode=False))
+    for many in (Live(sounds), table.to_iterable_dataset(), table, table["audio"]):
+        for batch_size in (1, 3):
+            results = list(pipe(many, batch_size=batch_size))
+            assert durations(results) == durations(expected)
+            for a, b in zip(results, expected, strict=True):
+                assert all(a[label] == pytest.approx(b[label], abs=1e-5) for label in LABELS)
+    results = list(pipe(Rows(sounds), errors="return"))
+    assert results[1] == {"error": "the decoder failed"} and results[2:] == expected[2:]
+    with pytest.raises(ValueError, match="Item 1: the decoder failed"):
+        list(pipe(Rows(sounds)))
+
+
+def wav(samples) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, RATE, format="WAV", subtype="FLOAT")
+    return file.getvalue()
+
+
+def test_a_file_like_object_and_a_rate_with_samples_are_one_recording(pipe, sounds):
+    samples = sounds[1]["array"]
+    expected = pipe(samples, sampling_rate=RATE)
+    assert pipe(io.BytesIO(wav(samples))) == expected == pipe((RATE, samples))
+    assert pipe([io.BytesIO(wav(samples)), (RATE, samples), wav(samples)]) == [expected] * 3
+    assert pipe({"audio": io.BytesIO(wav(samples)), "description": "a b"})["description"] == "a b"
+
+
+@pytest.mark.parametrize("nothing", [None, 3, 2.5, object()])
+def test_what_is_no_recording_is_a_sentence(pipe, nothing):
+    with pytest.raises(ValueError, match=r"no sound|no rectangular|neither|integer samples"):
+        pipe(nothing, sampling_rate=RATE)
+    assert "error" in pipe([voice(0.5), nothing], sampling_rate=RATE, errors="return")[1]
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"errors": "ignore"}, r"errors='ignore' is not known: choose 'raise' or 'return'\.$"),
+        ({"errors": None}, "errors=None is not known"),
+        ({"batch_size": 0}, "batch_size=0 must be a whole number from 1 on"),
+        ({"batch_size": 2.5}, "batch_size=2.5 must be"),
+        ({"batch_size": True}, "batch_size=True must be"),
+        ({"language": 3}, "language=3 is no language"),
+        ({"language": "klingon"}, "language='klingon' is none that Whisper knows"),
+        ({"channel": -1}, "channel=-1 is no channel"),
+        ({"channel": "left"}, "channel='left' is no channel"),
+    ],
+)
+def test_options_are_checked_before_any_recording_is_read(pipe, options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        pipe(["nowhere.wav"], **options)
+
+
+def test_options_of_the_construction_can_be_undone(sounds):
+    processor = tiny_processor("whisper")
+    processor.annotation = {
+        "transcript": {"recognizer": "none", "language": "de", "aligner": "recognizer"},
+        "emphasis": {},
+        "description": {"describer": "none"},
+    }
+    recognizer = Recognizer()
+    options = {"recognizer": recognizer, "describer": "measured", "language": "fr"}
+    pipe = MsfSerPipeline(tiny_model("whisper"), processor=processor, **options)
+    first = pipe(sounds[0])
+    assert first["texts"]["transcript"] == "recognized" and first["description"]
+    trained = pipe(sounds[0], recognizer="as trained", describer="as trained")
+    assert trained["texts"]["transcript"] == "absent: no recognizer"
+    assert trained["texts"]["description"] == "absent: no describer"
+    pipe(sounds[0], language=None)
+    assert [language for _, language in recognizer.calls] == ["fr", "de"]
+    assert pipe(sounds[0]) == first
+
+
+def test_recognizers_are_not_kept_after_their_call(pipe, sounds):
+    recognizer = Recognizer()
+    pipe([sounds[0]], recognizer=recognizer)
+    reference = weakref.ref(recognizer)
+    del recognizer
+    gc.collect()
+    assert reference() is None
+
+
+def test_only_the_last_named_recognizer_is_kept_and_loaded_once(pipe, sounds, monkeypatch):
+    loaded = []
+
+    def load(name, device=None):
+        loaded.append((name, Recognizer()))
+        return loaded[-1][1]
+
+    monkeypatch.setattr(MsfSerRecognizer, "from_pretrained", load)
+    for name in ("first", "first", "second", "second"):
+        pipe(sounds[0], recognizer=name)
+    assert [name for name, _ in loaded] == ["first", "second"]
+    first = weakref.ref(loaded.pop(0)[1])
+    gc.collect()
+    assert first() is None

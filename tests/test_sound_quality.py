@@ -1,0 +1,112 @@
+"""What says that a sound says little: each warning on the sound it is for, and on no other."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soxr
+from spoken import RATE, Recognizer, voice
+from tiny import noise, tiny_model, tiny_processor
+
+from msfser import MsfSerPipeline
+from msfser.audio_msfser import load_audio
+from msfser.sound_quality_msfser import SoundMeter, sound_warnings
+
+# Real speech, which is no part of the project.
+SPEECH = Path(__file__).parents[2] / "shared" / "data"
+NONE = "No speech was found."
+CLIPPED = "The sound is clipped: it was recorded too loud."
+BAND = "The sound has no upper band (above 4 kHz), as over a telephone."
+
+
+def speech(seconds, seed=0):
+    """A voice whose level rises and falls as that of syllables, with a little noise."""
+    time = np.arange(int(RATE * seconds)) / RATE
+    level = np.abs(np.sin(2 * np.pi * 1.7 * time + seed)) ** 1.5
+    return (voice(seconds, seed) * level + 0.01 * noise(seconds, seed)).astype(np.float32)
+
+
+def telephone(samples):
+    return soxr.resample(soxr.resample(samples, RATE, 8_000), 8_000, RATE)
+
+
+def too_loud(samples, rate=RATE):
+    return soxr.resample(np.clip(soxr.resample(samples, RATE, rate) * 4 / np.abs(samples).max(), -1, 1), rate, RATE)
+
+
+@pytest.fixture(scope="module")
+def sound_only():
+    return MsfSerPipeline(tiny_model("whisper", semantics=[]), processor=tiny_processor("whisper"))
+
+
+@pytest.mark.parametrize("seconds", [4.0, 31.0])
+def test_each_warning_is_for_its_sound_alone(sound_only, seconds):
+    for samples, expected in (
+        (speech(seconds), []),
+        (0.01 * speech(seconds), []),
+        (np.zeros(int(seconds * RATE), np.float32), [NONE]),
+        (noise(seconds), [NONE]),
+        (too_loud(speech(seconds)), [CLIPPED]),
+        (0.2 * too_loud(speech(seconds), 44_100), [CLIPPED]),
+        (telephone(speech(seconds)), [BAND]),
+        (telephone(too_loud(speech(seconds))), [CLIPPED, BAND]),
+    ):
+        result = sound_only(samples, sampling_rate=RATE)
+        assert result["warnings"] == expected
+        assert (result["speech_seconds"] == 0) == (expected == [NONE])
+        assert result["speech_seconds"] <= result["duration"]
+
+
+def test_little_speech_is_told_with_its_seconds(sound_only):
+    for seconds in (0.3, 0.8):
+        result = sound_only(speech(seconds), sampling_rate=RATE)
+        assert result["warnings"] == [f"There is less than 1 s of speech ({result['speech_seconds']:.2f} s)."]
+        assert result["speech_seconds"] == pytest.approx(seconds, abs=0.15)
+    # Within a long pause too.
+    pause = np.zeros(10 * RATE, np.float32)
+    result = sound_only(np.concatenate([pause, speech(0.6), pause]), sampling_rate=RATE)
+    assert len(result["warnings"]) == 1 and 0.4 < result["speech_seconds"] < 1.0
+    assert sound_only(np.zeros(1, np.float32), sampling_rate=RATE)["warnings"] == [NONE]
+
+
+def test_the_words_decide_where_they_are_known():
+    pipe = MsfSerPipeline(tiny_model("whisper"), processor=tiny_processor("whisper"), recognizer=Recognizer())
+    for seconds in (3.0, 14.0):
+        result = pipe(speech(seconds), sampling_rate=RATE)
+        spoken = sum(word["end"] - word["start"] for word in result["words"])
+        assert result["speech_seconds"] == pytest.approx(spoken, abs=0.01)
+        # A hum has a pitch and no words.
+        hum = 0.005 * np.sin(2 * np.pi * 120 * np.arange(int(seconds * RATE)) / RATE)
+        result = pipe(hum.astype(np.float32), sampling_rate=RATE)
+        assert result["speech_seconds"] == 0 and NONE in result["warnings"]
+
+
+def test_a_text_that_is_too_long_for_the_model_is_told():
+    processor = tiny_processor("whisper")
+    processor.max_tokens = 12
+    pipe = MsfSerPipeline(tiny_model("whisper"), processor=processor, recognizer=None)
+    for seconds in (3.0, 14.0):
+        item = {"array": speech(seconds), "sampling_rate": RATE}
+        assert pipe({"audio": item, "description": "the food " * 6})["warnings"] == []
+        warnings = pipe({"audio": item, "description": "the food " * 7})["warnings"]
+        assert warnings == ["The description is longer than the model reads: its end is left out."]
+
+
+def test_the_parts_of_a_sound_are_measured_as_the_whole():
+    samples = np.concatenate([speech(20.0), too_loud(speech(9.0, 1)), np.zeros(3 * RATE, np.float32)])
+    meter = SoundMeter()
+    for part in np.split(samples, [5 * RATE, 11 * RATE, 20 * RATE, 26 * RATE]):
+        meter.add(part)
+    warnings, seconds = sound_warnings(samples)
+    assert meter.warnings() == warnings == [CLIPPED]
+    assert meter.voice_seconds() == pytest.approx(seconds, abs=0.3)
+    assert meter.seconds == pytest.approx(32.0)
+
+
+@pytest.mark.skipif(not SPEECH.is_dir(), reason="there is no real speech beside the project")
+def test_clean_speech_has_no_warning_and_its_distorted_copies_have_theirs():
+    files = [path for name in ("ravdess", "emodb", "nemo") for path in sorted(SPEECH.glob(f"{name}/audio/*"))[:160:20]]
+    sounds = [load_audio(path) for path in files]
+    assert sum(bool(sound_warnings(sound)[0]) for sound in sounds) <= 1
+    assert all(BAND in sound_warnings(telephone(sound))[0] for sound in sounds)
+    assert sum(CLIPPED in sound_warnings(too_loud(sound, 44_100))[0] for sound in sounds) >= len(sounds) - 1
