@@ -40,8 +40,9 @@ from ..emphasis_msfser import random_segment
 from ..hub.encoders import ensure_encoders
 from ..loss_msfser import concordance
 from ..train import main as train
-from ..training.features import COLUMNS, FeatureCollator, encode_parts, has_input, inputs_of, keep_inputs
-from ..training.settings import build_model, parse_settings, read_data, read_run, resolved_settings
+from ..training.data_identity import inputs_of
+from ..training.features import COLUMNS, FeatureCollator, encode_parts, has_input, keep_inputs
+from ..training.settings import build_model, parse_settings, read_data, read_run
 from ..training.trainer import MsfSerTrainer
 from .bootstrap import Interval, clusters, interval
 from .plots import intervals
@@ -144,8 +145,7 @@ class Run:
         """
         if not (self.output / "results.json").is_file():
             return False
-        run, model, training = read_run(self.output)
-        if dataclasses.asdict(run) | dataclasses.asdict(model) | training != resolved_settings(self.argv()):
+        if read_run(self.output).resolved() != parse_settings(self.argv()).resolved:
             raise ValueError(
                 f"{self.output} holds a run with other settings: remove {self.folder}, or give another --name."
             )
@@ -170,7 +170,7 @@ class Run:
 
     def _write_windows(self) -> None:
         fold = {} if self.fold is None else {"fold": self.fold}
-        parts = random_windows(read_data(parse_settings([*self.settings, *as_options(fold)])[0]), self.seed)
+        parts = random_windows(read_data(parse_settings([*self.settings, *as_options(fold)]).run), self.seed)
         rows = [part.add_column("split", [name] * len(part)) for name, part in parts.items()]
         unfinished = self._windows().with_suffix(".part")
         datasets.concatenate_datasets(rows).to_parquet(unfinished)
@@ -203,14 +203,14 @@ def rows_that_differ(settings: Sequence[str], names: Sequence[str]) -> list[str]
     """
     if unknown := sorted(set(names) - set(ROWS)):
         raise ValueError(f"There is no row {', '.join(unknown)}; there are {', '.join(ROWS)}.")
-    full = parse_settings(settings)[1]
+    full = parse_settings(settings).model
 
     def differs(name: str) -> bool:
         if name == RANDOM_WINDOW:
             return "les" in full.semantics
         if name == "audio" and not full.audio:
             return False  # no input would be left
-        return parse_settings([*settings, *as_options(ROWS[name].settings)])[1] != full
+        return parse_settings([*settings, *as_options(ROWS[name].settings)]).model != full
 
     return [name for name in ROWS if name == FULL or (name in names and differs(name))]
 
@@ -220,11 +220,11 @@ def rows_with_inputs(settings: Sequence[str], names: Sequence[str]) -> list[str]
 
     A row that is left out is logged: its training would end with an error.
     """
-    parts = read_data(parse_settings(settings)[0]).values()
+    parts = read_data(parse_settings(settings).run).values()
     present = {name: np.concatenate([has_input(keep_inputs(part, [name])) for part in parts]) for name in COLUMNS}
     kept = []
     for name in names:
-        inputs = inputs_of(parse_settings([*settings, *as_options(ROWS[name].settings)])[1])
+        inputs = inputs_of(parse_settings([*settings, *as_options(ROWS[name].settings)]).model)
         lacking = np.count_nonzero(~np.any([present[of_model] for of_model in inputs], axis=0))
         if lacking and name != FULL:
             logger.warning("row %s is left out: items of the corpus have none of its inputs (%d such)", name, lacking)
@@ -238,7 +238,7 @@ def seconds_of_a_run(settings: Sequence[str]) -> float:
 
     The outputs of frozen encoders, computed once for all runs, are not counted.
     """
-    run, switches, training = parse_settings(settings)
+    run, switches, training, _ = parse_settings(settings)
     parts = read_data(run)
     batch = training.per_device_train_batch_size * training.world_size * training.gradient_accumulation_steps
     steps = training.max_steps if training.max_steps > 0 else training.num_train_epochs * len(parts["train"]) / batch
@@ -395,7 +395,7 @@ def _ablate(arguments: argparse.Namespace, options: Sequence[str], command: str)
         kept = rows_with_inputs(of_first_fold, rows)
         runs = [run for run in runs if run.row in kept]
     if missing := [run for run in runs if not run.is_finished()]:
-        data, _, _ = parse_settings(of_first_fold)
+        data = parse_settings(of_first_fold).run
         ensure_encoders([data.audio_encoder, data.text_encoder])
         seconds = seconds_of_a_run(of_first_fold)
         print(
