@@ -5,6 +5,7 @@ when the new one is whole: until then, the old one stays as it is. If the proces
 the next command with this folder completes them.
 """
 
+import itertools
 import json
 import logging
 import os
@@ -109,13 +110,16 @@ def _complete(folder: Path) -> bool:
 
 
 def _discard(folder: Path) -> None:
-    """Removes the run that was replaced, unless files that no run made were put there in the meantime."""
+    """Removes the run that was replaced; it stays beside the folder if files that no run made were put there."""
     old = _beside(folder, "old")
     if not old.is_dir():
         return
-    if kept := _foreign(old):
-        raise ValueError(f"{old}, which {folder} replaces, also holds {kept[0]}: move it away, then remove the folder.")
-    shutil.rmtree(old)
+    if foreign := _foreign(old):
+        kept = next(path for n in itertools.count(1) if not (path := old.with_name(f"{folder.name}.old{n}")).exists())
+        old.rename(kept)
+        logger.warning("the replaced run stays in %s, because it also holds %s", kept, foreign[0])
+    else:
+        shutil.rmtree(old)
 
 
 def _tidy(folder: Path) -> None:

@@ -235,6 +235,8 @@ def _check(run: RunSettings, training: TrainingArguments) -> None:
             raise ValueError(f"{name} cannot be {getattr(training, name)}; give at least 1")
     if not 0 <= training.seed < 2**32:
         raise ValueError(f"seed cannot be {training.seed}; give a number of 0 to {2**32 - 1}")
+    if run.early_stopping_patience and training.eval_strategy == "no":
+        raise ValueError("early_stopping_patience needs an eval_strategy, such as epoch")
     if training.dataloader_persistent_workers and not training.dataloader_num_workers:
         raise ValueError("dataloader_persistent_workers needs dataloader_num_workers of at least 1")
     if training.n_gpu > 1:

@@ -12,6 +12,7 @@ import torch
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
 from transformers import (
+    EarlyStoppingCallback,
     PrinterCallback,
     ProgressCallback,
     Trainer,
@@ -113,8 +114,9 @@ class MsfSerTrainer(Trainer):
     It scores every item of a part, in batches of similar length, and predicts in the order of the rows. That needs
     `datasets.Dataset` with the seconds of each row as `length`; others, also iterable ones, are scored in their order.
     Training needs two rows in a batch: if there are fewer rows than a batch needs, the batch is made smaller, and a
-    last batch of one row is left out of the epoch; both are logged. Where the collator gives the names of a batch's rows as `rows`, a loss
-    that is not finite ends the training and names them. It shows one line per evaluation ([`EpochLines`]).
+    last batch of one row is left out of the epoch; both are logged. Where the collator gives the names of a batch's
+    rows as `rows`, a loss that is not finite ends the training and names them. It shows one line per evaluation
+    ([`EpochLines`]).
 
     Args:
         *args: As in `Trainer`.
@@ -235,6 +237,18 @@ class MsfSerTrainer(Trainer):
         rows = np.argsort(order)
         labels = None if output.label_ids is None else output.label_ids[rows]
         return output._replace(predictions=output.predictions[rows], label_ids=labels)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # A checkpoint can be the last one of its run, which was killed after it: the library would go on training.
+        is_stopped_early = any(
+            callback.early_stopping_patience_counter >= callback.early_stopping_patience
+            for callback in self.callback_handler.callbacks
+            if isinstance(callback, EarlyStoppingCallback)
+        )
+        if is_stopped_early or self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """As in `Trainer`, up to the first loss that is not finite.

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_train import command, make_tiny, weights
+from tiny_run import command, make_tiny, weights
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from msfser.train import main

@@ -12,14 +12,13 @@ import time
 from pathlib import Path
 
 import evaluate
-import numpy as np
 import pytest
 import soundfile
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
-from tiny import noise, tiny_model, tiny_tokenizer
-from transformers import WhisperModel
+from tiny import noise
+from tiny_run import WORDS, command, environment, make_tiny, weights
 
 from msfser import MsfSerCollator, MsfSerConfig, MsfSerModel, MsfSerProcessor
 from msfser.corpora.registry import CORPORA
@@ -31,64 +30,11 @@ from msfser.training.trainer import MsfSerTrainer
 
 ROOT = Path(__file__).parents[2]
 RAVDESS = ROOT.parent / "shared" / "data" / "ravdess" / "metadata_weak.csv"
-WORDS = ["a", "b", "c", "d", "e", "f"]
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Path:
     return make_tiny(tmp_path_factory.mktemp("tiny"))
-
-
-def make_tiny(folder: Path) -> Path:
-    """A folder with two tiny encoders, a corpus of 48 clips, and settings that train them for three epochs."""
-    model = tiny_model("whisper")
-    WhisperModel(model.config.audio_config).save_pretrained(folder / "audio")
-    model.text_encoder.save_pretrained(folder / "text")
-    tiny_tokenizer().save_pretrained(folder / "text")
-    draw = np.random.default_rng(0)
-    (folder / "corpus").mkdir()
-    with open(folder / "corpus" / "metadata.csv", "w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(
-            ["file_name", "transcript", "description", "speaker_id", "split", "valence", "arousal", "dominance"]
-        )
-        for i in range(48):
-            loudness, valence, level = draw.random(3)
-            soundfile.write(folder / "corpus" / f"{i}.wav", noise(0.5 + 0.02 * i, i) * loudness, 16_000)
-            split = ("train", "train", "validation", "test")[i % 4]
-            words = " ".join(draw.choice(WORDS[:3] if valence < 0.5 else WORDS[3:], 4))
-            table.writerow(
-                [f"{i}.wav", words, WORDS[int(level * 6)], f"{split}{i % 3}", split, valence, loudness, level]
-            )
-    (folder / "tiny.yaml").write_text(
-        f"""
-data: {folder}/corpus
-audio_encoder: {folder}/audio
-text_encoder: {folder}/text
-audio_states: weighted
-freeze_audio: all
-freeze_text: true
-fusion_size: 16
-num_train_epochs: 3
-per_device_train_batch_size: 8
-learning_rate: 1.0e-3
-train_sampling_strategy: group_by_length
-dataloader_drop_last: true
-eval_strategy: epoch
-save_strategy: epoch
-load_best_model_at_end: true
-use_cpu: true
-"""
-    )
-    return folder
-
-
-def command(tiny: Path, output: Path, *more: str) -> list[str]:
-    return [str(tiny / "tiny.yaml"), "--output_dir", str(output), *more]
-
-
-def environment(tmp_path: Path) -> dict[str, str]:
-    return os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
 def test_a_run_saves_a_folder_with_weights_code_and_results(tiny, tmp_path):
@@ -166,10 +112,6 @@ def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(tiny, tmp_path
     killed, whole = (load_file(tmp_path / name / "model.safetensors") for name in ("killed", "whole"))
     assert killed.keys() == whole.keys()
     assert all(torch.equal(killed[name], whole[name]) for name in whole)
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors")
 
 
 def test_batches_by_seconds_go_on_within_an_epoch(tiny, tmp_path, monkeypatch, caplog):
@@ -323,7 +265,7 @@ def test_an_interrupted_run_says_how_to_go_on(tiny, tmp_path):
     while not list((tmp_path / "run").glob("checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
     run.send_signal(signal.SIGINT)
-    said, errors = run.communicate(timeout=120)
+    _, errors = run.communicate(timeout=120)
     assert run.returncode == 130 and "Traceback" not in errors
     assert errors.splitlines()[-1].startswith("msfser train: interrupted: run the same command again to resume")
 
@@ -513,7 +455,9 @@ def test_rows_without_any_input_are_named_before_predicting(tiny, tmp_path):
 
 def test_the_command_line_overrides_the_file(tmp_path):
     (tmp_path / "a.yaml").write_text("fusion_size: 8\nlearning_rate: 1e-5\nsemantics: []\ncross_fusion: concat\n")
-    run, config, training, _ = parse_settings([str(tmp_path / "a.yaml"), "--fusion_size", "4", "--label_range", "1", "7"])
+    run, config, training, _ = parse_settings(
+        [str(tmp_path / "a.yaml"), "--fusion_size", "4", "--label_range", "1", "7"]
+    )
     assert (config.fusion_size, config.semantics, training.learning_rate) == (4, [], 1e-5)
     assert run.label_range == [1.0, 7.0]
 
