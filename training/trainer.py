@@ -125,7 +125,7 @@ class MsfSerTrainer(Trainer):
         **kwargs: As in `Trainer`.
 
     Raises:
-        ValueError: A batch of all processes has one row, or `batch_seconds` is set and there are no lengths.
+        ValueError: A batch of all processes has one row, or the optimizer does not accept its options.
         ImportError: The optimizer's package is not installed.
     """
 
@@ -133,7 +133,7 @@ class MsfSerTrainer(Trainer):
         super().__init__(*args, **kwargs)
         if self.train_dataset is not None:
             # What it refuses, it refuses before the first batch is made.
-            self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            self._check_optimizer()
             _check_batches(self.args, self.train_dataset)
             self._train_batch_size = self.args.train_batch_size
         for kind in (ProgressCallback, PrinterCallback):
@@ -282,6 +282,13 @@ class MsfSerTrainer(Trainer):
                 f"the output is not finite for any row of the batch ({_shown(of_batch)}); check them and the settings."
             )
         return f"{at}{why} The last checkpoint is from before."
+
+    def _check_optimizer(self) -> None:
+        optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+        try:
+            optimizer_class([torch.nn.Parameter(torch.zeros(1))], **options)
+        except TypeError as error:
+            raise ValueError(f"optim_args cannot be {self.args.optim_args!r}: {error}") from error
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW over four groups: encoder or fusion, with or without weight decay."""

@@ -68,6 +68,9 @@ def test_the_tables_name_arguments_of_the_library():
     [
         (["--optim", "adamw_bnb_8bit"], "bitsandbytes"),
         (["--optim", "grokadamw"], "pip install grokadamw"),
+        (["--optim", "sgd", "--optim_args", "nesterov=True"], "Nesterov momentum requires"),
+        (["--optim", "sgd", "--optim_args", "foo=1"], "optim_args cannot be 'foo=1'"),
+        (["--adam_beta1", "2"], "Invalid beta"),
         (["--report_to", "wandb"], "pip install wandb"),
         (["--report_to", "nowhere"], "nowhere is not supported"),
         (["--dataloader_persistent_workers", "true"], "needs dataloader_num_workers of at least 1"),
@@ -99,7 +102,7 @@ def test_what_needs_something_is_refused_before_the_encoders_run(tiny, tmp_path,
     "more",
     [
         "--optim adafactor",
-        "--optim sgd --optim_args nesterov=True --lr_scheduler_type cosine --warmup_steps 0.1",
+        "--optim sgd --lr_scheduler_type cosine --warmup_steps 0.1",
         "--gradient_accumulation_steps 20 --max_grad_norm 0 --average_tokens_across_devices false",
         "--bf16 true --torch_compile_backend eager --torch_empty_cache_steps 1",
         "--activation_checkpointing true --freeze_audio none --freeze_text false",
