@@ -35,6 +35,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from ..cli.errors import cli_errors
+from ..cli.outputs import whole_file, write_text
 from ..configuration_msfser import LABELS
 from ..emphasis_msfser import random_segment
 from ..hub.encoders import ensure_encoders
@@ -47,7 +48,7 @@ from ..training.trainer import MsfSerTrainer
 from .bootstrap import Interval, clusters, interval
 from .plots import intervals
 from .predictions import predict_part
-from .results import RESULTS, Row, row, rows_of, with_ends, write
+from .results import RESULTS, Row, read, row, rows_of, with_ends, write
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +96,15 @@ ROWS: dict[str, Variant] = {
 }
 
 _TIMED_STEPS = 8
+
+# Options of `msfser train` that the ablation decides itself.
+_OURS = {
+    "--fold": "name the folds with --folds, such as --folds 1",
+    "--seed": "name the seeds with --seeds, such as --seeds 0",
+    "--output_dir": "the runs are in outputs/ablation/NAME, give --name",
+    "--overwrite": "to train anew remove outputs/ablation/NAME, or give another --name",
+    "--do_predict": "the ablation trains and predicts",
+}
 
 
 def as_options(settings: Mapping[str, Any]) -> list[str]:
@@ -161,9 +171,8 @@ class Run:
                 self._write_windows()
             train(self.argv())
         table = predict_part(self.output, self.part).table
-        unfinished = self.predictions.with_suffix(".part")
-        table.to_csv(unfinished, index_label="item")
-        unfinished.rename(self.predictions)
+        with whole_file(self.predictions) as unfinished:
+            table.to_csv(unfinished, index_label="item")
 
     def _windows(self) -> Path:
         return self.output.with_suffix(".parquet")
@@ -172,9 +181,8 @@ class Run:
         fold = {} if self.fold is None else {"fold": self.fold}
         parts = random_windows(read_data(parse_settings([*self.settings, *as_options(fold)]).run), self.seed)
         rows = [part.add_column("split", [name] * len(part)) for name, part in parts.items()]
-        unfinished = self._windows().with_suffix(".part")
-        datasets.concatenate_datasets(rows).to_parquet(unfinished)
-        unfinished.rename(self._windows())
+        with whole_file(self._windows()) as unfinished:
+            datasets.concatenate_datasets(rows).to_parquet(unfinished)
 
 
 def random_windows(parts: datasets.DatasetDict, seed: int) -> datasets.DatasetDict:
@@ -377,8 +385,9 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--name", help="name of the results; by default that of the settings file")
     without_config = not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help"))
     arguments, options = parser.parse_known_args(["configs/probe.yaml", *argv] if without_config else argv)
-    if any(option.partition("=")[0] == "--fold" for option in options):
-        parser.error("--fold is an option of msfser train; name the folds with --folds, such as --folds 1")
+    for option, words in _OURS.items():
+        if any(given.partition("=")[0].replace("-", "_") == option.replace("-", "_") for given in options):
+            parser.error(f"{option} is an option of msfser train; {words}")
     with cli_errors("ablate", resume="run the same command again to continue"):
         _ablate(arguments, options, shlex.join(["msfser", "ablate", *argv]))
 
@@ -386,6 +395,13 @@ def main(argv: Sequence[str]) -> None:
 def _ablate(arguments: argparse.Namespace, options: Sequence[str], command: str) -> None:
     name = arguments.name or Path(arguments.config).stem
     folder, settings = Path("outputs/ablation") / name, (arguments.config, *options)
+    results_file = RESULTS / f"ablation_{name}.json"
+    if not folder.exists() and results_file.exists():
+        others = {row["command"] for row in read(results_file).values()} - {command}
+        if others:
+            raise ValueError(
+                f"{results_file} has the results of another command ({min(others)}): give another --name."
+            )
     first = arguments.folds[0]  # each fold has all items
     of_first_fold = [*settings, *as_options({} if first is None else {"fold": first})]
     rows = rows_that_differ(of_first_fold, arguments.rows)
@@ -414,7 +430,7 @@ def _ablate(arguments: argparse.Namespace, options: Sequence[str], command: str)
                 logger.info("%s is being trained by another process", run.output)
     every_row = [dataclasses.replace(run, row=row) for run in runs if run.row == FULL for row in ROWS]
     results = summarize(every_row, command)
-    write(RESULTS / f"ablation_{name}.json", results)
+    write(results_file, results)
     if len({run.row for run in every_row if run.predictions.is_file()}) > 1:
-        (ASSETS / f"ablation_{name}.svg").write_text(plot(results), encoding="utf-8")
+        write_text(ASSETS / f"ablation_{name}.svg", plot(results))
     print(as_table(results))

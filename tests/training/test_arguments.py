@@ -33,6 +33,7 @@ REFUSED = {
     "label_smoothing_factor": ["0.1"],
     "neftune_noise_alpha": ["5"],
     "include_for_metrics": ["inputs"],
+    "debug": ["underflow_overflow"],
     "label_names": ["labels"],
     "include_num_input_tokens_seen": ["true"],
     "hub_model_id": ["owner/name"],
@@ -53,7 +54,9 @@ def test_what_cannot_work_is_refused_with_the_reason(tiny, tmp_path, name):
 
 def test_the_default_of_what_cannot_work_may_be_given(tiny, tmp_path):
     with pytest.raises(SystemExit, match="fusion_size"):
-        main(command(tiny, tmp_path, "--label_smoothing_factor", "0", "--bf16_full_eval", "false", "--fusion_size", "x"))
+        main(
+            command(tiny, tmp_path, "--label_smoothing_factor", "0", "--bf16_full_eval", "false", "--fusion_size", "x")
+        )
 
 
 def test_the_tables_name_arguments_of_the_library():

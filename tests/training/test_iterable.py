@@ -1,4 +1,4 @@
-"""Training on datasets without a length: `MsfSerTrainer` and the plain `Trainer`, with the same batches as with one."""
+"""Datasets without a length: `MsfSerTrainer` and the plain `Trainer` make of them what they make of their rows."""
 
 import datasets
 import numpy as np
