@@ -176,9 +176,10 @@ class MsfSerTrainer(Trainer):
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """The development part, to its last item, long items first."""
-        part: Any = self.eval_dataset if eval_dataset is None else eval_dataset
+        parts: Any = self.eval_dataset
+        part = parts if eval_dataset is None else eval_dataset
         if isinstance(part, str):
-            part = self.eval_dataset[part]
+            part = parts[part]
         if _has_lengths(part):
             part = part.select(_long_first(part))
         return self._evaluation_loader(part, super().get_eval_dataloader)
@@ -284,7 +285,8 @@ class MsfSerTrainer(Trainer):
         return f"{at}{why} The last checkpoint is from before."
 
     def _check_optimizer(self) -> None:
-        optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+        model: Any = self.model
+        optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
         try:
             optimizer_class([torch.nn.Parameter(torch.zeros(1))], **options)
         except TypeError as error:
