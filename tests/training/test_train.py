@@ -267,7 +267,8 @@ def test_an_interrupted_run_says_how_to_go_on(tiny, tmp_path):
     run.send_signal(signal.SIGINT)
     _, errors = run.communicate(timeout=120)
     assert run.returncode == 130 and "Traceback" not in errors
-    assert errors.splitlines()[-1].startswith("msfser train: interrupted: run the same command again to resume")
+    said = "msfser train: interrupted: run the same command again to resume from its last checkpoint."
+    assert errors.splitlines().count(said) == 1, errors
 
 
 def test_a_wrong_table_is_refused_before_the_model_is_imported(tiny, tmp_path):
