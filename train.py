@@ -7,7 +7,8 @@
 
 `python train.py` is the same as `msfser train`. The YAML file and the options that override it set data and training
 ([`RunSettings`]), the model ([`ModelSettings`]) and transformers' `TrainingArguments`. Run the same command
-again to resume an interrupted run from its last checkpoint; its settings are stored in `run.yaml`.
+again to resume an interrupted run from its last checkpoint; its settings are stored in `run.yaml`. A finished run is
+not trained again: `--overwrite` does so, and replaces the old folder when the new one is whole.
 
 With `--do_predict` nothing is trained: the model in `output_dir` predicts the test part of the data, which needs no
 labels then, and writes `predictions.csv` there.
@@ -16,27 +17,23 @@ labels then, and writes `predictions.csv` there.
 import csv
 import json
 import logging
-import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from accelerate.utils import broadcast_object_list
 from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from msfser.cli.errors import cli_errors
+from msfser.cli.outputs import whole_file, write_text
 from msfser.configuration_msfser import LABELS
 from msfser.evaluation.results import as_table
-from msfser.training.checkpoints import RESULTS_FILE, disk_errors, find_checkpoint
-from msfser.training.settings import (
-    ModelSettings,
-    RunSettings,
-    build_model,
-    parse_settings,
-    read_data,
-    resolved_settings,
-)
+from msfser.training.checkpoints import disk_errors
+from msfser.training.data_identity import identity_of, inputs_of
+from msfser.training.run_folder import RESULTS_FILE, Start, finish_run, start_run
+from msfser.training.settings import RunSettings, Settings, build_model, parse_settings, read_data
 
 # Slow imports are deferred until settings and data have been validated.
 if TYPE_CHECKING:
@@ -52,43 +49,49 @@ METRIC = str(Path(__file__).parent / "metrics" / "ccc")
 INPUTS = (("audio",), ("audio", "transcript"), ("audio", "transcript", "emphasis", "description"))
 
 
+_Decision = TypeVar("_Decision")
+
+
 def main(argv: Sequence[str]) -> None:
     """Runs the command.
 
     Raises:
         SystemExit: A setting, the data, an encoder, the loss or the disk stops the run; the sentence says which.
     """
-    run, model_settings, training = parse_settings(argv)
+    settings = parse_settings(argv)
+    run, _, training, _ = settings
     _configure_logging(training)
     set_seed(training.seed)
-    folder = Path(training.output_dir or "")
-    try:
+    with cli_errors("train", resume="run the same command again to resume from its last checkpoint"):
         if training.do_predict:
-            predict(run, training, folder)
+            predict(run, training, Path(training.output_dir or ""))
         else:
-            train(run, model_settings, training, folder, resolved_settings(argv))
-    except FloatingPointError as error:  # the loss is not finite
-        raise SystemExit(f"msfser train: error: {error}") from error
-    except KeyboardInterrupt:
-        if training.should_log:
-            print("\nmsfser train: interrupted; run the same command again to resume from its last checkpoint.")
-        sys.exit(130)
+            train(settings)
 
 
-def train(
-    run: RunSettings,
-    model_settings: ModelSettings,
-    training: TrainingArguments,
-    folder: Path,
-    saved: Mapping[str, Any],
-) -> None:
-    """Data, model, trainer, evaluation, saved folder; ends as [`main`] does."""
+def train(settings: Settings) -> None:
+    """Data, model, trainer, evaluation, saved folder.
+
+    Raises:
+        ValueError, OSError, ImportError: As [`main`] ends with.
+        FloatingPointError: The loss is not finite.
+    """
+    run, switches, training, resolved = settings
+    folder = Path(training.output_dir or "")
+
     # Data
-    with cli_errors("train"):
-        with training.main_process_first(desc="reading the corpus", local=False):
-            parts = read_data(run, needed=("train", "validation", "test"))
-        with disk_errors(folder), training.main_process_first(desc="looking for an unfinished run", local=False):
-            checkpoint = find_checkpoint(folder, saved, training)
+    with training.main_process_first(desc="reading the corpus", local=False):
+        parts = read_data(run, needed=("train", "validation", "test"))
+    with disk_errors(folder):
+        start: Start = _decided_by_one(
+            lambda: start_run(folder, resolved, identity_of(parts, inputs_of(switches)), training, run.overwrite),
+            training,
+        )
+    if start.results is not None:
+        logger.info("%s holds this run, which is finished; --overwrite trains it anew", folder)
+        _show(start.results)
+        return
+    training.output_dir = str(start.folder)
     if training.world_size > 1:
         logger.info("%d processes", training.world_size)
     for name, part in parts.items():
@@ -100,33 +103,38 @@ def train(
     from msfser.training.trainer import MsfSerTrainer
 
     files = [(audio or {}).get("path") for audio in parts["train"]["audio"]]
-    with cli_errors("train"):
-        with training.main_process_first(desc="fetching the encoders", local=True):
-            ensure_encoders([run.audio_encoder, run.text_encoder])
-        model, processor = build_model(run, model_settings)
-        with training.main_process_first(desc="running the frozen encoders", local=False):
-            model.to(training.device)  # type: ignore[arg-type]  # its decorator hides the signature
-            parts = encode_parts(parts, model, processor, run.cache_gigabytes)
-        for name, part in parts.items():
-            check_inputs(part, f"{run.data}, {name}")
+    with training.main_process_first(desc="fetching the encoders", local=True):
+        ensure_encoders([run.audio_encoder, run.text_encoder])
+    model, processor = build_model(run, switches)
 
-    # Trainer
-    trainer = MsfSerTrainer(
-        model=model,
-        args=training,
-        train_dataset=parts["train"].add_column(
-            "row", [f"row {i} of train" + (f" ({file})" if file else "") for i, file in enumerate(files, start=1)]
-        ),
-        eval_dataset=parts["validation"],
-        data_collator=FeatureCollator(processor),
-        processing_class=processor,
-        compute_metrics=score,
-        callbacks=[EarlyStoppingCallback(run.early_stopping_patience)] if run.early_stopping_patience else [],
-        encoder_learning_rate=run.encoder_learning_rate,
-        batch_seconds=run.batch_seconds,
+    # Trainer: what it refuses, it refuses before the frozen encoders run.
+    stopping = [EarlyStoppingCallback(run.early_stopping_patience)] if run.early_stopping_patience else []
+    try:
+        trainer = MsfSerTrainer(
+            model=model,
+            args=training,
+            train_dataset=parts["train"],
+            eval_dataset=parts["validation"],
+            data_collator=FeatureCollator(processor),
+            processing_class=processor,
+            compute_metrics=score,
+            callbacks=stopping,
+            encoder_learning_rate=run.encoder_learning_rate,
+            batch_seconds=run.batch_seconds,
+        )
+    except RuntimeError as error:  # such as a package of report_to that is missing
+        raise ImportError(str(error)) from error
+    with training.main_process_first(desc="running the frozen encoders", local=False):
+        model.to(training.device)  # type: ignore[arg-type]  # its decorator hides the signature
+        parts = encode_parts(parts, model, processor, run.cache_gigabytes)
+    for name, part in parts.items():
+        check_inputs(part, f"{run.data}, {name}")
+    trainer.eval_dataset = parts["validation"]
+    trainer.train_dataset = parts["train"].add_column(
+        "row", [f"row {i} of train" + (f" ({file})" if file else "") for i, file in enumerate(files, start=1)]
     )
     with disk_errors(folder):
-        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.train(resume_from_checkpoint=start.checkpoint)
 
         # Evaluation
         trainer.save_model(training.output_dir)
@@ -134,13 +142,28 @@ def train(
 
         # Saved folder
         if trainer.is_world_process_zero():
-            (folder / RESULTS_FILE).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-            for unfinished in folder.glob("checkpoint-*"):
-                shutil.rmtree(unfinished)
-            # A pickle, of no use to those who load the folder.
-            (folder / "training_args.bin").unlink(missing_ok=True)
-            logger.info("test set, CCC with 95 %% bootstrap interval:\n%s", as_table(rows))
+            write_text(start.folder / RESULTS_FILE, json.dumps(rows, indent=1) + "\n")
+            finish_run(start.folder, folder)
+            _show(rows)
             logger.info("saved: %s", folder)
+
+
+def _decided_by_one(decide: "Callable[[], _Decision]", training: TrainingArguments) -> "_Decision":
+    """What the main process decides, in all processes; they share its errors too."""
+    found: list[Any] = [None]
+    if training.process_index == 0:
+        try:
+            found = [decide()]
+        except (ValueError, OSError) as error:
+            found = [error]
+    (decision,) = broadcast_object_list(found)
+    if isinstance(decision, Exception):
+        raise decision
+    return decision
+
+
+def _show(rows: Sequence[dict[str, Any]]) -> None:
+    logger.info("test set, CCC with 95 %% bootstrap interval:\n%s", as_table(rows))
 
 
 def predict(run: RunSettings, training: TrainingArguments, folder: Path) -> None:
@@ -149,41 +172,50 @@ def predict(run: RunSettings, training: TrainingArguments, folder: Path) -> None
     Its rows are those of the test part in order: `file`, and `valence`, `arousal`, `dominance` in 0..1.
 
     Raises:
-        SystemExit: There is no model, no test part, or a row without any of the model's inputs.
+        OSError: There is no model.
+        ValueError: There is no test part, a row is without any of the model's inputs, or the folder has predictions of
+            other files.
     """
-    with cli_errors("train"):
-        if not (folder / "config.json").is_file():
-            raise OSError(
-                f"{folder} contains no trained model: train one first, or pass its folder with --output_dir."
-            )
-        with training.main_process_first(desc="reading the corpus", local=False):
-            parts = read_data(run, require_labels=False, needed=("test",))
+    if not (folder / "config.json").is_file():
+        raise OSError(f"{folder} contains no trained model: train one first, or pass its folder with --output_dir.")
+    with training.main_process_first(desc="reading the corpus", local=False):
+        parts = read_data(run, require_labels=False, needed=("test",))
+    files = [(audio or {}).get("path") or "" for audio in parts["test"]["audio"]]
+    output = folder / "predictions.csv"
+    if output.exists() and not run.overwrite and _files_of(output) != files:
+        raise ValueError(f"{output} has the predictions of other files: move it away, or replace it with --overwrite.")
 
-        from msfser import MsfSerCollator, MsfSerModel, MsfSerProcessor
-        from msfser.training.features import add_lengths, check_inputs, inputs_of, keep_inputs
-        from msfser.training.trainer import MsfSerTrainer
+    from msfser import MsfSerCollator, MsfSerModel, MsfSerProcessor
+    from msfser.training.features import add_lengths, check_inputs, keep_inputs
+    from msfser.training.trainer import MsfSerTrainer
 
-        model, processor = MsfSerModel.from_pretrained(folder), MsfSerProcessor.from_pretrained(folder)
-        test = keep_inputs(add_lengths(parts["test"].remove_columns(list(LABELS))), inputs_of(model.config))
-        check_inputs(test, f"{run.data}, test")
-        training.eval_strategy, training.load_best_model_at_end = "no", False
-        trainer = MsfSerTrainer(
-            model=model,
-            args=training,
-            data_collator=MsfSerCollator(processor),
-            processing_class=processor,
-            encoder_learning_rate=run.encoder_learning_rate,
-            batch_seconds=run.batch_seconds,
-        )
-        predictions: Any = trainer.predict(test).predictions
-        if trainer.is_world_process_zero():
-            files = [(audio or {}).get("path") for audio in parts["test"]["audio"]]
-            with open(folder / "predictions.csv", "w", newline="", encoding="utf-8") as file:
-                table = csv.writer(file)
-                table.writerow(["file", *LABELS])
-                for name, values in zip(files, predictions.tolist(), strict=True):
-                    table.writerow([name, *(f"{value:.6f}" for value in values)])
-            logger.info("saved: %s", folder / "predictions.csv")
+    model, processor = MsfSerModel.from_pretrained(folder), MsfSerProcessor.from_pretrained(folder)
+    test = keep_inputs(add_lengths(parts["test"].remove_columns(list(LABELS))), inputs_of(model.config))
+    check_inputs(test, f"{run.data}, test")
+    training.eval_strategy, training.load_best_model_at_end = "no", False
+    trainer = MsfSerTrainer(
+        model=model,
+        args=training,
+        data_collator=MsfSerCollator(processor),
+        processing_class=processor,
+        encoder_learning_rate=run.encoder_learning_rate,
+        batch_seconds=run.batch_seconds,
+    )
+    predictions: Any = trainer.predict(test).predictions
+    if trainer.is_world_process_zero():
+        with whole_file(output) as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(["file", *LABELS])
+            for name, values in zip(files, predictions.tolist(), strict=True):
+                table.writerow([name, *(f"{value:.6f}" for value in values)])
+        logger.info("saved: %s", output)
+
+
+def _files_of(predictions: Path) -> list[str]:
+    """The files whose predictions a table has; none if it is another table."""
+    with open(predictions, newline="", encoding="utf-8", errors="replace") as file:
+        header, *rows = [*csv.reader(file)] or [[]]
+    return [row[0] for row in rows] if header == ["file", *LABELS] else []
 
 
 def score(prediction: "EvalPrediction | PredictionOutput", n_resamples: int = 0) -> dict[str, float]:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from ..audio_msfser import load_audio
 from ..cli.errors import cli_errors
+from ..cli.outputs import refuse_existing, write_text
 from ..corpora.registry import read_source
 from ..description_msfser import QUANTILES, WORDS, measure_voice
 from ..emphasis_msfser import measure_prosody
@@ -31,10 +32,12 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--name", required=True, metavar="NAME", help="of the corpus; recorded with each description")
     parser.add_argument("--split", metavar="NAME", help="measure only this part of the table")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the JSON file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     arguments = parser.parse_args(argv)
     with cli_errors("norms"):
+        refuse_existing(arguments.output, arguments.overwrite)
         norms = make_norms(arguments.data, arguments.name, arguments.split)
-        arguments.output.write_text(json.dumps(norms, indent=1) + "\n", encoding="utf-8")
+        write_text(arguments.output, json.dumps(norms, indent=1) + "\n")
     print(json.dumps(norms))
 
 

@@ -53,7 +53,7 @@ MEASURES = (*LABELS, "mean", *(f"r/{label}" for label in LABELS))
 
 def embeddings(data: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """The frozen text encoder's mean-pooled embeddings `(sentences, size)` and the labels `(sentences, 3)` by part."""
-    run, switches, _ = parse_settings([CONFIG, "--data", data])
+    run, switches, *_ = parse_settings([CONFIG, "--data", data])
     ensure_encoders([run.audio_encoder, run.text_encoder])  # the processor needs both
     model, processor = build_model(run, switches)
     parts = encode_parts(read_data(run), model, processor, run.cache_gigabytes)

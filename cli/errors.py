@@ -14,12 +14,12 @@ def cli_errors(command: str, resume: str = "") -> Iterator[None]:
         resume: How to resume after Ctrl-C, such as "run the same command again to continue".
 
     Raises:
-        SystemExit: With status 1 if the input is wrong, a file cannot be read or written, or a package is missing;
-            with status 130 after Ctrl-C.
+        SystemExit: With status 1 if the input is wrong, a loss is not finite, a file cannot be read or written, or a
+            package is missing; with status 130 after Ctrl-C.
     """
     try:
         yield
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
         raise SystemExit(f"msfser {command}: error: {error}") from error
     except KeyboardInterrupt:
         print(f"\nmsfser {command}: interrupted{resume and f': {resume}'}.", file=sys.stderr)

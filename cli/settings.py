@@ -11,7 +11,7 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import Any, NoReturn, Union, get_args, get_origin
 
 import yaml
@@ -32,10 +32,17 @@ class SettingsParser(HfArgumentParser):
         kinds: Dataclasses of the command; their fields have a `help`.
         library: A dataclass whose options only `--help_all` shows.
         reserved: Fields of `library` that the command sets itself.
+        unsupported: Fields of `library` that must keep their defaults, each with the reason.
     """
 
     def __init__(
-        self, command: str, description: str, kinds: Sequence[Any], library: Any, reserved: Collection[str] = ()
+        self,
+        command: str,
+        description: str,
+        kinds: Sequence[Any],
+        library: Any,
+        reserved: Collection[str] = (),
+        unsupported: Mapping[str, str] = MappingProxyType({}),
     ):
         super().__init__(
             [*map(_options_of, kinds), library],
@@ -46,6 +53,9 @@ class SettingsParser(HfArgumentParser):
             allow_abbrev=False,
         )
         self.kinds, self.library, self.reserved = tuple(kinds), library, frozenset(reserved)
+        self.unsupported = unsupported
+        # The value of every setting that is not given.
+        self.defaults = vars(self.parse_known_args([])[0])
         self.fields = {field.name: field for kind in (*kinds, library) for field in dataclasses.fields(kind)}
 
     def error(self, message: str) -> NoReturn:
@@ -80,11 +90,10 @@ class SettingsParser(HfArgumentParser):
         if refused := sorted(given & self.reserved):
             self.error(f"{', '.join(refused)}: the command decides this itself, leave it out")
         values = {name: [] if value == [EMPTY_LIST] else value for name, value in vars(namespace).items()}
+        for name in self.unsupported:
+            if values[name] != self.defaults[name]:
+                self.error(f"{name} does not apply: {self.unsupported[name]}")
         return values, given
-
-    def defaults(self) -> dict[str, Any]:
-        """The value of every setting that is not given, if [`parse`] was not called."""
-        return vars(self.parse_known_args([])[0])
 
     def build(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
         """The dataclasses with these values.
@@ -99,7 +108,7 @@ class SettingsParser(HfArgumentParser):
             )
         except StrictDataclassError as error:  # it names the dataclass and the field, its cause says what is wrong
             self.error(str(error.__cause__ or error))
-        except ValueError as error:
+        except (ValueError, OSError, ImportError) as error:
             self.error(str(error))
 
     def help_text(self, everything: bool) -> str:

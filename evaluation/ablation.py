@@ -35,18 +35,20 @@ import torch
 from filelock import FileLock, Timeout
 
 from ..cli.errors import cli_errors
+from ..cli.outputs import whole_file, write_text
 from ..configuration_msfser import LABELS
 from ..emphasis_msfser import random_segment
 from ..hub.encoders import ensure_encoders
 from ..loss_msfser import concordance
 from ..train import main as train
-from ..training.features import COLUMNS, FeatureCollator, encode_parts, has_input, inputs_of, keep_inputs
-from ..training.settings import build_model, parse_settings, read_data, read_run, resolved_settings
+from ..training.data_identity import inputs_of
+from ..training.features import COLUMNS, FeatureCollator, encode_parts, has_input, keep_inputs
+from ..training.settings import build_model, parse_settings, read_data, read_run
 from ..training.trainer import MsfSerTrainer
 from .bootstrap import Interval, clusters, interval
 from .plots import intervals
 from .predictions import predict_part
-from .results import RESULTS, Row, row, rows_of, with_ends, write
+from .results import RESULTS, Row, read, row, rows_of, with_ends, write
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +96,15 @@ ROWS: dict[str, Variant] = {
 }
 
 _TIMED_STEPS = 8
+
+# Options of `msfser train` that the ablation decides itself.
+_OURS = {
+    "--fold": "name the folds with --folds, such as --folds 1",
+    "--seed": "name the seeds with --seeds, such as --seeds 0",
+    "--output_dir": "the runs are in outputs/ablation/NAME, give --name",
+    "--overwrite": "to train anew remove outputs/ablation/NAME, or give another --name",
+    "--do_predict": "the ablation trains and predicts",
+}
 
 
 def as_options(settings: Mapping[str, Any]) -> list[str]:
@@ -144,8 +155,7 @@ class Run:
         """
         if not (self.output / "results.json").is_file():
             return False
-        run, model, training = read_run(self.output)
-        if dataclasses.asdict(run) | dataclasses.asdict(model) | training != resolved_settings(self.argv()):
+        if read_run(self.output).resolved() != parse_settings(self.argv()).resolved:
             raise ValueError(
                 f"{self.output} holds a run with other settings: remove {self.folder}, or give another --name."
             )
@@ -161,20 +171,18 @@ class Run:
                 self._write_windows()
             train(self.argv())
         table = predict_part(self.output, self.part).table
-        unfinished = self.predictions.with_suffix(".part")
-        table.to_csv(unfinished, index_label="item")
-        unfinished.rename(self.predictions)
+        with whole_file(self.predictions) as unfinished:
+            table.to_csv(unfinished, index_label="item")
 
     def _windows(self) -> Path:
         return self.output.with_suffix(".parquet")
 
     def _write_windows(self) -> None:
         fold = {} if self.fold is None else {"fold": self.fold}
-        parts = random_windows(read_data(parse_settings([*self.settings, *as_options(fold)])[0]), self.seed)
+        parts = random_windows(read_data(parse_settings([*self.settings, *as_options(fold)]).run), self.seed)
         rows = [part.add_column("split", [name] * len(part)) for name, part in parts.items()]
-        unfinished = self._windows().with_suffix(".part")
-        datasets.concatenate_datasets(rows).to_parquet(unfinished)
-        unfinished.rename(self._windows())
+        with whole_file(self._windows()) as unfinished:
+            datasets.concatenate_datasets(rows).to_parquet(unfinished)
 
 
 def random_windows(parts: datasets.DatasetDict, seed: int) -> datasets.DatasetDict:
@@ -203,14 +211,14 @@ def rows_that_differ(settings: Sequence[str], names: Sequence[str]) -> list[str]
     """
     if unknown := sorted(set(names) - set(ROWS)):
         raise ValueError(f"There is no row {', '.join(unknown)}; there are {', '.join(ROWS)}.")
-    full = parse_settings(settings)[1]
+    full = parse_settings(settings).model
 
     def differs(name: str) -> bool:
         if name == RANDOM_WINDOW:
             return "les" in full.semantics
         if name == "audio" and not full.audio:
             return False  # no input would be left
-        return parse_settings([*settings, *as_options(ROWS[name].settings)])[1] != full
+        return parse_settings([*settings, *as_options(ROWS[name].settings)]).model != full
 
     return [name for name in ROWS if name == FULL or (name in names and differs(name))]
 
@@ -220,11 +228,11 @@ def rows_with_inputs(settings: Sequence[str], names: Sequence[str]) -> list[str]
 
     A row that is left out is logged: its training would end with an error.
     """
-    parts = read_data(parse_settings(settings)[0]).values()
+    parts = read_data(parse_settings(settings).run).values()
     present = {name: np.concatenate([has_input(keep_inputs(part, [name])) for part in parts]) for name in COLUMNS}
     kept = []
     for name in names:
-        inputs = inputs_of(parse_settings([*settings, *as_options(ROWS[name].settings)])[1])
+        inputs = inputs_of(parse_settings([*settings, *as_options(ROWS[name].settings)]).model)
         lacking = np.count_nonzero(~np.any([present[of_model] for of_model in inputs], axis=0))
         if lacking and name != FULL:
             logger.warning("row %s is left out: items of the corpus have none of its inputs (%d such)", name, lacking)
@@ -238,7 +246,7 @@ def seconds_of_a_run(settings: Sequence[str]) -> float:
 
     The outputs of frozen encoders, computed once for all runs, are not counted.
     """
-    run, switches, training = parse_settings(settings)
+    run, switches, training, _ = parse_settings(settings)
     parts = read_data(run)
     batch = training.per_device_train_batch_size * training.world_size * training.gradient_accumulation_steps
     steps = training.max_steps if training.max_steps > 0 else training.num_train_epochs * len(parts["train"]) / batch
@@ -377,8 +385,9 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--name", help="name of the results; by default that of the settings file")
     without_config = not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help"))
     arguments, options = parser.parse_known_args(["configs/probe.yaml", *argv] if without_config else argv)
-    if any(option.partition("=")[0] == "--fold" for option in options):
-        parser.error("--fold is an option of msfser train; name the folds with --folds, such as --folds 1")
+    for option, words in _OURS.items():
+        if any(given.partition("=")[0].replace("-", "_") == option.replace("-", "_") for given in options):
+            parser.error(f"{option} is an option of msfser train; {words}")
     with cli_errors("ablate", resume="run the same command again to continue"):
         _ablate(arguments, options, shlex.join(["msfser", "ablate", *argv]))
 
@@ -386,6 +395,13 @@ def main(argv: Sequence[str]) -> None:
 def _ablate(arguments: argparse.Namespace, options: Sequence[str], command: str) -> None:
     name = arguments.name or Path(arguments.config).stem
     folder, settings = Path("outputs/ablation") / name, (arguments.config, *options)
+    results_file = RESULTS / f"ablation_{name}.json"
+    if not folder.exists() and results_file.exists():
+        others = {row["command"] for row in read(results_file).values()} - {command}
+        if others:
+            raise ValueError(
+                f"{results_file} has the results of another command ({min(others)}): give another --name."
+            )
     first = arguments.folds[0]  # each fold has all items
     of_first_fold = [*settings, *as_options({} if first is None else {"fold": first})]
     rows = rows_that_differ(of_first_fold, arguments.rows)
@@ -395,7 +411,7 @@ def _ablate(arguments: argparse.Namespace, options: Sequence[str], command: str)
         kept = rows_with_inputs(of_first_fold, rows)
         runs = [run for run in runs if run.row in kept]
     if missing := [run for run in runs if not run.is_finished()]:
-        data, _, _ = parse_settings(of_first_fold)
+        data = parse_settings(of_first_fold).run
         ensure_encoders([data.audio_encoder, data.text_encoder])
         seconds = seconds_of_a_run(of_first_fold)
         print(
@@ -414,7 +430,7 @@ def _ablate(arguments: argparse.Namespace, options: Sequence[str], command: str)
                 logger.info("%s is being trained by another process", run.output)
     every_row = [dataclasses.replace(run, row=row) for run in runs if run.row == FULL for row in ROWS]
     results = summarize(every_row, command)
-    write(RESULTS / f"ablation_{name}.json", results)
+    write(results_file, results)
     if len({run.row for run in every_row if run.predictions.is_file()}) > 1:
-        (ASSETS / f"ablation_{name}.svg").write_text(plot(results), encoding="utf-8")
+        write_text(ASSETS / f"ablation_{name}.svg", plot(results))
     print(as_table(results))

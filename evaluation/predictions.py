@@ -12,6 +12,7 @@ import torch
 from ..configuration_msfser import LABELS
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
+from ..training.data_identity import check_identity, inputs_of
 from ..training.features import FeatureCollator, encode_parts, has_input
 from ..training.settings import read_data, read_run
 from .results import Row
@@ -53,7 +54,8 @@ def predict_part(folder: Path, part: str = "test") -> Predictions:
     Frozen encoders are run once, as in training. Paths in the run's settings are relative to the current folder.
 
     Raises:
-        ValueError: The folder is not that of a finished run, or the corpus has no such part or cannot be used.
+        ValueError: The folder is not that of a finished run, or the corpus has no such part, has changed since the
+            run or cannot be used.
         OSError: A file cannot be read.
     """
     results_of(folder)
@@ -63,6 +65,7 @@ def predict_part(folder: Path, part: str = "test") -> Predictions:
     if part not in parts:
         raise ValueError(f"{run.data} has no {part} part: predict one of {', '.join(parts)}.")
     items = parts[part]
+    check_identity(folder, {part: items}, inputs_of(model.config))
     encoded = encode_parts(datasets.DatasetDict({part: items}), model, processor, run.cache_gigabytes)[part]
     present = np.flatnonzero(has_input(encoded))
     items, encoded = items.select(present), encoded.select(present)

@@ -19,6 +19,7 @@ import pyarrow as pa
 import torch
 
 from ..cli.errors import cli_errors
+from ..cli.outputs import write_text
 from ..configuration_msfser import LABELS
 from ..corpora.schema import FEATURES
 from ..corpora.table import open_table
@@ -32,6 +33,7 @@ from .results import Row
 INPUTS = {"audio": "audio only", "audio+transcript": "audio and transcript", "all": "all inputs"}
 EXPERTS = {"audio": "audio", "semantics": "emphasized words, transcript", "description": "description"}
 _MOST_GROUPS, _WORST = 30, 10
+_TITLE = "Report on the run"
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -70,7 +72,7 @@ def page(folder: Path) -> str:
     sections = [head, _agreement(table), _by_inputs(rows)]
     sections += [_by_group(name, groups, table) for name, groups in _groups(run, table).items()]
     sections += [_reasons(found), _worst(table)]
-    return _PAGE.format(title=f"Report on the run {escape(folder.resolve().name)}", body="\n".join(sections))
+    return _PAGE.format(title=f"{_TITLE} {escape(folder.resolve().name)}", body="\n".join(sections))
 
 
 def _agreement(table: pd.DataFrame) -> str:
@@ -217,6 +219,9 @@ def main(argv: Sequence[str]) -> None:
     )
     parser.add_argument("folder", type=Path, help="output folder of msfser train, such as outputs/probe")
     folder = parser.parse_args(argv).folder
+    output = folder / "report.html"
     with cli_errors("report"):
-        (folder / "report.html").write_text(page(folder), encoding="utf-8")
-    print(folder / "report.html")
+        if output.exists() and _TITLE not in output.read_text(encoding="utf-8", errors="replace"):
+            raise ValueError(f"{output} is not a report of msfser: move it away.")
+        write_text(output, page(folder))
+    print(output)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..cli.outputs import write_text
 from ..configuration_msfser import LABELS
 
 if TYPE_CHECKING:
@@ -36,8 +37,7 @@ def read(path: Path) -> dict[str, Row]:
 
 def write(path: Path, rows: Sequence[Row]) -> None:
     """Writes a results file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n", encoding="utf-8")
+    write_text(path, "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
 
 
 def merge(path: Path, rows: Sequence[Row]) -> None:

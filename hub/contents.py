@@ -13,7 +13,7 @@ from transformers.dynamic_module_utils import get_relative_imports
 
 from ..configuration_msfser import MsfSerConfig
 from ..corpora.messages import reason
-from ..training.checkpoints import is_unfinished
+from ..training.run_folder import is_unfinished
 from .card import read_json
 
 # The files of a folder that are part of the model. No other file is uploaded.

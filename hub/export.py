@@ -9,6 +9,8 @@ file, `mine.onnx.data`, which must stay in the folder of the first.
 import argparse
 import importlib.util
 import logging
+import os
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +23,7 @@ from transformers import PreTrainedConfig
 
 from ..audio_msfser import SAMPLING_RATE
 from ..cli.errors import cli_errors
+from ..cli.outputs import UNFINISHED, refuse_existing
 from ..configuration_msfser import MsfSerConfig
 from ..encoders_msfser import is_padding_safe
 from ..fast_encoders_msfser import slow_down, speed_up
@@ -46,12 +49,13 @@ class _Traced(nn.Module):
         return tuple(output[name] for name in self.outputs)
 
 
-def export(folder: str | Path, path: str | Path) -> float:
+def export(folder: str | Path, path: str | Path, overwrite: bool = False) -> float:
     """Exports a saved model and compares the file with it.
 
     Args:
         folder: Output of `save_pretrained` or `msfser train`.
         path: The file to write.
+        overwrite: Whether an existing file is replaced, at the end.
 
     Returns:
         The greatest difference between the outputs of onnxruntime and of PyTorch, on random inputs of other sizes than
@@ -59,23 +63,32 @@ def export(folder: str | Path, path: str | Path) -> float:
 
     Raises:
         ImportError: A package is missing.
-        OSError: The folder cannot be read, or the file not written.
+        OSError: The folder cannot be read, or the file exists or cannot be written.
         ValueError: The folder does not hold an MSF-SER model, or one that cannot be exported.
     """
     if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]:
         raise ImportError(f'Exporting needs {", ".join(missing)}: pip install "msfser[onnx]".')
-    if Path(path).is_dir():
-        raise OSError(f"{str(path)!r} is a folder: give the name of the output file, such as model.onnx.")
+    path = Path(path)
+    data = path.with_name(f"{path.name}.data")
+    for file in (path, data):
+        refuse_existing(file, overwrite)
     model = _load(folder)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     encoders = [getattr(model, name) for name in ("audio_encoder", "text_encoder") if hasattr(model, name)]
     for encoder in encoders:
         slow_down(encoder)  # a trace through the fast attention holds for one length
-    _write(model, Path(path))
-    if model.config.fast_encoders:
-        for encoder in encoders:
-            speed_up(encoder)
-    return compare(model, path)
+    # The graph names its second file: both are written elsewhere under their names, and then moved.
+    with tempfile.TemporaryDirectory(prefix=".", suffix=UNFINISHED, dir=path.parent) as scratch:
+        _write(model, Path(scratch, path.name))
+        if model.config.fast_encoders:
+            for encoder in encoders:
+                speed_up(encoder)
+        difference = compare(model, Path(scratch, path.name))
+        for file in (path, data):
+            file.unlink(missing_ok=True)
+        for name in sorted(os.listdir(scratch), key=len, reverse=True):
+            os.replace(Path(scratch, name), path.with_name(name))
+    return difference
 
 
 def compare(model: MsfSerModel, path: str | Path) -> float:
@@ -198,13 +211,14 @@ def main(argv: Sequence[str]) -> None:
     )
     parser.add_argument("folder", type=Path, help="output of msfser train or of save_pretrained")
     parser.add_argument("output", type=Path, help="output file, such as mine.onnx")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     arguments = parser.parse_args(argv)
     logging.basicConfig(format="%(message)s")
     logger.setLevel(logging.INFO)
     for name in ("onnxscript", "onnx_ir", "torch.onnx"):  # notes on folding, and that torchvision is missing
         logging.getLogger(name).setLevel(logging.ERROR)
     with cli_errors("export"):
-        difference = export(arguments.folder, arguments.output)
+        difference = export(arguments.folder, arguments.output, arguments.overwrite)
         if not difference <= TOLERANCE:
             raise ValueError(
                 f"{arguments.output} was written, but it differs from the model by {difference:.1e}, more than "

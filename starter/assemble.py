@@ -19,9 +19,11 @@ from safetensors.torch import load_file, save_file
 from transformers.utils.logging import disable_progress_bar
 
 from ..cli.errors import cli_errors
+from ..cli.outputs import UNFINISHED, whole_file
 from ..hub.encoders import ensure_encoders
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
+from ..training.settings import RUN_FILE
 
 logger = logging.getLogger("msfser.starter")
 
@@ -61,10 +63,14 @@ def write_fitted_weights(starter: MsfSerModel) -> None:
 def assemble(folder: Path) -> None:
     """Writes the complete starter to a folder that `AutoModel`, `AutoProcessor` and `pipeline` load.
 
+    A folder that holds the starter already is written anew, file by file.
+
     Raises:
         OSError: The fitted weights or the encoder cannot be found, or the folder cannot be written.
-        ValueError: The fitted weights do not fit this version of the model.
+        ValueError: The fitted weights do not fit this version of the model, or the folder holds something else.
     """
+    if folder.is_dir() and any(folder.iterdir()) and not _is_starter(folder):
+        raise ValueError(f"{folder} holds something else than a starter: name a new folder.")
     if not (FOLDER / WEIGHTS).is_file():
         raise OSError(f"{FOLDER / WEIGHTS} is missing: install the package again, or run msfser.starter.fit.")
     starter, fitted = new_starter(), load_file(FOLDER / WEIGHTS)
@@ -72,9 +78,22 @@ def assemble(folder: Path) -> None:
     if {name: weight.shape for name, weight in fitted.items()} != {n: w.shape for n, w in needed.items()}:
         raise ValueError(f"{FOLDER / WEIGHTS} does not fit this version of the model: install the package again.")
     starter.load_state_dict(fitted, strict=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    # The card first: it tells a starter, also one that was killed.
+    with whole_file(folder / CARD) as unfinished:
+        shutil.copyfile(FOLDER / CARD, unfinished)
     starter.eval().save_pretrained(folder)
     starter_processor().save_pretrained(folder)
-    shutil.copyfile(FOLDER / CARD, folder / CARD)
+
+
+def _is_starter(folder: Path) -> bool:
+    """Whether a folder has the card of the starter, of any version, and no settings of a run."""
+    title = (FOLDER / CARD).read_text(encoding="utf-8").partition("\n# ")[2].partition("\n")[0]
+    card = folder / CARD
+    has_card = card.is_file() and f"\n# {title}\n" in card.read_text(encoding="utf-8", errors="replace")
+    return not (folder / RUN_FILE).exists() and (
+        has_card or all(p.name.endswith(UNFINISHED) for p in folder.iterdir())
+    )
 
 
 def _fitted_weights(model: MsfSerModel) -> dict[str, torch.Tensor]:

@@ -1,54 +1,31 @@
-"""The checkpoints of an unfinished run: which one it can go on from, and whether it is the same run."""
+"""The checkpoints of an unfinished run: which one it can go on from."""
 
 import contextlib
 import errno
 import json
 import logging
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import yaml
 from safetensors import SafetensorError, safe_open
 from transformers import TrainingArguments
 
-from .settings import RUN_FILE, write_run
-
 logger = logging.getLogger(__name__)
-
-RESULTS_FILE = "results.json"
 
 # What libraries say of a full disk where they do not pass its error on.
 _FULL_DISK = ("No space left", "File too large", "quota", "PytorchStreamWriter", "inline_container")
 
 
-def is_unfinished(folder: Path) -> bool:
-    """Whether a run was started in a folder and has not written its results."""
-    return (folder / RUN_FILE).is_file() and not (folder / RESULTS_FILE).is_file()
-
-
-def find_checkpoint(folder: Path, settings: Mapping[str, Any], training: TrainingArguments) -> str | None:
-    """The last whole checkpoint of the same run, if it was interrupted.
+def find_checkpoint(folder: Path, training: TrainingArguments) -> str | None:
+    """The last whole checkpoint in the folder of an interrupted run.
 
     Args:
         folder: The run's.
-        settings: Its resolved settings, which tell runs apart.
-        training: Where `should_save` is true, the settings are written to the folder, and the results of an earlier
-            run are removed.
-
-    Raises:
-        ValueError: The folder holds an unfinished run with other settings.
+        training: Its arguments.
     """
-    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
-    if checkpoints and (differences := _differences(_saved_settings(folder), settings)):
-        raise ValueError(
-            f"{folder} holds an unfinished run with other settings ({differences}): give those to go on, choose "
-            "another --output_dir, or remove the folder."
-        )
-    if training.should_save:
-        write_run(folder, settings)
-        (folder / RESULTS_FILE).unlink(missing_ok=True)
+    found = folder.glob("checkpoint-*")
+    checkpoints = sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True)
     for checkpoint in checkpoints:
         damage = _damage(checkpoint, training)
         if damage is None:
@@ -59,26 +36,6 @@ def find_checkpoint(folder: Path, settings: Mapping[str, Any], training: Trainin
     if checkpoints and training.should_log:
         logger.warning("%s holds no whole checkpoint: training starts again", folder)
     return None
-
-
-def _saved_settings(folder: Path) -> dict[str, Any]:
-    try:
-        return dict(yaml.safe_load((folder / RUN_FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-        raise ValueError(
-            f"{folder} holds checkpoints of an unknown run ({RUN_FILE} cannot be read): choose another --output_dir, "
-            "or remove the folder."
-        ) from error
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """The settings that differ, `name: old -> new`; the folder itself may be written in several ways."""
-    names = [name for name in {**old, **new} if name != "output_dir" and old.get(name) != new.get(name)]
-    return ", ".join(f"{name}: {_shown(old, name)} -> {_shown(new, name)}" for name in names)
-
-
-def _shown(settings: Mapping[str, Any], name: str) -> str:
-    return str(settings[name]) if name in settings else "the default"
 
 
 def _damage(checkpoint: Path, training: TrainingArguments) -> str | None:

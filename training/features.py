@@ -12,7 +12,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -28,6 +28,7 @@ from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor, labels_of
 from .augmentation import Distortion, nothing
 from .batches import batches_by_size
+from .data_identity import inputs_of
 from .feature_store import FeatureStore, content_hash, fingerprint, load, size_of
 
 logger = logging.getLogger(__name__)
@@ -76,16 +77,6 @@ def keep_inputs(dataset: datasets.Dataset, inputs: Sequence[str]) -> datasets.Da
     return dataset.remove_columns([column for column in removed if column in dataset.column_names])
 
 
-def inputs_of(switches: "HasInputs") -> list[str]:
-    """The inputs of a model, among `audio`, `transcript`, `emphasis` and `description`.
-
-    Args:
-        switches: Its config or [`ModelSettings`].
-    """
-    texts = [name for name, prefix in TENSOR_NAMES.items() if prefix in switches.semantics]
-    return [*(["audio"] if switches.audio else []), *texts]
-
-
 def known_inputs(dataset: datasets.Dataset) -> list[str]:
     """The inputs that at least one row has, in the order sound, transcript, emphasis, description."""
     return [name for name in COLUMNS if has_input(keep_inputs(dataset, [name])).any()]
@@ -108,13 +99,6 @@ def check_inputs(part: datasets.Dataset, name: str) -> None:
     """
     if len(missing := np.flatnonzero(~has_input(part))):
         raise ValueError(f"{name}: row {missing[0] + 1} has none of the model's inputs ({len(missing)} such).")
-
-
-class HasInputs(Protocol):
-    """What says which inputs a model has."""
-
-    audio: Any
-    semantics: Any
 
 
 def encode_parts(

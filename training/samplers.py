@@ -29,8 +29,8 @@ class SecondsBatchSampler(Sampler[list[int]]):
         most: Items in a batch at most.
         seed: Of the order, together with the epoch.
         processes: How many there are.
-        drop_last: Leave out the long items of an epoch that do not fill a batch. Fewer than two for all processes are
-            left out in any case.
+        drop_last: Leave out the long items of an epoch that do not fill a batch, unless no batch is full. Fewer than
+            two for all processes are left out in any case.
 
     Raises:
         ValueError: There are too few items for a batch.
@@ -57,6 +57,9 @@ class SecondsBatchSampler(Sampler[list[int]]):
         self._buckets = self._make_buckets()
         self.epoch = 0
         self._length = len(self._draw())
+        if not self._length and drop_last:
+            self._keeps_rest = True
+            self._length = len(self._draw())
         if not self._length:
             raise ValueError(
                 f"{len(self.lengths)} items do not fill a batch of {most} on {processes} processes: lower "

@@ -1,7 +1,7 @@
 """The settings of a training run: what is read from YAML and the command line, checked, and kept in `run.yaml`."""
 
 import dataclasses
-import os
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from transformers import TrainingArguments
 
+from ..cli.outputs import write_text
 from ..cli.settings import SettingsParser, plain
 from ..configuration_msfser import SEMANTICS, MsfSerConfig
 
@@ -30,6 +31,27 @@ RESERVED_ARGUMENTS = (
     *("do_train", "do_eval", "resume_from_checkpoint", "metric_for_best_model", "greater_is_better"),
     *("remove_unused_columns", "length_column_name", "restore_callback_states_from_checkpoint"),
 )
+
+_PUBLISHED = "msfser publish uploads a finished run, with its card"
+_HALF = "a run evaluates the model that it saves; for prediction load the model with the dtype that you want"
+
+# Arguments of the library that cannot work here, with the reason; they must keep their defaults.
+UNSUPPORTED_ARGUMENTS = {
+    "label_smoothing_factor": "the labels are numbers, not classes",
+    "neftune_noise_alpha": "the texts may be cached outputs of the text encoder; set text_dropout or head_dropout",
+    "use_liger_kernel": "it has no kernels for this model; fast_encoders is the setting for faster kernels",
+    "bf16_full_eval": _HALF,
+    "fp16_full_eval": _HALF,
+    "prediction_loss_only": "the best epoch and the results need the predictions",
+    "eval_do_concat_batches": "CCC is a statistic of the whole part, not of its batches",
+    "batch_eval_metrics": "CCC is a statistic of the whole part, not of its batches",
+    "include_for_metrics": "the metric uses predictions and labels only",
+    "include_num_input_tokens_seen": "the inputs are sound and texts, not one sequence of tokens",
+    "debug": "the library's hooks cannot read masks; a loss that is not finite ends the run and names the rows anyway",
+    "label_names": "the labels are always called labels",
+    **dict.fromkeys(("push_to_hub", "hub_model_id", "hub_token", "hub_private_repo", "hub_revision"), _PUBLISHED),
+    **dict.fromkeys(("hub_always_push", "hub_strategy"), _PUBLISHED),
+}
 
 
 def _setting(default: Any, words: str) -> Any:
@@ -59,6 +81,7 @@ class RunSettings:
     early_stopping_patience: int = _setting(0, "epochs without a better mean CCC; 0 never stops")
     batch_seconds: float = _setting(0.0, "seconds of audio per batch; 0: a fixed number of items")
     cache_gigabytes: float = _setting(50.0, "disk space for outputs of frozen encoders; 0 caches none")
+    overwrite: bool = _setting(False, "train anew and then replace the run in output_dir")
 
     @property
     def column_names(self) -> dict[str, str]:
@@ -104,6 +127,10 @@ class ModelSettings:
         self.semantics = MsfSerConfig(**dataclasses.asdict(self)).semantics or []
 
 
+# What a command is told, rather than what its run is: not in `run.yaml`.
+_UNSAVED = ("overwrite",)
+
+
 class SavedRun(NamedTuple):
     """All settings of a run as `run.yaml` has them; `training` holds what differs from the library's defaults."""
 
@@ -111,18 +138,46 @@ class SavedRun(NamedTuple):
     model: ModelSettings
     training: dict[str, Any]
 
+    def resolved(self) -> dict[str, Any]:
+        """What `run.yaml` holds."""
+        settings = dataclasses.asdict(self.run) | dataclasses.asdict(self.model) | self.training
+        return {name: value for name, value in settings.items() if name not in _UNSAVED}
 
-def parse_settings(argv: Sequence[str]) -> tuple[RunSettings, ModelSettings, TrainingArguments]:
+
+class Settings(NamedTuple):
+    """The settings that a command was given, and what of them `run.yaml` holds."""
+
+    run: RunSettings
+    model: ModelSettings
+    training: TrainingArguments
+    resolved: dict[str, Any]
+
+
+def parse_settings(argv: Sequence[str]) -> Settings:
     """The settings of a run from a YAML file and the options that override it.
 
     Args:
         argv: `[SETTINGS.yaml, --name value, ...]`.
 
+    Returns:
+        The settings. In the resolved ones, which are the same however they were given, are every field of
+        [`RunSettings`] and [`ModelSettings`], and the fields of `TrainingArguments` that differ from the library's
+        defaults.
+
     Raises:
         SystemExit: A setting is unknown or wrong; the sentence says which.
     """
-    parser = _parser()
+    parser = SettingsParser(
+        "train",
+        "Fine-tunes MSF-SER on a corpus, evaluates it and saves it. Options override the settings file.",
+        [RunSettings, ModelSettings],
+        TrainingArguments,
+        RESERVED_ARGUMENTS,
+        UNSUPPORTED_ARGUMENTS,
+    )
     values, given = parser.parse(argv)
+    ours = {field.name for kind in parser.kinds for field in dataclasses.fields(kind)}
+    library = {name: plain(v) for name, v in values.items() if name not in ours and v != parser.defaults[name]}
     _fill_in(values, given)
     run, model, training = parser.build(values)
     try:
@@ -133,36 +188,7 @@ def parse_settings(argv: Sequence[str]) -> tuple[RunSettings, ModelSettings, Tra
     training.metric_for_best_model, training.greater_is_better = "ccc_mean", True
     training.length_column_name = "length"
     training.restore_callback_states_from_checkpoint = True
-    return run, model, training
-
-
-def resolved_settings(argv: Sequence[str]) -> dict[str, Any]:
-    """What `run.yaml` holds, in the same form however the settings were given.
-
-    Returns:
-        Every field of [`RunSettings`] and [`ModelSettings`], and the fields of `TrainingArguments` that differ from
-        the library's defaults.
-
-    Raises:
-        SystemExit: As in [`parse_settings`].
-    """
-    parser = _parser()
-    defaults = parser.defaults()
-    values, _ = parser.parse(argv)
-    run, model, _ = parser.build(values)
-    settings = {**dataclasses.asdict(run), **dataclasses.asdict(model)}
-    library = {name: plain(v) for name, v in values.items() if name not in settings and v != defaults[name]}
-    return settings | library
-
-
-def _parser() -> SettingsParser:
-    return SettingsParser(
-        "train",
-        "Fine-tunes MSF-SER on a corpus, evaluates it and saves it. Options override the settings file.",
-        [RunSettings, ModelSettings],
-        TrainingArguments,
-        RESERVED_ARGUMENTS,
-    )
+    return Settings(run, model, training, SavedRun(run, model, library).resolved())
 
 
 def _fill_in(values: dict[str, Any], given: frozenset[str]) -> None:
@@ -173,6 +199,10 @@ def _fill_in(values: dict[str, Any], given: frozenset[str]) -> None:
         values["dataloader_pin_memory"] = torch.accelerator.is_available() and not values["use_cpu"]
     if not given & {"logging_strategy", "logging_steps"}:
         values["logging_strategy"] = "epoch"
+
+
+# Numbers of the library that it does not check.
+_FINITE = ("learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "num_train_epochs")
 
 
 def _corpus(name: str) -> "Corpus":
@@ -195,6 +225,21 @@ def _check(run: RunSettings, training: TrainingArguments) -> None:
     for name in ("batch_seconds", "cache_gigabytes"):
         if not getattr(run, name) >= 0:
             raise ValueError(f"{name} cannot be {getattr(run, name)}; 0 switches it off")
+    for name in _FINITE:
+        if not math.isfinite(value := getattr(training, name)) or value < 0:
+            raise ValueError(f"{name} cannot be {value}; give a number of at least 0")
+    for name in ("encoder_learning_rate", "max_seconds"):
+        if not (math.isfinite(value := getattr(run, name)) and value > 0):
+            raise ValueError(f"{name} cannot be {value}; give a number above 0")
+    for name in ("gradient_accumulation_steps", "per_device_eval_batch_size"):
+        if getattr(training, name) < 1:
+            raise ValueError(f"{name} cannot be {getattr(training, name)}; give at least 1")
+    if not 0 <= training.seed < 2**32:
+        raise ValueError(f"seed cannot be {training.seed}; give a number of 0 to {2**32 - 1}")
+    if run.early_stopping_patience and training.eval_strategy == "no":
+        raise ValueError("early_stopping_patience needs an eval_strategy, such as epoch")
+    if training.dataloader_persistent_workers and not training.dataloader_num_workers:
+        raise ValueError("dataloader_persistent_workers needs dataloader_num_workers of at least 1")
     if training.n_gpu > 1:
         raise ValueError("for several GPUs: accelerate launch --multi_gpu --num_processes N train.py ...")
     if training.per_device_train_batch_size * training.world_size < 2:
@@ -202,11 +247,8 @@ def _check(run: RunSettings, training: TrainingArguments) -> None:
 
 
 def write_run(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Writes the resolved settings of a run into its folder, all or nothing."""
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f"{RUN_FILE}.tmp"
-    unfinished.write_text(yaml.safe_dump(dict(settings), sort_keys=False), encoding="utf-8")
-    os.replace(unfinished, folder / RUN_FILE)
+    """Writes the resolved settings of a run into its folder."""
+    write_text(folder / RUN_FILE, yaml.safe_dump(dict(settings), sort_keys=False))
 
 
 def read_run(folder: str | Path) -> SavedRun:
@@ -226,7 +268,8 @@ def read_run(folder: str | Path) -> SavedRun:
         )
     try:
         values = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
-        run = RunSettings(**{f.name: values.pop(f.name) for f in dataclasses.fields(RunSettings)})
+        names = [f.name for f in dataclasses.fields(RunSettings) if f.name not in _UNSAVED]
+        run = RunSettings(**{name: values.pop(name) for name in names})
         model = ModelSettings(**{f.name: values.pop(f.name) for f in dataclasses.fields(ModelSettings)})
         _corpus(run.corpus)
         if unknown := values.keys() - {f.name for f in dataclasses.fields(TrainingArguments)}:

@@ -12,6 +12,7 @@ import torch
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
 from transformers import (
+    EarlyStoppingCallback,
     PrinterCallback,
     ProgressCallback,
     Trainer,
@@ -20,7 +21,7 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler
-from transformers.trainer_utils import PredictionOutput, SaveStrategy, seed_worker
+from transformers.trainer_utils import PredictionOutput, SaveStrategy, has_length, seed_worker
 
 from ..configuration_msfser import LABELS
 from .batches import batches_in_order
@@ -96,7 +97,11 @@ class EpochLines(ProgressCallback):
         self.losses = []
         if not state.is_world_process_zero:
             return
-        line = f"epoch {state.epoch or 0:.4g}/{args.num_train_epochs:.4g}  loss {loss}{scores}"
+        if args.max_steps > 0:
+            done = f"step {state.global_step}/{state.max_steps}"
+        else:
+            done = f"epoch {state.epoch or 0:.4g}/{args.num_train_epochs:.4g}"
+        line = f"{done}  loss {loss}{scores}"
         if self.training_bar is not None:
             self.training_bar.write(line)
         else:
@@ -106,19 +111,31 @@ class EpochLines(ProgressCallback):
 class MsfSerTrainer(Trainer):
     """`Trainer` with batches by seconds and a separate learning rate for the encoders.
 
-    It scores every item of a part, in batches of similar length, and predicts in the order of the rows. The parts
-    have the seconds of each row as `length`. Where the collator gives the names of a batch's rows as `rows`, a loss
-    that is not finite ends the training and names them. It shows one line per evaluation ([`EpochLines`]).
+    It scores every item of a part, in batches of similar length, and predicts in the order of the rows. That needs
+    `datasets.Dataset` with the seconds of each row as `length`; others, also iterable ones, are scored in their order.
+    Training needs two rows in a batch: if there are fewer rows than a batch needs, the batch is made smaller, and a
+    last batch of one row is left out of the epoch; both are logged. Where the collator gives the names of a batch's
+    rows as `rows`, a loss that is not finite ends the training and names them. It shows one line per evaluation
+    ([`EpochLines`]).
 
     Args:
         *args: As in `Trainer`.
         encoder_learning_rate: Peak learning rate of the encoders; that of everything else is `learning_rate`.
         batch_seconds: Seconds of sound in a batch; 0 leaves the batches to `Trainer`.
         **kwargs: As in `Trainer`.
+
+    Raises:
+        ValueError: A batch of all processes has one row, or the optimizer does not accept its options.
+        ImportError: The optimizer's package is not installed.
     """
 
     def __init__(self, *args: Any, encoder_learning_rate: float, batch_seconds: float = 0.0, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        if self.train_dataset is not None:
+            # What it refuses, it refuses before the first batch is made.
+            self._check_optimizer()
+            _check_batches(self.args, self.train_dataset)
+            self._train_batch_size = self.args.train_batch_size
         for kind in (ProgressCallback, PrinterCallback):
             self.remove_callback(kind)
         self.add_callback(EpochLines(shows_bar=not self.args.disable_tqdm))
@@ -157,26 +174,34 @@ class MsfSerTrainer(Trainer):
         self.pop_callback(SetEpochCallback)
         self.add_callback(SetEpochCallback(sampler))
 
-    def get_eval_dataloader(self, eval_dataset: datasets.Dataset | None = None) -> DataLoader:
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """The development part, to its last item, long items first."""
-        part: Any = self.eval_dataset if eval_dataset is None else eval_dataset
-        return self._evaluation_loader(part.select(_long_first(part)), super().get_eval_dataloader)
+        parts: Any = self.eval_dataset
+        part = parts if eval_dataset is None else eval_dataset
+        if isinstance(part, str):
+            part = parts[part]
+        if _has_lengths(part):
+            part = part.select(_long_first(part))
+        return self._evaluation_loader(part, super().get_eval_dataloader)
 
-    def get_test_dataloader(self, test_dataset: datasets.Dataset) -> DataLoader:
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
         """The test part, to its last item, in the order of its rows."""
         return self._evaluation_loader(test_dataset, super().get_test_dataloader)
 
-    def _evaluation_loader(
-        self, part: datasets.Dataset, by_count: Callable[[datasets.Dataset], DataLoader]
-    ) -> DataLoader:
+    def _evaluation_loader(self, part: Any, by_count: Callable[[Any], DataLoader]) -> DataLoader:
         """All rows in order, in batches by seconds if `batch_seconds` is set; several processes count items."""
-        if self.batch_seconds and self.args.world_size == 1:
+        if self.batch_seconds and self.args.world_size == 1 and _has_lengths(part):
             batches = batches_in_order(self._input_seconds(part), self.batch_seconds, self.args.eval_batch_size)
             return self._loader(part, [batch.tolist() for batch in batches])
         with _in_order_to_the_last(self.args):
             return by_count(part)
 
-    def _input_seconds(self, part: datasets.Dataset) -> list[float]:
+    def _input_seconds(self, part: Any) -> list[float]:
+        if not _has_lengths(part):
+            raise ValueError(
+                "batch_seconds needs a datasets.Dataset with the seconds of each row as `length`: add it with "
+                "msfser.training.features.add_lengths."
+            )
         processor: Any = self.processing_class
         return np.minimum(part["length"][:], processor.feature_extractor.max_seconds).tolist()
 
@@ -204,13 +229,27 @@ class MsfSerTrainer(Trainer):
         finally:
             self.accelerator.even_batches = even_batches
 
-    def predict(self, test_dataset: datasets.Dataset, *args: Any, **kwargs: Any) -> PredictionOutput:
+    def predict(self, test_dataset: Any, *args: Any, **kwargs: Any) -> PredictionOutput:
         """As in `Trainer`, in batches of similar length; the results are in the order of the rows."""
+        if not _has_lengths(test_dataset):
+            return super().predict(test_dataset, *args, **kwargs)
         order = _long_first(test_dataset)
         output = super().predict(test_dataset.select(order), *args, **kwargs)
         rows = np.argsort(order)
         labels = None if output.label_ids is None else output.label_ids[rows]
         return output._replace(predictions=output.predictions[rows], label_ids=labels)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # A checkpoint can be the last one of its run, which was killed after it: the library would go on training.
+        is_stopped_early = any(
+            callback.early_stopping_patience_counter >= callback.early_stopping_patience
+            for callback in self.callback_handler.callbacks
+            if isinstance(callback, EarlyStoppingCallback)
+        )
+        if is_stopped_early or self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """As in `Trainer`, up to the first loss that is not finite.
@@ -244,6 +283,14 @@ class MsfSerTrainer(Trainer):
                 f"the output is not finite for any row of the batch ({_shown(of_batch)}); check them and the settings."
             )
         return f"{at}{why} The last checkpoint is from before."
+
+    def _check_optimizer(self) -> None:
+        model: Any = self.model
+        optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
+        try:
+            optimizer_class([torch.nn.Parameter(torch.zeros(1))], **options)
+        except TypeError as error:
+            raise ValueError(f"optim_args cannot be {self.args.optim_args!r}: {error}") from error
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW over four groups: encoder or fusion, with or without weight decay."""
@@ -279,6 +326,36 @@ def _in_order_to_the_last(training: TrainingArguments) -> Iterator[None]:
         yield
     finally:
         training.dataloader_drop_last, training.train_sampling_strategy = kept
+
+
+def _check_batches(training: TrainingArguments, rows: Any) -> None:
+    """Makes every batch of an epoch one of at least two rows.
+
+    Raises:
+        ValueError: There are too few rows, or `per_device_train_batch_size` is 1.
+    """
+    processes = training.world_size
+    batch = training.train_batch_size * processes
+    if batch < 2:
+        raise ValueError(
+            "CCC needs at least two items in a batch: raise per_device_train_batch_size; gradient accumulation does "
+            "not enlarge this batch."
+        )
+    if not has_length(rows):
+        return
+    count = len(rows)
+    if count < max(2, processes):
+        raise ValueError(f"{count} training rows are too few for a batch on {processes} processes: CCC needs two.")
+    if count < batch and training.dataloader_drop_last:
+        training.per_device_train_batch_size = count // processes
+        logger.info("%d training rows are fewer than a batch of %d, which is lowered to them", count, batch)
+    elif processes == 1 and count % batch == 1 and not training.dataloader_drop_last:
+        training.dataloader_drop_last = True
+        logger.info("the last batch of an epoch would have one row; it is left out (dataloader_drop_last)")
+
+
+def _has_lengths(part: Any) -> bool:
+    return isinstance(part, datasets.Dataset) and "length" in part.column_names
 
 
 def _long_first(part: datasets.Dataset) -> np.ndarray:

@@ -92,7 +92,7 @@ def test_a_wrong_row_is_named(tree, column, value, match):
 
 
 def test_the_settings_read_it_as_transcripts_alone(tree):
-    run, config, _ = parse_settings(["configs/emobank.yaml", "--data", str(tree)])
+    run, config, *_ = parse_settings(["configs/emobank.yaml", "--data", str(tree)])
     assert run.corpus == "emobank" and not config.audio and config.semantics == ["gs"]
     assert read_data(run)["train"]["transcript"][1] == "None"
     with pytest.raises(SystemExit, match="label_range: the corpus emobank decides this"):

@@ -332,7 +332,16 @@ def test_every_link_leads_somewhere(page):
 
 # What a run or a user makes.
 MADE = {
-    *("run.yaml", "results.json", "report.html", "predictions.csv", "metadata.csv", "annotation.json", "norms.json"),
+    *(
+        "run.yaml",
+        "data.json",
+        "results.json",
+        "report.html",
+        "predictions.csv",
+        "metadata.csv",
+        "annotation.json",
+        "norms.json",
+    ),
     *("mine.onnx", "mine.onnx.data", "config.json", "model.safetensors", "SETTINGS.yaml", "speech.wav"),
     *("data/probe", "outputs/starter", "outputs/probe", "corpora/yours.py"),
     "benchmarks/results/NAME.json",

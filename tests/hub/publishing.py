@@ -12,7 +12,7 @@ from huggingface_hub import constants
 from tiny import tiny_model, tiny_processor
 
 from msfser import LABELS
-from msfser.training.settings import resolved_settings, write_run
+from msfser.training.settings import parse_settings, write_run
 
 REPO = "someone/model"
 
@@ -42,7 +42,7 @@ def write_settings(folder: Path, *options: str, **settings) -> None:
     """Writes `run.yaml` as a run with these settings and options does."""
     file = folder.parent / "settings.yaml"
     file.write_text(yaml.safe_dump({"output_dir": str(folder)} | settings))
-    write_run(folder, resolved_settings([str(file), *options]))
+    write_run(folder, parse_settings([str(file), *options]).resolved)
 
 
 def train(folder: Path, **switches) -> Path:

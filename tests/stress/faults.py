@@ -326,7 +326,7 @@ def _command(process: psutil.Process) -> str:
 def main(kills: int) -> dict[str, Counts]:
     """All faults, with so many kills."""
     # Imported here: the tests import this module.
-    from test_train import make_tiny
+    from tiny_run import make_tiny
 
     counts = {}
     with tempfile.TemporaryDirectory() as folder:

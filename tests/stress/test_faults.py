@@ -9,14 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_train import command, make_tiny, weights
+from tiny_run import command, make_tiny, weights
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from msfser.train import main
 from msfser.training import features
 from msfser.training.checkpoints import find_checkpoint
 from msfser.training.samplers import SeededLengthGroups
-from msfser.training.settings import resolved_settings
 from msfser.training.trainer import MsfSerTrainer
 from stress import faults
 
@@ -49,12 +48,9 @@ def stopped(tiny, tmp_path_factory):
     return output
 
 
-def found(output: Path, tiny: Path, **options) -> str | None:
-    training = SimpleNamespace(
-        **{"world_size": 1, "load_best_model_at_end": True, "should_save": False, "should_log": True} | options
-    )
-    settings = resolved_settings(command(tiny, output, "--num_train_epochs", "4"))
-    checkpoint = find_checkpoint(output, settings, training)
+def found(output: Path, **options) -> str | None:
+    training = SimpleNamespace(**{"world_size": 1, "load_best_model_at_end": True, "should_log": True} | options)
+    checkpoint = find_checkpoint(output, training)
     return checkpoint and Path(checkpoint).name
 
 
@@ -68,14 +64,14 @@ def copied(stopped, tiny, tmp_path):
 
 @pytest.mark.parametrize("way", faults.DAMAGES)
 def test_a_damaged_checkpoint_is_skipped_with_a_word(way, copied, tiny, caplog):
-    assert found(copied, tiny) == "checkpoint-9"
+    assert found(copied) == "checkpoint-9"
     faults.DAMAGES[way](copied / "checkpoint-9")
     with caplog.at_level(logging.WARNING):
-        assert found(copied, tiny) == "checkpoint-6"
+        assert found(copied) == "checkpoint-6"
     assert "checkpoint-9 is skipped: " in caplog.text
     for name in ("checkpoint-6", "checkpoint-3"):
         faults.DAMAGES[way](copied / name)
-    assert found(copied, tiny) is None
+    assert found(copied) is None
     assert "holds no whole checkpoint: training starts again" in caplog.text
 
 
@@ -86,23 +82,23 @@ def test_a_damaged_best_checkpoint_is_skipped_too(copied, tiny, caplog):
         file.write_text(json.dumps(json.loads(file.read_text()) | best))
     faults.DAMAGES["half the weights"](copied / "checkpoint-6")
     with caplog.at_level(logging.WARNING):
-        assert found(copied, tiny) == "checkpoint-3"
+        assert found(copied) == "checkpoint-3"
     assert "of the best so far, checkpoint-6, model.safetensors is damaged" in caplog.text
-    assert found(copied, tiny, load_best_model_at_end=False) == "checkpoint-9"
+    assert found(copied, load_best_model_at_end=False) == "checkpoint-9"
 
 
 def test_a_process_without_its_random_numbers_is_not_gone_on_with(copied, tiny):
     newest = copied / "checkpoint-9"
     (newest / "rng_state.pth").rename(newest / "rng_state_0.pth")
-    assert found(copied, tiny, world_size=2) == "checkpoint-6"
+    assert found(copied, world_size=2) == "checkpoint-6"
     shutil.copy(newest / "rng_state_0.pth", newest / "rng_state_1.pth")
-    assert found(copied, tiny, world_size=2) == "checkpoint-9"
+    assert found(copied, world_size=2) == "checkpoint-9"
 
 
 def test_a_checkpoint_of_nothing_but_weights_can_be_gone_on_from(copied, tiny):
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
         (copied / "checkpoint-9" / name).unlink()
-    assert found(copied, tiny) == "checkpoint-9"
+    assert found(copied) == "checkpoint-9"
 
 
 class Poisoned(features.FeatureCollator):

@@ -12,82 +12,29 @@ import time
 from pathlib import Path
 
 import evaluate
-import numpy as np
 import pytest
 import soundfile
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
-from tiny import noise, tiny_model, tiny_tokenizer
-from transformers import WhisperModel
+from tiny import noise
+from tiny_run import WORDS, command, environment, make_tiny, weights
 
 from msfser import MsfSerCollator, MsfSerConfig, MsfSerModel, MsfSerProcessor
 from msfser.corpora.registry import CORPORA
 from msfser.train import main
-from msfser.training import checkpoints
-from msfser.training.settings import ModelSettings, RunSettings, parse_settings, read_run, resolved_settings
+from msfser.training import run_folder
+from msfser.training.data_identity import read_identity
+from msfser.training.settings import ModelSettings, RunSettings, parse_settings, read_run
 from msfser.training.trainer import MsfSerTrainer
 
 ROOT = Path(__file__).parents[2]
 RAVDESS = ROOT.parent / "shared" / "data" / "ravdess" / "metadata_weak.csv"
-WORDS = ["a", "b", "c", "d", "e", "f"]
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Path:
     return make_tiny(tmp_path_factory.mktemp("tiny"))
-
-
-def make_tiny(folder: Path) -> Path:
-    """A folder with two tiny encoders, a corpus of 48 clips, and settings that train them for three epochs."""
-    model = tiny_model("whisper")
-    WhisperModel(model.config.audio_config).save_pretrained(folder / "audio")
-    model.text_encoder.save_pretrained(folder / "text")
-    tiny_tokenizer().save_pretrained(folder / "text")
-    draw = np.random.default_rng(0)
-    (folder / "corpus").mkdir()
-    with open(folder / "corpus" / "metadata.csv", "w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(
-            ["file_name", "transcript", "description", "speaker_id", "split", "valence", "arousal", "dominance"]
-        )
-        for i in range(48):
-            loudness, valence, level = draw.random(3)
-            soundfile.write(folder / "corpus" / f"{i}.wav", noise(0.5 + 0.02 * i, i) * loudness, 16_000)
-            split = ("train", "train", "validation", "test")[i % 4]
-            words = " ".join(draw.choice(WORDS[:3] if valence < 0.5 else WORDS[3:], 4))
-            table.writerow(
-                [f"{i}.wav", words, WORDS[int(level * 6)], f"{split}{i % 3}", split, valence, loudness, level]
-            )
-    (folder / "tiny.yaml").write_text(
-        f"""
-data: {folder}/corpus
-audio_encoder: {folder}/audio
-text_encoder: {folder}/text
-audio_states: weighted
-freeze_audio: all
-freeze_text: true
-fusion_size: 16
-num_train_epochs: 3
-per_device_train_batch_size: 8
-learning_rate: 1.0e-3
-train_sampling_strategy: group_by_length
-dataloader_drop_last: true
-eval_strategy: epoch
-save_strategy: epoch
-load_best_model_at_end: true
-use_cpu: true
-"""
-    )
-    return folder
-
-
-def command(tiny: Path, output: Path, *more: str) -> list[str]:
-    return [str(tiny / "tiny.yaml"), "--output_dir", str(output), *more]
-
-
-def environment(tmp_path: Path) -> dict[str, str]:
-    return os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
 def test_a_run_saves_a_folder_with_weights_code_and_results(tiny, tmp_path):
@@ -165,10 +112,6 @@ def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(tiny, tmp_path
     killed, whole = (load_file(tmp_path / name / "model.safetensors") for name in ("killed", "whole"))
     assert killed.keys() == whole.keys()
     assert all(torch.equal(killed[name], whole[name]) for name in whole)
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors")
 
 
 def test_batches_by_seconds_go_on_within_an_epoch(tiny, tmp_path, monkeypatch, caplog):
@@ -260,9 +203,9 @@ def test_a_run_keeps_its_settings_and_goes_on_with_them_however_they_are_given(t
     assert training["learning_rate"] == 1e-3 and "seed" not in training
     # The file itself is a settings file.
     saved = str(tmp_path / "run" / "run.yaml")
-    assert resolved_settings([saved]) == resolved_settings(asked)
+    assert parse_settings([saved]).resolved == parse_settings(asked).resolved
 
-    (tmp_path / "run" / "checkpoint-3").mkdir()
+    data = read_identity(tmp_path / "run")
     (tmp_path / "b.yaml").write_text(
         (tiny / "tiny.yaml").read_text().replace("1.0e-3", "0.001") + "semantics: [es, gs]"
     )
@@ -270,19 +213,19 @@ def test_a_run_keeps_its_settings_and_goes_on_with_them_however_they_are_given(t
         [asked[0], *given[2:], *given[:2], "--output_dir", f"{tmp_path}/../{tmp_path.name}/run"],
         [str(tmp_path / "b.yaml"), "--output_dir", str(tmp_path / "run")],
     ):
-        checkpoints.find_checkpoint(tmp_path / "run", resolved_settings(same), parse_settings(same)[2])
-    assert checkpoints.is_unfinished(tmp_path / "run")
+        settings = parse_settings(same)
+        assert run_folder.start_run(tmp_path / "run", settings.resolved, data, settings.training).results
 
 
 def test_an_unfinished_run_with_other_settings_is_not_overwritten(tiny, tmp_path):
     more = ["--num_train_epochs", "1", "--fusion_size", "8"]
     main(command(tiny, tmp_path / "run", *more))
-    (tmp_path / "run" / "checkpoint-3").mkdir()
+    (tmp_path / "run" / "results.json").unlink()
     differences = "num_train_epochs: 1.0 -> the default, learning_rate: 0.001 -> 0.5"
     with pytest.raises(SystemExit, match=r"with other settings \(fusion_size: 8 -> 16, .*" + differences):
         main(command(tiny, tmp_path / "run", "--learning_rate", "0.5"))
     (tmp_path / "run" / "run.yaml").write_text("a: [")
-    with pytest.raises(SystemExit, match="checkpoints of an unknown run"):
+    with pytest.raises(SystemExit, match="an unknown run"):
         main(command(tiny, tmp_path / "run"))
 
 
@@ -322,9 +265,10 @@ def test_an_interrupted_run_says_how_to_go_on(tiny, tmp_path):
     while not list((tmp_path / "run").glob("checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
     run.send_signal(signal.SIGINT)
-    said, errors = run.communicate(timeout=120)
+    _, errors = run.communicate(timeout=120)
     assert run.returncode == 130 and "Traceback" not in errors
-    assert said.splitlines()[-1].startswith("msfser train: interrupted; run the same command again to resume")
+    said = "msfser train: interrupted: run the same command again to resume from its last checkpoint."
+    assert errors.splitlines().count(said) == 1, errors
 
 
 def test_a_wrong_table_is_refused_before_the_model_is_imported(tiny, tmp_path):
@@ -472,7 +416,7 @@ def test_model_settings_are_the_switches_of_the_config():
 def test_empty_lists_can_be_asked_for(tmp_path, written):
     (tmp_path / "a.yaml").write_text(written)
     more = [] if written else ["--semantics", "none", "--columns", "none"]
-    run, model, _ = parse_settings([str(tmp_path / "a.yaml"), "--cross_fusion", "concat", *more])
+    run, model, _, _ = parse_settings([str(tmp_path / "a.yaml"), "--cross_fusion", "concat", *more])
     assert model.semantics == [] and run.columns == []
 
 
@@ -512,7 +456,9 @@ def test_rows_without_any_input_are_named_before_predicting(tiny, tmp_path):
 
 def test_the_command_line_overrides_the_file(tmp_path):
     (tmp_path / "a.yaml").write_text("fusion_size: 8\nlearning_rate: 1e-5\nsemantics: []\ncross_fusion: concat\n")
-    run, config, training = parse_settings([str(tmp_path / "a.yaml"), "--fusion_size", "4", "--label_range", "1", "7"])
+    run, config, training, _ = parse_settings(
+        [str(tmp_path / "a.yaml"), "--fusion_size", "4", "--label_range", "1", "7"]
+    )
     assert (config.fusion_size, config.semantics, training.learning_rate) == (4, [], 1e-5)
     assert run.label_range == [1.0, 7.0]
 
@@ -522,13 +468,13 @@ def test_every_corpus_of_the_registry_can_be_trained_on(tmp_path, monkeypatch):
     (tmp_path / "a.yaml").write_text("")
     for name, corpus in CORPORA.items():
         fold = ["--fold", "1"] if corpus.folds else []
-        run, _, _ = parse_settings([str(tmp_path / "a.yaml"), "--corpus", name, *fold])
+        run, *_ = parse_settings([str(tmp_path / "a.yaml"), "--corpus", name, *fold])
         assert run.corpus == name
 
 
 @pytest.mark.parametrize(("corpus", "more"), [("msp_podcast", []), ("iemocap", ["--fold", "2"])])
 def test_the_paper_configs_build_the_paper_setting(corpus, more):
-    run, config, training = parse_settings([str(ROOT / "configs" / f"{corpus}.yaml"), "--data", "folder", *more])
+    run, config, training, _ = parse_settings([str(ROOT / "configs" / f"{corpus}.yaml"), "--data", "folder", *more])
     assert (run.corpus, run.data) == (corpus, "folder")
     assert (run.audio_encoder, run.text_encoder) == ("microsoft/wavlm-large", "FacebookAI/roberta-large")
     assert run.max_seconds == 12
@@ -545,7 +491,7 @@ def test_the_paper_configs_build_the_paper_setting(corpus, more):
 
 def test_a_paper_config_reads_an_annotated_corpus_as_a_table(tmp_path):
     more = ["--data", "folder", "--corpus", "table", "--audio_folder", "sounds"]
-    run, _, _ = parse_settings([str(ROOT / "configs" / "iemocap.yaml"), *more])
+    run, *_ = parse_settings([str(ROOT / "configs" / "iemocap.yaml"), *more])
     assert (run.corpus, run.label_range, run.audio_folder, run.fold) == ("table", [0.0, 1.0], "sounds", None)
 
 

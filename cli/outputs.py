@@ -1,0 +1,51 @@
+"""What commands write: a file is there whole or not at all, and nothing is replaced unasked."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+# The end of the names of files that are being written. A killed command leaves one behind.
+UNFINISHED = ".unfinished"
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Checks that an output file may be written.
+
+    Args:
+        path: The file that the user named.
+        overwrite: Whether the user wants to replace it.
+
+    Raises:
+        OSError: The file exists and is not to be replaced, or the name is that of a folder.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{str(path)!r} is a folder: give the name of the output file.")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists: give another name, or replace it with --overwrite.")
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Gives the name of a file to write beside `path`, which it replaces at the end of the block.
+
+    After an error, or if the process is killed, `path` is as it was before.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
+    try:
+        yield unfinished
+        with open(unfinished, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all."""
+    with whole_file(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")

@@ -1,0 +1,189 @@
+"""The folder of a run: what may be written there, and how a new run replaces an old one.
+
+A run is trained in its folder. With `overwrite` it is trained in a hidden folder beside it, and the two change places
+when the new one is whole: until then, the old one stays as it is. If the process is killed between the two renames,
+the next command with this folder completes them.
+"""
+
+import itertools
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from transformers import TrainingArguments
+
+from ..cli.outputs import UNFINISHED
+from .checkpoints import find_checkpoint
+from .data_identity import DATA_FILE, Identity, differences, read_identity, write_identity
+from .settings import RUN_FILE, write_run
+
+logger = logging.getLogger("msfser.train")
+
+RESULTS_FILE = "results.json"
+
+# What training, predicting, reporting and publishing write into the folder of a run.
+_MADE = (
+    *(RUN_FILE, DATA_FILE, RESULTS_FILE, "report.html", "predictions.csv", "*_predictions.csv", f"*{UNFINISHED}"),
+    *("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "*_msfser.py", "__pycache__"),
+    *("config.json", "processor_config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"),
+    *("special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "*.bpe.model"),
+    *("spiece.model", "training_args.bin", "trainer_state.json", "checkpoint-*", "tmp-checkpoint-*", "runs"),
+)
+
+
+class Start(NamedTuple):
+    """How a run begins.
+
+    Args:
+        folder: Where it is trained.
+        checkpoint: The one that it goes on from.
+        results: Those of a finished run, which is not trained again.
+    """
+
+    folder: Path
+    checkpoint: str | None = None
+    results: list[dict[str, Any]] | None = None
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether a run was started in a folder and has not written its results."""
+    return (folder / RUN_FILE).is_file() and not (folder / RESULTS_FILE).is_file()
+
+
+def start_run(
+    folder: Path, settings: Mapping[str, Any], data: Identity, training: TrainingArguments, overwrite: bool = False
+) -> Start:
+    """Prepares the folder of a run and decides what the run goes on from; of several processes, the main one does.
+
+    Args:
+        folder: The one that the run is to have in the end.
+        settings: The resolved settings, which tell runs apart.
+        data: The identity of the data, which does so too.
+        training: Its arguments.
+        overwrite: Whether the run in the folder is to be replaced.
+
+    Raises:
+        ValueError: The folder holds another run, or something that no run made.
+        OSError: The folder cannot be written.
+    """
+    is_replaced = not _complete(folder) and overwrite
+    _check_files(folder, is_replaced)
+    working = _beside(folder, "new") if is_replaced else folder
+    is_finished = (working / RESULTS_FILE).is_file()
+    if is_finished or any(working.glob("checkpoint-*")) or any(working.glob("*.safetensors")):
+        _check_same(working, settings, data, is_finished)
+    if is_finished:
+        finish_run(working, folder)
+        return Start(folder, results=json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8")))
+    write_run(working, settings)
+    write_identity(working, data)
+    if is_replaced:
+        logger.info("training in %s; %s stays as it is until the new run is whole", working, folder)
+    return Start(working, find_checkpoint(working, training))
+
+
+def finish_run(working: Path, folder: Path) -> None:
+    """Removes what only an unfinished run needs, and puts the run into its folder."""
+    _tidy(working)
+    if working != folder:
+        if folder.exists():
+            folder.resolve().rename(_beside(folder, "old"))
+        working.rename(folder.resolve())
+        _discard(folder)
+
+
+def _complete(folder: Path) -> bool:
+    """Completes the replacement that a killed process began; whether there was one."""
+    new = _beside(folder, "new")
+    is_begun = not folder.exists() and (new / RESULTS_FILE).is_file()
+    if is_begun:
+        new.rename(folder.resolve())
+    if folder.exists():
+        _discard(folder)
+    return is_begun
+
+
+def _discard(folder: Path) -> None:
+    """Removes the run that was replaced; it stays beside the folder if files that no run made were put there."""
+    old = _beside(folder, "old")
+    if not old.is_dir():
+        return
+    if foreign := _foreign(old):
+        kept = next(path for n in itertools.count(1) if not (path := old.with_name(f"{folder.name}.old{n}")).exists())
+        old.rename(kept)
+        logger.warning("the replaced run stays in %s, because it also holds %s", kept, foreign[0])
+    else:
+        shutil.rmtree(old)
+
+
+def _tidy(folder: Path) -> None:
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    # A pickle, of no use to those who load the folder.
+    (folder / "training_args.bin").unlink(missing_ok=True)
+
+
+def _beside(folder: Path, kind: str) -> Path:
+    """A hidden folder beside the folder itself, even if that is given by a link."""
+    folder = folder.resolve()
+    return folder.with_name(f".{folder.name}.{kind}")
+
+
+def _foreign(folder: Path) -> list[str]:
+    """What is in a folder and was made by no run."""
+    return sorted(path.name for path in folder.iterdir() if not any(fnmatch(path.name, made) for made in _MADE))
+
+
+def _check_files(folder: Path, overwrite: bool) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is a file: choose another --output_dir.")
+    names = sorted(path.name for path in folder.iterdir() if not path.name.endswith(UNFINISHED))
+    if names and not (folder / RUN_FILE).is_file():
+        raise ValueError(f"{folder} holds files that no run made, such as {names[0]}: choose another --output_dir.")
+    if overwrite and (foreign := _foreign(folder)):
+        raise ValueError(f"{folder} also holds {', '.join(foreign)}, which no run made: move that away first.")
+    if overwrite and os.path.ismount(folder):
+        raise ValueError(f"{folder} cannot be replaced, because it is a mount point: choose another --output_dir.")
+
+
+def _check_same(folder: Path, settings: Mapping[str, Any], data: Identity, is_finished: bool) -> None:
+    kind = "a finished run" if is_finished else "an unfinished run"
+    if changed := _differences(_saved_settings(folder), settings):
+        given = "" if is_finished else "give those to go on, "
+        raise ValueError(
+            f"{folder} holds {kind} with other settings ({changed}): {given}choose another --output_dir, or train "
+            "anew with --overwrite."
+        )
+    if changed := differences(read_identity(folder), data):
+        raise ValueError(
+            f"{folder} holds {kind}, and its data have changed since ({changed}): restore them, choose another "
+            "--output_dir, or train anew with --overwrite."
+        )
+
+
+def _saved_settings(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(yaml.safe_load((folder / RUN_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise ValueError(
+            f"{folder} holds an unknown run ({RUN_FILE} cannot be read): choose another --output_dir, or remove the "
+            "folder."
+        ) from error
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The settings that differ, `name: old -> new`; the folder itself may be written in several ways."""
+    names = [name for name in {**old, **new} if name != "output_dir" and old.get(name) != new.get(name)]
+    return ", ".join(f"{name}: {_shown(old, name)} -> {_shown(new, name)}" for name in names)
+
+
+def _shown(settings: Mapping[str, Any], name: str) -> str:
+    return str(settings[name]) if name in settings else "the default"
