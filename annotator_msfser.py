@@ -87,6 +87,12 @@ class MsfSerAnnotator:
         if settings is None:
             return cls(device=device)
         recognizer = settings["transcript"]["recognizer"]
+        if "recognizer_sha256" in settings["transcript"]:
+            logger.warning_once(
+                f"The transcripts of the training corpus were made by the local recognizer {recognizer!r}, which does "
+                "not come with the model: give its folder as recognizer, or there are none."
+            )
+            recognizer = "none"
         description = settings["description"]
         describer = MeasuredDescriber(description["norms"]) if description["describer"] == "measured" else None
         if describer is None and description["describer"] != "none":

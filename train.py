@@ -96,6 +96,10 @@ def train(settings: Settings) -> None:
         logger.info("%d processes", training.world_size)
     for name, part in parts.items():
         logger.info("%s: %d utterances", name, len(part))
+    if switches.semantics:
+        from msfser.corpora.splits import warn_of_shared_texts
+
+        warn_of_shared_texts(run.data, parts)
 
     # Model
     from msfser.hub.encoders import ensure_encoders

@@ -9,9 +9,9 @@ its further columns. After an interruption the same command resumes.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,6 +31,8 @@ from ..transcription_msfser import language_code
 from .aligners import CtcAligner, SphinxAligner
 from .audio_language_model import AudioLanguageModelDescriber
 from .chat_endpoint import ChatEndpointDescriber
+from .model_names import model_settings
+from .norms import read_norms
 from .prompt import PROMPT
 from .shards import ShardedAnnotation
 
@@ -50,11 +52,12 @@ def main(argv: Sequence[str]) -> None:
         state = PartialState(cpu=not torch.accelerator.is_available())
         try:
             work = sharded_annotation(arguments, str(state.device))
-            with state.main_process_first():
-                if state.is_main_process:
-                    work.prepare(Path(arguments.data))
-            work.run(state.process_index, state.num_processes, quiet=not state.is_local_main_process)
-            work.finish()
+            with contextlib.ExitStack() as stack:
+                with state.main_process_first():
+                    if state.is_main_process:
+                        stack.enter_context(work.prepared(Path(arguments.data)))
+                work.run(state.process_index, state.num_processes, quiet=not state.is_local_main_process)
+                work.finish()
         finally:
             state.destroy_process_group()
 
@@ -154,40 +157,55 @@ def sharded_annotation(arguments: argparse.Namespace, device: str) -> ShardedAnn
         arguments.corpus, arguments.data, columns=dict(arguments.columns), audio_folder=arguments.audio_folder
     )
     settings = settings_of(arguments)
-    return ShardedAnnotation(source, settings, lambda: make_annotator(settings, device), Path(arguments.output))
+    return ShardedAnnotation(
+        source,
+        settings,
+        lambda: make_annotator(arguments, settings, device),
+        Path(arguments.output),
+        server=None if arguments.url is None else (arguments.url, arguments.describer),
+    )
 
 
 def settings_of(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """What the result of each step depends on, besides the table and the steps before it."""
-    description: dict[str, Any] = {"describer": arguments.describer}
+    """What the result of each step depends on, besides the table and the steps before it.
+
+    The settings become part of models that are published: they have neither paths nor addresses.
+
+    Raises:
+        ValueError: A model folder is not there, or the norms cannot be read.
+    """
+    description: dict[str, Any] = {
+        **model_settings("describer", arguments.describer, on_server=arguments.url is not None)
+    }
     if arguments.describer == "measured":
-        try:
-            description["norms"] = NORMS if arguments.norms is None else json.loads(arguments.norms.read_bytes())
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{arguments.norms}: the norms are not readable JSON ({error}).") from error
+        description["norms"] = NORMS if arguments.norms is None else read_norms(arguments.norms)
     elif arguments.describer != "none":
-        description |= {"url": arguments.url, "prompt": hashlib.sha256(PROMPT.encode()).hexdigest()}
+        description["prompt"] = hashlib.sha256(PROMPT.encode()).hexdigest()
     return {
-        "transcript": {name: getattr(arguments, name) for name in ("recognizer", "language", "aligner")},
+        "transcript": {
+            **model_settings("recognizer", arguments.recognizer),
+            "language": arguments.language,
+            **model_settings("aligner", arguments.aligner),
+        },
         "emphasis": dataclasses.asdict(EMPHASIS[arguments.emphasis]),
         "description": description,
     }
 
 
-def make_annotator(settings: Mapping[str, Mapping[str, Any]], device: str) -> MsfSerAnnotator:
+def make_annotator(
+    arguments: argparse.Namespace, settings: Mapping[str, Mapping[str, Any]], device: str
+) -> MsfSerAnnotator:
     """Loads what makes the texts with the settings of [`settings_of`]; the recognizer is loaded at its first use."""
-    name = settings["transcript"]["recognizer"]
-    recognizer = None if name == "none" else name
+    recognizer = None if arguments.recognizer == "none" else arguments.recognizer
     ensure_encoders([recognizer])
     aligner: Aligner | None = None
-    if (name := settings["transcript"]["aligner"]) != "recognizer":
-        aligner = SphinxAligner() if name == "sphinx" else CtcAligner(name, device)
+    if arguments.aligner != "recognizer":
+        aligner = SphinxAligner() if arguments.aligner == "sphinx" else CtcAligner(arguments.aligner, device)
     describer: Describer | None = None
-    match settings["description"]:
-        case {"norms": norms}:
-            describer = MeasuredDescriber(norms)
-        case {"describer": name, "url": None}:
-            describer = AudioLanguageModelDescriber(name, device=device)
-        case {"describer": name, "url": url}:
-            describer = ChatEndpointDescriber(url, name)
+    if arguments.describer == "measured":
+        describer = MeasuredDescriber(settings["description"]["norms"])
+    elif arguments.url is not None:
+        describer = ChatEndpointDescriber(arguments.url, arguments.describer)
+    elif arguments.describer != "none":
+        describer = AudioLanguageModelDescriber(arguments.describer, device=device)
     return MsfSerAnnotator(recognizer, EmphasisConfig(**settings["emphasis"]), describer, aligner, device)

@@ -7,6 +7,8 @@ They are the 10, 30, 70 and 90 % quantiles of each measure; `msfser annotate --n
 
 import argparse
 import json
+import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,14 @@ from tqdm import tqdm
 from ..audio_msfser import load_audio
 from ..cli.errors import cli_errors
 from ..cli.outputs import refuse_existing, write_text
+from ..corpora.audio_folder import left_out_message
+from ..corpora.messages import reason
 from ..corpora.registry import read_source
 from ..description_msfser import QUANTILES, WORDS, measure_voice
 from ..emphasis_msfser import measure_prosody
 from .shards import recording_of
+
+logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -35,10 +41,30 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     arguments = parser.parse_args(argv)
     with cli_errors("norms"):
+        if re.search(r"^[/~.]|\\|://", arguments.name):  # it goes into published models
+            raise ValueError(f"--name is {arguments.name!r}: give the name of the corpus, not its path.")
         refuse_existing(arguments.output, arguments.overwrite)
         norms = make_norms(arguments.data, arguments.name, arguments.split)
         write_text(arguments.output, json.dumps(norms, indent=1) + "\n")
     print(json.dumps(norms))
+
+
+def read_norms(path: Path) -> dict[str, Any]:
+    """Reads the norms that `msfser norms` wrote, and nothing else that may be in the file.
+
+    Raises:
+        ValueError: There is no such file, or it has no norms; the sentence says which.
+    """
+    if not path.is_file():
+        found = "this is a folder, not a file" if path.is_dir() else "there is no such file"
+        raise ValueError(f"{path}: {found}; give the one that msfser norms wrote.")
+    try:
+        norms = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: the norms are not readable JSON ({reason(error)}); measure them again.") from error
+    if not isinstance(norms, dict) or not {"corpus", "quantiles"} <= norms.keys():
+        raise ValueError(f"{path}: these are no norms; give the file that msfser norms wrote.")
+    return {name: norms[name] for name in ("corpus", "utterances", "quantiles") if name in norms}
 
 
 def make_norms(data: str, corpus: str, split: str | None = None) -> dict[str, Any]:
@@ -69,6 +95,8 @@ def make_norms(data: str, corpus: str, split: str | None = None) -> dict[str, An
 
 def _recordings(data: str, split: str | None) -> list[str | bytes]:
     source = read_source("table", data)
+    if source.left_out:
+        logger.warning("%s: %s", data, left_out_message(source.left_out))
     has_parts = "split" in source.table.column_names
     parts = source.table["split"].to_pylist() if has_parts else [None] * len(source.table)
     rows = [row for row, part in enumerate(parts) if split in (None, part)]

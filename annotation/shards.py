@@ -5,6 +5,7 @@ all. [`ShardedAnnotation`] makes the texts with it.
 """
 
 import abc
+import contextlib
 import functools
 import hashlib
 import json
@@ -13,7 +14,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,10 +23,12 @@ from tqdm import tqdm
 
 from ..annotator_msfser import Annotation, LazyProsody, MsfSerAnnotator
 from ..audio_msfser import SAMPLING_RATE, load_audio
+from ..corpora.audio_folder import left_out_message
 from ..corpora.schema import FEATURES
 from ..corpora.shards import SHARDS_NOTE
 from ..corpora.table import SourceRows
 from ..word_times_msfser import check_words
+from .output_folder import audio_folder_of, check_output, check_rows, leftovers, only_run, shard_keys, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +66,11 @@ class ShardedTable(abc.ABC):
         self.output = output
         self.table = source.table.select([name for name in source.table.column_names if name not in self.made])
         self.count = -(-len(source.table) // ROWS_PER_SHARD)
+        origin, own = Path(source.origin), output.resolve()
+        folder = origin if origin.is_dir() else origin.parent
+        self.left_out = {name: why for name, why in source.left_out.items() if (folder / name).resolve() != own}
         self._keys: dict[int, dict[str, str]] = {}
+        self._table_keys: dict[int, str] = {}
         self._advance: Callable[[int], object] = lambda rows: None
 
     @abc.abstractmethod
@@ -85,23 +92,18 @@ class ShardedTable(abc.ABC):
     def check(self, shards: Sequence[int]) -> None:  # noqa: B027 (not every subclass has something to check)
         """Raises a `ValueError` for rows that cannot be used, before any of the shards is made."""
 
-    def prepare(self, data: Path) -> None:
-        """Makes the output folder and notes what will be in it.
+    @contextlib.contextmanager
+    def prepared(self, data: Path) -> Iterator[None]:
+        """Makes the output folder, notes what will be in it, and keeps other runs out of it.
 
         Args:
             data: Where the source was read from.
 
         Raises:
-            ValueError: The folder holds other things, or the source.
+            ValueError: The folder holds what this run would overwrite, or another run writes there.
             OSError: The folder cannot be made.
         """
-        output = self.output.resolve()
-        if data.exists() and output in (data.resolve(), *data.resolve().parents):
-            raise ValueError(f"the output {str(self.output)!r} contains the input: name another folder.")
-        note, shards = self.output / SHARDS_NOTE, self.output / "data"
-        # A killed run may have left an unfinished note and nothing else.
-        if output.is_dir() and not note.is_file() and not all(p.name.startswith(note.name) for p in output.iterdir()):
-            raise ValueError(f"the output {str(self.output)!r} contains other files: name an empty or a new folder.")
+        check_output(self.output, self.source, data)
         table = self.source.table
         ours = [name for name in self.made if name in table.column_names and name not in self.given]
         if replaced := [name for name in ours if table[name].null_count < len(table)]:
@@ -114,13 +116,25 @@ class ShardedTable(abc.ABC):
             raise OSError(
                 f"the output {str(self.output)!r} cannot be made ({error.strerror or error}): name another folder."
             ) from error
-        known = {self.shard(number) for number in range(self.count)}
-        surplus = [path for path in shards.glob("part-*") if path not in known]
-        if surplus or not note.is_file():
+        with only_run(self.output):
+            check_output(self.output, self.source, data)  # another run may just have ended
+            self._clear()
+            yield
+
+    def _clear(self) -> None:
+        """Removes what a killed run or a shorter table left, unless the shards are those of other rows."""
+        shards = [self.shard(number) for number in range(self.count)]
+        left = leftovers(self.output, {*shards})
+        surplus = [path for path in left if path.suffix == ".parquet"]
+        present = [*filter(Path.is_file, shards), *surplus]
+        stored = [self.stored_keys(number).get("table") for number in range(self.count)]
+        if present and (surplus or stored != [self.table_key(number) for number in range(self.count)]):
+            check_rows(present, self.source)
+        if surplus or not (self.output / SHARDS_NOTE).is_file():
             self._write_note(complete=False)
-        shards.mkdir(exist_ok=True)
-        for path in (*surplus, *self.output.glob(f"{note.name}.*.unfinished")):
-            path.unlink()
+        (self.output / "data").mkdir(exist_ok=True)
+        for path in left:
+            path.unlink(missing_ok=True)
 
     def run(self, process: int, processes: int, quiet: bool) -> None:
         """Makes the shards of one of several processes, counted from 0; `quiet` hides the progress bar."""
@@ -148,9 +162,11 @@ class ShardedTable(abc.ABC):
         made = pa.concat_tables([pyarrow.parquet.read_table(shard, columns=[*counted, "error"]) for shard in shards])
         found = ", ".join(f"{len(made) - made[name].null_count} with {name}" for name in counted)
         logger.info(f"{len(made)} clips in {self.output}: {found}.")
-        if errors := {row: error for row, error in enumerate(made["error"].to_pylist(), 1) if error is not None}:
+        if self.left_out:
+            logger.warning(left_out_message(self.left_out))
+        if errors := {row: error for row, error in enumerate(made["error"].to_pylist()) if error is not None}:
             row, error = next(iter(errors.items()))
-            logger.warning(f"{len(errors)} recordings could not be read; the first is that of row {row}: {error}")
+            logger.warning(f"{len(errors)} rows cannot be used; the first is {self.source.row(row)}: {error}")
 
     def rows(self, number: int) -> range:
         """The numbers of a shard's rows."""
@@ -163,21 +179,28 @@ class ShardedTable(abc.ABC):
 
     def stored_keys(self, number: int) -> dict[str, str]:
         """The keys with which a shard was made; none if it is missing or not whole."""
-        try:
-            return json.loads(pyarrow.parquet.read_schema(self.shard(number)).metadata[b"msfser"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return {}
+        return shard_keys(self.shard(number)) or {}
+
+    def table_key(self, number: int) -> str:
+        """A key of the columns that are passed on, and of the names of embedded recordings."""
+        if number not in self._table_keys:
+            rows = self.rows(number)
+            kept = self.table.slice(rows.start, len(rows)).to_pylist()
+            names = [] if self.source.embedded is None else self._names[rows.start : rows.stop]
+            self._table_keys[number] = hashed(self.table.schema.to_string(), kept, names)
+        return self._table_keys[number]
+
+    @functools.cached_property
+    def _names(self) -> list[str | None]:
+        return self.source.recording_names()
 
     def keys(self, number: int) -> dict[str, str]:
-        """A key for each step, and one of the columns that are passed on.
+        """A key for each step, and that of the table.
 
         They are computed once, before the recordings are decoded: the next run decodes one that changes meanwhile.
         """
         if number not in self._keys:
-            rows = self.rows(number)
-            kept = self.table.slice(rows.start, len(rows)).to_pylist()
-            table = {"table": hashed(self.table.schema.to_string(), kept)}
-            self._keys[number] = table | self.step_keys(rows)
+            self._keys[number] = {"table": self.table_key(number), **self.step_keys(self.rows(number))}
         return self._keys[number]
 
     def make_shard(self, number: int) -> None:
@@ -200,20 +223,22 @@ class ShardedTable(abc.ABC):
             table = table.append_column(name, pa.array([row[name] for row in made], kind))
         table = table.replace_schema_metadata({"msfser": json.dumps(keys)})
         try:
-            _write_whole(self.shard(number), lambda file: pyarrow.parquet.write_table(table, file))
+            write_whole(self.shard(number), lambda file: pyarrow.parquet.write_table(table, file))
         except pa.ArrowNotImplementedError as error:
             raise ValueError(f"the table cannot be written as Parquet: {error}") from error
 
     def _write_note(self, complete: bool) -> None:
         note = {
-            "audio_folder": None if self.source.files is None else str(self.source.audio_folder),
+            "source": self.source.origin,
+            "audio_folder": audio_folder_of(self.source),
             "rows": len(self.table),
             "complete": complete,
+            **({"left_out": self.left_out} if self.left_out else {}),
             "settings": self.settings,
         }
         path, content = self.output / SHARDS_NOTE, json.dumps(note, indent=1).encode() + b"\n"
         if not path.is_file() or path.read_bytes() != content:
-            _write_whole(path, lambda file: file.write(content))
+            write_whole(path, lambda file: file.write(content))
 
     def decoded(self, rows: Sequence[int], errors: dict[int, str]) -> Iterator[dict[int, np.ndarray]]:
         """Decodes recordings in batches of at most `SECONDS_PER_BATCH`, short ones first.
@@ -279,6 +304,7 @@ class ShardedAnnotation(ShardedTable):
         settings: Of each step, as [`MsfSerAnnotator.from_settings`] reads them.
         make_annotator: Loads the annotator; called only if there is something to make.
         output: As in [`ShardedTable`].
+        server: The address and the model of a describer's server, which the settings do not have.
     """
 
     command = "annotate"
@@ -304,9 +330,11 @@ class ShardedAnnotation(ShardedTable):
         settings: Mapping[str, Mapping[str, Any]],
         make_annotator: Callable[[], MsfSerAnnotator],
         output: Path,
+        server: tuple[str, str] | None = None,
     ):
         super().__init__(source, settings, output)
         self.make_annotator = make_annotator
+        self.server = server
         known = (*self.given, "language")
         self._given = source.table.select([name for name in known if name in source.table.column_names])
 
@@ -320,8 +348,9 @@ class ShardedAnnotation(ShardedTable):
         given = self._given.slice(rows.start, len(rows)).to_pydict()
         spoken = [given.get(name) for name in ("transcript", "words", "language")]
         transcript = hashed(self.version, self.settings["transcript"], [self.identity(row) for row in rows], spoken)
-        later = {step: hashed(transcript, self.settings[step], given.get(step)) for step in self.steps[1:]}
-        return {"transcript": transcript, **later}
+        emphasis = hashed(transcript, self.settings["emphasis"], given.get("emphasis"))
+        description = hashed(transcript, self.settings["description"], self.server, given.get("description"))
+        return {"transcript": transcript, "emphasis": emphasis, "description": description}
 
     def make_rows(
         self, rows: range, stale: Sequence[str], stored: Sequence[Mapping[str, Any]] | None
@@ -387,7 +416,7 @@ class ShardedAnnotation(ShardedTable):
                 try:
                     recognizer([], language=language)
                 except ValueError as error:
-                    raise ValueError(f"row {row + 1}: {error}") from error
+                    raise ValueError(f"{self.source.row(row)}: {error}") from error
                 known.add(language)
 
 
@@ -426,21 +455,3 @@ def recording_of(source: SourceRows, row: int) -> bytes | str:
 def hashed(*parts: Any) -> str:
     """A hash of values that JSON or `str` can write."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
-
-
-def _write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Writes a file whole or not at all."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
-    try:
-        with open(unfinished, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise OSError(
-            f"{path} cannot be written ({error.strerror or error}): once it can, run the same command again; finished "
-            "shards are kept."
-        ) from error
-    finally:
-        unfinished.unlink(missing_ok=True)

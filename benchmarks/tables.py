@@ -220,6 +220,9 @@ BLOCKS: dict[str, Block] = {
             "- **Kills:** {kills/injected:.0f} times kill -9 at random moments of training and annotation: "
             "{kills/results_lost:.0f} results lost. Run again, the commands ended with weights, scores, and shards "
             "that were bit-identical to those of uninterrupted runs.",
+            "- **Commands into the wrong folder:** {guards/commands:.0f} commands with other data, and repetitions of "
+            "finished commands, given for the folders of killed and finished runs: {guards/overwritten:.0f} changed a "
+            "file, {guards/reported:.0f} were answered in one sentence.",
             "- **Other faults:** {faults/injected:.0f} full disks, damaged checkpoints, and killed processes: "
             "{faults/results_lost:.0f} results lost, {faults/reported:.0f} reported in one sentence.",
             "- **Demo page:** {space/clients:.0f} clients for {space/minutes:g} minutes: {space/answers:,.0f} "

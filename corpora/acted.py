@@ -7,6 +7,7 @@ Recordings are found by their names, at any depth, as WAV or converted to anothe
 transcripts in files: `annotate` makes the texts.
 """
 
+import logging
 import os
 import re
 from pathlib import Path
@@ -16,9 +17,11 @@ import datasets
 
 from ..configuration_msfser import LABELS
 from ..processing_msfser import from_scale
-from .audio_folder import find_recordings
+from .audio_folder import scan_folder
 from .schema import file_audio, make_dataset
 from .weak_labels import LABEL_RANGE, weak_labels
+
+logger = logging.getLogger(__name__)
 
 # Beside the schema: which corpus, the emotion, "normal" or "strong" (null in EmoDB), and the sentence, in RAVDESS with
 # the repetition.
@@ -46,10 +49,12 @@ def read_acted(folder: str | os.PathLike[str]) -> datasets.Dataset:
         ValueError: There is no such folder, no clip of the two in it, or one clip twice.
     """
     rows: dict[tuple[bool, str], dict[str, Any]] = {}
-    for file in find_recordings(folder, "RAVDESS or EmoDB"):
+    others: list[str] = []
+    for file in scan_folder(folder, "RAVDESS or EmoDB").recordings:
         path = Path(file)
         row = _row(path.stem)
         if row is None:
+            others.append(path.name)
             continue
         key = row["corpus"] != "ravdess", path.stem
         if key in rows:
@@ -58,6 +63,11 @@ def read_acted(folder: str | os.PathLike[str]) -> datasets.Dataset:
     if not rows:
         raise ValueError(
             f"{folder}: there is no clip of RAVDESS (such as 03-01-05-02-01-01-01.wav) or EmoDB (03a01Wa.wav) in it."
+        )
+    if others:
+        logger.warning(
+            "%s: left out %d recordings that are no clips of RAVDESS speech or EmoDB, such as %r",
+            *(os.fspath(folder), len(others), others[0]),
         )
     return make_dataset([rows[key] for key in sorted(rows)], dict.fromkeys(COLUMNS, datasets.Value("string")))
 

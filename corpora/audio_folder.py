@@ -1,59 +1,92 @@
-"""Finds the recordings of a folder without a table."""
+"""Finds the recordings of a folder without a table, and says of every other file why it is none."""
 
+import importlib.util
 import logging
 import os
 import re
+from typing import NamedTuple
 
 import datasets
 
+from ..audio_msfser import AUDIO_SUFFIXES
 from .audio_paths import real_path_finder
 from .schema import file_audio, make_dataset
+from .shards import SHARDS_NOTE
+from .sources import TABLE_SUFFIXES
 from .tree import existing_folder
 
 logger = logging.getLogger(__name__)
 
-# What soundfile decodes, by the usual names of such files.
-SUFFIXES = (".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".snd", ".w64", ".wav")
+_HAS_PYAV = importlib.util.find_spec("av") is not None
+NO_PYAV = 'need PyAV: pip install "msfser[media]"'
+# Of each reason, as many names are shown.
+_MOST_NAMES = 10
 
 _NOT_TEXT = re.compile("[\ud800-\udfff]")
 
 
-def find_recordings(folder: str | os.PathLike[str], content: str = "the recordings") -> list[str]:
-    """Find the recordings of a folder and of the folders in it.
+class FolderContents(NamedTuple):
+    """All files of a folder and of the folders in it.
 
-    Files are looked up by their names and neither opened nor decoded. Hidden files and folders are skipped. Links to
-    folders are not followed; links to files outside the folder, entries that are no regular files, and names that are
-    not valid text are left out, with one warning.
+    Args:
+        recordings: Absolute paths, sorted.
+        left_out: Why each other file is no recording, by its path from the folder, sorted; the path of a folder that
+            is left out as a whole ends with a slash.
+    """
 
-    Returns:
-        Absolute paths, sorted.
+    recordings: list[str]
+    left_out: dict[str, str]
+
+
+def scan_folder(folder: str | os.PathLike[str], content: str = "the recordings") -> FolderContents:
+    """Look up all files of a folder by their names; none is opened or decoded.
+
+    Links to folders are not followed, and what `annotate` wrote is left out.
 
     Raises:
         ValueError: There is no such folder; the sentence asks for the one that holds `content`.
     """
     root = os.path.abspath(existing_folder(folder, content))
     real_path, real_root = real_path_finder(), os.path.join(os.path.realpath(root), "")
-    files: list[str] = []
-    left_out: list[str] = []
-    for parent, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        left_out += [path for path in (os.path.join(parent, name) for name in folders) if os.path.islink(path)]
+    recordings: list[str] = []
+    left_out: dict[str, str] = {}
+
+    def unreadable(error: OSError) -> None:
+        left_out[_shown(error.filename, root) + "/"] = f"cannot be read ({error.strerror})"
+
+    for parent, folders, names in os.walk(root, onerror=unreadable):
+        entered = []
+        for name in folders:
+            path = os.path.join(parent, name)
+            if why := _why_not_entered(path, name):
+                left_out[_shown(path, root) + "/"] = why
+            else:
+                entered.append(name)
+        folders[:] = entered
         for name in names:
-            if not name.startswith(".") and name.lower().endswith(SUFFIXES):
-                path = os.path.join(parent, name)
-                is_valid = real_path(path).startswith(real_root) and not _NOT_TEXT.search(path)
-                (files if is_valid else left_out).append(path)
-    if left_out:
-        logger.warning(
-            "%s: left out %d entries that are links out of the folder or to folders, no regular files, or no valid "
-            "text, such as %r",
-            *(os.fspath(folder), len(left_out), os.path.relpath(min(left_out), root)),
-        )
-    return sorted(files)
+            path = os.path.join(parent, name)
+            why = _why_no_recording(name) or _why_not_usable(path, real_path(path), real_root)
+            if why:
+                left_out[_shown(path, root)] = why
+            else:
+                recordings.append(path)
+    return FolderContents(sorted(recordings), dict(sorted(left_out.items())))
+
+
+def left_out_message(left_out: dict[str, str]) -> str:
+    """Return a sentence that counts the files of a folder that are no rows by their reasons, and names them."""
+    by_reason: dict[str, list[str]] = {}
+    for name, why in left_out.items():
+        by_reason.setdefault(why, []).append(name)
+    parts = []
+    for why, names in sorted(by_reason.items(), key=lambda item: -len(item[1])):
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        parts.append(f"{len(names)} {why}: {', '.join(map(repr, names[:_MOST_NAMES]))}{more}")
+    return f"left out {len(left_out)} files of the folder: {'; '.join(parts)}."
 
 
 def read_audio_folder(folder: str | os.PathLike[str]) -> datasets.Dataset:
-    """Read the recordings that [`find_recordings`] finds.
+    """Read the recordings that [`scan_folder`] finds, with one warning about all other files.
 
     Returns:
         A row for each with the features `schema.FEATURES`; all but the audio path is null.
@@ -61,10 +94,51 @@ def read_audio_folder(folder: str | os.PathLike[str]) -> datasets.Dataset:
     Raises:
         ValueError: There is no such folder, or no recording in it.
     """
-    files = find_recordings(folder)
-    if not files:
+    contents = scan_folder(folder)
+    if contents.recordings and contents.left_out:
+        logger.warning("%s: %s", os.fspath(folder), left_out_message(contents.left_out))
+    return recordings_of(folder, contents)
+
+
+def recordings_of(folder: str | os.PathLike[str], contents: FolderContents) -> datasets.Dataset:
+    """Return the rows of [`read_audio_folder`]."""
+    if not contents.recordings:
+        others = f" ({left_out_message(contents.left_out).removesuffix('.')})" if contents.left_out else ""
         raise ValueError(
-            f"{os.fspath(folder)}: there is no recording in this folder; put files of the types {', '.join(SUFFIXES)} "
-            "into it."
+            f"{os.fspath(folder)}: there is no recording in this folder{others}; put files of the types "
+            f"{', '.join(AUDIO_SUFFIXES)} into it."
         )
-    return make_dataset([{"audio": file_audio(file)} for file in files])
+    return make_dataset([{"audio": file_audio(file)} for file in contents.recordings])
+
+
+def _shown(path: str, root: str) -> str:
+    """A path from the folder as text that JSON can hold."""
+    return os.fsencode(os.path.relpath(path, root)).decode("utf-8", "backslashreplace")
+
+
+def _why_not_entered(path: str, name: str) -> str:
+    if name.startswith("."):
+        return "hidden"
+    if os.path.islink(path):
+        return "links to folders"
+    return "written by annotate" if os.path.isfile(os.path.join(path, SHARDS_NOTE)) else ""
+
+
+def _why_no_recording(name: str) -> str:
+    if name.startswith("."):
+        return "hidden"
+    suffix = os.path.splitext(name)[1].lower()
+    if suffix in TABLE_SUFFIXES:
+        return "tables, whose rows are read if the table is named as DATA"
+    if suffix not in AUDIO_SUFFIXES:
+        return f"of the type {suffix}, which is not read" if suffix else "without a type in the name"
+    return NO_PYAV if AUDIO_SUFFIXES[suffix] == "av" and not _HAS_PYAV else ""
+
+
+def _why_not_usable(path: str, real: str, real_root: str) -> str:
+    if _NOT_TEXT.search(path):
+        return "with names that are not valid text"
+    if not real:
+        is_broken = os.path.islink(path) and not os.path.exists(path)
+        return "links that lead nowhere" if is_broken else "not regular files"
+    return "" if real.startswith(real_root) else "links out of the folder"

@@ -21,6 +21,10 @@ def audio_paths(part: Part, column: str) -> np.ndarray | None:
         ValueError: The column holds neither, some rows embed their recording and others do not, or a path is blank.
     """
     values = part.table[column]
+    if pa.types.is_struct(values.type) and values.type.get_field_index("array") >= 0:
+        raise ValueError(
+            f"{part.label}: {column!r} holds decoded sound; encode it with cast_column({column!r}, datasets.Audio())."
+        )
     if pa.types.is_struct(values.type) and {"bytes", "path"} & {field.name for field in values.type}:
         fields = {field.name: pc.struct_field(values, field.name) for field in values.type}
         if "bytes" in fields:
@@ -68,15 +72,15 @@ def locate(
     if outside:
         raise ValueError(
             f"{part.row(outside[0])}: the audio path {paths[outside[0]]!r} leads out of the data folder "
-            f"{os.fspath(folders[0])!r} ({len(outside)} such rows); move the files into it, or name their folder as "
-            "audio_folder."
+            f"{os.fspath(folders[0])!r} ({len(outside)} such rows); move the files into it, or name their folder "
+            "by --audio_folder."
         )
     missing = [index for index, file in enumerate(real) if not file]
     if missing and not missing_ok:
         raise ValueError(
             f"{part.row(missing[0])}: {len(missing)} of {len(paths)} audio files are not there, such as "
             f"{', '.join(repr(str(paths[index])) for index in missing[:3])}; add them to "
-            f"{os.fspath(folders[0])!r}, or name their folder as audio_folder."
+            f"{os.fspath(folders[0])!r}, or name their folder by --audio_folder."
         )
     files = [file if found else "" for file, found in zip(files, real, strict=True)]
     return files, np.array(real, dtype=object)

@@ -1,8 +1,9 @@
 """Brings the columns of a source into the schema: which column is which, and texts, labels, word times and splits."""
 
+import difflib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -16,36 +17,62 @@ from .sources import Part
 COLUMNS: tuple[str, ...] = (*SCHEMA.names, "split")
 WORDS: pa.DataType = SCHEMA.field("words").type
 
+_DECIMAL_COMMA = r"^\s*([+-]?(\d+(,\d*)?|,\d+))?\s*$"
 _NOT_ARROW = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, UnicodeEncodeError, OverflowError)
 
 
-def match_columns(part: Part, columns: Mapping[str, str], required: Iterable[str]) -> dict[str, str]:
+def match_columns(
+    part: Part,
+    columns: Mapping[str, str],
+    required: Iterable[str],
+    optional: Collection[str] = (),
+    elsewhere: Collection[str] = (),
+) -> dict[str, str]:
     """Find the source column of each name of `COLUMNS`, where there is one: that of `columns`, or of its name.
+
+    Args:
+        part: The table.
+        columns: Source column per name of the schema.
+        required: Names that must be there.
+        optional: Names that may be missing even if `columns` has them.
+        elsewhere: Columns of the other parts of the source: where one of them is mapped that this part does not have,
+            this part goes by its own names.
 
     Raises:
         ValueError: A required column is missing, one occurs more than once, several could be meant, or `columns` names
             one that the schema does not have.
     """
     if unknown := sorted(columns.keys() - {*COLUMNS}):
-        raise ValueError(f"columns names {unknown}, which the schema does not have; it has {[*COLUMNS]}.")
+        raise ValueError(
+            f"--columns names {unknown}, which the schema does not have; it has {[*COLUMNS]}: write NAME=COLUMN, such "
+            "as --columns valence=val."
+        )
     present = part.table.column_names
-    found, missing = {}, []
+    found: dict[str, str] = {}
+    missing: dict[str, str] = {}
     for name in COLUMNS:
-        candidates = [columns[name]] if name in columns else [name, *ALIASES.get(name, ())]
+        mapped = columns.get(name)
+        is_mapped = mapped is not None and (mapped in present or mapped not in elsewhere)
+        candidates = [mapped] if mapped is not None and is_mapped else [name, *ALIASES.get(name, ())]
         hits = [candidate for candidate in candidates if candidate in present]
         if len(hits) > 1 and hits[0] != name:
             raise ValueError(
-                f"{part.label}: the columns {hits} could all be {name!r}; choose by columns={{{name!r}: ...}}."
+                f"{part.label}: the columns {hits} could all be {name!r}; choose one, such as --columns "
+                f"{name}={hits[0]}."
             )
         if hits:
             found[name] = hits[0]
-        elif name in columns or name in required:
-            missing.append(" or ".join(map(repr, candidates)))
+        elif name in required or (is_mapped and name not in optional):
+            missing[name] = " or ".join(map(repr, candidates))
     check_unique(part, found.values())
     if missing:
+        name = next(iter(missing))
+        free = [column for column in present if column not in found.values()]
+        near = [column for column in free if column and name.startswith(column.lower())]
+        near += difflib.get_close_matches(name, free, 1)
         raise ValueError(
-            f"{part.label}: missing columns {', '.join(missing)}; there are {present}; rename them or map them by "
-            "columns."
+            f"{part.label}: missing columns {', '.join(missing.values())}; there are {present}; rename them, or map "
+            f"them, such as --columns {name}={(near or ['COLUMN'])[0]}."
         )
     return found
 
@@ -72,7 +99,7 @@ def text_column(part: Part, column: str, values: pa.ChunkedArray | None = None) 
 
 def label_column(part: Part, column: str, label_range: tuple[float, ...], required: bool) -> pa.Array:
     """Return a column of labels, scaled from the range to 0..1 in float32."""
-    values, (low, high) = part.table[column], label_range
+    values, (low, high) = with_points(part, column), label_range
     kind = values.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(values), ""), True).to_numpy()
@@ -99,10 +126,21 @@ def label_column(part: Part, column: str, label_range: tuple[float, ...], requir
         index = int(outside.argmax())
         raise ValueError(
             f"{part.row(index)}: {column} is {values[index].as_py()!r}, outside the label_range {low:g} to {high:g}; "
-            "correct it, or give the range of this table as label_range."
+            f"correct it{'' if part.official else ', or give the range of this table, such as --label_range 1 7'}."
         )
     scaled = np.clip(from_scale(numbers, low, high), 0.0, 1.0).astype(np.float32)
     return pa.array(scaled, from_pandas=True)
+
+
+def with_points(part: Part, column: str) -> pa.ChunkedArray:
+    """Return a column with decimal points where all its numbers have none, and the table may have decimal commas."""
+    values = part.table[column]
+    if b"decimal" not in (part.table.schema.metadata or {}) or not pa.types.is_string(values.type):
+        return values
+    has_commas = pc.any(pc.match_substring(values, ",")).as_py()
+    if not has_commas or not pc.all(pc.match_substring_regex(values, _DECIMAL_COMMA)).as_py():
+        return values
+    return pc.replace_substring(values, ",", ".")
 
 
 def word_column(part: Part, column: str) -> pa.Array:
@@ -143,19 +181,40 @@ def _words(part: Part, column: str, index: int, value: object) -> object:
     return value
 
 
-def split_column(part: Part, column: str | None) -> pa.Array:
-    """Return the canonical split of each row: from a column, or else from the name of the part; null without both."""
+def split_column(part: Part, column: str | None) -> tuple[pa.Array, dict[str, str]]:
+    """Return the canonical split of each row: from a column, or else from the name of the part; null without both.
+
+    Returns:
+        The splits, and the canonical one of each name that is written.
+    """
     count = len(part.table)
     if column is None and not part.name:
-        return pa.nulls(count, pa.string())
+        return pa.nulls(count, pa.string()), {}
     names = pa.repeat(part.name, count) if column is None else text_column(part, column)
     given = names.to_pandas().astype(object)
     known = {**{split: split for split in SPLITS}, **SPLIT_ALIASES}
-    canonical = given.str.strip().str.lower().map(known)
+    written = given.str.strip().str.lower()
+    canonical = written.map(known)
     if canonical.isna().any():
         index = int(canonical.isna().to_numpy().argmax())
         value = "blank" if pd.isna(given.iloc[index]) else repr(given.iloc[index])
         raise ValueError(
             f"{part.row(index)}: the split is {value}, which is none of {', '.join(known)}; write one of these."
         )
-    return pa.array(canonical, pa.string())
+    return pa.array(canonical, pa.string()), {name: known[name] for name in written.unique()}
+
+
+def check_split_names(name: str, written: Mapping[str, str]) -> None:
+    """Refuse two names of one split: in some corpora, `eval` is the test part.
+
+    Args:
+        name: Of the source.
+        written: The canonical split of each name.
+    """
+    for split in SPLITS:
+        names = sorted(other for other, canonical in written.items() if canonical == split)
+        if len(names) > 1:
+            raise ValueError(
+                f"{name}: the splits {' and '.join(map(repr, names))} would both be {split}; name them "
+                f"{', '.join(SPLITS)}."
+            )

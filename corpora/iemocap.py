@@ -25,7 +25,7 @@ from . import tree
 from .columns import WORDS
 from .schema import SPLITS
 from .shards import SHARDS_NOTE
-from .table import read_rows, read_table
+from .table import read_annotated, read_rows
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ def _split(session: int, fold: int) -> str:
 
 def _read_annotated(folder: Path, fold: int) -> datasets.DatasetDict:
     """Read shards of the whole corpus and divide them by the session in the speaker's name."""
-    rows = datasets.concatenate_datasets(list(read_table(folder).values()))
+    rows = datasets.concatenate_datasets(list(read_annotated(folder).values()))
     splits = []
     for number, speaker in enumerate(rows["speaker"], start=1):
         match = re.fullmatch(r"Ses0([1-5])[FM]", speaker or "")

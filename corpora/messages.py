@@ -1,4 +1,8 @@
-"""What the messages of errors share. Rows are counted from 1; the header of a CSV file is not counted."""
+"""What the messages of errors share.
+
+Lines of text files are counted as an editor counts them, from 1 with the header; rows of other tables are counted from
+1. Options are written as on the command line; arguments of functions have the same names without dashes.
+"""
 
 import contextlib
 from collections.abc import Iterator

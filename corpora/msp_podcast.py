@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from . import tree
 from .columns import WORDS
 from .shards import SHARDS_NOTE
-from .table import read_rows, read_table
+from .table import read_annotated, read_rows
 
 LABEL_RANGE: tuple[float, float] = (1.0, 7.0)
 
@@ -58,7 +58,7 @@ def read_msp_podcast(folder: str | os.PathLike[str], *, test: str = "Test1") -> 
         raise ValueError(f"test is {test!r}; MSP-Podcast has {', '.join(_TESTS)}.")
     root = tree.existing_folder(folder, _LABELS_FILE)
     if (root / SHARDS_NOTE).is_file():
-        return read_table(root, allow_speaker_overlap=True)
+        return read_annotated(root, allow_speaker_overlap=True)
     splits = {"Train": "train", "Development": "validation", test: "test"}
     columns = ("FileName", *_ATTRIBUTES.values(), "SpkrID", "Split_Set")
     rows, missing = tree.read_labels(root, _LABELS_FILE, columns, "Split_Set", splits)

@@ -13,7 +13,8 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
-from .audio_folder import read_audio_folder
+from .audio_folder import recordings_of, scan_folder
+from .audio_paths import real_path_finder
 from .emobank import LABEL_RANGE as EMOBANK_RANGE
 from .emobank import read_emobank
 from .iemocap import LABEL_RANGE as IEMOCAP_RANGE
@@ -21,7 +22,7 @@ from .iemocap import read_iemocap
 from .msp_podcast import LABEL_RANGE as MSP_RANGE
 from .msp_podcast import read_msp_podcast
 from .probe.corpus import make_probe, read_probe
-from .sources import holds_table
+from .sources import FOLDER_TABLES, holds_table
 from .table import SourceRows, open_table, read_table
 
 # `data` with this value is the probe corpus, made in the folder on first use.
@@ -69,11 +70,10 @@ class Corpus:
         refused = sorted({*OPTIONS}.intersection(given).difference(self.accepts))
         if "fold" in refused:
             owners = " or ".join(corpus.name for corpus in CORPORA.values() if corpus.folds)
-            raise ValueError(f"fold belongs to the corpus {owners}, not to {self.name}; leave it out.")
+            raise ValueError(f"--fold belongs to the corpus {owners}, not to {self.name}; leave it out.")
         if refused:
-            raise ValueError(
-                f"{', '.join(refused)}: the corpus {self.name} decides this; leave it out, or give --corpus table."
-            )
+            flags = ", ".join(f"--{name}" for name in refused)
+            raise ValueError(f"{flags}: the corpus {self.name} decides this; leave it out, or give --corpus table.")
         if self.folds and "fold" not in given:
             raise ValueError(f"the corpus {self.name} needs a fold to test on: --fold 1 (to {self.folds}).")
 
@@ -167,12 +167,28 @@ def read_source(
         parts = entry.read(data, **fold)
         if fold:
             parts = {"": datasets.concatenate_datasets(list(parts.values()))}
-        return _rows_of(parts, data)
+        return _rows_of(parts, data, f"{corpus} in {os.path.realpath(data)}")
     if os.path.isdir(data) and not holds_table(data):
         if given:
-            raise ValueError(f"{data}: there is no table in this folder; leave out columns and audio_folder.")
-        return _rows_of({"": read_audio_folder(data)}, data)
-    return open_table(data, columns=columns, audio_folder=audio_folder)
+            raise ValueError(f"{data}: there is no table in this folder; leave out --columns and --audio_folder.")
+        contents = scan_folder(data)
+        rows = _rows_of({"": recordings_of(data, contents)}, data, os.path.realpath(data))
+        return rows._replace(left_out=contents.left_out)
+    rows = open_table(data, columns=columns, audio_folder=audio_folder)
+    return rows._replace(left_out=_not_in_table(rows, data)) if os.path.isdir(data) else rows
+
+
+def _not_in_table(rows: SourceRows, folder: str) -> dict[str, str]:
+    """Return the files of a folder that its table does not name, each with the reason."""
+    table = os.path.basename(rows.origin)
+    if rows.files is None or table not in FOLDER_TABLES:
+        return {}
+    contents, real_path = scan_folder(folder), real_path_finder()
+    named = {real_path(file) for file in rows.files if file}
+    unnamed = [file for file in contents.recordings if real_path(file) not in named]
+    left_out = {os.path.relpath(file, os.path.abspath(folder)): f"in no row of {table}" for file in unnamed}
+    left_out |= {name: why for name, why in contents.left_out.items() if name != table}
+    return dict(sorted(left_out.items()))
 
 
 def _made(corpus: str, data: str) -> str:
@@ -180,7 +196,7 @@ def _made(corpus: str, data: str) -> str:
     return str(make_probe(PROBE_FOLDER)) if data == PROBE and corpus in ("table", "probe") else data
 
 
-def _rows_of(parts: Mapping[str, datasets.Dataset], folder: str) -> SourceRows:
+def _rows_of(parts: Mapping[str, datasets.Dataset], folder: str, origin: str) -> SourceRows:
     """Return rows of the schema with audio paths relative to the folder of the corpus."""
     tables = []
     for name, part in parts.items():
@@ -192,4 +208,5 @@ def _rows_of(parts: Mapping[str, datasets.Dataset], folder: str) -> SourceRows:
     root = os.path.abspath(folder)
     files = [audio["path"] for audio in table["audio"].to_pylist()]
     paths = pa.array([os.path.relpath(file, root) for file in files])
-    return SourceRows(table.set_column(table.column_names.index("audio"), "audio", paths), files, None, Path(root))
+    table = table.set_column(table.column_names.index("audio"), "audio", paths)
+    return SourceRows(table, files, None, Path(root), origin)

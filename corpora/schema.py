@@ -48,7 +48,11 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "transcript": ("transcription", "text"),
     "speaker": ("speaker_id",),
 }
-SPLIT_ALIASES: dict[str, str] = {"dev": "validation", "development": "validation"}
+SPLIT_ALIASES: dict[str, str] = {
+    "training": "train",
+    **dict.fromkeys(("dev", "development", "val", "valid", "eval"), "validation"),
+    "testing": "test",
+}
 
 
 def audio_source(audio: Mapping[str, bytes | str | None] | None) -> bytes | str | None:

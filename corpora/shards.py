@@ -23,7 +23,7 @@ def annotation_settings(source: str | os.PathLike[str]) -> dict[str, Any] | None
     Raises:
         ValueError: The note beside the shards cannot be read.
     """
-    return _read_note(Path(source)).get("settings")
+    return read_note(Path(source)).get("settings")
 
 
 def noted_audio_folder(folder: Path) -> Path:
@@ -32,7 +32,7 @@ def noted_audio_folder(folder: Path) -> Path:
     Raises:
         ValueError: The annotation is not finished, or the note is wrong.
     """
-    note = _read_note(folder)
+    note = read_note(folder)
     if note.get("complete") is False:
         raise ValueError(f"{folder}: annotating it is not finished; give the same annotate command again.")
     noted = note.get("audio_folder")
@@ -88,7 +88,7 @@ def _errors(shard: Path) -> list[tuple[str | None, str | None]]:
     return [((row.get("audio") or {}).get("path") if is_struct else row.get("audio"), row["error"]) for row in rows]
 
 
-def _read_note(folder: Path) -> dict[str, Any]:
+def read_note(folder: Path) -> dict[str, Any]:
     """Return the note of a folder, empty where there is none."""
     path = folder / SHARDS_NOTE
     if not path.is_file():

@@ -2,10 +2,11 @@
 
 import csv
 import dataclasses
+import itertools
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,15 @@ import pyarrow.parquet
 from huggingface_hub.constants import HF_HUB_CACHE
 
 from .messages import reason
-from .schema import FEATURES
+from .schema import ALIASES, FEATURES, SCHEMA, SPLIT_ALIASES, SPLITS
 from .shards import SHARDS, noted_audio_folder, valid_rows
 
 FOLDER_TABLES: tuple[str, ...] = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 SAVED_DATASETS: tuple[str, ...] = ("dataset_dict.json", "state.json")
 
+TABLE_SUFFIXES: tuple[str, ...] = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+
+_DELIMITERS = (",", ";", "\t", "|")
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -36,6 +40,7 @@ class Part:
         dataset: The same rows, where the source is a dataset; its recordings may be embedded.
         label: What messages call the part.
         row_names: What messages call each row; by default its number from 1.
+        official: Whether a reader made the rows from a corpus in its owners' layout.
     """
 
     name: str
@@ -43,6 +48,7 @@ class Part:
     dataset: datasets.Dataset | None
     label: str
     row_names: Sequence[str] | None = None
+    official: bool = False
 
     def row(self, index: int) -> str:
         """Return what messages call a row."""
@@ -66,20 +72,61 @@ class Source:
         has_parts: Whether the source has several parts, empty ones included, so that their names are the splits.
         audio_folders: Relative audio paths start at the first; no path may lead out of all of them. Empty for a
             corpus of text.
+        origin: The absolute path or the Hub name of what was read; "" where a reader made the rows.
     """
 
     name: str
     parts: list[Part]
     has_parts: bool
     audio_folders: tuple[Path, ...]
+    origin: str = ""
 
 
-def open_source(source: str | os.PathLike[str], audio_folder: str | os.PathLike[str] | None = None) -> Source:
+def open_source(
+    source: "str | os.PathLike[str] | datasets.Dataset | datasets.DatasetDict",
+    audio_folder: str | os.PathLike[str] | None = None,
+) -> Source:
     """Open a source as described in `read_table`.
 
     Raises:
         ValueError: It cannot be read or has no rows; one sentence with the remedy.
     """
+    opened = _open_named(source) if isinstance(source, str | os.PathLike) else _open_dataset(source)
+    if audio_folder is None:
+        return opened
+    if not Path(audio_folder).is_dir():
+        found = "a file" if os.path.exists(audio_folder) else "not there"
+        raise ValueError(
+            f"{opened.name}: --audio_folder is {os.fspath(audio_folder)!r}, which is {found}; name a folder."
+        )
+    return dataclasses.replace(opened, audio_folders=(Path(audio_folder),))
+
+
+def _open_dataset(source: object) -> Source:
+    """Open a dataset in memory, whose files are in the working folder or in the caches."""
+    if isinstance(source, datasets.IterableDataset | datasets.IterableDatasetDict):
+        raise ValueError(
+            f"the source is an {type(source).__name__}, whose rows cannot be counted: train on it with MsfSerCollator "
+            "and Trainer, or load it without streaming."
+        )
+    folders = (Path(), Path(datasets.config.HF_DATASETS_CACHE), Path(HF_HUB_CACHE))
+    if isinstance(source, datasets.DatasetDict):
+        return source_of(source, "the dataset", folders)
+    if isinstance(source, datasets.Dataset):
+        return source_of({_part_of(source): source}, "the dataset", folders)
+    raise ValueError(
+        f"the source is a {type(source).__name__}; give a path, the name of a dataset on the Hub, or a Dataset or "
+        "DatasetDict of datasets."
+    )
+
+
+def _part_of(dataset: datasets.Dataset) -> str:
+    """The part that a dataset was loaded as, which is not drawn anew: `load_dataset(..., split="test")`."""
+    name = str(dataset.split or "").lower()
+    return name if name in (*SPLITS, *SPLIT_ALIASES) else ""
+
+
+def _open_named(source: str | os.PathLike[str]) -> Source:
     name, path = os.fspath(source), Path(source)
     if path.is_dir():
         opened = _open_folder(name, path)
@@ -93,11 +140,7 @@ def open_source(source: str | os.PathLike[str], audio_folder: str | os.PathLike[
         raise ValueError(
             f"{name}: there is no such file or folder; give one that exists, or a Hub dataset as owner/name."
         )
-    if audio_folder is None:
-        return opened
-    if not Path(audio_folder).is_dir():
-        raise ValueError(f"{name}: the audio folder {os.fspath(audio_folder)!r} is not a folder.")
-    return dataclasses.replace(opened, audio_folders=(Path(audio_folder),))
+    return dataclasses.replace(opened, origin=opened.origin or os.path.realpath(path))
 
 
 def source_of(
@@ -105,6 +148,7 @@ def source_of(
     name: str,
     audio_folders: tuple[Path, ...],
     row_names: Sequence[str] | None = None,
+    official: bool = False,
 ) -> Source:
     """Make a source of tables or datasets by part."""
     parts = []
@@ -114,7 +158,7 @@ def source_of(
         label = f"{name}, part {str(key)!r}" if len(content) > 1 else name
         dataset = None if isinstance(rows, pa.Table) else rows
         if table.num_rows:
-            parts.append(Part(str(key), table, dataset, label, row_names))
+            parts.append(Part(str(key), table, dataset, label, row_names, official))
     if not parts:
         raise ValueError(f"{name}: the table has no rows; give at least one utterance.")
     return Source(name, parts, len(content) > 1, audio_folders)
@@ -132,10 +176,13 @@ def _open_folder(name: str, folder: Path) -> Source:
             saved = datasets.load_from_disk(folder)
         except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
             raise ValueError(f"{name}: the saved dataset cannot be read ({reason(error)}); save it again.") from error
-        return source_of(saved if isinstance(saved, datasets.DatasetDict) else {"": saved}, name, (folder,))
+        parts = saved if isinstance(saved, datasets.DatasetDict) else {_part_of(saved): saved}
+        return source_of(parts, name, (folder,))
     found = [table for table in FOLDER_TABLES if (folder / table).is_file()]
     shards = sorted(folder.glob(SHARDS))
     found += [SHARDS] if shards else []
+    if not any(folder.iterdir()):
+        raise ValueError(f"{name}: the folder is empty; name a table file, or a folder with one.")
     if not found:
         tables = ", ".join((*FOLDER_TABLES, SHARDS))
         raise ValueError(f"{name}: the folder holds none of {tables} and is no saved dataset; name a table file.")
@@ -148,7 +195,12 @@ def _open_file(name: str, path: Path) -> Source:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise ValueError(f"{path}: tables of type {path.suffix!r} are not read; give one of {', '.join(_READERS)}.")
-    return source_of({"": reader(path)}, name, (path.parent,))
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path}: the file is empty; it needs at least one row.")
+    opened = source_of(
+        {"": reader(path)}, name, (path.parent,), row_names=_LINES.get(path.suffix.lower(), _no_lines)(path)
+    )
+    return dataclasses.replace(opened, origin=os.path.realpath(path))
 
 
 def _open_shards(name: str, folder: Path, shards: Sequence[Path]) -> Source:
@@ -171,29 +223,81 @@ def _open_hub(name: str) -> Source:
         raise ValueError(
             f"{name}: there is no such file or folder, and as a Hub dataset it cannot be loaded ({reason(error)})."
         ) from error
-    return source_of(loaded, name, (Path(datasets.config.HF_DATASETS_CACHE), Path(HF_HUB_CACHE)))
+    opened = source_of(loaded, name, (Path(datasets.config.HF_DATASETS_CACHE), Path(HF_HUB_CACHE)))
+    return dataclasses.replace(opened, origin=name)
 
 
 def read_csv(path: Path) -> pa.Table:
     """Read a CSV file with all its cells as text, none of them null.
 
+    Cells are separated by commas, semicolons, tabs or bars, which the header tells. The metadata of the schema has
+    `decimal` where numbers may have a decimal comma.
+
     Raises:
         ValueError: It is empty or no CSV file in UTF-8; one sentence.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            header = next(csv.reader(file), [])
+        header, delimiter = _header(path)
         if not header:
             raise ValueError(f"{path}: the file is empty; it needs a header and at least one row.")
-        return pyarrow.csv.read_csv(
+        table = pyarrow.csv.read_csv(
             path,
-            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+            parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=pyarrow.csv.ConvertOptions(
                 column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=False
             ),
         )
     except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowInvalid) as error:
         raise ValueError(f"{path}: this is not a readable CSV file in UTF-8 ({reason(error)}).") from error
+    return table if delimiter == "," else table.replace_schema_metadata({"decimal": ","})
+
+
+def _header(path: Path) -> tuple[list[str], str]:
+    """Return the header of a CSV file, and the delimiter that gives most names of the schema, or else most names."""
+    headers = {}
+    for delimiter in _DELIMITERS:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            headers[delimiter] = next(csv.reader(file, delimiter=delimiter), [])
+    known = {*SCHEMA.names, *(alias for aliases in ALIASES.values() for alias in aliases)}
+    best = max(_DELIMITERS, key=lambda delimiter: (len(known & {*headers[delimiter]}), len(headers[delimiter])))
+    return headers[best], best
+
+
+class _Lines(Sequence[str]):
+    """What messages call the rows of a text file: the lines where they start, counted from 1 with the header.
+
+    The file is read again where a message is made.
+    """
+
+    def __init__(self, path: Path, starts: Callable[[Path], Iterator[int]]):
+        self.path, self.starts = path, starts
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.starts(self.path))
+
+    def __getitem__(self, index: Any) -> Any:
+        try:
+            return f"line {next(itertools.islice(self.starts(self.path), int(index), None))}"
+        except (OSError, ValueError, csv.Error, StopIteration):
+            return f"row {int(index) + 1}"
+
+
+def _csv_starts(path: Path) -> Iterator[int]:
+    _, delimiter = _header(path)
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.reader(file, delimiter=delimiter)
+        next(rows)
+        before = rows.line_num
+        for row in rows:
+            if row:
+                yield before + 1
+            before = rows.line_num
+
+
+def _json_starts(path: Path) -> Iterator[int]:
+    text = path.read_text(encoding="utf-8-sig")
+    if not text.lstrip().startswith("["):
+        yield from (number for number, line in enumerate(text.split("\n"), start=1) if line.strip())
 
 
 def _read_json(path: Path) -> pa.Table:
@@ -212,7 +316,8 @@ def _read_json(path: Path) -> pa.Table:
         raise ValueError(f"{path}: this is neither a JSON list nor one JSON object a line ({at}{error}).") from error
     for index, record in enumerate(records):
         if not isinstance(record, dict):
-            raise ValueError(f"{path}, row {index + 1}: this is not a JSON object; write one object for each row.")
+            row = _Lines(path, _json_starts)[index]
+            raise ValueError(f"{path}, {row}: this is not a JSON object; write one object for each row.")
     names = dict.fromkeys(key for record in records for key in record)
     try:
         return pa.table({key: _json_column([record.get(key) for record in records]) for key in names})
@@ -254,8 +359,19 @@ def _read_parquet(*paths: Path, rows: pc.Expression | None = None) -> pa.Table |
         raise ValueError(f"{path}: this is not a readable Parquet file ({reason(error)}).") from error
 
 
+def _no_lines(path: Path) -> None:
+    """Rows without lines have numbers."""
+
+
+_LINES: dict[str, Callable[[Path], Sequence[str] | None]] = {
+    ".csv": lambda path: _Lines(path, _csv_starts),
+    ".tsv": lambda path: _Lines(path, _csv_starts),
+    ".jsonl": lambda path: _Lines(path, _json_starts),
+    ".json": lambda path: _Lines(path, _json_starts),
+}
 _READERS: dict[str, Callable[[Path], pa.Table | datasets.Dataset]] = {
     ".csv": read_csv,
+    ".tsv": read_csv,
     ".jsonl": _read_json,
     ".json": _read_json,
     ".parquet": _read_parquet,

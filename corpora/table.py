@@ -3,6 +3,7 @@
 The readers of corpora with another layout pass their rows to `read_rows`, which checks them in the same way.
 """
 
+import dataclasses
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -12,14 +13,25 @@ from typing import NamedTuple
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..configuration_msfser import LABELS
 from .audio_paths import audio_paths, locate
-from .columns import check_unique, label_column, match_columns, split_column, text_column, word_column
+from .columns import (
+    check_split_names,
+    check_unique,
+    label_column,
+    match_columns,
+    split_column,
+    text_column,
+    with_points,
+    word_column,
+)
+from .duplicates import check_duplicate_contents, check_duplicate_files
 from .messages import reason, short_messages
 from .schema import SCHEMA, SPLITS, make_dataset
 from .sources import Part, Source, open_source, source_of
-from .splits import assign_splits, check_duplicates, content_keys
+from .splits import assign_splits
 
 
 class SourceRows(NamedTuple):
@@ -32,17 +44,33 @@ class SourceRows(NamedTuple):
         files: The absolute path of each recording, "" where there is no such file; `None` where they are embedded.
         embedded: The recordings, `{"bytes", "path"}`; `None` where they are files.
         audio_folder: Where relative paths start.
+        origin: The absolute path or the Hub name of what was read, which tells sources apart.
+        row_names: What messages call each row; by default its number from 1.
+        left_out: Where the source is a folder, the files in it that are no rows, each with the reason.
     """
 
     table: pa.Table
     files: list[str] | None
     embedded: datasets.Dataset | None
     audio_folder: Path
+    origin: str
+    row_names: Sequence[str] | None = None
+    left_out: dict[str, str] = {}  # noqa: RUF012 - nobody changes it
+
+    def row(self, index: int) -> str:
+        """Return what messages call a row."""
+        return f"row {index + 1}" if self.row_names is None else self.row_names[index]
+
+    def recording_names(self) -> list[str | None]:
+        """Return the path of each recording as it is written, or the name with which it is embedded."""
+        if self.embedded is None:
+            return self.table["audio"].to_pylist()
+        return pc.struct_field(self.embedded.with_format("arrow")[:]["audio"], "path").to_pylist()
 
 
 @short_messages()
 def read_table(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | datasets.Dataset | datasets.DatasetDict,
     *,
     label_range: tuple[float, float] = (0.0, 1.0),
     columns: Mapping[str, str] | None = None,
@@ -55,17 +83,19 @@ def read_table(
 
     The parts come from the keys of a saved or Hub dataset, or from a column `split`. A source without either, or with
     nothing but `train`, is split by speakers, about 70/15/15 by utterances. Where there is a test but no validation
-    part, about 15 % of train become validation. Audio is neither opened nor decoded; files are only looked up.
+    part, about 15 % of train become validation. Audio is not decoded; files of equal size are compared.
 
     Args:
         source: A `.csv`, `.jsonl`, `.json` or `.parquet` file, a folder with such a file named `metadata`, a folder of
             shards `data/part-00000.parquet` and so on, a folder written by `save_to_disk`, or the string `owner/name`
-            of a dataset on the Hub. Rows of shards with an `error` are left out, with one warning.
+            of a dataset on the Hub; or a `Dataset` or `DatasetDict` of `datasets`, whose recordings are not decoded
+            even if their column would. Rows of shards with an `error` are left out, with one warning.
         label_range: Lowest and highest value of the labels in the source; they are scaled to 0..1 by it.
         columns: Source column per name of the schema (and `split`), for tables with other column names.
         audio_folder: The data folder: relative audio paths start here and no path may lead out of it. By default
-            the folder of the table, for shards the `audio_folder` in the `annotation.json` beside `data`, or the
-            caches of `datasets` and the Hub for a Hub dataset.
+            the folder of the table, for shards the `audio_folder` in the `annotation.json` beside `data`, the
+            caches of `datasets` and the Hub for a Hub dataset, or these and the working folder for a dataset in
+            memory.
         split_seed: Seed of the speaker draw where parts are made here. The draw does not depend on the row order.
         allow_speaker_overlap: Accept speakers that occur in more than one of the given parts.
         require_labels: Demand all three labels in every row; otherwise they may be absent or blank, and are null.
@@ -78,7 +108,10 @@ def read_table(
     """
     bounds = tuple(map(float, label_range))
     if len(bounds) != 2 or not all(map(math.isfinite, bounds)) or bounds[0] >= bounds[1]:
-        raise ValueError(f"label_range is {bounds!r}; give two finite numbers, the lower one first.")
+        shown = " ".join(f"{bound:g}" for bound in bounds)
+        raise ValueError(
+            f"--label_range is {shown}; give two finite numbers, the lower one first, such as --label_range 1 7."
+        )
     opened = open_source(source, audio_folder)
     return _read(opened, columns or {}, bounds, split_seed, allow_speaker_overlap, require_labels)
 
@@ -104,13 +137,25 @@ def read_rows(
         label_range: As in `read_table`, like the result and the errors.
         allow_speaker_overlap: As in `read_table`.
     """
-    opened = source_of({"": table}, source, tuple(audio_folders), row_names)
+    opened = source_of({"": table}, source, tuple(audio_folders), row_names, official=True)
     return _read(opened, {}, label_range, 0, allow_speaker_overlap, require_labels=True)
 
 
 @short_messages()
+def read_annotated(folder: Path, allow_speaker_overlap: bool = False) -> datasets.DatasetDict:
+    """Read what `annotate` made of a corpus in its owners' layout, as `read_table` does, with its labels as they are.
+
+    Recordings of equal content under several names are kept, as in the corpus itself.
+    """
+    opened = open_source(folder)
+    parts = [dataclasses.replace(part, official=True) for part in opened.parts]
+    opened = dataclasses.replace(opened, parts=parts)
+    return _read(opened, {}, (0.0, 1.0), 0, allow_speaker_overlap, require_labels=True)
+
+
+@short_messages()
 def open_table(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | datasets.Dataset | datasets.DatasetDict,
     *,
     columns: Mapping[str, str] | None = None,
     audio_folder: str | os.PathLike[str] | None = None,
@@ -127,9 +172,10 @@ def open_table(
     tables: list[pa.Table] = []
     files: list[str] = []
     embedded: list[datasets.Dataset] = []
+    elsewhere = {column for part in opened.parts for column in part.table.column_names}
     for part in opened.parts:
         check_unique(part, part.table.column_names)
-        found = match_columns(part, columns or {}, ("audio",))
+        found = match_columns(part, columns or {}, ("audio",), elsewhere=elsewhere)
         paths = audio_paths(part, found["audio"])
         if paths is None:
             embedded.append(part.recordings(found["audio"]))
@@ -149,14 +195,16 @@ def open_table(
         raise ValueError(
             f"{opened.name}: the columns of its parts differ ({reason(error)}); make them alike."
         ) from error
+    row_names = opened.parts[0].row_names if len(opened.parts) == 1 else None
     if embedded:
-        return SourceRows(table, None, datasets.concatenate_datasets(embedded), opened.audio_folders[0])
+        recordings = datasets.concatenate_datasets(embedded)
+        return SourceRows(table, None, recordings, opened.audio_folders[0], opened.origin, row_names)
     if not any(files):
         raise ValueError(
             f"{opened.name}: none of the {len(files)} audio files is there, such as {table['audio'][0].as_py()!r}; "
-            "name their folder as audio_folder."
+            "name their folder by --audio_folder."
         )
-    return SourceRows(table, files, None, opened.audio_folders[0].absolute())
+    return SourceRows(table, files, None, opened.audio_folders[0].absolute(), opened.origin, row_names)
 
 
 def _check_alike(source: Source, files: Sequence[object], embedded: Sequence[object]) -> None:
@@ -173,40 +221,52 @@ def _read(
     require_labels: bool,
 ) -> datasets.DatasetDict:
     tables: list[pa.Table] = []
-    keys: list[np.ndarray] = []
+    files: list[str] = []
+    real: list[str] = []
     embedded: list[datasets.Dataset] = []
     required = [*(["audio"] if source.audio_folders else []), *(LABELS if require_labels else [])]
+    # What is predicted needs neither labels nor speakers, even if the settings of the training name their columns.
+    optional = () if require_labels else (*LABELS, "speaker")
+    elsewhere = {column for part in source.parts for column in part.table.column_names}
+    written: dict[str, str] = {}
     for part in source.parts:
-        found = match_columns(part, columns, required)
+        found = match_columns(part, columns, required, optional, elsewhere)
         if source.has_parts:
             found.pop("split", None)
         count = len(part.table)
         made = {name: pa.nulls(count, SCHEMA.field(name).type) for name in SCHEMA.names}
-        if "audio" not in found:
-            keys.append(np.arange(count))
-        elif (paths := audio_paths(part, found["audio"])) is None:
+        paths = audio_paths(part, found["audio"]) if "audio" in found else None
+        if "audio" in found and paths is None:
             embedded.append(part.recordings(found["audio"]))
-        else:
-            files, real = locate(part, paths, source.audio_folders)
-            keys.append(real)
+        elif paths is not None:
+            located, real_paths = locate(part, paths, source.audio_folders)
+            files += located
+            real += real_paths.tolist()
             fields = list(SCHEMA.field("audio").type)
-            made["audio"] = pa.StructArray.from_arrays([pa.nulls(count, pa.binary()), pa.array(files)], fields=fields)
+            made["audio"] = pa.StructArray.from_arrays(
+                [pa.nulls(count, pa.binary()), pa.array(located)], fields=fields
+            )
         for name, column in found.items():
             if name not in ("audio", "split"):
                 made[name] = _column(part, name, column, label_range, require_labels)
-        tables.append(pa.table(made, schema=SCHEMA).append_column("split", split_column(part, found.get("split"))))
-    _check_alike(source, keys, embedded)
+        splits_of_part, names = split_column(part, found.get("split"))
+        written |= names
+        tables.append(pa.table(made, schema=SCHEMA).append_column("split", splits_of_part))
+    _check_alike(source, files, embedded)
+    check_split_names(source.name, written)
 
     table = pa.concat_tables(tables)
     splits = assign_splits(source.name, table["split"], table["speaker"], split_seed, allow_speaker_overlap)
     table = table.drop_columns(["split"])
+    official = source.parts[0].official
     if embedded:
         recordings = datasets.concatenate_datasets(embedded)
-        keys = [content_keys(recordings, splits)]
+        check_duplicate_contents(source.name, recordings, splits, official)
         result = datasets.concatenate_datasets([recordings, make_dataset(table.drop_columns(["audio"]))], axis=1)
     else:
         result = make_dataset(table)
-    check_duplicates(source.name, np.concatenate(keys), splits)
+        if files:
+            check_duplicate_files(source.name, files, real, splits, official)
     present = [split for split in SPLITS if (splits == split).any()]
     return datasets.DatasetDict({split: result.select(np.flatnonzero(splits == split)) for split in present})
 
@@ -216,5 +276,7 @@ def _column(
 ) -> pa.Array | pa.ChunkedArray:
     """Return a column other than `audio` in the type of the schema; labels as they are, unless a range is given."""
     if name in LABELS:
-        return part.table[column] if label_range is None else label_column(part, column, label_range, require_labels)
+        if label_range is None:
+            return with_points(part, column)
+        return label_column(part, column, label_range, require_labels)
     return word_column(part, column) if name == "words" else text_column(part, column)

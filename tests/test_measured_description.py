@@ -118,6 +118,13 @@ def test_norms_are_the_quantiles_of_a_folder(tmp_path):
     assert low["quantiles"]["pitch"][-1] == pytest.approx(0.9 * 12 * np.log2(1.5), abs=0.3)
 
 
+@pytest.mark.parametrize("name", ["/srv/voices", "~/voices", "../voices", "C:\\voices", "https://voices.example"])
+def test_the_name_of_norms_is_no_path(tmp_path, name):
+    """It goes into published models."""
+    with pytest.raises(SystemExit, match="give the name of the corpus, not its path"):
+        norms.main([str(tmp_path), "--name", name, "--output", str(tmp_path / "norms.json")])
+
+
 def test_norms_of_nothing_are_a_sentence(tmp_path):
     (tmp_path / "broken.wav").write_text("no sound")
     table = tmp_path / "table.csv"

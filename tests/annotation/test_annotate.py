@@ -1,9 +1,7 @@
 """The command `annotate`: a corpus gets its texts, nothing is made twice, and nothing is lost."""
 
 import csv
-import dataclasses
 import errno
-import io
 import json
 import logging
 import multiprocessing
@@ -25,6 +23,21 @@ import soundfile
 from corpus_trees import write_iemocap
 from killable import annotate_with_log
 from published import WHISPER, needs
+from tones import (
+    RATE,
+    Recognizer,
+    contents_of,
+    fails,
+    journal_fixture,  # noqa: F401 - used by every test
+    make_corpus,
+    rows_of,
+    run,
+    state_of,
+    tone,
+    tone_bytes,
+    write_csv,
+    write_tone,
+)
 
 from msfser import LABELS
 from msfser.annotation import annotate, shards
@@ -33,161 +46,6 @@ from msfser.corpora.probe.synthesizer import Synthesizer
 from msfser.corpora.registry import read_corpus
 from msfser.corpora.table import read_table
 from msfser.description_msfser import NORMS
-from msfser.transcription_msfser import MsfSerRecognizer
-
-RATE = 16_000
-
-
-def tone(number, seconds=0.5):
-    """A voiced sound whose pitch tells its number."""
-    times = np.arange(int(seconds * RATE)) / RATE
-    return (0.1 * sum(np.sin(2 * np.pi * k * (120 + 10 * number) * times) / k for k in range(1, 8))).astype(np.float32)
-
-
-def write_tone(path, number, seconds=0.5):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, tone(number, seconds), RATE, subtype="FLOAT")
-    return path
-
-
-def tone_bytes(number):
-    buffer = io.BytesIO()
-    soundfile.write(buffer, tone(number), RATE, format="WAV")
-    return buffer.getvalue()
-
-
-@dataclasses.dataclass
-class Transcript:
-    text: str | None
-    words: list
-    reason: str | None = None
-
-
-def words_of(text, sound):
-    words = text.split()
-    edges = np.linspace(0, len(sound) / RATE, len(words) + 1).tolist()
-    return [{"word": w, "start": edges[i], "end": edges[i + 1]} for i, w in enumerate(words)]
-
-
-class Recognizer:
-    """Transcribes a tone by its number, and finds no speech in silence."""
-
-    def __init__(self, name, english_only):
-        self.name, self.english_only = name, english_only
-
-    def __call__(self, sounds, language=None):
-        if language == "xx":
-            raise ValueError("language='xx' is none that Whisper knows: give a code such as 'en' or 'de'.")
-        if self.english_only and language not in (None, "en"):
-            return [Transcript(None, [], "the recognizer knows only English") for _ in sounds]
-        return [self._transcribe_segments(sound, language) for sound in sounds]
-
-    def _transcribe_segments(self, sound, language):
-        if not np.abs(sound).max():
-            return Transcript(None, [], "no speech")
-        number = round((np.abs(np.fft.rfft(sound, RATE)).argmax() - 120) / 10)
-        text = f"the sound number {number} by {self.name} in {language}"
-        return Transcript(text, words_of(text, sound))
-
-    def align(self, sounds, transcripts):
-        if "impossible" in " ".join(transcripts):
-            raise ValueError("The transcript of item 0 is too long for its sound: cut both into shorter clips.")
-        return [words_of(text, sound) for text, sound in zip(transcripts, sounds, strict=True)]
-
-
-class Journal(list):
-    """Which steps were done, with how many clips; and how often an annotator was made."""
-
-    made = 0
-
-    @property
-    def steps(self):
-        return {step for step, _ in self}
-
-
-@pytest.fixture(autouse=True)
-def journal(monkeypatch, tmp_path_factory):
-    journal, make = Journal(), annotate.make_annotator
-    monkeypatch.setattr(shards, "ROWS_PER_SHARD", 3)
-    monkeypatch.setattr(annotate, "ensure_encoders", lambda names: None)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-    monkeypatch.setattr(
-        MsfSerRecognizer, "from_pretrained", lambda name, device=None: Recognizer(name, name.endswith(".en"))
-    )
-    for step in ("transcribe", "emphasize", "describe"):
-        original = getattr(MsfSerAnnotator, step)
-
-        def recorded(self, annotations, *arguments, step=step, original=original):
-            journal.append((step, len(annotations)))
-            original(self, annotations, *arguments)
-
-        monkeypatch.setattr(MsfSerAnnotator, step, recorded)
-
-    def counted(*arguments):
-        journal.made += 1
-        return make(*arguments)
-
-    monkeypatch.setattr(annotate, "make_annotator", counted)
-    return journal
-
-
-def run(data, output, *options):
-    annotate.main([str(data), "--output", str(output), *options])
-    return rows_of(output)
-
-
-def rows_of(output):
-    """What is in the shards, in order, and the shards' whole bytes are valid."""
-    return [row for shard in sorted(Path(output).glob("data/*")) for row in pq.ParquetFile(shard).read().to_pylist()]
-
-
-def state_of(output):
-    """Every file below a folder: its content, and what tells whether it was written again."""
-    files = sorted(path for path in Path(output).rglob("*") if path.is_file())
-    return {str(path.relative_to(output)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
-
-
-def contents_of(output):
-    return {name: content for name, (content, _) in state_of(output).items()}
-
-
-def write_csv(path, rows):
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
-def make_corpus(folder, count=8, **columns):
-    """A CSV with aliases, labels from 1 to 7 and a custom column; some rows have texts."""
-    rows = []
-    for i in range(count):
-        write_tone(folder / "audio" / f"{i}.wav", i)
-        rows.append(
-            {
-                "file_name": f"audio/{i}.wav",
-                "transcription": "what was really said" if i % 3 == 1 else "",
-                "description": "given" if i == 2 else " ",
-                "speaker_id": f"{i % 4:02d}",
-                "valence": "1.5",
-                "arousal": "4",
-                "dominance": "7",
-                "room": f"room {i}",
-            }
-            | {name: value(i) if callable(value) else value for name, value in columns.items()}
-        )
-    return write_csv(folder / "metadata.csv", rows)
-
-
-def fails(*arguments):
-    """Runs the command, which ends with one sentence."""
-    with pytest.raises(SystemExit) as caught:
-        annotate.main([str(argument) for argument in arguments])
-    message = str(caught.value.code)
-    assert message.startswith("msfser annotate: error: ") and message.endswith(".") and "\n" not in message, message
-    return message
-
 
 # Sources
 
@@ -266,6 +124,85 @@ def test_a_folder_of_recordings(tmp_path):
     # The output may lie among the recordings.
     inside = tmp_path / "in" / "out"
     assert run(tmp_path / "in", inside, "--language", "en") == run(tmp_path / "in", inside, "--language", "en") == rows
+
+
+@pytest.mark.parametrize(
+    ("times", "sentence"),
+    [
+        (
+            [(0.0, 0.2), (0.2, 9.0)],
+            "the word 'then' lasts from 0.2 to 9 s, but the sound has only 0.50 s: give seconds",
+        ),
+        ([(0, 200), (200, 500)], "these seem to be milliseconds"),
+        ([(0.3, 0.4), (0.1, 0.2)], "the word 'then' starts at 0.1 s, before 'so' at 0.3 s"),
+    ],
+)
+def test_words_that_do_not_fit_their_sound_are_said(tmp_path, caplog, times, sentence):
+    """They were dropped or scored, and the reason was "no speech"."""
+    words = [
+        {"word": word, "start": start, "end": end} for word, (start, end) in zip(("so", "then"), times, strict=True)
+    ]
+    right = [{"word": "so", "start": 0.0, "end": 0.5}]
+    table = make_corpus(tmp_path, 4, transcription="", words=lambda i: json.dumps(words if i == 2 else right))
+    rows = run(table, tmp_path / "out", "--recognizer", "none")
+    assert [row["error"] is None for row in rows] == [True, True, False, True]
+    assert sentence in rows[2]["error"] and "1 rows cannot be used; the first is line 4: the word " in caplog.text
+    assert [row["emphasis"] is None for row in rows] == [False, False, True, False]
+    # With other settings of a later step the reason stays.
+    again = run(table, tmp_path / "out", "--recognizer", "none", "--emphasis", "paper")
+    assert [row["error"] for row in again] == [row["error"] for row in rows]
+
+
+@pytest.mark.parametrize("with_table", [False, True])
+def test_every_file_of_a_folder_is_a_row_or_is_named(tmp_path, caplog, with_table):
+    """As reported: m4a, mp4, webm, aac, amr and mka were left out without a word."""
+    folder, out = tmp_path / "my", tmp_path / "my" / "out"
+    write_tone(folder / "a.wav", 1)
+    write_tone(folder / "deep" / "b.wav", 2)
+    rows = ["a.wav", "deep/b.wav"]
+    av = pytest.importorskip("av")
+    for name, codec in (
+        ("c.m4a", "aac"),
+        ("d.mp4", "aac"),
+        ("e.webm", "libopus"),
+        ("f.aac", "aac"),
+        ("g.mka", "libopus"),
+    ):
+        write_container(av, folder / name, codec)
+        rows.append(name)
+    (folder / "h.amr").write_bytes(b"no sound")
+    rows.append("h.amr")
+    (folder / "notes.txt").write_text("x")
+    (folder / ".DS_Store").write_text("x")
+    left_out = {".DS_Store": "hidden", "notes.txt": "of the type .txt, which is not read"}
+    if with_table:
+        table = write_csv(folder / "metadata.csv", [{"audio": name} for name in rows if name != "g.mka"])
+        left_out = {".DS_Store": "hidden", "g.mka": f"in no row of {table.name}"} | left_out
+        rows.remove("g.mka")
+    with caplog.at_level(logging.INFO):
+        made = run(folder, out, "--language", "en")
+    assert sorted(row["audio"] for row in made) == sorted(rows)
+    assert [row["audio"] for row in made if row["error"]] == ["h.amr"]
+    assert json.loads((out / "annotation.json").read_text())["left_out"] == left_out
+    summary = [record.getMessage() for record in caplog.records]
+    assert f"left out {len(left_out)} files of the folder: " in summary[1]
+    assert all(repr(name) in summary[1] for name in left_out)
+    # The output among the recordings is none of them.
+    before = state_of(out)
+    run(folder, out, "--language", "en")
+    assert state_of(out) == before
+
+
+def write_container(av, path, codec):
+    with av.open(str(path), "w", format="adts" if path.suffix == ".aac" else None) as file:
+        stream = file.add_stream(codec, rate=48_000, layout="mono")
+        kind = "fltp" if codec == "aac" else "flt"
+        frame = av.AudioFrame.from_ndarray(tone(3, 1.0)[None], format="fltp", layout="mono")
+        frame.sample_rate = RATE
+        resampler = av.AudioResampler(kind, "mono", 48_000)
+        for part in (*resampler.resample(frame), *resampler.resample(None)):
+            file.mux(stream.encode(part))
+        file.mux(stream.encode(None))
 
 
 @pytest.mark.parametrize("count", [2, 5])
@@ -449,7 +386,7 @@ def test_bad_recordings_are_noted(tmp_path, journal, caplog):
     soundfile.write(audio / "4.wav", np.full(99, np.nan, np.float32), RATE, subtype="FLOAT")
     with caplog.at_level(logging.INFO):
         rows = run(table, tmp_path / "out", "--language", "en")
-    assert "5 recordings could not be read; the first is that of row 1: " in caplog.text
+    assert "5 rows cannot be used; the first is line 2: " in caplog.text
     for row, reason in zip(rows, ("decoded", "decoded", "there is no file", "is empty", "not finite"), strict=False):
         assert reason in row["error"] and "\n" not in row["error"]
         assert row["emphasis"] == "word" and row["words"] is row["describer"] is row["absent"] is None
@@ -573,16 +510,15 @@ def test_unfinished_and_broken_shards_are_replaced(tmp_path, journal):
     table, out = make_corpus(tmp_path, 12), tmp_path / "out"
     run(table, out, "--language", "en")
     expected, shards = contents_of(out), sorted((out / "data").iterdir())
-    (out / "data" / "part-00000.parquet.77.unfinished").write_bytes(b"PAR1 half")
-    (out / "annotation.json.77.unfinished").write_bytes(b"{")
+    (out / "data" / ".part-00000.parquet.77.unfinished").write_bytes(b"PAR1 half")
+    (out / ".annotation.json.77.unfinished").write_bytes(b"{")
     shards[0].write_bytes(shards[0].read_bytes()[:-20])
-    pq.write_table(pq.read_table(shards[1]).replace_schema_metadata(), shards[1])
     shards[2].write_bytes(b"")
     (out / "data" / "mine.txt").write_text("not of annotate")
     del journal[:]
     run_again = [str(table), "--output", str(out), "--language", "en"]
     annotate.main(run_again)
-    assert journal == 3 * [(step, 3) for step in ALL]
+    assert journal == 2 * [(step, 3) for step in ALL]
     assert contents_of(out) == expected | {"data/mine.txt": b"not of annotate"}
 
 
@@ -707,12 +643,12 @@ def test_processes_share_the_shards(tmp_path, journal):
     arguments = annotate.parse([str(table), "--output", str(tmp_path / "two"), "--language", "en"])
     work = [annotate.sharded_annotation(arguments, "cpu") for _ in range(3)]
     del journal[:]
-    work[0].prepare(table)
-    for process in (2, 0, 1):
-        with pytest.raises(ValueError, match=r"not finished|holds none"):
-            read_table(tmp_path / "two", label_range=(1, 7))
-        work[process].run(process, 3, quiet=True)
-        work[process].finish()
+    with work[0].prepared(table):
+        for process in (2, 0, 1):
+            with pytest.raises(ValueError, match=r"not finished|holds none"):
+                read_table(tmp_path / "two", label_range=(1, 7))
+            work[process].run(process, 3, quiet=True)
+            work[process].finish()
     assert contents_of(tmp_path / "one") == contents_of(tmp_path / "two")
     assert len(journal) == 3 * 4
 
@@ -836,7 +772,7 @@ def test_an_output_with_other_things_is_left_alone(tmp_path):
     assert state_of(tmp_path) == before
     # An empty folder will do, and so will one in which the first note was killed.
     (tmp_path / "empty").mkdir()
-    (tmp_path / "empty" / "annotation.json.5.unfinished").write_text("{")
+    (tmp_path / "empty" / ".annotation.json.5.unfinished").write_text("{")
     assert len(run(table, tmp_path / "empty", "--language", "en")) == 8
 
 
@@ -859,7 +795,7 @@ def test_wrong_input_is_a_sentence(tmp_path):
         ("the columns of its parts differ", tmp_path / "unlike", "--audio_folder", tmp_path),
         ("missing columns 'nothing'", table, "--columns", "transcript=nothing"),
         ("norms are not readable", table, "--norms", tmp_path / "norms.json"),
-        ("is not a folder", table, "--audio_folder", tmp_path / "nowhere"),
+        ("which is not there; name a folder", table, "--audio_folder", tmp_path / "nowhere"),
         ("iemocap decides this", tmp_path, "--corpus", "iemocap", "--audio_folder", "x"),
     ):
         assert match in fails(*arguments, "--output", out, "--language", "en")

@@ -84,14 +84,14 @@ def write_iemocap(folder: Path) -> Path:
         texts.mkdir()
         (labels / "Categorical" / f"Ses{session:02d}F_impro01_e2_cat.txt").write_text("not read\n")
         (labels / f"._Ses{session:02d}F_impro01.txt").write_bytes(b"\0\5\26\7")
-        for dialog, name, values in iemocap_utterances(session):
+        for number, (dialog, name, values) in enumerate(iemocap_utterances(session)):
             with open(labels / f"{dialog}.txt", "a") as file:
                 if file.tell() == 0:
                     file.write("% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n\n")
                 file.write(f"[6.2901 - 8.2357]\t{name}\tneu\t{values}\n{ratings}\n")
             with open(texts / f"{dialog}.txt", "a") as file:
                 file.write(f"{name} [006.2901-008.2357]: Excuse me.\nM: No name.\n{dialog}_FXX0 [1.0-2.0]: Hm.\n")
-            write_sound(root / "sentences" / "wav" / dialog / f"{name}.wav")
+            write_sound(root / "sentences" / "wav" / dialog / f"{name}.wav", session / 8 + number / 128)
             (root / "sentences" / "wav" / dialog / f"._{name}.wav").write_bytes(b"\0\5\26\7")
     return folder
 

@@ -22,8 +22,9 @@ def corpora(tmp_path):
     return tmp_path
 
 
-def test_names_tell_speaker_emotion_and_take(corpora):
+def test_names_tell_speaker_emotion_and_take(corpora, caplog):
     rows = read_acted(corpora)
+    assert "left out 1 recordings that are no clips" in caplog.text and "'02-01-05-01-02-01-07.wav'" in caplog.text
     assert [row["corpus"] for row in rows] == ["ravdess"] * 4 + ["emodb"] * 3
     row = rows[3]
     assert {name: row[name] for name in ("speaker", *COLUMNS)} == {

@@ -198,8 +198,8 @@ def test_what_annotate_made_keeps_the_folds(tree, tmp_path):
 
 def test_shards_of_another_corpus_have_no_folds(tmp_path):
     rows = ["audio,valence,arousal,dominance,speaker,split"]
-    for split in ("train", "validation", "test"):
-        soundfile.write(tmp_path / f"{split}.wav", np.zeros(16, np.float32), 16_000)
+    for level, split in enumerate(("train", "validation", "test")):
+        soundfile.write(tmp_path / f"{split}.wav", np.full(16, level / 8, np.float32), 16_000)
         rows.append(f"{split}.wav,0.5,0.5,0.5,{split},{split}")
     (tmp_path / "metadata.csv").write_text("\n".join(rows))
     annotated = tmp_path / "annotated"

@@ -249,7 +249,7 @@ def test_shards_are_one_table(tmp_path, caplog):
     assert flat(result) == expected and result["train"].features == FEATURES
     # The folder that the note names is only the default.
     write_shards(folder, rows, note={"audio_folder": str(tmp_path / "gone")})
-    fails("leads out of the data folder .*name their folder as audio_folder", folder)
+    fails("leads out of the data folder .*name their folder by --audio_folder", folder)
     assert flat(read_table(folder, audio_folder=tmp_path / "sounds")) == expected
 
 
@@ -405,12 +405,13 @@ def test_bad_sources(tmp_path):
     table = write_csv(tmp_path / "a.csv", rows)
     source_fails("columns names \\['lang'\\], which the schema does not have", table, columns={"lang": "x"})
     source_fails("missing columns 'human'", table, columns={"transcript": "human"})
-    source_fails("the audio folder 'gone' is not a folder", table, audio_folder="gone")
+    source_fails("--audio_folder is 'gone', which is not there; name a folder", table, audio_folder="gone")
+    source_fails("--audio_folder is .*a.csv', which is a file; name a folder", table, audio_folder=table)
     write_wav(tmp_path.parent / "secret.wav", 0.5)
     source_fails("leads out", write_csv(tmp_path / "b.csv", [rows[0], rows[1] | {"audio": "../secret.wav"}]))
-    source_fails("row 2: 'audio' is blank", write_csv(tmp_path / "c.csv", [rows[0], rows[1] | {"audio": " "}]))
+    source_fails("line 3: 'audio' is blank", write_csv(tmp_path / "c.csv", [rows[0], rows[1] | {"audio": " "}]))
     gone = write_csv(tmp_path / "d.csv", [row | {"audio": f"x{k}.wav"} for k, row in enumerate(rows)])
-    source_fails("none of the 8 audio files is there, such as 'x0.wav'; name their folder", gone)
+    source_fails("none of the 8 audio files is there, such as 'x0.wav'; name their folder by --audio_folder", gone)
     (tmp_path / "e.csv").write_text("audio,room,room\naudio/00_0.wav,1,2\n")
     source_fails("the column 'room' occurs more than once", tmp_path / "e.csv")
     (tmp_path / "f.csv").write_text("audio\n")
@@ -541,24 +542,24 @@ def test_labels_may_be_absent_or_blank_when_not_required(tmp_path):
     assert set(result["train"]["arousal"]) == {None}
     fails("missing columns 'arousal', 'dominance'; there are \\['audio'", path)
     rows[1]["valence"] = "low"
-    fails("row 2: valence is 'low', not a number", write_csv(path, rows), require_labels=False)
+    fails("line 3: valence is 'low', not a number", write_csv(path, rows), require_labels=False)
 
 
 @pytest.mark.parametrize("value", ["high", "", "nan", "1,5", "0x1"])
 def test_labels_that_are_no_numbers(tmp_path, value):
     rows = with_splits(make_rows(tmp_path))
     rows[2]["arousal"] = value
-    message = fails("row 3: arousal is .*, not a number", write_csv(tmp_path / "a.csv", rows))
+    message = fails("line 4: arousal is .*, not a number", write_csv(tmp_path / "a.csv", rows))
     assert repr(value) in message and "a.csv" in message
-    fails("row 3: arousal is", write_jsonl(tmp_path / "a.jsonl", rows))
+    fails("line 3: arousal is", write_jsonl(tmp_path / "a.jsonl", rows))
 
 
 def test_labels_of_other_types(tmp_path):
     rows = with_splits(make_rows(tmp_path))
     fails(
-        "row 1: valence is nan", write_jsonl(tmp_path / "a.jsonl", [row | {"valence": float("nan")} for row in rows])
+        "line 1: valence is nan", write_jsonl(tmp_path / "a.jsonl", [row | {"valence": float("nan")} for row in rows])
     )
-    fails("row 1: valence is None", write_jsonl(tmp_path / "b.jsonl", [row | {"valence": None} for row in rows]))
+    fails("line 1: valence is None", write_jsonl(tmp_path / "b.jsonl", [row | {"valence": None} for row in rows]))
     for value, kind in ((True, "bool"), ([0.5], "list")):
         path = write_jsonl(tmp_path / "c.jsonl", [row | {"valence": value} for row in rows])
         fails(f"'valence' holds {kind}.*, not numbers", path)
@@ -568,7 +569,7 @@ def test_labels_of_other_types(tmp_path):
 def test_labels_outside_the_range(tmp_path, value):
     rows = with_splits(make_rows(tmp_path))
     rows[1]["dominance"] = value
-    fails("a.csv, row 2: dominance is .*, outside the label_range 0 to 1", write_csv(tmp_path / "a.csv", rows))
+    fails("a.csv, line 3: dominance is .*, outside the label_range 0 to 1", write_csv(tmp_path / "a.csv", rows))
 
 
 @pytest.mark.parametrize("label_range", [(1, 1), (2, 1), (0, float("nan")), (0, float("inf"))])
@@ -579,17 +580,17 @@ def test_bad_label_range(tmp_path, label_range):
 @pytest.mark.parametrize(
     ("words", "match"),
     [
-        ("[{", "row 1: the text in 'words' is not JSON"),
-        ('{"word": "a"}', "row 1: 'words' is not a list of"),
-        ("[1, 2]", "row 1: 'words' is not a list of"),
-        ('[{"word": "a", "start": "x", "end": 1}]', "row 1: 'words' is not a list of"),
-        ('[{"word": "a", "start": 0.5}]', "row 1: .* needs a word, and times"),
-        ('[{"start": 0, "end": 1}]', "row 1: .* needs a word, and times"),
-        ('[{"word": "\\ud800", "start": 0, "end": 1}]', "row 1: 'words' is not a list of"),
-        ("[null]", "row 1: None .* needs a word, and times"),
-        ('[{"word": "a", "start": 0.5, "end": 0.4}]', "row 1: .* 0 <= start <= end"),
-        ('[{"word": "a", "start": -1, "end": 0.4}]', "row 1: .* 0 <= start <= end"),
-        ('[{"word": "a", "start": 0, "end": NaN}]', "row 1: .* 0 <= start <= end"),
+        ("[{", "line 2: the text in 'words' is not JSON"),
+        ('{"word": "a"}', "line 2: 'words' is not a list of"),
+        ("[1, 2]", "line 2: 'words' is not a list of"),
+        ('[{"word": "a", "start": "x", "end": 1}]', "line 2: 'words' is not a list of"),
+        ('[{"word": "a", "start": 0.5}]', "line 2: .* needs a word, and times"),
+        ('[{"start": 0, "end": 1}]', "line 2: .* needs a word, and times"),
+        ('[{"word": "\\ud800", "start": 0, "end": 1}]', "line 2: 'words' is not a list of"),
+        ("[null]", "line 2: None .* needs a word, and times"),
+        ('[{"word": "a", "start": 0.5, "end": 0.4}]', "line 2: .* 0 <= start <= end"),
+        ('[{"word": "a", "start": -1, "end": 0.4}]', "line 2: .* 0 <= start <= end"),
+        ('[{"word": "a", "start": 0, "end": NaN}]', "line 2: .* 0 <= start <= end"),
     ],
 )
 def test_bad_words(tmp_path, words, match):
@@ -609,7 +610,7 @@ def test_the_row_of_bad_words_is_named(tmp_path):
         [{"word": "a", "start": 0.0, "end": 1.0}, {"word": "b", "start": 1.0, "end": 2.0}],
     ]
     rows[4]["words"] = [{"word": "a", "start": 0, "end": 1}, {"word": "b", "start": 2, "end": 1}]
-    fails("row 5: .*'b'.* needs a word", write_jsonl(tmp_path / "a.jsonl", rows))
+    fails("line 5: .*'b'.* needs a word", write_jsonl(tmp_path / "a.jsonl", rows))
 
 
 def test_text_column_without_text(tmp_path):
@@ -625,6 +626,8 @@ def test_missing_source(tmp_path):
     fails("there is no such file or folder", "folder/gone.csv")
     fails("there is no such file or folder", Path("folder/gone"))
     fails("there is no such file or folder", "https://example.org/a.csv")
+    fails("the folder is empty; name a table file", tmp_path)
+    (tmp_path / "notes.txt").write_text("x")
     fails("none of metadata.csv, .* name a table file", tmp_path)
     (tmp_path / "a.xlsx").write_text("x")
     fails("'.xlsx' are not read; give one of .csv", tmp_path / "a.xlsx")
@@ -632,7 +635,7 @@ def test_missing_source(tmp_path):
     write_csv(tmp_path / "metadata.csv", rows)
     write_jsonl(tmp_path / "metadata.jsonl", rows)
     fails("holds metadata.csv and metadata.jsonl; name the one", tmp_path)
-    fails("the audio folder .* is not a folder", tmp_path / "metadata.csv", audio_folder=tmp_path / "gone")
+    fails("--audio_folder is .*gone', which is not there", tmp_path / "metadata.csv", audio_folder=tmp_path / "gone")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
@@ -650,7 +653,9 @@ def test_pipe_as_source(tmp_path):
         ("a.csv", b"audio,valence\n\xff\xfe,1\n", "not a readable CSV file in UTF-8"),
         ("a.csv", b"audio,valence,valence,arousal,dominance\na.wav,1,1,1,1\n", "'valence' occurs more than once"),
         ("a.csv", b"path,valence\na.wav,1\n", "missing columns 'audio' or 'file_name', 'arousal', 'dominance'; there"),
-        ("a.jsonl", b"", "has no rows"),
+        ("a.jsonl", b"", "the file is empty"),
+        ("a.parquet", b"", "the file is empty"),
+        ("a.jsonl", b"\n", "has no rows"),
         ("a.json", b"[]", "has no rows"),
         ("a.json", b"[1]", "row 1: this is not a JSON object"),
         ("a.jsonl", b'{"audio": "a"}\n{"audio"\n', "line 2: "),
@@ -709,9 +714,9 @@ def test_impossible_audio_names(tmp_path, name):
 def test_blank_audio(tmp_path):
     rows = with_splits(make_rows(tmp_path))
     rows[3]["audio"] = ""
-    fails("row 4: 'audio' is blank", write_csv(tmp_path / "a.csv", rows))
+    fails("line 5: 'audio' is blank", write_csv(tmp_path / "a.csv", rows))
     rows[3]["audio"] = None
-    fails("row 4: 'audio' is blank", write_jsonl(tmp_path / "a.jsonl", rows))
+    fails("line 4: 'audio' is blank", write_jsonl(tmp_path / "a.jsonl", rows))
 
 
 def test_audio_outside_the_folder(tmp_path):
@@ -725,7 +730,7 @@ def test_audio_outside_the_folder(tmp_path):
     for name in outside:
         changed = [row | {"audio": name} if k == 1 else row for k, row in enumerate(rows)]
         path = write_csv(folder / "a.csv", changed)
-        fails("row 2: the audio path .* leads out of the data folder", path)
+        fails("line 3: the audio path .* leads out of the data folder", path)
     inside = [row | {"audio": os.path.join("corpus", row["audio"])} for row in rows]
     inside[0]["audio"] = "secret.wav"
     assert read_table(write_csv(folder / "b.csv", inside), audio_folder=tmp_path)
@@ -800,14 +805,17 @@ def test_embedded_duplicates_across_splits(tmp_path):
     assert len(flat(read_table(tmp_path / "a.parquet"))) == len(rows)
     rows[-1]["audio"] = rows[0]["audio"]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "b.parquet")
-    fails("1 recording.s. are in more than one split, such as 'recording 1'", tmp_path / "b.parquet")
+    fails(
+        "1 recording.s. are in more than one split, such as 'recording 1, x' .train., 'recording 8, x' .test.; keep",
+        tmp_path / "b.parquet",
+    )
 
 
 @pytest.mark.parametrize("value", ["holdout", ""])
 def test_unknown_split(tmp_path, value):
     rows = with_splits(make_rows(tmp_path))
     rows[2]["split"] = value
-    fails("row 3: the split is .*, which is none of train, validation, test", write_csv(tmp_path / "a.csv", rows))
+    fails("line 4: the split is .*, which is none of train, validation, test", write_csv(tmp_path / "a.csv", rows))
 
 
 def test_unknown_part(tmp_path):

@@ -1,6 +1,7 @@
 """`make stress`: hostile input and faults in large numbers, with a summary of counts.
 
-    cd tests && python -m stress [--minutes 30] [--inputs 5000] [--tables 2000] [--kills 20]
+    cd tests && python -m stress [--minutes 30] [--inputs 5000] [--tables 2000] [--kills 20] [--seed 0]
+    cd tests && python -m stress --only kills --kills 20
 
 Writes to `benchmarks/results/stress.json`, and ends with an error if anything was lost.
 """
@@ -16,6 +17,8 @@ import tiny  # noqa: F401 - separate caches, and no network
 from msfser.evaluation.results import RESULTS, merge
 
 from . import faults, hostile_audio, hostile_tables, isolated, space
+
+PARTS = ("audio", "tables", "kills", "faults", "space")
 
 
 def inputs(name: str, module: str, count: int, most_bytes: int) -> tuple[dict[str, float], int]:
@@ -38,17 +41,29 @@ def inputs(name: str, module: str, count: int, most_bytes: int) -> tuple[dict[st
     return {f"{name}/{key}": value for key, value in figures.items()}, len(wrong)
 
 
-def injected(kills: int) -> tuple[dict[str, float], int]:
-    """Injects all faults."""
-    counts = faults.main(kills)
+def killed(kills: int, seed: int) -> tuple[dict[str, float], int]:
+    """Kills training and annotation, and gives wrong commands for their folders."""
+    counts = faults.main(kills, seed, ["kills"])
+    for name, count in counts.items():
+        print(
+            f"{name}: {count.injected} kills, {count.lost} results lost; {count.guarded} commands that may change "
+            f"nothing, {count.overwritten} changed something, {count.answered} ended with a sentence"
+        )
+    total = sum(counts.values(), faults.Counts())
+    figures = {"kills/injected": total.injected, "kills/results_lost": total.lost}
+    figures |= {"guards/commands": total.guarded, "guards/overwritten": total.overwritten}
+    figures["guards/reported"] = total.answered
+    return figures, total.lost + total.overwritten + total.guarded - total.answered
+
+
+def injected() -> tuple[dict[str, float], int]:
+    """Injects all other faults."""
+    counts = faults.main(0, 0, ["others"])
     for name, count in counts.items():
         print(f"{name}: {count.injected} faults injected, {count.lost} results lost, {count.said} said so")
-    of_kills = sum((count for name, count in counts.items() if name.startswith("kills")), faults.Counts())
-    others = {name: count for name, count in counts.items() if not name.startswith("kills")}
-    other = sum(others.values(), faults.Counts())
-    figures = {"kills/injected": of_kills.injected, "kills/results_lost": of_kills.lost}
-    figures |= {"faults/injected": other.injected, "faults/results_lost": other.lost, "faults/reported": other.said}
-    return figures, of_kills.lost + other.lost + other.injected - other.said
+    total = sum(counts.values(), faults.Counts())
+    figures = {"faults/injected": total.injected, "faults/results_lost": total.lost, "faults/reported": total.said}
+    return figures, total.lost + total.injected - total.said
 
 
 def visited(minutes: float) -> tuple[dict[str, float], int]:
@@ -85,12 +100,14 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=5_000, help="hostile sounds")
     parser.add_argument("--tables", type=int, default=2_000, help="hostile tables")
     parser.add_argument("--kills", type=int, default=20, help="of training and annotation together, at least")
-    parser.add_argument("--only", nargs="+", choices=("audio", "tables", "faults", "space"), help="parts; all if none")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="parts; all if none")
     chosen = parser.parse_args()
     parts: dict[str, Callable[[], tuple[dict[str, float], int]]] = {
         "audio": lambda: inputs("audio", "stress.hostile_audio", chosen.inputs, hostile_audio.MOST_BYTES),
         "tables": lambda: inputs("tables", "stress.hostile_tables", chosen.tables, hostile_tables.MOST_BYTES),
-        "faults": lambda: injected(chosen.kills),
+        "kills": lambda: killed(chosen.kills, chosen.seed),
+        "faults": injected,
         "space": lambda: visited(chosen.minutes),
     }
     wrong = 0

@@ -1,16 +1,21 @@
-"""Training and annotation under faults: kills at random moments, full disks, dead processes.
+"""Training and annotation under faults: kills at random moments, full disks, dead processes, the wrong folder.
+
+    cd tests && python -m stress.faults 4 --only kills --seed 7
 
 Each fault is given to a run in a separate process; the same command then goes on, and what it ends with is compared
 with an undisturbed run. The processes are forked from a server that has the libraries.
 """
 
+import argparse
 import contextlib
 import hashlib
 import json
 import multiprocessing
 import os
 import random
+import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,11 +53,17 @@ class Counts(NamedTuple):
         injected: Faults.
         lost: Runs that ended with other results than the undisturbed one.
         said: Faults of which the run said a sentence, where it could.
+        guarded: Commands that may not change the folder of a run: with other data, or again after its end.
+        overwritten: Those that changed a file.
+        answered: Those that ended with a sentence.
     """
 
     injected: int = 0
     lost: int = 0
     said: int = 0
+    guarded: int = 0
+    overwritten: int = 0
+    answered: int = 0
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(*(a + b for a, b in zip(self, other, strict=True)))
@@ -65,22 +76,39 @@ class Job(NamedTuple):
         main: The command's `main`, by name: "train" or "annotate".
         argv: Its arguments, without those that name the output.
         results: What is in an output folder, to be compared.
+        other: Arguments of the same command with other data.
+        begun: A pattern of files that tell that a folder has something to lose.
+        again: What the command says where there is nothing to do.
     """
 
     main: str
     argv: Sequence[str]
     results: Callable[[Path], dict[str, str]]
+    other: Sequence[str]
+    begun: str
+    again: str
 
     def to(self, output: Path) -> list[str]:
         """The arguments for one output folder."""
         return [*self.argv, "--output_dir" if self.main == "train" else "--output", str(output)]
+
+    def of_other_data(self) -> "Job":
+        """The same with other data."""
+        return self._replace(argv=self.other)
 
 
 def training(tiny: Path) -> Job:
     """A run of six epochs on the tiny corpus, with checkpoints within the epochs."""
     steps = ["--num_train_epochs", "6", "--save_strategy", "steps", "--save_steps", "2", "--save_total_limit", "3"]
     steps += ["--eval_strategy", "steps", "--eval_steps", "2"]
-    return Job("train", [str(tiny / "tiny.yaml"), *steps], trained)
+    argv = [str(tiny / "tiny.yaml"), *steps]
+    # The same clips with other labels.
+    table = tiny / "other" / "metadata.csv"
+    if not table.exists():
+        shutil.copytree(tiny / "corpus", table.parent)
+        table.write_text(re.sub(r"[\d.]+$", "0.5", table.read_text(), flags=re.MULTILINE))
+    other = [*argv, "--data", str(table.parent)]
+    return Job("train", argv, trained, other, "checkpoint-*/trainer_state.json", "which is finished")
 
 
 def trained(output: Path) -> dict[str, str]:
@@ -94,18 +122,20 @@ def trained(output: Path) -> dict[str, str]:
 
 def annotation(folder: Path, clips: int = 24) -> Job:
     """A folder of tones to describe, one in a shard."""
-    corpus = folder / "recordings"
-    corpus.mkdir()
-    for clip in range(clips):
-        times = np.arange(16_000) / 16_000
-        tone = sum(np.sin(2 * np.pi * k * (110 + 7 * clip) * times) / k for k in range(1, 8))
-        soundfile.write(corpus / f"{clip:02d}.wav", 0.1 * tone + 0.01 * noise(1.0, clip), 16_000)
-    return Job("annotate", [str(corpus), "--recognizer", "none"], annotated)
+    corpora = folder / "recordings", folder / "others"
+    for corpus in corpora:
+        corpus.mkdir()
+        for clip in range(clips):
+            times = np.arange(16_000) / 16_000
+            tone = sum(np.sin(2 * np.pi * k * (110 + 7 * clip) * times) / k for k in range(1, 8))
+            soundfile.write(corpus / f"{clip:02d}.wav", 0.1 * tone + 0.01 * noise(1.0, clip), 16_000)
+    argv, other = ([str(corpus), "--recognizer", "none"] for corpus in corpora)
+    return Job("annotate", argv, annotated, other, "annotation.json", f"{clips} clips in ")
 
 
 def annotated(output: Path) -> dict[str, str]:
     """The content of each shard, with its keys, and the note."""
-    shards = {shard.name: pq.read_table(shard) for shard in sorted((output / "data").iterdir())}
+    shards = {shard.name: pq.read_table(shard) for shard in sorted((output / "data").glob("*.parquet"))}
     found = {name: _hash(repr((t.to_pylist(), t.schema.metadata)).encode()) for name, t in shards.items()}
     return found | {"note": (output / "annotation.json").read_text()}
 
@@ -198,11 +228,15 @@ def finish(job: Job, output: Path) -> tuple[dict[str, str], str]:
 
 
 def kill(job: Job, folder: Path, kills: int, seed: int) -> Counts:
-    """Kills one run again and again, at moments anywhere in what a whole run takes, then lets it end."""
+    """Kills one run again and again, at moments anywhere in what a whole run takes, then lets it end.
+
+    After each kill and after the end, the same command with other data is given for the folder, and after the end the
+    command itself: neither may change anything. A file that no run made lies in the folder all the time.
+    """
     expected, seconds = undisturbed(job, folder)
     draw, out = random.Random(seed), folder / f"killed{seed}" / "out"
     out.parent.mkdir()
-    injected, kept = 0, {}
+    counts, kept, mine = Counts(), {}, None
     for _ in range(kills):
         run = Run(job, out)
         ended = run.wait(draw.uniform(0.05, 1.0) * seconds)
@@ -210,12 +244,45 @@ def kill(job: Job, folder: Path, kills: int, seed: int) -> Counts:
         run.said()
         if ended is not None:
             break  # It was quicker.
-        injected += 1
+        counts += Counts(injected=1)
         shards = {file.name: file.read_bytes() for file in out.glob("data/*.parquet")}
         if not kept.items() <= shards.items():
-            return Counts(injected, lost=1)
+            return counts + Counts(lost=1)
         kept = shards
-    return Counts(injected, lost=int(finish(job, out)[0] != expected))
+        if any(out.glob(job.begun)):
+            mine = mine or put_file(out)
+            counts += guard(job.of_other_data(), out, "error: ")
+    counts += Counts(lost=int(finish(job, out)[0] != expected))
+    if mine is not None:
+        counts += Counts(lost=int(not mine.exists() or mine.read_text() != "mine"))
+    return counts + guard(job.of_other_data(), out, "error: ") + guard(job, out, job.again)
+
+
+def put_file(output: Path) -> Path:
+    """Puts a file of the user among those of a run, with a name much like theirs."""
+    folder = output / "data" if (output / "data").is_dir() else output
+    file = folder / "part-00000 of my notes.txt"
+    file.write_text("mine")
+    return file
+
+
+def guard(job: Job, output: Path, sentence: str) -> Counts:
+    """Gives a command that has nothing to do in a folder, or may do nothing there."""
+    before = files_of(output)
+    run = Run(job, output)
+    run.wait()
+    said = run.said()
+    changed = files_of(output) != before
+    is_answered = sentence in said and "Traceback" not in said
+    if changed or not is_answered:
+        print(f"{job.argv} into {output}: {'it changed; ' * changed}{said[-1500:]}")
+    return Counts(guarded=1, overwritten=int(changed), answered=int(is_answered))
+
+
+def files_of(output: Path) -> dict[str, tuple[int, str]]:
+    """The files of a folder: when each was written, and a hash of its content."""
+    files = sorted(path for path in output.rglob("*") if path.is_file())
+    return {str(path): (path.stat().st_mtime_ns, _hash(path.read_bytes())) for path in files}
 
 
 def undisturbed(job: Job, folder: Path) -> tuple[dict[str, str], float]:
@@ -323,8 +390,14 @@ def _command(process: psutil.Process) -> str:
     return ""
 
 
-def main(kills: int) -> dict[str, Counts]:
-    """All faults, with so many kills."""
+def main(kills: int, seed: int = 0, only: Sequence[str] = ("kills", "others")) -> dict[str, Counts]:
+    """All faults.
+
+    Args:
+        kills: At least so many, half of them of each command.
+        seed: Draws their moments.
+        only: `kills`, `others` (full disks, damaged checkpoints, dead ranks), or both.
+    """
     # Imported here: the tests import this module.
     from tiny_run import make_tiny
 
@@ -336,19 +409,27 @@ def main(kills: int) -> dict[str, Counts]:
         tiny = make_tiny(root / "tiny")
         jobs = {"training": training(tiny), "annotation": annotation(root / "annotation")}
         for name, job in jobs.items():
-            counts[f"kills of {name}"], chain = Counts(), 0
-            while counts[f"kills of {name}"].injected < kills / 2:
-                counts[f"kills of {name}"] += kill(job, root / name, 3, chain)
-                chain += 1
-            sizes = (1_000, 10_000, 40_000, 100_000) if name == "training" else (100, 2_000, 4_000)
-            counts[f"full disks in {name}"] = fill_disk(job, root / name, sizes)
-        counts["damaged checkpoints"] = Counts()
-        for way in DAMAGES:
-            counts["damaged checkpoints"] += damage(jobs["training"], root / "training", way)
-        counts["dead ranks"] = kill_a_rank(tiny, root / "pair")
+            if "kills" in only:
+                counts[f"kills of {name}"], chain = Counts(), 1000 * seed
+                while counts[f"kills of {name}"].injected < kills / 2:
+                    counts[f"kills of {name}"] += kill(job, root / name, 3, chain)
+                    chain += 1
+            if "others" in only:
+                sizes = (1_000, 10_000, 40_000, 100_000) if name == "training" else (100, 2_000, 4_000)
+                counts[f"full disks in {name}"] = fill_disk(job, root / name, sizes)
+        if "others" in only:
+            counts["damaged checkpoints"] = Counts()
+            for way in DAMAGES:
+                counts["damaged checkpoints"] += damage(jobs["training"], root / "training", way)
+            counts["dead ranks"] = kill_a_rank(tiny, root / "pair")
     return counts
 
 
 if __name__ == "__main__":
-    for name, count in main(int(sys.argv[1])).items():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("kills", type=int)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", choices=("kills", "others"), default=("kills", "others"))
+    given = parser.parse_args()
+    for name, count in main(given.kills, given.seed, given.only).items():
         print(name, count)

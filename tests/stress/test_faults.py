@@ -141,10 +141,24 @@ def test_the_order_of_an_epoch_does_not_depend_on_random_numbers_drawn_before():
     assert orders[1] == orders[2] != orders[0] and sorted(orders[0]) == list(range(64))
 
 
+def assert_kept(counts: faults.Counts):
+    assert counts.lost == counts.overwritten == 0
+    # At the end, other data are refused and a repetition has nothing to do.
+    assert counts.answered == counts.guarded >= 2
+
+
+def test_a_command_that_changes_a_folder_is_counted(tmp_path):
+    """The guard of the faults can fail: annotating other data into an empty folder is no refusal."""
+    job = faults.annotation(tmp_path, clips=1)
+    (tmp_path / "run").mkdir()
+    counts = faults.guard(job.of_other_data(), tmp_path / "run" / "out", "error: ")
+    assert counts == faults.Counts(guarded=1, overwritten=1, answered=0)
+
+
 @no_kill
 def test_kills_and_full_disks_change_no_result_of_training(tiny, tmp_path):
     job = faults.training(tiny)
-    assert faults.kill(job, tmp_path, 2, seed=1).lost == 0
+    assert_kept(faults.kill(job, tmp_path, 2, seed=1))
     full = faults.fill_disk(job, tmp_path, (1_000, 40_000))
     assert full == faults.Counts(injected=2, lost=0, said=2)
 
@@ -152,7 +166,7 @@ def test_kills_and_full_disks_change_no_result_of_training(tiny, tmp_path):
 @no_kill
 def test_kills_and_full_disks_change_no_result_of_annotation(tmp_path):
     job = faults.annotation(tmp_path, clips=8)
-    assert faults.kill(job, tmp_path, 2, seed=1).lost == 0
+    assert_kept(faults.kill(job, tmp_path, 2, seed=1))
     full = faults.fill_disk(job, tmp_path, (100, 2_000))
     assert full == faults.Counts(injected=2, lost=0, said=2)
 

@@ -36,7 +36,7 @@ def test_a_message_shows_no_whole_book(column, tmp_path):
         ",".join(row) + "\n" + ",".join((row | {column: "word " * 10_000}).values()) + "\n"
     )
     (tmp_path / "0.wav").write_bytes(b"")
-    with pytest.raises(ValueError, match=", row 1: ") as caught:
+    with pytest.raises(ValueError, match=", line 2: ") as caught:
         read_table(tmp_path)
     assert len(str(caught.value)) < 1000 and str(caught.value).endswith(".")
 
@@ -171,5 +171,5 @@ def test_pairs_among_word_times_are_named(tmp_path):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     for i in range(len(rows)):
         soundfile.write(tmp_path / f"{i}.wav", noise(0.01), 16_000)
-    with pytest.raises(ValueError, match=r"row 1.*'words' is not a list"):
+    with pytest.raises(ValueError, match=r"line 1.*'words' is not a list"):
         open_table(str(path))

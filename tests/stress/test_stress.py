@@ -9,7 +9,7 @@ import pytest
 
 
 @pytest.mark.stress
-@pytest.mark.parametrize("part", ["audio", "tables", "faults", "space"])
+@pytest.mark.parametrize("part", ["audio", "tables", "kills", "faults", "space"])
 def test_nothing_is_lost_and_nothing_breaks(part):
     command = [sys.executable, "-m", "stress", "--only", part, "--minutes", os.environ.get("MINUTES", "30")]
     assert subprocess.run(command, cwd=Path(__file__).parents[1]).returncode == 0

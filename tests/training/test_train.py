@@ -339,7 +339,7 @@ def test_accelerate_reads_its_settings(path):
         (["--corpus", "msp_podcast", "--label_range", "1", "7"], "label_range: the corpus msp_podcast decides this"),
         (
             ["--corpus", "iemocap", "--fold", "1", "--columns", "speaker=a", "--audio_folder", "a"],
-            "audio_folder, columns",
+            "--audio_folder, --columns",
         ),
         (["--corpus", "msp_podcast", "--allow_speaker_overlap", "true"], "allow_speaker_overlap"),
         (["--corpus", "iemocap"], "--fold 1 (to 5)"),

@@ -1,0 +1,116 @@
+"""Recordings that are in more than one part, under one name or several: a model would be tested on what it learned."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import datasets
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+logger = logging.getLogger(__name__)
+
+# Of recordings of equal size, so many bytes from the middle and the end are compared before the whole.
+_SAMPLE = 4096
+_THREADS = 16
+
+
+def check_duplicate_files(
+    name: str, files: Sequence[str], real: Sequence[str], splits: np.ndarray, official: bool
+) -> None:
+    """Refuse files that are in more than one split; where sizes agree, by their content.
+
+    Args:
+        name: Of the source.
+        files: The path of each row.
+        real: Its real path, which rows with the same file share.
+        splits: The split of each row.
+        official: The parts are those of the corpus's owners: equal content under several names is only a warning.
+
+    Raises:
+        ValueError: A recording is in more than one split; the sentence names the rows.
+    """
+    paths = np.asarray(real, dtype=object)
+    _refuse(name, pd.factorize(paths)[0], list(files), splits)
+    with ThreadPoolExecutor(_THREADS) as pool:  # on a network disk, each look-up is waiting
+        sizes = np.array(list(pool.map(os.path.getsize, paths)))
+        keys = _content_keys(sizes, splits, lambda i: _sample_of_file(paths[i]), lambda i: _hash_file(paths[i]), pool)
+    _refuse(name, keys, list(files), splits, warn_only=official)
+
+
+def check_duplicate_contents(name: str, recordings: datasets.Dataset, splits: np.ndarray, official: bool) -> None:
+    """Refuse embedded recordings, a column `audio`, as [`check_duplicate_files`] does."""
+    audio = recordings.with_format("arrow")[:]["audio"]
+    content = pc.struct_field(audio, "bytes")
+    sizes = pc.binary_length(content).to_numpy()
+
+    def sample(index: int) -> bytes:
+        buffer = content[index].as_buffer()
+        middle, end = max(0, buffer.size // 2 - _SAMPLE), max(0, buffer.size - _SAMPLE)
+        return buffer.slice(middle, min(_SAMPLE, buffer.size)).to_pybytes() + buffer.slice(end).to_pybytes()
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        keys = _content_keys(sizes, splits, sample, lambda i: hashlib.sha256(content[i].as_buffer()).digest(), pool)
+    names = pc.struct_field(audio, "path") if audio.type.get_field_index("path") >= 0 else pa.nulls(len(audio))
+    shown = [f"recording {i}" + (f", {path}" if path else "") for i, path in enumerate(names.to_pylist(), start=1)]
+    _refuse(name, keys, shown, splits, warn_only=official)
+
+
+def _content_keys(
+    sizes: np.ndarray,
+    splits: np.ndarray,
+    sample: Callable[[int], bytes],
+    digest: Callable[[int], bytes],
+    pool: ThreadPoolExecutor,
+) -> np.ndarray:
+    """Return a number for each recording that only equal ones share; most are told apart without being read."""
+    keys = np.unique(sizes, return_inverse=True)[1]
+    for look in (sample, digest):
+        shared = _in_several_splits(keys, splits)
+        rows = np.flatnonzero(shared)
+        found = list(pool.map(lambda i: (keys[i], look(int(i))), rows))  # noqa: B023 - used within the loop
+        keys = np.arange(len(sizes)) + len(sizes)
+        keys[rows] = pd.factorize(pd.Series(found, dtype=object))[0]
+    return keys
+
+
+def _in_several_splits(keys: np.ndarray, splits: np.ndarray) -> np.ndarray:
+    """Whether the key of each row occurs in more than one split."""
+    return (pd.Series(splits).groupby(keys).transform("nunique") > 1).to_numpy()
+
+
+def _refuse(name: str, keys: np.ndarray, shown: Sequence[str], splits: np.ndarray, warn_only: bool = False) -> None:
+    rows = np.flatnonzero(_in_several_splits(keys, splits))
+    if not len(rows):
+        return
+    # Of the first such recording, the first row of each split.
+    firsts = {splits[i]: shown[i] for i in reversed(rows[keys[rows] == keys[rows[0]]])}
+    copies = ", ".join(f"{firsts[split]!r} ({split})" for split in dict.fromkeys(splits[rows]) if split in firsts)
+    message = f"{name}: {len(np.unique(keys[rows]))} recording(s) are in more than one split, such as {copies}"
+    if not warn_only:
+        raise ValueError(f"{message}; keep each recording in one split.")
+    logger.warning("%s: the parts are those of the corpus's owners and stay as they are", message)
+
+
+def _sample_of_file(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(0, size // 2 - _SAMPLE))
+            middle = file.read(_SAMPLE)
+            file.seek(max(0, size - _SAMPLE))
+            return middle + file.read(_SAMPLE)
+    except OSError:  # training or annotation says why it cannot be read
+        return os.fsencode(path)
+
+
+def _hash_file(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return os.fsencode(path)
