@@ -4,6 +4,7 @@
 # make test          runs the tests, or TESTS
 # make test-oldest   runs the tests, or TESTS, with the lowest supported transformers, in .venv-oldest
 # make stress        hostile input and faults in large numbers; MINUTES=30 bounds the part with the demo page
+# make mutants       puts 300 small faults into copies of the source, and counts those that a test notices (hours)
 # make lint          checks format, style, types and spelling
 # make audit         asks the Python advisory database about the versions in constraints.txt
 # make licenses      lists the licenses of the dependencies in docs/licenses.md
@@ -21,7 +22,7 @@ TESTS ?= tests
 PYTEST = OMP_NUM_THREADS=1 $(1)/bin/python -m pytest --numprocesses=logical --dist=worksteal
 MINUTES ?= 30
 
-.PHONY: train starter space test test-oldest stress lint audit licenses probe docs wheel
+.PHONY: train starter space test test-oldest stress mutants lint audit licenses probe docs wheel
 
 train: $(VENV)/ready
 	$(VENV)/bin/python train.py configs/probe.yaml
@@ -40,6 +41,9 @@ test-oldest: $(VENV)-oldest/ready
 
 stress: $(VENV)/ready
 	MINUTES=$(MINUTES) $(VENV)/bin/python -m pytest -m stress -s -o faulthandler_timeout=0 tests/stress
+
+mutants: $(VENV)/ready
+	cd tests && ../$(VENV)/bin/python -m mutants
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff format --check .
