@@ -100,7 +100,14 @@ def test_every_package_and_data_file_is_in_the_wheel(wheel):
         for path in files
         if path.parts[0] not in not_shipped and not path.parts[0].startswith(".")
     }
-    for name in ("py.typed", "model_card.md", "starter/README.md", "space/README.md", "space/requirements.txt"):
+    for name in (
+        "py.typed",
+        "model_card.md",
+        "metrics/ccc/README.md",
+        "starter/README.md",
+        "space/README.md",
+        "space/requirements.txt",
+    ):
         expected.add(f"msfser/{name}")
     assert expected <= names
     assert not [name for name in names if name.split("/")[1] in not_shipped]
