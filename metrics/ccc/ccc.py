@@ -11,8 +11,8 @@ from msfser.loss_msfser import concordance
 
 _DESCRIPTION = """
 Agreement of predicted with given valence, arousal and dominance, or of one dimension alone: concordance correlation
-coefficient (CCC), Pearson's correlation and root mean square error, the mean CCC of the three dimensions, and bootstrap
-intervals of the CCC.
+coefficient (CCC), Pearson's correlation and root mean square error, the mean CCC of the three dimensions, and
+bootstrap intervals of the CCC.
 """
 
 _INPUTS = """
@@ -25,7 +25,7 @@ Args:
     seed: Of the bootstrap.
 Returns:
     Of three dimensions `ccc_valence`, `ccc_arousal`, `ccc_dominance`, `ccc_mean`, each also with `_low` and `_high`;
-    `pearson_...` and `rmse_...` of each dimension. Of one dimension `ccc`, `ccc_low`, `ccc_high`, `pearson` and `rmse`.
+    `pearson_...` and `rmse_...` of each dimension. Of one dimension `ccc`, `ccc_low`, `ccc_high`, `pearson`, `rmse`.
     A coefficient that is not defined (one item, constant values) is 0.
 Examples:
     >>> ccc = evaluate.load("metrics/ccc")
