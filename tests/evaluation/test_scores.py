@@ -86,7 +86,7 @@ def test_an_interval_over_speakers_is_wider_where_they_differ():
         ccc_interval(predicted, given, units) for units in (200, resampled_units(speakers.tolist())[0])
     )
     expected = concordance(torch.tensor(predicted), torch.tensor(given))
-    assert over_items.value == pytest.approx([*expected, expected.mean()])
+    assert over_items.value == pytest.approx([*expected.tolist(), expected.mean().item()])
     assert over_speakers.value == pytest.approx(over_items.value)
     assert ((over_speakers.high - over_speakers.low) > 1.5 * (over_items.high - over_items.low)).all()
     assert (over_speakers.low < over_speakers.value).all() and (over_speakers.value < over_speakers.high).all()
