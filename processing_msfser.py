@@ -207,18 +207,19 @@ def _portable(annotation: Mapping[str, Any]) -> dict[str, Any]:
     for step, settings in annotation.items():
         steps[step] = kept = {name: value for name, value in settings.items() if name != "url"}
         for role in ("recognizer", "aligner", "describer"):
-            if _is_path(name := kept.get(role)):
+            name = kept.get(role)
+            if isinstance(name, str) and _is_path(name):
                 kept[role] = re.split(r"[/\\]", name.rstrip("/\\"))[-1]
                 kept.setdefault(f"{role}_sha256", None)
     return steps
 
 
-def _is_path(name: Any) -> bool:
+def _is_path(name: str) -> bool:
     """Whether a model's name is a path, and not one on the Hub or a plain word."""
     try:
         validate_repo_id(name)
     except HFValidationError:
-        return isinstance(name, str)
+        return True
     return False
 
 

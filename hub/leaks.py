@@ -109,8 +109,7 @@ def _in_settings(settings: Any, files: Mapping[str, Path]) -> Iterator[tuple[str
         yield from _in_text(value)
         if key in _ADDRESS_KEYS:
             yield value, "an address or a user name"
-        if found := _HOST_AND_PORT.search(value):
-            yield found[0], "an address that is not public"
+        yield from ((found, "an address that is not public") for found in _HOST_AND_PORT.findall(value))
         parts = re.split(r"[\\/]+", value) if _RELATIVE_PATH.fullmatch(value) else []
         is_relative = len(parts) > 2 or "\\" in value or bool(parts and parts[0] in (".", ".."))
         if (parts and is_relative) or _is_here(value, files):
@@ -130,8 +129,8 @@ def _in_text(text: str) -> Iterator[tuple[str, str]]:
         yield found[0], "a path of a machine"
     for word, what in _names_of_this_machine():
         # A name on the Hub may start with it.
-        if found := re.search(rf"(?<![\w./-]){re.escape(word)}(?![\w/-])", text, re.IGNORECASE):
-            yield found[0], what
+        named = re.findall(rf"(?<![\w./-]){re.escape(word)}(?![\w/-])", text, re.IGNORECASE)
+        yield from ((found, what) for found in named)
 
 
 def _is_public(scheme: str, host: str) -> bool:
