@@ -6,6 +6,7 @@ import resource
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,7 +44,10 @@ def prepare(trees) -> None:
     os.chdir(_tree)
     paths = [str(_tree.parent), str(_tree / "tests")]
     sys.path[:0] = paths
-    os.environ |= {"PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    tempfile.tempdir = str(_tree.parent / "tmp")  # goes with the copy
+    Path(tempfile.tempdir).mkdir()
+    os.environ |= {"PYTHONPATH": os.pathsep.join(paths), "TMPDIR": tempfile.tempdir, "OMP_NUM_THREADS": "1"}
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     sys.dont_write_bytecode = True
     importlib.import_module("conftest")  # sets the caches of the libraries, which read them when they are imported
     for name in LIBRARIES:
