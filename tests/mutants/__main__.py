@@ -4,8 +4,8 @@
 
 Draws mutants of the Hub files, and as many of `corpora/`, `training/` and `annotation/`, and runs each against the
 tests that execute its line, the fastest first. Writes to `benchmarks/results/mutants.json` and prints the survivors;
-with `--files` it tries all mutants of these files, prints them and writes nothing. `--work` keeps what it has
-recorded: the same command goes on after an interruption, as long as no file has changed.
+with `--files` it tries all mutants of these files. With `--files` or `--tests` it writes nothing. `--work` keeps what
+it has recorded: the same command goes on after an interruption, as long as no file has changed.
 """
 
 import argparse
@@ -153,8 +153,9 @@ def main() -> None:
     from msfser.evaluation.results import RESULTS, as_text, merge
 
     print(f"\n{as_text(rows)}")
-    if not chosen.files:
-        command = shlex.join(["python", "-m", "mutants", *sys.argv[1:]])  # in tests/
+    if not chosen.files and chosen.tests == parser.get_default("tests"):
+        options = ["--sample", str(chosen.sample), "--seed", str(chosen.seed)]
+        command = shlex.join(["python", "-m", "mutants", *options])  # in tests/
         merge(RESULTS / "mutants.json", [row | {"command": command} for row in rows])
 
 
