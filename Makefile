@@ -5,6 +5,7 @@
 # make test-oldest   runs the tests, or TESTS, with the lowest supported transformers, in .venv-oldest
 # make stress        hostile input and faults in large numbers; MINUTES=30 bounds the part with the demo page
 # make common        the common tests of transformers, from its sdist, on four tiny models
+# make mutants       puts 300 small faults into copies of the source, and counts those that a test notices (hours)
 # make lint          checks format, style, types and spelling
 # make audit         asks the Python advisory database about the versions in constraints.txt
 # make licenses      lists the licenses of the dependencies in docs/licenses.md
@@ -22,7 +23,7 @@ TESTS ?= tests
 PYTEST = OMP_NUM_THREADS=1 $(1)/bin/python -m pytest --numprocesses=logical --dist=worksteal
 MINUTES ?= 30
 
-.PHONY: train starter space test test-oldest stress common lint audit licenses probe docs wheel
+.PHONY: train starter space test test-oldest stress common mutants lint audit licenses probe docs wheel
 
 train: $(VENV)/ready
 	$(VENV)/bin/python train.py configs/probe.yaml
@@ -44,6 +45,9 @@ stress: $(VENV)/ready
 
 common: $(VENV)-common/ready
 	MSFSER_TRANSFORMERS_SDIST=$(VENV)-common PYTHONPATH=$(VENV)-common/site $(call PYTEST,$(VENV)) -m common tests/common
+
+mutants: $(VENV)/ready
+	cd tests && ../$(VENV)/bin/python -m mutants
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff format --check .

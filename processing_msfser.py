@@ -1,10 +1,13 @@
 """One utterance and its texts to tensors: [`MsfSerProcessor`], the same in training and in inference."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from .audio_msfser import as_sounds
@@ -25,7 +28,8 @@ class MsfSerProcessor(ProcessorMixin):
         max_tokens: Longer texts are truncated to this number of tokens, or to the tokenizer's `model_max_length` if
             that is less.
         annotation: How the texts of the training corpus were made, so that inference makes them in the same way: the
-            settings that `msfser annotate` saves with its shards. `None` where they came with the corpus.
+            settings that `msfser annotate` saves with its shards. `None` where they came with the corpus. Addresses
+            and paths in it are dropped, because the processor is published with the model.
     """
 
     def __init__(
@@ -37,7 +41,7 @@ class MsfSerProcessor(ProcessorMixin):
     ):
         super().__init__(feature_extractor, tokenizer)
         self.max_tokens = min(max_tokens, tokenizer.model_max_length)
-        self.annotation = annotation
+        self.annotation = None if annotation is None else _portable(annotation)
 
     @classmethod
     def from_encoders(
@@ -236,6 +240,28 @@ def to_scale(predictions: Any, low: float, high: float) -> Any:
 def _check_scale(low: float, high: float) -> None:
     if not low < high:
         raise ValueError(f"A scale runs from its lower to its upper end, not from {low} to {high}.")
+
+
+def _portable(annotation: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings without addresses, and with the last part of a path: its model does not come along."""
+    steps: dict[str, Any] = {}
+    for step, settings in annotation.items():
+        steps[step] = kept = {name: value for name, value in settings.items() if name != "url"}
+        for role in ("recognizer", "aligner", "describer"):
+            name = kept.get(role)
+            if isinstance(name, str) and _is_path(name):
+                kept[role] = re.split(r"[/\\]", name.rstrip("/\\"))[-1]
+                kept.setdefault(f"{role}_sha256", None)
+    return steps
+
+
+def _is_path(name: str) -> bool:
+    """Whether a model's name is a path, and not one on the Hub or a plain word."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return True
+    return False
 
 
 def _text(value: Any, name: str, index: int) -> str | None:

@@ -29,7 +29,7 @@ from transformers.utils import logging as transformers_logging
 from msfser.cli.errors import cli_errors
 from msfser.cli.outputs import whole_file, write_text
 from msfser.configuration_msfser import LABELS
-from msfser.evaluation.results import as_table
+from msfser.evaluation.results import as_table, rows_of
 from msfser.training.checkpoints import disk_errors
 from msfser.training.data_identity import identity_of, inputs_of
 from msfser.training.run_folder import RESULTS_FILE, Start, finish_run, start_run
@@ -39,7 +39,6 @@ from msfser.training.settings import RunSettings, Settings, build_model, parse_s
 if TYPE_CHECKING:
     import datasets
     from transformers import EvalPrediction, Trainer
-    from transformers.trainer_utils import PredictionOutput
 
 logger = logging.getLogger("msfser.train")
 
@@ -222,12 +221,12 @@ def _files_of(predictions: Path) -> list[str]:
     return [row[0] for row in rows] if header == ["file", *LABELS] else []
 
 
-def score(prediction: "EvalPrediction | PredictionOutput", n_resamples: int = 0) -> dict[str, float]:
-    """The metric over a whole part of the corpus, with bootstrap intervals if resamples are asked for."""
+def score(prediction: "EvalPrediction") -> dict[str, float]:
+    """The metric over a whole part of the corpus, without intervals."""
     import evaluate
 
     return evaluate.load(METRIC, keep_in_memory=True).compute(
-        predictions=prediction.predictions, references=prediction.label_ids, n_resamples=n_resamples
+        predictions=prediction.predictions, references=prediction.label_ids, n_resamples=0
     )
 
 
@@ -235,8 +234,10 @@ def evaluate_inputs(trainer: "Trainer", test: "datasets.Dataset") -> list[dict[s
     """Scores the test part with fewer and with more of the inputs.
 
     Returns:
-        Rows `{"name": "test/INPUTS/DIMENSION", "value", "low", "high"}`.
+        Rows `{"name": "test/INPUTS/DIMENSION", "value", "low", "high", "resampled"}`: CCC with its 95 % interval over
+        speakers where they are known.
     """
+    from msfser.evaluation.bootstrap import ccc_interval, resampled_units
     from msfser.training.features import has_input, keep_inputs, known_inputs
 
     active = known_inputs(test)
@@ -249,16 +250,12 @@ def evaluate_inputs(trainer: "Trainer", test: "datasets.Dataset") -> list[dict[s
         seen.append(used)
         label = "all" if len(used) > 2 else "+".join(used)
         part = keep_inputs(test, used)
-        scores = score(trainer.predict(part.select(has_input(part).nonzero()[0])), n_resamples=1000)
-        rows += [
-            {
-                "name": f"test/{label}/{dimension}",
-                "value": scores[f"ccc_{dimension}"],
-                "low": scores[f"ccc_{dimension}_low"],
-                "high": scores[f"ccc_{dimension}_high"],
-            }
-            for dimension in (*LABELS, "mean")
-        ]
+        part = part.select(has_input(part).nonzero()[0])
+        found: Any = trainer.predict(part)
+        units, resampled = resampled_units(part["speaker"])
+        ends = ccc_interval(found.predictions, found.label_ids, units)
+        names = [f"test/{label}/{dimension}" for dimension in (*LABELS, "mean")]
+        rows += [row | {"resampled": resampled} for row in rows_of(names, ends)]
     return rows
 
 

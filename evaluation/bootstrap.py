@@ -6,7 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy import stats
+
+from ..loss_msfser import concordance
 
 CONFIDENCE = 0.95
 DRAWS = 1000
@@ -27,6 +30,34 @@ def clusters(names: Iterable[object], sort: bool = False) -> list[np.ndarray]:
     """The indices of the items of each name; the names in the order of their first appearance, or sorted."""
     codes, _ = pd.factorize(np.asarray(names, object), sort=sort)
     return [np.flatnonzero(codes == code) for code in range(codes.max(initial=-1) + 1)]
+
+
+def resampled_units(speakers: Sequence[str | None]) -> tuple[int | list[np.ndarray], str]:
+    """What a bootstrap over utterances draws, and what the reader is told: speakers where they are known.
+
+    Utterances of one speaker are not independent, so that intervals over utterances are too narrow.
+
+    Returns:
+        The indices of each speaker's utterances, an unknown speaker counting as another one each time, and
+        "24 speakers" or "speakers where known"; or the number of utterances and "utterances" if no speaker is known
+        or all utterances have the same one.
+    """
+    known = [speaker for speaker in speakers if speaker is not None]
+    units = clusters([f"\0{i}" if speaker is None else speaker for i, speaker in enumerate(speakers)])
+    if not known or len(units) == 1:
+        return len(speakers), "utterances"
+    return units, f"{len(units)} speakers" if len(known) == len(speakers) else "speakers where known"
+
+
+def ccc_interval(predicted: np.ndarray, given: np.ndarray, units: int | Sequence[np.ndarray]) -> Interval:
+    """CCC of valence, arousal, dominance and their mean, arrays `(4,)`, from values `(utterances, 3)`."""
+    pair = torch.tensor(predicted).double(), torch.tensor(given).double()
+
+    def measure(items: np.ndarray) -> np.ndarray:
+        ccc = concordance(*(values[items] for values in pair))
+        return torch.cat([ccc, ccc.mean(-1, keepdim=True)]).numpy()
+
+    return interval(measure, units)
 
 
 def interval(measure: Callable[..., Any], units: int | Sequence[np.ndarray], *, seeds: int | None = None) -> Interval:

@@ -28,7 +28,7 @@ from ..training.settings import RUN_FILE, RunSettings, read_run
 from .bootstrap import interval
 from .plots import Ends, intervals, scatter
 from .predictions import Predictions, predict_part, results_of
-from .results import Row
+from .results import Row, resampled
 
 INPUTS = {"audio": "audio only", "audio+transcript": "audio and transcript", "all": "all inputs"}
 EXPERTS = {"audio": "audio", "semantics": "emphasized words, transcript", "description": "description"}
@@ -66,7 +66,8 @@ def page(folder: Path) -> str:
     settings = (folder / RUN_FILE).read_text(encoding="utf-8")
     head = (
         f"<p>Test part: {len(table)} utterances, {table['speaker'].nunique()} speakers. Every value is in 0..1; 0.5 "
-        "is the middle of the scale. Intervals are 95 % bootstrap intervals over utterances.</p>"
+        "is the middle of the scale. Intervals are 95 % bootstrap intervals, those of the CCC over "
+        f"{resampled(rows)}, the others over utterances.</p>"
         f"<details><summary>Settings of the run</summary><pre>{escape(settings)}</pre></details>"
     )
     sections = [head, _agreement(table), _by_inputs(rows)]

@@ -58,10 +58,16 @@ def as_text(rows: Sequence[Row]) -> str:
 
 
 def as_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The test-set rows of a run as text, a line for each set of inputs."""
+    """The test-set rows of a run as text, a line for each set of inputs, and what the intervals resample."""
     lines = [f"{'inputs':20}" + "".join(f"{name:>22}" for name in (*LABELS, "mean"))]
     for start in range(0, len(rows), len(LABELS) + 1):
         group = rows[start : start + len(LABELS) + 1]
         cells = [f"{row['value']:.3f} ({row['low']:.3f}..{row['high']:.3f})" for row in group]
         lines.append(f"{group[0]['name'].split('/')[1]:20}" + "".join(f"{cell:>22}" for cell in cells))
+    lines.append(f"intervals over {resampled(rows)}")
     return "\n".join(lines)
+
+
+def resampled(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What the intervals of a run's rows resample, such as "24 speakers"; runs of older versions do not say it."""
+    return " or ".join(dict.fromkeys(row.get("resampled", "utterances") for row in rows))

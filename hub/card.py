@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..configuration_msfser import LABELS, TENSOR_NAMES
 from ..corpora.registry import CORPORA, Corpus
+from ..evaluation.results import Row, resampled
 from ..training.settings import ModelSettings, RunSettings, SavedRun, read_run
 
 TEMPLATE = Path(__file__).parents[1] / "model_card.md"
@@ -31,7 +32,9 @@ _HUB_LICENSES = frozenset(
 )
 
 # Settings that tell something about the trainer's machine or account, and nothing about the model.
-_PRIVATE = re.compile(r"data|audio_folder|columns|project|.*(_dir|_name|_id|_path|token|key|from_checkpoint|_config)")
+_PRIVATE = re.compile(
+    r"data|audio_folder|columns|project|deepspeed|.*(_dir|_name|_id|_path|token|key|from_checkpoint|_config)"
+)
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_.+-]{1,24}")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -58,22 +61,25 @@ def render_card(
         OSError: A file is missing.
         ValueError: A file cannot be read, or a title is given to a corpus that has one.
     """
-    scores, saved = _read_scores(folder), read_run(folder)
+    rows, saved = _read_rows(folder), read_run(folder)
+    scores = _scores(rows)
     corpus = _corpus(saved.run, folder, corpus_name, corpus_license)
     config, processor = read_json(folder / "config.json"), read_json(folder / "processor_config.json")
     names = {part: str(config[part].get("_name_or_path") or "") for part in _ENCODERS if config.get(part)}
     encoders = {part: name if _HUB_NAME.fullmatch(name) else None for part, name in names.items()}
     known_encoders = [name for name in encoders.values() if name]
+    # The Hub has no task for text with numbers as the answer; regression is part of this one.
+    task = "audio-classification" if config["audio"] else "text-classification"
     data = ModelCardData(
         language=corpus.language,
         library_name="transformers",
-        pipeline_tag="audio-classification",
+        pipeline_tag=task,
         tags=["speech-emotion-recognition", "valence-arousal-dominance", "msf-ser", "custom_code", "arxiv:2510.05749"],
         base_model=known_encoders or None,
         datasets=[corpus.title] if _HUB_NAME.fullmatch(corpus.title) else None,
         metrics=["ccc"],
         model_name=repo.split("/")[1],
-        eval_results=_eval_results(scores, corpus),
+        eval_results=_eval_results(scores, corpus, task),
         **_license(corpus, encoders.values(), repo),
     )
     scale = corpus.label_range or (0, 1)
@@ -95,8 +101,9 @@ def render_card(
         encoder_licenses={name: ENCODER_LICENSES.get(name, "see its page on the Hub") for name in known_encoders},
         custom_encoders=[_ENCODERS[part] for part, name in encoders.items() if name is None],
         max_seconds=f"{processor['feature_extractor']['max_seconds']:g}",
-        annotation=processor.get("annotation"),
+        texts_by=_texts_by(folder, processor.get("annotation")),
         scores={_inputs_in_words(inputs): _cells(rows) for inputs, rows in scores.items()},
+        resampled=resampled(rows),
         allow_speaker_overlap=saved.run.allow_speaker_overlap,
         switches={name: _in_words(config[name]) for name in _SWITCHES},
         settings=_public_settings(saved),
@@ -111,21 +118,44 @@ def read_json(path: Path) -> dict[str, Any]:
         raise OSError(f"{path} is damaged: save the model again.") from error
 
 
-def _read_scores(folder: Path) -> Scores:
+def _read_rows(folder: Path) -> list[Row]:
+    """The rows of the test set, with all numbers that the card shows."""
     path = folder / "results.json"
     if not path.is_file():
         raise OSError(f"{folder} has no results.json: train and evaluate the model with msfser train.")
-    scores: Scores = {}
     try:
-        for row in json.loads(path.read_text(encoding="utf-8")):
-            part, inputs, dimension = row["name"].split("/")
-            if part == "test":
-                scores.setdefault(inputs, {})[dimension] = {key: float(row[key]) for key in ("value", "low", "high")}
-        if not scores or any(rows.keys() != {*LABELS, "mean"} for rows in scores.values()):
+        rows = [row for row in json.loads(path.read_text(encoding="utf-8")) if row["name"].startswith("test/")]
+        if not rows or any(of_inputs.keys() != {*LABELS, "mean"} for of_inputs in _scores(rows).values()):
             raise ValueError("rows are missing")
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not what msfser train writes: train again.") from error
+    return rows
+
+
+def _scores(rows: Iterable[Row]) -> Scores:
+    scores: Scores = {}
+    for row in rows:
+        _, inputs, dimension = row["name"].split("/")
+        scores.setdefault(inputs, {})[dimension] = {key: float(row[key]) for key in ("value", "low", "high")}
     return scores
+
+
+def _texts_by(folder: Path, annotation: Any) -> dict[str, str | None] | None:
+    """What made the texts of the corpus; `None` where they came with it.
+
+    Returns:
+        The names of `recognizer` and `describer`, `None` for a model that is not on the Hub; a role that nothing had
+        is left out.
+    """
+    if annotation is None:
+        return None
+    try:
+        made = {"recognizer": annotation["transcript"], "describer": annotation["description"]}
+        names = {role: None if f"{role}_sha256" in step else str(step[role]) for role, step in made.items()}
+    except (LookupError, TypeError) as error:
+        path = folder / "processor_config.json"
+        raise ValueError(f"The annotation in {path} is not what msfser annotate writes: train again.") from error
+    return {role: name for role, name in names.items() if name != "none"}
 
 
 def _corpus(run: RunSettings, folder: Path, title: str | None, license: str | None) -> Corpus:
@@ -156,10 +186,10 @@ def _license(corpus: Corpus, encoders: Iterable[str | None], repo: str) -> dict[
     }
 
 
-def _eval_results(scores: Scores, corpus: Corpus) -> list[EvalResult]:
+def _eval_results(scores: Scores, corpus: Corpus, task: str) -> list[EvalResult]:
     return [
         EvalResult(
-            task_type="audio-classification",
+            task_type=task,
             task_name="Valence, arousal and dominance of speech",
             dataset_type=re.sub(r"[^\w./-]+", "-", corpus.title.lower()).strip("-"),
             dataset_name=corpus.title,

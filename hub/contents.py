@@ -1,6 +1,5 @@
 """The files of a trained model and of a Space that are published, checked."""
 
-import re
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -26,7 +25,6 @@ MODEL_FILES = (
 SPACE_FILES = ("*.py", "README.md", "requirements.txt", "packages.txt", "examples/*", "assets/*")
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
-_MACHINE_PATH = re.compile(r"(/[^/]+){2,}/?|~/.*|[A-Za-z]:[\\/].*")
 
 
 def model_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
@@ -56,9 +54,6 @@ def model_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
         raise ValueError(f"{folder}/config.json cannot be loaded: {reason(error)}.") from error
     if "processor_config.json" not in files:
         raise OSError(f"{folder} has no processor: save it too (processor.save_pretrained).")
-    for name, content in settings.items():
-        if found := next(filter(_MACHINE_PATH.fullmatch, _strings(content)), None):
-            raise ValueError(f"{folder / name} names {found}, a path of a machine: use a name on the Hub.")
     weights = _checked_weights(folder, files)
     files = {name: path for name, path in files.items() if ".safetensors" not in name or name in weights}
     _check_code(folder, files, settings)
@@ -124,11 +119,3 @@ def _matching(folder: Path, patterns: Iterable[str]) -> dict[str, Path]:
     """The files whose path in a folder matches a pattern; `*` matches within one name only."""
     paths = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
     return {path.relative_to(folder).as_posix(): path for path in sorted(paths)}
-
-
-def _strings(value: Any) -> Iterable[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _strings(inner)

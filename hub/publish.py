@@ -5,7 +5,8 @@
     msfser publish outputs/mine OWNER/NAME --tag v1 --space space
 
 The card is rendered from `model_card.md` with the settings and results of the run; the starter has its own. All files
-are uploaded in one commit, which is tagged. After a failure run the same command again.
+are uploaded in one commit, which is tagged. After a failure run the same command again. A file that names a
+path, an internal address or a user is refused.
 """
 
 import argparse
@@ -34,6 +35,7 @@ from ..corpora.messages import reason
 from ..training.settings import RUN_FILE
 from .card import render_card
 from .contents import MODEL_FILES, SPACE_FILES, model_files, space_files
+from .leaks import check_no_leaks
 
 logger = logging.getLogger("msfser.publish")
 
@@ -139,6 +141,9 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--private", action="store_true", help="visible to the owner only")
     parser.add_argument("--dry_run", action="store_true", help="show what would be uploaded, without a connection")
     parser.add_argument("--space", type=Path, metavar="DIR", help="also publish this folder as a Gradio Space")
+    parser.add_argument(
+        "--allow", action="append", default=[], metavar="TEXT", help="publish this path, address or name, too"
+    )
     parser.add_argument("--corpus_name", help="name of the corpus of a table (or its id on the Hub)")
     parser.add_argument("--corpus_license", help="its license, such as cc-by-nc-4.0")
     arguments = parser.parse_args(argv)
@@ -159,6 +164,7 @@ def _publish(arguments: argparse.Namespace) -> None:
     if tag == "main" or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", tag):
         raise ValueError(f"{tag!r} is not a tag: use letters, digits, dots and dashes, such as v1.")
     files, excluded = model_files(arguments.folder)
+    check_no_leaks(files, "model", repo, arguments.allow)
     card = _starter_card(arguments.folder, repo, tag) or str(
         render_card(arguments.folder, repo, tag, arguments.corpus_name, arguments.corpus_license)
     )
@@ -170,6 +176,8 @@ def _publish(arguments: argparse.Namespace) -> None:
         if arguments.space is not None:
             uploads.append(Upload(repo, "space", staged / "space", SPACE_FILES, "app.py"))
             _stage(space_files(arguments.space), staged / "space")
+            check_no_leaks(dict(uploads[1].files()), "space", repo, arguments.allow)
+        check_no_leaks({"README.md": staged / "model" / "README.md"}, "model", repo, arguments.allow)
         if arguments.dry_run:
             print(_listing(uploads, excluded, card))
             return

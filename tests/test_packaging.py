@@ -100,7 +100,14 @@ def test_every_package_and_data_file_is_in_the_wheel(wheel):
         for path in files
         if path.parts[0] not in not_shipped and not path.parts[0].startswith(".")
     }
-    for name in ("py.typed", "model_card.md", "starter/README.md", "space/README.md", "space/requirements.txt"):
+    for name in (
+        "py.typed",
+        "model_card.md",
+        "metrics/ccc/README.md",
+        "starter/README.md",
+        "space/README.md",
+        "space/requirements.txt",
+    ):
         expected.add(f"msfser/{name}")
     assert expected <= names
     assert not [name for name in names if name.split("/")[1] in not_shipped]
@@ -119,6 +126,22 @@ def test_the_tested_versions_satisfy_the_declared_ones():
     for requirement in declared:
         if requirement.name != "msfser":
             assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
+
+
+def test_the_declared_versions_are_those_that_run():
+    """Of Python in the workflow, of transformers in constraints.txt (newest) and the Makefile (lowest)."""
+    found = [re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", c) for c in PROJECT["project"]["classifiers"]]
+    declared = [match[1] for match in found if match]
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
+    assert jobs["test"]["strategy"]["matrix"]["python"] == declared == ["3.11", "3.12", "3.13"]
+    assert PROJECT["project"]["requires-python"] == f">={declared[0]}"
+    (required,) = (r for r in map(Requirement, PROJECT["project"]["dependencies"]) if r.name == "transformers")
+    (lowest,) = re.findall(r"transformers==(\S+)", (ROOT / "Makefile").read_text())
+    assert required.specifier.contains(lowest) and str(required.specifier) == f">={lowest.removesuffix('.0')}"
+    assert "transformers==5.24.0" in (ROOT / "constraints.txt").read_text().splitlines()
+    on_oldest = jobs["test-oldest"]["steps"][-1]["run"]
+    assert on_oldest in (ROOT / ".ci" / "run").read_text().splitlines()
+    assert all(f"tests/{name}" in on_oldest for name in ("test_remote_code.py", "test_pipeline.py", "training"))
 
 
 @pytest.fixture(scope="module")

@@ -23,11 +23,12 @@ from msfser.transcription_msfser import MsfSerRecognizer
 
 ROOT = Path(__file__).parents[2]
 README, STARTER_CARD = ROOT / "README.md", ROOT / "starter" / "README.md"
+METRIC_CARD = ROOT / "metrics" / "ccc" / "README.md"
 # `make licenses` writes docs/licenses.md.
 GUIDES = sorted(set(ROOT.glob("docs/**/*.md")) - {ROOT / "docs" / "licenses.md"})
 # A dated page, which may name what is no longer there.
 DATED = "docs/decisions.md"
-PAGES = [README, ROOT / "CONTRIBUTING.md", *GUIDES, STARTER_CARD]
+PAGES = [README, ROOT / "CONTRIBUTING.md", *GUIDES, STARTER_CARD, METRIC_CARD]
 TEXTS = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in PAGES}
 SNIPPETS = {
     (page, name): code

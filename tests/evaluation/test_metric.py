@@ -59,6 +59,27 @@ def test_the_order_of_the_dimensions_is_kept(metric):
     assert scores["ccc_arousal"] < 0.95
 
 
+@pytest.mark.parametrize("dimension", range(3))
+def test_two_flat_lists_are_one_dimension(metric, dimension):
+    predictions, references = ratings(60)
+    whole = metric.compute(predictions=predictions, references=references, n_resamples=200)
+    alone = metric.compute(
+        predictions=predictions[:, dimension].tolist(), references=references[:, dimension].tolist(), n_resamples=200
+    )
+    name = LABELS[dimension]
+    expected = {score: whole[f"{score}_{name}"] for score in ("ccc", "pearson", "rmse")}
+    expected |= {f"ccc_{end}": whole[f"ccc_{name}_{end}"] for end in ("low", "high")}
+    assert alone == pytest.approx(expected, abs=1e-12)
+
+
+def test_one_dimension_item_by_item(metric):
+    for prediction, reference in zip([0.2, 0.8, 0.5], [0.1, 0.9, 0.7], strict=True):
+        metric.add(prediction=prediction, reference=reference)
+    scores = metric.compute(n_resamples=0)
+    expected = naive_ccc(np.array([0.2, 0.8, 0.5]), np.array([0.1, 0.9, 0.7]))
+    assert scores.keys() == {"ccc", "pearson", "rmse"} and scores["ccc"] == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_metric_and_loss_share_one_formula(metric, dtype):
     predictions, references = (torch.tensor(values, dtype=dtype) for values in ratings(64))
@@ -153,7 +174,10 @@ def test_an_undefined_coefficient_is_zero(metric, predictions, references):
         ([[0.1, 0.2]] * 4, [[0.1, 0.2]] * 4, r"\(4, 2\).*valence, arousal, dominance"),
         ([[0.1, 0.2, 0.3]] * 4, [[0.1, 0.2]] * 4, r"\(4, 3\) and references \(4, 2\)"),
         ([[0.1, 0.2, 0.3]] * 4, [[0.1, 0.2, 0.3]] * 3, "Mismatch in the number"),
-        ([0.1, 0.2, 0.3], [0.1, 0.2, 0.3], "Predictions and/or references don't match"),
+        ([0.1, 0.2, 0.3], [[0.1, 0.2, 0.3]] * 3, "Predictions and/or references don't match"),
+        ([0.1, 0.2, 0.3], [0.1, 0.2], "Mismatch in the number"),
+        ([[0.1], [0.2]], [[0.1], [0.2]], r"\(2, 1\).*one dimension"),
+        ([0.1, np.nan], [0.1, 0.2], "not finite"),
         ([], [], "must both be"),
         ([[0.1, np.nan, 0.3]] * 2, [[0.1, 0.2, 0.3]] * 2, "not finite"),
         ([[0.1, 0.2, 0.3]] * 2, [[0.1, np.inf, 0.3]] * 2, "not finite"),

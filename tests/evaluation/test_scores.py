@@ -6,7 +6,7 @@ import torch
 
 from msfser import LABELS
 from msfser.evaluation.acted import Material, Scores
-from msfser.evaluation.bootstrap import clusters, interval
+from msfser.evaluation.bootstrap import ccc_interval, clusters, interval, resampled_units
 from msfser.loss_msfser import concordance
 from msfser.training.fitting import Clips
 
@@ -65,3 +65,28 @@ def test_one_item_has_no_spread_and_undefined_samples_are_left_out():
 def test_clusters_keep_the_order_of_appearance_or_sort():
     assert [members.tolist() for members in clusters(["b", "a", "b"])] == [[0, 2], [1]]
     assert [members.tolist() for members in clusters(["b", "a", "b"], sort=True)] == [[1], [0, 2]]
+
+
+def test_speakers_are_resampled_where_they_are_known():
+    """Utterances of unknown speakers are drawn alone; without any speaker, or with one, all are."""
+    units, name = resampled_units(["a", "b", "a", "c"])
+    assert [unit.tolist() for unit in units] == [[0, 2], [1], [3]] and name == "3 speakers"
+    units, name = resampled_units(["a", None, "a", None])
+    assert [unit.tolist() for unit in units] == [[0, 2], [1], [3]] and name == "speakers where known"
+    assert resampled_units([None, None]) == (2, "utterances")
+    assert resampled_units(["a", "a", "a"]) == (3, "utterances")
+
+
+def test_an_interval_over_speakers_is_wider_where_they_differ():
+    rng = np.random.default_rng(0)
+    speakers = np.repeat(list("abcdefgh"), 25)
+    given = rng.uniform(size=(200, 3))
+    predicted = given + np.repeat(rng.normal(0, 0.4, (8, 3)), 25, axis=0) + rng.normal(0, 0.05, (200, 3))
+    over_items, over_speakers = (
+        ccc_interval(predicted, given, units) for units in (200, resampled_units(speakers.tolist())[0])
+    )
+    expected = concordance(torch.tensor(predicted), torch.tensor(given))
+    assert over_items.value == pytest.approx([*expected.tolist(), expected.mean().item()])
+    assert over_speakers.value == pytest.approx(over_items.value)
+    assert ((over_speakers.high - over_speakers.low) > 1.5 * (over_items.high - over_items.low)).all()
+    assert (over_speakers.low < over_speakers.value).all() and (over_speakers.value < over_speakers.high).all()

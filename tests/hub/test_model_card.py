@@ -154,6 +154,68 @@ def test_encoders_without_a_name_on_the_hub_are_not_made_up(tmp_path):
     assert "weights from a custom text encoder | not stated" in text
 
 
+def test_a_model_of_texts_is_no_audio_classifier(tmp_path):
+    """The task of the Hub, which its filters and `pipeline(model=...)` go by."""
+    front, text = parts(render_card(train(tmp_path / "text", audio=False), REPO, "v1"))
+    assert front["pipeline_tag"] == "text-classification"
+    assert front["model-index"][0]["results"][0]["task"]["type"] == "text-classification"
+    assert "audio-classification" not in yaml.safe_dump(front) + text
+    front, _ = parts(render_card(train(tmp_path / "sound", semantics=[]), REPO, "v1"))
+    assert front["pipeline_tag"] == "audio-classification"
+
+
+@pytest.mark.parametrize(
+    ("noted", "said"), [({}, "utterances"), ({"resampled": "24 speakers"}, "24 speakers")], ids=["older", "speakers"]
+)
+def test_the_intervals_say_what_was_resampled(tmp_path, noted, said):
+    folder = train(tmp_path / "trained")
+    rows = json.loads((folder / "results.json").read_text())
+    (folder / "results.json").write_text(json.dumps([row | noted for row in rows]))
+    _, text = parts(render_card(folder, REPO, "v1"))
+    assert f"95% bootstrap interval over {said} in parentheses" in " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("recognizer", "describer", "loads", "texts"),
+    [
+        (
+            {"recognizer": "a/b"},
+            {"describer": "measured"},
+            "it loads `a/b`",
+            "transcripts by `a/b`, descriptions by mea",
+        ),
+        (
+            {"recognizer": "none"},
+            {"describer": "c/d"},
+            "No recognizer comes with",
+            "generated: descriptions by `c/d`.",
+        ),
+        (
+            {"recognizer": "mine", "recognizer_sha256": "0"},
+            {"describer": "none"},
+            "No recognizer comes with",
+            "generated: transcripts by a recognizer that is not on the Hub.",
+        ),
+    ],
+)
+def test_what_made_the_texts_is_named_if_others_can_use_it(tmp_path, recognizer, describer, loads, texts):
+    folder = train(tmp_path / "trained")
+    path = folder / "processor_config.json"
+    annotation = {"transcript": recognizer, "emphasis": {}, "description": describer}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"annotation": annotation}))
+    _, text = parts(render_card(folder, REPO, "v1"))
+    words = " ".join(text.split())
+    assert loads in words and texts in words and "mine" not in words and "`none`" not in words
+
+
+def test_an_annotation_that_is_none_is_a_sentence(tmp_path):
+    folder = train(tmp_path / "trained")
+    path = folder / "processor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"annotation": {"x": ["y"]}}))
+    with pytest.raises(ValueError, match=r"processor_config\.json is not what msfser annotate writes"):
+        render_card(folder, REPO, "v1")
+
+
 def test_every_table_has_as_many_cells_in_each_row(trained):
     _, text = parts(render_card(trained, REPO, "v1"))
     tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)

@@ -51,7 +51,7 @@ def test_a_run_saves_a_folder_with_weights_code_and_results(tiny, tmp_path):
     assert {row["name"].split("/")[1] for row in rows} == {"audio", "audio+transcript", "all"}
     assert len(rows) == 12
     for row in rows:
-        assert set(row) == {"name", "value", "low", "high"}
+        assert set(row) == {"name", "value", "low", "high", "resampled"} and row["resampled"] == "3 speakers"
         assert row["low"] <= row["high"] and -1 <= row["value"] <= 1
 
     # The saved folder, on the recordings themselves, scores what the run reported from cached features.
