@@ -165,9 +165,18 @@ def has_no_spaces(text: str) -> bool:
 
 
 def join_words(words: Iterable[str]) -> str:
-    """Words as a text: with spaces between them, or without if their script has none."""
+    """Words as a text: with spaces between them, but not between letters of scripts that have none."""
     words = list(words)
-    return ("" if has_no_spaces("".join(words)) else " ").join(words)
+    return "".join(itertools.chain(*zip(words, _separators(words), strict=True)))
+
+
+def _separators(words: Sequence[str]) -> list[str]:
+    """What follows each word; nothing after the last one."""
+    separators = ["" if has_no_spaces("".join(words)) else " "] * len(words)
+    for i, (before, after) in enumerate(itertools.pairwise(words)):
+        if _NO_SPACE_SIGN.search(before[-1:]) and _NO_SPACE_SIGN.search(after[:1]):
+            separators[i] = ""
+    return [*separators[:-1], ""] if words else []
 
 
 def text_of(words: Sequence[Mapping[str, Any]] | None) -> str | None:
@@ -187,8 +196,9 @@ def texts_of_words(text: str, words: Sequence[Mapping[str, Any]]) -> list[str]:
         position = text.find(word["word"], position)
         if position < 0:
             spellings = [each["word"] for each in words]
-            separator = "" if has_no_spaces("".join(spellings)) else " "
-            return [spelling + separator for spelling in spellings]
+            return [
+                spelling + separator for spelling, separator in zip(spellings, _separators(spellings), strict=True)
+            ]
         starts.append(position)
         position += len(word["word"])
     return [text[start:end] for start, end in itertools.pairwise([0, *starts[1:], len(text)])] if words else []

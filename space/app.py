@@ -216,7 +216,8 @@ def headline(result: Mapping[str, Any]) -> str:
     first, second, third = (f"**{in_words(name, result[name])}** ({name} {result[name]:.2f})" for name in IN_WORDS)
     over = f" (mean over {result['duration']:.0f} s)" if "course" in result else ""
     silent = "No speech was detected, so this means little. " if result["texts"]["transcript"] == NO_SPEECH else ""
-    return f"### {silent}It comes across as {first}, {second} and {third}{over}."
+    warnings = [warning for warning in result["warnings"] if not (silent and warning.startswith("No speech"))]
+    return "\n\n".join([f"### {silent}It comes across as {first}, {second} and {third}{over}.", *warnings])
 
 
 # A plot keeps its categories and their colors once it is shown, so every result has the same ones.
@@ -251,7 +252,8 @@ def marked(result: Mapping[str, Any]) -> list[tuple[str, str | None]]:
     """The transcript, its emphasized words marked."""
     if not result["words"]:
         return [(result["transcript"], None)] if result["transcript"] else []
-    return [(f"{word['word']} ", "emphasized" if word["emphasized"] else None) for word in result["words"]]
+    separator = " " if " " in (result["transcript"] or " ") else ""
+    return [(word["word"] + separator, "emphasized" if word["emphasized"] else None) for word in result["words"]]
 
 
 def experts(result: Mapping[str, Any]) -> pd.DataFrame | None:

@@ -228,6 +228,16 @@ def test_a_model_that_is_not_whisper_is_refused(tmp_path):
         load_recognizer(str(tmp_path))
 
 
+def test_the_tail_of_silence_follows_the_model(polyglot):
+    """It is computed once, and the model may have moved since."""
+    states = torch.zeros(1, 100, 32)
+    assert polyglot._append_silence(states).device.type == "cpu"
+    for moved in (states.to("meta"), states.double()):
+        with_tail = polyglot._append_silence(moved)
+        assert (with_tail.device, with_tail.dtype) == (moved.device, moved.dtype)
+        assert with_tail.shape[1] > moved.shape[1]
+
+
 # With tiny.en
 
 
@@ -296,6 +306,14 @@ def test_a_long_clip_is_joined_from_itscut_into_pieces(whisper):
     assert np.median(errors) < 0.06
     assert errors.max() < period
     assert whisper([clip], "en")[0].words[-1]["end"] > 5 * period
+
+
+@needs_whisper
+def test_a_sentence_that_is_said_eight_times_is_transcribed(whisper, spoken):
+    text, sound, _ = spoken[0]
+    result = whisper([np.tile(sound, 8)], "en")[0]
+    assert result.reason is None
+    assert normalized(result.text).count("flowers") >= 7 and len(result.words) >= 7 * len(text.split())
 
 
 @needs_whisper

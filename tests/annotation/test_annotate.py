@@ -242,6 +242,20 @@ def test_given_words_need_no_recognizer(tmp_path):
     assert [(row["transcript"], row["words"], row["emphasis"]) for row in rows] == [("so then", words, "so then")] * 2
 
 
+def test_given_words_that_do_not_fit_their_recording_are_noted(tmp_path):
+    def words(row):
+        unit = 1000 if row == 1 else 1
+        return json.dumps([{"word": "so", "start": 0.1 * unit, "end": 0.2 * unit}])
+
+    rows = run(make_corpus(tmp_path, 3, transcription="", words=words), tmp_path / "out")
+    assert rows[1]["error"] == (
+        "the word 'so' lasts from 100 to 200 s, but the sound has only 0.50 s: these seem to be milliseconds, give "
+        "seconds."
+    )
+    assert [row["emphasis"] for row in rows] == ["so", None, "so"]
+    assert rows[0]["error"] is rows[2]["error"] is None
+
+
 def test_a_folder_of_recordings(tmp_path):
     for i, name in enumerate(["b.wav", "a/x.wav"]):
         write_tone(tmp_path / "in" / name, i)
