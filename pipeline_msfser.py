@@ -72,16 +72,15 @@ class MsfSerPipeline(Pipeline):
             result a list with one result for each channel. By default the mean of all.
         channels_first: Whether arrays of two axes are one sound each, as `(channels, samples)` or as `(samples,
             channels)`; without it they are several, `(clips, samples)`.
-        errors: What a recording that cannot be used leads to: `"raise"` an error that names its index, after the
-            results before it; or `"return"` the result `{"error": sentence}`, and the others follow. What all
-            recordings need, such as a recognizer, is always an error.
-        batch_size: How many windows, of one or of several recordings, form a batch. With one, the result of a
-            recording comes before the next recording is asked for. With more, windows of similar length share a
-            batch, so results arrive after four batches.
+        errors: For a recording that cannot be used, `"raise"` an error that names its index, after the results before
+            it, or `"return"` the result `{"error": sentence}`. A missing recognizer is always an error.
+        batch_size: How many windows, of one or of several recordings, form a batch. With one, each result comes before
+            the next recording is asked for. With more, windows of similar length share a batch, so results arrive
+            after four batches.
         **kwargs: Of `transformers.Pipeline`, such as `device`.
 
-    All but `model`, `processor` and `**kwargs` may also be given with a call: `"as trained"` for the recognizer or the
-    describer of the training corpus, and `None` for the default of any other option but `errors` and `batch_size`.
+    All but `model`, `processor` and `**kwargs` may also be given with a call; `"as trained"` selects the recognizer or
+    the describer of the training corpus, and `None` the default of `sampling_rate`, `language` and the channels.
 
     Raises:
         ValueError: The processor is missing, or an option has no such setting.
@@ -225,10 +224,7 @@ class MsfSerPipeline(Pipeline):
     def _results(
         self, items: Iterable[tuple[int | None, Any, Mapping[str, Any]]], batch_size: int, options: Mapping[str, Any]
     ) -> Iterator[dict[str, Any]]:
-        """The results of inputs with their indices and options.
-
-        Only a few batches are in memory at once, no matter how many and how long the recordings are.
-        """
+        """The results of inputs with their indices and options; only a few batches are in memory at once."""
         transcriber = self._transcriber_for(options.get("recognizer", AS_TRAINED))
         passages = self._passages(items)
         transcribed = (self._transcribe_segments(batch, transcriber) for batch in batches(passages, batch_size))

@@ -84,7 +84,7 @@ class MsfSerRecognizer:
     The encoder's input is the clip and one or two seconds of silence, not 30 s. The decoder also attends to the states
     of the silence that ends a window of 30 s, without which it repeats the text of short clips. A text whose end
     repeats while the attention is scattered is decoded again in the full window, and then in halves: it is a loop of
-    the decoder unless each half, cut at a pause, has what is repeated.
+    the decoder unless each half, cut at a pause, has most of what is repeated.
 
     **Non-speech.** A piece counts as speech if Whisper's no-speech token has a probability under 0.5 and the tokens a
     mean log probability over -1.3; the thresholds were chosen on a third of the clips of `benchmarks/recognition.py`.
@@ -193,7 +193,7 @@ class MsfSerRecognizer:
     # Decoding
 
     def _spoken_repetition(self, offset: float, samples: np.ndarray, clip: DecodedClip) -> list[_Piece]:
-        """A piece, or its halves if its text repeats and each half, decoded alone, has what is repeated.
+        """A piece, or its halves if its text repeats and each half, decoded alone, has most of what is repeated.
 
         Attention scatters over sentences that are spoken several times as it does in a loop.
         """
@@ -209,7 +209,8 @@ class MsfSerRecognizer:
         for half, found in zip(halves, decoded, strict=True):
             of_half = self._spoken_repetition(*half, found)
             spoken = {letters_of(word) for _, _, part in of_half for word in words_of(self._text(part))}
-            if not repeated <= spoken or not all(_is_speech(part) and not _loops(part) for _, _, part in of_half):
+            is_repeated = 2 * len(repeated & spoken) >= len(repeated)
+            if not is_repeated or not all(_is_speech(part) and not _loops(part) for _, _, part in of_half):
                 return piece
             parts += of_half
         return parts

@@ -313,7 +313,7 @@ def test_a_sentence_that_is_said_eight_times_is_transcribed(whisper, spoken):
     text, sound, _ = spoken[0]
     result = whisper([np.tile(sound, 8)], "en")[0]
     assert result.reason is None
-    assert normalized(result.text).count("flowers") >= 7 and len(result.words) >= 7 * len(text.split())
+    assert 7 <= normalized(result.text).count("flowers") <= 9 and len(result.words) >= 7 * len(text.split())
 
 
 @needs_whisper
