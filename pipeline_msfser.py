@@ -73,10 +73,9 @@ class MsfSerPipeline(Pipeline):
         channels_first: Whether arrays of two axes are one sound each, as `(channels, samples)` or as `(samples,
             channels)`; without it they are several, `(clips, samples)`.
         errors: For a recording that cannot be used, `"raise"` an error that names its index, after the results before
-            it, or `"return"` the result `{"error": sentence}`. A missing recognizer is always an error.
-        batch_size: How many windows, of one or of several recordings, form a batch. With one, each result comes before
-            the next recording is asked for. With more, windows of similar length share a batch, so results arrive
-            after four batches.
+            it, or `"return"` the result `{"error": sentence}`. A missing recognizer is always raised.
+        batch_size: How many windows form a batch. With one, each result comes before the next recording is asked for.
+            With more, windows of similar length share a batch, so results arrive after four batches.
         **kwargs: Of `transformers.Pipeline`, such as `device`.
 
     All but `model`, `processor` and `**kwargs` may also be given with a call; `"as trained"` selects the recognizer or
@@ -148,7 +147,7 @@ class MsfSerPipeline(Pipeline):
         """
         chosen = {**self._preprocess_params, **options}
         rate, channels_first = chosen.get("sampling_rate"), chosen.get("channels_first")
-        if is_sound(inputs, channels_first):
+        if is_sound(inputs, channels_first) or not isinstance(inputs, (Iterable, torch.utils.data.Dataset)):
             inputs = tuple(inputs) if isinstance(inputs, list) else inputs  # a list would be many
             return super().__call__(inputs, **options)
         if isinstance(inputs, (list, tuple, np.ndarray, torch.Tensor)):
@@ -163,7 +162,7 @@ class MsfSerPipeline(Pipeline):
         """The length of a recording file; see [`seconds_of`], with its errors."""
         return seconds_of(path, most)
 
-    # The library knows neither the options' names nor several windows per recording, as its signatures show.
+    # The library's signatures know neither the options' names nor several windows per recording.
 
     def _sanitize_parameters(  # type: ignore[override]
         self,
@@ -188,10 +187,7 @@ class MsfSerPipeline(Pipeline):
     def get_iterator(
         self, inputs: Iterable[Any], num_workers: int, batch_size: int, preprocess_params: Any, *others: Any
     ) -> Iterator[Any]:
-        """The results of many recordings, one after another.
-
-        The library's own batches contain one window per recording, while long ones have several.
-        """
+        """The results of many recordings, one after another; the library's batches have one window per recording."""
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size={batch_size!r} must be a whole number from 1 on.")
         return self._stream(enumerate(inputs), batch_size, preprocess_params)
@@ -233,9 +229,9 @@ class MsfSerPipeline(Pipeline):
         return self._collected(scored, options.get("errors", RAISE))
 
     def _passages(self, items: Iterable[tuple[int | None, Any, Mapping[str, Any]]]) -> Iterator[list[Segment]]:
-        """The segments of all recordings; after one that fails, no other is asked for unless errors are returned.
+        """Two consecutive segments of a recording at a time, which are transcribed as a whole: every second once.
 
-        Two consecutive segments are transcribed as a whole: every second once, although the model reads it twice.
+        After a recording that fails, no other is asked for unless errors are returned.
         """
         for index, item, options in items:
             passage: list[Segment] = []

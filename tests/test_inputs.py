@@ -208,6 +208,13 @@ def test_a_file_like_object_and_a_rate_with_samples_are_one_recording(pipe, soun
     assert pipe({"audio": io.BytesIO(wav(samples)), "description": "a b"})["description"] == "a b"
 
 
+@pytest.mark.parametrize("nothing", [None, 3, 2.5, object()])
+def test_what_is_no_recording_is_a_sentence(pipe, nothing):
+    with pytest.raises(ValueError, match=r"no sound|no rectangular|neither|integer samples"):
+        pipe(nothing, sampling_rate=RATE)
+    assert "error" in pipe([voice(0.5), nothing], sampling_rate=RATE, errors="return")[1]
+
+
 # Options
 
 
