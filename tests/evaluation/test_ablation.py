@@ -176,6 +176,7 @@ def test_an_item_is_its_row_of_the_part(done, monkeypatch):
     texts = dict.fromkeys(("transcript", "emphasis", "description"))
     parts["test"] = parts["test"].map(lambda row, i: texts if i == 2 else {}, with_indices=True)
     monkeypatch.setattr(predictions, "read_data", lambda _: parts)
+    monkeypatch.setattr(predictions, "check_identity", lambda *_: None)  # it would notice the changed row
     table, items, _ = predict_part(done / "outputs/ablation/tiny/no_audio_0")
     assert table.index.tolist() == [0, 1, 3, 4, 5, 6, 7]
     assert table["file"].tolist() == [audio["path"] for audio in items["audio"]]

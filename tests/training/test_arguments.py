@@ -37,7 +37,6 @@ REFUSED = {
     "label_names": ["labels"],
     "include_num_input_tokens_seen": ["true"],
     "hub_model_id": ["owner/name"],
-    "hub_token": ["secret"],
     "hub_revision": ["v1"],
     "hub_strategy": ["end"],
 }
