@@ -1,0 +1,205 @@
+"""Predicts valence, arousal and dominance of many recordings and writes a table.
+
+    msfser predict recordings/ -o results.csv
+    msfser predict calls/*.wav -o calls.parquet --channel each --language en
+    accelerate launch --multi_gpu --num_processes 2 -m msfser predict my/metadata.csv -o results.jsonl --model my/model
+
+A recording that cannot be used is a row with the reason. What is predicted is kept beside the output, in
+`OUTPUT.parts`, until the table is whole: after an interruption the same command goes on.
+"""
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+import torch
+import transformers
+from accelerate import PartialState
+from huggingface_hub import ModelCard
+from huggingface_hub.constants import HF_HOME
+
+from ..annotation.annotate import _column
+from ..annotation.model_names import content_hash, model_settings
+from ..annotation.output_folder import write_whole
+from ..cli.errors import cli_errors
+from ..corpora.audio_folder import left_out_message
+from ..hub.encoders import ensure_encoders
+from ..inputs_msfser import EACH
+from ..modeling_msfser import MsfSerModel
+from ..processing_msfser import MsfSerProcessor
+from .recordings import find_recordings
+from .sharded_prediction import ShardedPrediction, TimedPipeline
+from .tables import rows_of_result, suffix_of, write_table
+
+logger = logging.getLogger(__name__)
+
+RESUME = "run the same command again to continue; what is predicted is kept"
+STARTER = "starter"
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs `msfser predict`."""
+    arguments = parse(argv)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("msfser").setLevel(logging.INFO)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    with cli_errors("predict", resume=RESUME):
+        suffix = suffix_of(arguments.output)
+        state = PartialState(cpu=not torch.accelerator.is_available())
+        try:
+            with state.main_process_first():
+                work = sharded_prediction(arguments, str(state.device))
+            parts = contextlib.ExitStack()
+            with parts:
+                with state.main_process_first():
+                    if state.is_main_process:
+                        parts.enter_context(work.prepared(Path(arguments.recordings[0])))
+                start = time.perf_counter()
+                work.run(state.process_index, state.num_processes, quiet=not state.is_local_main_process)
+                _log_speed(work, time.perf_counter() - start)
+                state.wait_for_everyone()
+                if state.is_main_process:
+                    _write(work, arguments, suffix)
+            if state.is_main_process:
+                shutil.rmtree(work.output)
+        finally:
+            state.destroy_process_group()
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(
+        prog="msfser predict",
+        usage="msfser predict RECORDINGS... -o OUTPUT [OPTIONS]",
+        description="Predicts valence, arousal and dominance of recordings and writes a table.",
+    )
+    parser.add_argument(
+        "recordings",
+        nargs="+",
+        metavar="RECORDINGS",
+        help="files, folders, patterns such as 'calls/*.wav', or a table",
+    )
+    parser.add_argument(
+        "-o", "--output", required=True, type=Path, metavar="FILE", help="the table: .csv, .jsonl or .parquet"
+    )
+    parser.add_argument(
+        "--model", default=STARTER, help="a folder, a name on the Hub, or starter (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--label_range",
+        nargs=2,
+        type=float,
+        default=[0.0, 1.0],
+        metavar=("LOW", "HIGH"),
+        help="scale of the three numbers (default: 0 1)",
+    )
+    parser.add_argument("--course", action="store_true", help="a row for each window of a recording")
+    parser.add_argument(
+        "--channel",
+        type=_channel,
+        metavar="N|each",
+        help="one channel, from 0 on, or a row for each; by default the mean of all",
+    )
+    parser.add_argument("--language", metavar="CODE", help="language of the speech, such as en")
+    parser.add_argument(
+        "--recognizer", metavar="NAME", help="a Whisper model by Hub name or folder, or none (default: as trained)"
+    )
+    parser.add_argument("--batch_size", type=int, default=8, help="windows in a batch (default: %(default)s)")
+    parser.add_argument(
+        "--columns", nargs="+", type=_column, default=[], metavar="NAME=COLUMN", help="columns with other names"
+    )
+    parser.add_argument("--audio_folder", metavar="FOLDER", help="start of the table's relative audio paths")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output if it is there")
+    return parser.parse_args(argv)
+
+
+def _channel(text: str) -> int | str:
+    return text if text == EACH else int(text)
+
+
+def sharded_prediction(arguments: argparse.Namespace, device: str) -> ShardedPrediction:
+    """Finds the recordings and the model; nothing is predicted yet.
+
+    Raises:
+        ValueError: An input is missing or the output is there.
+        OSError: The model cannot be found.
+    """
+    output: Path = arguments.output
+    if output.exists() and not arguments.overwrite:
+        raise ValueError(f"{output} is there already: name another file with -o, or add --overwrite.")
+    if not output.parent.is_dir():
+        raise ValueError(f"there is no folder {str(output.parent)!r} for the output: make it first.")
+    source = find_recordings(arguments.recordings, dict(arguments.columns), arguments.audio_folder)
+    model = _starter() if arguments.model == STARTER else arguments.model
+    if os.path.isdir(model):
+        logger.info(f"the license of the weights: {_license(Path(model))}.")
+    options: dict[str, Any] = {"batch_size": arguments.batch_size, "channel": arguments.channel}
+    if arguments.language:
+        options["language"] = arguments.language
+    recognizer = arguments.recognizer
+    named = {} if recognizer in (None, "none") else model_settings("recognizer", recognizer)
+    if recognizer is not None:
+        options["recognizer"] = None if recognizer == "none" else recognizer
+    settings = {**model_settings("model", model), **named, **{k: v for k, v in options.items() if k != "recognizer"}}
+    return ShardedPrediction(
+        source,
+        settings,
+        lambda: _pipeline(model, device),
+        options,
+        output.with_name(f"{output.name}.parts"),
+    )
+
+
+def _pipeline(model: str, device: str) -> TimedPipeline:
+    processor = MsfSerProcessor.from_pretrained(model)
+    return TimedPipeline(model=MsfSerModel.from_pretrained(model), processor=processor, device=device)
+
+
+def _starter() -> str:
+    """The folder of the assembled starter, in the cache; named by the content of what it is assembled from."""
+    from ..starter.assemble import AUDIO_ENCODER, FOLDER, TEXT_ENCODER, assemble
+
+    folder = Path(HF_HOME) / "msfser" / "starter" / content_hash(FOLDER)[:16]
+    if not folder.is_dir():
+        ensure_encoders([AUDIO_ENCODER, TEXT_ENCODER])
+        unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
+        assemble(unfinished)
+        unfinished.rename(folder)
+    return str(folder)
+
+
+def _license(folder: Path) -> str:
+    card = folder / "README.md"
+    stated = ModelCard.load(card).data.get("license") if card.is_file() else None
+    return str(stated or "not stated")
+
+
+def _log_speed(work: ShardedPrediction, seconds: float) -> None:
+    if "pipeline" not in vars(work):
+        return
+    parts = ", ".join(f"{name} {spent / seconds:.0%}" for name, spent in work.pipeline.stopwatch.seconds.items())
+    logger.info(f"{seconds:.0f} s, of which {parts}; reading is beside the rest.")
+
+
+def _write(work: ShardedPrediction, arguments: argparse.Namespace, suffix: str) -> None:
+    files, rows = work.source.recording_names(), []
+    for number in range(work.count):
+        made = pyarrow.parquet.read_table(work.shard(number), columns=["result", "error"]).to_pylist()
+        for row, entry in zip(work.rows(number), made, strict=True):
+            result = None if entry["result"] is None else json.loads(entry["result"])
+            name = files[row] or f"row {row + 1}"
+            rows += rows_of_result(name, result, entry["error"], tuple(arguments.label_range), arguments.course)
+    write_whole(arguments.output, lambda file: write_table(rows, suffix, file))
+    failed = sum(row["error"] is not None for row in rows)
+    if work.left_out:
+        logger.warning(left_out_message(work.left_out))
+    logger.info(f"{len(rows)} rows in {arguments.output}, {failed} of them without a result.")

@@ -1,0 +1,72 @@
+"""Which recordings the arguments of `msfser predict` name: files, folders, patterns, or one table."""
+
+import glob
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from ..corpora.audio_folder import scan_folder
+from ..corpora.registry import read_source
+from ..corpora.sources import TABLE_SUFFIXES, holds_table
+from ..corpora.table import SourceRows
+
+
+def find_recordings(
+    names: Sequence[str],
+    columns: Mapping[str, str] | None = None,
+    audio_folder: str | None = None,
+) -> SourceRows:
+    """Finds recordings, in the order in which they are named; a file that is named twice is one recording.
+
+    Args:
+        names: Files, folders (with the folders in them) and patterns such as `calls/*.wav`; or one table, or a folder
+            with a table.
+        columns: Columns of the table that have other names, as in `read_table`.
+        audio_folder: Where relative paths of the table start.
+
+    Returns:
+        The rows; `audio` is the path as it was given.
+
+    Raises:
+        ValueError: Something is not there, is no recording, or a table is not alone.
+    """
+    if len(names) == 1 and (_is_table(names[0]) or (os.path.isdir(names[0]) and holds_table(names[0]))):
+        return read_source("table", names[0], columns=columns, audio_folder=audio_folder)
+    if columns or audio_folder:
+        raise ValueError("--columns and --audio_folder belong to a table: leave them out, or name one table.")
+    found: dict[str, str] = {}  # absolute path to the path as given
+    left_out: dict[str, str] = {}
+    for name in names:
+        for path in _matches(name):
+            if os.path.isdir(path):
+                contents = scan_folder(path)
+                for file in contents.recordings:
+                    found.setdefault(file, os.path.join(path, os.path.relpath(file, os.path.abspath(path))))
+                left_out |= {os.path.join(path, inner): why for inner, why in contents.left_out.items()}
+            elif _is_table(path):
+                raise ValueError(
+                    f"{path} is a table: name it alone, and predict the other recordings in a second run."
+                )
+            else:
+                found.setdefault(os.path.abspath(path), path)
+    if not found:
+        raise ValueError(f"there is no recording in {', '.join(names)}: name files, folders or one table.")
+    table = pa.table({"audio": pa.array(found.values(), pa.string())})
+    origin = " ".join(dict.fromkeys(os.path.abspath(name) for name in names))
+    return SourceRows(table, list(found), None, Path.cwd(), origin, list(found.values()), left_out)
+
+
+def _matches(name: str) -> list[str]:
+    if os.path.exists(name):
+        return [name]
+    if not glob.has_magic(name):
+        raise ValueError(f"there is no file or folder {name!r}.")
+    if not (paths := sorted(glob.glob(name, recursive=True))):
+        raise ValueError(f"no file matches the pattern {name!r}.")
+    return paths
+
+
+def _is_table(name: str) -> bool:
+    return os.path.isfile(name) and os.path.splitext(name)[1].lower() in TABLE_SUFFIXES
