@@ -22,19 +22,20 @@ import transformers
 from accelerate import PartialState
 
 from ..annotator_msfser import Aligner, MsfSerAnnotator
+from ..cli.arguments import column_pair
 from ..cli.errors import cli_errors
 from ..corpora.registry import CORPORA, read_source
 from ..description_msfser import NORMS, Describer, MeasuredDescriber
 from ..emphasis_msfser import EMPHASIS, EmphasisConfig
 from ..hub.encoders import ensure_encoders
+from ..hub.model_names import model_settings
 from ..transcription_msfser import language_code
 from .aligners import CtcAligner, SphinxAligner
 from .audio_language_model import AudioLanguageModelDescriber
 from .chat_endpoint import ChatEndpointDescriber
-from .model_names import model_settings
 from .norms import read_norms
 from .prompt import PROMPT
-from .shards import ShardedAnnotation
+from .sharded_annotation import ShardedAnnotation
 
 RESUME = "run the same command again to continue; finished shards are kept"
 
@@ -84,7 +85,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--columns",
         nargs="+",
-        type=_column,
+        type=column_pair,
         default=[],
         metavar="NAME=COLUMN",
         help="columns of the table that have other names, such as speaker=actor",
@@ -142,13 +143,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     except ValueError as error:
         parser.error(str(error))
     return arguments
-
-
-def _column(pair: str) -> tuple[str, str]:
-    name, separator, column = pair.partition("=")
-    if not separator:
-        raise argparse.ArgumentTypeError(f"columns are given as NAME=COLUMN, not {pair!r}")
-    return name, column
 
 
 def sharded_annotation(arguments: argparse.Namespace, device: str) -> ShardedAnnotation:

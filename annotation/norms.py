@@ -24,7 +24,7 @@ from ..corpora.messages import reason
 from ..corpora.registry import read_source
 from ..description_msfser import QUANTILES, WORDS, measure_voice
 from ..emphasis_msfser import measure_prosody
-from .shards import recording_of
+from ..sharding.sharded_table import recording_of
 
 logger = logging.getLogger(__name__)
 

@@ -26,12 +26,12 @@ from accelerate import PartialState
 from huggingface_hub import ModelCard
 from huggingface_hub.constants import HF_HOME
 
-from ..annotation.annotate import _column
-from ..annotation.model_names import content_hash, model_settings
-from ..annotation.output_folder import write_whole
+from ..cli.arguments import column_pair
 from ..cli.errors import cli_errors
+from ..cli.outputs import refuse_existing, whole_file
 from ..corpora.audio_folder import left_out_message
 from ..hub.encoders import ensure_encoders
+from ..hub.model_names import content_hash, model_settings
 from ..inputs_msfser import EACH
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
@@ -115,7 +115,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--batch_size", type=int, default=8, help="windows in a batch (default: %(default)s)")
     parser.add_argument(
-        "--columns", nargs="+", type=_column, default=[], metavar="NAME=COLUMN", help="columns with other names"
+        "--columns", nargs="+", type=column_pair, default=[], metavar="NAME=COLUMN", help="columns with other names"
     )
     parser.add_argument("--audio_folder", metavar="FOLDER", help="start of the table's relative audio paths")
     parser.add_argument("--overwrite", action="store_true", help="replace the output if it is there")
@@ -134,8 +134,7 @@ def sharded_prediction(arguments: argparse.Namespace, device: str) -> ShardedPre
         OSError: The model cannot be found.
     """
     output: Path = arguments.output
-    if output.exists() and not arguments.overwrite:
-        raise ValueError(f"{output} is there already: name another file with -o, or add --overwrite.")
+    refuse_existing(output, arguments.overwrite)
     if not output.parent.is_dir():
         raise ValueError(f"there is no folder {str(output.parent)!r} for the output: make it first.")
     source = find_recordings(arguments.recordings, dict(arguments.columns), arguments.audio_folder)
@@ -198,7 +197,8 @@ def _write(work: ShardedPrediction, arguments: argparse.Namespace, suffix: str) 
             result = None if entry["result"] is None else json.loads(entry["result"])
             name = files[row] or f"row {row + 1}"
             rows += rows_of_result(name, result, entry["error"], tuple(arguments.label_range), arguments.course)
-    write_whole(arguments.output, lambda file: write_table(rows, suffix, file))
+    with whole_file(arguments.output) as unfinished, unfinished.open("wb") as file:
+        write_table(rows, suffix, file)
     failed = sum(row["error"] is not None for row in rows)
     if work.left_out:
         logger.warning(left_out_message(work.left_out))

@@ -13,10 +13,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..annotation.shards import ShardedTable, hashed, recording_of
 from ..audio_msfser import SAMPLING_RATE, load_audio
 from ..corpora.table import SourceRows
 from ..pipeline_msfser import MsfSerPipeline
+from ..sharding.sharded_table import ShardedTable, hashed, recording_of
 
 # Recordings that are decoded ahead of the model.
 _AHEAD = 16

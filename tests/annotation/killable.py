@@ -5,21 +5,22 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from msfser.annotation import annotate, shards
+from msfser.annotation import annotate
+from msfser.sharding import sharded_table
 
 
 def annotate_with_log(environment: Mapping[str, str], argv: Sequence[str], log: Path) -> None:
     """Annotates with one clip in a shard, and appends the number of each shard that is begun to a file."""
     os.environ.update(environment)
     # The bar's lock is shared between processes, and one that is killed would leave it locked.
-    shards.tqdm.set_lock(threading.RLock())
-    shards.ROWS_PER_SHARD = 1
-    make_shard = shards.ShardedTable.make_shard
+    sharded_table.tqdm.set_lock(threading.RLock())
+    sharded_table.ROWS_PER_SHARD = 1
+    make_shard = sharded_table.ShardedTable.make_shard
 
     def logged(self, number: int) -> None:
         with log.open("a") as file:
             file.write(f"{number}\n")
         make_shard(self, number)
 
-    shards.ShardedTable.make_shard = logged
+    sharded_table.ShardedTable.make_shard = logged
     annotate.main(argv)

@@ -40,12 +40,14 @@ from tones import (
 )
 
 from msfser import LABELS
-from msfser.annotation import annotate, shards
+from msfser.annotation import annotate
+from msfser.annotation.sharded_annotation import ShardedAnnotation
 from msfser.annotator_msfser import MsfSerAnnotator
 from msfser.corpora.probe.synthesizer import Synthesizer
 from msfser.corpora.registry import read_corpus
 from msfser.corpora.table import read_table
 from msfser.description_msfser import NORMS
+from msfser.sharding import sharded_table
 
 # Sources
 
@@ -421,7 +423,7 @@ def test_silence_has_no_texts(tmp_path):
     make_corpus(tmp_path, 1, transcription="")
     soundfile.write(tmp_path / "audio" / "0.wav", np.zeros(RATE, np.float32), RATE)
     row = run(tmp_path, tmp_path / "out", "--language", "en")[0]
-    assert [row[name] for name in shards.ShardedAnnotation.made if name != "absent"] == [None] * 7
+    assert [row[name] for name in ShardedAnnotation.made if name != "absent"] == [None] * 7
     assert json.loads(row["absent"]) == dict.fromkeys(("transcript", "emphasis", "description"), "no speech")
 
 
@@ -539,7 +541,7 @@ def test_the_bar_goes_on_where_it_was(tmp_path, monkeypatch):
         def update(self, count):
             self.updates.append(count)
 
-    monkeypatch.setattr(shards, "tqdm", Bar)
+    monkeypatch.setattr(sharded_table, "tqdm", Bar)
     table, out = make_corpus(tmp_path), tmp_path / "out"
     run(table, out, "--language", "en")
     (out / "data" / "part-00001.parquet").unlink()
@@ -553,12 +555,12 @@ def test_the_bar_goes_on_where_it_was(tmp_path, monkeypatch):
 def test_the_bar_moves_with_each_batch(tmp_path, monkeypatch):
     updates = []
 
-    class Bar(shards.tqdm):
+    class Bar(sharded_table.tqdm):
         def update(self, n=1):
             updates.append(n)
 
-    monkeypatch.setattr(shards, "tqdm", Bar)
-    monkeypatch.setattr(shards, "SECONDS_PER_BATCH", 1.0)
+    monkeypatch.setattr(sharded_table, "tqdm", Bar)
+    monkeypatch.setattr(sharded_table, "SECONDS_PER_BATCH", 1.0)
     table = make_corpus(tmp_path, 3)
     (tmp_path / "audio" / "0.wav").write_bytes(b"broken")
     make_corpus(tmp_path / "more", 3)
@@ -607,7 +609,7 @@ def test_a_full_disk(tmp_path, journal, monkeypatch, failing):
         if len(calls) == failing:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(shards.pyarrow.parquet, "write_table", full)
+    monkeypatch.setattr(sharded_table.pyarrow.parquet, "write_table", full)
     message = fails(table, "--output", out, "--language", "en")
     assert f"part-{failing - 1:05d}.parquet cannot be written (No space left on device)" in message
     assert len(list((out / "data").iterdir())) == failing - 1
@@ -626,7 +628,7 @@ def test_long_recordings_are_not_all_in_memory(tmp_path, journal, monkeypatch):
     table = make_corpus(tmp_path)
     run(table, tmp_path / "whole", "--language", "en")
     del journal[:]
-    monkeypatch.setattr(shards, "SECONDS_PER_BATCH", 1.0)
+    monkeypatch.setattr(sharded_table, "SECONDS_PER_BATCH", 1.0)
     write_tone(tmp_path / "audio" / "7.wav", 7)
     run(table, tmp_path / "out", "--language", "en")
     assert [count for step, count in journal if step == "transcribe"] == [2, 1, 2, 1, 2]
@@ -742,7 +744,7 @@ def test_accelerate_launches_two_processes(tmp_path):
     driver = tmp_path / "driver.py"
     driver.write_text(
         "import sys\nfrom msfser.annotation import annotate, shards\n"
-        "shards.ROWS_PER_SHARD = 3\nannotate.main(sys.argv[1:])\n"
+        "sharded_table.ROWS_PER_SHARD = 3\nannotate.main(sys.argv[1:])\n"
     )
     launcher = Path(sys.executable).with_name("accelerate")
     launch = [str(launcher), "launch", "--multi_gpu", "--num_processes", "2"]

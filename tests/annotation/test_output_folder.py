@@ -27,7 +27,7 @@ from tones import (
 
 from msfser import LABELS
 from msfser.annotation import annotate
-from msfser.annotation.output_folder import only_run
+from msfser.sharding.output_folder import only_run
 
 OPTIONS = ("--recognizer", "none", "--describer", "none")
 
@@ -47,7 +47,7 @@ def test_a_folder_of_recordings_does_not_replace_the_annotation_of_their_table(t
     out = tmp_path / "my" / "annotated"
     rows = run(table, out, *OPTIONS)
     assert [row["valence"] for row in rows] == ["1.5"] * 120
-    message = refused(out, tmp_path / "my" / "audio", match="contains the annotation of another source")
+    message = refused(out, tmp_path / "my" / "audio", match="contains the results of another source")
     assert str(table) in message
     assert rows_of(out) == rows
 
@@ -71,7 +71,7 @@ def test_another_source_is_refused(tmp_path, monkeypatch, finished):
         (corpus, "--corpus", "iemocap"),
         (tmp_path / "my" / "saved", "--audio_folder", tmp_path / "my"),
     ):
-        refused(out, *arguments, match="contains the annotation of another source")
+        refused(out, *arguments, match="contains the results of another source")
     # The same table, however it is named.
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to(tmp_path / "my")
@@ -82,7 +82,7 @@ def test_another_source_is_refused(tmp_path, monkeypatch, finished):
 def test_a_corpus_is_not_the_recordings_of_its_folder(tmp_path):
     corpus, out = write_iemocap(tmp_path / "iemocap"), tmp_path / "out"
     run(corpus, out, *OPTIONS, "--corpus", "iemocap")
-    refused(out, corpus, match="contains the annotation of another source")
+    refused(out, corpus, match="contains the results of another source")
 
 
 def test_a_table_that_was_replaced_is_another_source(tmp_path):
@@ -91,7 +91,7 @@ def test_a_table_that_was_replaced_is_another_source(tmp_path):
     for i in range(3):
         write_tone(tmp_path / "new" / f"{i}.wav", i)
     write_csv(table, [{"audio": f"new/{i}.wav", **dict.fromkeys(LABELS, 4)} for i in range(3)])
-    refused(out, table, match="contains the annotation of other recordings, such as 'audio/0.wav'")
+    refused(out, table, match="contains the results of other recordings, such as 'audio/0.wav'")
     write_csv(table, [{"audio": f"audio/{i}.wav", "arousal": 4, "dominance": 4} for i in range(8)])
     refused(out, table, match="contains labels of valence")
     write_csv(table, [{"audio": f"audio/{i}.wav", **dict.fromkeys(LABELS, 4)} for i in (7, 3)])
@@ -118,7 +118,7 @@ def test_a_folder_of_an_earlier_version_is_left_alone(tmp_path):
     run(table, out, *OPTIONS)
     note = out / "annotation.json"
     note.write_text("\n".join(line for line in note.read_text().splitlines() if '"source"' not in line))
-    refused(out, table, match="contains the annotation of another source")
+    refused(out, table, match="contains the results of another source")
 
 
 def test_files_among_the_shards_that_no_run_made_stay(tmp_path):

@@ -13,10 +13,10 @@ from tones import (
 )
 
 from msfser.annotation import annotate
-from msfser.annotation.model_names import content_hash, model_settings
 from msfser.annotator_msfser import MsfSerAnnotator
 from msfser.corpora.shards import annotation_settings
 from msfser.description_msfser import NORMS
+from msfser.hub.model_names import content_hash, model_settings
 from msfser.transcription_msfser import MsfSerRecognizer
 
 

@@ -74,7 +74,7 @@ def check_output(output: Path, source: SourceRows, data: Path) -> None:
             repr(note[name]) for name in ("source", "audio_folder") if note.get(name)
         )
         raise ValueError(
-            f"the output {str(output)!r} contains the annotation of another source"
+            f"the output {str(output)!r} contains the results of another source"
             f"{made_of and f', {made_of}'}: name another folder."
         )
     for shard in sorted((output / "data").glob("part-*.parquet")):
@@ -113,7 +113,7 @@ def check_rows(shards: list[Path], source: SourceRows) -> None:
     new = set(source.recording_names()) - {None}
     if old and new and not old & new:
         raise ValueError(
-            f"the output {str(folder)!r} contains the annotation of other recordings, such as {min(old)!r}, which "
+            f"the output {str(folder)!r} contains the results of other recordings, such as {min(old)!r}, which "
             f"{source.origin} no longer has: name another folder."
         )
 

@@ -1,0 +1,165 @@
+"""The texts of a corpus, made in shards, so that a killed run can be resumed."""
+
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ..annotator_msfser import Annotation, LazyProsody, MsfSerAnnotator
+from ..audio_msfser import SAMPLING_RATE
+from ..corpora.schema import FEATURES
+from ..corpora.table import SourceRows
+from ..sharding.sharded_table import ShardedTable, hashed
+from ..word_times_msfser import check_words
+
+
+class ShardedAnnotation(ShardedTable):
+    """The texts of a corpus in shards. Texts that the source has are kept.
+
+    Args:
+        source: The rows.
+        settings: Of each step, as [`MsfSerAnnotator.from_settings`] reads them.
+        make_annotator: Loads the annotator; called only if there is something to make.
+        output: As in [`ShardedTable`].
+        server: The address and the model of a describer's server, which the settings do not have.
+    """
+
+    command = "annotate"
+    # The second and the third step each depend on the first.
+    steps = ("transcript", "emphasis", "description")
+    made = {  # noqa: RUF012
+        "transcript": pa.string(),
+        "words": FEATURES.arrow_schema.field("words").type,
+        "emphasis": pa.string(),
+        "emphasis_scores": pa.list_(pa.float32()),
+        "description": pa.string(),
+        "describer": pa.string(),
+        "absent": pa.string(),
+        "error": pa.string(),
+    }
+    given = ("transcript", "words", "emphasis", "description")
+    # Raised when a step gives other results with the same settings.
+    version = 1
+
+    def __init__(
+        self,
+        source: SourceRows,
+        settings: Mapping[str, Mapping[str, Any]],
+        make_annotator: Callable[[], MsfSerAnnotator],
+        output: Path,
+        server: tuple[str, str] | None = None,
+    ):
+        super().__init__(source, settings, output)
+        self.make_annotator = make_annotator
+        self.server = server
+        known = (*self.given, "language")
+        self._given = source.table.select([name for name in known if name in source.table.column_names])
+
+    @functools.cached_property
+    def annotator(self) -> MsfSerAnnotator:
+        """What makes the texts, loaded at its first use."""
+        return self.make_annotator()
+
+    def step_keys(self, rows: range) -> dict[str, str]:
+        """See [`ShardedTable.step_keys`]."""
+        given = self._given.slice(rows.start, len(rows)).to_pydict()
+        spoken = [given.get(name) for name in ("transcript", "words", "language")]
+        transcript = hashed(self.version, self.settings["transcript"], [self.identity(row) for row in rows], spoken)
+        emphasis = hashed(transcript, self.settings["emphasis"], given.get("emphasis"))
+        description = hashed(transcript, self.settings["description"], self.server, given.get("description"))
+        return {"transcript": transcript, "emphasis": emphasis, "description": description}
+
+    def make_rows(
+        self, rows: range, stale: Sequence[str], stored: Sequence[Mapping[str, Any]] | None
+    ) -> list[dict[str, Any]]:
+        """See [`ShardedTable.make_rows`]."""
+        given = self._given_texts(rows)
+        valid = [step for step in self.steps if step not in stale]
+        entries = [_Row() for _ in rows] if stored is None else [_Row.of(row, valid) for row in stored]
+        made = dict(zip(rows, entries, strict=True))
+        errors = {number: row.error for number, row in made.items() if row.error is not None}
+        for decoded in self.decoded(rows, errors):
+            for number, sound in decoded.items():
+                try:
+                    check_words(given[number].get("words") or (), len(sound) / SAMPLING_RATE)
+                except ValueError as beyond:
+                    errors[number] = str(beyond)
+            if not (batch := {number: sound for number, sound in decoded.items() if number not in errors}):
+                continue
+            texts, sounds = [made[number] for number in batch], list(batch.values())
+            known, prosody = [given[number] for number in batch], LazyProsody(sounds)
+            if "transcript" in stale:
+                self.annotator.transcribe(texts, sounds, known)
+            if "emphasis" in stale:
+                self.annotator.emphasize(texts, prosody, known)
+            if "description" in stale:
+                self.annotator.describe(texts, sounds, prosody, known)
+        for number, error in errors.items():
+            kept: dict[str, Any] = {name: given[number].get(name) for name in self.given}
+            made[number] = _Row(**kept, error=error)
+        return [row.columns() for row in made.values()]
+
+    def _given_texts(self, rows: range) -> dict[int, dict[str, Any]]:
+        """The texts that the source has, and the language, by row."""
+        given = self._given.slice(rows.start, len(rows)).to_pylist()
+        for texts in given:
+            stated = "" if texts.get("language") is None else str(texts["language"]).strip()
+            texts["language"] = stated or self.settings["transcript"]["language"]
+        return dict(zip(rows, given, strict=True))
+
+    def check(self, shards: Sequence[int]) -> None:
+        """Asks for a language before hours of work.
+
+        Raises:
+            ValueError: The recognizer does not know a language, or knows only English, which nobody stated: it would
+                write English whatever is spoken.
+        """
+        known = set()
+        for number in shards:
+            if self.stored_keys(number).get("transcript") == self.keys(number)["transcript"]:
+                continue
+            for row, texts in self._given_texts(self.rows(number)).items():
+                language = texts["language"]
+                if texts.get("transcript") or texts.get("words") or language in known:
+                    continue
+                recognizer = self.annotator.recognizer
+                if recognizer is None:
+                    return
+                if language is None and recognizer.english_only:
+                    raise ValueError(
+                        f"{self.settings['transcript']['recognizer']} knows only English, and the table does not say "
+                        "what is spoken: give --language en if it is English, or name a multilingual --recognizer."
+                    )
+                try:
+                    recognizer([], language=language)
+                except ValueError as error:
+                    raise ValueError(f"{self.source.row(row)}: {error}") from error
+                known.add(language)
+
+
+@dataclass
+class _Row(Annotation):
+    """The texts of one row, and why its recording could not be read."""
+
+    error: str | None = None
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any], valid: Sequence[str]) -> "_Row":
+        """What the valid steps, the transcript among them, left in a shard."""
+        row = cls(stored["transcript"], stored["words"], error=stored["error"])
+        if "emphasis" in valid:
+            row.emphasis, row.scores = stored["emphasis"], stored["emphasis_scores"]
+        if "description" in valid:
+            row.description, row.describer = stored["description"], stored["describer"]
+        absent = json.loads(stored["absent"] or "{}")
+        row.absent = {name: absent[name] for name in (*valid, "words") if name in absent}
+        return row
+
+    def columns(self) -> dict[str, Any]:
+        """The values of `ShardedAnnotation.made`."""
+        absent = json.dumps(self.absent, sort_keys=True) if self.absent else None
+        return vars(self) | {"emphasis_scores": self.scores, "absent": absent}
