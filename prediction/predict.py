@@ -34,7 +34,7 @@ from ..hub.encoders import ensure_encoders
 from ..hub.model_names import content_hash, model_settings
 from ..inputs_msfser import EACH
 from ..modeling_msfser import MsfSerModel
-from ..processing_msfser import MsfSerProcessor
+from ..processing_msfser import MsfSerProcessor, to_scale
 from .recordings import find_recordings
 from .sharded_prediction import ShardedPrediction, TimedPipeline
 from .tables import rows_of_result, suffix_of, write_table
@@ -135,6 +135,9 @@ def sharded_prediction(arguments: argparse.Namespace, device: str) -> ShardedPre
     """
     output: Path = arguments.output
     refuse_existing(output, arguments.overwrite)
+    to_scale(0.5, *arguments.label_range)  # refuses a range that is none
+    if arguments.batch_size < 1:
+        raise ValueError(f"--batch_size is {arguments.batch_size}: give 1 or more.")
     if not output.parent.is_dir():
         raise ValueError(f"there is no folder {str(output.parent)!r} for the output: make it first.")
     source = find_recordings(arguments.recordings, dict(arguments.columns), arguments.audio_folder)

@@ -1,0 +1,288 @@
+"""`msfser predict`: what it reads, what it writes, and what a killed run leaves."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+from tiny import noise, tiny_config, tiny_model, tiny_processor
+
+from msfser import LABELS, MsfSerModel
+from msfser.cli.main import main as msfser
+from msfser.prediction.recordings import find_recordings
+from msfser.prediction.sharded_prediction import ahead
+from msfser.prediction.tables import rows_of_result
+from msfser.sharding import sharded_table
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """An audio-only model with a card."""
+    folder = tmp_path_factory.mktemp("model")
+    tiny_model(semantics=[]).save_pretrained(folder)
+    tiny_processor().save_pretrained(folder)
+    (folder / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n")
+    return folder
+
+
+@pytest.fixture
+def calls(tmp_path, monkeypatch):
+    """A folder of recordings: short, long, stereo, broken, and one file that is none."""
+    folder = tmp_path / "calls"
+    (folder / "inner").mkdir(parents=True)
+    soundfile.write(folder / "a.wav", noise(1.5, 1), 16_000)
+    soundfile.write(folder / "long.flac", noise(15.0, 2), 16_000)
+    soundfile.write(folder / "inner" / "stereo.wav", np.stack([noise(2.0, 3), noise(2.0, 4)], 1), 16_000)
+    (folder / "broken.wav").write_bytes(b"RIFF and nothing else")
+    (folder / "notes.txt").write_text("not a sound")
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def predict(*arguments: object) -> pd.DataFrame:
+    msfser(["predict", *map(str, arguments)])
+    output = Path(str(arguments[arguments.index("-o") + 1]))
+    read = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".jsonl": lambda path: pd.read_json(path, lines=True)}
+    return read[output.suffix](output)
+
+
+# Input
+
+
+def test_files_folders_and_patterns_in_their_order(calls):
+    rows = find_recordings(["calls/long.flac", "calls", "calls/*.wav"])
+    assert rows.table["audio"].to_pylist() == [
+        "calls/long.flac",
+        "calls/a.wav",
+        "calls/broken.wav",
+        "calls/inner/stereo.wav",
+    ]
+    assert rows.files is not None and all(os.path.isabs(file) for file in rows.files)
+    assert [*rows.left_out] == ["calls/notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["nothing.wav"], "there is no file or folder 'nothing.wav'"),
+        (["calls/*.mp3"], "no file matches the pattern 'calls/[*].mp3'"),
+        (["calls", "t.csv"], "t.csv is a table: name it alone"),
+        (["empty"], "there is no recording in empty"),
+    ],
+)
+def test_what_cannot_be_found_is_said(calls, names, words):
+    (calls.parent / "t.csv").write_text("audio\ncalls/a.wav\n")
+    (calls.parent / "empty").mkdir()
+    with pytest.raises(ValueError, match=words):
+        find_recordings(names)
+    with pytest.raises(ValueError, match="--columns and --audio_folder belong to a table"):
+        find_recordings(["calls"], columns={"audio": "path"})
+
+
+# Output
+
+
+def test_a_folder_becomes_a_table(calls, model, caplog):
+    table = predict("calls", "-o", "results.csv", "--model", model)
+    assert [*table.columns] == [
+        *("file", "duration", "valence", "arousal", "dominance"),
+        *("transcript", "emphasis", "description", "warnings", "error"),
+    ]
+    assert table["file"].tolist() == ["calls/a.wav", "calls/broken.wav", "calls/inner/stereo.wav", "calls/long.flac"]
+    broken = table["file"] == "calls/broken.wav"
+    assert table["error"].notna().tolist() == broken.tolist() and "broken.wav" in table["error"][broken].item()
+    assert table[~broken][list(LABELS)].stack().between(0, 1).all() and table[broken][list(LABELS)].isna().all(None)
+    assert table["duration"].round(3).tolist()[2:] == [2.0, 15.0]
+    assert not Path("results.csv.parts").exists()
+    assert "the license of the weights: cc-by-4.0." in caplog.text
+    assert "left out 1 files of the folder: 1 of the type .txt" in caplog.text
+
+
+def test_all_formats_hold_the_same_numbers(calls, model):
+    csv = predict("calls", "-o", "r.csv", "--model", model)
+    parquet = predict("calls", "-o", "r.parquet", "--model", model)
+    lines = predict("calls", "-o", "r.jsonl", "--model", model)
+    for other in (parquet, lines):
+        assert [*other.columns] == [*csv.columns]
+        np.testing.assert_allclose(csv[list(LABELS)], other[list(LABELS)].astype(float), atol=1e-6)
+
+
+def test_numbers_are_those_of_the_pipeline_and_follow_the_range(calls, model):
+    from transformers import pipeline
+
+    table = predict("calls", "-o", "r.csv", "--model", model, "--label_range", 1, 7).set_index("file")
+    ser = pipeline(model=str(model), trust_remote_code=True)
+    for name in ("calls/a.wav", "calls/long.flac"):
+        expected = ser(name)
+        for label in LABELS:
+            assert table.loc[name, label] == pytest.approx(1 + 6 * expected[label], abs=2e-5), (name, label)
+
+
+def test_the_course_has_a_row_for_each_window(calls, model):
+    table = predict("calls", "-o", "r.csv", "--model", model, "--course")
+    windows = table[table["file"] == "calls/long.flac"]
+    assert len(windows) > 1 and windows["start"].iloc[0] == 0 and windows["end"].iloc[-1] == pytest.approx(15.0)
+    short = table[table["file"] == "calls/a.wav"]
+    assert short[["start", "end"]].to_numpy().tolist() == [[0.0, 1.5]]
+
+
+def test_each_channel_is_a_row(calls, model):
+    table = predict("calls", "-o", "r.csv", "--model", model, "--channel", "each")
+    stereo = table[table["file"] == "calls/inner/stereo.wav"]
+    assert stereo["channel"].tolist() == [0, 1] and stereo["valence"].nunique() == 2
+    one = predict("calls", "-o", "one.csv", "--model", model, "--channel", "1").set_index("file")
+    assert one.loc["calls/inner/stereo.wav", "valence"] == pytest.approx(stereo["valence"].iloc[1], abs=2e-6)
+    assert "channel" in one.loc["calls/a.wav", "error"]
+
+
+def test_a_table_gives_its_texts(tmp_path, calls):
+    folder = tmp_path / "words"
+    tiny_model().save_pretrained(folder)
+    tiny_processor().save_pretrained(folder)
+    Path("t.csv").write_text("path,transcript,emphasis,description\ncalls/a.wav,the food,food,a b c\n")
+    table = predict("t.csv", "-o", "r.csv", "--model", folder, "--recognizer", "none", "--columns", "audio=path")
+    assert table[["transcript", "emphasis", "description"]].to_numpy().tolist() == [["the food", "food", "a b c"]]
+
+
+def test_a_row_of_a_result():
+    (row,) = rows_of_result("a.wav", None, "it is broken.")
+    assert row["file"] == "a.wav" and row["error"] == "it is broken." and row["valence"] is None
+    result = {"valence": 0.0, "arousal": 0.5, "dominance": 1.0, "duration": 2.0}
+    (row,) = rows_of_result("a.wav", result, None, (-1.0, 1.0))
+    assert [row[label] for label in LABELS] == [-1.0, 0.0, 1.0]
+
+
+# Nothing is lost
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-o", "r.txt"], "'r.txt' is none of .csv, .jsonl, .parquet"),
+        (["-o", "there.csv"], "there.csv exists: give another name, or replace it with --overwrite"),
+        (["-o", "no/folder/r.csv"], "there is no folder 'no/folder'"),
+        (["-o", "r.csv", "--label_range", "7", "1"], "from 7.0 to 1.0"),
+        (["-o", "r.csv", "--batch_size", "0"], "batch_size"),
+    ],
+)
+def test_a_wrong_command_is_refused(calls, model, arguments, words):
+    Path("there.csv").write_text("mine")
+    with pytest.raises(SystemExit, match=words):
+        msfser(["predict", "calls", "--model", str(model), *arguments])
+    assert Path("there.csv").read_text() == "mine"
+    assert not Path("r.csv").exists() and not list(Path().glob("*.parts"))
+
+
+def test_overwrite_replaces_the_table(calls, model):
+    Path("r.csv").write_text("old")
+    assert len(predict("calls", "-o", "r.csv", "--model", model, "--overwrite")) == 4
+
+
+def test_a_stopped_run_goes_on(calls, model, monkeypatch, tmp_path):
+    expected = predict("calls", "-o", "whole.csv", "--model", model)
+    monkeypatch.setattr(sharded_table, "ROWS_PER_SHARD", 1)
+    make_shard = sharded_table.ShardedTable.make_shard
+    made = []
+
+    def until(count: int):
+        def make(self, number):
+            if len(made) == count:
+                raise KeyboardInterrupt
+            made.append(number)
+            make_shard(self, number)
+
+        return make
+
+    monkeypatch.setattr(sharded_table.ShardedTable, "make_shard", until(2))
+    with pytest.raises(SystemExit) as stop:
+        predict("calls", "-o", "r.csv", "--model", model)
+    assert stop.value.code == 130 and not Path("r.csv").exists()
+    monkeypatch.setattr(sharded_table.ShardedTable, "make_shard", until(100))
+    resumed = predict("calls", "-o", "r.csv", "--model", model)
+    assert made == [0, 1, 2, 3]
+    pd.testing.assert_frame_equal(resumed, expected, check_exact=False, atol=2e-6)
+
+
+def test_another_model_predicts_anew(calls, model, tmp_path, monkeypatch):
+    other = tmp_path / "other"
+    shutil.copytree(model, other)
+    torch.manual_seed(1)
+    changed = MsfSerModel(tiny_config(semantics=[]))
+    changed.save_pretrained(other)
+    write = "msfser.prediction.predict._write"
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(write, lambda *_: (_ for _ in ()).throw(OSError("the disk is full.")))
+        predict("calls", "-o", "r.csv", "--model", model)
+    second = predict("calls", "-o", "r.csv", "--model", other)
+    first = predict("calls", "-o", "first.csv", "--model", model)
+    assert not np.allclose(first["valence"].dropna(), second["valence"].dropna())
+
+
+def test_two_processes_make_the_same_table(calls, model, tmp_path):
+    for i in range(5):
+        soundfile.write(calls / f"more{i}.wav", noise(1.0 + i / 4, i), 16_000)
+    expected = predict("calls", "-o", "one.csv", "--model", model)
+    driver = tmp_path / "driver.py"
+    driver.write_text(
+        "import sys\nfrom msfser.sharding import sharded_table\nsharded_table.ROWS_PER_SHARD = 2\n"
+        "from msfser.cli.main import main\nmain(sys.argv[1:])\n"
+    )
+    launcher = Path(sys.executable).with_name("accelerate")
+    if not launcher.is_file():
+        pytest.skip("the launcher is not beside the interpreter")
+    port = str(20_000 + (os.getpid() + 11) % 20_000)
+    launch = [str(launcher), "launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", port, str(driver)]
+    options = ["predict", "calls", "-o", "two.csv", "--model", str(model)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launch, *options], capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    pd.testing.assert_frame_equal(pd.read_csv("two.csv"), expected, check_exact=False, atol=2e-6)
+
+
+# Decoding ahead
+
+
+def test_ahead_keeps_order_and_errors():
+    assert [*ahead(iter(range(100)), 3)] == [*range(100)]
+
+    def broken():
+        yield 1
+        raise ValueError("no more")
+
+    items = ahead(broken(), 2)
+    assert next(items) == 1
+    with pytest.raises(ValueError, match="no more"):
+        next(items)
+
+
+def test_ahead_makes_a_bounded_number_and_stops_with_its_user():
+    made: list[int] = []
+
+    def items():
+        for i in range(1000):
+            made.append(i)
+            yield i
+
+    stream = ahead(items(), 4)
+    assert next(stream) == 0
+    time.sleep(0.3)
+    assert len(made) <= 7
+    stream.close()
+    time.sleep(0.4)
+    count = len(made)
+    time.sleep(0.2)
+    assert len(made) == count
+
+
+def test_the_result_is_json(calls, model):
+    predict("calls/a.wav", "-o", "r.jsonl", "--model", model)
+    (line,) = Path("r.jsonl").read_text().splitlines()
+    assert json.loads(line)["warnings"] is not None
