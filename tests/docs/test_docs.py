@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import json
 import re
 import shlex
 import shutil
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 from tiny import noise, tiny_model, tiny_processor
@@ -97,22 +99,9 @@ def test_every_python_block_has_a_name(page):
 
 @pytest.mark.parametrize(("page", "name"), sorted(set(SNIPPETS) - PRETRAINED - {API, LORA}))
 def test_the_snippet_runs(page, name, newcomer, capsys):
-    if name == "folder":
-        Path("my/broken.mp3").write_text("no audio")
-        Path("my/more").mkdir()
-        soundfile.write("my/more/8.FLAC", noise(0.5), 16_000)
     run(page, name)
     printed = capsys.readouterr().out
-    if name == "folder":
-        with open("predictions.csv", newline="") as file:
-            rows = list(csv.DictReader(file))
-        assert [row["file"] for row in rows] == [*(f"my/{i}.wav" for i in range(8)), "my/broken.mp3", "my/more/8.FLAC"]
-        (broken,) = [row for row in rows if row["error"]]
-        assert broken["file"] == "my/broken.mp3" and "cannot be decoded" in broken["error"] and not broken["valence"]
-        rows.remove(broken)
-        assert all(0 <= float(row[label]) <= 1 for row in rows for label in ("valence", "arousal", "dominance"))
-    else:
-        assert printed.strip()
+    assert printed.strip()
     if name in ("pipeline", "model", "starter", "stock"):
         assert all(label in printed for label in ("valence", "arousal", "dominance"))
     if name == "scale":
@@ -275,7 +264,8 @@ def test_every_command_exists_with_its_options(page):
 
 def test_every_option_of_the_text_exists():
     """Options between backticks belong to some command."""
-    sources = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("benchmarks/*.py"))
+    scripts = [*ROOT.glob("benchmarks/*.py"), *ROOT.glob("tests/*/__main__.py")]
+    sources = "".join(path.read_text(encoding="utf-8") for path in scripts)
     for page, text in TEXTS.items():
         for code in re.findall(r"`(--[^`\n]+)`", text):
             for option in {*options(shlex.split(code))} - {"--help-all", "--no-deps"}:
@@ -304,10 +294,25 @@ def test_the_commands_of_the_readme_run_one_after_another(pretrained, newcomer, 
     assert "model.safetensors" in capsys.readouterr().out
 
 
+def test_a_folder_becomes_a_table_with_the_starter(pretrained, newcomer):
+    main(["predict", "space/examples", "-o", "results.csv"])
+    table = pd.read_csv("results.csv")
+    assert len(table) >= 2 and table["valence"].between(0, 1).all()
+
+
 def test_the_commands_of_fine_tuning_run(pretrained, newcomer):
     (words, *_) = given("docs/fine-tuning.md", "train")
     main([*words, *FEW])
     assert Path("outputs/mine/results.json").is_file()
+
+
+def test_the_commands_of_predicting_run(pretrained, newcomer):
+    lines = given("docs/predicting.md", "predict")
+    assert len(lines) == 3
+    for words in lines:
+        main([*words, *([] if "--model" in words else ["--model", "outputs/starter"])])
+    assert len(pd.read_csv("results.csv")) == 8 and len(pd.read_parquet("two.parquet")) == 2
+    assert all(1 <= json.loads(line)["valence"] <= 7 for line in Path("results.jsonl").read_text().splitlines())
 
 
 def test_the_commands_of_annotating_run(pretrained, newcomer):
