@@ -218,7 +218,10 @@ def open_sound(source: str | os.PathLike[str] | bytes | bytearray | memoryview) 
     name = _shown(source)
     try:
         with _opened(source) as file:
-            container = container_of(file)
+            try:
+                container = container_of(file)
+            except OSError as error:
+                raise ValueError(f"{name} cannot be read ({error.strerror or error}): check the file.") from error
             with ContainerReader(file, container) if container else soundfile.SoundFile(file) as sound:
                 if not isinstance(sound, ContainerReader) and sound.format not in _FORMATS:
                     raise soundfile.SoundFileRuntimeError(f"the format {sound.format} is not supported")

@@ -28,17 +28,19 @@ def test_blocks_are_what_is_loaded_at_once(rate, channels):
     file = io.BytesIO()
     soundfile.write(file, samples, rate, format="FLAC")
     sources = [
-        (file.getvalue(), None),
-        ({"bytes": file.getvalue(), "path": None}, None),
-        (samples, rate),
-        (samples.T, rate),
-        ((samples * 32_767).astype(np.int16), rate),
-        (torch.from_numpy(samples), rate),
-        ({"array": samples, "sampling_rate": rate}, None),
+        (file.getvalue(), None, None),
+        ({"bytes": file.getvalue(), "path": None}, None, None),
+        (samples, rate, False),
+        (samples.T, rate, True),
+        ((samples * 32_767).astype(np.int16), rate, False),
+        (torch.from_numpy(samples), rate, False),
+        ({"array": samples.T, "sampling_rate": rate}, None, None),
+        ((rate, samples), None, None),
     ]
-    for source, given_rate in sources:
-        blocks = list(read_blocks(source, given_rate))
-        np.testing.assert_array_equal(np.concatenate(blocks), load_audio(source, given_rate))
+    for source, given_rate, channels_first in sources:
+        blocks = list(read_blocks(source, given_rate, channels_first))
+        whole = load_audio(source, given_rate, channels_first=channels_first)
+        np.testing.assert_array_equal(np.concatenate(blocks), whole)
         assert max(len(block) for block in blocks) <= 1.1 * RATE
 
 

@@ -54,7 +54,9 @@ def record(tree: Path, folder: Path, jobs: int, tests: Sequence[str]) -> Recordi
         options = ["-c", "pyproject.toml", f"--rootdir={tree / 'tests'}", "-q", "-n", str(jobs), "--dist=loadfile"]
         options += ["-p", "mutants.recording", "-m", "not slow and not stress", *(f"tests/{test}" for test in tests)]
         options += [f"--ignore=tests/{name}" for name in LEFT_OUT]
-        subprocess.run([sys.executable, "-m", "pytest", *options], cwd=tree, env=os.environ | settings)
+        # A parallel run of tests, in which this may be called, has its own workers.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+        subprocess.run([sys.executable, "-m", "pytest", *options], cwd=tree, env=inherited | settings)
         (folder / "done").touch()
     return read_recording(folder, tree)
 

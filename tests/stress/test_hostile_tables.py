@@ -155,10 +155,13 @@ def test_a_wrong_field_of_the_config_is_named(folder, fields, sentence):
 
 def test_an_unknown_field_of_the_config_changes_nothing(folder):
     expected = MsfSerModel.from_pretrained(folder).state_dict()
-    changed(folder, nonsense={"a": 1}, id2label={"0": "x", "1": "y", "2": "z"})
+    changed(folder, nonsense={"a": 1})
     model = MsfSerModel.from_pretrained(folder)
     assert all(torch.equal(expected[name], weight) for name, weight in model.state_dict().items())
     assert list(model.config.id2label.values()) == ["valence", "arousal", "dominance"]
+    changed(folder, id2label={"0": "x", "1": "y", "2": "z"})
+    with pytest.raises(ValueError, match="the outputs are valence, arousal, dominance, in this order"):
+        MsfSerModel.from_pretrained(folder)
 
 
 def test_pairs_among_word_times_are_named(tmp_path):
