@@ -193,7 +193,7 @@ def _log_speed(work: ShardedPrediction, seconds: float) -> None:
 
 
 def _write(work: ShardedPrediction, arguments: argparse.Namespace, suffix: str) -> None:
-    files, rows = work.source.recording_names(), []
+    files, rows = work.source.recording_names(), list[dict[str, Any]]()
     for number in range(work.count):
         made = pyarrow.parquet.read_table(work.shard(number), columns=["result", "error"]).to_pylist()
         for row, entry in zip(work.rows(number), made, strict=True):

@@ -118,7 +118,7 @@ class ShardedPrediction(ShardedTable):
         (texts,) = self._given.slice(row, 1).to_pylist()
         given = {name: text for name, text in texts.items() if text}
         # Where there is no such file, the pipeline's error says so.
-        source = recording_of(self.source, row) or str(self.table["audio"][row].as_py())
+        source: Any = recording_of(self.source, row) or str(self.table["audio"][row].as_py())
         longest = self.pipeline.processor.feature_extractor.max_seconds
         if self.options.get("channel") is None:
             with suppress(ValueError, OSError), self.pipeline.stopwatch.measure("reading"):

@@ -49,7 +49,7 @@ UNSUPPORTED_ARGUMENTS = {
     "include_num_input_tokens_seen": "the inputs are sound and texts, not one sequence of tokens",
     "debug": "the library's hooks cannot read masks; a loss that is not finite ends the run and names the rows anyway",
     "label_names": "the labels are always called labels",
-    **dict.fromkeys(("push_to_hub", "hub_model_id", "hub_private_repo", "hub_revision"), _PUBLISHED),
+    **dict.fromkeys(("push_to_hub", "hub_model_id", "hub_private_repo", "hub_revision", "hub_token"), _PUBLISHED),
     **dict.fromkeys(("hub_always_push", "hub_strategy"), _PUBLISHED),
 }
 

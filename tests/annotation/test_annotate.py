@@ -743,7 +743,7 @@ def test_accelerate_launches_two_processes(tmp_path):
     options = ["--output", str(tmp_path / "two"), "--recognizer", "none", "--describer", "none"]
     driver = tmp_path / "driver.py"
     driver.write_text(
-        "import sys\nfrom msfser.annotation import annotate, shards\n"
+        "import sys\nfrom msfser.annotation import annotate\nfrom msfser.sharding import sharded_table\n"
         "sharded_table.ROWS_PER_SHARD = 3\nannotate.main(sys.argv[1:])\n"
     )
     launcher = Path(sys.executable).with_name("accelerate")

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from msfser.annotation import annotate, shards
+from msfser.annotation import annotate
 from msfser.annotator_msfser import MsfSerAnnotator
+from msfser.sharding import sharded_table
 from msfser.transcription_msfser import MsfSerRecognizer
 
 RATE = 16_000
@@ -88,7 +89,7 @@ class Journal(list):
 @pytest.fixture(name="journal", autouse=True)
 def journal_fixture(monkeypatch, tmp_path_factory):
     journal, make = Journal(), annotate.make_annotator
-    monkeypatch.setattr(shards, "ROWS_PER_SHARD", 3)
+    monkeypatch.setattr(sharded_table, "ROWS_PER_SHARD", 3)
     monkeypatch.setattr(annotate, "ensure_encoders", lambda names: None)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
     monkeypatch.setattr(

@@ -37,7 +37,8 @@ from safetensors.torch import load_file
 from tiny import noise
 
 from msfser import train
-from msfser.annotation import annotate, shards
+from msfser.annotation import annotate
+from msfser.sharding import sharded_table
 
 ROOT = Path(__file__).parents[2]
 _PATIENCE = 1200.0
@@ -193,10 +194,10 @@ def _run(main: str, argv: Sequence[str], home: str, pipe: str, file_size: int | 
     os.chdir(ROOT)
     torch.set_num_threads(1)
     # A lock between processes that is held by one that is killed stays.
-    shards.tqdm.set_lock(threading.RLock())
+    sharded_table.tqdm.set_lock(threading.RLock())
     # What frozen encoders made is lost with a home, so that kills meet its making too.
     datasets.config.HF_DATASETS_CACHE = Path(home) / "cache"
-    shards.ROWS_PER_SHARD = 1
+    sharded_table.ROWS_PER_SHARD = 1
     if file_size is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
     try:
