@@ -222,6 +222,9 @@ def open_sound(source: str | os.PathLike[str] | bytes | bytearray | memoryview) 
                 container = container_of(file)
             except OSError as error:
                 raise ValueError(f"{name} cannot be read ({error.strerror or error}): check the file.") from error
+            if not container and not file.read(1):
+                raise ValueError(f"there is nothing in {name}: give a recording.")
+            file.seek(0)
             with ContainerReader(file, container) if container else soundfile.SoundFile(file) as sound:
                 if not isinstance(sound, ContainerReader) and sound.format not in _FORMATS:
                     raise soundfile.SoundFileRuntimeError(f"the format {sound.format} is not supported")
@@ -247,9 +250,14 @@ def _opened(source: Any) -> BinaryIO:
     if is_bytes(source):
         return io.BytesIO(source)
     try:
+        path = Path(source)
+        if path.is_dir() and os.fspath(source):
+            raise IsADirectoryError
         # Neither a device nor a pipe, which would never end.
-        if Path(source).is_file():
-            return open(source, "rb")
+        if path.is_file():
+            return open(path, "rb")
+    except IsADirectoryError as error:
+        raise ValueError(f"{_shown(source)} is a folder: give one of its recordings.") from error
     except (OSError, ValueError):  # not a valid file name, such as a long text, or not readable
         pass
     raise ValueError(f"there is no file {_shown(source)}.")

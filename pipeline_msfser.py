@@ -452,7 +452,7 @@ class MsfSerPipeline(Pipeline):
         return len(self.processor.tokenizer(text, verbose=False)["input_ids"]) > most
 
     def _forward(self, model_inputs: Mapping[str, Any], **parameters: Any) -> Any:  # type: ignore[override]
-        return self.model(**model_inputs, output_explanations=True)
+        return self.model(**model_inputs, output_explanations=True, return_dict=True)
 
     def _routing(self, output: Mapping[str, torch.Tensor], row: int) -> dict[str, dict[str, float]] | None:
         if output.get("routing") is None:

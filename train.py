@@ -44,10 +44,6 @@ logger = logging.getLogger("msfser.train")
 
 METRIC = str(Path(__file__).parent / "metrics" / "ccc")
 
-# The rows of the test-set table: the inputs that each may use.
-INPUTS = (("audio",), ("audio", "transcript"), ("audio", "transcript", "emphasis", "description"))
-
-
 _Decision = TypeVar("_Decision")
 
 
@@ -238,23 +234,14 @@ def evaluate_inputs(trainer: "Trainer", test: "datasets.Dataset") -> list[dict[s
         speakers where they are known.
     """
     from msfser.evaluation.bootstrap import ccc_interval, resampled_units
-    from msfser.training.features import has_input, keep_inputs, known_inputs
+    from msfser.evaluation.input_sets import input_sets
 
-    active = known_inputs(test)
     rows: list[dict[str, Any]] = []
-    seen: list[list[str]] = []
-    for inputs in INPUTS:
-        used = [name for name in active if name in inputs]
-        if not used or used in seen:
-            continue
-        seen.append(used)
-        label = "all" if len(used) > 2 else "+".join(used)
-        part = keep_inputs(test, used)
-        part = part.select(has_input(part).nonzero()[0])
+    for inputs, part in input_sets(test):
         found: Any = trainer.predict(part)
         units, resampled = resampled_units(part["speaker"])
         ends = ccc_interval(found.predictions, found.label_ids, units)
-        names = [f"test/{label}/{dimension}" for dimension in (*LABELS, "mean")]
+        names = [f"test/{inputs}/{dimension}" for dimension in (*LABELS, "mean")]
         rows += [row | {"resampled": resampled} for row in rows_of(names, ends)]
     return rows
 

@@ -81,8 +81,9 @@ def left_out_message(left_out: dict[str, str]) -> str:
     parts = []
     for why, names in sorted(by_reason.items(), key=lambda item: -len(item[1])):
         more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-        parts.append(f"{len(names)} {why}: {', '.join(map(repr, names[:_MOST_NAMES]))}{more}")
-    return f"left out {len(left_out)} files of the folder: {'; '.join(parts)}."
+        parts.append(f"{why} ({len(names)}): {', '.join(map(repr, names[:_MOST_NAMES]))}{more}")
+    files = "1 file" if len(left_out) == 1 else f"{len(left_out)} files"
+    return f"left out {files} of the folder: {'; '.join(parts)}."
 
 
 def read_audio_folder(folder: str | os.PathLike[str]) -> datasets.Dataset:
@@ -129,7 +130,7 @@ def _why_no_recording(name: str) -> str:
         return "hidden"
     suffix = os.path.splitext(name)[1].lower()
     if suffix in TABLE_SUFFIXES:
-        return "tables, whose rows are read if the table is named as DATA"
+        return "tables, whose rows are read if the table is named in place of the folder"
     if suffix not in AUDIO_SUFFIXES:
         return f"of the type {suffix}, which is not read" if suffix else "without a type in the name"
     return NO_PYAV if AUDIO_SUFFIXES[suffix] == "av" and not _HAS_PYAV else ""

@@ -74,7 +74,7 @@ def predict_part(folder: Path, part: str = "test") -> Predictions:
         batch = collate([encoded[i] for i in range(start, min(start + _BATCH_SIZE, len(encoded)))])
         batch.pop("labels")
         with torch.inference_mode():
-            outputs.append(model(**batch, output_explanations=True))
+            outputs.append(model(**batch, output_explanations=True, return_dict=True))
     columns = {
         "file": [(audio or {}).get("path") for audio in items["audio"]],
         "speaker": items["speaker"],

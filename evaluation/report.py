@@ -15,17 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import torch
 
 from ..cli.errors import cli_errors
 from ..cli.outputs import write_text
 from ..configuration_msfser import LABELS
-from ..corpora.schema import FEATURES
-from ..corpora.table import open_table
 from ..loss_msfser import concordance
-from ..training.settings import RUN_FILE, RunSettings, read_run
+from ..training.settings import RUN_FILE, read_run
 from .bootstrap import interval
+from .groups import groups_of
 from .plots import Ends, intervals, scatter
 from .predictions import Predictions, predict_part, results_of
 from .results import Row, resampled
@@ -71,7 +69,8 @@ def page(folder: Path) -> str:
         f"<details><summary>Settings of the run</summary><pre>{escape(settings)}</pre></details>"
     )
     sections = [head, _agreement(table), _by_inputs(rows)]
-    sections += [_by_group(name, groups, table) for name, groups in _groups(run, table).items()]
+    groups = groups_of(run, table["file"].tolist(), table["speaker"].tolist())
+    sections += [_by_group(name, of_items.set_axis(table.index), table) for name, of_items in groups.items()]
     sections += [_reasons(found), _worst(table)]
     return _PAGE.format(title=f"{_TITLE} {escape(folder.resolve().name)}", body="\n".join(sections))
 
@@ -172,30 +171,6 @@ def _worst(table: pd.DataFrame) -> str:
         listed = pd.DataFrame(shown).to_html(index=False, border=0, float_format="{:.2f}".format)
     words = "Check these first: the label may be wrong, the recording bad, or the model may miss something."
     return _section(f"The {len(order)} largest errors", words, listed)
-
-
-def _groups(run: RunSettings, table: pd.DataFrame) -> dict[str, pd.Series]:
-    """The group of each item: its speaker, and the categories of the corpus's table beyond the schema."""
-    found = {"speaker": table["speaker"]}
-    if run.corpus == "table" and run.data != "probe":
-        source = open_table(run.data, columns=run.column_names, audio_folder=run.audio_folder)
-        if source.files is not None:
-            of_file = source.table.append_column("file", pa.array(source.files)).to_pandas().set_index("file")
-            texts = of_file.select_dtypes(["object", "string", "bool"])
-            texts = texts.drop(columns=[*FEATURES, "split"], errors="ignore")
-            found |= {name: table["file"].map(_agreed(texts[name])) for name in texts if _is_text(texts[name])}
-    categories = {name: groups for name, groups in found.items() if name == "speaker" or 2 <= groups.nunique() <= 20}
-    return {name: groups for name, groups in categories.items() if groups.notna().any()}
-
-
-def _agreed(values: pd.Series) -> pd.Series:
-    """One value for each recording; those whose rows differ are left out."""
-    pairs = pd.DataFrame({"file": values.index, "value": values.array}).drop_duplicates()
-    return pairs.drop_duplicates("file", keep=False).set_index("file")["value"]
-
-
-def _is_text(values: pd.Series) -> bool:
-    return all(isinstance(value, (str, bool)) for value in values.dropna())
 
 
 def _section(title: str, words: str, *figures: str) -> str:

@@ -45,7 +45,7 @@ class _Traced(nn.Module):
         self.model, self.inputs, self.outputs = model, inputs, outputs
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        output = self.model(**dict(zip(self.inputs, tensors, strict=True)), output_explanations=True)
+        output = self.model(**dict(zip(self.inputs, tensors, strict=True)), output_explanations=True, return_dict=True)
         return tuple(output[name] for name in self.outputs)
 
 
@@ -117,7 +117,7 @@ def compare(model: MsfSerModel, path: str | Path) -> float:
     for fed, given in cases:
         found = session.run(names, {name: tensor.numpy() for name, tensor in fed.items()})
         with torch.no_grad():
-            expected = model(**given, output_explanations=True)
+            expected = model(**given, output_explanations=True, return_dict=True)
         for name, array in zip(names, found, strict=True):
             # NaN must not pass as the smaller number.
             worst = float(np.maximum(worst, np.abs(array - expected[name].numpy()).max()))
@@ -177,7 +177,7 @@ def _write(model: MsfSerModel, path: Path) -> None:
         warnings.filterwarnings("ignore", message="Support for mismatched", category=UserWarning)  # of WavLM's masks
         warnings.filterwarnings("ignore", message=".*axis name", category=UserWarning)  # batch names several axes
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
-        expected = model(**inputs, output_explanations=True)
+        expected = model(**inputs, output_explanations=True, return_dict=True)
         outputs = [name for name in ("logits", "gate", "routing") if getattr(expected, name) is not None]
         traced = torch.export.export(
             _Traced(model, list(inputs), outputs).eval(),

@@ -24,17 +24,16 @@ import torch
 import transformers
 from accelerate import PartialState
 from huggingface_hub import ModelCard
-from huggingface_hub.constants import HF_HOME
 
 from ..cli.arguments import column_pair
 from ..cli.errors import cli_errors
 from ..cli.outputs import refuse_existing, whole_file
 from ..corpora.audio_folder import left_out_message
-from ..hub.encoders import ensure_encoders
-from ..hub.model_names import content_hash, model_settings
+from ..hub.loading import load_named
+from ..hub.model_names import model_settings
 from ..inputs_msfser import EACH
-from ..modeling_msfser import MsfSerModel
-from ..processing_msfser import MsfSerProcessor, to_scale
+from ..processing_msfser import to_scale
+from ..starter.assemble import STARTER
 from .recordings import find_recordings
 from .sharded_prediction import ShardedPrediction, TimedPipeline
 from .tables import rows_of_result, suffix_of, write_table
@@ -42,7 +41,6 @@ from .tables import rows_of_result, suffix_of, write_table
 logger = logging.getLogger(__name__)
 
 RESUME = "run the same command again to continue; what is predicted is kept"
-STARTER = "starter"
 
 
 def main(argv: Sequence[str]) -> None:
@@ -123,7 +121,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _channel(text: str) -> int | str:
-    return text if text == EACH else int(text)
+    if text == EACH:
+        return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"give the number of a channel, from 0 on, or each, not {text!r}")
+    return int(text)
 
 
 def sharded_prediction(arguments: argparse.Namespace, device: str) -> ShardedPrediction:
@@ -135,48 +137,27 @@ def sharded_prediction(arguments: argparse.Namespace, device: str) -> ShardedPre
     """
     output: Path = arguments.output
     refuse_existing(output, arguments.overwrite)
-    to_scale(0.5, *arguments.label_range)  # refuses a range that is none
+    try:
+        to_scale(0.5, *arguments.label_range)
+    except ValueError as error:
+        raise ValueError(f"--label_range: {error}") from error
     if arguments.batch_size < 1:
         raise ValueError(f"--batch_size is {arguments.batch_size}: give 1 or more.")
     if not output.parent.is_dir():
         raise ValueError(f"there is no folder {str(output.parent)!r} for the output: make it first.")
     source = find_recordings(arguments.recordings, dict(arguments.columns), arguments.audio_folder)
-    model = _starter() if arguments.model == STARTER else arguments.model
-    if os.path.isdir(model):
-        logger.info(f"the license of the weights: {_license(Path(model))}.")
+    named = load_named(arguments.model)
+    if os.path.isdir(named.source):
+        logger.info(f"the license of the weights: {_license(Path(named.source))}.")
     options: dict[str, Any] = {"batch_size": arguments.batch_size, "channel": arguments.channel}
     if arguments.language:
         options["language"] = arguments.language
-    recognizer = arguments.recognizer
-    named = {} if recognizer in (None, "none") else model_settings("recognizer", recognizer)
-    if recognizer is not None:
-        options["recognizer"] = None if recognizer == "none" else recognizer
-    settings = {**model_settings("model", model), **named, **{k: v for k, v in options.items() if k != "recognizer"}}
-    return ShardedPrediction(
-        source,
-        settings,
-        lambda: _pipeline(model, device),
-        options,
-        output.with_name(f"{output.name}.parts"),
-    )
-
-
-def _pipeline(model: str, device: str) -> TimedPipeline:
-    processor = MsfSerProcessor.from_pretrained(model)
-    return TimedPipeline(model=MsfSerModel.from_pretrained(model), processor=processor, device=device)
-
-
-def _starter() -> str:
-    """The folder of the assembled starter, in the cache; named by the content of what it is assembled from."""
-    from ..starter.assemble import AUDIO_ENCODER, FOLDER, TEXT_ENCODER, assemble
-
-    folder = Path(HF_HOME) / "msfser" / "starter" / content_hash(FOLDER)[:16]
-    if not folder.is_dir():
-        ensure_encoders([AUDIO_ENCODER, TEXT_ENCODER])
-        unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
-        assemble(unfinished)
-        unfinished.rename(folder)
-    return str(folder)
+    settings: dict[str, Any] = {**named.settings, **options}
+    if arguments.recognizer is not None:
+        options["recognizer"] = None if arguments.recognizer == "none" else arguments.recognizer
+        settings |= model_settings("recognizer", arguments.recognizer)
+    pipeline = TimedPipeline(model=named.model, processor=named.processor, device=device)
+    return ShardedPrediction(source, settings, pipeline, options, output.with_name(f"{output.name}.parts"))
 
 
 def _license(folder: Path) -> str:
@@ -186,7 +167,7 @@ def _license(folder: Path) -> str:
 
 
 def _log_speed(work: ShardedPrediction, seconds: float) -> None:
-    if "pipeline" not in vars(work):
+    if not work.pipeline.stopwatch.seconds:
         return
     parts = ", ".join(f"{name} {spent / seconds:.0%}" for name, spent in work.pipeline.stopwatch.seconds.items())
     logger.info(f"{seconds:.0f} s, of which {parts}; reading is beside the rest.")

@@ -5,9 +5,8 @@ import queue
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,7 @@ class ShardedPrediction(ShardedTable):
     Args:
         source: The rows; texts that they have are given to the pipeline.
         settings: What the results depend on besides the rows: the model and the options of the pipeline.
-        make_pipeline: Loads the pipeline; called only if there is something to predict.
+        pipeline: With the model.
         options: Of the pipeline.
         output: The folder of the shards.
     """
@@ -78,20 +77,15 @@ class ShardedPrediction(ShardedTable):
         self,
         source: SourceRows,
         settings: Mapping[str, Any],
-        make_pipeline: Callable[[], TimedPipeline],
+        pipeline: TimedPipeline,
         options: Mapping[str, Any],
         output: Path,
     ):
         super().__init__(source, settings, output)
-        self.make_pipeline = make_pipeline
+        self.pipeline = pipeline
         self.options = options
         names = [name for name in _TEXTS if name in source.table.column_names]
         self._given = source.table.select(names)
-
-    @cached_property
-    def pipeline(self) -> TimedPipeline:
-        """The pipeline, loaded at its first use."""
-        return self.make_pipeline()
 
     def step_keys(self, rows: range) -> dict[str, str]:
         """See [`ShardedTable.step_keys`]."""

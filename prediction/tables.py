@@ -11,7 +11,10 @@ from ..configuration_msfser import LABELS
 from ..processing_msfser import to_scale
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
-COLUMNS = ("file", "duration", *LABELS, "transcript", "emphasis", "description", "warnings", "error")
+COLUMNS = (
+    *("file", "duration", "speech_seconds", *LABELS),
+    *("transcript", "emphasis", "description", "warnings", "error"),
+)
 
 
 def rows_of_result(
@@ -60,7 +63,9 @@ def write_table(rows: Sequence[Mapping[str, Any]], suffix: str, file: BinaryIO) 
             table[name] = table[name].astype("Int64")
     if suffix == ".parquet":
         texts = ("file", "transcript", "emphasis", "description", "error")
-        table = table.astype(dict.fromkeys(texts, "string") | dict.fromkeys(("duration", *LABELS), "float64"))
+        table = table.astype(
+            dict.fromkeys(texts, "string") | dict.fromkeys(("duration", "speech_seconds", *LABELS), "float64")
+        )
         table.to_parquet(file, index=False)
         return
     table["warnings"] = ["; ".join(warnings or ()) for warnings in table["warnings"]]

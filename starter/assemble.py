@@ -8,6 +8,7 @@ results and the license of the starter are in `starter/README.md`, which becomes
 
 import argparse
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -15,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.constants import HF_HOME
 from safetensors.torch import load_file, save_file
 from transformers.utils.logging import disable_progress_bar
 
 from ..cli.errors import cli_errors
 from ..cli.outputs import UNFINISHED, whole_file
 from ..hub.encoders import ensure_encoders
+from ..hub.model_names import content_hash
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
 from ..training.settings import RUN_FILE
@@ -28,6 +31,8 @@ from ..training.settings import RUN_FILE
 logger = logging.getLogger("msfser.starter")
 
 FOLDER = Path(__file__).parent
+# What commands call the starter that comes with the package.
+STARTER = "starter"
 WEIGHTS, CARD = "model.safetensors", "README.md"
 LICENSE = "The weights are licensed under CC BY-NC-SA 4.0 (of the corpus RAVDESS): not for commercial use."
 AUDIO_ENCODER, TEXT_ENCODER = "openai/whisper-tiny.en", "sentence-transformers/all-MiniLM-L6-v2"
@@ -94,6 +99,21 @@ def _is_starter(folder: Path) -> bool:
     return not (folder / RUN_FILE).exists() and (
         has_card or all(p.name.endswith(UNFINISHED) for p in folder.iterdir())
     )
+
+
+def starter_folder() -> Path:
+    """The folder of the assembled starter in the cache; named by the content of what it is assembled from.
+
+    Raises:
+        OSError: The encoders cannot be found, or the folder cannot be written.
+    """
+    folder = Path(HF_HOME) / "msfser" / "starter" / content_hash(FOLDER)[:16]
+    if not folder.is_dir():
+        ensure_encoders([AUDIO_ENCODER, TEXT_ENCODER])
+        unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
+        assemble(unfinished)
+        unfinished.rename(folder)
+    return folder
 
 
 def _fitted_weights(model: MsfSerModel) -> dict[str, torch.Tensor]:

@@ -229,7 +229,7 @@ def test_a_rate_that_contradicts_the_sounds_own_is_a_clear_error(source):
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        (b"", "cannot be decoded"),
+        (b"", "there is nothing in"),
         (b"no sound, only text" * 50, "cannot be decoded"),
         (encoded(sine())[:30], "cannot be decoded"),
         (encoded(sine(), container="FLAC")[:3000], "cannot be decoded"),
@@ -311,11 +311,18 @@ def test_an_undecodable_file_is_named(tmp_path):
         load_audio(path)
 
 
-@pytest.mark.parametrize("name", ["missing.wav", "", ".", "a sentence that is no path " * 20, "nul\0"])
+@pytest.mark.parametrize("name", ["missing.wav", "a sentence that is no path " * 20, "nul\0"])
 def test_a_path_without_a_file_is_a_clear_error(name, tmp_path):
     for source in (str(tmp_path / name), tmp_path / name):
         with pytest.raises(ValueError, match="there is no file"):
             load_audio(source)
+    with pytest.raises(ValueError, match="there is no file ''"):
+        load_audio("")
+
+
+def test_a_folder_is_named_as_one(tmp_path):
+    with pytest.raises(ValueError, match="is a folder: give one of its recordings"):
+        load_audio(tmp_path)
 
 
 def test_only_reading_and_resampling_need_the_audio_libraries(monkeypatch):

@@ -551,3 +551,10 @@ def test_prediction_without_a_model_is_a_sentence(tmp_path):
     (tmp_path / "settings.yaml").write_text("")
     with pytest.raises(SystemExit, match="contains no trained model"):
         main([str(tmp_path / "settings.yaml"), "--do_predict", "--output_dir", str(tmp_path / "none")])
+
+
+def test_a_config_that_asks_for_tuples_changes_no_result(speech):
+    expected, model = MsfSerPipeline(model=tiny_model(), processor=tiny_processor()), tiny_model()
+    model.config.return_dict = False
+    found = MsfSerPipeline(model=model, processor=tiny_processor())
+    assert found(speech, recognizer=None) == expected(speech, recognizer=None)

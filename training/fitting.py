@@ -220,7 +220,7 @@ def predict(model: nn.Module, clips: Clips, items: np.ndarray, kind: str) -> np.
 
 
 def _logits(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    return model(**batch).logits if isinstance(model, MsfSerModel) else model(**batch)
+    return model(**batch, return_dict=True).logits if isinstance(model, MsfSerModel) else model(**batch)
 
 
 def _ranking_loss(logits: torch.Tensor, pairs: torch.Tensor, scale: float) -> torch.Tensor | float:

@@ -269,7 +269,7 @@ class MsfSerTrainer(Trainer):
         labels = inputs.pop("labels")
         model.eval()
         with torch.no_grad():
-            wrong = ~(torch.isfinite(model(**inputs).logits) & torch.isfinite(labels)).all(1)
+            wrong = ~(torch.isfinite(model(**inputs, return_dict=True).logits) & torch.isfinite(labels)).all(1)
         # The loss is of the batches of all processes.
         wrong_rows = gather_object([row for row, is_wrong in zip(rows, wrong.tolist(), strict=True) if is_wrong])
         of_batch = gather_object(list(rows))

@@ -28,8 +28,8 @@ def test_recordings_in_the_order_of_their_paths(tmp_path, monkeypatch, caplog):
     with caplog.at_level(logging.WARNING):
         result = read_audio_folder(".")
     assert [record.getMessage() for record in caplog.records] == [
-        ".: left out 5 files of the folder: 3 hidden: '.git/', '.hidden.wav', 'a/._9.wav'; "
-        "1 of the type .txt, which is not read: 'notes.txt'; 1 without a type in the name: 'wav'."
+        ".: left out 5 files of the folder: hidden (3): '.git/', '.hidden.wav', 'a/._9.wav'; "
+        "of the type .txt, which is not read (1): 'notes.txt'; without a type in the name (1): 'wav'."
     ]
     assert result.features == FEATURES and result.column_names == list(FEATURES)
     assert [os.path.relpath(row["audio"]["path"], tmp_path) for row in result] == sorted(names)
@@ -92,7 +92,7 @@ def test_every_file_is_a_recording_or_has_a_reason(tmp_path, monkeypatch):
     others = {
         ".DS_Store": "hidden",
         "cover.jpg": "of the type .jpg, which is not read",
-        "labels.csv": "tables, whose rows are read if the table is named as DATA",
+        "labels.csv": "tables, whose rows are read if the table is named in place of the folder",
         "README": "without a type in the name",
         "old/annotation.json": "",
         "old/data/part-00000.parquet": "",
@@ -109,12 +109,12 @@ def test_every_file_is_a_recording_or_has_a_reason(tmp_path, monkeypatch):
     assert [os.path.relpath(path, tmp_path) for path in without.recordings] == ["deep/er/i.opus", "h.wav"]
     needing = [name for name in rows if name not in ("h.wav", "deep/er/i.opus")]
     assert without.left_out == expected | dict.fromkeys(needing, 'need PyAV: pip install "msfser[media]"')
-    assert "7 need PyAV: pip install \"msfser[media]\": 'a.m4a', " in left_out_message(without.left_out)
+    assert "need PyAV: pip install \"msfser[media]\" (7): 'a.m4a', " in left_out_message(without.left_out)
 
 
 def test_at_most_ten_names_are_shown_of_each_reason():
     message = left_out_message({f"{i:02d}.txt": "of the type .txt, which is not read" for i in range(25)})
-    assert message.startswith("left out 25 files of the folder: 25 of the type .txt") and "'09.txt' and 15" in message
+    assert message.startswith("left out 25 files of the folder: of the type .txt") and "'09.txt' and 15" in message
     assert message.endswith(" and 15 more.")
 
 
@@ -125,7 +125,7 @@ def test_a_name_that_is_no_text_is_left_out(tmp_path, caplog):
         pass
     with caplog.at_level(logging.WARNING):
         assert len(read_audio_folder(tmp_path)) == 1
-    assert "left out 1 files of the folder: 1 with names that are not valid text: '\\\\xff.wav'." in caplog.text
+    assert "left out 1 file of the folder: with names that are not valid text (1): '\\\\xff.wav'." in caplog.text
 
 
 def test_nothing_to_read(tmp_path):

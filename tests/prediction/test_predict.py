@@ -93,7 +93,7 @@ def test_what_cannot_be_found_is_said(calls, names, words):
 def test_a_folder_becomes_a_table(calls, model, caplog):
     table = predict("calls", "-o", "results.csv", "--model", model)
     assert [*table.columns] == [
-        *("file", "duration", "valence", "arousal", "dominance"),
+        *("file", "duration", "speech_seconds", "valence", "arousal", "dominance"),
         *("transcript", "emphasis", "description", "warnings", "error"),
     ]
     assert table["file"].tolist() == ["calls/a.wav", "calls/broken.wav", "calls/inner/stereo.wav", "calls/long.flac"]
@@ -103,7 +103,7 @@ def test_a_folder_becomes_a_table(calls, model, caplog):
     assert table["duration"].round(3).tolist()[2:] == [2.0, 15.0]
     assert not Path("results.csv.parts").exists()
     assert "the license of the weights: cc-by-4.0." in caplog.text
-    assert "left out 1 files of the folder: 1 of the type .txt" in caplog.text
+    assert "left out 1 file of the folder: of the type .txt" in caplog.text
 
 
 def test_all_formats_hold_the_same_numbers(calls, model):

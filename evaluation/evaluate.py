@@ -1,0 +1,179 @@
+"""Scores a model on a corpus: CCC with intervals, by set of inputs and by group.
+
+    msfser evaluate outputs/mine --data other/metadata.csv --label_range 1 7 --part all --by emotion
+
+writes to `outputs/evaluations/NAME`: `predictions.csv`, a row for each item and set of inputs, so that anyone can
+score anew, and `results.json`, both with the hash of the model. NAME is that of the model unless `--output` names a
+folder.
+"""
+
+import argparse
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import datasets
+import numpy as np
+import pandas as pd
+import torch
+import transformers
+
+from ..cli.arguments import column_pair
+from ..cli.errors import cli_errors
+from ..cli.outputs import refuse_existing, whole_file
+from ..configuration_msfser import LABELS
+from ..corpora.registry import CORPORA
+from ..hub.loading import load_named
+from ..modeling_msfser import MsfSerModel
+from ..processing_msfser import MsfSerProcessor
+from ..training.features import FeatureCollator, encode_parts
+from ..training.settings import RunSettings, read_data
+from .bootstrap import ccc_interval, resampled_units
+from .groups import groups_of
+from .input_sets import input_sets
+from .results import Row, as_text, rows_of, write
+
+logger = logging.getLogger(__name__)
+
+_BATCH_SIZE = 32
+# With fewer items a CCC says nothing.
+_FEWEST = 10
+
+
+class Evaluation(NamedTuple):
+    """What [`evaluate`] finds.
+
+    The predictions have a row for each item and set of inputs: `file`, `speaker`, `inputs`, the three numbers and the
+    labels as `valence_label` and so on, in 0..1.
+    """
+
+    rows: list[Row]
+    predictions: pd.DataFrame
+
+
+def evaluate(
+    model: MsfSerModel, processor: MsfSerProcessor, run: RunSettings, part: str = "test", by: str | None = None
+) -> Evaluation:
+    """Predicts a part of a corpus with fewer and with all inputs, and scores it.
+
+    Args:
+        model: Its frozen encoders run once; what they give is cached as in training.
+        processor: The model's.
+        run: The corpus.
+        part: `train`, `validation`, `test`, or `all` of them.
+        by: A grouping: `speaker`, or a column of the table.
+
+    Returns:
+        Rows `PART/INPUTS/DIMENSION` and, with `by`, `PART/BY=VALUE/DIMENSION` for all inputs: CCC with its 95 %
+        interval over speakers where they are known.
+
+    Raises:
+        ValueError: The corpus cannot be read, or it has no such part or grouping.
+    """
+    parts = read_data(run)
+    if part == "all":
+        parts = datasets.DatasetDict(all=datasets.concatenate_datasets([*parts.values()]))
+    if part not in parts:
+        raise ValueError(f"{run.data} has no {part} part: choose --part {', '.join(parts)} or all.")
+    items = encode_parts(datasets.DatasetDict({part: parts[part]}), model, processor, run.cache_gigabytes)[part]
+    names = [(audio or {}).get("path") for audio in parts[part]["audio"]]
+    items = items.add_column("file", names, feature=datasets.Value("string"))
+    rows: list[Row] = []
+    tables: list[pd.DataFrame] = []
+    for inputs, of_set in input_sets(items):
+        table = _predictions(model, processor, of_set).assign(inputs=inputs)
+        rows += _rows(f"{part}/{inputs}", table)
+        tables.append(table)
+    if by is not None:
+        whole = tables[-1]
+        groups = groups_of(run, whole["file"].tolist(), whole["speaker"].tolist())
+        if by not in groups:
+            raise ValueError(f"--by {by}: {run.data} has {', '.join(groups) or 'no groups'}.")
+        for value, group in whole.groupby(groups[by].to_numpy(), sort=True):
+            if len(group) >= _FEWEST:
+                rows += _rows(f"{part}/{by}={value}", group)
+    columns = ["file", "speaker", "inputs", *LABELS, *(f"{label}_label" for label in LABELS)]
+    return Evaluation(rows, pd.concat(tables, ignore_index=True)[columns])
+
+
+def _predictions(model: MsfSerModel, processor: MsfSerProcessor, items: datasets.Dataset) -> pd.DataFrame:
+    logits = torch.cat([*_logits(model, FeatureCollator(processor), items)]).cpu().numpy()
+    columns = {"file": items["file"][:], "speaker": items["speaker"][:]}
+    columns |= {label: logits[:, d] for d, label in enumerate(LABELS)}
+    return pd.DataFrame(columns | {f"{label}_label": items[label][:] for label in LABELS})
+
+
+@torch.inference_mode()
+def _logits(model: MsfSerModel, collate: FeatureCollator, items: datasets.Dataset) -> Iterator[torch.Tensor]:
+    for start in range(0, len(items), _BATCH_SIZE):
+        batch = collate([items[i] for i in range(start, min(start + _BATCH_SIZE, len(items)))])
+        batch.pop("labels", None)
+        yield model(**batch.to(model.device), return_dict=True).logits.float()
+
+
+def _rows(name: str, table: pd.DataFrame) -> list[Row]:
+    units, resampled = resampled_units([None if pd.isna(speaker) else speaker for speaker in table["speaker"]])
+    given = table[[f"{label}_label" for label in LABELS]].to_numpy(np.float64)
+    found = ccc_interval(table[[*LABELS]].to_numpy(np.float64), given, units)
+    names = [f"{name}/{dimension}" for dimension in (*LABELS, "mean")]
+    return [row | {"items": len(table), "resampled": resampled} for row in rows_of(names, found)]
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs `msfser evaluate`."""
+    arguments = parse(argv)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("msfser").setLevel(logging.INFO)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    with cli_errors("evaluate", resume="run the same command again; what the encoders gave is kept"):
+        named = load_named(arguments.model)
+        known = named.settings
+        output = arguments.output or Path("outputs", "evaluations", known["model"].replace("/", "--"))
+        for name in ("predictions.csv", "results.json"):
+            refuse_existing(output / name, arguments.overwrite)
+        run = RunSettings(
+            data=arguments.data,
+            corpus=arguments.corpus,
+            fold=arguments.fold,
+            label_range=arguments.label_range,
+            audio_folder=arguments.audio_folder,
+            columns=[f"{name}={column}" for name, column in arguments.columns],
+            allow_speaker_overlap=arguments.corpus == "table" and arguments.part == "all",
+        )
+        found = evaluate(named.model, named.processor, run, arguments.part, arguments.by)
+        with whole_file(output / "predictions.csv") as unfinished:
+            found.predictions.assign(**known).to_csv(unfinished, index=False)
+        write(output / "results.json", [row | known for row in found.rows])
+    logger.info(f"CCC with 95 % intervals over {found.rows[0]['resampled']}:\n{as_text(found.rows)}\nsaved: {output}")
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(
+        prog="msfser evaluate",
+        usage="msfser evaluate MODEL --data DATA [OPTIONS]",
+        description="Scores a model on a corpus: CCC with intervals, by set of inputs and by group.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="a folder, a name on the Hub, or starter")
+    parser.add_argument("--data", required=True, help="a table, a folder with one, or that of a named corpus")
+    parser.add_argument("--corpus", choices=tuple(CORPORA), default="table", help="reader (default: %(default)s)")
+    parser.add_argument("--fold", type=int, help="session of iemocap to test on, 1 to 5")
+    parser.add_argument(
+        "--part",
+        choices=("train", "validation", "test", "all"),
+        default="test",
+        help="part of the corpus (default: %(default)s)",
+    )
+    parser.add_argument("--by", metavar="COLUMN", help="score groups, too: speaker, or a column of the table")
+    parser.add_argument(
+        "--label_range", nargs=2, type=float, default=[0.0, 1.0], metavar=("LOW", "HIGH"), help="scale of the labels"
+    )
+    parser.add_argument(
+        "--columns", nargs="+", type=column_pair, default=[], metavar="NAME=COLUMN", help="columns with other names"
+    )
+    parser.add_argument("--audio_folder", metavar="FOLDER", help="start of the table's relative audio paths")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="outputs/evaluations/NAME by default")
+    parser.add_argument("--overwrite", action="store_true", help="replace earlier results in the folder")
+    return parser.parse_args(argv)

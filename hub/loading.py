@@ -1,0 +1,49 @@
+"""A model by its name on the command line: a folder, a name on the Hub, or `starter`."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from ..modeling_msfser import MsfSerModel
+from ..processing_msfser import MsfSerProcessor
+from ..starter.assemble import STARTER, starter_folder
+from .model_names import model_settings
+
+
+class NamedModel(NamedTuple):
+    """A model with its processor, on the CPU.
+
+    Args:
+        source: The folder, or the name on the Hub.
+        settings: What identifies it, as in [`model_settings`], with the keys `model` and `model_sha256`.
+        model: In evaluation mode.
+        processor: The model's.
+    """
+
+    source: str
+    settings: dict[str, str]
+    model: MsfSerModel
+    processor: MsfSerProcessor
+
+
+def load_named(name: str) -> NamedModel:
+    """Loads a model and its processor.
+
+    Raises:
+        ValueError: The folder is that of another model, or what is in it is damaged.
+        OSError: There is no such model; the sentence names the remedy.
+    """
+    source = str(starter_folder()) if name == STARTER else name
+    if os.path.isdir(source) and not (Path(source) / "config.json").is_file():
+        raise OSError(f"{source} contains no model: give the folder of one, such as msfser train writes.")
+    settings = model_settings("model", source)
+    try:
+        processor = MsfSerProcessor.from_pretrained(source)
+    except OSError as error:
+        if os.path.isdir(source):
+            raise OSError(f"{source} contains a model without its processor: save both there.") from error
+        raise OSError(
+            f"{name!r} is no folder, and neither the Hub nor its cache has it: give a folder, a model on the Hub, or "
+            f"{STARTER}."
+        ) from error
+    return NamedModel(source, settings, MsfSerModel.from_pretrained(source).eval(), processor)

@@ -1,0 +1,99 @@
+"""`msfser evaluate`: CCC by set of inputs and by group, and predictions that anyone can score anew."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+from tiny import noise, tiny_model, tiny_processor
+
+from msfser import LABELS, concordance
+from msfser.cli.main import main as msfser
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model") / "mine"
+    tiny_model().save_pretrained(folder)
+    tiny_processor().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def corpus(tmp_path, monkeypatch):
+    """24 clips of six speakers, one text missing, with an emotion."""
+    monkeypatch.chdir(tmp_path)
+    draw = np.random.default_rng(0)
+    with open("corpus.csv", "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["audio", "transcript", "emphasis", "description", "speaker", "emotion", *LABELS, "split"])
+        for i in range(24):
+            soundfile.write(f"{i}.wav", noise(0.5 + i / 30, i), 16_000)
+            texts = ["the food was" if i else "", "food", "a b c"]
+            labels = draw.uniform(1, 7, 3).round(2)
+            table.writerow([f"{i}.wav", *texts, f"s{i // 4}", "anger" if i % 2 else "joy", *labels, "test"])
+    return Path("corpus.csv")
+
+
+def evaluate(model: Path, *more: object) -> tuple[dict[str, dict], pd.DataFrame]:
+    options = ["evaluate", model, "--data", "corpus.csv", "--label_range", 1, 7, "--output", "out", *more]
+    msfser([str(word) for word in options])
+    rows = json.loads(Path("out/results.json").read_text())
+    return {row["name"]: row for row in rows}, pd.read_csv("out/predictions.csv")
+
+
+def test_the_rows_can_be_computed_from_the_predictions(corpus, model):
+    rows, table = evaluate(model, "--by", "emotion")
+    assert table["inputs"].drop_duplicates().tolist() == ["audio", "audio+transcript", "all"]
+    assert len(table) == 3 * 24
+    for inputs, of_set in table.groupby("inputs"):
+        given = torch.tensor(of_set[[f"{label}_label" for label in LABELS]].to_numpy())
+        ccc = concordance(torch.tensor(of_set[[*LABELS]].to_numpy()), given)
+        for label, value in zip(LABELS, ccc.tolist(), strict=True):
+            row = rows[f"test/{inputs}/{label}"]
+            assert row["value"] == pytest.approx(value, abs=1e-5) and row["low"] <= row["value"] <= row["high"]
+            assert row["items"] == 24 and row["resampled"] == "6 speakers"
+    assert rows["test/emotion=anger/mean"]["items"] == 12
+    names = {row["model_sha256"] for row in rows.values()}
+    assert len(names) == 1 and set(table["model_sha256"]) == names and set(table["model"]) == {"mine"}
+
+
+def test_the_predictions_are_those_of_the_pipeline_s_model(corpus, model):
+    from transformers import AutoModel, AutoProcessor
+
+    _, table = evaluate(model)
+    model, processor = (kind.from_pretrained(model, trust_remote_code=True) for kind in (AutoModel, AutoProcessor))
+    inputs = processor("7.wav", transcript="the food was", emphasis="food", description="a b c")
+    with torch.no_grad():
+        expected = model.eval()(**inputs).logits[0].tolist()
+    row = table[(table["inputs"] == "all") & table["file"].str.endswith("/7.wav")]
+    np.testing.assert_allclose(row[[*LABELS]].to_numpy()[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--part", "train"], "corpus.csv has no train part: choose --part test or all"),
+        (["--by", "mood"], "--by mood: corpus.csv has speaker, emotion"),
+        (["--label_range", "7", "1"], "--label_range"),
+        (["--data", "none.csv"], "none.csv"),
+    ],
+)
+def test_a_wrong_command_is_a_sentence(corpus, model, more, words):
+    with pytest.raises(SystemExit, match=words):
+        evaluate(model, *more)
+    assert not Path("out/results.json").exists()
+
+
+def test_results_are_not_replaced_unasked(corpus, model):
+    evaluate(model)
+    before = Path("out/results.json").read_bytes()
+    with pytest.raises(SystemExit, match="exists"):
+        evaluate(model)
+    assert Path("out/results.json").read_bytes() == before
+    rows, _ = evaluate(model, "--part", "all", "--overwrite")
+    assert "all/all/mean" in rows
