@@ -304,6 +304,9 @@ def test_the_commands_of_fine_tuning_run(pretrained, newcomer):
     (words, *_) = given("docs/fine-tuning.md", "train")
     main([*words, *FEW])
     assert Path("outputs/mine/results.json").is_file()
+    (words,) = given("docs/fine-tuning.md", "evaluate")
+    main(words)
+    assert {"predictions.csv", "results.json"} <= {path.name for path in Path("outputs/evaluations/mine").iterdir()}
 
 
 def test_the_commands_of_predicting_run(pretrained, newcomer):
