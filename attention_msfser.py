@@ -45,6 +45,22 @@ def attention_by_encoder(encoders: dict[str, Any], requested: str, fast: bool) -
     return chosen
 
 
+def check_attentions(encoders: dict[str, Any], requested: dict[str, Any]) -> None:
+    """Checks attention implementations by sub-config.
+
+    Raises:
+        ValueError: There is no such encoder, or it does not have the implementation.
+    """
+    known = {f"{name}_config": encoder for name, encoder in encoders.items()}
+    for name, implementation in requested.items():
+        if name not in ("", *known):
+            raise ValueError(f"attn_implementation has {name!r}: name an encoder by {' or '.join(known)}.")
+        if name and isinstance(implementation, str) and not _has_attention(type(known[name]), implementation):
+            raise ValueError(
+                f"{type(known[name]).__name__} has no {implementation!r} attention in transformers: choose another."
+            )
+
+
 def layer_classes(encoder: Any) -> set[str]:
     """The class names of an encoder's transformer layers, which a device or an FSDP unit holds as a whole."""
     return {

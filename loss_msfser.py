@@ -33,6 +33,8 @@ def check_labels(labels: torch.Tensor, batch: int) -> None:
     Raises:
         ValueError: They are not `(batch, 3)`, or a value is not in 0..1 or not finite.
     """
+    if not isinstance(labels, torch.Tensor):
+        raise ValueError(f"The labels are {type(labels).__name__}: give a tensor of shape {(batch, len(LABELS))}.")
     if tuple(labels.shape) != (batch, len(LABELS)):
         raise ValueError(
             f"The labels have the shape {tuple(labels.shape)} and should be {(batch, len(LABELS))}: for each item "

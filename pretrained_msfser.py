@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 
-from .attention_msfser import attention_by_encoder, choose_attention, layer_classes
+from .attention_msfser import attention_by_encoder, check_attentions, choose_attention, layer_classes
 from .configuration_msfser import MsfSerConfig
 from .encoders_msfser import load_weights
 from .fusion_msfser import MsfSerLayerMix, MsfSerMissingInputEmbedding, MsfSerRouting, MsfSerZeroLinear
@@ -148,6 +148,8 @@ class MsfSerPreTrainedModel(PreTrainedModel):
         requested: str | dict[str, Any] = attn_implementation
         if isinstance(attn_implementation, str):
             requested = attention_by_encoder(self._encoders(), attn_implementation, self.config.fast_encoders)
+        else:
+            check_attentions(self._encoders(), attn_implementation)
         super().set_attn_implementation(requested, allow_all_kernels)
 
     def get_input_embeddings(self) -> nn.Module:

@@ -69,7 +69,9 @@ def open_recording(item: Any, sampling_rate: int | None = None, index: int | Non
     source, rate = item, None
     if isinstance(item, Mapping):
         if unknown := sorted(set(item) - _KEYS):
-            raise ValueError(f"the recording has a field {unknown[0]!r}, which is none of {', '.join(sorted(_KEYS))}.")
+            raise ValueError(
+                f"the recording has a field {unknown[0]!r}, which is none of {', '.join(sorted(_KEYS))}: leave it out."
+            )
         rate = item.get("sampling_rate")
         given |= {name: _text(item.get(name), name) for name in _KNOWN if name != "words"}
         given["words"] = _words(item.get("words"))

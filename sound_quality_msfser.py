@@ -28,6 +28,8 @@ _LEAST_UPPER_BAND, _RICHEST, _LOUD_ENOUGH = -30.0, 0.95, 30.0
 # Clean speech: at most 1.1 in 99 of 100 clips; with its peaks cut to a quarter: at least 1.3, resampled or not.
 _LEAST_CLIPPED, _LEAST_SAMPLES, _FEWEST_SAMPLES = 1.25, 5e-4, 20
 _LEAST_CLIPPED_SHARE = 0.1
+# The level of speech changes more than this from frame to frame, in dB; a tone's does not.
+_STEADY, _FEWEST_FRAMES = 3.0, 10
 
 _TAPER = np.hanning(_WINDOW).astype(np.float32)
 _TAPER_CORRELATION = np.fft.irfft(np.abs(np.fft.rfft(_TAPER, _TRANSFORM)) ** 2)[: _LAGS.stop]
@@ -112,10 +114,23 @@ def _decibels(power: np.ndarray) -> np.ndarray:
     return decibels
 
 
+def _is_steady(samples: np.ndarray) -> bool:
+    """Whether the level hardly changes from one 20 ms frame to another, or there are too few frames to tell."""
+    whole = len(samples) // (SAMPLING_RATE // 50)
+    if whole < _FEWEST_FRAMES:
+        return True
+    frames = samples[: whole * (SAMPLING_RATE // 50)].reshape(whole, -1)
+    low, high = np.quantile(_decibels(np.square(frames, dtype=np.float64).mean(1)), [0.1, 0.9])
+    return bool(high - low < _STEADY)
+
+
 def _is_clipped(samples: np.ndarray) -> bool:
-    """Whether unusually many samples lie at one amplitude, near the peak."""
+    """Whether unusually many samples lie at one amplitude, near the peak.
+
+    So they do in a steady tone, which is told from speech by its level.
+    """
     sizes = np.sort(np.abs(samples))
-    if sizes[-1] < 10 ** (_LOWEST_LEVEL / 20):
+    if sizes[-1] < 10 ** (_LOWEST_LEVEL / 20) or _is_steady(samples):
         return False
     amplitudes = sizes[-1] * np.geomspace(0.4, 1, 40)
     low, lower, around, above = (np.searchsorted(sizes, amplitudes * part) for part in (0.72, 0.86, 0.93, 1.07))

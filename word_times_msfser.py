@@ -221,7 +221,9 @@ def check_words(words: Sequence[Mapping[str, Any]], seconds: float) -> None:
         if word["start"] >= seconds or word["end"] > seconds + _MOST_AFTER_END:
             ends = [each["end"] for each in words]
             seems_finer = min(ends) >= 10 and max(ends) / 1000 <= seconds + _MOST_AFTER_END
-            remedy = "these seem to be milliseconds, give seconds" if seems_finer else "give seconds from its start"
+            remedy = "give seconds from its start"
+            if seems_finer:
+                remedy = "these seem to be in another unit, such as milliseconds; give seconds"
             raise ValueError(
                 f"the word {word['word']!r} lasts from {word['start']:g} to {word['end']:g} s, but the sound has only "
                 f"{seconds:.2f} s: {remedy}."

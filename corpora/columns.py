@@ -124,9 +124,10 @@ def label_column(part: Part, column: str, label_range: tuple[float, ...], requir
     outside = (numbers < low - slack) | (numbers > high + slack)
     if outside.any():
         index = int(outside.argmax())
+        ends = f" (its values are {np.nanmin(numbers):g} to {np.nanmax(numbers):g})"
         raise ValueError(
             f"{part.row(index)}: {column} is {values[index].as_py()!r}, outside the label_range {low:g} to {high:g}; "
-            f"correct it{'' if part.official else ', or give the range of this table, such as --label_range 1 7'}."
+            f"correct it{'' if part.official else f', or give the range of this table by --label_range{ends}'}."
         )
     scaled = np.clip(from_scale(numbers, low, high), 0.0, 1.0).astype(np.float32)
     return pa.array(scaled, from_pandas=True)

@@ -29,9 +29,10 @@ from ..cli.arguments import column_pair
 from ..cli.errors import cli_errors
 from ..cli.outputs import refuse_existing, whole_file
 from ..corpora.audio_folder import left_out_message
+from ..corpora.shards import SHARDS_NOTE
 from ..hub.loading import load_named
 from ..hub.model_names import model_settings
-from ..inputs_msfser import EACH
+from ..inputs_msfser import EACH, check_options
 from ..processing_msfser import to_scale
 from ..starter.assemble import STARTER
 from .recordings import find_recordings
@@ -69,6 +70,10 @@ def main(argv: Sequence[str]) -> None:
                     _write(work, arguments, suffix)
             if state.is_main_process:
                 shutil.rmtree(work.output)
+        except (Exception, KeyboardInterrupt):
+            if state.is_main_process:
+                _remove_empty(parts_of(arguments.output))
+            raise
         finally:
             state.destroy_process_group()
 
@@ -136,6 +141,7 @@ def sharded_prediction(arguments: argparse.Namespace, device: str) -> ShardedPre
         OSError: The model cannot be found.
     """
     output: Path = arguments.output
+    parts = parts_of(output)
     refuse_existing(output, arguments.overwrite)
     try:
         to_scale(0.5, *arguments.label_range)
@@ -146,6 +152,8 @@ def sharded_prediction(arguments: argparse.Namespace, device: str) -> ShardedPre
     if not output.parent.is_dir():
         raise ValueError(f"there is no folder {str(output.parent)!r} for the output: make it first.")
     source = find_recordings(arguments.recordings, dict(arguments.columns), arguments.audio_folder)
+    if arguments.overwrite and (parts / SHARDS_NOTE).is_file():
+        shutil.rmtree(parts)
     named = load_named(arguments.model)
     if os.path.isdir(named.source):
         logger.info(f"the license of the weights: {_license(Path(named.source))}.")
@@ -157,7 +165,19 @@ def sharded_prediction(arguments: argparse.Namespace, device: str) -> ShardedPre
         options["recognizer"] = None if arguments.recognizer == "none" else arguments.recognizer
         settings |= model_settings("recognizer", arguments.recognizer)
     pipeline = TimedPipeline(model=named.model, processor=named.processor, device=device)
-    return ShardedPrediction(source, settings, pipeline, options, output.with_name(f"{output.name}.parts"))
+    check_options(**{name: value for name, value in options.items() if name != "batch_size"})
+    return ShardedPrediction(source, settings, pipeline, options, parts)
+
+
+def parts_of(output: Path) -> Path:
+    """The folder in which predictions are kept until the table is whole."""
+    return output.with_name(f"{output.name}.parts")
+
+
+def _remove_empty(parts: Path) -> None:
+    """Removes the folder of a run that has predicted nothing."""
+    if (parts / SHARDS_NOTE).is_file() and not any(parts.glob("data/*.parquet")):
+        shutil.rmtree(parts)
 
 
 def _license(folder: Path) -> str:
@@ -170,7 +190,7 @@ def _log_speed(work: ShardedPrediction, seconds: float) -> None:
     if not work.pipeline.stopwatch.seconds:
         return
     parts = ", ".join(f"{name} {spent / seconds:.0%}" for name, spent in work.pipeline.stopwatch.seconds.items())
-    logger.info(f"{seconds:.0f} s, of which {parts}; reading is beside the rest.")
+    logger.info(f"took {seconds:.0f} s: {parts}; files are decoded in the background.")
 
 
 def _write(work: ShardedPrediction, arguments: argparse.Namespace, suffix: str) -> None:
@@ -187,3 +207,5 @@ def _write(work: ShardedPrediction, arguments: argparse.Namespace, suffix: str) 
     if work.left_out:
         logger.warning(left_out_message(work.left_out))
     logger.info(f"{len(rows)} rows in {arguments.output}, {failed} of them without a result.")
+    if failed == len(rows):
+        logger.warning(f"no recording has a result; the first: {rows[0]['error']}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ..corpora.audio_folder import scan_folder
+from ..corpora.audio_folder import left_out_message, scan_folder
 from ..corpora.registry import read_source
 from ..corpora.sources import TABLE_SUFFIXES, holds_table
 from ..corpora.table import SourceRows
@@ -52,7 +52,8 @@ def find_recordings(
             else:
                 found.setdefault(os.path.abspath(path), path)
     if not found:
-        raise ValueError(f"there is no recording in {', '.join(names)}: name files, folders or one table.")
+        others = f" ({left_out_message(left_out).removesuffix('.')})" if left_out else ""
+        raise ValueError(f"there is no recording in {', '.join(names)}{others}: name files, folders or one table.")
     table = pa.table({"audio": pa.array(found.values(), pa.string())})
     origin = " ".join(dict.fromkeys(os.path.abspath(name) for name in names))
     return SourceRows(table, list(found), None, Path.cwd(), origin, list(found.values()), left_out)
@@ -61,6 +62,8 @@ def find_recordings(
 def _matches(name: str) -> list[str]:
     if os.path.exists(name):
         return [name]
+    if "://" in name:
+        raise ValueError(f"{name!r} is an address: download it first; only the pipeline in Python fetches addresses.")
     if not glob.has_magic(name):
         raise ValueError(f"there is no file or folder {name!r}.")
     if not (paths := sorted(glob.glob(name, recursive=True))):

@@ -70,6 +70,7 @@ class ShardedPrediction(ShardedTable):
     command = "predict"
     steps = ("result",)
     made = {"result": pa.string(), "error": pa.string()}  # noqa: RUF012
+    rows_per_shard = 16
     # Raised when the same settings give other results.
     version = 1
 
@@ -92,6 +93,18 @@ class ShardedPrediction(ShardedTable):
         given = self._given.slice(rows.start, len(rows)).to_pydict()
         return {"result": hashed(self.version, self.settings, [self.identity(row) for row in rows], given)}
 
+    def check(self, shards: Sequence[int]) -> None:
+        """Keeps what is predicted.
+
+        Raises:
+            ValueError: Some shards were made with other settings, or for other recordings.
+        """
+        if any(self.stored_keys(number) for number in shards):
+            raise ValueError(
+                f"{self.output} holds what an interrupted run predicted for other recordings or with other options: "
+                "run the same command as before, or start over with --overwrite."
+            )
+
     def make_rows(
         self, rows: range, stale: Sequence[str], stored: Sequence[Mapping[str, Any]] | None
     ) -> list[dict[str, Any]]:
@@ -103,6 +116,8 @@ class ShardedPrediction(ShardedTable):
         for row, result in zip(order, results, strict=True):
             is_error = isinstance(result, dict) and set(result) == {"error"}
             error = " ".join(result["error"].split()) if is_error else None
+            if error and self.source.files is not None and self.source.files[row]:
+                error = error.replace(self.source.files[row], str(self.table["audio"][row].as_py()))
             made[row] = {"result": None if is_error else json.dumps(result), "error": error}
             self._advance(1)
         return [made[row] for row in rows]

@@ -75,7 +75,7 @@ def check_output(output: Path, source: SourceRows, data: Path) -> None:
         )
         raise ValueError(
             f"the output {str(output)!r} contains the results of another source"
-            f"{made_of and f', {made_of}'}: name another folder."
+            f"{made_of and f', {made_of}'}: name another folder, or remove it."
         )
     for shard in sorted((output / "data").glob("part-*.parquet")):
         if not _SHARD.fullmatch(shard.name) or shard_keys(shard) == {}:

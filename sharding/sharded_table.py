@@ -28,7 +28,6 @@ from .output_folder import audio_folder_of, check_output, check_rows, leftovers,
 
 logger = logging.getLogger(__name__)
 
-ROWS_PER_SHARD = 64
 # Sound that is in memory at once, unless a single recording is longer.
 SECONDS_PER_BATCH = 60.0
 
@@ -44,6 +43,7 @@ class ShardedTable(abc.ABC):
         steps: Names of the steps.
         made: Type of each column that is made, `error` among them; a column of the source with this name is dropped.
         given: Columns among `made` that the steps read from the source.
+        rows_per_shard: What a killed run makes again at most, for each process.
 
     Args:
         source: The rows.
@@ -55,13 +55,14 @@ class ShardedTable(abc.ABC):
     steps: tuple[str, ...]
     made: Mapping[str, pa.DataType]
     given: tuple[str, ...] = ()
+    rows_per_shard = 64
 
     def __init__(self, source: SourceRows, settings: Mapping[str, Any], output: Path):
         self.source = source
         self.settings = settings
         self.output = output
         self.table = source.table.select([name for name in source.table.column_names if name not in self.made])
-        self.count = -(-len(source.table) // ROWS_PER_SHARD)
+        self.count = -(-len(source.table) // self.rows_per_shard)
         origin, own = Path(source.origin), output.resolve()
         folder = origin if origin.is_dir() else origin.parent
         self.left_out = {name: why for name, why in source.left_out.items() if (folder / name).resolve() != own}
@@ -137,6 +138,10 @@ class ShardedTable(abc.ABC):
         mine = range(process, self.count, processes)
         stale = [number for number in mine if self.stored_keys(number) != self.keys(number)]
         self.check(stale)
+        if outdated := sum(bool(self.stored_keys(number)) for number in stale):
+            logger.info(
+                f"{outdated} of {self.count} shards were made with other settings or data: they are made anew."
+            )
         if stale:
             self._write_note(complete=False)
         total = sum(len(self.rows(number)) for number in mine)
@@ -166,8 +171,8 @@ class ShardedTable(abc.ABC):
 
     def rows(self, number: int) -> range:
         """The numbers of a shard's rows."""
-        start = number * ROWS_PER_SHARD
-        return range(start, min(start + ROWS_PER_SHARD, len(self.table)))
+        start = number * self.rows_per_shard
+        return range(start, min(start + self.rows_per_shard, len(self.table)))
 
     def shard(self, number: int) -> Path:
         """The path of a shard."""

@@ -41,7 +41,7 @@ WRONG = [
         words_at((0.1, 0.4), (90.0, 90.5)),
         "the word 'w1' lasts from 90 to 90.5 s, but the sound has only {} s: give sec",
     ),
-    (words_at((100.0, 400.0), (500.0, 900.0)), "the word 'w0' lasts from 100 to 400 s, .* milliseconds, give seconds"),
+    (words_at((100.0, 400.0), (500.0, 900.0)), "the word 'w0' lasts from 100 to 400 s, .* milliseconds; give seconds"),
     (words_at((0.6, 0.8), (0.1, 0.4)), "the word 'w1' starts at 0.1 s, before 'w0' at 0.6 s: give the words in"),
     (words_at((0.1, 99.0)), "the word 'w0' lasts from 0.1 to 99 s"),
 ]

@@ -219,10 +219,10 @@ def _check(run: RunSettings, training: TrainingArguments) -> None:
         [f.name for f in dataclasses.fields(run) if getattr(run, f.name) != getattr(defaults, f.name)]
     )
     if len(run.label_range) != 2:
-        raise ValueError(f"label_range needs two numbers, not {run.label_range}")
+        raise ValueError(f"--label_range needs two numbers, not {run.label_range}")
     if wrong := [pair for pair in run.columns if "=" not in pair]:
-        raise ValueError(f"columns needs pairs such as speaker=actor, not {', '.join(wrong)}")
-    for name in ("batch_seconds", "cache_gigabytes"):
+        raise ValueError(f"--columns needs pairs such as speaker=actor, not {', '.join(wrong)}")
+    for name in ("batch_seconds", "cache_gigabytes", "early_stopping_patience"):
         if not getattr(run, name) >= 0:
             raise ValueError(f"{name} cannot be {getattr(run, name)}; 0 switches it off")
     for name in _FINITE:
@@ -234,6 +234,8 @@ def _check(run: RunSettings, training: TrainingArguments) -> None:
     for name in ("gradient_accumulation_steps", "per_device_eval_batch_size"):
         if getattr(training, name) < 1:
             raise ValueError(f"{name} cannot be {getattr(training, name)}; give at least 1")
+    if training.max_steps <= 0 and training.num_train_epochs == 0 and not training.do_predict:
+        raise ValueError("num_train_epochs cannot be 0, which trains nothing; give a number above 0")
     if not 0 <= training.seed < 2**32:
         raise ValueError(f"seed cannot be {training.seed}; give a number of 0 to {2**32 - 1}")
     if run.early_stopping_patience and training.eval_strategy == "no":

@@ -14,7 +14,7 @@ def annotate_with_log(environment: Mapping[str, str], argv: Sequence[str], log: 
     os.environ.update(environment)
     # The bar's lock is shared between processes, and one that is killed would leave it locked.
     sharded_table.tqdm.set_lock(threading.RLock())
-    sharded_table.ROWS_PER_SHARD = 1
+    sharded_table.ShardedTable.rows_per_shard = 1
     make_shard = sharded_table.ShardedTable.make_shard
 
     def logged(self, number: int) -> None:

@@ -109,8 +109,8 @@ def test_given_words_that_do_not_fit_their_recording_are_noted(tmp_path):
 
     rows = run(make_corpus(tmp_path, 3, transcription="", words=words), tmp_path / "out")
     assert rows[1]["error"] == (
-        "the word 'so' lasts from 100 to 200 s, but the sound has only 0.50 s: these seem to be milliseconds, give "
-        "seconds."
+        "the word 'so' lasts from 100 to 200 s, but the sound has only 0.50 s: these seem to be in another "
+        "unit, such as milliseconds; give seconds."
     )
     assert [row["emphasis"] for row in rows] == ["so", None, "so"]
     assert rows[0]["error"] is rows[2]["error"] is None
@@ -135,7 +135,7 @@ def test_a_folder_of_recordings(tmp_path):
             [(0.0, 0.2), (0.2, 9.0)],
             "the word 'then' lasts from 0.2 to 9 s, but the sound has only 0.50 s: give seconds",
         ),
-        ([(0, 200), (200, 500)], "these seem to be milliseconds"),
+        ([(0, 200), (200, 500)], "these seem to be in another unit, such as milliseconds"),
         ([(0.3, 0.4), (0.1, 0.2)], "the word 'then' starts at 0.1 s, before 'so' at 0.3 s"),
     ],
 )
@@ -389,7 +389,9 @@ def test_bad_recordings_are_noted(tmp_path, journal, caplog):
     with caplog.at_level(logging.INFO):
         rows = run(table, tmp_path / "out", "--language", "en")
     assert "5 rows cannot be used; the first is line 2: " in caplog.text
-    for row, reason in zip(rows, ("decoded", "decoded", "there is no file", "is empty", "not finite"), strict=False):
+    for row, reason in zip(
+        rows, ("there is nothing in", "decoded", "there is no file", "is empty", "not finite"), strict=False
+    ):
         assert reason in row["error"] and "\n" not in row["error"]
         assert row["emphasis"] == "word" and row["words"] is row["describer"] is row["absent"] is None
     assert rows[1]["transcript"] == "given" and rows[2]["description"] == "given" and rows[0]["transcript"] is None
@@ -744,7 +746,7 @@ def test_accelerate_launches_two_processes(tmp_path):
     driver = tmp_path / "driver.py"
     driver.write_text(
         "import sys\nfrom msfser.annotation import annotate\nfrom msfser.sharding import sharded_table\n"
-        "sharded_table.ROWS_PER_SHARD = 3\nannotate.main(sys.argv[1:])\n"
+        "sharded_table.ShardedTable.rows_per_shard = 3\nannotate.main(sys.argv[1:])\n"
     )
     launcher = Path(sys.executable).with_name("accelerate")
     launch = [str(launcher), "launch", "--multi_gpu", "--num_processes", "2"]

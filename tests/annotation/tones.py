@@ -89,7 +89,7 @@ class Journal(list):
 @pytest.fixture(name="journal", autouse=True)
 def journal_fixture(monkeypatch, tmp_path_factory):
     journal, make = Journal(), annotate.make_annotator
-    monkeypatch.setattr(sharded_table, "ROWS_PER_SHARD", 3)
+    monkeypatch.setattr(sharded_table.ShardedTable, "rows_per_shard", 3)
     monkeypatch.setattr(annotate, "ensure_encoders", lambda names: None)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
     monkeypatch.setattr(

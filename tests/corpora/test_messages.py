@@ -99,7 +99,7 @@ def test_options_are_written_as_they_are_typed(tmp_path):
     path = write_csv(tmp_path / "a.csv", [{k: v for k, v in row.items() if k != "valence"} for row in rows])
     fails("such as --columns valence=COLUMN\\.$", path)
     path = write_csv(tmp_path / "a.csv", [row | {"valence": 4} for row in rows])
-    fails("outside the label_range 0 to 1; correct it, or give .*, such as --label_range 1 7\\.$", path)
+    fails("outside the label_range 0 to 1; correct it, or give .* by --label_range .its values are .* to .*\\.$", path)
     fails("--label_range is 7 1; give two finite .* such as --label_range 1 7\\.$", path, label_range=(7, 1))
     fails("^--columns names \\['lang'\\], .* such as --columns valence=val\\.$", path, columns={"lang": "x"})
     path = write_csv(tmp_path / "a.csv", [row | {"speaker": "00"} for row in rows])

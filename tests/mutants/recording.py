@@ -102,7 +102,8 @@ class Recording:
         return chosen
 
 
-def read_recording(folder: Path, root: Path) -> Recording:
+def read_recording(folder: Path) -> Recording:
+    root = (folder / "root").read_text()  # of the copy that was recorded, which is gone if a run goes on
     tests: dict[str, dict] = {}
     for path in folder.glob("*.json"):
         tests |= json.loads(path.read_text())

@@ -18,7 +18,7 @@ from tiny import noise, tiny_config, tiny_model, tiny_processor
 from msfser import LABELS, MsfSerModel
 from msfser.cli.main import main as msfser
 from msfser.prediction.recordings import find_recordings
-from msfser.prediction.sharded_prediction import ahead
+from msfser.prediction.sharded_prediction import ShardedPrediction, ahead
 from msfser.prediction.tables import rows_of_result
 from msfser.sharding import sharded_table
 
@@ -188,7 +188,7 @@ def test_overwrite_replaces_the_table(calls, model):
 
 def test_a_stopped_run_goes_on(calls, model, monkeypatch, tmp_path):
     expected = predict("calls", "-o", "whole.csv", "--model", model)
-    monkeypatch.setattr(sharded_table, "ROWS_PER_SHARD", 1)
+    monkeypatch.setattr(ShardedPrediction, "rows_per_shard", 1)
     make_shard = sharded_table.ShardedTable.make_shard
     made = []
 
@@ -211,19 +211,33 @@ def test_a_stopped_run_goes_on(calls, model, monkeypatch, tmp_path):
     pd.testing.assert_frame_equal(resumed, expected, check_exact=False, atol=2e-6)
 
 
-def test_another_model_predicts_anew(calls, model, tmp_path, monkeypatch):
+def test_what_another_model_predicted_is_not_thrown_away(calls, model, tmp_path, monkeypatch):
     other = tmp_path / "other"
     shutil.copytree(model, other)
     torch.manual_seed(1)
-    changed = MsfSerModel(tiny_config(semantics=[]))
-    changed.save_pretrained(other)
-    write = "msfser.prediction.predict._write"
+    MsfSerModel(tiny_config(semantics=[])).save_pretrained(other)
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(write, lambda *_: (_ for _ in ()).throw(OSError("the disk is full.")))
+        patch.setattr(
+            "msfser.prediction.predict._write", lambda *_: (_ for _ in ()).throw(OSError("the disk is full."))
+        )
         predict("calls", "-o", "r.csv", "--model", model)
-    second = predict("calls", "-o", "r.csv", "--model", other)
+    kept = {path.name: path.read_bytes() for path in Path("r.csv.parts").rglob("*.parquet")}
+    assert kept
+    for more in (["--model", other], ["--model", model, "--channel", "0"]):
+        with pytest.raises(SystemExit, match="run the same command as before, or start over with --overwrite"):
+            predict("calls", "-o", "r.csv", *more)
+    assert kept == {path.name: path.read_bytes() for path in Path("r.csv.parts").rglob("*.parquet")}
+    second = predict("calls", "-o", "r.csv", "--model", other, "--overwrite")
     first = predict("calls", "-o", "first.csv", "--model", model)
     assert not np.allclose(first["valence"].dropna(), second["valence"].dropna())
+
+
+@pytest.mark.parametrize("wrong", [["--language", "klingon"], ["--model", "calls"], ["--channel", "-1"]])
+def test_a_wrong_option_leaves_nothing(calls, model, wrong):
+    with pytest.raises(SystemExit):
+        predict("calls", "-o", "r.csv", "--model", model, *wrong)
+    assert not Path("r.csv.parts").exists()
+    assert len(predict("calls", "-o", "r.csv", "--model", model)) == 4
 
 
 def test_two_processes_make_the_same_table(calls, model, tmp_path):
@@ -232,7 +246,8 @@ def test_two_processes_make_the_same_table(calls, model, tmp_path):
     expected = predict("calls", "-o", "one.csv", "--model", model)
     driver = tmp_path / "driver.py"
     driver.write_text(
-        "import sys\nfrom msfser.sharding import sharded_table\nsharded_table.ROWS_PER_SHARD = 2\n"
+        "import sys\nfrom msfser.prediction.sharded_prediction import ShardedPrediction\n"
+        "ShardedPrediction.rows_per_shard = 2\n"
         "from msfser.cli.main import main\nmain(sys.argv[1:])\n"
     )
     launcher = Path(sys.executable).with_name("accelerate")

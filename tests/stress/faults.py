@@ -197,7 +197,7 @@ def _run(main: str, argv: Sequence[str], home: str, pipe: str, file_size: int | 
     sharded_table.tqdm.set_lock(threading.RLock())
     # What frozen encoders made is lost with a home, so that kills meet its making too.
     datasets.config.HF_DATASETS_CACHE = Path(home) / "cache"
-    sharded_table.ROWS_PER_SHARD = 1
+    sharded_table.ShardedTable.rows_per_shard = 1
     if file_size is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
     try:

@@ -81,6 +81,8 @@ def test_the_tables_name_arguments_of_the_library():
         (["--learning_rate", "nan"], "learning_rate cannot be nan"),
         (["--weight_decay", "inf"], "weight_decay cannot be inf"),
         (["--num_train_epochs", "-1"], "num_train_epochs cannot be -1"),
+        (["--num_train_epochs", "0"], "num_train_epochs cannot be 0"),
+        (["--early_stopping_patience", "-1"], "early_stopping_patience cannot be -1"),
         (["--encoder_learning_rate", "-1"], "encoder_learning_rate cannot be -1"),
         (["--max_seconds", "nan"], "max_seconds cannot be nan"),
         (["--gradient_accumulation_steps", "0"], "gradient_accumulation_steps cannot be 0"),
