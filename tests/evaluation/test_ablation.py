@@ -16,6 +16,7 @@ from transformers import WhisperModel
 
 from msfser import LABELS
 from msfser.evaluation import ablation, predictions, report
+from msfser.evaluation.groups import groups_of
 from msfser.evaluation.plots import POINTS
 from msfser.evaluation.predictions import predict_part
 from msfser.evaluation.results import read
@@ -321,7 +322,7 @@ def test_a_recording_in_two_rows_is_in_a_group_where_they_agree(tiny, tmp_path):
     run = RunSettings(data=str(tmp_path / "metadata.jsonl"), audio_folder=str(tiny / "corpus"))
     test = read_data(run)["test"]
     items = pd.DataFrame({"file": [audio["path"] for audio in test["audio"]], "speaker": test["speaker"]})
-    groups = report._groups(run, items)
+    groups = groups_of(run, items["file"].tolist(), items["speaker"].tolist())
     assert set(groups) == {"speaker", "emotion"}
     given = table.set_index("file_name").loc[[Path(file).name for file in items["file"]], "emotion"].tolist()
     assert given[1] == given[9] and groups["emotion"].tolist()[2:9] == given[2:9] and groups["emotion"][0] == given[0]
