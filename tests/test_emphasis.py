@@ -155,3 +155,18 @@ def test_a_random_segment_lies_anywhere_and_is_as_long_as_asked():
     assert min(map(drawn.count, set(drawn))) >= 12
     assert random_segment(words, 9, np.random.default_rng(0)) == spoken
     assert random_segment(["--"], 3, np.random.default_rng(0)) is None
+
+
+def test_a_word_between_two_frames_is_measured_at_the_nearest_one():
+    """Levels of 10 ms frames, and words of 2 ms: none has a frame of its own."""
+    level = np.full(101, -60.0)
+    level[30] = -10.0
+    prosody = Prosody(np.arange(62) * 0.016, np.full(62, 120.0), level)
+    words = [{"word": "w", "start": start, "end": start + 0.002} for start in (0.102, 0.202, 0.302, 0.402, 0.502)]
+    found = find_emphasis(words, prosody, EmphasisConfig(pitch_weight=0.0, duration_weight=0.0, energy_weight=1.0))
+    assert found.top == 2 and found.scores.round(3).tolist() == [-0.5, -0.5, 2.0, -0.5, -0.5]
+
+
+def test_no_neighbors_leave_the_top_word():
+    sound, words = spoken(levels=(0.1, 0.1, 0.1, 0.9, 0.1, 0.1))
+    assert find_emphasis(words, measure_prosody(sound), EmphasisConfig(neighbors=0)).text == "that"

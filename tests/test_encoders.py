@@ -9,7 +9,7 @@ import pytest
 import torch
 from published import MINILM, WHISPER, needs
 from safetensors.torch import load_file
-from tiny import AUDIO_CONFIGS, TEXT_CONFIG, noise, tiny_tokenizer
+from tiny import AUDIO_CONFIGS, TEXT_CONFIG, noise, tiny_model, tiny_tokenizer
 from transformers import AutoConfig, AutoModel, Wav2Vec2FeatureExtractor
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -255,3 +255,13 @@ def test_a_speech_encoder_in_place_of_a_text_encoder_is_a_clear_error(tmp_path):
     for load in (load_text_encoder, load_tokenizer):
         with pytest.raises(ValueError, match=r"is a speech encoder.* not a text encoder"):
             load(str(pretrained(tmp_path, AUDIO_CONFIGS["wavlm"])))
+
+
+def test_the_shortest_waveform_gives_the_frames_that_spec_augment_needs():
+    from msfser.encoders_msfser import shortest_waveform
+
+    for name in ("wavlm", "hubert", "data2vec-audio"):
+        encoder = tiny_model(name, semantics=[]).audio_encoder
+        samples = shortest_waveform(encoder.config)
+        lengths = encoder._get_feat_extract_output_lengths(torch.tensor([samples - 1, samples])).tolist()
+        assert lengths == [encoder.config.mask_time_length - 1, encoder.config.mask_time_length], name

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from tiny import noise
 
+from msfser import description_msfser
 from msfser.annotation import norms
 from msfser.description_msfser import NORMS, WORDS, MeasuredDescriber, measure_voice
-from msfser.emphasis_msfser import measure_prosody
+from msfser.emphasis_msfser import PITCH_HOP, Prosody, measure_prosody
 
 
 def voice(pitch=150.0, level=0.1, syllables=8, seconds=0.2, gap=0.02, roughness=0.0, tilt=1.0, movement=0.0):
@@ -139,3 +140,26 @@ def test_norms_of_nothing_are_a_sentence(tmp_path):
         with pytest.raises(SystemExit, match=sentence) as stop:
             norms.main([*arguments, "--name", "tones", "--output", output])
         assert str(stop.value).startswith("msfser norms: error: ") and not (tmp_path / "norms.json").exists()
+
+
+def test_every_measure_has_its_five_phrases_in_order():
+    """Norms at 1, 2, 3 and 4: a value of .5 is in the lowest step and 4.5 in the highest."""
+    steps = [description_msfser._step(value, (1, 2, 3, 4), is_pauses=False) for value in (0.5, 4.5)]
+    phrases = {name: [words[step] for step in steps] for name, words in WORDS.items()}
+    assert phrases == {
+        "loudness": ["very quiet", "very loud"],
+        "pitch": ["very low", "very high"],
+        "movement": ["hardly moves", "moves very widely"],
+        "rate": ["very slow", "very fast"],
+        "pauses": ["no pauses", "very many pauses"],
+        "brightness": ["very soft and dark", "very sharp and tense"],
+        "clarity": ["very breathy or rough", "very clear"],
+    }
+
+
+def test_a_syllable_is_counted_once_and_at_its_highest_peak():
+    """After a loud syllable, peaks of 62, 63 and 63.4 dB, each less than 2 dB above the dip before it, are one."""
+    times, levels = np.arange(0, 321, 40), [30, 70, 50, 62, 61.2, 63, 61.5, 63.4, 30]
+    level = np.interp(np.arange(321), times, levels) - 90
+    prosody = Prosody(np.arange(200) * PITCH_HOP, np.full(200, 120.0), level)
+    assert description_msfser._nuclei(prosody) == 2
