@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import Trainer, TrainingArguments
 from transformers.utils import logging
 
-from msfser.loss_msfser import ccc_loss, concordance, logger
+from msfser.loss_msfser import ccc_loss, check_labels, concordance, logger
 
 
 def naive_ccc(p, y):
@@ -151,3 +151,11 @@ def test_a_batch_of_one_warns_once_that_nothing_is_learned(caplog, tmp_path):
         tiny_model()(**batch(1))
     tiny_model()(**batch(2))
     assert not caplog.records
+
+
+def test_labels_at_the_ends_of_the_scale_are_accepted_and_the_first_wrong_one_is_named():
+    check_labels(torch.tensor([[0.0, 1.0, 0.5], [1.0, 0.0, 0.5]]), 2)
+    with pytest.raises(ValueError, match=r"The arousal of item 0 of the batch is 1\.5 and should be in 0\.\.1"):
+        check_labels(torch.tensor([[0.0, 1.5, 0.5], [-1.0, 0.0, 0.5]]), 2)
+    with pytest.raises(ValueError, match="The labels are list: give a tensor of shape"):
+        check_labels([[0.1, 0.2, 0.3]], 1)
