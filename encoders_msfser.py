@@ -8,12 +8,15 @@ import contextlib
 import functools
 import inspect
 import pickle
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import constants, get_session, is_offline_mode
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -135,6 +138,20 @@ def load_weights(load: Callable[..., Any], source: Any, *args: Any, **options: A
 def prepared_folder(name: str) -> Path:
     """The folder in which `msfser encoders` puts an encoder, whether or not it exists."""
     return Path(constants.HF_HOME) / "msfser" / "encoders" / name.replace("/", "--")
+
+
+def is_path(name: str) -> bool:
+    """Whether a model's name is a path, and not one on the Hub or a plain word."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return True
+    return False
+
+
+def last_part(path: str) -> str:
+    """The last part of a path of any system, which tells nothing of the machine."""
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
 
 
 def is_available(name: str) -> bool:

@@ -1,18 +1,15 @@
 """One utterance and its texts to tensors: [`MsfSerProcessor`], the same in training and in inference."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from .audio_msfser import as_sounds
 from .configuration_msfser import LABELS, TENSOR_NAMES
-from .encoders_msfser import feature_settings, load_tokenizer, positions_of
+from .encoders_msfser import feature_settings, is_path, last_part, load_tokenizer, positions_of
 from .feature_extraction_msfser import MsfSerFeatureExtractor
 
 # The arguments of transformers that are the same for sounds and texts.
@@ -249,19 +246,10 @@ def _portable(annotation: Mapping[str, Any]) -> dict[str, Any]:
         steps[step] = kept = {name: value for name, value in settings.items() if name != "url"}
         for role in ("recognizer", "aligner", "describer"):
             name = kept.get(role)
-            if isinstance(name, str) and _is_path(name):
-                kept[role] = re.split(r"[/\\]", name.rstrip("/\\"))[-1]
+            if isinstance(name, str) and is_path(name):
+                kept[role] = last_part(name)
                 kept.setdefault(f"{role}_sha256", None)
     return steps
-
-
-def _is_path(name: str) -> bool:
-    """Whether a model's name is a path, and not one on the Hub or a plain word."""
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return True
-    return False
 
 
 def _text(value: Any, name: str, index: int) -> str | None:

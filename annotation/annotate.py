@@ -12,18 +12,17 @@ import argparse
 import contextlib
 import dataclasses
 import hashlib
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from accelerate import PartialState
 
 from ..annotator_msfser import Aligner, MsfSerAnnotator
 from ..cli.arguments import column_pair
 from ..cli.errors import cli_errors
+from ..cli.messages import show_messages
 from ..corpora.registry import CORPORA, read_source
 from ..description_msfser import NORMS, Describer, MeasuredDescriber
 from ..emphasis_msfser import EMPHASIS, EmphasisConfig
@@ -43,11 +42,7 @@ RESUME = "run the same command again to continue; finished shards are kept"
 def main(argv: Sequence[str]) -> None:
     """Runs `msfser annotate`."""
     arguments = parse(argv)
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("msfser").setLevel(logging.INFO)
-    # Notices about settings that the user cannot change, and bars for loading weights.
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    show_messages()
     with cli_errors("annotate", resume=RESUME):
         # Without being told, each of several processes without a GPU would believe that it is the only one.
         state = PartialState(cpu=not torch.accelerator.is_available())

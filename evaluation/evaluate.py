@@ -9,7 +9,7 @@ folder.
 
 import argparse
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,26 +17,26 @@ import datasets
 import numpy as np
 import pandas as pd
 import torch
-import transformers
 
 from ..cli.arguments import column_pair
 from ..cli.errors import cli_errors
+from ..cli.messages import show_messages
 from ..cli.outputs import refuse_existing, whole_file
 from ..configuration_msfser import LABELS
 from ..corpora.registry import CORPORA
 from ..hub.loading import load_named
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
-from ..training.features import FeatureCollator, encode_parts
+from ..training.features import encode_parts
 from ..training.settings import RunSettings, read_data
 from .bootstrap import ccc_interval, resampled_units
 from .groups import groups_of
 from .input_sets import input_sets
+from .predictions import outputs_of
 from .results import Row, as_text, rows_of, write
 
 logger = logging.getLogger(__name__)
 
-_BATCH_SIZE = 32
 # With fewer items a CCC says nothing.
 _FEWEST = 10
 
@@ -98,18 +98,11 @@ def evaluate(
 
 
 def _predictions(model: MsfSerModel, processor: MsfSerProcessor, items: datasets.Dataset) -> pd.DataFrame:
-    logits = torch.cat([*_logits(model, FeatureCollator(processor), items)]).cpu().numpy()
+    outputs = outputs_of(model, processor, items)
+    logits = torch.cat([output.logits.float() for output in outputs]).cpu().numpy()
     columns = {"file": items["file"][:], "speaker": items["speaker"][:]}
     columns |= {label: logits[:, d] for d, label in enumerate(LABELS)}
     return pd.DataFrame(columns | {f"{label}_label": items[label][:] for label in LABELS})
-
-
-@torch.inference_mode()
-def _logits(model: MsfSerModel, collate: FeatureCollator, items: datasets.Dataset) -> Iterator[torch.Tensor]:
-    for start in range(0, len(items), _BATCH_SIZE):
-        batch = collate([items[i] for i in range(start, min(start + _BATCH_SIZE, len(items)))])
-        batch.pop("labels", None)
-        yield model(**batch.to(model.device), return_dict=True).logits.float()
 
 
 def _rows(name: str, table: pd.DataFrame) -> list[Row]:
@@ -123,10 +116,7 @@ def _rows(name: str, table: pd.DataFrame) -> list[Row]:
 def main(argv: Sequence[str]) -> None:
     """Runs `msfser evaluate`."""
     arguments = parse(argv)
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("msfser").setLevel(logging.INFO)
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    show_messages()
     with cli_errors("evaluate", resume="run the same command again; what the encoders gave is kept"):
         named = load_named(arguments.model)
         known = named.settings

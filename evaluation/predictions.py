@@ -1,8 +1,9 @@
 """Predictions of a trained run for each item of a part of its corpus."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -69,12 +70,7 @@ def predict_part(folder: Path, part: str = "test") -> Predictions:
     encoded = encode_parts(datasets.DatasetDict({part: items}), model, processor, run.cache_gigabytes)[part]
     present = np.flatnonzero(has_input(encoded))
     items, encoded = items.select(present), encoded.select(present)
-    collate, outputs = FeatureCollator(processor), []
-    for start in range(0, len(encoded), _BATCH_SIZE):
-        batch = collate([encoded[i] for i in range(start, min(start + _BATCH_SIZE, len(encoded)))])
-        batch.pop("labels")
-        with torch.inference_mode():
-            outputs.append(model(**batch, output_explanations=True, return_dict=True))
+    outputs = [*outputs_of(model, processor, encoded, output_explanations=True)]
     columns = {
         "file": [(audio or {}).get("path") for audio in items["audio"]],
         "speaker": items["speaker"],
@@ -89,6 +85,18 @@ def predict_part(folder: Path, part: str = "test") -> Predictions:
             columns |= {f"routing_{label}_{expert}": v for label, v in _by_label(routing[:, :, index]).items()}
     weights = outputs[0].layer_weights
     return Predictions(pd.DataFrame(columns, index=present), items, None if weights is None else weights.tolist())
+
+
+@torch.inference_mode()
+def outputs_of(
+    model: MsfSerModel, processor: MsfSerProcessor, items: datasets.Dataset, **options: Any
+) -> Iterator[Any]:
+    """Each batch's `MsfSerOutput` for encoded items, in their order; the options are those of the forward."""
+    collate = FeatureCollator(processor)
+    for start in range(0, len(items), _BATCH_SIZE):
+        batch = collate([items[i] for i in range(start, min(start + _BATCH_SIZE, len(items)))])
+        batch.pop("labels", None)
+        yield model(**batch.to(model.device), **options, return_dict=True)
 
 
 def _by_label(values: torch.Tensor) -> dict[str, list[float]]:

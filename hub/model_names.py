@@ -7,8 +7,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from ..encoders_msfser import is_path, last_part
 
 # Of a model folder, files that loading does not read.
 _NOT_READ = re.compile(r"\..*|.*\.(md|msgpack|h5|onnx|lock|tmp)|training_args\.bin", re.IGNORECASE)
@@ -26,11 +25,11 @@ def model_settings(role: str, name: str, on_server: bool = False) -> dict[str, s
         ValueError: It is neither a folder that is there nor a name that the Hub could have.
     """
     if on_server:
-        return {role: re.split(r"[/\\]", name.rstrip("/\\"))[-1] if _is_path(name) else name}
+        return {role: last_part(name) if is_path(name) else name}
     folder = Path(name)
     if folder.is_dir():
         return {role: folder.resolve().name, f"{role}_sha256": content_hash(folder)}
-    if _is_path(name):
+    if is_path(name):
         raise ValueError(f"--{role} is {name!r}: there is no such folder; give one that exists, or a name on the Hub.")
     return {role: name}
 
@@ -49,11 +48,3 @@ def content_hash(folder: Path) -> str:
         with path.open("rb") as file:
             whole.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return whole.hexdigest()
-
-
-def _is_path(name: str) -> bool:
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return True
-    return False

@@ -21,12 +21,12 @@ from typing import Any
 
 import pyarrow.parquet
 import torch
-import transformers
 from accelerate import PartialState
 from huggingface_hub import ModelCard
 
 from ..cli.arguments import column_pair
 from ..cli.errors import cli_errors
+from ..cli.messages import show_messages
 from ..cli.outputs import refuse_existing, whole_file
 from ..corpora.audio_folder import left_out_message
 from ..corpora.shards import SHARDS_NOTE
@@ -47,10 +47,7 @@ RESUME = "run the same command again to continue; what is predicted is kept"
 def main(argv: Sequence[str]) -> None:
     """Runs `msfser predict`."""
     arguments = parse(argv)
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("msfser").setLevel(logging.INFO)
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    show_messages()
     with cli_errors("predict", resume=RESUME):
         suffix = suffix_of(arguments.output)
         state = PartialState(cpu=not torch.accelerator.is_available())

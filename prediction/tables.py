@@ -58,9 +58,8 @@ def write_table(rows: Sequence[Mapping[str, Any]], suffix: str, file: BinaryIO) 
             file.write(json.dumps(of_row, ensure_ascii=False).encode() + b"\n")
         return
     table = pd.DataFrame([{name: row.get(name) for name in names} for row in rows], columns=names)
-    for name in ("channel",):
-        if name in table:
-            table[name] = table[name].astype("Int64")
+    if "channel" in table:
+        table["channel"] = table["channel"].astype("Int64")
     if suffix == ".parquet":
         texts = ("file", "transcript", "emphasis", "description", "error")
         table = table.astype(
