@@ -233,8 +233,8 @@ def evaluate_inputs(trainer: "Trainer", test: "datasets.Dataset") -> list[dict[s
         Rows `{"name": "test/INPUTS/DIMENSION", "value", "low", "high", "resampled"}`: CCC with its 95 % interval over
         speakers where they are known.
     """
-    from msfser.evaluation.bootstrap import ccc_interval, resampled_units
     from msfser.evaluation.input_sets import input_sets
+    from msfser.evaluation.intervals import ccc_interval, resampled_units
 
     rows: list[dict[str, Any]] = []
     for inputs, part in input_sets(test):

@@ -29,7 +29,7 @@ from ..cli.errors import cli_errors
 from ..configuration_msfser import LABELS
 from ..corpora.emobank import LABEL_RANGE, emobank_folder
 from ..corpora.tree import require_whole
-from ..evaluation.bootstrap import interval
+from ..evaluation.intervals import interval
 from ..evaluation.predictions import predict_part
 from ..evaluation.results import Row, rows_of
 from ..hub.encoders import ensure_encoders

@@ -32,7 +32,7 @@ from tqdm import tqdm
 from ..audio_msfser import load_audio
 from ..corpora.probe.corpus import make_probe
 from ..emphasis_msfser import EMPHASIS, Emphasis, EmphasisConfig, bare_word, find_emphasis, measure_prosody
-from ..evaluation.bootstrap import interval
+from ..evaluation.intervals import interval
 from ..evaluation.results import Row, row, rows_of
 from .command import load_recognizer, parser_of, record
 

@@ -33,7 +33,7 @@ from tqdm import tqdm
 from ..annotation.aligners import SphinxAligner
 from ..audio_msfser import SAMPLING_RATE, load_audio
 from ..corpora.probe.corpus import make_probe
-from ..evaluation.bootstrap import interval
+from ..evaluation.intervals import interval
 from ..evaluation.results import Row, row
 from ..transcription_msfser import MsfSerRecognizer, Transcription
 from .command import load_recognizer, parser_of, record

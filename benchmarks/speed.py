@@ -49,7 +49,7 @@ from ..configuration_msfser import WAVLM_LARGE, MsfSerConfig
 from ..corpora.probe.corpus import make_probe
 from ..corpora.table import read_table
 from ..encoders_msfser import load_audio_encoder, load_tokenizer, waveform_states, whisper_states
-from ..evaluation.bootstrap import interval
+from ..evaluation.intervals import interval
 from ..evaluation.results import Row, row
 from ..fast_encoders_msfser import quantize_linear_layers, slow_down, speed_up
 from ..feature_extraction_msfser import MsfSerFeatureExtractor

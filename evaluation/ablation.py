@@ -45,7 +45,7 @@ from ..training.data_identity import inputs_of
 from ..training.features import COLUMNS, FeatureCollator, encode_parts, has_input, keep_inputs
 from ..training.settings import build_model, parse_settings, read_data, read_run
 from ..training.trainer import MsfSerTrainer
-from .bootstrap import Interval, clusters, interval
+from .intervals import Interval, clusters, interval
 from .plots import intervals
 from .predictions import predict_part
 from .results import RESULTS, Row, read, row, rows_of, with_ends, write

@@ -18,7 +18,7 @@ from ..configuration_msfser import LABELS
 from ..corpora.acted import read_acted
 from ..loss_msfser import concordance
 from ..training.fitting import Clips
-from .bootstrap import Interval, clusters, interval
+from .intervals import Interval, clusters, interval
 from .results import Row, row, rows_of
 
 # In some copies of EmoDB the clips of the other emotions are cut and come from another source.

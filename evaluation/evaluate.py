@@ -29,9 +29,9 @@ from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
 from ..training.features import encode_parts
 from ..training.settings import RunSettings, read_data
-from .bootstrap import ccc_interval, resampled_units
 from .groups import groups_of
 from .input_sets import input_sets
+from .intervals import ccc_interval, resampled_units
 from .predictions import outputs_of
 from .results import Row, as_text, rows_of, write
 

@@ -22,8 +22,8 @@ from ..cli.outputs import write_text
 from ..configuration_msfser import LABELS
 from ..loss_msfser import concordance
 from ..training.settings import RUN_FILE, read_run
-from .bootstrap import interval
 from .groups import groups_of
+from .intervals import interval
 from .plots import Ends, intervals, scatter
 from .predictions import Predictions, predict_part, results_of
 from .results import Row, resampled

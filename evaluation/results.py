@@ -12,7 +12,7 @@ from ..cli.outputs import write_text
 from ..configuration_msfser import LABELS
 
 if TYPE_CHECKING:
-    from .bootstrap import Interval
+    from .intervals import Interval
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 

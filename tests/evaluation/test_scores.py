@@ -6,7 +6,7 @@ import torch
 
 from msfser import LABELS
 from msfser.evaluation.acted import Material, Scores
-from msfser.evaluation.bootstrap import ccc_interval, clusters, interval, resampled_units
+from msfser.evaluation.intervals import ccc_interval, clusters, interval, resampled_units
 from msfser.loss_msfser import concordance
 from msfser.training.fitting import Clips
 
