@@ -162,7 +162,7 @@ def _decided_by_one(decide: "Callable[[], _Decision]", training: TrainingArgumen
 
 
 def _show(rows: Sequence[dict[str, Any]]) -> None:
-    logger.info("test set, CCC with 95 %% bootstrap interval:\n%s", as_table(rows))
+    logger.info("test set, CCC with 95 %% interval:\n%s", as_table(rows))
 
 
 def predict(run: RunSettings, training: TrainingArguments, folder: Path) -> None:

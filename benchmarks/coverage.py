@@ -105,7 +105,10 @@ def intervals_of(means: np.ndarray) -> dict[str, Interval]:
         return first - second
 
     of_systems = interval(measure, speakers, seeds=SEEDS, correlation=True)
-    return {"ccc": Interval(*(end[0] for end in of_systems)), "difference": interval(difference, speakers, seeds=SEEDS)}
+    return {
+        "ccc": Interval(*(end[0] for end in of_systems)),
+        "difference": interval(difference, speakers, seeds=SEEDS),
+    }
 
 
 def percentiles_of(means: np.ndarray, draw: np.random.Generator) -> dict[str, Interval]:
@@ -114,7 +117,9 @@ def percentiles_of(means: np.ndarray, draw: np.random.Generator) -> dict[str, In
         draw.multinomial(count, np.full(count, 1 / count), _DRAWS) / count for count in means.shape[-2:]
     )
     first, second = (ccc(means @ of_speakers.T) * of_seeds.T).sum(1)
-    ends = {name: np.quantile(drawn, [0.025, 0.975]) for name, drawn in (("ccc", first), ("difference", first - second))}
+    ends = {
+        name: np.quantile(drawn, [0.025, 0.975]) for name, drawn in (("ccc", first), ("difference", first - second))
+    }
     return {name: Interval(None, *both) for name, both in ends.items()}
 
 
@@ -159,7 +164,9 @@ def rows_of_size(size: str, tests: int) -> list[Row]:
         chosen = [r for r in chosen if end or not r["name"].endswith(_PERCENTILE)]
         return min(chosen, key=lambda r: r["value"]) | {"name": f"{size}/{measure}{end}"}
 
-    lows = [lowest(measure, end) for measure in MEASURES for end in ("", _PERCENTILE) if end == "" or measure != "share"]
+    lows = [
+        lowest(measure, end) for measure in MEASURES for end in ("", _PERCENTILE) if end == "" or measure != "share"
+    ]
     return [*lows, *rows]
 
 

@@ -258,7 +258,7 @@ def agreement(
         epochs: Over the training clips.
 
     Returns:
-        `NAME/ccc`, between the two predictions, mean over the dimensions with its bootstrap interval over the clips;
+        `NAME/ccc`, between the two predictions, mean over the dimensions with its interval over the clips;
         `NAME/spread`, the standard deviation of the float32 predictions, mean over the dimensions with the lowest and
         the highest.
     """
@@ -273,7 +273,7 @@ def agreement(
     clips = probe_clips("test", test)
     full = _predictions(model.eval(), processor, clips)
     integers = _predictions(model.quantize(), processor, clips)
-    ccc = interval(lambda drawn: concordance(integers[drawn], full[drawn]).mean().item(), len(full))
+    ccc = interval(lambda items: concordance(integers[items], full[items]).mean().item(), len(full), correlation=True)
     spread = full.std(0)
     return [row(f"{name}/ccc", *ccc), row(f"{name}/spread", *map(float, (spread.mean(), spread.min(), spread.max())))]
 

@@ -96,18 +96,18 @@ def interval(
     """
     transform: Callable[[np.ndarray], np.ndarray] = _fisher if correlation else np.asarray
     value, error, freedom = _jackknife(measure, units, seeds, transform)
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error
-    back = np.tanh if correlation else np.asarray
-    return Interval(*(back(end)[()] for end in (value, value - half, value + half)))
+    center, half = transform(value), stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error
+    low, high = (np.tanh(end) if correlation else end for end in (center - half, center + half))
+    return Interval(value[()], low, high)
 
 
 def share_interval(hits: Any, units: Sequence[np.ndarray] | None = None) -> Interval:
     """A share with its exact 95 % interval, which has a width for shares of 0 and 1, too.
 
-    The ends are those of C. J. Clopper and E. S. Pearson (Biometrika 26, 1934). Items in clusters count as fewer (E. L.
-    Korn and B. I. Graubard, Survey Methodology 24, 1998): with the share `p` and the variance `v` and degrees of
-    freedom `df` of the jackknife, as `min(n, p * (1 - p) / v * (t(n - 1, 0.975) / t(df, 0.975))^2)`; where nothing
-    varies, as one for each cluster.
+    The ends are those of C. J. Clopper and E. S. Pearson (Biometrika 26, 1934). Of `n` items in clusters fewer are
+    counted (E. L. Korn and B. I. Graubard, Survey Methodology 24, 1998): with the share `p` and the variance `v` and
+    degrees of freedom `df` of the jackknife `min(n, p * (1 - p) / v * (t(n - 1, 0.975) / t(df, 0.975))^2)`, and `n`
+    instead of `p * (1 - p) / v` where nothing varies.
 
     Args:
         hits: Truth values or numbers in 0..1, `(items,)`, or `(seeds, items)` for several seeds.
@@ -121,15 +121,25 @@ def share_interval(hits: Any, units: Sequence[np.ndarray] | None = None) -> Inte
         return float(values[np.ix_(seeds, items)].mean())
 
     share, error, freedom = _jackknife(measure, count if units is None else units, len(values), np.asarray)
-    if independent == count and len(values) == 1 or not error > 0:
-        size = float(independent)
-    else:
-        of_items, of_units = stats.t.ppf((1 + CONFIDENCE) / 2, [max(count - 1, 1), freedom])
-        size = min(count, share * (1 - share) / error**2 * (of_items / of_units) ** 2)
+    size = float(count)
+    if independent < count or len(values) > 1:
+        varies = error > 0
+        freedoms = max(count - 1, 1), freedom if varies else max(independent - 1, 1)
+        of_items, of_units = stats.t.ppf((1 + CONFIDENCE) / 2, freedoms)
+        size = min(size, (share * (1 - share) / error**2 if varies else size) * (of_items / of_units) ** 2)
     tail, found = (1 - CONFIDENCE) / 2, share * size
     low = stats.beta.ppf(tail, found, size - found + 1) if share > 0 else 0
     high = stats.beta.ppf(1 - tail, found + 1, size - found) if share < 1 else 1
     return Interval(float(share), float(low), float(high))
+
+
+def median_interval(values: Sequence[float]) -> Interval:
+    """The median of independent units, such as clips, with its exact interval; NaN ends for fewer than six.
+
+    The ends are two of the values (W. J. Conover, Practical Nonparametric Statistics, 1999, section 3.2).
+    """
+    low, high = stats.quantile_test(values, q=0, p=0.5).confidence_interval(CONFIDENCE)
+    return Interval(float(np.median(values)), float(low), float(high))
 
 
 def _jackknife(
@@ -138,22 +148,21 @@ def _jackknife(
     seeds: int | None,
     transform: Callable[[np.ndarray], np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The transformed measure, its standard error, and the degrees of freedom of this error."""
+    """The measure, the standard error of its transform, and the degrees of freedom of this error."""
     if isinstance(units, int):
         order = np.random.default_rng(0).permutation(units)
         units = [order[first::_GROUPS] for first in range(min(units, _GROUPS))]
 
     def of(used: Sequence[np.ndarray], used_seeds: np.ndarray) -> np.ndarray:
         items = np.concatenate(used)
-        found = measure(items) if seeds is None else measure(items, used_seeds)
-        return transform(np.asarray(found, float))
+        return np.asarray(measure(items) if seeds is None else measure(items, used_seeds), float)
 
     every_seed = np.arange(seeds or 1)
     value = of(units, every_seed)
     variance, squares = np.zeros(value.shape), np.zeros(value.shape)
     of_units = [of([*units[:i], *units[i + 1 :]], every_seed) for i in range(len(units)) if len(units) > 1]
     of_seeds = [of(units, np.delete(every_seed, seed)) for seed in every_seed if len(every_seed) > 1]
-    for without in (np.array(found) for found in (of_units, of_seeds) if found):
+    for without in (transform(np.array(found)) for found in (of_units, of_seeds) if found):
         known = np.maximum(np.count_nonzero(~np.isnan(without), axis=0), 1)
         deviations = without - np.nansum(without, axis=0) / known
         part = np.nansum(deviations**2, axis=0) * (known - 1) / known
