@@ -135,7 +135,6 @@ def scores(name: str, runs: Mapping[str, np.ndarray], labels: np.ndarray) -> lis
         runs: Predictions `(sentences, 3)` by the name of the run, such as `seed0`.
         labels: `(sentences, 3)`.
     """
-
     every = np.stack(list(runs.values()))
 
     def measure(items: np.ndarray, seeds: np.ndarray) -> np.ndarray:
