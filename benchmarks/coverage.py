@@ -88,7 +88,7 @@ def ccc(means: np.ndarray) -> np.ndarray:
 def true_values(world: World) -> dict[str, float]:
     """The measures over many speakers and seeds."""
     draw = np.random.default_rng(0)
-    each = [ccc(simulated(world, 400, 25, draw).mean(-1)).mean(-1) for _ in range(20)]
+    each = [ccc(simulated(world, 400, 25, draw).mean(-1)).mean(-1) for _ in range(8)]
     first, second = np.mean(each, axis=0)
     return {"ccc": first, "difference": first - second}
 
@@ -159,14 +159,12 @@ def rows_of_size(size: str, tests: int) -> list[Row]:
     """The rows of one number of speakers, without their command."""
     rows = [row(f"{size}/{name}", *share_interval(each)) for name, each in hits(SIZES[size], tests).items()]
 
-    def lowest(measure: str, end: str) -> Row:
-        chosen = [r for r in rows if r["name"].startswith(f"{size}/{measure}/") and r["name"].endswith(end)]
-        chosen = [r for r in chosen if end or not r["name"].endswith(_PERCENTILE)]
-        return min(chosen, key=lambda r: r["value"]) | {"name": f"{size}/{measure}{end}"}
+    def lowest(measure: str, end: str = "") -> Row:
+        names = [f"{size}/{measure}/{world}{end}" for world in (_LEVELS if measure == "share" else WORLDS)]
+        of_worlds = [one for one in rows if one["name"] in names]
+        return min(of_worlds, key=lambda one: one["value"]) | {"name": f"{size}/{measure}{end}"}
 
-    lows = [
-        lowest(measure, end) for measure in MEASURES for end in ("", _PERCENTILE) if end == "" or measure != "share"
-    ]
+    lows = [*map(lowest, MEASURES), lowest("ccc", _PERCENTILE), lowest("difference", _PERCENTILE)]
     return [*lows, *rows]
 
 

@@ -17,8 +17,8 @@ machine, versions and threads.
 | `cached_epoch` | the first epoch on frozen encoders against one of a second run, without and with its start |
 | `pipeline` | batches of similar length in the pipeline, without and with the recognizer, against the given order |
 
-`int8_agreement`, `cached_epoch` and `pipeline` read the probe corpus, which is made where it is not there. On a machine with a
-CUDA GPU `train_step` runs there, and its rows are called `gpu_...`.
+`int8_agreement`, `cached_epoch` and `pipeline` read the probe corpus, which is made where it is not there. On a
+machine with a CUDA GPU `train_step` runs there, and its rows are called `gpu_...`.
 """
 
 import contextlib

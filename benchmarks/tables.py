@@ -138,7 +138,10 @@ BLOCKS: dict[str, Block] = {
                 ("CCC minus that of the full model", *DIMENSIONS),
                 {variant.title: name for name, variant in ROWS.items()},
                 [f"{{*_minus_full/{dimension}:difference}}" for dimension in DIMENSIONS],
-            )
+            ),
+            "\nGate minus attention (audio, both texts; FiLM), paired: valence "
+            "{gate_film_minus_attention_film/valence:difference}, mean "
+            "{gate_film_minus_attention_film/mean:difference}.",
         ],
     ),
     "recognition": Block(
@@ -153,11 +156,22 @@ BLOCKS: dict[str, Block] = {
                     "the same, transcript given, Whisper's attention": "plain/aligned_median_time_error_attention:ms",
                     "the same, transcript given, PocketSphinx": "plain/aligned_median_time_error_sphinx:ms",
                     "English speech classified as no speech": "speech/false_reject:rate",
-                    "sounds without speech classified as speech": "nonspeech/false_accept:rate",
+                    "sounds without speech classified as speech, 18 kinds": "nonspeech/false_accept:rate",
                     "English without a transcript if no language is given": "speech/false_reject_unstated:rate",
                     "German transcribed as English if no language is given": "foreign/false_accept_unstated:rate",
                 },
                 ["{*}"],
+            )
+        ],
+    ),
+    "coverage": Block(
+        "coverage",
+        [
+            Table(
+                ("share of simulated tests", "CCC", "paired difference", "ranking accuracy", "CCC, bootstrap"),
+                {f"{number} speakers, three seeds": f"{number}_speakers" for number in ("four", "ten")}
+                | {"34 speakers, three seeds": "thirty_four_speakers"},
+                ("{*/ccc:.3f}", "{*/difference:.3f}", "{*/share:.3f}", "{*/ccc/percentile:.3f}"),
             )
         ],
     ),
@@ -207,7 +221,9 @@ BLOCKS: dict[str, Block] = {
                     "ratings of the reader's emotion vs. ratings of the writer's": "human",
                 },
                 _CCC,
-            )
+            ),
+            "\nPaired differences of the mean CCC: fine-tuned minus frozen {tuned_minus_frozen/mean:difference}; frozen minus "
+            "variance-matched ridge regression {frozen_minus_ridge_rescaled/mean:difference}.",
         ],
     ),
     "stress": Block(
