@@ -138,8 +138,8 @@ def hits(speakers: int, tests: int) -> dict[str, list[bool]]:
     def count(name: str, ends: Interval, true: float) -> None:
         found.setdefault(name, []).append(bool(ends.low <= true <= ends.high))
 
-    for world, effects in WORLDS.items():
-        true, draw = true_values(effects), np.random.default_rng(0)
+    for number, (world, effects) in enumerate(WORLDS.items()):
+        true, draw = true_values(effects), np.random.default_rng([number, speakers])
         for _ in range(tests):
             means = simulated(effects, speakers, SEEDS, draw)
             for name, ends in intervals_of(means).items():
@@ -147,8 +147,8 @@ def hits(speakers: int, tests: int) -> dict[str, list[bool]]:
             for name, ends in percentiles_of(means, draw).items():
                 count(f"{name}/{world}/percentile", ends, true[name])
     units = clusters(np.repeat(np.arange(speakers), _PAIRS))
+    draw = np.random.default_rng(speakers)
     for world, level in _LEVELS.items():
-        draw = np.random.default_rng(0)
         for _ in range(tests):
             ranked, share = ranked_pairs(level, speakers, draw)
             count(f"share/{world}", share_interval(ranked, units), share)

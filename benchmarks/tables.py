@@ -199,12 +199,12 @@ BLOCKS: dict[str, Block] = {
         "probe_annotated",
         [
             Table(
-                ("test CCC, valence", "", "decrease from the original texts"),
+                ("test CCC, valence", "", "difference from the original texts"),
                 {
                     "LEMF on true word times": "true_times",
                     "all generated from audio: transcript, word times, LEMF": "recognized",
                 },
-                ("{*/valence:ccc}", "{*/drop_valence:.2f}"),
+                ("{*/valence:ccc}", "{*_minus_original/valence:difference}"),
             )
         ],
     ),
@@ -222,8 +222,8 @@ BLOCKS: dict[str, Block] = {
                 },
                 _CCC,
             ),
-            "\nPaired differences of the mean CCC: fine-tuned minus frozen {tuned_minus_frozen/mean:difference}; frozen minus "
-            "variance-matched ridge regression {frozen_minus_ridge_rescaled/mean:difference}.",
+            "\nPaired differences of the mean CCC: fine-tuned minus frozen {tuned_minus_frozen/mean:difference}; "
+            "frozen minus variance-matched ridge regression {frozen_minus_ridge_rescaled/mean:difference}.",
         ],
     ),
     "stress": Block(

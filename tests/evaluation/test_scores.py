@@ -134,7 +134,7 @@ def test_a_median_has_exact_ends():
 @pytest.mark.parametrize("size", ["four_speakers", "thirty_four_speakers"])
 def test_the_interval_holds_the_true_value_as_often_as_it_says(size):
     """At least .90 over all simulated worlds; percentiles of a bootstrap over four speakers do not."""
-    rows = {row["name"]: row["value"] for row in coverage.rows_of_size(size, 100 if size == "four_speakers" else 60)}
+    rows = {row["name"]: row["value"] for row in coverage.rows_of_size(size, 100)}
 
     def covered(measure: str, end: str = "") -> float:
         return np.mean([rows[f"{size}/{measure}/{world}{end}"] for world in coverage.WORLDS])
