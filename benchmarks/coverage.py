@@ -127,7 +127,8 @@ def ranked_pairs(level: float, speakers: int, draw: np.random.Generator) -> tupl
     """Whether each of 12 pairs of each speaker is ranked as expected, `(seeds, speakers * 12)`, and the true share."""
     deviations = (0.6, 0.15, 0.8, 0.5)  # between speakers, seeds, pairs, and pairs of each seed
     shapes = ((1, speakers, 1), (SEEDS, 1, 1), (1, speakers, _PAIRS), (SEEDS, speakers, _PAIRS))
-    evidence = level + sum(of * draw.standard_normal(shape) for of, shape in zip(deviations, shapes, strict=True))
+    effects = (of * draw.standard_normal(shape) for of, shape in zip(deviations, shapes, strict=True))
+    evidence = sum(effects, start=np.array(level))
     return (evidence > 0).reshape(SEEDS, -1), stats.norm.cdf(level / np.linalg.norm(deviations))
 
 

@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         normalized(item.words[item.stressed_word]["word"])[0] in normalized(result.text or "")
         for item, result in zip(table.itertuples(), found, strict=True)
     ]
-    speakers = [f"probe {speaker}" for speaker in table["speaker"]]
+    speakers: list[str | None] = [f"probe {speaker}" for speaker in table["speaker"]]
     rows.append(_share("validation/stressed_words", recognized, speakers))
     for path in (options.plain, *options.speech):
         found += _transcribed(recognizer, _sounds(path))

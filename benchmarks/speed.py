@@ -302,7 +302,7 @@ def cached_epoch(seconds: Sequence[float], repeats: int) -> list[Row]:
         runs = [_first_and_second(model, processor, clips) for _ in range(repeats)]
         first, start, second = zip(*runs, strict=True)
         rows.append(ratio(f"cached_epoch/ratio{suffix}", first, second))
-        rows.append(ratio(f"cached_epoch/ratio_with_start{suffix}", first, np.add(start, second)))
+        rows.append(ratio(f"cached_epoch/ratio_with_start{suffix}", first, np.add(start, second).tolist()))
         rows.append(ratio(f"cached_epoch/start_seconds{suffix}", start, [1.0] * repeats))
     return rows
 
