@@ -18,8 +18,9 @@ from tiny import noise, tiny_config, tiny_model, tiny_processor
 from msfser import LABELS, MsfSerModel
 from msfser.cli.main import main as msfser
 from msfser.prediction.recordings import find_recordings
-from msfser.prediction.sharded_prediction import ShardedPrediction, ahead
+from msfser.prediction.sharded_prediction import ShardedPrediction
 from msfser.prediction.tables import rows_of_result
+from msfser.prediction.timed_pipeline import ahead
 from msfser.sharding import sharded_table
 
 
@@ -218,7 +219,7 @@ def test_what_another_model_predicted_is_not_thrown_away(calls, model, tmp_path,
     MsfSerModel(tiny_config(semantics=[])).save_pretrained(other)
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr(
-            "msfser.prediction.predict._write", lambda *_: (_ for _ in ()).throw(OSError("the disk is full."))
+            "msfser.prediction.predicting._write", lambda *_: (_ for _ in ()).throw(OSError("the disk is full."))
         )
         predict("calls", "-o", "r.csv", "--model", model)
     kept = {path.name: path.read_bytes() for path in Path("r.csv.parts").rglob("*.parquet")}
