@@ -51,7 +51,7 @@ def _is_damaged(shard: Path) -> bool:
 
 def begun(shard: Path) -> Path:
     """The mark of a shard that one of the processes of a run has begun; the next run removes it."""
-    return shard.with_name(f".{shard.name}{_BEGUN}")
+    return shard.parent.parent / f".{shard.name}{_BEGUN}"
 
 
 def check_output(output: Path, source: SourceRows, data: Path) -> None:
