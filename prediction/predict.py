@@ -23,9 +23,13 @@ def main(argv: Sequence[str]) -> None:
     arguments = parse(argv)
     with cli_errors("predict", resume="run the same command again to continue; what is predicted is kept"):
         check(arguments)
-        from .predicting import predict  # slow
+        # Slow imports are deferred until the names and the table have been checked.
+        from .recordings import find_recordings
 
-        predict(arguments)
+        source = find_recordings(arguments.recordings, dict(arguments.columns), arguments.audio_folder)
+        from .predicting import predict
+
+        predict(source, arguments)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

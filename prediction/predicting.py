@@ -1,12 +1,13 @@
 """What `msfser predict` and `msfser train --do_predict` do: a table of predictions, made in shards."""
 
 import argparse
+import contextlib
 import json
 import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,9 @@ from ..corpora.table import SourceRows
 from ..hub.loading import NamedModel, load_named
 from ..hub.model_names import model_settings
 from ..inputs_msfser import check_options
+from ..pipeline_msfser import NoRecognizer
 from ..sharding.processes import joined_processes, run_shards
 from .paths import suffix_of
-from .recordings import find_recordings
 from .sharded_prediction import ShardedPrediction
 from .tables import rows_of_result, write_table
 from .timed_pipeline import TimedPipeline
@@ -32,11 +33,11 @@ from .timed_pipeline import TimedPipeline
 logger = logging.getLogger(__name__)
 
 
-def predict(arguments: argparse.Namespace) -> None:
-    """Predicts what the arguments of `msfser predict` name.
+def predict(source: SourceRows, arguments: argparse.Namespace) -> None:
+    """Predicts recordings as the arguments of `msfser predict` say.
 
     Raises:
-        ValueError: An input or an option is wrong, or the shards beside the output are of something else.
+        ValueError: An option is wrong, or the shards beside the output are of something else.
         OSError: The model cannot be found, or a file cannot be written.
     """
     show_messages()
@@ -46,18 +47,16 @@ def predict(arguments: argparse.Namespace) -> None:
         options["language"] = arguments.language
     if arguments.recognizer is not None:
         options["recognizer"] = None if arguments.recognizer == "none" else arguments.recognizer
-    with joined_processes() as state:
+    with joined_processes() as state, _option_names():
 
         def open_work() -> ShardedPrediction:
-            source = find_recordings(arguments.recordings, dict(arguments.columns), arguments.audio_folder)
-            if arguments.overwrite and (parts_of(output) / SHARDS_NOTE).is_file():
-                shutil.rmtree(parts_of(output))
             named = load_named(arguments.model)
             if os.path.isdir(named.source):
                 logger.info(f"the license of the weights: {_license(Path(named.source))}.")
             return open_prediction(source, named, options, str(state.device), output)
 
-        predict_table(state, open_work, Path(arguments.recordings[0]), output, (low, high), arguments.course)
+        data = Path(arguments.recordings[0])
+        predict_table(state, open_work, data, output, (low, high), arguments.course, arguments.overwrite)
 
 
 def open_prediction(
@@ -90,6 +89,7 @@ def predict_table(
     output: Path,
     label_range: tuple[float, float],
     course: bool = False,
+    overwrite: bool = False,
 ) -> None:
     """Predicts recordings in shards, goes on where an earlier run was stopped, and writes the table.
 
@@ -100,6 +100,7 @@ def predict_table(
         output: The table; shards are kept beside it until it is whole.
         label_range: The scale of the three numbers.
         course: Whether each window of a recording is a row.
+        overwrite: Whether to start over if shards of something else are beside the output.
 
     Raises:
         ValueError: The shards beside the output are of something else.
@@ -112,14 +113,30 @@ def predict_table(
             _write(work, output, label_range, course)
         _log_parts(work.pipeline, time.perf_counter() - start)
 
+    def open_anew() -> ShardedPrediction:
+        work = open_work()
+        if overwrite and state.is_main_process and (work.output / SHARDS_NOTE).is_file():
+            shutil.rmtree(work.output)
+        return work
+
     try:
-        work = run_shards(state, open_work, data, finish)
+        work = run_shards(state, open_anew, data, finish)
     except (Exception, KeyboardInterrupt):
         if state.is_main_process:
             _remove_empty(parts_of(output))
         raise
     if state.is_main_process:
         shutil.rmtree(work.output)
+
+
+@contextlib.contextmanager
+def _option_names() -> Iterator[None]:
+    """Calls the option in an error of the pipeline as it is called on the command line."""
+    try:
+        yield
+    except NoRecognizer as error:
+        reason = str(error.__cause__).rstrip(".")
+        raise OSError(f"{reason}; or give --recognizer none to go without a transcript.") from error
 
 
 def parts_of(output: Path) -> Path:

@@ -33,7 +33,7 @@ def find_recordings(
         ValueError: Something is not there, is no recording, or a table is not alone.
     """
     if len(names) == 1 and (_is_table(names[0]) or (os.path.isdir(names[0]) and holds_table(names[0]))):
-        return read_source("table", names[0], columns=columns, audio_folder=audio_folder)
+        return read_source("table", names[0], columns=columns, audio_folder=audio_folder, with_errors=True)
     if columns or audio_folder:
         raise ValueError("--columns and --audio_folder belong to a table: leave them out, or name one table.")
     found: dict[str, str] = {}  # absolute path to the path as given
