@@ -13,6 +13,7 @@ two cores. Times are those of whole commands, start-up included; the machine has
 | `same_table/killed`, `same_table/two_processes` | 1 if the table is the same, byte by byte |
 | `table/rows`, `table/errors` | rows of the table, and those without a result |
 | `speed/hours_per_hour_and_core` | hours of sound that one core predicts in an hour |
+| `speed/start_seconds` | of these, for imports |
 | `speed/share_PART` | share of this time; `decode` is a thread's that runs at the same time |
 | `speed/two_processes` | time of one process divided by that of two |
 """
@@ -40,6 +41,7 @@ from ..corpora.audio_folder import scan_folder
 from ..corpora.probe.synthesizer import Synthesizer
 from ..corpora.probe.texts import TEXTS
 from ..evaluation.results import Row, row
+from ..prediction.sharded_prediction import ShardedPrediction
 from .command import parser_of, record
 from .speed import machine
 
@@ -49,6 +51,7 @@ SHORTEST, LONGEST = 0.3, 300.0
 # Of the recordings that are cut from; more than the longest of them.
 _SECONDS_OF_SPEECH = 900.0
 KILLS = 3
+_TOOK = re.compile(r"took ([\d.]+) s: (.*); meanwhile a thread decoded for (\d+)%")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -85,6 +88,7 @@ def measure(recordings: Path, folder: Path, model: str, draw: np.random.Generato
         row("table/rows", len(table)),
         row("table/errors", int(table["error"].notna().sum())),
         row("speed/hours_per_hour_and_core", hours / (seconds / 3600)),
+        row("speed/start_seconds", seconds - float(_TOOK.findall(log)[0][0])),
         *shares(log),
     ]
 
@@ -140,7 +144,7 @@ def kill_at_random(arguments: Sequence[str], output: Path, cores: Sequence[int],
     Raises:
         SystemExit: It ended before it was killed.
     """
-    shards = -(-sum(1 for _ in Path(arguments[0]).iterdir()) // 16)
+    shards = -(-sum(path.is_file() for path in Path(arguments[0]).iterdir()) // ShardedPrediction.rows_per_shard)
     for count in sorted(draw.choice(max(shards - 1, KILLS), KILLS, replace=False)):
         process, _ = start(arguments, output, cores)
         while (
@@ -158,10 +162,10 @@ def kill_at_random(arguments: Sequence[str], output: Path, cores: Sequence[int],
 
 def shares(log: str) -> list[Row]:
     """The share of each part, as the command prints them."""
-    found = re.search(r"took [\d.]+ s: (.*); meanwhile a thread decoded for (\d+)%", log)
+    found = _TOOK.search(log)
     if found is None:
         raise SystemExit(f"the command does not say what the time went into: {log}")
-    parts = dict(part.rsplit(" ", 1) for part in found[1].split(", ")) | {"decode": f"{found[2]}%"}
+    parts = dict(part.rsplit(" ", 1) for part in found[2].split(", ")) | {"decode": f"{found[3]}%"}
     return [row(f"speed/share_{name}", float(share.rstrip("%")) / 100) for name, share in parts.items()]
 
 

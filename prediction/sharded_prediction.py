@@ -28,7 +28,8 @@ class ShardedPrediction(ShardedTable):
     command = "predict"
     steps = ("result",)
     made = {"result": pa.string(), "error": pa.string()}  # noqa: RUF012
-    rows_per_shard = 16
+    # Many rows in a shard share batches better, and few leave several processes less to wait for at the end.
+    rows_per_shard, most_rows_per_shard, fewest_shards = 8, 64, 64
     # Raised when the same settings give other results.
     version = 1
 
@@ -40,6 +41,8 @@ class ShardedPrediction(ShardedTable):
         options: Mapping[str, Any],
         output: Path,
     ):
+        even = len(source.table) // self.fewest_shards
+        self.rows_per_shard = min(max(even, self.rows_per_shard), self.most_rows_per_shard)
         super().__init__(source, settings, output)
         self.pipeline = pipeline
         self.options = options
@@ -57,7 +60,7 @@ class ShardedPrediction(ShardedTable):
         Raises:
             ValueError: Some shards were made with other settings, or for other recordings.
         """
-        if any(self.stored_keys(number) for number in shards):
+        if any(map(self.is_outdated, shards)):
             raise ValueError(
                 f"{self.output} holds what an interrupted run predicted for other recordings or with other options: "
                 "run the same command as before, or start over with --overwrite."

@@ -150,7 +150,7 @@ class ShardedTable(abc.ABC):
         """Makes the shards that no other process has begun; `quiet` hides the progress bar, which counts those too."""
         stale = [number for number in range(self.count) if self.stored_keys(number) != self.keys(number)]
         self.check(stale)
-        if not quiet and (outdated := sum(bool(self.stored_keys(number)) for number in stale)):
+        if not quiet and (outdated := sum(map(self.is_outdated, stale))):
             logger.info(
                 f"{outdated} of {self.count} shards were made with other settings or data: they are made anew."
             )
@@ -199,6 +199,11 @@ class ShardedTable(abc.ABC):
     def stored_keys(self, number: int) -> dict[str, str]:
         """The keys with which a shard was made; none if it is missing or not whole."""
         return shard_keys(self.shard(number)) or {}
+
+    def is_outdated(self, number: int) -> bool:
+        """Whether a shard is there that depends on something else; another process may just have made it."""
+        stored = self.stored_keys(number)
+        return bool(stored) and stored != self.keys(number)
 
     def table_key(self, number: int) -> str:
         """A key of the columns that are passed on, and of the names of embedded recordings."""
