@@ -18,7 +18,6 @@ two cores. Times are those of whole commands, start-up included; the machine has
 | `speed/two_processes` | time of one process divided by that of two |
 """
 
-import itertools
 import os
 import re
 import signal
@@ -76,8 +75,8 @@ def measure(recordings: Path, folder: Path, model: str, draw: np.random.Generato
     """Runs the command in each way and compares its tables, which are written to `folder`."""
     cores = sorted(os.sched_getaffinity(0))[:2]
     names = [str(recordings), "--model", model]
-    warm = [*itertools.islice(recordings.glob("*.wav"), 1)]
-    finish(start([str(warm[0]), "--model", model], folder / "warm.csv", cores))  # assembles the starter
+    first = str(recordings / f"000.{KINDS[0]}")
+    finish(start([first, "--model", model], folder / "first.csv", cores))  # assembles the starter
 
     seconds, log = finish(start(names, folder / "one.csv", cores[:1]))
     expected = (folder / "one.csv").read_bytes()
@@ -135,7 +134,7 @@ def finish(running: tuple["subprocess.Popen[str]", float]) -> tuple[float, str]:
     printed, _ = process.communicate()
     if process.returncode:
         raise SystemExit(f"the command ended with {process.returncode}: {printed[-2000:]}")
-    return time.perf_counter() - started, "\n".join(printed.splitlines()[-4:])
+    return time.perf_counter() - started, "\n".join(printed.splitlines()[-8:])
 
 
 def kill_at_random(arguments: Sequence[str], output: Path, cores: Sequence[int], draw: np.random.Generator) -> None:
