@@ -164,8 +164,13 @@ def test_evaluation_holds_the_seconds_and_keeps_the_order(tiny, tmp_path, monkey
     training.eval_strategy, training.load_best_model_at_end = "no", False
     predicted = []
     for seconds in (0.0, 2.5):
-        collator = MsfSerCollator(processor)
-        trainer = MsfSerTrainer(model=model, args=training, data_collator=collator, batch_seconds=seconds)
+        trainer = MsfSerTrainer(
+            model=model,
+            args=training,
+            data_collator=MsfSerCollator(processor),
+            encoder_learning_rate=run.encoder_learning_rate,
+            batch_seconds=seconds,
+        )
         predicted.append(trainer.predict(test).predictions)
     # 12 clips of 0.56 to 1.44 s, long ones first.
     assert seen == [8, 4, 1, 1, 1, 2, 2, 2, 3]
