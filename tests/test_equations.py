@@ -679,6 +679,48 @@ def test_measures_of_a_voice():
             assert found[name] == pytest.approx(expected, abs=1e-9), name
 
 
+def test_syllables_per_second():
+    """Random peaks, plateaus and dips, also at the edges; the first and last frames are no peaks."""
+    counts = set()
+    for seed in range(40):
+        draws = np.random.default_rng(seed)
+        levels = np.where(draws.random(40) < 0.8, draws.uniform(-30, -20, 40), draws.uniform(-70, -40, 40))
+        level = np.repeat(levels, draws.integers(1, 12, 40))
+        times = np.arange(0, len(level) * 0.01, 0.016) + 0.0081
+        pitch = np.where(draws.random(len(times)) < 0.2, np.nan, 120.0)
+        found = measure_voice(np.zeros(100, np.float32), Prosody(times, pitch, level))
+        measures = reference.voice_measures(pitch, level)
+        speech = np.flatnonzero(level > level.max() - 30)
+        seconds = (speech[-1] + 1 - speech[0]) * 0.01 * (1 - measures["pauses"])
+        expected = reference.syllables(times, pitch, level)
+        assert found["rate"] == pytest.approx(expected / seconds), seed
+        counts.add(expected)
+    assert len(counts) > 5
+
+
+@pytest.mark.parametrize("gain", [1.0, 1e-5, 1e-8])
+def test_brightness_and_clarity(gain):
+    """Voices with noise, frames at and behind the ends, periods that are right, half and wrong, and near silence."""
+    times = np.arange(70) * 0.016
+    found = []
+    for seed, period in enumerate(("random", "right", "half")):
+        draws = np.random.default_rng(seed)
+        if period == "random":
+            sound = voice(1.0, seed) + draws.normal(0, 0.05, 16_000).astype(np.float32)
+            pitch = 150 * 2 ** (0.3 * np.sin(2 * np.pi * 0.7 * times + seed))
+        else:
+            sound = np.sin(2 * np.pi * 125 * np.arange(16_000) / RATE).astype(np.float32)
+            pitch = np.full(70, 125.0 if period == "right" else 250.0)
+        pitch[draws.random(70) < 0.4] = np.nan
+        sound = gain * (sound + np.float32(0.1))
+        measures = measure_voice(sound, Prosody(times, pitch, np.full(101, -20.0)))
+        for name in ("brightness", "clarity"):
+            expected = getattr(reference, name)(sound, times, pitch)
+            assert measures[name] == pytest.approx(expected, rel=1e-6, abs=1e-6), (name, period)
+            found.append(round(expected, 1))
+    assert gain < 1 or (0 < found[1] < 20 and found[3] == 30.0 and found[5] == -30.0)
+
+
 def test_words_of_a_description_are_the_steps_between_the_norms():
     sound = voice(4.0)
     prosody = measure_prosody(sound)
