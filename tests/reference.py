@@ -126,6 +126,17 @@ def intra_modal_concat(h_les: Array, h_gs: Array, parameters: Mapping[str, Array
 # Fusion
 
 
+def kept_inputs(drawn: Mapping[str, float], shares: Mapping[str, float]) -> list[str]:
+    """The inputs of an item, in their order, whose draws in 0..1 are not below their shares, but at least one (ours).
+
+    Where all are below, the one whose draw is largest relative to its share stays, the first of equals.
+    """
+    kept = [name for name, draw in drawn.items() if draw >= shares[name]]
+    if not kept and drawn:
+        kept = [max(drawn, key=lambda name: drawn[name] / shares[name])]
+    return kept
+
+
 def film(x: Array, condition: Array, parameters: Mapping[str, Array]) -> Array:
     """`gamma x + beta`, `(gamma - 1, beta) = MLP(condition)`, for a vector or each frame (paper; the 1 is ours)."""
     both = dense(gelu(dense(condition, parameters, "hidden")), parameters, "modulation")

@@ -33,6 +33,7 @@ from msfser.fusion_msfser import (
     MsfSerLayerMix,
     MsfSerMissingInputEmbedding,
     MsfSerRouting,
+    drop_inputs,
 )
 
 RATE = 16_000
@@ -117,6 +118,7 @@ def test_attentive_statistics_pooling_of_padded_frames():
         for item, n in zip(frames.numpy(), lengths, strict=True)
     ]
     check(pooling(frames, mask_of(lengths)), expected, rtol=1e-4, atol=1e-4)
+    assert set(of) == {"hidden.weight", "hidden.bias", "score.weight"}
     # A single frame has no spread: the floor of the variance is seen.
     check(pooling(frames, mask_of(lengths))[1, SIZE:], np.full(SIZE, math.sqrt(1e-5)), **IN_FLOAT32)
 
@@ -151,7 +153,7 @@ def test_intra_modal_fusion(kind):
         check(gate, [g for _, g in expected])
     else:
         check(found, expected)
-        assert gate is None
+        assert gate is None and "score.bias" not in arrays(fusion)
 
 
 def test_text_pooling_is_the_mean_over_the_real_tokens():
@@ -355,6 +357,23 @@ def test_training_drops_what_its_rates_say(dropped):
         check(found[i], nearest, **IN_FLOAT32)
     # Evaluation drops nothing.
     check(model.eval()(**inputs).logits, [one["logits"] for one in expected_of(model, items)], **IN_FLOAT32)
+
+
+@pytest.mark.parametrize("shares", [(0.0, 0.5, 0.25, 0.75), (0.5, 0.0, 0.0, 0.25), (0.75,) * 4, (0.0,) * 4])
+def test_dropping_inputs_keeps_one(monkeypatch, shares):
+    """Draws in steps of an eighth, so that some are 0, some equal a share, and some equal one another."""
+    generator = torch.Generator().manual_seed(0)
+    names, items = ("audio", "les", "gs", "es"), 400
+    present = {name: torch.rand(items, generator=generator) < 0.6 for name in names}
+    draws = {name: torch.randint(8, (items,), generator=generator) / 8 for name in names}
+    of_shares = iter([draws[name] for name, share in zip(names, shares, strict=True) if share])
+    monkeypatch.setattr(torch, "rand", lambda shape, device: next(of_shares))
+    found = drop_inputs(present, dict(zip(names, shares, strict=True)))
+    for i in range(items):
+        has = [name for name in names if present[name][i]]
+        drawn = {name: draws[name][i].item() for name in has}
+        expected = reference.kept_inputs(drawn, dict(zip(names, shares, strict=True)))
+        assert [name for name in names if found[name][i]] == expected
 
 
 def test_the_share_of_dropped_texts():

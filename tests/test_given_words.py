@@ -70,6 +70,13 @@ def test_words_may_overlap_and_end_a_little_after_the_sound():
         check_words(words_at((1.0, 1.0)), 1.0)
 
 
+@pytest.mark.parametrize("seconds", [2.0, 14.0])
+def test_a_word_may_have_no_duration(pipe, seconds):
+    words = words_at((0.3, 0.3), (0.6, 0.9), (1.2, 1.2), (1.4, 1.7))
+    result = pipe(recording(seconds, words=words))
+    assert [(word["start"], word["end"]) for word in result["words"]] == [(w["start"], w["end"]) for w in words]
+
+
 # Short and long alike
 
 TIMES = [(0.123456, 0.7), (1.0, 1.9), (6.2, 6.9), (11.7, 12.5), (12.6, 13.2), (13.5, 14.2)]

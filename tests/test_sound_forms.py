@@ -161,6 +161,14 @@ def test_two_axes_are_a_batch_as_in_transformers(ser):
         ]
 
 
+def test_rows_of_a_batch_are_as_short_as_their_rate_says(ser):
+    rows = np.tile(LEFT[:300], (2, 1))  # 19 ms at 16 kHz
+    assert len(ser(rows, sampling_rate=8_000)) == 2
+    for rate in ({"sampling_rate": RATE}, {}):
+        with pytest.raises(ValueError, match="2 clips of less than 25 ms"):
+            ser(rows, **rate)
+
+
 def test_one_sound_of_two_axes_needs_its_order(ser, tmp_path):
     soundfile.write(tmp_path / "stereo.wav", STEREO.T, RATE, subtype="FLOAT")
     read, rate = soundfile.read(tmp_path / "stereo.wav", dtype="float32")

@@ -1,6 +1,7 @@
 """What says that a sound says little: each warning on the sound it is for, and on no other."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -90,6 +91,18 @@ def test_a_text_that_is_too_long_for_the_model_is_told():
         assert pipe({"audio": item, "description": "the food " * 6})["warnings"] == []
         warnings = pipe({"audio": item, "description": "the food " * 7})["warnings"]
         assert warnings == ["The description is longer than the model reads: its end is left out."]
+
+
+@pytest.mark.parametrize("letters", range(5, 12))
+def test_a_text_of_bytes_is_too_long_with_its_two_special_tokens(letters):
+    pipe = MsfSerPipeline(tiny_model("whisper"), processor=tiny_processor("whisper"), recognizer=None)
+    text = "a" * letters
+
+    def tokenizer(text, **options):
+        return {"input_ids": [0, *text.encode(), 2]}
+
+    pipe.processor = SimpleNamespace(tokenizer=tokenizer, max_tokens=10)
+    assert pipe._is_cut("description", text) == (letters > 8)
 
 
 def test_the_parts_of_a_sound_are_measured_as_the_whole():

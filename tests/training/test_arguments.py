@@ -91,6 +91,7 @@ def test_the_tables_name_arguments_of_the_library():
         (["--gradient_accumulation_steps", "0"], "gradient_accumulation_steps cannot be 0"),
         (["--per_device_eval_batch_size", "0"], "per_device_eval_batch_size cannot be 0"),
         (["--seed", "-1"], "seed cannot be -1"),
+        (["--seed", "4294967296"], "seed cannot be 4294967296; give a number of 0 to 4294967295"),
         (["--save_strategy", "no"], "save and eval strategy to match"),
         (["--early_stopping_patience", "1", "--eval_strategy", "no", "--load_best_model_at_end", "false"], "eval_str"),
     ],

@@ -64,6 +64,30 @@ def test_a_room_rings_on():
     assert np.abs(distorted[:100]).max() < 1e-4
 
 
+def test_a_crop_lies_in_the_middle_half():
+    sound = np.arange(6 * RATE, dtype=np.float32)
+    starts = [augmentation.crop(sound, np.random.default_rng(seed))[0] / (4 * RATE) for seed in range(300)]
+    assert 0.25 <= min(starts) < 0.27 and 0.73 < max(starts) <= 0.75
+
+
+def test_each_distortion_has_its_share_and_the_order_is_that_of_a_recording(monkeypatch):
+    applied = []
+
+    def noted(name):
+        return lambda samples, draw: applied.append(name) or samples
+
+    monkeypatch.setattr(augmentation, "ALL", [(noted(one.__name__), share) for one, share in augmentation.ALL])
+    draw, counts, expected = np.random.default_rng(0), {}, {}
+    for _ in range(2000):
+        applied.clear()
+        augmentation.augment(np.zeros(1, np.float32), draw)
+        order = ("gain", "speed", "pitch", "room", "noise", "telephone", "codec")
+        assert applied == [name for name in order if name in applied]
+        counts = {name: counts.get(name, 0) + (name in applied) for name in order}
+    expected = {"gain": 1, "speed": 0.5, "pitch": 0.3, "room": 0.4, "noise": 0.6, "telephone": 0.25, "codec": 0.3}
+    assert {name: count / 2000 for name, count in counts.items()} == pytest.approx(expected, abs=0.04)
+
+
 def test_a_crop_of_what_is_shorter_is_all_of_it():
     assert len(augmentation.crop(noise(3.0), np.random.default_rng(0))) == 2 * RATE
     assert len(augmentation.crop(noise(1.0), np.random.default_rng(0))) == RATE
