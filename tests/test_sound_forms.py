@@ -120,10 +120,13 @@ def test_a_file_like_object_keeps_its_position():
         (io.StringIO("text"), "gives str, not bytes: open it with mode 'rb'"),
         (io.BytesIO(), r"at its end: call its seek\(0\)"),
         ((LEFT, RATE), r"give \(rate, samples\)"),
-        ({"array": STEREO.T, "sampling_rate": RATE}, r"9600 channels of less than 25 ms.*channels_first=False"),
-        ((RATE, STEREO), r"9600 channels of less than 25 ms.*channels_first=True"),
+        (
+            {"array": STEREO.T, "sampling_rate": RATE},
+            r"9600 channels of less than 25 ms as \(channels, samples\): .*channels_first=False",
+        ),
+        ((RATE, STEREO), r"9600 channels of less than 25 ms as \(samples, channels\): .*channels_first=True"),
         (STEREO, r"channels_first=True for \(channels, samples\)"),
-        (Decoder(np.zeros((65, 999), np.float32)), "more than 64 channels"),
+        (Decoder(np.zeros((65, 999), np.float32)), r"more than 64 channels \(65\) as \(channels, samples\)"),
         (Decoder(np.zeros((2, 0), np.float32)), "the sound is empty"),
     ],
 )

@@ -321,7 +321,7 @@ def test_a_folder_with_kimi_audio_under_another_name(tmp_path):
         (None, OSError, "is not a folder with a model"),
         ({"auto_map": {}}, OSError, "is not a folder with a model"),
         ({"model_type": "model_of_tomorrow"}, ValueError, "is not supported by this version"),
-        ({"model_type": "roberta"}, ValueError, "is not an audio language model"),
+        ({"model_type": "roberta"}, ValueError, r"\(roberta\) is not an audio language model"),
     ],
 )
 def test_names_that_are_no_audio_language_model(tmp_path, config, kind, reason):
@@ -351,6 +351,15 @@ def test_code_that_comes_with_a_model_does_not_run(tmp_path, part):
     except (OSError, ValueError) as error:
         assert "strange" in str(error) or str(tmp_path) in str(error)
     assert not mark.exists()
+
+
+def test_a_model_without_its_processor_is_a_sentence(tmp_path):
+    save_tiny("qwen2_audio", tmp_path)
+    for path in tmp_path.iterdir():
+        if path.name not in ("config.json", "model.safetensors"):
+            path.unlink()
+    with pytest.raises(OSError, match=r"the processor of .* cannot be built here"):
+        AudioLanguageModelDescriber(str(tmp_path), device="cpu")
 
 
 def test_a_name_that_is_nowhere():
