@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from msfser.corpora.probe import corpus as probe
-from msfser.corpora.probe.synthesizer import Speech, Word
+from msfser.corpora.probe.synthesizer import Speech, Synthesizer, Word
 from msfser.corpora.probe.texts import TEXTS
 
 pytestmark = pytest.mark.skipif(
@@ -120,6 +120,16 @@ def test_version_1_is_this_corpus():
     rules = [[dataclasses.astuple(utterance), utterance.valence] for utterance in draws]
     whole = json.dumps([rules, dictated.spoken, np.round(levels, 6).tolist()])
     assert (probe.VERSION, hashlib.sha256(whole.encode()).hexdigest()[:16]) == (1, "7b28d85301157eac")
+
+
+def test_the_default_voice_has_the_stated_rate_pitch_and_volume():
+    spoken = []
+    for settings in ({}, {"rate": 175, "pitch": 50, "volume": 100}, {"pitch": 51}):
+        synthesizer = Synthesizer()
+        synthesizer.set_voice("en-us")
+        spoken.append(synthesizer.speak("<speak>A letter was there.</speak>", **settings).samples)
+    np.testing.assert_array_equal(spoken[0], spoken[1])
+    assert not np.array_equal(spoken[0], spoken[2])
 
 
 def test_each_adjective_is_stressed_as_often_as_not():

@@ -591,6 +591,7 @@ def test_bad_label_range(tmp_path, label_range):
         ('[{"word": "a", "start": 0.5, "end": 0.4}]', "line 2: .* 0 <= start <= end"),
         ('[{"word": "a", "start": -1, "end": 0.4}]', "line 2: .* 0 <= start <= end"),
         ('[{"word": "a", "start": 0, "end": NaN}]', "line 2: .* 0 <= start <= end"),
+        ('[{"word": "a", "start": 0, "end": Infinity}]', "line 2: .* 0 <= start <= end"),
     ],
 )
 def test_bad_words(tmp_path, words, match):
