@@ -16,6 +16,7 @@ from transformers import TrainingArguments
 
 from msfser import MsfSerCollator
 from msfser.train import main
+from msfser.training.settings import parse_settings
 from msfser.training.settings import RESERVED_ARGUMENTS, UNSUPPORTED_ARGUMENTS
 from msfser.training.trainer import MsfSerTrainer
 
@@ -103,6 +104,13 @@ def test_what_needs_something_is_refused_before_the_encoders_run(tiny, tmp_path,
         main(command(tiny, tmp_path / "run", *more))
     assert words in str(stop.value) and str(stop.value).startswith("msfser train: error: ")
     assert "\n" not in str(stop.value)
+
+
+def test_what_training_relies_on_is_set(tiny, tmp_path):
+    training = parse_settings(command(tiny, tmp_path / "run")).training
+    assert not training.remove_unused_columns and training.length_column_name == "length"
+    assert (training.metric_for_best_model, training.greater_is_better) == ("ccc_mean", True)
+    assert training.restore_callback_states_from_checkpoint
 
 
 @pytest.mark.parametrize(

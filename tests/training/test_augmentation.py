@@ -47,6 +47,18 @@ def test_pitch_moves_and_the_length_stays():
         assert np.nanmedian(pitch) == pytest.approx(200 * factor, rel=0.03)
 
 
+@pytest.mark.parametrize("length", [13_000, 19_000])
+@pytest.mark.parametrize("hertz", [150, 200, 333])
+def test_a_stretched_tone_stays_pure(hertz, length):
+    """Windows that do not fit together would change its level or add other frequencies."""
+    sound = (0.5 * np.sin(2 * np.pi * hertz * np.arange(RATE) / RATE)).astype(np.float32)
+    inner = augmentation._stretched(sound, length)[1000:-1000]
+    power = np.abs(np.fft.rfft(inner * np.hanning(len(inner)))) ** 2
+    near = np.abs(np.fft.rfftfreq(len(inner), 1 / RATE) - hertz) < 15
+    assert power[near].sum() / power.sum() > 0.999
+    assert level(inner) == pytest.approx(level(sound), rel=0.01)
+
+
 def test_a_telephone_keeps_its_band_only():
     for hertz, kept in ((60, 0.05), (1000, 1.0), (5000, 0.02)):
         time = np.arange(RATE) / RATE
