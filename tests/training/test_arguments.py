@@ -16,8 +16,7 @@ from transformers import TrainingArguments
 
 from msfser import MsfSerCollator
 from msfser.train import main
-from msfser.training.settings import parse_settings
-from msfser.training.settings import RESERVED_ARGUMENTS, UNSUPPORTED_ARGUMENTS
+from msfser.training.settings import RESERVED_ARGUMENTS, UNSUPPORTED_ARGUMENTS, parse_settings
 from msfser.training.trainer import MsfSerTrainer
 
 ROOT = Path(__file__).parents[2]
