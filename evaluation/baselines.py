@@ -92,7 +92,8 @@ def svr_system(features: np.ndarray, labels: np.ndarray, corpora: np.ndarray) ->
             predicted[:, dimension] = machine.fit(x[train], labels[train, dimension]).predict(x[rest])
         return {"as_recorded": predicted}
 
-    return System(SVR_SYSTEM, fit_predict, [_MODULE], _SVR_GRID, SPREAD, False, [version("scikit-learn")])
+    depends = [version("scikit-learn"), fingerprint(features)]
+    return System(SVR_SYSTEM, fit_predict, [_MODULE], _SVR_GRID, SPREAD, False, depends)
 
 
 def regressor_system(x: torch.Tensor, labels: np.ndarray) -> System:
@@ -128,7 +129,8 @@ def _pooled_system(
         return {"one_level": predict_pooled(fit_regressor(x[train], y[train], seed, **options), x[rest])}
 
     code = [_MODULE, "evaluation.regressor", "loss_msfser"]
-    return System(name, fit_predict, code, grid, SPREAD if len(grid) > 1 else (False,))
+    spread = SPREAD if len(grid) > 1 else (False,)
+    return System(name, fit_predict, code, grid, spread, depends=[fingerprint(x)])
 
 
 def _standardized(values: np.ndarray, over: np.ndarray) -> np.ndarray:

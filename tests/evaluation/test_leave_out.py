@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tiny import noise, tiny_model, tiny_processor
 
 from msfser import LABELS
 from msfser.cli.main import main
-from msfser.evaluation import baselines, leave_out
+from msfser.evaluation import baselines, leave_out, starter_system
 from msfser.evaluation.baselines import svr_system
 from msfser.evaluation.evaluate import parse
 from msfser.evaluation.held_out import mean_ccc
@@ -51,11 +52,11 @@ def tiny(monkeypatch, tmp_path):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(leave_out, "ensure_encoders", lambda names: None)
     monkeypatch.setattr(leave_out, "regressor_encoder", lambda: (new(), tiny_processor("whisper")))
-    monkeypatch.setattr(leave_out, "new_starter", new)
-    monkeypatch.setattr(leave_out.starter_fit, "new_starter", new)
-    monkeypatch.setattr(leave_out.starter_fit, "starter_processor", lambda: tiny_processor("whisper"))
-    monkeypatch.setattr(leave_out.starter_fit, "NOISES", 8)
-    monkeypatch.setattr(leave_out.starter_fit, "RECIPE", replace(leave_out.starter_fit.RECIPE, epochs=1))
+    monkeypatch.setattr(starter_system, "new_starter", new)
+    monkeypatch.setattr(starter_system.starter_fit, "new_starter", new)
+    monkeypatch.setattr(starter_system.starter_fit, "starter_processor", lambda: tiny_processor("whisper"))
+    monkeypatch.setattr(starter_system.starter_fit, "NOISES", 8)
+    monkeypatch.setattr(starter_system.starter_fit, "RECIPE", replace(starter_system.starter_fit.RECIPE, epochs=1))
     monkeypatch.setattr("msfser.evaluation.regressor._STEPS", 3)
     monkeypatch.setattr(baselines, "NEURAL_GRID", [{"learning_rate": rate, "epochs": 1} for rate in (1e-3, 1e-2)])
     monkeypatch.chdir(tmp_path)
@@ -89,7 +90,7 @@ def test_takes_of_the_two_intensities_are_matched_in_their_order(tmp_path):
     for n in range(4):
         (folder / f"{n}.wav").touch()
     clips = leave_out._read_corpus(folder, leave_out.Protocol("t.csv", ["x", "y", "z"], label_range=(-1, 1)))
-    assert leave_out.strong_counterparts(clips).tolist() == [1, -1, 3, -1]
+    assert starter_system.strong_counterparts(clips).tolist() == [1, -1, 3, -1]
 
 
 @pytest.mark.parametrize(
@@ -113,8 +114,6 @@ def test_takes_of_the_two_intensities_are_matched_in_their_order(tmp_path):
 )
 def test_a_corpus_that_cannot_be_used_is_a_sentence(spoil, sentence, data, tmp_path, capsys):
     root = tmp_path / "copy"
-    import shutil
-
     shutil.copytree(data, root)
     spoil(root)
     with pytest.raises(SystemExit) as stop:
@@ -177,6 +176,8 @@ def test_the_command(data, tiny, tmp_path, monkeypatch):
     assert difference["value"] == pytest.approx(
         found["starter/nemo/mean"]["value"] - found["regressor/nemo/mean"]["value"]
     )
+    over_all = [found[f"starter_minus_regressor/{corpus}"]["value"] for corpus in corpora]
+    assert found["starter_minus_regressor/mean"]["value"] == pytest.approx(np.mean(over_all))
     assert {row["command"] for row in found.values()} == {
         "msfser evaluate --leave_out corpus --data FOLDER --seeds 2 --results FOLDER --systems mean last_layer "
         "regressor starter"
@@ -189,7 +190,7 @@ def test_the_command(data, tiny, tmp_path, monkeypatch):
     ]
     assert np.mean(one) == pytest.approx(found["last_layer/nemo/mean"]["value"], abs=1e-6)
     # A second time nothing is fitted, nothing changes, and nobody has looked again.
-    monkeypatch.setattr(leave_out, "fit", None)
+    monkeypatch.setattr(starter_system, "fit", None)
     monkeypatch.setattr(baselines, "fit_regressor", None)
     before = (tmp_path / "results" / "loco_history.jsonl").read_text()
     main(command)
