@@ -208,7 +208,8 @@ def leave_corpora_out(
     everything = Scores(_material(clips), engine.gathered(systems, seeds))
     for system in systems:
         measure = _mean_over_corpora(everything, clips, system.name)
-        rows += [row(f"{system.name}/mean", *everything.interval(measure)) | engine.budget(system, seeds)]
+        measured = everything.interval(measure, correlation=True)
+        rows.append(row(f"{system.name}/mean", *measured) | engine.budget(system, seeds))
     for name in _compared(names):
         measure = _mean_over_corpora(everything, clips, name, _REFERENCE)
         rows.append(row(f"{name}_minus_{_REFERENCE}/mean", *everything.interval(measure)))
@@ -262,14 +263,15 @@ def _compared(names: Sequence[str]) -> list[str]:
 
 def _mean_over_corpora(
     scores: Scores, clips: pd.DataFrame, system: str, less: str | None = None
-) -> Callable[[np.ndarray], float]:
+) -> Callable[[np.ndarray, np.ndarray], float]:
     """The mean over the corpora of the mean CCC there, minus that of another system if one is named."""
     corpora = clips["corpus"].to_numpy()
 
-    def measure(drawn: np.ndarray) -> float:
+    def measure(drawn: np.ndarray, chosen: np.ndarray) -> float:
         parts = [drawn[corpora[drawn] == name] for name in dict.fromkeys(corpora)]
-        ccc = [scores.ccc(system, part) - (scores.ccc(less, part) if less else 0) for part in parts if len(part)]
-        return float(np.mean(ccc))
+        ccc = [scores.ccc(system, part, chosen) for part in parts if len(part)]
+        others = [scores.ccc(less, part, chosen) for part in parts if len(part)] if less else [0.0]
+        return float(np.mean(ccc) - np.mean(others))
 
     return measure
 

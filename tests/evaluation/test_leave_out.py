@@ -166,7 +166,8 @@ def test_the_command(data, tiny, tmp_path, monkeypatch):
     for system in ("mean", "last_layer", "regressor", "starter"):
         of_corpora = [found[f"{system}/{corpus}/mean"] for corpus in corpora]
         assert found[f"{system}/mean"]["value"] == pytest.approx(np.mean([row["value"] for row in of_corpora]))
-        assert all(row["low"] <= row["value"] <= row["high"] for row in of_corpora)
+        if system != "mean":
+            assert all(row["low"] <= row["value"] <= row["high"] for row in of_corpora)
         for row in of_corpora:
             name = row["name"].removesuffix("mean")
             assert row["value"] == pytest.approx(np.mean([found[name + label]["value"] for label in LABELS]))
