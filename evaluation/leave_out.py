@@ -119,7 +119,7 @@ def _read_corpus(folder: Path, protocol: Protocol) -> pd.DataFrame:
     found["speaker"] = [f"{name}-{first.get(speaker, speaker)}" for speaker in table["speaker_id"]]
     found["intensity"] = table.get("intensity")
     # Without a number of the repetition, the first of one intensity belongs to the first of the other.
-    said = table.reindex(columns=["speaker_id", "emotion", "intensity", "transcription"]).fillna("")
+    said = table.reindex(columns=["speaker_id", "emotion", "intensity", "transcription"]).astype(str)
     found["sentence"] = said["transcription"] + said.groupby([*said]).cumcount().astype(str)
     return found.assign(**dict(zip(LABELS, labels.T, strict=True)))
 

@@ -20,6 +20,7 @@ from msfser.evaluation.baselines import svr_system
 from msfser.evaluation.evaluate import parse
 from msfser.evaluation.held_out import mean_ccc
 from msfser.evaluation.leave_out import read_corpora, read_protocol, save
+from msfser.evaluation.regressor import fit_regressor
 from msfser.evaluation.results import read
 
 EMOTIONS = {"anger": (-0.5, 0.6, 0.2), "neutral": (0.0, 0.0, 0.0), "boredom": (-0.6, -0.6, -0.3)}
@@ -57,7 +58,7 @@ def tiny(monkeypatch, tmp_path):
     monkeypatch.setattr(starter_system.starter_fit, "starter_processor", lambda: tiny_processor("whisper"))
     monkeypatch.setattr(starter_system.starter_fit, "NOISES", 8)
     monkeypatch.setattr(starter_system.starter_fit, "RECIPE", replace(starter_system.starter_fit.RECIPE, epochs=1))
-    monkeypatch.setattr("msfser.evaluation.regressor._STEPS", 3)
+    monkeypatch.setattr(baselines, "fit_regressor", lambda *of, **how: fit_regressor(*of, **how | {"steps": 3}))
     monkeypatch.setattr(baselines, "NEURAL_GRID", [{"learning_rate": rate, "epochs": 1} for rate in (1e-3, 1e-2)])
     monkeypatch.chdir(tmp_path)
 
