@@ -101,10 +101,9 @@ def regressor_system(x: torch.Tensor, labels: np.ndarray) -> System:
     return _pooled_system("regressor", x, labels)
 
 
-def last_layer_system(x: torch.Tensor, labels: np.ndarray) -> System:
-    """A linear head on the mean of the last state's frames; `x` as above."""
-    last = x[:, -1:, : x.shape[2] // 2].contiguous()
-    return _pooled_system("last_layer", last, labels, NEURAL_GRID, linear_head)
+def last_layer_system(means: torch.Tensor, labels: np.ndarray) -> System:
+    """A linear head on the mean over the frames of the encoder's last state, `(clips, size)`."""
+    return _pooled_system("last_layer", means[:, None], labels, NEURAL_GRID, linear_head)
 
 
 def linear_head(states: int, features: int) -> nn.Module:

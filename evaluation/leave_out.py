@@ -24,7 +24,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from functools import cache
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -39,6 +38,7 @@ from ..configuration_msfser import LABELS
 from ..hub.encoders import ensure_encoders
 from ..processing_msfser import from_scale
 from ..starter.assemble import AUDIO_ENCODER, TEXT_ENCODER
+from ..starter.fit import CLEAN, states_of
 from ..training.feature_store import fingerprint
 from ..training.fitting import Clips
 from .acted import Material, Scores
@@ -140,17 +140,20 @@ def make_systems(names: Sequence[str], clips: pd.DataFrame, trained: Sequence[st
         """Features of each corpus by itself, so that another one does not change them."""
         return [features(clips["path"][corpora == name].tolist()) for name in dict.fromkeys(corpora)]
 
-    @cache
     def pooled() -> torch.Tensor:
         encoder = regressor_encoder()
         return torch.cat(of_corpora(lambda paths: pooled_clips(paths, *encoder)))
+
+    def last_means() -> torch.Tensor:
+        states = of_corpora(lambda paths: states_of(paths, CLEAN)["clean"])
+        return torch.stack([of_clip[-1].float().mean(0) for of_corpus in states for of_clip in of_corpus])
 
     made: dict[str, Callable[[], System]] = {
         "mean": lambda: mean_system(labels),
         SVR_SYSTEM: lambda: svr_system(
             np.concatenate(of_corpora(lambda paths: egemaps(paths, folder))), labels, corpora
         ),
-        "last_layer": lambda: last_layer_system(pooled(), labels),
+        "last_layer": lambda: last_layer_system(last_means(), labels),
         "regressor": lambda: regressor_system(pooled(), labels),
         "starter": lambda: starter_system(clips, trained),
     }

@@ -70,6 +70,8 @@ def test_the_rows_name_budget_and_choice(material, tmp_path, monkeypatch):
     monkeypatch.setattr(peers, "egemaps", lambda paths, folder: np.stack([s.float().mean((0, 1)) for s in states]))
     monkeypatch.setattr(peers, "level_rows", lambda scores: [])
     monkeypatch.setattr(peer_systems, "NEURAL_GRID", [{"learning_rate": 1e-2, "epochs": 1}])
+    # How a fit learns is tested where it is; here the number of fits counts.
+    monkeypatch.setattr(peer_systems, "fit", lambda new, clips, items, seed, recipe: new().eval())
     of_texts = {"semantics": ["les", "gs"], "audio": False}
     monkeypatch.setattr(
         peer_systems, "build", lambda switches: tiny_model(**of_texts) if "audio" in switches else MeanHead(SIZE)
