@@ -22,12 +22,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import datasets
 from transformers import TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from msfser.cli.errors import cli_errors
 from msfser.cli.outputs import whole_file, write_text
 from msfser.configuration_msfser import LABELS
+from msfser.corpora.splits import warn_of_shared_texts
 from msfser.evaluation.results import Row, as_table, ccc_rows
 from msfser.training.checkpoints import disk_errors
 from msfser.training.data_identity import identity_of, inputs_of
@@ -45,7 +47,6 @@ from msfser.training.settings import (
 
 # Slow imports are deferred until settings and data have been validated.
 if TYPE_CHECKING:
-    import datasets
     from transformers import EvalPrediction, Trainer
 
 logger = logging.getLogger("msfser.train")
@@ -89,26 +90,26 @@ def train(settings: Settings) -> None:
         return
     for name, part in parts.items():
         logger.info("%s: %d utterances", name, len(part))
-    _warn_of_texts(settings, parts["train"], parts["test"])
+    if switches.semantics:
+        warn_of_shared_texts(run.data, parts)
 
     # Model
     from msfser.training.steps import encode, make_trainer, with_row_names
 
-    files = [(audio or {}).get("path") for audio in parts["train"]["audio"]]
     _fetch_encoders(settings)
     model, processor = build_model(run, switches)
 
     # Trainer: what it refuses, it refuses before the frozen encoders run.
     trainer = make_trainer(run, training, model, processor, parts["train"], parts["validation"], score)
-    parts = encode(parts, model, processor, run, training)
-    trainer.eval_dataset = parts["validation"]
-    trainer.train_dataset = with_row_names(parts["train"], "train", files)
+    encoded = encode(parts, trainer, run)
+    trainer.eval_dataset = encoded["validation"]
+    trainer.train_dataset = with_row_names(encoded["train"], "train", parts["train"])
     with disk_errors(start.destination):
         trainer.train(resume_from_checkpoint=start.checkpoint)
 
         # Evaluation and saved folder
         trainer.save_model(training.output_dir)
-        _finish(training, start, evaluate_inputs(trainer, parts["test"]))
+        _finish(training, start, evaluate_inputs(trainer, encoded["test"]))
 
 
 def cross_validate(settings: Settings) -> None:
@@ -129,21 +130,19 @@ def cross_validate(settings: Settings) -> None:
     logger.info(
         "%d utterances, %d folds; no part is left to choose an epoch by: the last is kept", len(rows), len(folds)
     )
-    _warn_of_texts(settings, rows.select(folds[0].rest), rows.select(folds[0].rows))
+    if switches.semantics:
+        warn_of_shared_texts(run.data, {"train": rows.select(folds[0].rest), "test": rows.select(folds[0].rows)})
 
     # Frozen encoders, once for all folds
-    import datasets
-
     from msfser.evaluation.cross_validated import predict_left_out, rows_of_folds
     from msfser.evaluation.input_sets import input_sets
     from msfser.training.steps import encode, fold_trainer, with_row_names
 
-    files = [(audio or {}).get("path") for audio in rows["audio"]]
     _fetch_encoders(settings)
     trainer = fold_trainer(settings, rows)  # what it refuses, it refuses before they run
-    items = encode(datasets.DatasetDict(all=rows), trainer.model, trainer.processing_class, run, training)["all"]
+    items = encode(datasets.DatasetDict(all=rows), trainer, run)["all"]
     sets = dict(input_sets(items.add_column("index", range(len(items)))))
-    items = with_row_names(items, "all", files)
+    items = with_row_names(items, "all", rows)
 
     # Folds
     transformers_logging.set_verbosity_error()  # or each model repeats the warnings about its encoders
@@ -167,7 +166,7 @@ def cross_validate(settings: Settings) -> None:
         _finish(training, start, decided_by_one(lambda: rows_of_folds(kept.gather(list(sets)), run), training))
 
 
-def _start(settings: Settings, parts: "Mapping[str, datasets.Dataset]", inputs: Sequence[str]) -> Start:
+def _start(settings: Settings, parts: Mapping[str, datasets.Dataset], inputs: Sequence[str]) -> Start:
     """The start of the run in its folder, where the trainer then writes; a finished run shows its results."""
     run, _, training, resolved = settings
     folder = Path(training.output_dir or "")
@@ -182,13 +181,6 @@ def _start(settings: Settings, parts: "Mapping[str, datasets.Dataset]", inputs: 
         logger.info("%d processes", training.world_size)
     training.output_dir = str(start.folder)
     return start
-
-
-def _warn_of_texts(settings: Settings, train: "datasets.Dataset", test: "datasets.Dataset") -> None:
-    if settings.model.semantics:
-        from msfser.corpora.splits import warn_of_shared_texts
-
-        warn_of_shared_texts(settings.run.data, {"train": train, "test": test})
 
 
 def _fetch_encoders(settings: Settings) -> None:
@@ -273,7 +265,7 @@ def score(prediction: "EvalPrediction") -> dict[str, float]:
     )
 
 
-def evaluate_inputs(trainer: "Trainer", test: "datasets.Dataset") -> list[Row]:
+def evaluate_inputs(trainer: "Trainer", test: datasets.Dataset) -> list[Row]:
     """Scores the test part with fewer and with more of the inputs.
 
     Returns:
@@ -296,8 +288,6 @@ def _configure_logging(training: TrainingArguments) -> None:
     transformers_logging.set_verbosity_warning()
     transformers_logging.disable_progress_bar()
     if not training.should_log:
-        import datasets
-
         logging.disable(logging.INFO)
         logging.getLogger("msfser.training.features").setLevel(logging.ERROR)
         datasets.disable_progress_bars()

@@ -256,10 +256,10 @@ def _read(
             if name not in ("audio", "split"):
                 made[name] = _column(part, name, column, label_range, require_labels)
         if pooled:
-            splits_of_part, names = pa.repeat(POOLED, count), {}
+            splits_of_part = pa.repeat(POOLED, count)
         else:
             splits_of_part, names = split_column(part, found.get("split"))
-        written |= names
+            written |= names
         tables.append(pa.table(made, schema=SCHEMA).append_column("split", splits_of_part))
     _check_alike(source, files, embedded)
     check_split_names(source.name, written)

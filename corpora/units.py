@@ -36,8 +36,11 @@ def read_units(
 
     Args:
         corpus: A key of `CORPORA`.
-        data: As in `read_corpus`, like `label_range`, `columns` and `audio_folder`.
+        data: As in `read_corpus`.
         grouping: What a unit is: `speaker`, `session` where the corpus has sessions, or a column of the table.
+        label_range: As in `read_table`, like the next two.
+        columns: Source column per name of the schema.
+        audio_folder: Where relative audio paths start.
         group_file: A CSV table with the columns `unit` and `group`: units with the same group become one unit.
 
     Returns:

@@ -96,7 +96,7 @@ class FoldFiles:
         return [fold for fold in self.folds if not self._path(fold).is_file()]
 
     def write(self, fold: Fold, predictions: pd.DataFrame) -> None:
-        """Writes the predictions of a fold: what `about` has, `inputs`, predictions, and labels as `valence_label`..."""
+        """Writes the predictions of a fold, its rows of `about` with `inputs`, the predictions and the labels."""
         _write(self._path(fold), predictions)
 
     def gather(self, inputs: Sequence[str]) -> pd.DataFrame:

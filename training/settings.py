@@ -266,8 +266,7 @@ def _check_cross_validation(run: RunSettings, training: TrainingArguments) -> No
         raise ValueError(f"folds cannot be {run.folds}; give at least 2, or 0 for one fold for each unit")
     if run.early_stopping_patience:
         raise ValueError(
-            "early_stopping_patience needs a validation part, which cross_validate does not have; leave it out and give "
-            "num_train_epochs"
+            "early_stopping_patience needs a validation part, which folds of cross_validate do not have; leave it out"
         )
     if training.do_predict:
         raise ValueError("do_predict predicts the test part, and cross_validate has none; leave one of them out")

@@ -1,7 +1,8 @@
 """The steps that a single training run and cross-validation share."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import datasets
 from transformers import EarlyStoppingCallback, EvalPrediction, TrainingArguments, set_seed
@@ -14,31 +15,33 @@ from .settings import RunSettings, Settings, build_model
 from .trainer import EpochLines, MsfSerTrainer
 
 
-def encode(
-    parts: datasets.DatasetDict,
-    model: MsfSerModel,
-    processor: MsfSerProcessor,
-    run: RunSettings,
-    training: TrainingArguments,
-) -> datasets.DatasetDict:
-    """The parts with the outputs of the frozen encoders in place of sound and texts.
+def encode(parts: datasets.DatasetDict, trainer: MsfSerTrainer, run: RunSettings) -> datasets.DatasetDict:
+    """The parts with the outputs of the trainer's frozen encoders in place of sound and texts.
 
     Raises:
         ValueError: A row has none of the model's inputs.
         OSError: The features cannot be written.
     """
-    with training.main_process_first(desc="running the frozen encoders", local=False):
-        model.to(training.device)  # type: ignore[arg-type]  # its decorator hides the signature
-        encoded = encode_parts(parts, model, processor, run.cache_gigabytes)
+    model: Any = trainer.model
+    processor: Any = trainer.processing_class
+    with trainer.args.main_process_first(desc="running the frozen encoders", local=False):
+        encoded = encode_parts(parts, model.to(trainer.args.device), processor, run.cache_gigabytes)
     for name, part in encoded.items():
         check_inputs(part, f"{run.data}, {name}")
     return encoded
 
 
-def with_row_names(part: datasets.Dataset, name: str, files: Sequence[str | None]) -> datasets.Dataset:
-    """Rows to train on, with the name of each as `row`, which the trainer gives where a loss is not finite."""
-    rows = [f"row {i} of {name}" + (f" ({file})" if file else "") for i, file in enumerate(files, start=1)]
-    return part.add_column("row", rows)
+def with_row_names(items: datasets.Dataset, name: str, rows: datasets.Dataset) -> datasets.Dataset:
+    """Items to train on with their names as `row`, which the trainer gives where a loss is not finite.
+
+    Args:
+        items: With the outputs of the frozen encoders.
+        name: That of the part.
+        rows: The same rows with their sound.
+    """
+    files = [(audio or {}).get("path") for audio in rows["audio"]]
+    names = [f"row {i} of {name}" + (f" ({file})" if file else "") for i, file in enumerate(files, start=1)]
+    return items.add_column("row", names)
 
 
 def make_trainer(
