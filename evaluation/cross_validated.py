@@ -13,9 +13,9 @@ from ..configuration_msfser import LABELS
 from ..loss_msfser import concordance
 from ..training.settings import RunSettings
 from .intervals import clusters
-from .results import FOLD, Row, ccc_rows, row
+from .results import CROSS_VALIDATED, FOLD, Row, ccc_rows, row
 
-PREDICTED, GIVEN = [*LABELS], [f"{label}_label" for label in LABELS]
+_PREDICTED, _GIVEN = [*LABELS], [f"{label}_label" for label in LABELS]
 # What several units of a grouping are called, where it is not a column of the table.
 _PLURALS = {"speaker": "speakers", "session": "sessions", "corpus": "corpora"}
 
@@ -40,7 +40,7 @@ def predict_left_out(
         if len(part):
             found: Any = trainer.predict(part)
             table = about.iloc[part["index"]].assign(inputs=inputs)
-            tables.append(table.assign(**_columns(PREDICTED, found.predictions), **_columns(GIVEN, found.label_ids)))
+            tables.append(table.assign(**_columns(_PREDICTED, found.predictions), **_columns(_GIVEN, found.label_ids)))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -65,7 +65,7 @@ def rows_of_folds(table: pd.DataFrame, run: RunSettings) -> list[Row]:
     rows: list[Row] = []
     for inputs, of_set in table.groupby("inputs", sort=False):
         units = clusters(of_set["unit"])
-        found = ccc_rows(f"cross_validation/{inputs}", *_values(of_set), units, f"{len(units)} left-out {words}")
+        found = ccc_rows(f"{CROSS_VALIDATED}{inputs}", *_values(of_set), units, f"{len(units)} left-out {words}")
         rows += [of_dimension | {"items": len(of_set)} for of_dimension in found]
     whole = table[table["inputs"] == table["inputs"].iloc[-1]]
     for name, of_fold in whole.groupby("fold", sort=True):
@@ -75,4 +75,4 @@ def rows_of_folds(table: pd.DataFrame, run: RunSettings) -> list[Row]:
 
 
 def _values(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    return table[PREDICTED].to_numpy(np.float64), table[GIVEN].to_numpy(np.float64)
+    return table[_PREDICTED].to_numpy(np.float64), table[_GIVEN].to_numpy(np.float64)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
-# The start of the names of rows about one fold of a cross-validation.
-FOLD = "fold/"
+# The start of the names of rows about a cross-validation, and about one of its folds.
+CROSS_VALIDATED, FOLD = "cross_validation/", "fold/"
 
 Row = dict[str, Any]
 
