@@ -364,10 +364,6 @@ def test_the_final_model_loads(ran):
     model, info = AutoModel.from_pretrained(ran, output_loading_info=True)
     assert isinstance(model, MsfSerModel) and not info["missing_keys"]
     MsfSerProcessor.from_pretrained(ran)
-    # As one that is trained on a table with nothing but these rows in its train part, for as many epochs.
-    settings = parse_settings(command(tiny, tmp_path / "again", *SPEAKERS))
-    trainer = steps.fold_trainer(settings, read_unit_rows(settings.run), is_final=True)
-    assert len(trainer.train_dataset) == 48
     assert not list(ran.glob("checkpoint-*")) and not list(ran.glob("*.bin"))
 
 
@@ -388,7 +384,7 @@ def test_its_card_report_and_files_say_that_it_is_cross_validated(ran, finished,
 def test_two_processes_share_each_fold(tiny, tmp_path):
     argv = command(tiny, tmp_path / "two", *SPEAKERS, "--folds", "2", "--per_device_train_batch_size", "4")
     setting = ["--config_file", str(ROOT / "configs" / "accelerate" / "multi_gpu.yaml"), "--num_processes", "2"]
-    launch = [sys.executable, "-m", "accelerate.commands.launch", *setting, "--cpu"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", *setting]
     ended = subprocess.run(
         [*launch, str(ROOT / "train.py"), *argv], env=environment(tmp_path), capture_output=True, text=True
     )
