@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -23,6 +24,9 @@ RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 CROSS_VALIDATED, FOLD = "cross_validation/", "fold/"
 
 Row = dict[str, Any]
+
+# Options whose value is a path, also of what is no longer there.
+_PATHS = ("--data", "--output", "--output_dir", "--results")
 
 
 def row(name: str, value: float, low: float | None = None, high: float | None = None) -> Row:
@@ -105,3 +109,19 @@ def as_table(rows: Sequence[Row]) -> str:
 def resampled(rows: Sequence[Row]) -> str:
     """What the intervals of a run's rows resample, such as "24 speakers"; runs of older versions do not say it."""
     return " or ".join(dict.fromkeys(row.get("resampled", "utterances") for row in scored(rows)))
+
+
+def without_paths(argv: Sequence[str]) -> list[str]:
+    """The arguments of a command without the paths of one machine: FOLDER replaces data, outputs, and other paths.
+
+    The name of a model on the Hub is kept.
+    """
+    shown, option = [], ""
+    for word in argv:
+        start, value = "", word
+        if word.startswith("--"):
+            option, joint, value = word.partition("=")
+            start = option + joint
+        is_path = bool(value) and (option in _PATHS or os.path.exists(value))
+        shown.append(f"{start}FOLDER" if is_path else word)
+    return shown
