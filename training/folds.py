@@ -100,8 +100,17 @@ class FoldFiles:
         _write(self._path(fold), predictions)
 
     def gather(self, inputs: Sequence[str]) -> pd.DataFrame:
-        """Writes the predictions of all folds as one table, for each set of inputs in the order of the corpus."""
-        table = pd.concat([read_predictions(self._path(fold)) for fold in self.folds], ignore_index=True)
+        """Writes the predictions of all folds as one table, for each set of inputs in the order of the corpus.
+
+        Raises:
+            ValueError: A file holds something else than the predictions of its fold.
+        """
+        tables = []
+        for fold in self.folds:
+            tables.append(read_predictions(self._path(fold)))
+            if set(tables[-1]["row"]) != set(fold.rows + 1):
+                raise ValueError(f"{self._path(fold)} has the predictions of other rows: remove it.")
+        table = pd.concat(tables, ignore_index=True)
         table["inputs"] = pd.Categorical(table["inputs"], list(inputs), ordered=True)
         table = table.sort_values(["inputs", "row"], ignore_index=True).astype({"inputs": str})
         _write(self.folder / PREDICTIONS_FILE, table)

@@ -278,6 +278,15 @@ def test_other_files_in_the_folder_of_folds_stay(tiny, finished, no_training):
     )
 
 
+def test_a_file_with_other_rows_is_said(tiny, finished, no_training):
+    (finished / "results.json").unlink()
+    shutil.copy(finished / "folds" / "1.csv", finished / "folds" / "2.csv")
+    argv = command(tiny, finished, *SPEAKERS, "--final_model", "false")
+    settings = parse_settings(argv)
+    write_run(finished, settings.resolved)
+    assert "2.csv has the predictions of other rows: remove it" in refused(argv)
+
+
 # Units
 
 
