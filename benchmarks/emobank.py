@@ -12,13 +12,14 @@ FOLDER is the GitHub repository JULIELab/EmoBank. Prints CCC and Pearson's r on 
 - `tuned`: the same with the text encoder trained too.
 - `human`: the mean rating of the reader's emotion against the mean rating of the writer's.
 
-`low` and `high` are the 95 % bootstrap interval over the test sentences. `frozen` and `tuned` are trained anew for
-each seed; their value is the mean over the seeds, and the rows `frozen/seed0/mean` and so on are those of one seed.
+`low` and `high` are the 95 % interval over the test sentences and the seeds. `frozen` and `tuned` are trained anew for
+each seed; their value is the mean over the seeds, and the rows `frozen/seed0/mean` and so on are those of one seed,
+over sentences. `tuned_minus_frozen/mean` and `frozen_minus_ridge_rescaled/mean` are paired.
 Start the command in the project's folder. A finished run is not repeated, and a killed run is resumed: to measure
 changed code or settings, remove `outputs/benchmarks/emobank` first.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +30,9 @@ from ..cli.errors import cli_errors
 from ..configuration_msfser import LABELS
 from ..corpora.emobank import LABEL_RANGE, emobank_folder
 from ..corpora.tree import require_whole
-from ..evaluation.intervals import interval
+from ..evaluation.intervals import ccc_interval, interval
 from ..evaluation.predictions import predict_part
-from ..evaluation.results import Row, rows_of
+from ..evaluation.results import Row, row, rows_of
 from ..hub.encoders import ensure_encoders
 from ..loss_msfser import concordance
 from ..processing_msfser import from_scale
@@ -48,6 +49,7 @@ TUNING = (
 # About half the time on a CPU that supports it; on a GPU msfser train uses bfloat16 by itself.
 ON_CPU = ("--bf16", "true", "--use_cpu", "true")
 PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+PAIRS = (("tuned", "frozen"), ("frozen", "ridge_rescaled"))
 MEASURES = (*LABELS, "mean", *(f"r/{label}" for label in LABELS))
 
 
@@ -125,7 +127,7 @@ def pearson(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.array([np.corrcoef(*pair)[0, 1] for pair in zip(predictions.T, labels.T, strict=True)])
 
 
-def scores(name: str, runs: dict[str, np.ndarray], labels: np.ndarray) -> list[Row]:
+def scores(name: str, runs: Mapping[str, np.ndarray], labels: np.ndarray) -> list[Row]:
     """Rows of one method, mean over its runs, without their command.
 
     Args:
@@ -133,16 +135,29 @@ def scores(name: str, runs: dict[str, np.ndarray], labels: np.ndarray) -> list[R
         runs: Predictions `(sentences, 3)` by the name of the run, such as `seed0`.
         labels: `(sentences, 3)`.
     """
+    every = np.stack(list(runs.values()))
 
-    def measure(items: np.ndarray) -> np.ndarray:
-        """The mean of `MEASURES` over the runs, and with several runs the mean CCC of each."""
-        of_runs = [(ccc(run[items], labels[items]), pearson(run[items], labels[items])) for run in runs.values()]
-        means = np.array([of_run.mean() for of_run, _ in of_runs])
-        every, r = (np.mean(values, axis=0) for values in zip(*of_runs, strict=True))
-        return np.concatenate([every, [means.mean()], r, means if len(runs) > 1 else []])
+    def measure(items: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+        """`MEASURES`, means over the runs."""
+        cccs, rs = (np.mean([of(every[seed, items], labels[items]) for seed in seeds], 0) for of in (ccc, pearson))
+        return np.concatenate([cccs, [cccs.mean()], rs])
 
-    names = [*MEASURES, *(f"{run}/mean" for run in runs if len(runs) > 1)]
-    return rows_of([f"{name}/{each}" for each in names], interval(measure, len(labels)))
+    found = interval(measure, len(labels), seeds=len(every), correlation=True)
+    rows = rows_of([f"{name}/{each}" for each in MEASURES], found)
+    for run, predicted in runs.items() if len(runs) > 1 else ():
+        rows.append(row(f"{name}/{run}/mean", *(end[-1] for end in ccc_interval(predicted, labels, len(labels)))))
+    return rows
+
+
+def difference(name: str, runs: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray], labels: np.ndarray) -> Row:
+    """The mean CCC of one method minus that of another, paired by sentences and runs; one run is that of all seeds."""
+    every, other = np.broadcast_arrays(*(np.stack(list(of.values())) for of in (runs, others)))
+
+    def measure(items: np.ndarray, seeds: np.ndarray) -> float:
+        pairs = [ccc(of[seed, items], labels[items]).mean() for of in (every, other) for seed in seeds]
+        return float(np.subtract(*np.reshape(pairs, (2, -1)).mean(1)))
+
+    return row(name, *interval(measure, len(labels), seeds=len(every)))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -156,15 +171,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         readers, writers = perspectives(arguments.data)
         parts = embeddings(arguments.data)
     labels = parts["test"][1]
-    rows = scores("human", {"readers": readers}, writers)
-    for name, predicted in ridge_predictions(parts).items():
-        rows += scores(name, {name: predicted}, labels)
+    methods = {name: {name: predicted} for name, predicted in ridge_predictions(parts).items()}
     for name, switches in {"frozen": (), "tuned": (*TUNING, *(() if torch.cuda.is_available() else ON_CPU))}.items():
-        runs = {
+        methods[name] = {
             f"seed{seed}": model_predictions(arguments.output_dir / f"{name}_{seed}", arguments.data, seed, switches)
             for seed in arguments.seeds
         }
+    rows = scores("human", {"readers": readers}, writers)
+    for name, runs in methods.items():
         rows += scores(name, runs, labels)
+    for name, other in PAIRS:
+        rows.append(difference(f"{name}_minus_{other}/mean", methods[name], methods[other], labels))
     record("emobank", rows, "emobank", argv)
 
 

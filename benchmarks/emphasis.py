@@ -15,7 +15,7 @@ with its authors' syllable labels, 371 utterances of ten speakers.
 The settings of "lemf" are chosen on one half of the speakers by top1 + residual and scored on the other half, then the
 halves are exchanged; no setting depends on the words. With `--probe` the command measures the probe corpus, whose
 emphasized words are known: with the default settings of `msfser annotate` (`probe_true_times/top1`) and with the
-paper's (`probe_true_times/paper/top1`). Intervals are 95 % bootstrap intervals over utterances.
+paper's (`probe_true_times/paper/top1`). Intervals are over speakers.
 """
 
 import itertools
@@ -32,8 +32,8 @@ from tqdm import tqdm
 from ..audio_msfser import load_audio
 from ..corpora.probe.corpus import make_probe
 from ..emphasis_msfser import EMPHASIS, Emphasis, EmphasisConfig, bare_word, find_emphasis, measure_prosody
-from ..evaluation.intervals import interval
-from ..evaluation.results import Row, row, rows_of
+from ..evaluation.intervals import clusters, interval, share_interval
+from ..evaluation.results import Row, row
 from .command import load_recognizer, parser_of, record
 
 LAGS = (0.0, 0.05, 0.1, 0.15, 0.2)
@@ -160,18 +160,19 @@ def _stress_rows(corpus: Stressed) -> list[Row]:
     }
     hits = {name: corpus.hits(values) for name, values in scores.items()}
     within = {name: corpus.within(values) for name, values in scores.items()}
-    measures = {f"{name}/top1": lambda drawn, of=of: of[drawn].mean() for name, of in hits.items()}
-    measures |= {f"{name}/within": lambda drawn, of=of: np.nanmean(of[drawn]) for name, of in within.items()}
-    measures |= {
-        f"{name}/residual": lambda drawn, values=values: corpus.residual(values, drawn)
+    units = clusters(speakers)
+    rows = [row(f"{name}/top1", *share_interval(of, units)) for name, of in hits.items()]
+    correlations = {f"{name}/within": lambda items, of=of: np.nanmean(of[items]) for name, of in within.items()}
+    correlations |= {
+        f"{name}/residual": lambda items, values=values: corpus.residual(values, items)
         for name, values in scores.items()
         if name not in _OF_THE_TEXT
     }
-    measures |= {
-        f"lemf_minus_{name}/top1": lambda drawn, name=name: (hits["lemf"] - hits[name])[drawn].mean()
-        for name in ("paper", "identity")
-    }
-    return [row(name, *interval(measure, len(corpus.utterances))) for name, measure in measures.items()]
+    rows += [row(name, *interval(measure, units, correlation=True)) for name, measure in correlations.items()]
+    for name in ("paper", "identity"):
+        difference = hits["lemf"] - hits[name]
+        rows.append(row(f"lemf_minus_{name}/top1", *interval(lambda items, d=difference: d[items].mean(), units)))
+    return rows
 
 
 def _probe_rows() -> list[Row]:
@@ -193,8 +194,8 @@ def _probe_rows() -> list[Row]:
                 found = find_emphasis(words, prosody, config)
                 hits.setdefault(f"probe_asr_times/{name}top1", []).append(_inside(words, found, stressed))
                 hits.setdefault(f"probe_asr_times/{name}same_word", []).append(_same(words, found, stressed))
-    values = np.array(list(hits.values()), float)
-    return rows_of(hits, interval(lambda drawn: values[:, drawn].mean(1), len(table)))
+    units = clusters(table["speaker"])
+    return [row(name, *share_interval(of, units)) for name, of in hits.items()]
 
 
 def _inside(words: Sequence[dict[str, Any]], found: Emphasis, stressed: dict[str, Any]) -> bool:

@@ -3,8 +3,9 @@
     python -m msfser.benchmarks.probe_annotated
 
 trains the full model on three versions of the corpus, each over three seeds, and writes
-`benchmarks/results/probe_annotated.json`: the mean over the seeds of the test CCC (`low` and `high` are the lowest and
-the highest seed), and `drop_DIMENSION`, how far it is below that of the model on the original texts.
+`benchmarks/results/probe_annotated.json`: the test CCC `VERSION/DIMENSION`, mean over the seeds, and its paired
+difference to the model on the original texts, `VERSION_minus_original/DIMENSION`. Intervals are over speakers and
+seeds.
 
 - `original`: the corpus's original texts.
 - `true_times`: the emphasized words are LEMF's, on the true times of the words.
@@ -16,20 +17,19 @@ The descriptions are always the original ones. Start the command in the project'
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from ..annotation.annotate import main as annotate
-from ..configuration_msfser import LABELS
 from ..corpora.probe.corpus import make_probe
-from ..evaluation.predictions import results_of
-from ..evaluation.results import Row, row
+from ..evaluation.ablation import FULL, compare
+from ..evaluation.predictions import predict_part
 from ..train import main as train
 from .command import parser_of, record
 
+ORIGINAL = "original"
 # The columns that are removed before the annotation.
 VERSIONS: dict[str, list[str]] = {
-    "original": [],
+    ORIGINAL: [],
     "true_times": ["emphasis"],
     "recognized": ["emphasis", "words", "transcript"],
 }
@@ -42,8 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/benchmarks/probe_annotated"))
     arguments = parser.parse_args(argv)
     probe = make_probe("data/probe")
-    rows: list[Row] = []
-    original: dict[str, float] = {}
+    predictions: dict[str, dict[int, pd.DataFrame]] = {}
     for name, removed in VERSIONS.items():
         data = str(probe)
         if removed:
@@ -52,20 +51,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             table, data = folder / "without.parquet", str(folder / "annotated")
             pd.read_parquet(probe / "metadata.parquet").drop(columns=[*removed, "stressed_word"]).to_parquet(table)
             annotate([str(table), "--audio_folder", str(probe), "--output", data, "--language", "en"])
-        runs = []
         for seed in arguments.seeds:
             output = arguments.output_dir / f"{name}_{seed}"
             if not (output / "results.json").is_file():
                 train(["configs/probe.yaml", "--data", data, "--seed", str(seed), "--output_dir", str(output)])
-            runs.append({of_run["name"]: of_run["value"] for of_run in results_of(output)})
-        for dimension in (*LABELS, "mean"):
-            values = [of_seed[f"test/all/{dimension}"] for of_seed in runs]
-            mean = float(np.mean(values))
-            rows.append(row(f"{name}/{dimension}", mean, min(values), max(values)))
-            if removed:
-                rows.append(row(f"{name}/drop_{dimension}", original[dimension] - mean))
-            else:
-                original[dimension] = mean
+            table_of_run = predict_part(output).table.rename_axis("item").reset_index()
+            predictions.setdefault(FULL if name == ORIGINAL else name, {})[seed] = table_of_run
+    rows = [row | {"name": row["name"].replace(FULL, ORIGINAL)} for row in compare(predictions)]
     record("probe_annotated", rows, "probe_annotated", argv)
 
 

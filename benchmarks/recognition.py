@@ -2,7 +2,7 @@
 
     python -m msfser.benchmarks.recognition --plain FOLDER
 
-prints and writes `benchmarks/results/recognition.json`, each figure with a 95 % bootstrap interval. The folder holds
+prints and writes `benchmarks/results/recognition.json`, each figure with its 95 % interval. The folder holds
 `metadata.csv` (`file_name`, `transcription`) and `words.csv` (`file_name`, `word`, `start_s`, `end_s`) of English
 speech. More rows come with `--speech FOLDER ...` (English, `metadata.csv` alone) and `--foreign FOLDER` (another
 language); the probe corpus and sounds without speech are generated.
@@ -10,13 +10,15 @@ language); the probe corpus and sounds without speech are generated.
 | row | meaning |
 |---|---|
 | `plain/wer` | word errors over words; lower case, no punctuation |
-| `plain/median_time_error` | seconds, over starts and ends of recognized words matched to reference words |
+| `plain/median_time_error` | seconds, over starts and ends of recognized words matched to reference words: the median
+over the clips in `words.csv` of their medians; the interval is over these clips, whose number is in the row |
 | `plain/aligned_median_time_error_attention`, `..._sphinx` | the same with the reference words given |
 | `validation/stressed_words` | share of the probe's stressed words that are in the transcript |
 | `speech/false_reject` | share of English clips (plain, probe, `--speech`) classified as no speech |
 | `speech/false_reject_unstated` | share of them without text where the language is not given |
 | `nonspeech/false_accept` | share of generated sounds without speech classified as speech |
 | `nonspeech/false_accept_unstated` | share of them with a text where the language is not given |
+| `nonspeech/KIND/...` | the same of one kind of sound |
 | `foreign/false_accept_unstated` | share of foreign clips with an English text where the language is not given |
 """
 
@@ -33,7 +35,7 @@ from tqdm import tqdm
 from ..annotation.aligners import SphinxAligner
 from ..audio_msfser import SAMPLING_RATE, load_audio
 from ..corpora.probe.corpus import make_probe
-from ..evaluation.intervals import interval
+from ..evaluation.intervals import interval, median_interval, resampled_units, share_interval
 from ..evaluation.results import Row, row
 from ..transcription_msfser import MsfSerRecognizer, Transcription
 from .command import load_recognizer, parser_of, record
@@ -62,17 +64,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         normalized(item.words[item.stressed_word]["word"])[0] in normalized(result.text or "")
         for item, result in zip(table.itertuples(), found, strict=True)
     ]
-    rows.append(_share("validation/stressed_words", recognized))
+    speakers: list[str | None] = [f"probe {speaker}" for speaker in table["speaker"]]
+    rows.append(_share("validation/stressed_words", recognized, speakers))
     for path in (options.plain, *options.speech):
         found += _transcribed(recognizer, _sounds(path))
-    rows.append(_share("speech/false_reject", [result.reason == "no speech" for result in found]))
-    rows.append(_share("speech/false_reject_unstated", [result.text is None for result in found]))
-    found = _transcribed(recognizer, [sound for _, sound in nonspeech(seed=0)])
-    rows.append(_share("nonspeech/false_accept", [result.reason != "no speech" for result in found]))
-    rows.append(_share("nonspeech/false_accept_unstated", [result.text is not None for result in found]))
+        speakers += _speakers(path)
+    rows.append(_share("speech/false_reject", [result.reason == "no speech" for result in found], speakers))
+    rows.append(_share("speech/false_reject_unstated", [result.text is None for result in found], speakers))
+    kinds, sounds = zip(*nonspeech(seed=0), strict=True)
+    found = _transcribed(recognizer, sounds)
+    for name in ("", *dict.fromkeys(kinds)):
+        prefix = f"nonspeech/{name}/".replace("//", "/")
+        of_kind = [result for result, kind in zip(found, kinds, strict=True) if name in ("", kind)]
+        rows.append(_share(f"{prefix}false_accept", [result.reason != "no speech" for result in of_kind]))
+        rows.append(_share(f"{prefix}false_accept_unstated", [result.text is not None for result in of_kind]))
     if options.foreign:
         found = _transcribed(recognizer, _sounds(options.foreign))
-        rows.append(_share("foreign/false_accept_unstated", [result.text is not None for result in found]))
+        texts = [result.text is not None for result in found]
+        rows.append(_share("foreign/false_accept_unstated", texts, _speakers(options.foreign)))
     record("recognition", rows, "recognition", argv)
 
 
@@ -172,11 +181,13 @@ def _plain_rows(recognizer: MsfSerRecognizer, folder: Path) -> list[Row]:
         "plain/aligned_median_time_error_attention": recognizer.align(timed, texts),
         "plain/aligned_median_time_error_sphinx": SphinxAligner()(timed, texts),
     }
-    rows = [row("plain/wer", *interval(lambda drawn: np.divide(*counts[drawn].sum(0)), len(counts)))]
+    rows = [row("plain/wer", *interval(lambda items: np.divide(*counts[items].sum(0)), len(counts)))]
+    rows[0]["clips"] = len(counts)
     for name, of_files in found.items():
         matched = zip(references.values(), of_files, strict=True)
-        errors = np.array([error for reference, words in matched for error in _time_errors(reference, words or [])])
-        rows.append(row(name, *interval(lambda drawn, errors=errors: np.median(errors[drawn]), len(errors))))
+        errors = [_time_errors(reference, words or []) for reference, words in matched]
+        medians = [np.median(of_clip) for of_clip in errors if of_clip]
+        rows.append(row(name, *median_interval(medians)) | {"clips": len(medians)})
     return rows
 
 
@@ -218,9 +229,18 @@ def _sounds(folder: Path) -> list[np.ndarray]:
     return [load_audio(folder / name) for name in pd.read_csv(folder / "metadata.csv", dtype=str)["file_name"]]
 
 
-def _share(name: str, hits: Sequence[bool]) -> Row:
-    values = np.array(hits, float)
-    return row(name, *interval(lambda drawn: values[drawn].mean(), len(values)))
+def _speakers(folder: Path) -> list[str | None]:
+    """The speaker of each clip, `None` where the table does not say it."""
+    table = pd.read_csv(folder / "metadata.csv", dtype=str)
+    names = table["speaker_id"] if "speaker_id" in table else pd.Series([None] * len(table), dtype=object)
+    return [None if pd.isna(name) else f"{folder} {name}" for name in names]
+
+
+def _share(name: str, hits: Sequence[bool], speakers: Sequence[str | None] = ()) -> Row:
+    """The row of a share, its interval over speakers where they are known, otherwise over clips."""
+    units, of = resampled_units(speakers)
+    found = share_interval(hits, None if isinstance(units, int) else units)
+    return row(name, *found) | {"clips": len(hits), "resampled": of if speakers else "clips"}
 
 
 if __name__ == "__main__":

@@ -14,15 +14,16 @@ machine, versions and threads.
 | `wavlm_inference` | WavLM-Large over all clips, what each part gives, 8-bit layers, and the floor: matrix products |
 | `int8_agreement` | how well the predictions of 8-bit layers agree with those in float32 |
 | `train_step` | an epoch of training at the paper's size (`training_speed.py`): time, memory, share of the rest |
-| `cached_epoch` | the first epoch on frozen encoders against one of a second run |
-| `pipeline` | batches of similar length in the pipeline, with Whisper tiny.en, against batches in the given order |
+| `cached_epoch` | the first epoch on frozen encoders against one of a second run, without and with its start |
+| `pipeline` | batches of similar length in the pipeline, without and with the recognizer, against the given order |
 
-`int8_agreement` and `cached_epoch` read the probe corpus, which is made where it is not there. On a machine with a
-CUDA GPU `train_step` runs there, and its rows are called `gpu_...`.
+`int8_agreement`, `cached_epoch` and `pipeline` read the probe corpus, which is made where it is not there. On a
+machine with a CUDA GPU `train_step` runs there, and its rows are called `gpu_...`.
 """
 
 import contextlib
 import copy
+import functools
 import json
 import os
 import platform
@@ -44,7 +45,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel, WhisperFeatureE
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention, WavLMFeatureEncoder
 
 from .. import pipeline_msfser
-from ..audio_msfser import SAMPLING_RATE
+from ..audio_msfser import SAMPLING_RATE, load_audio
 from ..configuration_msfser import WAVLM_LARGE, MsfSerConfig
 from ..corpora.probe.corpus import make_probe
 from ..corpora.table import read_table
@@ -59,7 +60,7 @@ from ..modeling_msfser import MsfSerModel
 from ..pipeline_msfser import MsfSerPipeline
 from ..processing_msfser import MsfSerCollator, MsfSerProcessor
 from ..training.features import FeatureCollator, add_lengths, cache_features
-from .command import WHISPER, parser_of, record
+from .command import WHISPER, load_recognizer, parser_of, record
 from .training_speed import CLIPS, TOKENIZER, VARIANTS, training_step
 
 # Of inference, and of training on cached features, as in the paper.
@@ -258,7 +259,7 @@ def agreement(
         epochs: Over the training clips.
 
     Returns:
-        `NAME/ccc`, between the two predictions, mean over the dimensions with its bootstrap interval over the clips;
+        `NAME/ccc`, between the two predictions, mean over the dimensions with its interval over the clips;
         `NAME/spread`, the standard deviation of the float32 predictions, mean over the dimensions with the lowest and
         the highest.
     """
@@ -273,7 +274,7 @@ def agreement(
     clips = probe_clips("test", test)
     full = _predictions(model.eval(), processor, clips)
     integers = _predictions(model.quantize(), processor, clips)
-    ccc = interval(lambda drawn: concordance(integers[drawn], full[drawn]).mean().item(), len(full))
+    ccc = interval(lambda items: concordance(integers[items], full[items]).mean().item(), len(full), correlation=True)
     spread = full.std(0)
     return [row(f"{name}/ccc", *ccc), row(f"{name}/spread", *map(float, (spread.mean(), spread.min(), spread.max())))]
 
@@ -290,9 +291,9 @@ def cached_epoch(seconds: Sequence[float], repeats: int) -> list[Row]:
     """Training on frozen encoders, in batches of 32 clips of similar length of the probe corpus.
 
     Rows: `cached_epoch/ratio`, at the paper's size on 32 clips, the first epoch (frozen encoders and fusion) against
-    an epoch of a second run; `cached_epoch/start_seconds`, what the second run needs to find its features;
-    `cached_epoch/ratio_small` and `cached_epoch/start_seconds_small`, the same for Whisper tiny.en and MiniLM on all
-    training clips.
+    an epoch of a second run; `cached_epoch/start_seconds`, what the second run needs to find its features, and
+    `cached_epoch/ratio_with_start`, the first epoch against both, as in a run of one epoch; the rows with the suffix
+    `_small` are of Whisper tiny.en and MiniLM on all training clips.
     """
     rows = []
     for made, size, suffix in ((_paper_model, PAPER_BATCH_SIZE, ""), (_small_model, None, "_small")):
@@ -301,6 +302,7 @@ def cached_epoch(seconds: Sequence[float], repeats: int) -> list[Row]:
         runs = [_first_and_second(model, processor, clips) for _ in range(repeats)]
         first, start, second = zip(*runs, strict=True)
         rows.append(ratio(f"cached_epoch/ratio{suffix}", first, second))
+        rows.append(ratio(f"cached_epoch/ratio_with_start{suffix}", first, np.add(start, second).tolist()))
         rows.append(ratio(f"cached_epoch/start_seconds{suffix}", start, [1.0] * repeats))
     return rows
 
@@ -328,22 +330,28 @@ def _first_and_second(
 
 
 def pipeline_batches(seconds: Sequence[float], repeats: int) -> list[Row]:
-    """The pipeline on all clips in batches of 8, with Whisper tiny.en and the sound alone.
+    """The pipeline in batches of 8, with Whisper tiny.en; batches in the given order against those of similar length.
 
-    Row: `pipeline/ratio`, batches in the given order against batches of similar length.
+    Rows: `pipeline/ratio`, all clips, sound alone without the recognizer; `pipeline/ratio_with_recognizer`, speech of
+    the probe corpus with a model of sound and transcript, which the recognizer writes.
     """
-    model, processor = _small_model(semantics=[])
-    predict = MsfSerPipeline(model=model, processor=processor)
-    clips = [torch.randn(round(length * SAMPLING_RATE)).numpy() for length in seconds]
+    noise = [torch.randn(round(length * SAMPLING_RATE)).numpy() for length in seconds]
+    speech = [load_audio(clip["audio"]["path"]) for clip in probe_clips("test", len(seconds))]
+    ahead, rows = pipeline_msfser._BATCHES_AHEAD, []
+    for name, clips, semantics in (("ratio", noise, []), ("ratio_with_recognizer", speech, ["gs"])):
+        model, processor = _small_model(semantics=semantics)
+        recognizer = load_recognizer() if semantics else None
+        predict = MsfSerPipeline(model=model, processor=processor, recognizer=recognizer)
 
-    def run(batches_ahead: int) -> None:
-        with mock.patch.object(pipeline_msfser, "_BATCHES_AHEAD", batches_ahead):
-            predict(clips, sampling_rate=SAMPLING_RATE, batch_size=8)
+        def run(batches_ahead: int, predict: Any = predict, clips: Any = clips) -> None:
+            with mock.patch.object(pipeline_msfser, "_BATCHES_AHEAD", batches_ahead):
+                predict(clips, sampling_rate=SAMPLING_RATE, batch_size=8)
 
-    ahead = pipeline_msfser._BATCHES_AHEAD
-    run(ahead)  # warm
-    spent = interleaved({"given": lambda: run(1), "similar": lambda: run(ahead)}, repeats)
-    return [ratio("pipeline/ratio", spent["given"], spent["similar"])]
+        run(ahead)  # warm
+        tasks = {"given": functools.partial(run, 1), "similar": functools.partial(run, ahead)}
+        spent = interleaved(tasks, repeats)
+        rows.append(ratio(f"pipeline/{name}", spent["given"], spent["similar"]))
+    return rows
 
 
 def probe_clips(part: str, count: int | None) -> datasets.Dataset:

@@ -113,8 +113,11 @@ _SPEED = {
     "peak memory of this training, our model divided by stock": "train_memory/ratio:.2f",
     "everything except the encoders, share of a training step": "overhead/share:share1",
     "frozen encoders of the paper's size, first epoch vs. an epoch of a second run": "cached_epoch/ratio:times",
-    "the same with Whisper tiny.en and MiniLM": "cached_epoch/ratio_small:times",
-    "Whisper tiny.en in the pipeline, 8 at once, vs. batches in the given order": "pipeline/ratio:times",
+    "- including the start of the second run": "cached_epoch/ratio_with_start:times",
+    "the first epoch with Whisper tiny.en and MiniLM vs. an epoch of a second run": "cached_epoch/ratio_small:times",
+    "- including its start": "cached_epoch/ratio_with_start_small:times",
+    "pipeline with Whisper tiny.en, audio only, 8 at once, vs. the given order": "pipeline/ratio:times",
+    "the same with a transcript by the recognizer": "pipeline/ratio_with_recognizer:times",
 }
 
 BLOCKS: dict[str, Block] = {
@@ -135,7 +138,10 @@ BLOCKS: dict[str, Block] = {
                 ("CCC minus that of the full model", *DIMENSIONS),
                 {variant.title: name for name, variant in ROWS.items()},
                 [f"{{*_minus_full/{dimension}:difference}}" for dimension in DIMENSIONS],
-            )
+            ),
+            "\nGate minus attention (audio, both texts; FiLM), paired: valence "
+            "{gate_film_minus_attention_film/valence:difference}, mean "
+            "{gate_film_minus_attention_film/mean:difference}.",
         ],
     ),
     "recognition": Block(
@@ -144,17 +150,28 @@ BLOCKS: dict[str, Block] = {
             Table(
                 ("Whisper tiny.en", ""),
                 {
-                    "word error rate, read speech": "plain/wer:rate",
+                    "word error rate, read speech (16 clips)": "plain/wer:rate",
                     "emphasized words of the probe's validation set recognized": "validation/stressed_words:rate",
-                    "median error of word times, recognized": "plain/median_time_error:ms",
+                    "median error of word times, recognized (6 clips)": "plain/median_time_error:ms",
                     "the same, transcript given, Whisper's attention": "plain/aligned_median_time_error_attention:ms",
                     "the same, transcript given, PocketSphinx": "plain/aligned_median_time_error_sphinx:ms",
                     "English speech classified as no speech": "speech/false_reject:rate",
-                    "sounds without speech classified as speech": "nonspeech/false_accept:rate",
+                    "sounds without speech classified as speech, 18 kinds": "nonspeech/false_accept:rate",
                     "English without a transcript if no language is given": "speech/false_reject_unstated:rate",
                     "German transcribed as English if no language is given": "foreign/false_accept_unstated:rate",
                 },
                 ["{*}"],
+            )
+        ],
+    ),
+    "coverage": Block(
+        "coverage",
+        [
+            Table(
+                ("share of simulated tests", "CCC", "paired difference", "ranking accuracy", "CCC, bootstrap"),
+                {f"{number} speakers, three seeds": f"{number}_speakers" for number in ("four", "ten")}
+                | {"34 speakers, three seeds": "thirty_four_speakers"},
+                ("{*/ccc:.3f}", "{*/difference:.3f}", "{*/share:.3f}", "{*/ccc/percentile:.3f}"),
             )
         ],
     ),
@@ -182,12 +199,12 @@ BLOCKS: dict[str, Block] = {
         "probe_annotated",
         [
             Table(
-                ("test CCC, valence", "", "decrease from the original texts"),
+                ("test CCC, valence", "", "difference from the original texts"),
                 {
                     "LEMF on true word times": "true_times",
                     "all generated from audio: transcript, word times, LEMF": "recognized",
                 },
-                ("{*/valence:ccc}", "{*/drop_valence:.2f}"),
+                ("{*/valence:ccc}", "{*_minus_original/valence:difference}"),
             )
         ],
     ),
@@ -204,7 +221,9 @@ BLOCKS: dict[str, Block] = {
                     "ratings of the reader's emotion vs. ratings of the writer's": "human",
                 },
                 _CCC,
-            )
+            ),
+            "\nPaired differences of the mean CCC: fine-tuned minus frozen {tuned_minus_frozen/mean:difference}; "
+            "frozen minus variance-matched ridge regression {frozen_minus_ridge_rescaled/mean:difference}.",
         ],
     ),
     "stress": Block(

@@ -12,9 +12,8 @@ control `random_window` the emphasized words are as many neighboring words from 
 A finished run is not repeated, and a killed run is resumed. Processes that are given the same command share the runs.
 To measure changed code or another settings file of the same name, remove `outputs/ablation/NAME` first.
 
-The results are `benchmarks/results/ablation_NAME.json` and `assets/ablation_NAME.svg`. Speakers and seeds are
-resampled together, the same for all rows, so that the differences are paired. With folds, the items of all folds are
-scored together.
+The results are `benchmarks/results/ablation_NAME.json` and `assets/ablation_NAME.svg`. Intervals are over speakers and
+seeds (`evaluation/intervals.py`); differences are paired. With folds, the items of all folds are scored together.
 """
 
 import argparse
@@ -94,6 +93,9 @@ ROWS: dict[str, Variant] = {
     "frames_film": Variant("FiLM on each frame", {"film_position": "frames"}),
     "no_text_dropout": Variant("without text dropout", {"text_dropout": 0.0}),
 }
+
+# Beside the differences to the full model.
+PAIRS = (("gate_film", "attention_film"),)
 
 _TIMED_STEPS = 8
 
@@ -282,14 +284,14 @@ def compare(predictions: dict[str, dict[int, pd.DataFrame]]) -> list[Row]:
             may be missing.
 
     Returns:
-        Rows of results without their command: the CCC `ROW/DIMENSION` and its difference to the full model
-        `ROW_minus_full/DIMENSION`, both means over the seeds; `ROW/seedN/DIMENSION` without interval; and the counts
-        `items` and `speakers`.
+        Rows of results without their command: the CCC `ROW/DIMENSION`, its difference to the full model
+        `ROW_minus_full/DIMENSION`, and the differences of `PAIRS` named likewise, all means over the seeds;
+        `ROW/seedN/DIMENSION` without interval; and the counts `items` and `speakers`.
 
     Raises:
         ValueError: The labels of an item differ between runs.
     """
-    seeds, full = list(predictions[FULL]), list(predictions).index(FULL)
+    seeds, names = list(predictions[FULL]), list(predictions)
     tables = {name: [of_seeds[seed].set_index("item") for seed in seeds] for name, of_seeds in predictions.items()}
     first = tables[FULL][0]
     common = first.index
@@ -308,33 +310,43 @@ def compare(predictions: dict[str, dict[int, pd.DataFrame]]) -> list[Row]:
         ccc = concordance(predicted[items], given[items])
         return torch.cat([ccc, ccc.mean(-1, keepdim=True)], dim=-1).numpy()
 
-    def measure(items: np.ndarray, drawn_seeds: np.ndarray) -> np.ndarray:
-        """CCC and differences to the full model, `(2, rows, 4)`."""
-        ccc = scores(items)[:, drawn_seeds].mean(1)
-        return np.stack([ccc, ccc - ccc[full]])
+    def measure(items: np.ndarray, used_seeds: np.ndarray) -> np.ndarray:
+        """CCC, `(rows, 4)`."""
+        return scores(items)[:, used_seeds].mean(1)
 
-    # Items without a speaker are drawn alone.
+    pairs = [(name, FULL) for name in names if name != FULL]
+    pairs += [pair for pair in PAIRS if set(pair) <= set(names)]
+    minuends, subtrahends = ([names.index(pair[end]) for pair in pairs] for end in (0, 1))
+
+    def differences(items: np.ndarray, used_seeds: np.ndarray) -> np.ndarray:
+        """`(pairs, 4)`."""
+        ccc = measure(items, used_seeds)
+        return ccc[minuends] - ccc[subtrahends]
+
+    # Each item without a speaker is a unit.
     speakers = clusters(first["speaker"].where(first["speaker"].notna(), [f"\0{item}" for item in common]))
-    found, each = interval(measure, speakers, seeds=len(seeds)), scores(slice(None))
+    found = interval(measure, speakers, seeds=len(seeds), correlation=True)
     rows = [row("items", len(common)), row("speakers", len(speakers))]
-    for index, name in enumerate(tables):
-        for kind, prefix in enumerate((name, f"{name}_minus_full")):
-            if kind == 0 or index != full:
-                ends = Interval(*(part[kind, index] for part in found))
-                rows += rows_of([f"{prefix}/{dimension}" for dimension in DIMENSIONS], ends)
-        for seed, of_seed in zip(seeds, each[index], strict=True):
+    for name, of_seeds, *ends in zip(names, scores(slice(None)), *found, strict=True):
+        rows += rows_of([f"{name}/{dimension}" for dimension in DIMENSIONS], Interval(*ends))
+        for seed, of_seed in zip(seeds, of_seeds, strict=True):
             scored = zip(DIMENSIONS, of_seed, strict=True)
             rows += [row(f"{name}/seed{seed}/{dimension}", ccc) for dimension, ccc in scored]
+    for (name, other), *ends in zip(pairs, *interval(differences, speakers, seeds=len(seeds)), strict=True):
+        rows += rows_of([f"{name}_minus_{other}/{dimension}" for dimension in DIMENSIONS], Interval(*ends))
     return rows
 
 
 def as_table(rows: Sequence[Row]) -> str:
-    """The rows as text: CCC, and below it the difference to the full model."""
+    """The rows as text: CCC, and below it the differences."""
     cells = {row["name"]: with_ends(row) for row in rows}
     shown = {
         title: [cells[f"{measure}/{dimension}"] for dimension in DIMENSIONS]
         for name, variant in ROWS.items()
-        for measure, title in ((name, variant.title), (f"{name}_minus_full", f"   minus full: {name}"))
+        for measure, title in (
+            (name, variant.title),
+            *((f"{name}_minus_{other}", f"   minus {other}: {name}") for other in (FULL, *dict(PAIRS).values())),
+        )
         if f"{measure}/mean" in cells
     }
     return pd.DataFrame.from_dict(shown, orient="index", columns=list(DIMENSIONS)).to_string()

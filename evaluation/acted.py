@@ -18,7 +18,7 @@ from ..configuration_msfser import LABELS
 from ..corpora.acted import read_acted
 from ..loss_msfser import concordance
 from ..training.fitting import Clips
-from .intervals import Interval, clusters, interval
+from .intervals import Interval, clusters, interval, share_interval
 from .results import Row, row, rows_of
 
 # In some copies of EmoDB the clips of the other emotions are cut and come from another source.
@@ -69,7 +69,7 @@ def pairs_of_emotions(table: pd.DataFrame, low: Sequence[str], high: Sequence[st
 
 
 class Scores:
-    """Scores of predictions for held-out clips of a corpus, with intervals over speakers.
+    """Scores of predictions for held-out clips of a corpus, with intervals over speakers and seeds.
 
     The predictions are by system and kind of sound, of which the first is scored, `(seeds, clips, 3)`, NaN where a
     clip was not held out.
@@ -82,37 +82,46 @@ class Scores:
         speakers = material.clips.speakers[self.held_out]
         self._clips_of = [self.held_out[members] for members in clusters(speakers, sort=True)]
 
-    def ccc(self, system: str, clips: np.ndarray) -> np.ndarray:
-        """CCC of each dimension over some clips, `(3,)`, mean over the seeds."""
+    @property
+    def seeds(self) -> int:
+        """How many seeds each system has."""
+        return len(next(iter(next(iter(self.predictions.values())).values())))
+
+    def ccc(self, system: str, clips: np.ndarray, seeds: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """CCC of each dimension over some clips, `(3,)`, mean over the seeds, or over some of them."""
         labels = torch.as_tensor(self.material.clips.labels[clips], dtype=torch.float64)
-        of_seeds = next(iter(self.predictions[system].values()))[:, clips].astype(np.float64)
+        of_seeds = next(iter(self.predictions[system].values()))[seeds][:, clips].astype(np.float64)
         return np.mean([concordance(torch.as_tensor(of_seed), labels).numpy() for of_seed in of_seeds], axis=0)
 
-    def interval(self, measure: Any) -> Interval:
-        """A measure of clips with its interval over speakers."""
-        return interval(measure, self._clips_of)
+    def interval(self, measure: Any, correlation: bool = False) -> Interval:
+        """A measure of clips and seeds with its interval over speakers and seeds."""
+        return interval(measure, self._clips_of, seeds=self.seeds, correlation=correlation)
 
     def ccc_rows(self, system: str) -> list[Row]:
         """Rows `SYSTEM/DIMENSION` and `SYSTEM/mean`."""
 
-        def measure(clips: np.ndarray) -> np.ndarray:
-            ccc = self.ccc(system, clips)
+        def measure(clips: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+            ccc = self.ccc(system, clips, seeds)
             return np.append(ccc, ccc.mean())
 
-        return rows_of([f"{system}/{name}" for name in (*LABELS, "mean")], self.interval(measure))
+        found = self.interval(measure, correlation=True)
+        return rows_of([f"{system}/{name}" for name in (*LABELS, "mean")], found)
 
     def difference_row(self, name: str, system: str, other: str) -> Row:
-        """The mean CCC of one system minus that of another, paired."""
-        return row(name, *self.interval(lambda clips: self.ccc(system, clips).mean() - self.ccc(other, clips).mean()))
+        """The mean CCC of one system minus that of another, paired by clips and seeds."""
+
+        def measure(clips: np.ndarray, seeds: np.ndarray) -> float:
+            return float(self.ccc(system, clips, seeds).mean() - self.ccc(other, clips, seeds).mean())
+
+        return row(name, *self.interval(measure))
 
     def ranking_row(self, name: str, values: np.ndarray, pairs: np.ndarray) -> Row:
         """Pairwise ranking accuracy: the share of pairs whose second clip has the higher value.
 
         The values are `(seeds, clips)`, the pairs `(pairs, 2)` indices of clips of one speaker.
         """
-        ranked = (values[:, pairs[:, 1]] > values[:, pairs[:, 0]]).mean(0)
-        speakers = clusters(self.material.clips.speakers[pairs[:, 0]], sort=True)
-        return row(name, *interval(lambda drawn: ranked[drawn].mean(), speakers))
+        ranked = values[:, pairs[:, 1]] > values[:, pairs[:, 0]]
+        return row(name, *share_interval(ranked, clusters(self.material.clips.speakers[pairs[:, 0]], sort=True)))
 
     def ranking_rows(self, system: str, prefix: str = "") -> Iterator[Row]:
         """All rankings of one system, rows `PREFIXranking/...`."""

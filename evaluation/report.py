@@ -65,7 +65,7 @@ def page(folder: Path) -> str:
     part = "Test part" if run.cross_validate is None else "Cross-validation, each utterance by a model without it"
     head = (
         f"<p>{part}: {len(table)} utterances, {table['speaker'].nunique()} speakers. Every value is in 0..1; 0.5 "
-        "is the middle of the scale. Intervals are 95 % bootstrap intervals, those of the CCC over "
+        "is the middle of the scale. Intervals are 95 % intervals, those of the CCC over "
         f"{resampled(rows)}, the others over utterances.</p>"
         f"<details><summary>Settings of the run</summary><pre>{escape(settings)}</pre></details>"
     )

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..cli.outputs import write_text
 from ..configuration_msfser import LABELS
 
@@ -30,8 +32,8 @@ _PATHS = ("--data", "--output", "--output_dir", "--results")
 
 
 def row(name: str, value: float, low: float | None = None, high: float | None = None) -> Row:
-    """A row without its command."""
-    low, high = (None if end is None else float(end) for end in (low, high))
+    """A row without its command; ends that are NaN are null."""
+    low, high = (None if end is None or np.isnan(end) else float(end) for end in (low, high))
     return {"name": name, "value": float(value), "low": low, "high": high}
 
 

@@ -149,12 +149,12 @@ def held_out_rows(material: Material) -> list[Row]:
     scores = Scores(material, {"held_out": predictions})
     arousal = np.stack([values[0, :, 1] for values in predictions.values()])
 
-    def correlations(drawn: np.ndarray) -> np.ndarray:
-        """Pearson's r of each distorted kind with the clean one."""
+    def correlations(drawn: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+        """Pearson's r of each distorted kind with the clean one, of the only seed."""
         return np.atleast_2d(np.corrcoef(arousal[:, drawn]))[0, 1:]
 
     rows = [*scores.ccc_rows("held_out"), *scores.ranking_rows("held_out")]
-    rows += rows_of([f"{kind}/arousal_r" for kind in TESTS], scores.interval(correlations))
+    rows += rows_of([f"{kind}/arousal_r" for kind in TESTS], scores.interval(correlations, correlation=True))
     neutral = np.flatnonzero(material.table["emotion"] == "neutral")
     means = predictions["clean"][0, neutral].mean(0)
     return rows + [row(f"neutral/{name}", mean) for name, mean in zip(LABELS, means, strict=True)]

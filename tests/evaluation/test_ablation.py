@@ -260,6 +260,18 @@ def test_differences_are_paired():
     assert row["value"] == pytest.approx(rows["audio/mean"]["value"] - rows["full/mean"]["value"])
 
 
+def test_gate_and_attention_are_compared_with_each_other():
+    full, gate, attention = ({seed: made_up(seed, shift) for seed in (0, 1, 2)} for shift in (0.0, 0.05, 0.1))
+    given = {"full": full, "attention_film": attention, "gate_film": gate}
+    rows = {row["name"]: row for row in ablation.compare(given)}
+    pair = rows["gate_film_minus_attention_film/mean"]
+    assert 0 < pair["low"] <= pair["value"] <= pair["high"]
+    assert pair["value"] == pytest.approx(rows["gate_film/mean"]["value"] - rows["attention_film/mean"]["value"])
+    assert "minus attention_film: gate_film" in ablation.as_table(list(rows.values()))
+    without = ablation.compare({"full": full, "gate_film": gate})
+    assert not any("attention" in row["name"] for row in without)
+
+
 def test_only_items_of_all_rows_are_compared():
     full = {0: made_up(0)}
     rows = {row["name"]: row for row in ablation.compare({"full": full, "audio": {0: made_up(1).iloc[::-1][:30]}})}

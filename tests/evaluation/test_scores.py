@@ -1,12 +1,22 @@
-"""Intervals of the one bootstrap, and scores of held-out clips over speakers."""
+"""Intervals over speakers and seeds, their coverage, and scores of held-out clips over speakers."""
 
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from msfser import LABELS
+from msfser.benchmarks import coverage
 from msfser.evaluation.acted import Material, Scores
-from msfser.evaluation.intervals import ccc_interval, clusters, interval, resampled_units
+from msfser.evaluation.intervals import (
+    ccc_interval,
+    clusters,
+    interval,
+    median_interval,
+    resampled_units,
+    share_interval,
+)
+from msfser.evaluation.results import RESULTS, read, row
 from msfser.loss_msfser import concordance
 from msfser.training.fitting import Clips
 
@@ -29,16 +39,115 @@ def test_scores_are_paired_over_speakers():
     assert 0.5 < difference["low"] <= difference["value"] <= difference["high"]
     matched = np.stack([np.arange(0, 160, 2), np.arange(1, 160, 2)], 1)
     ranking = scores.ranking_row("ranking", np.arange(160)[None].astype(float), matched)
-    assert ranking["value"] == ranking["low"] == 1
+    assert ranking["value"] == ranking["high"] == 1 and 0.5 < ranking["low"] < 1
 
 
-def test_the_interval_is_the_percentiles_of_resampled_items():
-    values = np.random.default_rng(1).standard_normal(50)
-    draw = np.random.default_rng(0)
-    samples = [values[draw.integers(50, size=50)].mean() for _ in range(1000)]
-    found = interval(lambda items: values[items].mean(), 50)
+def test_seeds_count_in_the_scores_of_held_out_clips():
+    """The same predictions in every seed are scored as one; seeds that differ widen the interval."""
+    draw = np.random.default_rng(1)
+    labels = draw.uniform(size=(160, 3)).astype(np.float32)
+    corpus = Clips(labels, np.repeat(list("abcd"), 40), {}, {}, {}, np.full(160, -1))
+    of_seeds = np.stack([labels * slope for slope in (0.5, 0.7, 0.9)]).astype(np.float32)
+    equal = np.stack([of_seeds[1]] * 3)
+    material = Material(corpus, None, [], {})
+    one, same, other = (
+        {row["name"]: row for row in Scores(material, {"a": {"clean": made}}).ccc_rows("a")}["a/mean"]
+        for made in (equal[:1], equal, of_seeds)
+    )
+    assert (same["low"], same["high"]) == pytest.approx((one["low"], one["high"]))
+    assert other["high"] - other["low"] > 1.5 * (one["high"] - one["low"])
+
+
+@pytest.mark.parametrize("count", [2, 7, 50])
+def test_the_interval_of_a_mean_is_that_of_student(count):
+    values = np.random.default_rng(1).standard_normal(count)
+    found = interval(lambda items: values[items].mean(), count)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert found.value == pytest.approx(values.mean())
-    assert (found.low, found.high) == pytest.approx(np.quantile(samples, [0.025, 0.975]))
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    clustered = interval(lambda items: np.repeat(values, 3)[items].mean(), clusters(np.repeat(np.arange(count), 3)))
+    assert clustered == pytest.approx(found)
+    over_seeds = interval(lambda items, seeds: values[seeds].mean(), 1, seeds=count)
+    assert over_seeds == pytest.approx(found)
+
+
+def test_many_items_are_dealt_into_groups():
+    values = np.random.default_rng(1).standard_normal(1000)
+    found = interval(lambda items: values[items].mean(), 1000)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert found.high - found.low == pytest.approx(expected.high - expected.low, rel=0.2)
+    calls = []
+    interval(lambda items: calls.append(len(items)) or 0.0, 1000)
+    assert calls == [1000] + 50 * [980]
+
+
+def test_variances_of_speakers_and_seeds_are_added():
+    """Satterthwaite's degrees of freedom of a sum of two variances, as in Welch's test."""
+    draw = np.random.default_rng(2)
+    speakers, seeds = draw.standard_normal(5), 2 * draw.standard_normal(3)
+    found = interval(lambda items, used: speakers[items].mean() - seeds[used].mean(), 5, seeds=3)
+    expected = stats.ttest_ind(speakers, seeds, equal_var=False).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_the_ends_of_a_correlation_are_in_its_range():
+    draw = np.random.default_rng(3)
+    labels = draw.uniform(size=(40, 3))
+    noise = np.repeat([0.0, 0.0, 0.0, 0.9], 10)[:, None] * draw.standard_normal((40, 3))
+    units = clusters(np.repeat(np.arange(4), 10))
+    found = ccc_interval(labels + noise, labels, units)
+    assert (found.low >= -1).all() and (found.low < found.value).all() and (found.value < found.high).all()
+    assert (found.high <= 1).all()
+    perfect = ccc_interval(labels, labels, units)
+    assert perfect.value == pytest.approx(np.ones(4)) and perfect.low == pytest.approx(np.ones(4))
+
+
+@pytest.mark.parametrize(("hits", "count"), [(0, 20), (7, 27), (20, 20), (1, 1)])
+def test_shares_have_exact_ends(hits, count):
+    found = share_interval(np.arange(count) < hits)
+    expected = stats.binomtest(hits, count).proportion_ci(0.95, "exact")
+    assert found == pytest.approx((hits / count, expected.low, expected.high))
+    assert share_interval(np.arange(count) < hits, list(np.arange(count)[:, None])) == pytest.approx(found)
+
+
+def test_clusters_and_seeds_widen_the_interval_of_a_share():
+    """Speakers that hit always or never count as four items; equal ones as somewhat fewer than their items."""
+    units = clusters(np.repeat(np.arange(4), 25))
+    unequal, equal = np.repeat([1, 1, 0, 1], 25), np.tile([1, 1, 0, 1, 1], 20)
+    wide, narrow, free = share_interval(unequal, units), share_interval(equal, units), share_interval(equal)
+    assert wide.low < 0.2 and wide.high > 0.99
+    assert wide.low < narrow.low < free.low < 0.8 < free.high < narrow.high
+    every, never = share_interval(np.ones(100), units), share_interval(np.zeros(100), units)
+    assert 0.8 < every.low < share_interval(np.ones(100)).low and every.high == 1
+    assert (never.low, never.high) == pytest.approx((0, 1 - every.low))
+    seeds = np.stack([equal, equal, np.ones(100)])
+    assert share_interval(seeds, units).low < share_interval(np.stack([equal] * 3), units).low
+
+
+def test_a_median_has_exact_ends():
+    """Of six values the lowest and highest hold the median in 97 % of the cases; five values are too few."""
+    assert median_interval([5, 1, 4, 2, 9, 3]) == (3.5, 1, 9)
+    of_five = row("few", *median_interval([1, 2, 3, 4, 5]))
+    assert (of_five["value"], of_five["low"], of_five["high"]) == (3, None, None)
+
+
+@pytest.mark.parametrize("size", ["four_speakers", "thirty_four_speakers"])
+def test_the_interval_holds_the_true_value_as_often_as_it_says(size):
+    """At least .90 over all simulated worlds; percentiles of a bootstrap over four speakers do not."""
+    rows = {row["name"]: row["value"] for row in coverage.rows_of_size(size, 100)}
+
+    def covered(measure: str, end: str = "") -> float:
+        return np.mean([rows[f"{size}/{measure}/{world}{end}"] for world in coverage.WORLDS])
+
+    assert covered("ccc") >= 0.9 and covered("difference") >= 0.9 and rows[f"{size}/share"] >= 0.9
+    if size == "four_speakers":
+        assert covered("ccc", "/percentile") < 0.87
+
+
+def test_the_recorded_coverage_is_at_least_90_percent():
+    rows = read(RESULTS / "coverage.json")
+    for size in coverage.SIZES:
+        assert all(rows[f"{size}/{measure}"]["value"] >= 0.9 for measure in coverage.MEASURES)
 
 
 def test_clusters_and_seeds_are_resampled_together():

@@ -171,7 +171,7 @@ def test_the_intervals_say_what_was_resampled(tmp_path, noted, said):
     rows = json.loads((folder / "results.json").read_text())
     (folder / "results.json").write_text(json.dumps([row | noted for row in rows]))
     _, text = parts(render_card(folder, REPO, "v1"))
-    assert f"95% bootstrap interval over {said} in parentheses" in " ".join(text.split())
+    assert f"95% interval over {said} in parentheses" in " ".join(text.split())
 
 
 @pytest.mark.parametrize(

@@ -103,13 +103,11 @@ def shown(mutant: Mutant) -> str:
 
 def rows_of(group: str, found: dict[Mutant, Outcome], equivalent: set) -> list[dict]:
     """The share of killed mutants with its exact interval, without those that change nothing."""
-    from scipy.stats import binomtest
+    from msfser.evaluation.intervals import share_interval
 
     counted = {mutant: outcome for mutant, outcome in found.items() if mutant.key not in equivalent}
     killed = sum(outcome.ended != "survived" for outcome in counted.values())
-    share = binomtest(killed, len(counted))
-    interval = share.proportion_ci(0.95, "exact")
-    ends = {"value": killed / len(counted), "low": float(interval.low), "high": float(interval.high)}
+    ends = share_interval([outcome.ended != "survived" for outcome in counted.values()])._asdict()
     counts = {"mutants": len(found), "equivalent": len(found) - len(counted), "survived": len(counted) - killed}
     plain = [{"name": f"{group}/{name}", "value": float(n), "low": None, "high": None} for name, n in counts.items()]
     return [{"name": f"{group}/killed", **ends}, *plain]
