@@ -119,7 +119,9 @@ def train(settings: Settings) -> None:
             compute_metrics=score,
             callbacks=stopping,
             encoder_learning_rate=run.encoder_learning_rate,
+            mixing_lr_scale=run.mixing_lr_scale,
             batch_seconds=run.batch_seconds,
+            train_collator=FeatureCollator(processor, run.crop, training.seed),
         )
     except RuntimeError as error:  # such as a package of report_to that is missing
         raise ImportError(str(error)) from error
