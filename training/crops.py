@@ -1,8 +1,7 @@
 """Batches of the speech encoder's cached states: of whole clips, or of random crops with some of their frames.
 
-Neighboring frames of a frozen encoder say nearly the same, and attentive pooling takes them all to one vector: in
-training some 30 frames of a crop teach as much as all frames of the clip, in a fraction of the time. Evaluation always
-uses whole clips.
+Neighboring frames of a frozen encoder are much alike, and attentive pooling makes one vector of them all: a training
+step on some 30 frames of a clip takes a fraction of the time. Evaluation always uses whole clips.
 """
 
 from collections.abc import Sequence
