@@ -4,6 +4,7 @@ Shapes: `batch` utterances, `frames` of the speech encoder, `states` hidden stat
 encoder, `width` = `config.fusion_size`, three dimensions in the order valence, arousal, dominance.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -53,8 +54,19 @@ class MsfSerLayerMix(nn.Module):
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """`(batch, states, frames, size)` -> `(batch, frames, size)`."""
-        normalized = nn.functional.layer_norm(states, states.shape[-1:])
-        return torch.einsum("l,blts->bts", self.weights().to(normalized.dtype), normalized)
+        normalized = nn.functional.layer_norm(states, states.shape[-1:]).to(self.scores.dtype)
+        batch, count, frames, size = states.shape
+        weights = self.weights().expand(batch, 1, count)
+        # In the precision of the weights whatever the autocast, whose copy would cost more than the sum.
+        with _without_autocast(states.device.type):
+            mixed = torch.bmm(weights, normalized.reshape(batch, count, frames * size))
+        return mixed.view(batch, frames, size)
+
+
+def _without_autocast(device: str) -> contextlib.AbstractContextManager[None]:
+    # Where there is none, an exported graph should not contain that there is none.
+    is_on = torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if is_on else contextlib.nullcontext()
 
 
 class MsfSerAttentiveStatisticsPooling(nn.Module):
@@ -75,9 +87,10 @@ class MsfSerAttentiveStatisticsPooling(nn.Module):
         scores = scores.masked_fill(~frame_mask[..., None], torch.finfo(scores.dtype).min)
         weights = scores.softmax(1)
         # The variance is a difference of near-equal numbers: float32 whatever the autocast.
-        frames = frames.float()
-        mean = (weights * frames).sum(1)
-        variance = (weights * frames.square()).sum(1) - mean.square()
+        with _without_autocast(frames.device.type):
+            frames, weights = frames.float(), weights.transpose(1, 2)  # (batch, 1, frames)
+            mean = (weights @ frames).squeeze(1)
+            variance = (weights @ frames.square()).squeeze(1) - mean.square()
         return torch.cat([mean, variance.clamp(min=1e-5).sqrt()], dim=-1)
 
 

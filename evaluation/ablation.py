@@ -270,6 +270,7 @@ def seconds_of_a_run(settings: Sequence[str]) -> float:
             processing_class=processor,
             encoder_learning_rate=run.encoder_learning_rate,
             batch_seconds=run.batch_seconds,
+            train_collator=FeatureCollator(processor, run.crop, training.seed),
         )
         trained = trainer.train().metrics["train_runtime"] / _TIMED_STEPS
         predicted = (trainer.predict(items).metrics or {})["test_runtime"] / len(items)

@@ -4,12 +4,13 @@ The features are in the folder `msfser_features` of the cache of `datasets`, in 
 ([`FeatureStore`]). Their key is the encoder (its weights and config, the settings that prepare sound and texts,
 versions) and the content of each recording and text, wherever its file is: of a corpus that has grown only the new
 items are encoded, and of a run with other fusion settings none. With all states of Whisper tiny.en they take about
-0.4 MB for each second of sound; the least recently used ones are removed to keep within a limit.
+0.2 MB for each second of sound; the least recently used ones are removed to keep within a limit.
 """
 
 import inspect
 import json
 import logging
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor, labels_of
 from .augmentation import Distortion, nothing
 from .batches import batches_by_size
+from .crops import Crop, padded
 from .data_identity import inputs_of
 from .feature_store import FeatureStore, content_hash, fingerprint, load, size_of
 
@@ -152,7 +154,7 @@ def cache_features(
         encode = _encode_audio if kind == "audio" else _encode_text
         addresses = _features(
             _Job(
-                key=_key(kind, model, processor),
+                key=_key(kind, model, processor) if kind == "text" else _half(_key(kind, model, processor)),
                 kind=kind,
                 sizes={digest: items.size(digest) for digest in items},
                 most=_MOST[kind],
@@ -209,7 +211,7 @@ def encode_sounds(
         samples = distortion(samples, np.random.default_rng([index, *name.encode()]))
         with torch.inference_mode():
             inputs = processor.feature_extractor(samples, SAMPLING_RATE, return_tensors="pt", warn_if_cut=False)
-            return [model.encode_audio(**inputs.to(model.device))[0][0].half().cpu().numpy()]
+            return [_in_half(model.encode_audio(**inputs.to(model.device))[0][0])]
 
     model.eval()
     key = fingerprint(_key("audio", model, processor), name, inspect.getsource(distortion))[:32]
@@ -224,16 +226,18 @@ class FeatureCollator:
 
     Args:
         processor: For the inputs whose encoder is trained.
+        crop: Of cached states in training; without it the clips are whole.
+        seed: Of the crops. They depend on it and on the clips of the batch alone, in any process and after a restart.
     """
 
-    def __init__(self, processor: MsfSerProcessor):
-        self.processor = processor
+    def __init__(self, processor: MsfSerProcessor, crop: Crop | None = None, seed: int = 0):
+        self.processor, self.crop, self.seed = processor, crop, seed
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> BatchFeature:
         """Rows to the arguments of [`MsfSerModel.forward`]; if the rows have names (`row`), these too, as `rows`."""
         batch = BatchFeature()
         if "audio_states" in rows[0]:
-            batch.update(_padded_states(rows))
+            batch.update(padded(self._states([row["audio_states"] for row in rows])))
         for prefix in TENSOR_NAMES.values():
             if f"{prefix}_embedding" in rows[0]:
                 batch.update(_stacked_embeddings(rows, prefix))
@@ -248,6 +252,14 @@ class FeatureCollator:
         if "row" in rows[0]:
             batch["rows"] = [row["row"] for row in rows]
         return batch
+
+    def _states(self, addresses: Sequence[str | None]) -> list[torch.Tensor | None]:
+        clips = [None if address is None else load(address) for address in addresses]
+        if self.crop is None:
+            return clips
+        contents = "".join((address or "").rpartition("#")[2] for address in addresses)
+        draw = np.random.default_rng([self.seed, zlib.crc32(contents.encode())])
+        return [None if clip is None else self.crop.of(clip, draw) for clip in clips]
 
 
 class _Items:
@@ -401,7 +413,17 @@ def _encode_audio(
         [audio_source(sound) for sound in sounds], return_tensors="pt", warn_if_cut=False
     )
     states, mask = model.encode_audio(**inputs.to(model.device))
-    return [item[:, :frames].cpu().numpy() for item, frames in zip(states, mask.sum(1).tolist(), strict=True)]
+    return [_in_half(item[:, :frames]) for item, frames in zip(states, mask.sum(1).tolist(), strict=True)]
+
+
+def _in_half(states: torch.Tensor) -> np.ndarray:
+    """The states in half precision, which some encoders' largest values exceed."""
+    most = torch.finfo(torch.half).max
+    return states.clamp(-most, most).half().cpu().numpy()
+
+
+def _half(key: str) -> str:
+    return fingerprint(key, "half precision")[:32]
 
 
 @torch.no_grad()
@@ -410,23 +432,6 @@ def _encode_text(texts: Sequence[str], model: MsfSerModel, processor: MsfSerProc
     name, prefix = next(iter(TENSOR_NAMES.items()))  # all kinds of text are encoded alike
     tokens = processor.tokens(name, texts).to(model.device)
     return list(model.encode_text(tokens[f"{prefix}_input_ids"], tokens[f"{prefix}_attention_mask"]).cpu().numpy())
-
-
-def _padded_states(rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-    """`audio_states` `(batch, states, frames, size)` and `attention_mask` `(batch, frames)`."""
-    items = [None if row["audio_states"] is None else load(row["audio_states"]) for row in rows]
-    known = [item for item in items if item is not None]
-    if not known:
-        return {}
-    n_states, _, size = known[0].shape
-    frames = max(item.shape[1] for item in known)
-    states = torch.zeros(len(rows), n_states, frames, size)
-    mask = torch.zeros(len(rows), frames, dtype=torch.long)
-    for i, item in enumerate(items):
-        if item is not None:
-            states[i, :, : item.shape[1]] = item
-            mask[i, : item.shape[1]] = 1
-    return {"audio_states": states, "attention_mask": mask}
 
 
 def _stacked_embeddings(rows: Sequence[Mapping[str, Any]], prefix: str) -> dict[str, torch.Tensor]:

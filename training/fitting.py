@@ -5,6 +5,7 @@ encoders are in memory ([`encode_sounds`]) and training uses short crops of them
 minute. The loop is that of `train.py`, [`MsfSerTrainer`].
 """
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,10 +19,8 @@ from transformers import TrainingArguments
 
 from ..loss_msfser import ccc_loss
 from ..modeling_msfser import MsfSerModel
+from .crops import Crop, padded
 from .trainer import EpochLines, MsfSerTrainer
-
-# The weights of layers and experts: a few numbers behind a softmax, which need long steps to leave equal weights.
-_MIXING = ("layer_mix.scores", "routing.table")
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Recipe:
     batch_size: int = 32
     learning_rate: float = 2e-3
     crop_frames: int = 120
-    frame_stride: int = 2
+    frame_stride: int = 4
 
 
 @dataclass
@@ -112,11 +111,25 @@ def fit(new: Callable[[], nn.Module], clips: Clips, items: np.ndarray, seed: int
     torch.manual_seed(seed)
     model = new()
     random_state = torch.get_rng_state()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _without_encoders(model):
         trainer = _ClipsTrainer(model, clips, items, seed, recipe, folder)
         torch.set_rng_state(random_state)  # a trainer seeds it
         trainer.train()
     return model.eval()
+
+
+@contextlib.contextmanager
+def _without_encoders(model: nn.Module) -> Iterator[None]:
+    """Leaves out the frozen encoders, which nothing uses, from what each step does to all modules and parameters."""
+    modules = dict(model._modules)
+    for name in ("audio_encoder", "text_encoder"):
+        model._modules.pop(name, None)
+    try:
+        yield
+    finally:
+        model._modules.update(modules)
+        for name in modules:  # in the old order
+            model._modules[name] = model._modules.pop(name)
 
 
 class _ClipsTrainer(MsfSerTrainer):
@@ -126,19 +139,14 @@ class _ClipsTrainer(MsfSerTrainer):
         draw = np.random.default_rng(seed)
         self.clips, self.recipe = clips, recipe
         self.batches = _PairedBatches(items, clips.stronger, recipe.batch_size, draw)
-        optimizer = _optimizer(model, recipe)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            [group["lr"] for group in optimizer.param_groups],
-            total_steps=recipe.epochs * len(self.batches),
-            pct_start=0.1,
-        )
         super().__init__(
             model,
             TrainingArguments(
                 folder,
                 num_train_epochs=recipe.epochs,
                 per_device_train_batch_size=recipe.batch_size,
+                learning_rate=recipe.learning_rate,
+                weight_decay=recipe.weight_decay,
                 max_grad_norm=1.0,
                 seed=seed,
                 use_cpu=True,
@@ -151,8 +159,8 @@ class _ClipsTrainer(MsfSerTrainer):
             ),
             train_dataset=clips,
             data_collator=lambda chosen: _training_batch(clips, np.array(chosen), recipe, draw),
-            optimizers=(optimizer, schedule),
             encoder_learning_rate=recipe.learning_rate,
+            mixing_lr_scale=recipe.mixing_lr_scale,
         )
         self.remove_callback(EpochLines)
 
@@ -163,6 +171,16 @@ class _ClipsTrainer(MsfSerTrainer):
             self.clips, batch_sampler=self.batches, collate_fn=self.data_collator, generator=torch.Generator()
         )
 
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """One cycle: up over a tenth of the steps, then down to zero."""
+        optimizer = optimizer or self.optimizer
+        assert optimizer is not None
+        rates = [group["lr"] for group in optimizer.param_groups]
+        self.lr_scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, num_training_steps, pct_start=0.1)
+        return self.lr_scheduler
+
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """CCC loss and weighted ranking loss."""
         labels, pairs = inputs.pop("labels"), inputs.pop("pairs")
@@ -170,19 +188,6 @@ class _ClipsTrainer(MsfSerTrainer):
             logits = _logits(model, inputs).float()
         ranking = _ranking_loss(logits, pairs, self.recipe.ranking_scale)
         return ccc_loss(logits, labels) + self.recipe.ranking_loss_weight * ranking
-
-
-def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
-    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    mixing = [parameter for name, parameter in trained.items() if name.endswith(_MIXING)]
-    rest = [parameter for name, parameter in trained.items() if not name.endswith(_MIXING)]
-    rate = recipe.learning_rate
-    groups = [
-        {"params": [p for p in rest if p.dim() > 1], "lr": rate, "weight_decay": recipe.weight_decay},
-        {"params": [p for p in rest if p.dim() <= 1], "lr": rate, "weight_decay": 0.0},
-        {"params": mixing, "lr": recipe.mixing_lr_scale * rate, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, fused=True)
 
 
 class _PairedBatches(Sampler[list[int]]):
@@ -247,8 +252,8 @@ def _training_batch(
         units = [max(int(item), int(clips.stronger[item])) for item in chosen]
         weights = clips.sampling_weights
         kinds = draw.choice(list(weights), size=len(clips), p=list(weights.values()))
-        for item, unit in zip(chosen, units, strict=True):
-            states.append(_crop(clips.states[kinds[unit]][item], recipe, draw))
+        crop = Crop(recipe.crop_frames, recipe.frame_stride)
+        states = [crop.of(clips.states[kinds[unit]][item], draw) for item, unit in zip(chosen, units, strict=True)]
     batch = _batch(clips, chosen, states)
     for name in clips.texts:
         kept = draw.random(len(chosen)) >= clips.text_dropout.get(name, 0.0)
@@ -261,25 +266,9 @@ def _training_batch(
 
 
 def _batch(clips: Clips, chosen: np.ndarray, states: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-    batch: dict[str, torch.Tensor] = {}
-    if states:
-        longest = max(of_clip.shape[1] for of_clip in states)
-        padded = torch.zeros(len(states), states[0].shape[0], longest, states[0].shape[2])
-        mask = torch.zeros(len(states), longest, dtype=torch.long)
-        for row, of_clip in enumerate(states):
-            padded[row, :, : of_clip.shape[1]] = of_clip
-            mask[row, : of_clip.shape[1]] = 1
-        batch = {"audio_states": padded, "attention_mask": mask}
+    batch = padded(states)
     for name, vectors in clips.texts.items():
         there = ~vectors[chosen].isnan().any(1)
         batch[f"{name}_embedding"] = vectors[chosen].nan_to_num()
         batch[f"{name}_attention_mask"] = there[:, None].long()
     return batch
-
-
-def _crop(states: torch.Tensor, recipe: Recipe, draw: np.random.Generator) -> torch.Tensor:
-    """Some frames of a random crop: `(states, frames, size)` -> `(states, fewer frames, size)`."""
-    spare = states.shape[1] - recipe.crop_frames
-    start = int(draw.integers(spare + 1)) if spare > 0 else 0
-    offset = int(draw.integers(recipe.frame_stride))
-    return states[:, start + offset : start + recipe.crop_frames : recipe.frame_stride]

@@ -16,6 +16,7 @@ from transformers import TrainingArguments
 from ..cli.outputs import write_text
 from ..cli.settings import SettingsParser, plain
 from ..configuration_msfser import SEMANTICS, MsfSerConfig
+from .crops import FRAMES_PER_SECOND, Crop
 
 if TYPE_CHECKING:
     import datasets
@@ -78,6 +79,9 @@ class RunSettings:
     text_encoder: str = _setting("sentence-transformers/all-MiniLM-L6-v2", "Hub name or folder")
     max_seconds: float = _setting(12.0, "longer recordings are cut to this length")
     encoder_learning_rate: float = _setting(1e-5, "peak learning rate of trained encoders")
+    mixing_lr_scale: float = _setting(20.0, "learning rate of the weights of layers and experts / learning_rate")
+    crop_seconds: float = _setting(2.4, "training crops cached sound to this length at random; 0 never does")
+    frame_stride: int = _setting(4, "training uses every so many-th frame (20 ms) of cached sound; 1 uses all")
     early_stopping_patience: int = _setting(0, "epochs without a better mean CCC; 0 never stops")
     batch_seconds: float = _setting(0.0, "seconds of audio per batch; 0: a fixed number of items")
     cache_gigabytes: float = _setting(50.0, "disk space for outputs of frozen encoders; 0 caches none")
@@ -93,6 +97,11 @@ class RunSettings:
     def column_names(self) -> dict[str, str]:
         """Source column of each renamed column of the schema."""
         return dict(pair.split("=", 1) for pair in self.columns)
+
+    @property
+    def crop(self) -> Crop:
+        """What a training step uses of a recording whose states are cached."""
+        return Crop(round(self.crop_seconds * FRAMES_PER_SECOND), self.frame_stride)
 
 
 @strict
@@ -233,18 +242,19 @@ def _check(run: RunSettings, training: TrainingArguments) -> None:
         raise ValueError(f"--label_range needs two numbers, not {run.label_range}")
     if wrong := [pair for pair in run.columns if "=" not in pair]:
         raise ValueError(f"--columns needs pairs such as speaker=actor, not {', '.join(wrong)}")
-    for name in ("batch_seconds", "cache_gigabytes", "early_stopping_patience"):
+    for name in ("batch_seconds", "cache_gigabytes", "crop_seconds", "early_stopping_patience"):
         if not getattr(run, name) >= 0:
             raise ValueError(f"{name} cannot be {getattr(run, name)}; 0 switches it off")
     for name in _FINITE:
         if not math.isfinite(value := getattr(training, name)) or value < 0:
             raise ValueError(f"{name} cannot be {value}; give a number of at least 0")
-    for name in ("encoder_learning_rate", "max_seconds"):
+    for name in ("encoder_learning_rate", "max_seconds", "mixing_lr_scale"):
         if not (math.isfinite(value := getattr(run, name)) and value > 0):
             raise ValueError(f"{name} cannot be {value}; give a number above 0")
-    for name in ("gradient_accumulation_steps", "per_device_eval_batch_size"):
-        if getattr(training, name) < 1:
-            raise ValueError(f"{name} cannot be {getattr(training, name)}; give at least 1")
+    counts = {name: getattr(training, name) for name in ("gradient_accumulation_steps", "per_device_eval_batch_size")}
+    for name, count in (counts | {"frame_stride": run.frame_stride}).items():
+        if count < 1:
+            raise ValueError(f"{name} cannot be {count}; give at least 1")
     if training.max_steps <= 0 and training.num_train_epochs == 0 and not training.do_predict:
         raise ValueError("num_train_epochs cannot be 0, which trains nothing; give a number above 0")
     if not 0 <= training.seed < 2**32:

@@ -56,7 +56,7 @@ def make_trainer(
     """The trainer of a run or of a fold.
 
     Args:
-        run: Learning rate of the encoders, batches, early stopping.
+        run: Learning rates of the encoders and of mixing weights, batches, crops, early stopping.
         training: The arguments of the library; the size of the batch may be lowered in them.
         model: On any device.
         processor: The model's.
@@ -80,7 +80,9 @@ def make_trainer(
             compute_metrics=score,
             callbacks=stopping,
             encoder_learning_rate=run.encoder_learning_rate,
+            mixing_lr_scale=run.mixing_lr_scale,
             batch_seconds=run.batch_seconds,
+            train_collator=FeatureCollator(processor, run.crop, training.seed),
         )
     except RuntimeError as error:  # such as a package of report_to that is missing
         raise ImportError(str(error)) from error

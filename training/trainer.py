@@ -29,6 +29,9 @@ from .samplers import SecondsBatchSampler, SeededLengthGroups, SetEpochCallback
 
 logger = logging.getLogger("msfser.train")
 
+# The weights of layers and experts: a few numbers behind a softmax, which need long steps to leave equal weights.
+_MIXING = ("layer_mix.scores", "routing.table")
+
 
 class EpochLines(ProgressCallback):
     """The library's progress bar, and a line per evaluation with loss, CCC and the best mean CCC so far."""
@@ -121,7 +124,9 @@ class MsfSerTrainer(Trainer):
     Args:
         *args: As in `Trainer`.
         encoder_learning_rate: Peak learning rate of the encoders; that of everything else is `learning_rate`.
+        mixing_lr_scale: Learning rate of the weights of layers and experts, as a multiple of `learning_rate`.
         batch_seconds: Seconds of sound in a batch; 0 leaves the batches to `Trainer`.
+        train_collator: Makes the batches of training, if it is another than `data_collator`.
         **kwargs: As in `Trainer`.
 
     Raises:
@@ -129,7 +134,15 @@ class MsfSerTrainer(Trainer):
         ImportError: The optimizer's package is not installed.
     """
 
-    def __init__(self, *args: Any, encoder_learning_rate: float, batch_seconds: float = 0.0, **kwargs: Any):
+    def __init__(
+        self,
+        *args: Any,
+        encoder_learning_rate: float,
+        mixing_lr_scale: float = 1.0,
+        batch_seconds: float = 0.0,
+        train_collator: Callable[[Any], Any] | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(*args, **kwargs)
         if self.train_dataset is not None:
             # What it refuses, it refuses before the first batch is made.
@@ -139,13 +152,19 @@ class MsfSerTrainer(Trainer):
         for kind in (ProgressCallback, PrinterCallback):
             self.remove_callback(kind)
         self.add_callback(EpochLines(shows_bar=not self.args.disable_tqdm))
-        self.encoder_learning_rate = encoder_learning_rate
+        self.encoder_learning_rate, self.mixing_lr_scale = encoder_learning_rate, mixing_lr_scale
         self.batch_seconds = batch_seconds
+        self.train_collator = train_collator or self.data_collator
 
     def get_train_dataloader(self) -> DataLoader:
         """The training part, in batches by seconds if `batch_seconds` is set."""
-        if not self.batch_seconds:
-            return super().get_train_dataloader()
+        of_evaluation, self.data_collator = self.data_collator, self.train_collator
+        try:
+            return self._train_loader() if self.batch_seconds else super().get_train_dataloader()
+        finally:
+            self.data_collator = of_evaluation
+
+    def _train_loader(self) -> DataLoader:
         args = self.args
         sampler = SecondsBatchSampler(
             self._input_seconds(self.train_dataset),
@@ -290,28 +309,38 @@ class MsfSerTrainer(Trainer):
         optimizer_class([torch.nn.Parameter(torch.zeros(1))], **options)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW over four groups: encoder or fusion, with or without weight decay."""
+        """AdamW in groups: mixing weights, encoders or the rest; all but the first with and without weight decay."""
         if self.optimizer is None:
             trained: Any = self.model if model is None else model
             decayed = set(self.get_decay_parameter_names(trained))
-            groups: dict[tuple[bool, bool], list] = {}
+            rates = {
+                "mixing": self.mixing_lr_scale * self.args.learning_rate,
+                "encoder": self.encoder_learning_rate,
+                "rest": self.args.learning_rate,
+            }
+            groups: dict[tuple[str, bool], list] = {}
             for name, parameter in trained.named_parameters():
                 if parameter.requires_grad:
                     is_encoder = "audio_encoder." in name or "text_encoder." in name
-                    groups.setdefault((is_encoder, name in decayed), []).append(parameter)
+                    kind = "mixing" if name.endswith(_MIXING) else "encoder" if is_encoder else "rest"
+                    groups.setdefault((kind, name in decayed and kind != "mixing"), []).append(parameter)
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, trained)
             self.optimizer = optimizer_class(
                 [
                     {
                         "params": parameters,
-                        "lr": self.encoder_learning_rate if is_encoder else self.args.learning_rate,
+                        "lr": rates[kind],
                         "weight_decay": self.args.weight_decay if is_decayed else 0.0,
                     }
-                    for (is_encoder, is_decayed), parameters in groups.items()
+                    for (kind, is_decayed), parameters in groups.items()
                 ],
                 **options,
             )
         return self.optimizer
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not counted: the library's estimate goes over all modules in every step, and knows no cached features."""
+        return 0
 
 
 @contextlib.contextmanager

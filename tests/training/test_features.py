@@ -98,7 +98,8 @@ def test_the_batch_is_that_of_the_recordings(corpus, encoder, switches):
     plain = MsfSerCollator(processor)([corpus[i] for i in range(ROWS)])
     assert torch.equal(batch["labels"], plain["labels"])
     with torch.no_grad():
-        assert torch.allclose(model(**batch).logits, model(**plain).logits, atol=1e-6)
+        # Cached states are in half precision.
+        assert torch.allclose(model(**batch).logits, model(**plain).logits, atol=1e-4)
 
 
 def test_what_the_model_does_not_have_is_not_prepared(corpus):

@@ -59,7 +59,18 @@ def test_a_fit_is_a_plain_loop():
     draw = np.random.default_rng(7)
     torch.manual_seed(7)
     model = ours()
-    optimizer = fitting._optimizer(model, recipe)
+    rate = recipe.learning_rate
+    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    mixing = [weight for name, weight in trained.items() if name in ("layer_mix.scores", "cross_fusion.routing.table")]
+    plain = [w for name, w in trained.items() if name.endswith("bias") or ".norm" in name]
+    rest = [w for w in trained.values() if not any(w is other for other in (*mixing, *plain))]
+    groups = [
+        {"params": mixing, "lr": 2 * rate, "weight_decay": 0.0},
+        {"params": plain, "lr": rate, "weight_decay": 0.0},
+        {"params": rest, "lr": rate, "weight_decay": 0.01},
+    ]
+    assert len(mixing) == 2
+    optimizer = torch.optim.AdamW(groups, fused=True)
     batches = fitting._PairedBatches(items, corpus.stronger, recipe.batch_size, draw)
     rates = [group["lr"] for group in optimizer.param_groups]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=12, pct_start=0.1)

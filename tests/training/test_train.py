@@ -481,6 +481,7 @@ def test_the_paper_configs_build_the_paper_setting(corpus, more):
     assert (run.audio_encoder, run.text_encoder) == ("microsoft/wavlm-large", "FacebookAI/roberta-large")
     assert run.max_seconds == 12
     assert (training.learning_rate, run.encoder_learning_rate) == (1e-5, 1e-5)
+    assert run.mixing_lr_scale == 1  # the paper has one rate
     assert training.per_device_train_batch_size == 32 and training.gradient_accumulation_steps == 4
     assert training.num_train_epochs == 20 and training.lr_scheduler_type == "constant"
     paper = MsfSerConfig()
