@@ -1,19 +1,28 @@
-"""MSF-SER: valence, arousal and dominance from speech and three granularities of its text."""
+"""MSF-SER: valence, arousal and dominance from speech and three granularities of its text.
 
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification, AutoProcessor
+A command answers at once because importing the package imports nothing else. The first use of a public name, such as
+`from msfser import MsfSerModel`, imports all of them and makes the Auto classes of transformers know the model.
+"""
 
-from .configuration_msfser import LABELS, SEMANTICS, MsfSerConfig
-from .feature_extraction_msfser import MsfSerFeatureExtractor
-from .loss_msfser import ccc_loss, concordance
-from .modeling_msfser import MsfSerModel, MsfSerOutput
-from .pipeline_msfser import MsfSerPipeline
-from .processing_msfser import MsfSerCollator, MsfSerProcessor, from_scale, to_scale
+import importlib
+from typing import TYPE_CHECKING, Any
 
-AutoConfig.register(MsfSerConfig.model_type, MsfSerConfig)
-AutoFeatureExtractor.register(MsfSerConfig, MsfSerFeatureExtractor)
-AutoProcessor.register(MsfSerConfig, MsfSerProcessor)
-AutoModel.register(MsfSerConfig, MsfSerModel)
-AutoModelForAudioClassification.register(MsfSerConfig, MsfSerModel)
+if TYPE_CHECKING:
+    from .registration import (
+        LABELS,
+        SEMANTICS,
+        MsfSerCollator,
+        MsfSerConfig,
+        MsfSerFeatureExtractor,
+        MsfSerModel,
+        MsfSerOutput,
+        MsfSerPipeline,
+        MsfSerProcessor,
+        ccc_loss,
+        concordance,
+        from_scale,
+        to_scale,
+    )
 
 __all__ = [
     "LABELS",
@@ -30,3 +39,11 @@ __all__ = [
     "from_scale",
     "to_scale",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    public = importlib.import_module(f"{__name__}.registration")
+    globals().update({each: getattr(public, each) for each in __all__})
+    return globals()[name]

@@ -210,7 +210,7 @@ class MsfSerPipeline(Pipeline):
             inputs = ((None, copies[i], {**options, "channel": i}) for i in channels)
             results = self._results(inputs, batch_size, {**options, "errors": RAISE})
             return [{"channel": i, **result} for i, result in zip(channels, results, strict=True)]
-        except _NoRecognizer:
+        except NoRecognizer:
             raise
         except (ValueError, OSError) as error:
             if options.get("errors") == RETURN:
@@ -251,7 +251,7 @@ class MsfSerPipeline(Pipeline):
                 last = segment
                 if segment.recording.error is not None:
                     break
-        except _NoRecognizer:
+        except NoRecognizer:
             raise
         except (ValueError, OSError, SourceError) as error:
             recording = Recording(None, None, {}, index) if last is None else last.recording
@@ -473,7 +473,7 @@ class MsfSerPipeline(Pipeline):
         self.processor.save_pretrained(save_directory, **kwargs)
 
 
-class _NoRecognizer(OSError):
+class NoRecognizer(OSError):
     """The recognizer, which all recordings need, cannot be loaded."""
 
 
@@ -484,9 +484,7 @@ def _transcribe(
     try:
         annotator.transcribe(annotations, sounds, given)
     except OSError as error:
-        raise _NoRecognizer(
-            f"{str(error).rstrip('.')}; or give recognizer=None to go without a transcript."
-        ) from error
+        raise NoRecognizer(f"{str(error).rstrip('.')}; or give recognizer=None to go without a transcript.") from error
     return annotations
 
 

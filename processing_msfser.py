@@ -163,7 +163,16 @@ class MsfSerProcessor(ProcessorMixin):
         if all(text is None for text in texts):
             return BatchFeature()
         defaults = {"padding": True, "truncation": True, "max_length": self.max_tokens}
-        tokens = self.tokenizer([text or "" for text in texts], return_tensors=return_tensors, **(defaults | options))
+        options = defaults | options
+        multiple = options.get("pad_to_multiple_of")
+        if multiple and options["padding"] and options["truncation"] and options["max_length"] % multiple:
+            if (whole := options["max_length"] // multiple * multiple) == 0:
+                raise ValueError(
+                    f"pad_to_multiple_of={multiple} is more than max_length={options['max_length']} of the texts: "
+                    "give less, or give it in audio_kwargs for the sounds alone."
+                )
+            options["max_length"] = whole  # texts are cut to what can be padded
+        tokens = self.tokenizer([text or "" for text in texts], return_tensors=return_tensors, **options)
         mask = tokens.get("attention_mask")
         for i, text in enumerate(texts):
             if text is None and mask is not None:

@@ -11,10 +11,9 @@ again to resume an interrupted run from its last checkpoint; its settings are st
 not trained again: `--overwrite` does so, and replaces the old folder when the new one is whole.
 
 With `--do_predict` nothing is trained: the model in `output_dir` predicts the test part of the data, which needs no
-labels then, and writes `predictions.csv` there.
+labels then, and writes `predictions.csv` there, on the scale of the corpus.
 """
 
-import csv
 import json
 import logging
 import sys
@@ -23,12 +22,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import datasets
+from accelerate import PartialState
 from transformers import TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from msfser.cli.errors import cli_errors
-from msfser.cli.outputs import whole_file, write_text
-from msfser.configuration_msfser import LABELS
+from msfser.cli.outputs import refuse_existing, write_text
 from msfser.corpora.splits import warn_of_shared_texts
 from msfser.evaluation.results import Row, as_table, ccc_rows
 from msfser.training.checkpoints import disk_errors
@@ -205,55 +204,33 @@ def _show(rows: list[Row]) -> None:
 
 
 def predict(run: RunSettings, training: TrainingArguments, folder: Path) -> None:
-    """Predicts the test part with the model in a folder and writes `predictions.csv` there.
+    """Predicts the test part with the model in a folder and writes `predictions.csv` there, as `msfser predict` does.
 
-    Its rows are those of the test part in order: `file`, and `valence`, `arousal`, `dominance` in 0..1.
+    Its rows are those of the test part in order, on the scale of the corpus. Texts that the corpus lacks are not made.
 
     Raises:
-        OSError: There is no model.
-        ValueError: There is no test part, a row is without any of the model's inputs, or the folder has predictions of
-            other files.
+        OSError: There is no model, or there are predictions already.
+        ValueError: There is no test part, or no recording in it.
     """
     if not (folder / "config.json").is_file():
         raise OSError(f"{folder} contains no trained model: train one first, or pass its folder with --output_dir.")
-    with training.main_process_first(desc="reading the corpus", local=False):
-        parts = read_data(run, require_labels=False, needed=("test",))
-    files = [(audio or {}).get("path") or "" for audio in parts["test"]["audio"]]
+    from msfser.corpora.registry import CORPORA
+    from msfser.hub.loading import load_named
+    from msfser.prediction.corpus_part import recordings_of_part
+    from msfser.prediction.predicting import open_prediction, predict_table
+    from msfser.prediction.sharded_prediction import ShardedPrediction
+
     output = folder / "predictions.csv"
-    if output.exists() and not run.overwrite and _files_of(output) != files:
-        raise ValueError(f"{output} has the predictions of other files: move it away, or replace it with --overwrite.")
+    refuse_existing(output, run.overwrite)
+    batch_size = training.per_device_eval_batch_size
+    options: dict[str, Any] = {"batch_size": batch_size, "recognizer": None, "describer": None}
 
-    from msfser import MsfSerCollator, MsfSerModel, MsfSerProcessor
-    from msfser.training.features import add_lengths, check_inputs, keep_inputs
-    from msfser.training.trainer import MsfSerTrainer
+    def open_work() -> ShardedPrediction:
+        named = load_named(str(folder))
+        return open_prediction(recordings_of_part(run, "test"), named, options, str(training.device), output)
 
-    model, processor = MsfSerModel.from_pretrained(folder), MsfSerProcessor.from_pretrained(folder)
-    test = keep_inputs(add_lengths(parts["test"].remove_columns(list(LABELS))), inputs_of(model.config))
-    check_inputs(test, f"{run.data}, test")
-    training.eval_strategy, training.load_best_model_at_end = "no", False
-    trainer = MsfSerTrainer(
-        model=model,
-        args=training,
-        data_collator=MsfSerCollator(processor),
-        processing_class=processor,
-        encoder_learning_rate=run.encoder_learning_rate,
-        batch_seconds=run.batch_seconds,
-    )
-    predictions: Any = trainer.predict(test).predictions
-    if trainer.is_world_process_zero():
-        with whole_file(output) as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            table.writerow(["file", *LABELS])
-            for name, values in zip(files, predictions.tolist(), strict=True):
-                table.writerow([name, *(f"{value:.6f}" for value in values)])
-        logger.info("saved: %s", output)
-
-
-def _files_of(predictions: Path) -> list[str]:
-    """The files whose predictions a table has; none if it is another table."""
-    with open(predictions, newline="", encoding="utf-8", errors="replace") as file:
-        header, *rows = [*csv.reader(file)] or [[]]
-    return [row[0] for row in rows] if header == ["file", *LABELS] else []
+    low, high = CORPORA[run.corpus].label_range or run.label_range
+    predict_table(PartialState(), open_work, Path(run.data), output, (low, high), overwrite=run.overwrite)
 
 
 def score(prediction: "EvalPrediction") -> dict[str, float]:

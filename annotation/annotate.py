@@ -9,15 +9,11 @@ its further columns. After an interruption the same command resumes.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
-from accelerate import PartialState
 
 from ..annotator_msfser import Aligner, MsfSerAnnotator
 from ..cli.arguments import column_pair
@@ -28,6 +24,7 @@ from ..description_msfser import NORMS, Describer, MeasuredDescriber
 from ..emphasis_msfser import EMPHASIS, EmphasisConfig
 from ..hub.encoders import ensure_encoders
 from ..hub.model_names import model_settings
+from ..sharding.processes import joined_processes, run_shards
 from ..transcription_msfser import language_code
 from .aligners import CtcAligner, SphinxAligner
 from .audio_language_model import AudioLanguageModelDescriber
@@ -43,19 +40,13 @@ def main(argv: Sequence[str]) -> None:
     """Runs `msfser annotate`."""
     arguments = parse(argv)
     show_messages()
-    with cli_errors("annotate", resume=RESUME):
-        # Without being told, each of several processes without a GPU would believe that it is the only one.
-        state = PartialState(cpu=not torch.accelerator.is_available())
-        try:
-            work = sharded_annotation(arguments, str(state.device))
-            with contextlib.ExitStack() as stack:
-                with state.main_process_first():
-                    if state.is_main_process:
-                        stack.enter_context(work.prepared(Path(arguments.data)))
-                work.run(state.process_index, state.num_processes, quiet=not state.is_local_main_process)
-                work.finish()
-        finally:
-            state.destroy_process_group()
+    with cli_errors("annotate", resume=RESUME), joined_processes() as state:
+        run_shards(
+            state,
+            lambda: sharded_annotation(arguments, str(state.device)),
+            Path(arguments.data),
+            ShardedAnnotation.finish,
+        )
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -92,7 +92,7 @@ def _difference(
             shutil.copy(clip, corpus)
         rows = table[["transcript", "emphasis", "description", "split"]].assign(audio=[clip.name for clip in clips])
         rows.to_csv(corpus / "metadata.csv", index=False)
-        command = [sys.executable, "train.py", "configs/probe.yaml", "--do_predict"]
+        command = [sys.executable, "train.py", "configs/probe.yaml", "--do_predict", "--overwrite"]
         command += ["--data", str(corpus / "metadata.csv"), "--output_dir", str(trained)]
         subprocess.run(command, cwd=ROOT, check=True)
         by_script = pd.read_csv(trained / "predictions.csv")[list(LABELS)].to_numpy()

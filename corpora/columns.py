@@ -10,7 +10,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..processing_msfser import from_scale
 from .schema import ALIASES, SCHEMA, SPLIT_ALIASES, SPLITS
 from .sources import Part
 
@@ -129,6 +128,8 @@ def label_column(part: Part, column: str, label_range: tuple[float, ...], requir
             f"{part.row(index)}: {column} is {values[index].as_py()!r}, outside the label_range {low:g} to {high:g}; "
             f"correct it{'' if part.official else f', or give the range of this table by --label_range{ends}'}."
         )
+    from ..processing_msfser import from_scale  # slow, and tables without labels do not need it
+
     scaled = np.clip(from_scale(numbers, low, high), 0.0, 1.0).astype(np.float32)
     return pa.array(scaled, from_pandas=True)
 

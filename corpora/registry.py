@@ -149,6 +149,7 @@ def read_source(
     *,
     columns: Mapping[str, str] | None = None,
     audio_folder: str | os.PathLike[str] | None = None,
+    with_errors: bool = False,
 ) -> SourceRows:
     """Open recordings to be annotated or measured: no labels are needed, and a table keeps its other columns.
 
@@ -157,6 +158,7 @@ def read_source(
         data: Its folder; for `table` a source as in `read_table`, or a folder of recordings without a table.
         columns: As in `read_table`, like `audio_folder`.
         audio_folder: Where relative audio paths start.
+        with_errors: Whether rows of shards that have an `error` are kept.
 
     Returns:
         The rows. Their `split` is null where the parts are made later: folds, and recordings without a table.
@@ -180,7 +182,7 @@ def read_source(
         contents = scan_folder(data)
         rows = _rows_of({"": recordings_of(data, contents)}, data, os.path.realpath(data))
         return rows._replace(left_out=contents.left_out)
-    rows = open_table(data, columns=columns, audio_folder=audio_folder)
+    rows = open_table(data, columns=columns, audio_folder=audio_folder, with_errors=with_errors)
     return rows._replace(left_out=_not_in_table(rows, data)) if os.path.isdir(data) else rows
 
 

@@ -85,13 +85,15 @@ class Source:
 def open_source(
     source: "str | os.PathLike[str] | datasets.Dataset | datasets.DatasetDict",
     audio_folder: str | os.PathLike[str] | None = None,
+    with_errors: bool = False,
 ) -> Source:
-    """Open a source as described in `read_table`.
+    """Open a source as described in `read_table`; `with_errors` keeps the rows of shards that have an `error`.
 
     Raises:
         ValueError: It cannot be read or has no rows; one sentence with the remedy.
     """
-    opened = _open_named(source) if isinstance(source, str | os.PathLike) else _open_dataset(source)
+    is_named = isinstance(source, str | os.PathLike)
+    opened = _open_named(source, with_errors) if is_named else _open_dataset(source)
     if audio_folder is None:
         return opened
     if not Path(audio_folder).is_dir():
@@ -103,17 +105,22 @@ def open_source(
 
 
 def _open_dataset(source: object) -> Source:
-    """Open a dataset in memory, whose files are in the working folder or in the caches."""
+    """Open a dataset in memory.
+
+    Its files are in the working folder or in the caches, unless it was made in this process: one that was loaded may
+    come from somebody else, and may not name any file of this machine.
+    """
     if isinstance(source, datasets.IterableDataset | datasets.IterableDatasetDict):
         raise ValueError(
             f"the source is an {type(source).__name__}, whose rows cannot be counted: train on it with MsfSerCollator "
             "and Trainer, or load it without streaming."
         )
     folders = (Path(), Path(datasets.config.HF_DATASETS_CACHE), Path(HF_HUB_CACHE))
-    if isinstance(source, datasets.DatasetDict):
-        return source_of(source, "the dataset", folders)
-    if isinstance(source, datasets.Dataset):
-        return source_of({_part_of(source): source}, "the dataset", folders)
+    parts = {_part_of(source): source} if isinstance(source, datasets.Dataset) else source
+    if isinstance(parts, dict):
+        if all(part.info.builder_name is None for part in parts.values()):
+            folders = (*folders, Path(Path.cwd().anchor))
+        return source_of(parts, "the dataset", folders)
     raise ValueError(
         f"the source is a {type(source).__name__}; give a path, the name of a dataset on the Hub, or a Dataset or "
         "DatasetDict of datasets."
@@ -126,10 +133,10 @@ def _part_of(dataset: datasets.Dataset) -> str:
     return name if name in (*SPLITS, *SPLIT_ALIASES) else ""
 
 
-def _open_named(source: str | os.PathLike[str]) -> Source:
+def _open_named(source: str | os.PathLike[str], with_errors: bool) -> Source:
     name, path = os.fspath(source), Path(source)
     if path.is_dir():
-        opened = _open_folder(name, path)
+        opened = _open_folder(name, path, with_errors)
     elif path.is_file():
         opened = _open_file(name, path)
     elif path.exists():
@@ -170,7 +177,7 @@ def holds_table(folder: str | os.PathLike[str]) -> bool:
     return any((path / name).is_file() for name in (*FOLDER_TABLES, *SAVED_DATASETS)) or any(path.glob(SHARDS))
 
 
-def _open_folder(name: str, folder: Path) -> Source:
+def _open_folder(name: str, folder: Path, with_errors: bool) -> Source:
     if any((folder / file).is_file() for file in SAVED_DATASETS):
         try:
             saved = datasets.load_from_disk(folder)
@@ -188,7 +195,7 @@ def _open_folder(name: str, folder: Path) -> Source:
         raise ValueError(f"{name}: the folder holds none of {tables} and is no saved dataset; name a table file.")
     if len(found) > 1:
         raise ValueError(f"{name}: the folder holds {' and '.join(found)}; name the one to read.")
-    return _open_shards(name, folder, shards) if shards else _open_file(name, folder / found[0])
+    return _open_shards(name, folder, shards, with_errors) if shards else _open_file(name, folder / found[0])
 
 
 def _open_file(name: str, path: Path) -> Source:
@@ -203,11 +210,13 @@ def _open_file(name: str, path: Path) -> Source:
     return dataclasses.replace(opened, origin=os.path.realpath(path))
 
 
-def _open_shards(name: str, folder: Path, shards: Sequence[Path]) -> Source:
-    """Open shards as one table, without the rows that have an `error`."""
+def _open_shards(name: str, folder: Path, shards: Sequence[Path], with_errors: bool) -> Source:
+    """Open shards as one table, by default without the rows that have an `error`."""
     audio_folder = noted_audio_folder(folder)
-    row_names, has_errors = valid_rows(folder, shards)
-    content = _read_parquet(*shards, rows=pc.field("error").is_null() if has_errors else None)
+    row_names, leaves_out = None, False
+    if not with_errors:
+        row_names, leaves_out = valid_rows(folder, shards)
+    content = _read_parquet(*shards, rows=pc.field("error").is_null() if leaves_out else None)
     table = content if isinstance(content, pa.Table) else content.data
     if "split" in table.column_names and table.column("split").null_count == len(table):
         # The annotated table had no parts.

@@ -164,16 +164,17 @@ def open_table(
     *,
     columns: Mapping[str, str] | None = None,
     audio_folder: str | os.PathLike[str] | None = None,
+    with_errors: bool = False,
 ) -> SourceRows:
     """Open a table to be completed: no labels are needed, nothing is scaled or split, and other columns are kept.
 
-    The arguments are those of `read_table`.
+    The arguments are those of `read_table`; `with_errors` keeps the rows of shards that have an `error`.
 
     Raises:
         ValueError: The source or a column is not as described, an audio path leads out of its folder, or no audio file
             is there; one sentence with the remedy.
     """
-    opened = open_source(source, audio_folder)
+    opened = open_source(source, audio_folder, with_errors)
     tables: list[pa.Table] = []
     files: list[str] = []
     embedded: list[datasets.Dataset] = []

@@ -10,9 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..configuration_msfser import LABELS
-from ..modeling_msfser import MsfSerModel
-from ..processing_msfser import MsfSerProcessor
+from .. import LABELS, MsfSerModel, MsfSerProcessor
 from ..training.data_identity import check_identity, inputs_of
 from ..training.features import FeatureCollator, encode_parts, has_input
 from ..training.folds import PREDICTIONS_FILE, read_predictions

@@ -4,8 +4,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from ..modeling_msfser import MsfSerModel
-from ..processing_msfser import MsfSerProcessor
+from .. import MsfSerModel, MsfSerProcessor
 from ..starter.assemble import STARTER, starter_folder
 from .model_names import model_settings
 

@@ -1,6 +1,5 @@
 """Which recordings the arguments of `msfser predict` name: files, folders, patterns, or one table."""
 
-import glob
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from ..corpora.audio_folder import left_out_message, scan_folder
 from ..corpora.registry import read_source
 from ..corpora.sources import TABLE_SUFFIXES, holds_table
 from ..corpora.table import SourceRows
+from .paths import matches
 
 
 def find_recordings(
@@ -33,13 +33,13 @@ def find_recordings(
         ValueError: Something is not there, is no recording, or a table is not alone.
     """
     if len(names) == 1 and (_is_table(names[0]) or (os.path.isdir(names[0]) and holds_table(names[0]))):
-        return read_source("table", names[0], columns=columns, audio_folder=audio_folder)
+        return read_source("table", names[0], columns=columns, audio_folder=audio_folder, with_errors=True)
     if columns or audio_folder:
         raise ValueError("--columns and --audio_folder belong to a table: leave them out, or name one table.")
     found: dict[str, str] = {}  # absolute path to the path as given
     left_out: dict[str, str] = {}
     for name in names:
-        for path in _matches(name):
+        for path in matches(name):
             if os.path.isdir(path):
                 contents = scan_folder(path)
                 for file in contents.recordings:
@@ -57,18 +57,6 @@ def find_recordings(
     table = pa.table({"audio": pa.array(found.values(), pa.string())})
     origin = " ".join(dict.fromkeys(os.path.abspath(name) for name in names))
     return SourceRows(table, list(found), None, Path.cwd(), origin, list(found.values()), left_out)
-
-
-def _matches(name: str) -> list[str]:
-    if os.path.exists(name):
-        return [name]
-    if "://" in name:
-        raise ValueError(f"{name!r} is an address: download it first; only the pipeline in Python fetches addresses.")
-    if not glob.has_magic(name):
-        raise ValueError(f"there is no file or folder {name!r}.")
-    if not (paths := sorted(glob.glob(name, recursive=True))):
-        raise ValueError(f"no file matches the pattern {name!r}.")
-    return paths
 
 
 def _is_table(name: str) -> bool:

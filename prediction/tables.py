@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import pandas as pd
@@ -10,7 +9,6 @@ import pandas as pd
 from ..configuration_msfser import LABELS
 from ..processing_msfser import to_scale
 
-SUFFIXES = (".csv", ".jsonl", ".parquet")
 COLUMNS = (
     *("file", "duration", "speech_seconds", *LABELS),
     *("transcript", "emphasis", "description", "warnings", "error"),
@@ -69,14 +67,3 @@ def write_table(rows: Sequence[Mapping[str, Any]], suffix: str, file: BinaryIO) 
         return
     table["warnings"] = ["; ".join(warnings or ()) for warnings in table["warnings"]]
     table.round(6).to_csv(file, index=False)
-
-
-def suffix_of(output: Path) -> str:
-    """The format of an output, by its name.
-
-    Raises:
-        ValueError: It is none of `SUFFIXES`.
-    """
-    if (suffix := output.suffix.lower()) not in SUFFIXES:
-        raise ValueError(f"the output {str(output)!r} is none of {', '.join(SUFFIXES)}: name such a file with -o.")
-    return suffix

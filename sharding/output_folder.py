@@ -19,7 +19,11 @@ from ..corpora.shards import SHARDS_NOTE, read_note
 from ..corpora.table import SourceRows
 
 _SHARD = re.compile(r"part-\d{5,}\.parquet")
-_UNFINISHED = re.compile(rf"\.(part-\d{{5,}}\.parquet|{re.escape(SHARDS_NOTE)})\.\d+{re.escape(UNFINISHED)}")
+_BEGUN = ".begun"
+_UNFINISHED = re.compile(
+    rf"\.(part-\d{{5,}}\.parquet({_BEGUN}|\.\d+{re.escape(UNFINISHED)})"
+    rf"|{re.escape(SHARDS_NOTE)}\.\d+{re.escape(UNFINISHED)})"
+)
 
 
 def shard_keys(shard: Path) -> dict[str, str] | None:
@@ -43,6 +47,11 @@ def _is_damaged(shard: Path) -> bool:
     """Whether a file that cannot be read was once Parquet, or is empty."""
     with shard.open("rb") as file:
         return file.read(4) in (b"", b"PAR1")
+
+
+def begun(shard: Path) -> Path:
+    """The mark of a shard that one of the processes of a run has begun; the next run removes it."""
+    return shard.parent.parent / f".{shard.name}{_BEGUN}"
 
 
 def check_output(output: Path, source: SourceRows, data: Path) -> None:

@@ -24,7 +24,16 @@ from ..audio_msfser import SAMPLING_RATE, load_audio
 from ..corpora.audio_folder import left_out_message
 from ..corpora.shards import SHARDS_NOTE
 from ..corpora.table import SourceRows
-from .output_folder import audio_folder_of, check_output, check_rows, leftovers, only_run, shard_keys, write_whole
+from .output_folder import (
+    audio_folder_of,
+    begun,
+    check_output,
+    check_rows,
+    leftovers,
+    only_run,
+    shard_keys,
+    write_whole,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +125,11 @@ class ShardedTable(abc.ABC):
         with only_run(self.output):
             check_output(self.output, self.source, data)  # another run may just have ended
             self._clear()
-            yield
+            try:
+                yield
+            finally:
+                for number in range(self.count):
+                    begun(self.shard(number)).unlink(missing_ok=True)
 
     def _clear(self) -> None:
         """Removes what a killed run or a shorter table left, unless the shards are those of other rows."""
@@ -133,30 +146,35 @@ class ShardedTable(abc.ABC):
         for path in left:
             path.unlink(missing_ok=True)
 
-    def run(self, process: int, processes: int, quiet: bool) -> None:
-        """Makes the shards of one of several processes, counted from 0; `quiet` hides the progress bar."""
-        mine = range(process, self.count, processes)
-        stale = [number for number in mine if self.stored_keys(number) != self.keys(number)]
+    def run(self, quiet: bool) -> None:
+        """Makes the shards that no other process has begun; `quiet` hides the progress bar, which counts those too."""
+        stale = [number for number in range(self.count) if self.stored_keys(number) != self.keys(number)]
         self.check(stale)
-        if outdated := sum(bool(self.stored_keys(number)) for number in stale):
+        if not quiet and (outdated := sum(map(self.is_outdated, stale))):
             logger.info(
                 f"{outdated} of {self.count} shards were made with other settings or data: they are made anew."
             )
         if stale:
             self._write_note(complete=False)
-        total = sum(len(self.rows(number)) for number in mine)
-        done = total - sum(len(self.rows(number)) for number in stale)
-        with tqdm(total=total, initial=done, desc=self.command, unit="clip", disable=quiet) as bar:
+        done = len(self.table) - sum(len(self.rows(number)) for number in stale)
+        with tqdm(total=len(self.table), initial=done, desc=self.command, unit="clip", disable=quiet) as bar:
             self._advance = bar.update
             for number in stale:
-                self.make_shard(number)
+                if self._begin(number):
+                    self.make_shard(number)
+                else:
+                    self._advance(len(self.rows(number)))
+
+    def _begin(self, number: int) -> bool:
+        """Marks a shard as begun by this process; false if another process of this run did so before."""
+        try:
+            begun(self.shard(number)).touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
 
     def finish(self) -> None:
-        """Notes that all shards are there, once they are, and logs what is in them."""
-        missing = sum(self.stored_keys(number) != self.keys(number) for number in range(self.count))
-        if missing:
-            logger.info(f"{self.count - missing} of {self.count} shards are finished; other processes make the rest.")
-            return
+        """Notes that all shards are there, and logs what is in them."""
         self._write_note(complete=True)
         counted = [name for name in self.steps if name in self.made]
         shards = [self.shard(number) for number in range(self.count)]
@@ -181,6 +199,11 @@ class ShardedTable(abc.ABC):
     def stored_keys(self, number: int) -> dict[str, str]:
         """The keys with which a shard was made; none if it is missing or not whole."""
         return shard_keys(self.shard(number)) or {}
+
+    def is_outdated(self, number: int) -> bool:
+        """Whether a shard is there that depends on something else; another process may just have made it."""
+        stored = self.stored_keys(number)
+        return bool(stored) and stored != self.keys(number)
 
     def table_key(self, number: int) -> str:
         """A key of the columns that are passed on, and of the names of embedded recordings."""

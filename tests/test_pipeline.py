@@ -530,8 +530,8 @@ def test_pipeline_prediction_and_plain_model_agree(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == sorted([*before, "predictions.csv"])
     with open(folder / "predictions.csv") as file:
         predicted = list(csv.DictReader(file))
-    assert list(predicted[0]) == ["file", *LABELS]
-    assert [Path(row["file"]).name for row in predicted] == [f"{i}.wav" for i in range(16)]
+    assert list(predicted[0])[:6] == ["file", "duration", "speech_seconds", *LABELS]
+    assert [row["file"] for row in predicted] == [f"{i}.wav" for i in range(16)]
 
     model = AutoModel.from_pretrained(folder, trust_remote_code=True)
     processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
@@ -541,8 +541,9 @@ def test_pipeline_prediction_and_plain_model_agree(tmp_path):
             zip(("transcript", "emphasis", "description"), texts[int(Path(row["file"]).stem) % 4], strict=True)
         )
         with torch.no_grad():
-            plain = model(**processor(row["file"], **{name: text or None for name, text in given.items()})).logits[0]
-        by_pipeline = numbers(pipe({"audio": row["file"], **given}))
+            file = str(tmp_path / row["file"])
+            plain = model(**processor(file, **{name: text or None for name, text in given.items()})).logits[0]
+        by_pipeline = numbers(pipe({"audio": file, **given}))
         assert np.abs(by_pipeline - plain.numpy()).max() < 1e-4
         assert np.abs([float(row[label]) for label in LABELS] - plain.numpy()).max() < 1e-4
 

@@ -218,3 +218,12 @@ def test_the_processor_warns_of_cut_sounds_and_training_does_not(monkeypatch):
     assert not warnings
     processor([noise(1.4)] * 2, RATE, transcript=["a", "b"])
     assert len(warnings) == 1 and warnings[0].startswith("2 of 2 sounds")
+
+
+def test_texts_are_padded_to_a_multiple_that_does_not_divide_their_longest():
+    processor = tiny_processor()
+    padded = processor(transcript=["a b c", "a " * 300], pad_to_multiple_of=7)
+    assert padded["gs_input_ids"].shape[1] == processor.max_tokens // 7 * 7
+    assert processor(transcript="a b c", pad_to_multiple_of=7)["gs_input_ids"].shape == (1, 7)
+    with pytest.raises(ValueError, match=r"pad_to_multiple_of=9000 is more than max_length=\d+ of the texts"):
+        processor(transcript="a b c", pad_to_multiple_of=9000)

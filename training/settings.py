@@ -1,6 +1,7 @@
 """The settings of a training run: what is read from YAML and the command line, checked, and kept in `run.yaml`."""
 
 import dataclasses
+import importlib.util
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -194,6 +195,8 @@ def parse_settings(argv: Sequence[str]) -> Settings:
     ours = {field.name for kind in parser.kinds for field in dataclasses.fields(kind)}
     library = {name: plain(v) for name, v in values.items() if name not in ours and v != parser.defaults[name]}
     _fill_in(values, given)
+    if values["deepspeed"] and importlib.util.find_spec("deepspeed") is None:
+        parser.error("--deepspeed needs the package deepspeed: pip install deepspeed, or leave it out")
     run, model, training = parser.build(values)
     try:
         _check(run, training)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,11 +16,13 @@ import soundfile
 import torch
 from tiny import noise, tiny_config, tiny_model, tiny_processor
 
-from msfser import LABELS, MsfSerModel
+from msfser import LABELS, MsfSerModel, MsfSerPipeline
 from msfser.cli.main import main as msfser
+from msfser.hub.loading import load_named
 from msfser.prediction.recordings import find_recordings
-from msfser.prediction.sharded_prediction import ShardedPrediction, ahead
+from msfser.prediction.sharded_prediction import ShardedPrediction
 from msfser.prediction.tables import rows_of_result
+from msfser.prediction.timed_pipeline import Stopwatch, TimedPipeline, ahead
 from msfser.sharding import sharded_table
 
 
@@ -218,7 +221,7 @@ def test_what_another_model_predicted_is_not_thrown_away(calls, model, tmp_path,
     MsfSerModel(tiny_config(semantics=[])).save_pretrained(other)
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr(
-            "msfser.prediction.predict._write", lambda *_: (_ for _ in ()).throw(OSError("the disk is full."))
+            "msfser.prediction.predicting._write", lambda *_: (_ for _ in ()).throw(OSError("the disk is full."))
         )
         predict("calls", "-o", "r.csv", "--model", model)
     kept = {path.name: path.read_bytes() for path in Path("r.csv.parts").rglob("*.parquet")}
@@ -301,3 +304,53 @@ def test_the_result_is_json(calls, model):
     predict("calls/a.wav", "-o", "r.jsonl", "--model", model)
     (line,) = Path("r.jsonl").read_text().splitlines()
     assert json.loads(line)["warnings"] is not None
+
+
+def test_long_recordings_are_decoded_by_the_other_thread(calls, model):
+    named = load_named(str(model))
+    pipe = TimedPipeline(model=named.model, processor=named.processor)
+    expected = MsfSerPipeline(model=named.model, processor=named.processor)("calls/long.flac")
+    assert list(pipe(iter(["calls/long.flac"]))) == [expected]
+    assert pipe.background.seconds["decode"] > 0 and pipe.stopwatch.seconds["encode"] > 0
+
+
+def test_a_part_is_measured_without_those_inside_it():
+    moments = iter([0.0, 1.0, 4.0, 10.0])
+    stopwatch = Stopwatch(lambda: next(moments))
+    with stopwatch.measure("outer"), stopwatch.measure("inner"):
+        pass
+    assert stopwatch.seconds == {"inner": 3.0, "outer": 7.0}
+
+
+def test_the_time_of_each_part_is_said(calls, model, caplog):
+    predict("calls", "-o", "r.csv", "--model", model)
+    (line,) = [message for message in caplog.messages if message.startswith("took ")]
+    shares = dict(re.findall(r"(\w+) (\d+)%", line.partition(":")[2].partition(";")[0]))
+    assert {"wait", "recognize", "prepare", "encode", "write", "rest"} <= set(shares)
+    assert sum(map(int, shares.values())) == pytest.approx(100, abs=len(shares))
+
+
+def test_rows_of_shards_with_an_error_have_their_reason(calls, model):
+    msfser(["annotate", "calls", "--output", "annotated", "--recognizer", "none", "--describer", "none"])
+    table = predict("annotated", "-o", "r.csv", "--model", model)
+    assert table["file"].tolist() == ["a.wav", "broken.wav", "inner/stereo.wav", "long.flac"]
+    assert table["error"].notna().tolist() == [False, True, False, False]
+    assert "broken.wav" in table["error"][1]
+
+
+def test_a_missing_recognizer_is_named_as_on_the_command_line(calls, tmp_path):
+    folder = tmp_path / "words"
+    tiny_model().save_pretrained(folder)
+    tiny_processor().save_pretrained(folder)
+    with pytest.raises(SystemExit, match=r"or give --recognizer none to go without a transcript\.$"):
+        predict("calls/a.wav", "-o", "r.csv", "--model", folder, "--recognizer", "nobody/whisper-nowhere")
+
+
+def test_wrong_names_are_refused_before_anything_slow_is_imported(tmp_path):
+    code = (
+        "import sys\nfrom msfser.cli.main import main\n"
+        "try:\n    main(['predict', 'nothing.csv', '-o', 'x.csv'])\n"
+        "except SystemExit as error:\n    assert 'nothing.csv' in str(error)\n"
+        "assert not {'torch', 'transformers', 'datasets'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)

@@ -76,7 +76,7 @@ def test_the_tables_name_arguments_of_the_library():
         (["--report_to", "nowhere"], "nowhere is not supported"),
         (["--dataloader_persistent_workers", "true"], "needs dataloader_num_workers of at least 1"),
         (["--dataloader_prefetch_factor", "2"], "dataloader_num_workers > 0"),
-        (["--deepspeed", "zero.json"], "deepspeed"),
+        (["--deepspeed", "zero.json"], "--deepspeed needs the package deepspeed: pip install deepspeed"),
         (["--fsdp", "full_shard", "--fsdp_config", "missing.json"], "missing.json"),
         (["--learning_rate", "nan"], "learning_rate cannot be nan"),
         (["--weight_decay", "inf"], "weight_decay cannot be inf"),

@@ -233,18 +233,22 @@ def test_an_input_that_the_run_does_not_use_may_change(tiny, corpus, tmp_path):
     assert identities[0] == identities[1]
 
 
-def test_predictions_of_other_files_are_not_replaced(tiny, finished, corpus):
+def test_predictions_are_replaced_only_if_asked(tiny, finished, corpus):
     main(command(tiny, finished, "--do_predict"))
     before = (finished / "predictions.csv").read_bytes()
-    main(command(tiny, finished, "--do_predict"))
-    with pytest.raises(SystemExit, match=r"predictions\.csv has the predictions of other files: move it away"):
-        main(command(tiny, finished, "--do_predict", "--data", str(corpus)))
+    shutil.copy(corpus / "47.wav", corpus / "3.wav")  # of the test part
+    for data in ([], ["--data", str(corpus)]):
+        with pytest.raises(SystemExit, match=r"predictions\.csv exists: .* replace it with --overwrite"):
+            main(command(tiny, finished, "--do_predict", *data))
+    assert (finished / "predictions.csv").read_bytes() == before
+    main(command(tiny, finished, "--do_predict", "--overwrite"))
     assert (finished / "predictions.csv").read_bytes() == before
     main(command(tiny, finished, "--do_predict", "--data", str(corpus), "--overwrite"))
-    assert str(corpus) in (finished / "predictions.csv").read_text()
+    assert (finished / "predictions.csv").read_bytes() != before and not list(finished.glob("*.parts"))
     (finished / "predictions.csv").write_text("mine")
-    with pytest.raises(SystemExit, match="of other files"):
+    with pytest.raises(SystemExit, match="exists"):
         main(command(tiny, finished, "--do_predict"))
+    assert (finished / "predictions.csv").read_text() == "mine"
 
 
 def test_a_run_killed_after_its_last_checkpoint_trains_no_more(tiny, tmp_path, monkeypatch):

@@ -20,12 +20,13 @@ from safetensors.torch import load_file
 from tiny import noise
 from tiny_run import WORDS, command, environment, make_tiny, weights
 
-from msfser import MsfSerCollator, MsfSerConfig, MsfSerModel, MsfSerProcessor
+from msfser import LABELS, MsfSerCollator, MsfSerConfig, MsfSerModel, MsfSerProcessor
 from msfser.corpora.registry import CORPORA
 from msfser.train import main
 from msfser.training import run_folder
 from msfser.training.data_identity import read_identity
-from msfser.training.settings import ModelSettings, RunSettings, parse_settings, read_run
+from msfser.training.features import add_lengths
+from msfser.training.settings import ModelSettings, RunSettings, parse_settings, read_data, read_run
 from msfser.training.trainer import MsfSerTrainer
 
 ROOT = Path(__file__).parents[2]
@@ -157,14 +158,23 @@ def test_evaluation_holds_the_seconds_and_keeps_the_order(tiny, tmp_path, monkey
     main(command(tiny, tmp_path / "run", "--num_train_epochs", "1"))
     seen, collate = [], MsfSerCollator.__call__
     monkeypatch.setattr(MsfSerCollator, "__call__", lambda self, rows: seen.append(len(rows)) or collate(self, rows))
+    model, processor = (kind.from_pretrained(tmp_path / "run") for kind in (MsfSerModel, MsfSerProcessor))
+    run, _, training, _ = parse_settings(command(tiny, tmp_path / "run"))
+    test = add_lengths(read_data(run)["test"].remove_columns(list(LABELS)))
+    training.eval_strategy, training.load_best_model_at_end = "no", False
     predicted = []
-    for seconds in ("0", "2.5"):
-        main(command(tiny, tmp_path / "run", "--do_predict", "true", "--batch_seconds", seconds))
-        predicted.append((tmp_path / "run" / "predictions.csv").read_text().splitlines())
+    for seconds in (0.0, 2.5):
+        trainer = MsfSerTrainer(
+            model=model,
+            args=training,
+            data_collator=MsfSerCollator(processor),
+            encoder_learning_rate=run.encoder_learning_rate,
+            batch_seconds=seconds,
+        )
+        predicted.append(trainer.predict(test).predictions)
     # 12 clips of 0.56 to 1.44 s, long ones first.
     assert seen == [8, 4, 1, 1, 1, 2, 2, 2, 3]
-    numbers = [[float(cell) for line in lines[1:] for cell in line.split(",")[1:]] for lines in predicted]
-    assert numbers[0] == pytest.approx(numbers[1], abs=2e-6) and len(numbers[0]) == 36
+    assert predicted[0] == pytest.approx(predicted[1], abs=2e-6) and predicted[0].shape == (12, 3)
 
 
 def test_without_a_cache_the_encoders_run_in_the_loop(tiny, tmp_path):
@@ -183,7 +193,7 @@ def test_predictions_are_in_the_order_of_the_table(tiny, tmp_path):
         rows = list(csv.DictReader(file))
     with open(tiny / "corpus" / "metadata.csv") as file:
         test = [row for row in csv.DictReader(file) if row["split"] == "test"]
-    assert [Path(row["file"]).name for row in rows] == [row["file_name"] for row in test]
+    assert [row["file"] for row in rows] == [row["file_name"] for row in test]
     model, processor = (kind.from_pretrained(tmp_path / "run") for kind in (MsfSerModel, MsfSerProcessor))
     for row, item in zip(rows, test, strict=True):
         texts = {name: item[name] for name in ("transcript", "description")}
@@ -442,7 +452,7 @@ def test_rows_without_any_input_are_named_before_training(tiny, tmp_path):
         main(command(tiny, tmp_path / "run", "--audio", "false", "--semantics", "les"))
 
 
-def test_rows_without_any_input_are_named_before_predicting(tiny, tmp_path):
+def test_rows_without_any_input_are_predicted_with_a_reason(tiny, tmp_path):
     more = ["--audio", "false", "--semantics", "gs", "--cross_fusion", "concat", "--num_train_epochs", "1"]
     main(command(tiny, tmp_path / "run", *more))
     with open(tiny / "corpus" / "metadata.csv") as file:
@@ -452,8 +462,21 @@ def test_rows_without_any_input_are_named_before_predicting(tiny, tmp_path):
         table.writeheader()
         table.writerows(row | {"transcript": "" if i == 2 else row["transcript"]} for i, row in enumerate(rows))
     given = ["--data", str(tmp_path / "test.csv"), "--audio_folder", str(tiny / "corpus"), "--do_predict", "true"]
-    with pytest.raises(SystemExit, match=r"test: row 3 has none of the model's inputs \(1 such\)"):
-        main(command(tiny, tmp_path / "run", *given))
+    main(command(tiny, tmp_path / "run", *given))
+    with open(tmp_path / "run" / "predictions.csv") as file:
+        predicted = list(csv.DictReader(file))
+    assert [bool(row["error"]) for row in predicted] == [i == 2 for i in range(12)]
+    assert "this model reads no sound" in predicted[2]["error"] and not predicted[2]["valence"]
+
+
+def test_predictions_are_on_the_scale_of_the_corpus(tiny, tmp_path):
+    main(command(tiny, tmp_path / "run", "--num_train_epochs", "1"))
+    tables = []
+    for scale in (["0", "1"], ["-1", "3"]):
+        main(command(tiny, tmp_path / "run", "--do_predict", "true", "--overwrite", "--label_range", *scale))
+        with open(tmp_path / "run" / "predictions.csv") as file:
+            tables.append([float(row["valence"]) for row in csv.DictReader(file)])
+    assert tables[1] == pytest.approx([-1 + 4 * value for value in tables[0]], abs=1e-5)
 
 
 def test_the_command_line_overrides_the_file(tmp_path):

@@ -1,0 +1,183 @@
+"""What `msfser predict` and `msfser train --do_predict` do: a table of predictions, made in shards."""
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+from accelerate import PartialState
+from huggingface_hub import ModelCard
+
+from ..cli.messages import show_messages
+from ..cli.outputs import whole_file
+from ..corpora.audio_folder import left_out_message
+from ..corpora.shards import SHARDS_NOTE
+from ..corpora.table import SourceRows
+from ..hub.loading import NamedModel, load_named
+from ..hub.model_names import model_settings
+from ..inputs_msfser import check_options
+from ..pipeline_msfser import NoRecognizer
+from ..sharding.processes import joined_processes, run_shards
+from .paths import suffix_of
+from .sharded_prediction import ShardedPrediction
+from .tables import rows_of_result, write_table
+from .timed_pipeline import TimedPipeline
+
+logger = logging.getLogger(__name__)
+
+
+def predict(source: SourceRows, arguments: argparse.Namespace) -> None:
+    """Predicts recordings as the arguments of `msfser predict` say.
+
+    Raises:
+        ValueError: An option is wrong, or the shards beside the output are of something else.
+        OSError: The model cannot be found, or a file cannot be written.
+    """
+    show_messages()
+    output, (low, high) = arguments.output, arguments.label_range
+    options: dict[str, Any] = {"batch_size": arguments.batch_size, "channel": arguments.channel}
+    if arguments.language:
+        options["language"] = arguments.language
+    if arguments.recognizer is not None:
+        options["recognizer"] = None if arguments.recognizer == "none" else arguments.recognizer
+    with joined_processes() as state, _option_names():
+
+        def open_work() -> ShardedPrediction:
+            named = load_named(arguments.model)
+            if os.path.isdir(named.source):
+                logger.info(f"the license of the weights: {_license(Path(named.source))}.")
+            return open_prediction(source, named, options, str(state.device), output)
+
+        data = Path(arguments.recordings[0])
+        predict_table(state, open_work, data, output, (low, high), arguments.course, arguments.overwrite)
+
+
+def open_prediction(
+    source: SourceRows, named: NamedModel, options: Mapping[str, Any], device: str, output: Path
+) -> ShardedPrediction:
+    """Opens the shards in which the predictions of some recordings are made.
+
+    Args:
+        source: The recordings and their texts.
+        named: The model.
+        options: Of the pipeline.
+        device: That the model runs on.
+        output: The table that is made in the end.
+
+    Raises:
+        ValueError: An option has no such setting.
+    """
+    check_options(**{name: value for name, value in options.items() if name != "batch_size"})
+    settings: dict[str, Any] = {**named.settings, **options}
+    if isinstance(recognizer := options.get("recognizer"), str):
+        settings |= model_settings("recognizer", recognizer)
+    pipeline = TimedPipeline(model=named.model, processor=named.processor, device=device)
+    return ShardedPrediction(source, settings, pipeline, options, parts_of(output))
+
+
+def predict_table(
+    state: PartialState,
+    open_work: Callable[[], ShardedPrediction],
+    data: Path,
+    output: Path,
+    label_range: tuple[float, float],
+    course: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Predicts recordings in shards, goes on where an earlier run was stopped, and writes the table.
+
+    Args:
+        state: Of the processes, which share the shards.
+        open_work: Finds the recordings and the model.
+        data: Where the recordings were read from.
+        output: The table; shards are kept beside it until it is whole.
+        label_range: The scale of the three numbers.
+        course: Whether each window of a recording is a row.
+        overwrite: Whether to start over if shards of something else are beside the output.
+
+    Raises:
+        ValueError: The shards beside the output are of something else.
+        OSError: A file cannot be written.
+    """
+    start = time.perf_counter()
+
+    def finish(work: ShardedPrediction) -> None:
+        with work.pipeline.stopwatch.measure("write"):
+            _write(work, output, label_range, course)
+        _log_parts(work.pipeline, time.perf_counter() - start)
+
+    def open_anew() -> ShardedPrediction:
+        work = open_work()
+        if overwrite and state.is_main_process and (work.output / SHARDS_NOTE).is_file():
+            shutil.rmtree(work.output)
+        return work
+
+    try:
+        work = run_shards(state, open_anew, data, finish)
+    except (Exception, KeyboardInterrupt):
+        if state.is_main_process:
+            _remove_empty(parts_of(output))
+        raise
+    if state.is_main_process:
+        shutil.rmtree(work.output)
+
+
+@contextlib.contextmanager
+def _option_names() -> Iterator[None]:
+    """Calls the option in an error of the pipeline as it is called on the command line."""
+    try:
+        yield
+    except NoRecognizer as error:
+        reason = str(error.__cause__).rstrip(".")
+        raise OSError(f"{reason}; or give --recognizer none to go without a transcript.") from error
+
+
+def parts_of(output: Path) -> Path:
+    """The folder in which predictions are kept until the table is whole."""
+    return output.with_name(f"{output.name}.parts")
+
+
+def _remove_empty(parts: Path) -> None:
+    """Removes the folder of a run that has predicted nothing."""
+    if (parts / SHARDS_NOTE).is_file() and not any(parts.glob("data/*.parquet")):
+        shutil.rmtree(parts)
+
+
+def _license(folder: Path) -> str:
+    card = folder / "README.md"
+    stated = ModelCard.load(card).data.get("license") if card.is_file() else None
+    return str(stated or "not stated")
+
+
+def _write(work: ShardedPrediction, output: Path, label_range: tuple[float, float], course: bool) -> None:
+    files, rows = work.source.recording_names(), list[dict[str, Any]]()
+    for number in range(work.count):
+        made = pyarrow.parquet.read_table(work.shard(number), columns=["result", "error"]).to_pylist()
+        for row, entry in zip(work.rows(number), made, strict=True):
+            result = None if entry["result"] is None else json.loads(entry["result"])
+            name = files[row] or f"row {row + 1}"
+            rows += rows_of_result(name, result, entry["error"], label_range, course)
+    with whole_file(output) as unfinished, unfinished.open("wb") as file:
+        write_table(rows, suffix_of(output), file)
+    failed = sum(row["error"] is not None for row in rows)
+    if work.left_out:
+        logger.warning(left_out_message(work.left_out))
+    logger.info(f"{len(rows)} rows in {output}, {failed} of them without a result.")
+    if failed == len(rows):
+        logger.warning(f"no recording has a result; the first: {rows[0]['error']}")
+
+
+def _log_parts(pipeline: TimedPipeline, seconds: float) -> None:
+    """Says what the time went into."""
+    spent = pipeline.stopwatch.seconds
+    shares = {**spent, "rest": seconds - sum(spent.values())}
+    parts = ", ".join(f"{part} {share / seconds:.0%}" for part, share in shares.items())
+    decoding = pipeline.background.seconds["decode"] / seconds
+    logger.info(f"took {seconds:.1f} s: {parts}; meanwhile a thread decoded for {decoding:.0%} of the time.")
