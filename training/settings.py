@@ -86,11 +86,9 @@ class RunSettings:
     early_stopping_patience: int = _setting(0, "epochs without a better mean CCC; 0 never stops")
     batch_seconds: float = _setting(0.0, "seconds of audio per batch; 0: a fixed number of items")
     cache_gigabytes: float = _setting(50.0, "disk space for outputs of frozen encoders; 0 caches none")
-    cross_validate: str | None = _setting(
-        None, "predict each unit by a model of the others: speaker, session, corpus, or a column of the table"
-    )
+    cross_validate: str | None = _setting(None, "leave each speaker, session, or value of a column out in turn")
     folds: int = _setting(0, "folds of cross_validate; 0: one for each unit")
-    group_file: str | None = _setting(None, "CSV with unit,group: units of cross_validate that count as one")
+    group_file: str | None = _setting(None, "CSV with unit,group: units that are left out together")
     final_model: bool = _setting(False, "after cross_validate, train a model on everything")
     overwrite: bool = _setting(False, "train anew and then replace the run in output_dir")
 
