@@ -167,7 +167,7 @@ def measure_voice(sound: np.ndarray, prosody: Prosody) -> dict[str, float] | Non
         "loudness": float(prosody.level[speech].mean()),
         "pitch": float(np.median(semitones)),
         "movement": float(high - low),
-        "rate": _nuclei(prosody) / max(spoken - pauses, LEVEL_HOP),
+        "rate": _nuclei(prosody) / (spoken - pauses),
         "pauses": pauses / spoken,
         "brightness": _brightness(sound, prosody),
         "clarity": _clarity(sound, prosody),
@@ -219,14 +219,13 @@ def _clarity(sound: np.ndarray, prosody: Prosody) -> float:
     frames = frames - frames.mean(1, keepdims=True)
     half = 3 * _FRAME // 2
     # Correlation with the sound one period later: the best of the lags around the period, as pitch is uncertain.
-    best = np.full(len(frames), -1.0)
+    products = []
     rows = np.arange(len(frames))[:, None]
     window = np.arange(half // 2, half // 2 + half)
     here = frames[:, window]
-    for shift in (-2, -1, 0, 1, 2):
+    for shift in range(-2, 3):
         lags = np.round(SAMPLING_RATE / pitch).astype(int) + shift
-        later = frames[rows, np.minimum(window + lags[:, None], frames.shape[1] - 1)]
-        product = (here * later).sum(1) / np.sqrt((here**2).sum(1) * (later**2).sum(1) + 1e-12)
-        best = np.maximum(best, product)
-    correlation = np.clip(np.median(best), 1e-3, 1 - 1e-3)
+        later = frames[rows, window + lags[:, None]]
+        products.append((here * later).sum(1) / np.sqrt((here**2).sum(1) * (later**2).sum(1) + 1e-12))
+    correlation = np.clip(np.median(np.max(products, axis=0)), 1e-3, 1 - 1e-3)
     return float(10 * np.log10(correlation / (1 - correlation)))

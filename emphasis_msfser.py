@@ -62,7 +62,7 @@ def measure_prosody(sound: np.ndarray) -> Prosody:
 def _level(sound: np.ndarray) -> np.ndarray:
     hop = round(LEVEL_HOP * SAMPLING_RATE)
     frames = len(sound) // hop + 1
-    padded = np.pad(sound.astype(np.float64), (_LEVEL_WINDOW // 2, _LEVEL_WINDOW // 2 + hop))
+    padded = np.pad(sound.astype(np.float64), _LEVEL_WINDOW // 2)
     power = np.concatenate([[0.0], np.cumsum(padded**2)])
     starts = np.arange(frames) * hop
     mean = (power[starts + _LEVEL_WINDOW] - power[starts]) / _LEVEL_WINDOW

@@ -131,11 +131,10 @@ class CtcAligner(_ClipByClip):
         if frames is None:
             return None
         seconds = self.model.config.inputs_to_logits_ratio / SAMPLING_RATE
-        times: dict[int, tuple[float, float]] = {}
+        times: dict[int | None, tuple[float, float]] = {}
         for (first, last), owner in zip(frames, owners, strict=True):
-            if owner is not None:
-                start, _ = times.get(owner, (first * seconds, 0.0))
-                times[owner] = (start, (last + 1) * seconds)
+            start, _ = times.get(owner, (first * seconds, 0.0))
+            times[owner] = (start, (last + 1) * seconds)
         filled = _filled([times.get(k) for k in range(len(words))], len(sound) / SAMPLING_RATE)
         return [_entry(word, *time, len(sound)) for word, time in zip(words, filled, strict=True)]
 

@@ -126,6 +126,17 @@ def intra_modal_concat(h_les: Array, h_gs: Array, parameters: Mapping[str, Array
 # Fusion
 
 
+def kept_inputs(drawn: Mapping[str, float], shares: Mapping[str, float]) -> list[str]:
+    """The inputs of an item, in their order, whose draws in 0..1 are not below their shares, but at least one (ours).
+
+    Where all are below, the one whose draw is largest relative to its share stays, the first of equals.
+    """
+    kept = [name for name, draw in drawn.items() if draw >= shares[name]]
+    if not kept and drawn:
+        kept = [max(drawn, key=lambda name: drawn[name] / shares[name])]
+    return kept
+
+
 def film(x: Array, condition: Array, parameters: Mapping[str, Array]) -> Array:
     """`gamma x + beta`, `(gamma - 1, beta) = MLP(condition)`, for a vector or each frame (paper; the 1 is ours)."""
     both = dense(gelu(dense(condition, parameters, "hidden")), parameters, "modulation")
@@ -370,6 +381,66 @@ def voice_measures(pitch: Array, level: Array) -> dict[str, float]:
         "movement": float(np.percentile(semitones, 95) - np.percentile(semitones, 5)),
         "pauses": pauses / (speech[-1] + 1 - speech[0]),
     }
+
+
+def syllables(pitch_times: Array, pitch: Array, level: Array) -> int:
+    """Voiced peaks of the level (mean of 5 frames), less than 30 dB below the highest, each after a dip of 2 dB.
+
+    After de Jong and Wempe, 2009. Of peaks without such a dip between them, the highest is the syllable. A frame is
+    voiced if the nearer pitch frame is.
+    """
+    wide = [level[0], level[0], *level, level[-1], level[-1]]
+    smooth = [sum(wide[i : i + 5]) / 5 for i in range(len(level))]
+    voiced = np.interp(np.arange(len(level)) * 0.01, pitch_times, [float(math.isfinite(hertz)) for hertz in pitch])
+    peaks: list[int] = []
+    for i in range(1, len(level) - 1):
+        if not smooth[i - 1] < smooth[i] >= smooth[i + 1] or voiced[i] < 0.5 or smooth[i] <= max(smooth) - 30:
+            continue
+        if not peaks or smooth[i] - min(smooth[peaks[-1] : i]) >= 2:
+            peaks.append(i)
+        elif smooth[i] > smooth[peaks[-1]]:
+            peaks[-1] = i
+    return len(peaks)
+
+
+def voiced_frames(sound: Array, pitch_times: Array, pitch: Array, samples: int) -> list[tuple[Array, float]]:
+    """The samples around the center of each voiced frame, zeros outside the sound, and its pitch."""
+    padded = np.pad(sound.astype(np.float64), samples)
+    found = []
+    for time, hertz in zip(pitch_times, pitch, strict=True):
+        if math.isfinite(hertz):
+            center = min(round(time * 16_000), len(sound)) + samples
+            found.append((padded[center - samples // 2 : center + samples // 2], hertz))
+    return found
+
+
+def brightness(sound: Array, pitch_times: Array, pitch: Array) -> float:
+    """Power of the voiced frames (32 ms, Hann) in 1-5 kHz over that in 50-1000 Hz, dB (ours)."""
+    low = high = 1e-12
+    hertz = [k * 16_000 / 512 for k in range(257)]
+    window = [0.5 - 0.5 * math.cos(2 * math.pi * i / 511) for i in range(512)]
+    for frame, _ in voiced_frames(sound, pitch_times, pitch, 512):
+        power = np.abs(np.fft.fft(frame * window)[:257]) ** 2
+        low += sum(p for p, f in zip(power, hertz, strict=True) if 50 <= f < 1000)
+        high += sum(p for p, f in zip(power, hertz, strict=True) if 1000 <= f < 5000)
+    return 10 * math.log10(high / low)
+
+
+def clarity(sound: Array, pitch_times: Array, pitch: Array) -> float:
+    """Harmonics-to-noise ratio, dB: `10 log10(r / (1 - r))`, `r` the median correlation with one period later.
+
+    After Boersma, 1993: the middle 48 ms of each voiced frame of 96 ms, without its mean, against the same one period
+    later; the best of five lags around the period.
+    """
+    best = []
+    for frame, hertz in voiced_frames(sound, pitch_times, pitch, 1536):
+        frame, found = frame - frame.mean(), []
+        for lag in range(round(16_000 / hertz) - 2, round(16_000 / hertz) + 3):
+            here, later = frame[384:1152], frame[384 + lag : 1152 + lag]
+            found.append(here @ later / math.sqrt((here @ here) * (later @ later) + 1e-12))
+        best.append(max(found))
+    r = min(max(float(np.percentile(best, 50)), 1e-3), 1 - 1e-3)
+    return 10 * math.log10(r / (1 - r))
 
 
 def step_of(value: float, quantiles: Sequence[float], is_pauses: bool = False) -> int:

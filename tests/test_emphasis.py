@@ -167,6 +167,24 @@ def test_a_word_between_two_frames_is_measured_at_the_nearest_one():
     assert found.top == 2 and found.scores.round(3).tolist() == [-0.5, -0.5, 2.0, -0.5, -0.5]
 
 
+def test_a_word_without_duration_is_measured_at_the_frame_of_its_time():
+    sound, words = spoken(levels=(0.1, 0.1, 0.1, 0.9, 0.1, 0.1))
+    middle = (words[3]["start"] + words[3]["end"]) / 2
+    words[3] |= {"start": middle, "end": middle}
+    config = EmphasisConfig(duration_weight=0.0)
+    assert find_emphasis(words, measure_prosody(sound), config).top == 3
+
+
+def test_durations_that_hardly_differ_do_not_count():
+    times = np.arange(0, 1, 0.016)
+    prosody = Prosody(times, np.full(len(times), 120.0), np.full(101, -20.0))
+    for longer, is_seen in ((0.004, False), (0.006, True)):  # deviations of 1.7 and 2.6 ms
+        ends = [0.2, 0.4, 0.6 + longer, 0.8 + longer]
+        words = [{"word": "w", "start": max(0.0, end - 0.2), "end": end} for end in ends]
+        words[2]["start"] = words[1]["end"]
+        assert find_emphasis(words, prosody).scores.any() == is_seen
+
+
 def test_no_neighbors_leave_the_top_word():
     sound, words = spoken(levels=(0.1, 0.1, 0.1, 0.9, 0.1, 0.1))
     assert find_emphasis(words, measure_prosody(sound), EmphasisConfig(neighbors=0)).text == "that"

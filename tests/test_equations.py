@@ -33,6 +33,7 @@ from msfser.fusion_msfser import (
     MsfSerLayerMix,
     MsfSerMissingInputEmbedding,
     MsfSerRouting,
+    drop_inputs,
 )
 
 RATE = 16_000
@@ -117,6 +118,7 @@ def test_attentive_statistics_pooling_of_padded_frames():
         for item, n in zip(frames.numpy(), lengths, strict=True)
     ]
     check(pooling(frames, mask_of(lengths)), expected, rtol=1e-4, atol=1e-4)
+    assert set(of) == {"hidden.weight", "hidden.bias", "score.weight"}
     # A single frame has no spread: the floor of the variance is seen.
     check(pooling(frames, mask_of(lengths))[1, SIZE:], np.full(SIZE, math.sqrt(1e-5)), **IN_FLOAT32)
 
@@ -151,7 +153,7 @@ def test_intra_modal_fusion(kind):
         check(gate, [g for _, g in expected])
     else:
         check(found, expected)
-        assert gate is None
+        assert gate is None and "score.bias" not in arrays(fusion)
 
 
 def test_text_pooling_is_the_mean_over_the_real_tokens():
@@ -355,6 +357,23 @@ def test_training_drops_what_its_rates_say(dropped):
         check(found[i], nearest, **IN_FLOAT32)
     # Evaluation drops nothing.
     check(model.eval()(**inputs).logits, [one["logits"] for one in expected_of(model, items)], **IN_FLOAT32)
+
+
+@pytest.mark.parametrize("shares", [(0.0, 0.5, 0.25, 0.75), (0.5, 0.0, 0.0, 0.25), (0.75,) * 4, (0.0,) * 4])
+def test_dropping_inputs_keeps_one(monkeypatch, shares):
+    """Draws in steps of an eighth, so that some are 0, some equal a share, and some equal one another."""
+    generator = torch.Generator().manual_seed(0)
+    names, items = ("audio", "les", "gs", "es"), 400
+    present = {name: torch.rand(items, generator=generator) < 0.6 for name in names}
+    draws = {name: torch.randint(8, (items,), generator=generator) / 8 for name in names}
+    of_shares = iter([draws[name] for name, share in zip(names, shares, strict=True) if share])
+    monkeypatch.setattr(torch, "rand", lambda shape, device: next(of_shares))
+    found = drop_inputs(present, dict(zip(names, shares, strict=True)))
+    for i in range(items):
+        has = [name for name in names if present[name][i]]
+        drawn = {name: draws[name][i].item() for name in has}
+        expected = reference.kept_inputs(drawn, dict(zip(names, shares, strict=True)))
+        assert [name for name in names if found[name][i]] == expected
 
 
 def test_the_share_of_dropped_texts():
@@ -677,6 +696,48 @@ def test_measures_of_a_voice():
         found = measure_voice(sound, Prosody(np.arange(187) * 0.016, pitch, level))
         for name, expected in reference.voice_measures(pitch, level).items():
             assert found[name] == pytest.approx(expected, abs=1e-9), name
+
+
+def test_syllables_per_second():
+    """Random peaks, plateaus and dips, also at the edges; the first and last frames are no peaks."""
+    counts = set()
+    for seed in range(40):
+        draws = np.random.default_rng(seed)
+        levels = np.where(draws.random(40) < 0.8, draws.uniform(-30, -20, 40), draws.uniform(-70, -40, 40))
+        level = np.repeat(levels, draws.integers(1, 12, 40))
+        times = np.arange(0, len(level) * 0.01, 0.016) + 0.0081
+        pitch = np.where(draws.random(len(times)) < 0.2, np.nan, 120.0)
+        found = measure_voice(np.zeros(100, np.float32), Prosody(times, pitch, level))
+        measures = reference.voice_measures(pitch, level)
+        speech = np.flatnonzero(level > level.max() - 30)
+        seconds = (speech[-1] + 1 - speech[0]) * 0.01 * (1 - measures["pauses"])
+        expected = reference.syllables(times, pitch, level)
+        assert found["rate"] == pytest.approx(expected / seconds), seed
+        counts.add(expected)
+    assert len(counts) > 5
+
+
+@pytest.mark.parametrize("gain", [1.0, 1e-5, 1e-8])
+def test_brightness_and_clarity(gain):
+    """Voices with noise, frames at and behind the ends, periods that are right, half and wrong, and near silence."""
+    times = np.arange(70) * 0.016
+    found = []
+    for seed, period in enumerate(("random", "right", "half")):
+        draws = np.random.default_rng(seed)
+        if period == "random":
+            sound = voice(1.0, seed) + draws.normal(0, 0.05, 16_000).astype(np.float32)
+            pitch = 150 * 2 ** (0.3 * np.sin(2 * np.pi * 0.7 * times + seed))
+        else:
+            sound = np.sin(2 * np.pi * 125 * np.arange(16_000) / RATE).astype(np.float32)
+            pitch = np.full(70, 125.0 if period == "right" else 250.0)
+        pitch[draws.random(70) < 0.4] = np.nan
+        sound = gain * (sound + np.float32(0.1))
+        measures = measure_voice(sound, Prosody(times, pitch, np.full(101, -20.0)))
+        for name in ("brightness", "clarity"):
+            expected = getattr(reference, name)(sound, times, pitch)
+            assert measures[name] == pytest.approx(expected, rel=1e-6, abs=1e-6), (name, period)
+            found.append(round(expected, 1))
+    assert gain < 1 or (0 < found[1] < 20 and found[3] == 30.0 and found[5] == -30.0)
 
 
 def test_words_of_a_description_are_the_steps_between_the_norms():

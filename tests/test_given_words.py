@@ -70,16 +70,23 @@ def test_words_may_overlap_and_end_a_little_after_the_sound():
         check_words(words_at((1.0, 1.0)), 1.0)
 
 
+@pytest.mark.parametrize("seconds", [2.0, 14.0])
+def test_a_word_may_have_no_duration(pipe, seconds):
+    words = words_at((0.3, 0.3), (0.6, 0.9), (1.2, 1.2), (1.4, 1.7))
+    result = pipe(recording(seconds, words=words))
+    assert [(word["start"], word["end"]) for word in result["words"]] == [(w["start"], w["end"]) for w in words]
+
+
 # Short and long alike
 
-TIMES = [(0.123456, 0.7), (1.0, 1.9), (6.2, 6.9), (11.7, 12.5), (12.6, 13.2), (13.5, 14.2)]
+TIMES = [(0.123456, 0.7), (1.0, 1.9), (6.2, 6.9), (11.7, 12.5), (12.6, 13.2), (13.95, 14.2)]
 
 
 def test_given_times_are_not_altered_in_a_long_recording(pipe):
     words = words_at(*TIMES)
     result = pipe(recording(14.0, words=words))
     assert [{name: word[name] for name in ("word", "start", "end")} for word in result["words"]] == words
-    # None is lost, wherever the segments end; the last one ends after the sound.
+    # None is lost, wherever the segments end; the middle of the last one lies after the sound.
     read = {word for window in result["course"] for word in (window["transcript"] or "").split()}
     assert read == {word["word"] for word in words}
     short = pipe(recording(2.0, words=words[:2]))

@@ -103,6 +103,55 @@ def test_two_processes_give_the_loss_and_gradients_of_one(tmp_path):
     assert max(np.abs(gradient).max() for gradient in shared.values()) > 1e-3
 
 
+@pytest.fixture
+def second_of_two(monkeypatch):
+    """This process as the second of two, of which the first has the first half of the rows of `scored`."""
+    gathered = []
+
+    def all_gather(parts: list[torch.Tensor], local: torch.Tensor) -> None:
+        gathered.append(local)
+        parts[0].copy_(first_halves[len(gathered) - 1])
+        parts[1].copy_(local)
+
+    first_halves = [half.float() for half in halves(0)]
+    for name, value in {"is_initialized": True, "get_world_size": 2, "get_rank": 1}.items():
+        monkeypatch.setattr(dist, name, lambda value=value: value)
+    monkeypatch.setattr(dist, "all_gather", all_gather)
+    return gathered
+
+
+def halves(rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    p, y = torch.rand(8, 3, generator=generator), torch.rand(8, 3, generator=generator)
+    return p[4 * rank : 4 * rank + 4], y[4 * rank : 4 * rank + 4]
+
+
+def test_the_second_of_two_processes_has_the_loss_of_both_and_twice_the_gradient_of_its_rows(second_of_two):
+    both = [torch.cat([halves(0)[i], halves(1)[i]]) for i in range(2)]
+    whole = both[0].clone().requires_grad_()
+    expected = (1 - concordance(whole, both[1])).sum()
+    expected.backward()
+    p, y = halves(1)
+    p = p.clone().requires_grad_()
+    loss = ccc_loss(p, y)
+    loss.backward()
+    assert len(second_of_two) == 2
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(p.grad, 2 * whole.grad[4:])
+
+
+def test_evaluation_in_two_processes_scores_the_rows_of_each(second_of_two):
+    with torch.no_grad():
+        loss = ccc_loss(*halves(1))
+    assert not second_of_two
+    torch.testing.assert_close(loss, (1 - concordance(*halves(1))).sum())
+
+
+def test_columns_that_differ_by_less_than_rounding_count_as_constant():
+    y = torch.tensor([[0.0], [1e-4]], dtype=torch.float64)  # variances of 2.5e-9, a denominator of 5e-9
+    assert concordance(y, y).item() == pytest.approx(0.5)
+
+
 # Labels
 
 
@@ -159,3 +208,12 @@ def test_labels_at_the_ends_of_the_scale_are_accepted_and_the_first_wrong_one_is
         check_labels(torch.tensor([[0.0, 1.5, 0.5], [-1.0, 0.0, 0.5]]), 2)
     with pytest.raises(ValueError, match="The labels are list: give a tensor of shape"):
         check_labels([[0.1, 0.2, 0.3]], 1)
+
+
+def test_only_one_row_with_a_gradient_warns(caplog):
+    caplog.set_level("WARNING", logger=logger.name)
+    rows = torch.rand(2, 3, requires_grad=True)
+    for given, warnings in ((rows, 0), (rows[:0], 0), (rows[:1].detach(), 0), (rows[:1], 1), (rows[:1], 1)):
+        logging.warning_once.cache_clear() if not warnings else None
+        ccc_loss(given, given.detach())
+        assert len(caplog.records) == warnings

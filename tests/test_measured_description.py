@@ -142,19 +142,27 @@ def test_norms_of_nothing_are_a_sentence(tmp_path):
         assert str(stop.value).startswith("msfser norms: error: ") and not (tmp_path / "norms.json").exists()
 
 
-def test_every_measure_has_its_five_phrases_in_order():
-    """Norms at 1, 2, 3 and 4: a value of .5 is in the lowest step and 4.5 in the highest."""
-    steps = [description_msfser._step(value, (1, 2, 3, 4), is_pauses=False) for value in (0.5, 4.5)]
-    phrases = {name: [words[step] for step in steps] for name, words in WORDS.items()}
-    assert phrases == {
-        "loudness": ["very quiet", "very loud"],
-        "pitch": ["very low", "very high"],
-        "movement": ["hardly moves", "moves very widely"],
-        "rate": ["very slow", "very fast"],
-        "pauses": ["no pauses", "very many pauses"],
-        "brightness": ["very soft and dark", "very sharp and tense"],
-        "clarity": ["very breathy or rough", "very clear"],
-    }
+STEPS = [
+    "The voice is very quiet and very low. Its pitch hardly moves. The speech is very slow, with no pauses. The sound "
+    "of the voice is very soft and dark, and very breathy or rough.",
+    "The voice is rather quiet and rather low. Its pitch moves little. The speech is rather slow, with hardly any "
+    "pauses. The sound of the voice is rather soft, and rather breathy or rough.",
+    "The voice is of medium loudness and of medium pitch. Its pitch moves moderately. The speech is of medium speed, "
+    "with some pauses. The sound of the voice is neither soft nor sharp, and moderately clear.",
+    "The voice is rather loud and rather high. Its pitch moves widely. The speech is rather fast, with many pauses. "
+    "The sound of the voice is rather sharp, and rather clear.",
+    "The voice is very loud and very high. Its pitch moves very widely. The speech is very fast, with very many "
+    "pauses. The sound of the voice is very sharp and tense, and very clear.",
+]
+
+
+@pytest.mark.parametrize(("step", "text"), list(enumerate(STEPS)))
+def test_each_of_the_five_steps_has_its_phrases(monkeypatch, step, text):
+    """Norms of 1, 2, 3 and 4: .5 is in the lowest step, 4.5 in the highest."""
+    measures = dict.fromkeys(WORDS, step + 0.5) | ({"pauses": 0.0} if step == 0 else {})
+    monkeypatch.setattr(description_msfser, "measure_voice", lambda sound, prosody: measures)
+    describer = MeasuredDescriber({"corpus": "steps", "quantiles": dict.fromkeys(WORDS, (1, 2, 3, 4))})
+    assert describer([noise(0.1)], [None]) == [text]
 
 
 def test_a_syllable_is_counted_once_and_at_its_highest_peak():

@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
@@ -335,6 +336,22 @@ def test_an_unusable_item_is_named(pipe, speech, item, sentence):
         pipe([speech[0], item], sampling_rate=RATE)
     with pytest.raises(ValueError, match=f"^(?!Item).*{sentence}"):
         pipe(item, sampling_rate=RATE)
+
+
+def test_an_error_keeps_its_kind_with_the_index():
+    for kind, named in ((ValueError, ValueError), (OSError, OSError), (FileNotFoundError, OSError)):
+        error = recordings_msfser.with_index(kind("it is gone"), 3)
+        assert type(error) is named and str(error) == "Item 3: it is gone" and type(error.__cause__) is kind
+    for error, index in ((KeyError("a"), 3), (ValueError("a"), None)):
+        assert recordings_msfser.with_index(error, index) is error
+
+
+def test_freed_memory_is_returned_where_the_c_library_would_keep_it(monkeypatch):
+    called = []
+    for library in (SimpleNamespace(malloc_trim=called.append), None):
+        monkeypatch.setattr(pipeline_msfser, "_C_LIBRARY", library)
+        pipeline_msfser._free_memory()
+    assert called == [0]
 
 
 # Addresses

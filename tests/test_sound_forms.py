@@ -120,10 +120,13 @@ def test_a_file_like_object_keeps_its_position():
         (io.StringIO("text"), "gives str, not bytes: open it with mode 'rb'"),
         (io.BytesIO(), r"at its end: call its seek\(0\)"),
         ((LEFT, RATE), r"give \(rate, samples\)"),
-        ({"array": STEREO.T, "sampling_rate": RATE}, r"9600 channels of less than 25 ms.*channels_first=False"),
-        ((RATE, STEREO), r"9600 channels of less than 25 ms.*channels_first=True"),
+        (
+            {"array": STEREO.T, "sampling_rate": RATE},
+            r"9600 channels of less than 25 ms as \(channels, samples\): .*channels_first=False",
+        ),
+        ((RATE, STEREO), r"9600 channels of less than 25 ms as \(samples, channels\): .*channels_first=True"),
         (STEREO, r"channels_first=True for \(channels, samples\)"),
-        (Decoder(np.zeros((65, 999), np.float32)), "more than 64 channels"),
+        (Decoder(np.zeros((65, 999), np.float32)), r"more than 64 channels \(65\) as \(channels, samples\)"),
         (Decoder(np.zeros((2, 0), np.float32)), "the sound is empty"),
     ],
 )
@@ -159,6 +162,14 @@ def test_two_axes_are_a_batch_as_in_transformers(ser):
         assert [result["valence"] for result in results] == [
             pytest.approx(ser(clip, sampling_rate=RATE)["valence"], abs=1e-6) for clip in (LEFT, RIGHT)
         ]
+
+
+def test_rows_of_a_batch_are_as_short_as_their_rate_says(ser):
+    rows = np.tile(LEFT[:300], (2, 1))  # 19 ms at 16 kHz
+    assert len(ser(rows, sampling_rate=8_000)) == 2
+    for rate in ({"sampling_rate": RATE}, {}):
+        with pytest.raises(ValueError, match="2 clips of less than 25 ms"):
+            ser(rows, **rate)
 
 
 def test_one_sound_of_two_axes_needs_its_order(ser, tmp_path):

@@ -1,6 +1,7 @@
 """What says that a sound says little: each warning on the sound it is for, and on no other."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -46,6 +47,7 @@ def test_each_warning_is_for_its_sound_alone(sound_only, seconds):
         (0.01 * speech(seconds), []),
         (np.zeros(int(seconds * RATE), np.float32), [NONE]),
         (noise(seconds), [NONE]),
+        (telephone(noise(seconds)), [NONE]),
         (too_loud(speech(seconds)), [CLIPPED]),
         (0.2 * too_loud(speech(seconds), 44_100), [CLIPPED]),
         (telephone(speech(seconds)), [BAND]),
@@ -55,6 +57,25 @@ def test_each_warning_is_for_its_sound_alone(sound_only, seconds):
         assert result["warnings"] == expected
         assert (result["speech_seconds"] == 0) == (expected == [NONE])
         assert result["speech_seconds"] <= result["duration"]
+
+
+@pytest.mark.parametrize(
+    ("hertz", "decibels"),
+    [(140, 0), (260, -20), (3340, -20), (3460, 0), (4340, 0), (4460, 20), (7540, 20), (7660, 0)],
+)
+def test_the_two_bands_lie_from_200_to_3400_and_from_4400_to_7600_hertz(hertz, decibels):
+    """A tone of each band, and one that is 20 dB louder."""
+    time, meter = np.arange(RATE) / RATE, SoundMeter()
+    meter.add(sum(size * np.sin(2 * np.pi * f * time) for f, size in ((1000, 0.05), (6000, 0.05), (hertz, 0.5))))
+    assert np.median(meter._measures()[2]) == pytest.approx(decibels, abs=1)
+
+
+def test_no_second_of_a_long_sound_is_left_out():
+    samples = np.zeros(62 * RATE, np.float32)
+    for start in (29.1, 59.1):
+        part = speech(0.8)
+        samples[int(start * RATE) :][: len(part)] = part
+    assert sound_warnings(samples)[1] == pytest.approx(2.1, abs=0.2)  # with the margins of speech
 
 
 def test_little_speech_is_told_with_its_seconds(sound_only):
@@ -90,6 +111,18 @@ def test_a_text_that_is_too_long_for_the_model_is_told():
         assert pipe({"audio": item, "description": "the food " * 6})["warnings"] == []
         warnings = pipe({"audio": item, "description": "the food " * 7})["warnings"]
         assert warnings == ["The description is longer than the model reads: its end is left out."]
+
+
+@pytest.mark.parametrize("letters", range(5, 12))
+def test_a_text_of_bytes_is_too_long_with_its_two_special_tokens(letters):
+    pipe = MsfSerPipeline(tiny_model("whisper"), processor=tiny_processor("whisper"), recognizer=None)
+    text = "a" * letters
+
+    def tokenizer(text, **options):
+        return {"input_ids": [0, *text.encode(), 2]}
+
+    pipe.processor = SimpleNamespace(tokenizer=tokenizer, max_tokens=10)
+    assert pipe._is_cut("description", text) == (letters > 8)
 
 
 def test_the_parts_of_a_sound_are_measured_as_the_whole():

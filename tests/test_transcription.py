@@ -18,6 +18,7 @@ from msfser.corpora.probe.synthesizer import Synthesizer
 from msfser.encoders_msfser import load_recognizer
 from msfser.transcription_msfser import DecodedClip, MsfSerRecognizer, _loops
 from msfser.word_times_msfser import (
+    _levels,
     cut_into_pieces,
     matching_index,
     monotonic_starts,
@@ -121,6 +122,11 @@ def test_a_long_clip_is_cut_in_its_pause_and_keeps_every_sample():
     assert [offset for offset, _ in pieces] == [
         pytest.approx(sum(len(samples) for _, samples in pieces[:k]) / 16_000) for k in range(len(pieces))
     ]
+
+
+def test_levels_are_decibels_of_full_scale_by_20_ms():
+    sound = np.concatenate([np.full(320, 0.1), np.full(320, 1.0), np.zeros(320), np.full(160, 0.1)])
+    np.testing.assert_allclose(_levels(sound), [-20, 0, -120, -20 - 10 * np.log10(2)], atol=1e-6)
 
 
 def test_words_lose_the_quiet_at_their_edges_but_never_everything():

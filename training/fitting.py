@@ -47,7 +47,7 @@ class Recipe:
     batch_size: int = 32
     learning_rate: float = 2e-3
     crop_frames: int = 120
-    frame_stride: int = 4
+    frame_stride: int = 2
 
 
 @dataclass

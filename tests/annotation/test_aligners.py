@@ -90,6 +90,12 @@ def probabilities_of(letters: str, frames: list[int], length: int) -> np.ndarray
     return np.log(probabilities / probabilities.sum(1, keepdims=True))
 
 
+def test_the_model_gives_each_frame_probabilities_of_letters(ctc):
+    probabilities = np.exp(ctc._log_probabilities(noise(1.0)))
+    assert probabilities.shape == (len(probabilities), len(LETTERS))
+    np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
+
+
 def test_letters_give_the_times_of_words(ctc, monkeypatch):
     monkeypatch.setattr(ctc, "_log_probabilities", lambda sound: probabilities_of("AB|C", [3, 5, 7, 10], 20))
     [words] = ctc([noise(1.0)], ["Ab, - 42 c!"])

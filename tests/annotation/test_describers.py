@@ -321,7 +321,7 @@ def test_a_folder_with_kimi_audio_under_another_name(tmp_path):
         (None, OSError, "is not a folder with a model"),
         ({"auto_map": {}}, OSError, "is not a folder with a model"),
         ({"model_type": "model_of_tomorrow"}, ValueError, "is not supported by this version"),
-        ({"model_type": "roberta"}, ValueError, "is not an audio language model"),
+        ({"model_type": "roberta"}, ValueError, r"\(roberta\) is not an audio language model"),
     ],
 )
 def test_names_that_are_no_audio_language_model(tmp_path, config, kind, reason):
@@ -330,6 +330,36 @@ def test_names_that_are_no_audio_language_model(tmp_path, config, kind, reason):
     with pytest.raises(kind, match=reason) as error:
         AudioLanguageModelDescriber(str(tmp_path))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("part", ["config", "processor"])
+def test_code_that_comes_with_a_model_does_not_run(tmp_path, part):
+    """It would leave a mark; a config or processor that only this code knows is no audio language model."""
+    mark = tmp_path / "mark"
+    (tmp_path / "strange.py").write_text(f"open({str(mark)!r}, 'w').close()\nclass Strange: pass\n")
+    if part == "config":
+        config = {"model_type": "strange", "auto_map": {"AutoConfig": "strange.Strange"}}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    else:
+        save_tiny("qwen2_audio", tmp_path)
+        for name in ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json"):
+            if (path := tmp_path / name).exists():
+                kept = json.loads(path.read_text())
+                path.write_text(json.dumps(kept | {"auto_map": {"AutoProcessor": "strange.Strange"}}))
+    try:
+        AudioLanguageModelDescriber(str(tmp_path), device="cpu")
+    except (OSError, ValueError) as error:
+        assert "strange" in str(error) or str(tmp_path) in str(error)
+    assert not mark.exists()
+
+
+def test_a_model_without_its_processor_is_a_sentence(tmp_path):
+    save_tiny("qwen2_audio", tmp_path)
+    for path in tmp_path.iterdir():
+        if path.name not in ("config.json", "model.safetensors"):
+            path.unlink()
+    with pytest.raises(OSError, match=r"the processor of .* cannot be built here"):
+        AudioLanguageModelDescriber(str(tmp_path), device="cpu")
 
 
 def test_a_name_that_is_nowhere():
@@ -479,7 +509,7 @@ def test_a_silent_model_is_no_dead_server(serve):
     assert ChatEndpointDescriber(server.url, "m")([noise(0.1)], [None]) == [None]
 
 
-@pytest.mark.parametrize("status", [429, 500, 503])
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 def test_a_busy_server_is_tried_again(serve, status):
     server = serve(lambda body, number: (status, {}) if number < 3 else (200, json.dumps(GOOD)))
     assert ChatEndpointDescriber(server.url, "m")([noise(0.1)], [None]) == [TEXT]
@@ -637,7 +667,9 @@ def test_addresses_that_are_refused(url, reason):
     "url", ["https://example.org", "http://localhost:8000", "http://[::1]:8000", "http://127.0.0.2"]
 )
 def test_addresses_that_are_accepted(url):
-    assert ChatEndpointDescriber(url, "m")._url == f"{url}/v1/chat/completions"
+    for tail in ("", "/X", "/apiX"):
+        for end in ("", "/", "/v1", "/v1/", "/v1/chat/completions"):
+            assert ChatEndpointDescriber(url + tail + end, "m")._url == f"{url}{tail}/v1/chat/completions"
 
 
 @pytest.mark.parametrize("options", [{"model": ""}, {"timeout": 0}, {"concurrency": 0}])

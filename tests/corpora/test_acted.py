@@ -51,6 +51,20 @@ def test_labels_are_the_norms_on_the_scale_from_0_to_1(corpora):
     assert weak_labels("neutral", "normal") == (0, 0, 0)
 
 
+def test_the_norms_are_the_published_ratings():
+    assert NORMS == {
+        "anger": (-0.51, 0.59, 0.25),
+        "boredom": (-0.65, -0.62, -0.33),
+        "calm": (0.56, -0.31, 0),
+        "disgust": (-0.60, 0.35, 0.11),
+        "fear": (-0.64, 0.60, -0.43),
+        "happiness": (0.76, 0.48, 0.35),
+        "neutral": (0, 0, 0),
+        "sadness": (-0.63, -0.27, -0.33),
+        "surprise": (0.40, 0.67, -0.13),
+    }
+
+
 def test_what_is_not_there_or_there_twice_is_said(tmp_path, corpora):
     with pytest.raises(ValueError, match="no such folder"):
         read_acted(tmp_path / "nowhere")

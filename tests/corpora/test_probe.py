@@ -1,6 +1,9 @@
 """The probe corpus follows its published rule and can be made again."""
 
+import dataclasses
+import hashlib
 import importlib.util
+import json
 import re
 
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 import soundfile
 
 from msfser.corpora.probe import corpus as probe
+from msfser.corpora.probe.synthesizer import Speech, Synthesizer, Word
 from msfser.corpora.probe.texts import TEXTS
 
 pytestmark = pytest.mark.skipif(
@@ -88,6 +92,44 @@ def test_draws_are_balanced_and_independent(split):
     assert np.abs(correlation).max() < 4 / np.sqrt(len(draws))
     assert others[:, 0].min() < 0.15 and others[:, 0].max() > 0.85
     assert len({d.transcript for d in draws}) == len(draws)
+
+
+class Dictated:
+    """In place of the synthesizer: notes what it is given, and speaks every word for a tenth of a second."""
+
+    def __init__(self):
+        self.spoken = []
+
+    def set_voice(self, name):
+        self.spoken.append(name)
+
+    def speak(self, ssml, **settings):
+        self.spoken.append((ssml, settings))
+        words = re.sub("<[^>]*>", "", ssml).split()
+        return Speech(np.zeros(1), 1, [Word(word, i / 10, (i + 1) / 10) for i, word in enumerate(words)])
+
+
+def test_version_1_is_this_corpus():
+    """Whoever changes what is drawn or how it is spoken raises VERSION, so that folders are made anew."""
+    dictated, draws = Dictated(), []
+    for number, (split, size) in enumerate(probe.SIZES.items()):
+        draws += probe.draw(TEXTS[split], size, np.random.default_rng([0, number]))
+    for utterance in draws:
+        probe._speak(dictated, utterance)
+    levels = [probe._between(probe.LEVEL_RANGE, utterance.arousal) for utterance in draws]
+    rules = [[dataclasses.astuple(utterance), utterance.valence] for utterance in draws]
+    whole = json.dumps([rules, dictated.spoken, np.round(levels, 6).tolist()])
+    assert (probe.VERSION, hashlib.sha256(whole.encode()).hexdigest()[:16]) == (1, "7b28d85301157eac")
+
+
+def test_the_default_voice_has_the_stated_rate_pitch_and_volume():
+    spoken = []
+    for settings in ({}, {"rate": 175, "pitch": 50, "volume": 100}, {"pitch": 51}):
+        synthesizer = Synthesizer()
+        synthesizer.set_voice("en-us")
+        spoken.append(synthesizer.speak("<speak>A letter was there.</speak>", **settings).samples)
+    np.testing.assert_array_equal(spoken[0], spoken[1])
+    assert not np.array_equal(spoken[0], spoken[2])
 
 
 def test_each_adjective_is_stressed_as_often_as_not():

@@ -141,6 +141,18 @@ def test_title_and_license_are_given(corpus):
     assert corpus.name == "table" or (corpus.label_range and corpus.language and corpus.license != "not stated")
 
 
+def test_what_cards_say_of_the_corpora():
+    stated = {c.name: (c.title, c.license, c.label_range, c.language) for c in CORPORA.values()}
+    agreement = "the license agreement of its owners"
+    assert stated == {
+        "table": ("a custom table", "not stated", None, None),
+        "msp_podcast": ("MSP-Podcast", agreement, (1, 7), "en"),
+        "iemocap": ("IEMOCAP", agreement, (1, 5), "en"),
+        "emobank": ("EmoBank", "cc-by-sa-4.0", (1, 5), "en"),
+        "probe": ("probe corpus", "apache-2.0", (0, 1), "en"),
+    }
+
+
 def test_options_of_a_table(tmp_path):
     write_table(tmp_path / "sounds")
     rows = [{"clip": f"{k}.wav", "who": str(k % 3), "valence": -1.0 + k / 4} for k in range(9)]

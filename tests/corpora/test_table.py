@@ -577,6 +577,29 @@ def test_bad_label_range(tmp_path, label_range):
     fails("label_range is .* two finite numbers", tmp_path, label_range=label_range)
 
 
+@pytest.mark.parametrize("name", ["dev", "development", "val", "valid", "eval"])
+def test_other_names_of_the_parts(tmp_path, name):
+    named = {"train": "training", "dev": name.upper(), "test": "testing"}
+    rows = [row | {"split": named[row["split"]]} for row in with_splits(make_rows(tmp_path))]
+    result = read_table(write_csv(tmp_path / "a.csv", rows))
+    assert result.num_rows == {"train": 4, "validation": 2, "test": 2}
+
+
+def test_lines_within_the_texts_of_a_large_csv(tmp_path):
+    """Larger than what is parsed at once, so that a cut would lie within a text."""
+    rows = [row | {"transcript": f"{i}\n" * 120_000} for i, row in enumerate(with_splits(make_rows(tmp_path)))]
+    result = flat(read_table(write_csv(tmp_path / "a.csv", rows)))
+    assert [row["transcript"].split() for row in result] == [row["transcript"].split() for row in rows]
+
+
+def test_why_a_split_is_drawn_is_said(tmp_path):
+    rows = make_rows(tmp_path, (2, 2))
+    fails(
+        r"a\.csv: there is no split column \(or only 'train' in it\), and 2 speaker",
+        write_csv(tmp_path / "a.csv", rows),
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "match"),
     [
@@ -591,6 +614,7 @@ def test_bad_label_range(tmp_path, label_range):
         ('[{"word": "a", "start": 0.5, "end": 0.4}]', "line 2: .* 0 <= start <= end"),
         ('[{"word": "a", "start": -1, "end": 0.4}]', "line 2: .* 0 <= start <= end"),
         ('[{"word": "a", "start": 0, "end": NaN}]', "line 2: .* 0 <= start <= end"),
+        ('[{"word": "a", "start": 0, "end": Infinity}]', "line 2: .* 0 <= start <= end"),
     ],
 )
 def test_bad_words(tmp_path, words, match):

@@ -5,7 +5,8 @@
 Draws mutants of the Hub files, and as many of `corpora/`, `training/` and `annotation/`, and runs each against the
 tests that execute its line, the fastest first. Writes to `benchmarks/results/mutants.json` and prints the survivors;
 with `--files` it tries all mutants of these files. With `--files` or `--tests` it writes nothing. `--work` keeps what
-it has recorded: the same command goes on after an interruption, as long as no file has changed.
+it has recorded: the same command goes on after an interruption, as long as no file has changed; after a change
+all is tried again, each mutant first with the test that killed it before.
 """
 
 import argparse
@@ -62,12 +63,23 @@ def record(tree: Path, folder: Path, jobs: int, tests: Sequence[str]) -> Recordi
     return read_recording(folder)
 
 
+def read_log(log: Path) -> dict[Mutant, Outcome]:
+    entries = map(json.loads, log.read_text().splitlines()) if log.exists() else ()
+    return {Mutant(**entry["mutant"]): Outcome(**entry["outcome"]) for entry in entries}
+
+
+def earlier_killers(logs: Iterable[Path]) -> dict[tuple, str]:
+    """By mutant, the test that killed it in an earlier run, of other files: it is the first that is tried."""
+    found = {}
+    for log in sorted(logs, key=os.path.getmtime):
+        killed = {mutant: outcome for mutant, outcome in read_log(log).items() if outcome.ended == "killed"}
+        found |= {mutant.key: outcome.test.split("\n")[0] for mutant, outcome in killed.items()}
+    return found
+
+
 def outcomes(mutants: Sequence[Mutant], recording: Recording, trees: Sequence[Path], log: Path) -> dict:
-    """Tries all mutants; those in the log are not tried again."""
-    known = {}
-    if log.exists():
-        entries = map(json.loads, log.read_text().splitlines())
-        known = {Mutant(**entry["mutant"]): Outcome(**entry["outcome"]) for entry in entries}
+    """Tries all mutants; those in the log are not tried again, and an earlier killer is tried first."""
+    known, killers = read_log(log), earlier_killers(log.parents[1].glob(f"*/{log.name}"))
     context = multiprocessing.get_context("spawn")
     queue = context.Manager().Queue()
     for tree in trees:
@@ -78,6 +90,8 @@ def outcomes(mutants: Sequence[Mutant], recording: Recording, trees: Sequence[Pa
             running = {}
             for mutant in waiting:
                 tests = recording.tests_of(mutant.file, mutant.line, MOST_SECONDS)
+                if (killer := killers.get(mutant.key)) in recording.seconds:
+                    tests = [killer, *(test for test in tests if test != killer)]
                 tests = [test for test in tests if test not in unreliable]
                 limit = 30 + 3 * sum(recording.seconds[test] for test in tests)
                 running[mutant] = pool.submit(try_mutant, mutant, tests, limit) if tests else None
@@ -88,8 +102,8 @@ def outcomes(mutants: Sequence[Mutant], recording: Recording, trees: Sequence[Pa
                     file.write(json.dumps(entry) + "\n")
                 print(f"{known[mutant].ended:8} {known[mutant].seconds:5.1f} s  {shown(mutant)}", flush=True)
             # A test that fails without a fault, too, has killed nothing.
-            killers = {outcome.test for outcome in known.values() if outcome.ended == "killed" and outcome.test}
-            failing = pool.submit(run_tests, sorted(killers), 3_600.0, False).result() if killers else Outcome("")
+            failed = {outcome.test for outcome in known.values() if outcome.ended == "killed" and outcome.test}
+            failing = pool.submit(run_tests, sorted(failed), 3_600.0, False).result() if failed else Outcome("")
             unreliable |= set(failing.test.splitlines())
             known = {mutant: outcome for mutant, outcome in known.items() if outcome.test not in unreliable}
     if unreliable:

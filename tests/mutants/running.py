@@ -1,6 +1,7 @@
 """Mutants against their tests: each in a forked child of a process that has the libraries, but no file of ours."""
 
 import importlib
+import math
 import os
 import resource
 import shutil
@@ -71,32 +72,38 @@ def try_mutant(mutant: Mutant, tests: Sequence[str], limit: float) -> Outcome:
 
 
 def run_tests(tests: Sequence[str], limit: float, stop: bool = True) -> Outcome:
-    """Runs tests in a forked child; with `stop=False` `Outcome.test` names all that fail, one a line."""
+    """Runs tests in a forked child; with `stop=False` `Outcome.test` names all that fail, one a line.
+
+    The limit is in seconds of processor time, so that a busy machine ends no mutant that does not hang; one that waits
+    forever is ended after three times as long.
+    """
     failed = _tree.parent / "failed.txt"
     failed.write_text("")
     start = time.monotonic()
     child = os.fork()
     if child == 0:
         try:
-            _run_in_child(tests, failed, stop)
+            _run_in_child(tests, failed, math.ceil(limit), stop)
         finally:
             os._exit(70)
     status = None
-    while status is None and time.monotonic() - start < limit:
+    while status is None and time.monotonic() - start < 3 * limit:
         done, code = os.waitpid(child, os.WNOHANG)
         status = code if done else None
         time.sleep(0.02)
     if status is None:
         os.killpg(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    ended = "timeout" if status is None else "survived" if status == 0 else "killed"
+    hangs = status is None or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU)
+    ended = "timeout" if hangs else "survived" if status == 0 else "killed"
     return Outcome(ended, failed.read_text().strip(), time.monotonic() - start)
 
 
-def _run_in_child(tests: Sequence[str], failed: Path, stop: bool) -> None:
+def _run_in_child(tests: Sequence[str], failed: Path, seconds: int, stop: bool) -> None:
     import pytest
 
     os.setsid()
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 10))
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     output = os.open(_tree.parent / "output.txt", os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
     for stream in (1, 2):

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from mutants.__main__ import GROUPS, drawn, files_of, rows_of
+from mutants.__main__ import GROUPS, drawn, earlier_killers, files_of, read_log, rows_of
 from mutants.faults import faults_of
 from mutants.recording import ROOT
 from mutants.running import Outcome
@@ -152,6 +153,23 @@ def test_a_mutant_is_killed_survives_or_hangs(tmp_path):
     assert tests["15"] == every  # of the shared fixture, too, and without the one that fails
     assert failing == "test_toy.py::test_fails"
     assert (tree / "toy.py").read_text() == TOY
+
+
+def test_the_last_killer_is_known_and_survivors_and_timeouts_have_none(tmp_path):
+    mutants = faults_of("toy.py", TOY.encode())[:3]
+    runs = [
+        [Outcome("killed", "a.py::test_a"), Outcome("survived"), Outcome("timeout", "a.py::test_a")],
+        [Outcome("killed", "b.py::test_b\nb.py::test_c"), Outcome("killed", "b.py::test_d")],
+    ]
+    for i, found in enumerate(runs):
+        log = tmp_path / f"{9 - i}.jsonl"  # the later one is not the last by name
+        entries = [{"mutant": vars(m), "outcome": vars(o)} for m, o in zip(mutants, found, strict=False)]
+        log.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+        os.utime(log, (i, i))
+        assert read_log(log) == dict(zip(mutants, found, strict=False))
+    killers = earlier_killers(tmp_path.glob("*.jsonl"))
+    assert killers == {mutants[0].key: "b.py::test_b", mutants[1].key: "b.py::test_d"}
+    assert read_log(tmp_path / "none.jsonl") == {}
 
 
 def test_the_share_of_killed_mutants_leaves_out_those_that_change_nothing():

@@ -16,7 +16,7 @@ from transformers import TrainingArguments
 
 from msfser import MsfSerCollator
 from msfser.train import main
-from msfser.training.settings import RESERVED_ARGUMENTS, UNSUPPORTED_ARGUMENTS
+from msfser.training.settings import RESERVED_ARGUMENTS, UNSUPPORTED_ARGUMENTS, parse_settings
 from msfser.training.trainer import MsfSerTrainer
 
 ROOT = Path(__file__).parents[2]
@@ -91,6 +91,7 @@ def test_the_tables_name_arguments_of_the_library():
         (["--gradient_accumulation_steps", "0"], "gradient_accumulation_steps cannot be 0"),
         (["--per_device_eval_batch_size", "0"], "per_device_eval_batch_size cannot be 0"),
         (["--seed", "-1"], "seed cannot be -1"),
+        (["--seed", "4294967296"], "seed cannot be 4294967296; give a number of 0 to 4294967295"),
         (["--save_strategy", "no"], "save and eval strategy to match"),
         (["--early_stopping_patience", "1", "--eval_strategy", "no", "--load_best_model_at_end", "false"], "eval_str"),
     ],
@@ -102,6 +103,13 @@ def test_what_needs_something_is_refused_before_the_encoders_run(tiny, tmp_path,
         main(command(tiny, tmp_path / "run", *more))
     assert words in str(stop.value) and str(stop.value).startswith("msfser train: error: ")
     assert "\n" not in str(stop.value)
+
+
+def test_what_training_relies_on_is_set(tiny, tmp_path):
+    training = parse_settings(command(tiny, tmp_path / "run")).training
+    assert not training.remove_unused_columns and training.length_column_name == "length"
+    assert (training.metric_for_best_model, training.greater_is_better) == ("ccc_mean", True)
+    assert training.restore_callback_states_from_checkpoint
 
 
 @pytest.mark.parametrize(

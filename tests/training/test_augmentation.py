@@ -47,6 +47,18 @@ def test_pitch_moves_and_the_length_stays():
         assert np.nanmedian(pitch) == pytest.approx(200 * factor, rel=0.03)
 
 
+@pytest.mark.parametrize("length", [13_000, 19_000])
+@pytest.mark.parametrize("hertz", [150, 200, 333])
+def test_a_stretched_tone_stays_pure(hertz, length):
+    """Windows that do not fit together would change its level or add other frequencies."""
+    sound = (0.5 * np.sin(2 * np.pi * hertz * np.arange(RATE) / RATE)).astype(np.float32)
+    inner = augmentation._stretched(sound, length)[1000:-1000]
+    power = np.abs(np.fft.rfft(inner * np.hanning(len(inner)))) ** 2
+    near = np.abs(np.fft.rfftfreq(len(inner), 1 / RATE) - hertz) < 15
+    assert power[near].sum() / power.sum() > 0.999
+    assert level(inner) == pytest.approx(level(sound), rel=0.01)
+
+
 def test_a_telephone_keeps_its_band_only():
     for hertz, kept in ((60, 0.05), (1000, 1.0), (5000, 0.02)):
         time = np.arange(RATE) / RATE
@@ -62,6 +74,30 @@ def test_a_room_rings_on():
     assert distorted[100] == pytest.approx(1, abs=0.5)
     assert np.abs(distorted[1000:1500]).max() > 1e-4
     assert np.abs(distorted[:100]).max() < 1e-4
+
+
+def test_a_crop_lies_in_the_middle_half():
+    sound = np.arange(6 * RATE, dtype=np.float32)
+    starts = [augmentation.crop(sound, np.random.default_rng(seed))[0] / (4 * RATE) for seed in range(300)]
+    assert 0.25 <= min(starts) < 0.27 and 0.73 < max(starts) <= 0.75
+
+
+def test_each_distortion_has_its_share_and_the_order_is_that_of_a_recording(monkeypatch):
+    applied = []
+
+    def noted(name):
+        return lambda samples, draw: applied.append(name) or samples
+
+    monkeypatch.setattr(augmentation, "ALL", [(noted(one.__name__), share) for one, share in augmentation.ALL])
+    draw, counts, expected = np.random.default_rng(0), {}, {}
+    for _ in range(2000):
+        applied.clear()
+        augmentation.augment(np.zeros(1, np.float32), draw)
+        order = ("gain", "speed", "pitch", "room", "noise", "telephone", "codec")
+        assert applied == [name for name in order if name in applied]
+        counts = {name: counts.get(name, 0) + (name in applied) for name in order}
+    expected = {"gain": 1, "speed": 0.5, "pitch": 0.3, "room": 0.4, "noise": 0.6, "telephone": 0.25, "codec": 0.3}
+    assert {name: count / 2000 for name, count in counts.items()} == pytest.approx(expected, abs=0.04)
 
 
 def test_a_crop_of_what_is_shorter_is_all_of_it():

@@ -1,16 +1,26 @@
 """Batches by seconds: complete, within the budget, with little padding, equal for equal seeds, even over processes."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from accelerate.data_loader import BatchSamplerShard
+from transformers import TrainerState
 
 from msfser.training.batches import batches_by_size, batches_in_order
-from msfser.training.samplers import SecondsBatchSampler
+from msfser.training.samplers import SecondsBatchSampler, SetEpochCallback
 
 # As in corpora of conversation: most are short, some are long.
 LENGTHS = np.random.default_rng(0).gamma(4, 1.2, 1000).clip(0.5, 12)
+
+
+def test_a_callback_tells_the_sampler_the_epoch_that_begins():
+    told = []
+    callback = SetEpochCallback(SimpleNamespace(set_epoch=told.append))
+    for epoch in (None, 0.0, 1.0, 2.5):
+        callback.on_epoch_begin(None, TrainerState(epoch=epoch), None)
+    assert told == [0, 0, 1, 2]
 
 
 def sampler(**options) -> SecondsBatchSampler:

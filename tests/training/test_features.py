@@ -214,6 +214,14 @@ def test_rows_come_in_the_order_of_the_table(tmp_path, monkeypatch):
     assert frames[1] < frames[4] < frames[0] < frames[2]  # 0.5, 0.7, 0.8 and 0.9 s
 
 
+def test_a_recording_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "broken.wav").write_text("no sound")
+    row = {"audio": {"path": str(tmp_path / "broken.wav"), "bytes": None}, "transcript": "a"}
+    corpus = datasets.Dataset(pa.Table.from_pylist([row], schema=FEATURES.arrow_schema))
+    with pytest.raises(ValueError, match=r"the recording '.*broken\.wav' cannot be used: "):
+        cache_features(corpus, tiny_model(freeze_audio="all", semantics=[]), tiny_processor())
+
+
 def test_a_torn_piece_is_computed_again(corpus, store, monkeypatch, encoded):
     monkeypatch.setitem(features._MOST, "audio", 1)
     monkeypatch.setattr(feature_store, "_PIECE_ITEMS", 1)

@@ -16,8 +16,10 @@ import soundfile
 import torch
 from tiny_run import command, environment, make_tiny, weights
 
+from msfser.cli.outputs import UNFINISHED
 from msfser.evaluation.predictions import predict_part
 from msfser.train import main
+from msfser.training import run_folder
 from msfser.training.data_identity import identity_of, inputs_of
 from msfser.training.settings import parse_settings, read_data
 from msfser.training.trainer import MsfSerTrainer
@@ -221,6 +223,39 @@ def test_changed_recordings_are_named_also_of_a_finished_run(tiny, corpus, tmp_p
     with pytest.raises(ValueError, match=r"the data have changed since the run in .*run \(test: audio\)"):
         predict_part(tmp_path / "run")
     predict_part(tmp_path / "run", "validation")
+
+
+def test_what_a_run_makes_is_known_and_nothing_else(tmp_path):
+    for name in (
+        *("run.yaml", "data.json", "results.json", "report.html", "predictions.csv", "test_predictions.csv"),
+        *("model.safetensors", "model-00001-of-00002.safetensors", "model.safetensors.index.json", "loss_msfser.py"),
+        *("__pycache__", "config.json", "processor_config.json", "preprocessor_config.json", "tokenizer.json"),
+        *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt"),
+        *("merges.txt", "sentencepiece.bpe.model", "spiece.model", "training_args.bin", "trainer_state.json"),
+        *("checkpoint-12", "tmp-checkpoint-12", "runs", f"data.json{UNFINISHED}"),
+    ):
+        (tmp_path / name).touch()
+    assert run_folder._foreign(tmp_path) == []
+    mine = ["config.yaml", "loss.py", "model.bin", "notes.txt"]
+    for name in mine:
+        (tmp_path / name).touch()
+    assert run_folder._foreign(tmp_path) == mine
+
+
+def test_a_folder_in_which_a_first_write_was_killed_is_free(tmp_path):
+    (tmp_path / f"run.yaml{UNFINISHED}").touch()
+    run_folder._check_files(tmp_path, overwrite=False)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ValueError, match=r"holds files that no run made, such as notes\.txt"):
+        run_folder._check_files(tmp_path, overwrite=False)
+
+
+def test_a_run_that_was_set_aside_stays_until_another_is_in_its_place(tmp_path):
+    folder, old = tmp_path / "run", tmp_path / ".run.old"
+    old.mkdir()
+    assert not run_folder._complete(folder) and old.is_dir()
+    folder.mkdir()
+    assert not run_folder._complete(folder) and not old.exists()
 
 
 def test_an_input_that_the_run_does_not_use_may_change(tiny, corpus, tmp_path):
