@@ -215,10 +215,10 @@ def rows_of_fits(engine: HeldOut, material: Material, fitted: Sequence[System], 
     speakers = [name for name in engine.folds if not name.startswith(_CORPUS)]
     within = Scores(material, engine.gathered(fitted, seeds, speakers))
     results = []
-    for system in fitted:
-        *dimensions, mean = within.ccc_rows(system.name)
-        chosen = {name: str(engine.chosen(system, name).choice) for name in engine.folds}
-        results += [*dimensions, mean | engine.budget(system, seeds) | {"chosen": chosen}]
+    for made in fitted:
+        *dimensions, mean = within.ccc_rows(made.name)
+        chosen = {fold: str(engine.chosen(made, fold).choice) for fold in engine.folds}
+        results += [*dimensions, mean | engine.budget(made, seeds) | {"chosen": chosen}]
     if {"ours_audio", "ours_full"} <= set(systems):
         results.append(within.difference_row("full_minus_audio", "ours_full", "ours_audio"))
     for peer in systems:

@@ -16,8 +16,9 @@ from tqdm import tqdm
 from ..audio_msfser import SAMPLING_RATE, load_audio
 from ..cli.outputs import whole_file
 from ..configuration_msfser import LABELS
+from ..training import fitting
 from ..training.feature_store import fingerprint
-from .held_out import Setting, System
+from .held_out import Setting, System, modules_behind
 from .regressor import fit_regressor, predict_pooled
 
 SVR_SYSTEM = "egemaps_svr"
@@ -30,7 +31,7 @@ RATES, EPOCHS = (2e-3, 6e-3, 2e-2), (10, 20)
 NEURAL_GRID = [{"learning_rate": rate, "epochs": epochs} for rate, epochs in product(RATES, EPOCHS)]
 SPREAD = (False, True)
 # The modules that fit the project's model to encoder outputs.
-FITTING_CODE = ("training.fitting", "training.trainer", "modeling_msfser", "fusion_msfser", "loss_msfser")
+FITTING_CODE = ("fusion_msfser", *modules_behind(fitting))
 _POOLED_BATCH = 64
 _MODULE = "evaluation.baselines"
 
@@ -91,7 +92,8 @@ def svr_system(features: np.ndarray, labels: np.ndarray, corpora: np.ndarray) ->
             predicted[:, dimension] = machine.fit(x[train], labels[train, dimension]).predict(x[rest])
         return {"as_recorded": predicted}
 
-    return System(SVR_SYSTEM, fit_predict, [_MODULE], _SVR_GRID, SPREAD, False, [version("scikit-learn")])
+    depends = [version("scikit-learn"), fingerprint(features)]
+    return System(SVR_SYSTEM, fit_predict, [_MODULE], _SVR_GRID, SPREAD, False, depends)
 
 
 def regressor_system(x: torch.Tensor, labels: np.ndarray) -> System:
@@ -99,10 +101,9 @@ def regressor_system(x: torch.Tensor, labels: np.ndarray) -> System:
     return _pooled_system("regressor", x, labels)
 
 
-def last_layer_system(x: torch.Tensor, labels: np.ndarray) -> System:
-    """A linear head on the mean of the last state's frames; `x` as above."""
-    last = x[:, -1:, : x.shape[2] // 2].contiguous()
-    return _pooled_system("last_layer", last, labels, NEURAL_GRID, linear_head)
+def last_layer_system(means: torch.Tensor, labels: np.ndarray) -> System:
+    """A linear head on the mean over the frames of the encoder's last state, `(clips, size)`."""
+    return _pooled_system("last_layer", means[:, None], labels, NEURAL_GRID, linear_head)
 
 
 def linear_head(states: int, features: int) -> nn.Module:
@@ -127,7 +128,8 @@ def _pooled_system(
         return {"one_level": predict_pooled(fit_regressor(x[train], y[train], seed, **options), x[rest])}
 
     code = [_MODULE, "evaluation.regressor", "loss_msfser"]
-    return System(name, fit_predict, code, grid, SPREAD if len(grid) > 1 else (False,))
+    spread = SPREAD if len(grid) > 1 else (False,)
+    return System(name, fit_predict, code, grid, spread, depends=[fingerprint(x)])
 
 
 def _standardized(values: np.ndarray, over: np.ndarray) -> np.ndarray:

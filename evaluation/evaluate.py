@@ -165,7 +165,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "several systems, with each corpus left out in turn.",
     )
     parser.add_argument("model", metavar="MODEL", nargs="?", help="a folder, a name on the Hub, or starter")
-    parser.add_argument("--data", required=True, help="a table, a folder with one, or that of a named corpus")
+    parser.add_argument(
+        "--data",
+        required=True,
+        help="a table, a folder with one, that of a named corpus, or, with --leave_out, of several",
+    )
     parser.add_argument("--corpus", choices=tuple(CORPORA), default="table", help="reader (default: %(default)s)")
     parser.add_argument("--fold", type=int, help="session of iemocap to test on, 1 to 5")
     parser.add_argument(

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +36,8 @@ from ..loss_msfser import concordance
 from ..training.feature_store import fingerprint
 
 logger = logging.getLogger(__name__)
+
+_PACKAGE = __name__.removesuffix("evaluation.held_out")
 
 Setting = Mapping[str, Any]
 # Fits to the training clips and predicts the others, by kind of sound: (training clips, other clips, setting, seed)
@@ -297,11 +300,16 @@ def _restored(values: np.ndarray, left_out: Sequence[tuple[np.ndarray, np.ndarra
     return (values - predicted.mean(0)) * slope + labels.mean(0)
 
 
+def modules_behind(module: ModuleType) -> list[str]:
+    """The names of a module of this package and of those that its classes and functions come from."""
+    names = {module.__name__, *(getattr(value, "__module__", None) or "" for value in vars(module).values())}
+    return sorted(name.removeprefix(_PACKAGE) for name in names if name.startswith(_PACKAGE))
+
+
 @cache
 def _code(name: str) -> str:
     """The code of a module of this package, without comments and docstrings."""
-    package = __name__.partition(".evaluation.")[0]
-    tree = ast.parse(inspect.getsource(importlib.import_module(f"{package}.{name.removeprefix(f'{package}.')}")))
+    tree = ast.parse(inspect.getsource(importlib.import_module(_PACKAGE + name.removeprefix(_PACKAGE))))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:

@@ -24,8 +24,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from functools import cache
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -37,16 +37,16 @@ from ..cli.outputs import whole_file, write_text
 from ..configuration_msfser import LABELS
 from ..hub.encoders import ensure_encoders
 from ..processing_msfser import from_scale
-from ..starter import fit as starter_fit
-from ..starter.assemble import AUDIO_ENCODER, SWITCHES, TEXT_ENCODER, new_starter
+from ..starter.assemble import AUDIO_ENCODER, TEXT_ENCODER
+from ..starter.fit import CLEAN, states_of
 from ..training.feature_store import fingerprint
-from ..training.features import FEATURES_VERSION
-from ..training.fitting import Clips, fit, predict
-from .acted import Material, Scores, strong_counterparts
-from .baselines import FITTING_CODE, SVR_SYSTEM, egemaps, last_layer_system, mean_system, regressor_system, svr_system
-from .held_out import HeldOut, Setting, System, leave_groups_out
+from ..training.fitting import Clips
+from .acted import Material, Scores
+from .baselines import SVR_SYSTEM, egemaps, last_layer_system, mean_system, regressor_system, svr_system
+from .held_out import HeldOut, System, leave_groups_out
 from .regressor import pooled_clips, regressor_encoder
 from .results import Row, row, write
+from .starter_system import starter_system
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ def _read_corpus(folder: Path, protocol: Protocol) -> pd.DataFrame:
     found["speaker"] = [f"{name}-{first.get(speaker, speaker)}" for speaker in table["speaker_id"]]
     found["intensity"] = table.get("intensity")
     # Without a number of the repetition, the first of one intensity belongs to the first of the other.
-    said = table.reindex(columns=["speaker_id", "emotion", "intensity", "transcription"]).fillna("")
+    said = table.reindex(columns=["speaker_id", "emotion", "intensity", "transcription"]).astype(str)
     found["sentence"] = said["transcription"] + said.groupby([*said]).cumcount().astype(str)
     return found.assign(**dict(zip(LABELS, labels.T, strict=True)))
 
@@ -140,53 +140,24 @@ def make_systems(names: Sequence[str], clips: pd.DataFrame, trained: Sequence[st
         """Features of each corpus by itself, so that another one does not change them."""
         return [features(clips["path"][corpora == name].tolist()) for name in dict.fromkeys(corpora)]
 
-    @cache
     def pooled() -> torch.Tensor:
         encoder = regressor_encoder()
         return torch.cat(of_corpora(lambda paths: pooled_clips(paths, *encoder)))
+
+    def last_means() -> torch.Tensor:
+        states = of_corpora(lambda paths: states_of(paths, CLEAN)["clean"])
+        return torch.stack([of_clip[-1].float().mean(0) for of_corpus in states for of_clip in of_corpus])
 
     made: dict[str, Callable[[], System]] = {
         "mean": lambda: mean_system(labels),
         SVR_SYSTEM: lambda: svr_system(
             np.concatenate(of_corpora(lambda paths: egemaps(paths, folder))), labels, corpora
         ),
-        "last_layer": lambda: last_layer_system(pooled(), labels),
+        "last_layer": lambda: last_layer_system(last_means(), labels),
         "regressor": lambda: regressor_system(pooled(), labels),
-        "starter": lambda: _starter_system(clips, trained),
+        "starter": lambda: starter_system(clips, trained),
     }
     return [made[name]() for name in names]
-
-
-def _starter_system(clips: pd.DataFrame, trained: Sequence[str]) -> System:
-    """Clips at one level, augmented copies, and sounds without speech; one recipe."""
-
-    @cache
-    def material() -> Clips:
-        copies, count = starter_fit.COPIES, starter_fit.NOISES
-        states = []
-        for name, of_corpus in clips.groupby("corpus", sort=False):
-            # What is only tested needs no copies, and is never asked for them.
-            needed = {**starter_fit.CLEAN, **(copies if name in trained else {})}
-            clean = starter_fit.states_of(of_corpus["path"].tolist(), needed)
-            states.append(dict.fromkeys(copies, clean["clean"]) | clean)
-        states.append(starter_fit.states_of(starter_fit.noises(), {**starter_fit.CLEAN, **copies}))
-        return Clips(
-            labels=np.concatenate([_labels(clips), np.full((count, len(LABELS)), 0.5, np.float32)]),
-            speakers=np.array([*clips["speaker"], *("none" for _ in range(count))]),
-            states={kind: [one for part in states for one in part[kind]] for kind in starter_fit.SAMPLING_WEIGHTS},
-            sampling_weights=starter_fit.SAMPLING_WEIGHTS,
-            texts={},
-            stronger=np.concatenate([strong_counterparts(clips), np.full(count, -1)]),
-        )
-
-    def fit_predict(train: np.ndarray, rest: np.ndarray, setting: Setting, seed: int) -> dict[str, np.ndarray]:
-        spoken = len(clips)
-        items = np.concatenate([train, np.arange(spoken, len(material()))])
-        model = fit(new_starter, material(), starter_fit.repeat_noises(items, spoken), seed, starter_fit.RECIPE)
-        return {"clean": predict(model, material(), rest, "clean")}
-
-    code = ["evaluation.leave_out", "starter.fit", "training.augmentation", *FITTING_CODE]
-    return System("starter", fit_predict, code, depends=[FEATURES_VERSION, SWITCHES])
 
 
 def leave_corpora_out(
@@ -216,12 +187,15 @@ def leave_corpora_out(
     protocol = protocol or read_protocol()
     clips = read_corpora(data, protocol)
     output.mkdir(parents=True, exist_ok=True)
+    start = perf_counter()
     systems = make_systems(names, clips, protocol.trained, output)
+    ready = perf_counter()
     described = clips.drop(columns=["path", "file"]).to_csv()
     identity = fingerprint(*map(Path, clips["path"]), described, sorted(protocol.trained))
     folds = leave_groups_out(clips["corpus"].tolist(), protocol.trained)
     engine = HeldOut(_labels(clips), folds, identity, output / "fits")
     engine.run(systems, seeds)
+    logger.info("features: %.0f s, fits: %.0f s", ready - start, perf_counter() - ready)
     rows, history = [], []
     for system in systems:
         predictions = engine.gathered([system], seeds)[system.name]
@@ -230,11 +204,18 @@ def leave_corpora_out(
         scores = Scores(_material(clips), engine.gathered(systems, seeds, [name]))
         for system in systems:
             rows += [_named(found, system.name, f"{system.name}/{name}") for found in scores.ccc_rows(system.name)]
-        rows += _differences(scores, names, name)
+        rows += [
+            scores.difference_row(f"{system}_minus_{_REFERENCE}/{name}", system, _REFERENCE)
+            for system in _compared(names)
+        ]
     everything = Scores(_material(clips), engine.gathered(systems, seeds))
     for system in systems:
-        measure = _mean_over_corpora(everything, system.name, clips)
-        rows += [row(f"{system.name}/mean", *everything.interval(measure)) | engine.budget(system, seeds)]
+        measure = _mean_over_corpora(everything, clips, system.name)
+        measured = everything.interval(measure, correlation=True)
+        rows.append(row(f"{system.name}/mean", *measured) | engine.budget(system, seeds))
+    for name in _compared(names):
+        measure = _mean_over_corpora(everything, clips, name, _REFERENCE)
+        rows.append(row(f"{name}_minus_{_REFERENCE}/mean", *everything.interval(measure)))
     values = {found["name"]: found["value"] for found in rows}
     for system in systems:
         chosen = {name: engine.chosen(system, name) for name in folds}
@@ -278,20 +259,22 @@ def _named(found: Row, old: str, new: str) -> Row:
     return {**found, "name": new + found["name"].removeprefix(old)}
 
 
-def _differences(scores: Scores, names: Sequence[str], corpus: str) -> list[Row]:
-    if _REFERENCE not in names:
-        return []
-    compared = [name for name in names if name not in (_REFERENCE, "mean")]
-    return [scores.difference_row(f"{name}_minus_{_REFERENCE}/{corpus}", name, _REFERENCE) for name in compared]
+def _compared(names: Sequence[str]) -> list[str]:
+    """The systems that are compared with the reference, if that is there."""
+    return [name for name in names if name not in (_REFERENCE, "mean") and _REFERENCE in names]
 
 
-def _mean_over_corpora(scores: Scores, system: str, clips: pd.DataFrame) -> Callable[[np.ndarray], float]:
+def _mean_over_corpora(
+    scores: Scores, clips: pd.DataFrame, system: str, less: str | None = None
+) -> Callable[[np.ndarray, np.ndarray], float]:
+    """The mean over the corpora of the mean CCC there, minus that of another system if one is named."""
     corpora = clips["corpus"].to_numpy()
 
-    def measure(drawn: np.ndarray) -> float:
-        """The mean over the corpora of the mean CCC there."""
-        parts = (drawn[corpora[drawn] == name] for name in dict.fromkeys(corpora))
-        return float(np.mean([scores.ccc(system, part).mean() for part in parts if len(part)]))
+    def measure(drawn: np.ndarray, chosen: np.ndarray) -> float:
+        parts = [drawn[corpora[drawn] == name] for name in dict.fromkeys(corpora)]
+        ccc = [scores.ccc(system, part, chosen) for part in parts if len(part)]
+        others = [scores.ccc(less, part, chosen) for part in parts if len(part)] if less else [0.0]
+        return float(np.mean(ccc) - np.mean(others))
 
     return measure
 

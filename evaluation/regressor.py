@@ -84,8 +84,14 @@ def pooled_clips(sounds: Sequence[str | np.ndarray], model: MsfSerModel, process
 
 
 def regressor_encoder() -> tuple[MsfSerModel, MsfSerProcessor]:
-    """Whisper tiny.en with all its hidden states, and a processor that leaves levels alone, for [`pooled_clips`]."""
-    return new_starter(), MsfSerProcessor.from_encoders(AUDIO_ENCODER, TEXT_ENCODER, max_seconds=float(_SECONDS))
+    """Whisper tiny.en and a processor that leaves levels alone, for [`pooled_clips`].
+
+    The last state is that of the last layer, before the encoder's final normalization: the norms of the frames differ,
+    and their deviation says something.
+    """
+    model = new_starter()
+    model.audio_encoder.layer_norm = nn.Identity()
+    return model, MsfSerProcessor.from_encoders(AUDIO_ENCODER, TEXT_ENCODER, max_seconds=float(_SECONDS))
 
 
 def fit_regressor(
