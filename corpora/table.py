@@ -33,6 +33,9 @@ from .schema import SCHEMA, SPLITS, make_dataset
 from .sources import Part, Source, open_source, source_of
 from .splits import assign_splits
 
+# The one part of a table that is read without its parts.
+POOLED = "all"
+
 
 class SourceRows(NamedTuple):
     """A source whose rows keep all their columns.
@@ -78,6 +81,7 @@ def read_table(
     split_seed: int = 0,
     allow_speaker_overlap: bool = False,
     require_labels: bool = True,
+    pooled: bool = False,
 ) -> datasets.DatasetDict:
     """Read a corpus from one table.
 
@@ -99,6 +103,7 @@ def read_table(
         split_seed: Seed of the speaker draw where parts are made here. The draw does not depend on the row order.
         allow_speaker_overlap: Accept speakers that occur in more than one of the given parts.
         require_labels: Demand all three labels in every row; otherwise they may be absent or blank, and are null.
+        pooled: Ignore the parts: all rows, in their order, are one part, `all`.
 
     Returns:
         Non-empty parts with the features `schema.FEATURES`, in the order train, validation, test.
@@ -113,7 +118,7 @@ def read_table(
             f"--label_range is {shown}; give two finite numbers, the lower one first, such as --label_range 1 7."
         )
     opened = open_source(source, audio_folder)
-    return _read(opened, columns or {}, bounds, split_seed, allow_speaker_overlap, require_labels)
+    return _read(opened, columns or {}, bounds, split_seed, allow_speaker_overlap, require_labels, pooled)
 
 
 @short_messages()
@@ -220,6 +225,7 @@ def _read(
     split_seed: int,
     allow_speaker_overlap: bool,
     require_labels: bool,
+    pooled: bool = False,
 ) -> datasets.DatasetDict:
     tables: list[pa.Table] = []
     files: list[str] = []
@@ -250,14 +256,20 @@ def _read(
         for name, column in found.items():
             if name not in ("audio", "split"):
                 made[name] = _column(part, name, column, label_range, require_labels)
-        splits_of_part, names = split_column(part, found.get("split"))
-        written |= names
+        if pooled:
+            splits_of_part = pa.repeat(POOLED, count)
+        else:
+            splits_of_part, names = split_column(part, found.get("split"))
+            written |= names
         tables.append(pa.table(made, schema=SCHEMA).append_column("split", splits_of_part))
     _check_alike(source, files, embedded)
     check_split_names(source.name, written)
 
     table = pa.concat_tables(tables)
-    splits = assign_splits(source.name, table["split"], table["speaker"], split_seed, allow_speaker_overlap)
+    if pooled:
+        splits = np.full(len(table), POOLED, dtype=object)
+    else:
+        splits = assign_splits(source.name, table["split"], table["speaker"], split_seed, allow_speaker_overlap)
     table = table.drop_columns(["split"])
     official = source.parts[0].official
     if embedded:
@@ -268,7 +280,7 @@ def _read(
         result = make_dataset(table)
         if files:
             check_duplicate_files(source.name, files, real, splits, official)
-    present = [split for split in SPLITS if (splits == split).any()]
+    present = [split for split in (*SPLITS, POOLED) if (splits == split).any()]
     return datasets.DatasetDict({split: result.select(np.flatnonzero(splits == split)) for split in present})
 
 

@@ -33,10 +33,10 @@ from ..training.features import encode_parts
 from ..training.settings import RunSettings, read_data
 from .groups import groups_of
 from .input_sets import input_sets
-from .intervals import ccc_interval, resampled_units
+from .intervals import resampled_units
 from .leave_out import PROTOCOL, SYSTEMS, leave_corpora_out, read_protocol, save
 from .predictions import outputs_of
-from .results import Row, as_text, rows_of, without_paths, write
+from .results import Row, as_text, ccc_rows, without_paths, write
 
 logger = logging.getLogger(__name__)
 
@@ -111,9 +111,8 @@ def _predictions(model: MsfSerModel, processor: MsfSerProcessor, items: datasets
 def _rows(name: str, table: pd.DataFrame) -> list[Row]:
     units, resampled = resampled_units([None if pd.isna(speaker) else speaker for speaker in table["speaker"]])
     given = table[[f"{label}_label" for label in LABELS]].to_numpy(np.float64)
-    found = ccc_interval(table[[*LABELS]].to_numpy(np.float64), given, units)
-    names = [f"{name}/{dimension}" for dimension in (*LABELS, "mean")]
-    return [row | {"items": len(table), "resampled": resampled} for row in rows_of(names, found)]
+    found = ccc_rows(name, table[[*LABELS]].to_numpy(np.float64), given, units, resampled)
+    return [row | {"items": len(table)} for row in found]
 
 
 def main(argv: Sequence[str]) -> None:

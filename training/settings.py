@@ -86,6 +86,10 @@ class RunSettings:
     early_stopping_patience: int = _setting(0, "epochs without a better mean CCC; 0 never stops")
     batch_seconds: float = _setting(0.0, "seconds of audio per batch; 0: a fixed number of items")
     cache_gigabytes: float = _setting(50.0, "disk space for outputs of frozen encoders; 0 caches none")
+    cross_validate: str | None = _setting(None, "leave each speaker, session, or value of a column out in turn")
+    folds: int = _setting(0, "folds of cross_validate; 0: one for each unit")
+    group_file: str | None = _setting(None, "CSV with unit,group: units that are left out together")
+    final_model: bool = _setting(False, "after cross_validate, train a model on everything")
     overwrite: bool = _setting(False, "train anew and then replace the run in output_dir")
 
     @property
@@ -226,10 +230,15 @@ def _corpus(name: str) -> "Corpus":
 
 
 def _check(run: RunSettings, training: TrainingArguments) -> None:
-    defaults = RunSettings()
-    _corpus(run.corpus).check_options(
-        [f.name for f in dataclasses.fields(run) if getattr(run, f.name) != getattr(defaults, f.name)]
-    )
+    defaults, corpus = RunSettings(), _corpus(run.corpus)
+    given = [f.name for f in dataclasses.fields(run) if getattr(run, f.name) != getattr(defaults, f.name)]
+    if run.cross_validate is None:
+        corpus.check_options(given)
+    else:
+        _check_cross_validation(run, training)
+        corpus.check_options([*given, *(["fold"] if corpus.folds else [])])  # all folds have the same rows
+    if run.cross_validate is None and (useless := {*given} & {"folds", "group_file", "final_model"}):
+        raise ValueError(f"{min(useless)} belongs to cross-validation: give --cross_validate speaker, or leave it out")
     if len(run.label_range) != 2:
         raise ValueError(f"--label_range needs two numbers, not {run.label_range}")
     if wrong := [pair for pair in run.columns if "=" not in pair]:
@@ -259,6 +268,19 @@ def _check(run: RunSettings, training: TrainingArguments) -> None:
         raise ValueError("for several GPUs: accelerate launch --multi_gpu --num_processes N train.py ...")
     if training.per_device_train_batch_size * training.world_size < 2:
         raise ValueError("CCC needs at least two items in a batch; gradient accumulation does not enlarge this batch")
+
+
+def _check_cross_validation(run: RunSettings, training: TrainingArguments) -> None:
+    if run.fold is not None:
+        raise ValueError("fold names one part to test on, and cross_validate tests on all; leave one of them out")
+    if run.folds < 0 or run.folds == 1:
+        raise ValueError(f"folds cannot be {run.folds}; give at least 2, or 0 for one fold for each unit")
+    if run.early_stopping_patience:
+        raise ValueError(
+            "early_stopping_patience needs a validation part, which folds of cross_validate do not have; leave it out"
+        )
+    if training.do_predict:
+        raise ValueError("do_predict predicts the test part, and cross_validate has none; leave one of them out")
 
 
 def write_run(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -324,6 +346,27 @@ def read_data(run: RunSettings, require_labels: bool = True, needed: Sequence[st
             f"{run.data} has no {absent[0]} part: add a column 'split', or leave it out to have one made."
         )
     return parts
+
+
+def read_unit_rows(run: RunSettings) -> "datasets.Dataset":
+    """All rows of the run's corpus in the schema, with the unit of each as `unit`, for cross-validation.
+
+    Raises:
+        ValueError: The corpus is not as its reader expects it, or a row has no unit; the sentence says where.
+        OSError: A file cannot be read.
+    """
+    from ..corpora.units import read_units
+
+    assert run.cross_validate is not None
+    return read_units(
+        run.corpus,
+        run.data,
+        run.cross_validate,
+        label_range=(run.label_range[0], run.label_range[1]),
+        columns=run.column_names,
+        audio_folder=run.audio_folder,
+        group_file=run.group_file,
+    )
 
 
 def build_model(run: RunSettings, model: ModelSettings) -> "tuple[MsfSerModel, MsfSerProcessor]":
