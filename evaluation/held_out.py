@@ -173,13 +173,14 @@ class HeldOut:
 
     def recipe(self, system: System) -> str:
         """A hash of the system's grid, code, and data: of everything but the folds."""
-        return self._hash(system, [str(choice) for choice in system.choices])
+        return self._hash(system, system.name, [str(choice) for choice in system.choices])
 
     def chosen(self, system: System, fold: str) -> Chosen:
         """The best setting for a fold by its inner splits, which [`run`] has fitted; the first of equal ones."""
-        if (system.name, fold) not in self._chosen:
-            self._chosen[system.name, fold] = self._choose(system, self.folds[fold].inner)
-        return self._chosen[system.name, fold]
+        key = self.recipe(system), fold
+        if key not in self._chosen:
+            self._chosen[key] = self._choose(system, self.folds[fold].inner)
+        return self._chosen[key]
 
     def _choose(self, system: System, inner: Sequence[Split]) -> Chosen:
         choices = system.choices
@@ -225,7 +226,8 @@ class HeldOut:
         return found
 
     def _inner(self, system: System) -> list[tuple[Setting, Split]]:
-        if len(system.choices) == 1:
+        """What is fitted inside: to choose a setting, or to restore the spread."""
+        if len(system.choices) == 1 and not any(system.spread):
             return []
         inner = [split for fold in self.folds.values() for split in fold.inner]
         return list(product(system.grid, inner))
