@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -18,7 +19,7 @@ import pyarrow.parquet
 from huggingface_hub.constants import HF_HUB_CACHE
 
 from .messages import reason
-from .schema import ALIASES, FEATURES, SCHEMA, SPLIT_ALIASES, SPLITS
+from .schema import ALIASES, DISTRIBUTED, FEATURES, SCHEMA, SPLIT_ALIASES, SPLITS
 from .shards import SHARDS, noted_audio_folder, valid_rows
 
 FOLDER_TABLES: tuple[str, ...] = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -41,6 +42,7 @@ class Part:
         label: What messages call the part.
         row_names: What messages call each row; by default its number from 1.
         official: Whether a reader made the rows from a corpus in its owners' layout.
+        chosen: Which rows of the source these are; by default all of them.
     """
 
     name: str
@@ -49,11 +51,18 @@ class Part:
     label: str
     row_names: Sequence[str] | None = None
     official: bool = False
+    chosen: np.ndarray | None = None
 
     def row(self, index: int) -> str:
         """Return what messages call a row."""
-        name = f"row {int(index) + 1}" if self.row_names is None else self.row_names[int(index)]
+        number = int(index if self.chosen is None else self.chosen[index])
+        name = f"row {number + 1}" if self.row_names is None else self.row_names[number]
         return f"{self.label}, {name}"
+
+    def select(self, rows: np.ndarray) -> "Part":
+        """Return the part with some of its rows, which keep what messages call them."""
+        dataset = None if self.dataset is None else self.dataset.with_format(None).select(rows)
+        return dataclasses.replace(self, table=self.table.take(rows), dataset=dataset, chosen=rows)
 
     def recordings(self, column: str) -> datasets.Dataset:
         """Return the embedded recordings of a column as the only column, `audio`."""
@@ -267,7 +276,8 @@ def _header(path: Path) -> tuple[list[str], str]:
     for delimiter in _DELIMITERS:
         with path.open(newline="", encoding="utf-8-sig") as file:
             headers[delimiter] = next(csv.reader(file, delimiter=delimiter), [])
-    known = {*SCHEMA.names, *(alias for aliases in ALIASES.values() for alias in aliases)}
+    aliases = (alias for table in (ALIASES, DISTRIBUTED) for names in table.values() for alias in names)
+    known = {*SCHEMA.names, *aliases}
     best = max(_DELIMITERS, key=lambda delimiter: (len(known & {*headers[delimiter]}), len(headers[delimiter])))
     return headers[best], best
 
