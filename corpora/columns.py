@@ -1,4 +1,4 @@
-"""Brings the columns of a source into the schema: which column is which, and texts, labels, speakers and word times."""
+"""Brings the columns of a source into the schema: texts, labels, speakers and word times."""
 
 import difflib
 import json

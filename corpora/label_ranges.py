@@ -24,7 +24,7 @@ def parse_label_range(words: Sequence[float | str]) -> LabelRange:
     try:
         if len(pairs) != 2 or any("=" in pair for pair in pairs):
             named = [pair.partition("=") for pair in pairs]
-            if len({name for name, _, _ in named}) < len(named):
+            if not named or len({name for name, _, _ in named}) < len(named):
                 raise ValueError
             return {name: _bounds(*ends.split(":")) for name, _, ends in named}
         return _bounds(*pairs)
@@ -50,7 +50,9 @@ def ranges_of(label_range: LabelRange) -> dict[str, Range]:
     if unknown := given.keys() - {*LABELS}:
         raise ValueError(f"--label_range names {sorted(unknown)}; the dimensions are {', '.join(LABELS)}.")
     if len(given) < FEWEST:
-        raise ValueError(f"--label_range names {', '.join(given) or 'no dimension'}; at least two of three are needed.")
+        raise ValueError(
+            f"--label_range names {', '.join(given) or 'no dimension'}; at least two of three are needed."
+        )
     ranges = {}
     for name in (name for name in LABELS if name in given):
         bounds = tuple(map(float, given[name]))

@@ -36,7 +36,7 @@ _PARTS = {
     **{name.lower(): name for name in ("Train", "Development", "Test1", "Test2", "Test3")},
     "validation": "Development",
 }
-_LIST = re.compile(r"(test\d)\b.*\.(txt|csv)", re.IGNORECASE)
+_LIST = re.compile(r"(test\d)(?!\d).*\.(txt|csv)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,9 @@ def _with_listed(layout: Layout, rows: pa.Table) -> pa.Table:
     if not found and "Test3" not in parts:
         # Without a list, the folder or the names say it.
         inner = {
-            name: path for name, path in layout.recordings.items() if "test3" in os.path.relpath(path, layout.root).lower()
+            name: path
+            for name, path in layout.recordings.items()
+            if "test3" in os.path.relpath(path, layout.root).lower()
         }
         found = dict.fromkeys((name for name in sorted(inner) if name not in known), "Test3")
     if not found:

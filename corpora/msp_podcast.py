@@ -28,7 +28,6 @@ from .columns import WORDS
 from .msp_layout import Layout, find_layout, find_rows
 from .schema import SPLITS
 from .shards import SHARDS_NOTE
-from .splits import SplitNames
 from .table import read_annotated, read_rows
 
 logger = logging.getLogger(__name__)
@@ -37,7 +36,7 @@ LABEL_RANGE: tuple[float, float] = (1.0, 7.0)
 ATTRIBUTES = {"valence": "EmoVal", "arousal": "EmoAct", "dominance": "EmoDom"}
 
 # What can be tested on: a development set too, as in the paper, whose figures are of it.
-TESTS = ("Development", "Test1", "Test2", "Test3")
+TESTS = ("Test1", "Test2", "Test3", "Development")
 
 # Marks in transcripts that are not spoken: [laughter], (laughs), <unk>, <eps>.
 _MARKS = re.compile(r"\[[^\]]*\]|\([^)]*\)|<[^>]*>")
@@ -64,7 +63,7 @@ def read_msp_podcast(
         folder: The corpus; or what `annotate` made of it.
         test: Test sets, of `TESTS`, one or several. The first is the part `test`, the others keep their names.
         require_labels: Demand labels in every row.
-        needed: Which of `schema.SPLITS` must be there; others are left out where something of them is missing.
+        needed: Which of `schema.SPLITS` are read and must be there.
 
     Returns:
         train, validation and test with the features `schema.FEATURES`; the speaker "Unknown" is null.
@@ -92,18 +91,18 @@ def read_msp_podcast(
         gaps = [file for file in files if file not in layout.recordings]
         missing += tree.lacking(gaps, len(files), f"files in {layout.audio_name} for the rows of {shown}")
         if require_labels:
-            _require_labels(layout, rows, [part for part in wanted if part in parts and part.startswith("Test")], parts)
+            _require_labels(layout, rows, [part for part in wanted if part.startswith("Test")], parts)
     if missing:
         there = f" (it has {_listed(parts)})" if parts else ""
         raise ValueError(
-            f"{root}{there}: this copy of MSP-Podcast is not whole; missing are {'; '.join(missing)}; copy it again as "
-            f"its owners distribute it{_other_tests(wanted, parts)}."
+            f"{root}{there}: this copy of MSP-Podcast is not whole; missing are {'; '.join(missing)}; copy it again "
+            f"as its owners distribute it{_other_tests(wanted, parts)}."
         )
     assert rows is not None  # or else something is missing
     if "validation" in needed and "Development" in test:
         logger.warning(
-            "%s: the test part is the development part, by which the best epoch is chosen, as in the paper: its scores "
-            "are not to be compared with those of a test set",
+            "%s: the test part is the development part, by which the best epoch is chosen, as in the paper: do not "
+            "compare its scores with those of a test set",
             root,
         )
     return read_rows(
@@ -213,7 +212,7 @@ def msp_table(layout: Layout, rows: pa.Table) -> pa.Table:
     unwritten = texts.count(None)
     if unwritten:
         logger.warning(
-            "%s: %d of %d utterances have no transcript; a model that reads transcripts needs them: annotate the corpus",
+            "%s: %d of %d utterances have no transcript; annotate the corpus for a model that reads them",
             *(layout.root, unwritten, len(files)),
         )
     if layout.alignments:
@@ -235,7 +234,7 @@ def _require_labels(layout: Layout, rows: pa.Table, tests: Sequence[str], parts:
     for part in tests:
         of_part = rows.filter(pc.equal(rows["Split_Set"], part))
         blank = [pc.any(pc.equal(pc.utf8_trim_whitespace(of_part[name]), "")).as_py() for name in ATTRIBUTES.values()]
-        if any(blank):
+        if any(blank) or (part == "Test3" and part not in parts):
             labeled = [name for name in TESTS if parts.get(name, (0, 0))[1]]
             shown = layout.shown(layout.labels) if layout.labels else "the table"
             raise ValueError(
@@ -257,7 +256,7 @@ def _listed(parts: dict[str, tuple[int, int]]) -> str:
 def _other_tests(wanted: Sequence[str], parts: dict[str, tuple[int, int]]) -> str:
     labeled = [part for part in TESTS if parts.get(part, (0, 0))[1]]
     absent = [part for part in wanted if part.startswith("Test") and part not in parts]
-    return f", or test on what is there: --test {labeled[-1]}" if absent and labeled else ""
+    return f", or test on what is there: --test {labeled[0]}" if absent and labeled else ""
 
 
 def _read_transcript(path: str | None) -> str | None:

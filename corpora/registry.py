@@ -51,8 +51,8 @@ class Corpus:
         label_range: Ends of the label scale of the source; `None` where the user gives it.
         language: Of the speech, ISO 639-1; `None` where it is not known.
         synthetic: Whether the speech is synthesized, so that a model trained on it is of no use for real voices.
-        read_parts: From the data to all parts that are there, labeled or not, by their names; `None` where `read` gives
-            them all.
+        read_parts: From the data to all parts that are there, labeled or not, by their names; `None` where `read`
+            gives them all.
     """
 
     name: str
@@ -100,7 +100,14 @@ CORPORA: dict[str, Corpus] = {
             read_parts=msp_podcast_parts,
         ),
         Corpus(
-            *("whiser", "WHiSER", read_whiser, ("require_labels",), 0, "non-commercial; the recordings are their owners'"),
+            *(
+                "whiser",
+                "WHiSER",
+                read_whiser,
+                ("require_labels",),
+                0,
+                "non-commercial; the recordings are their owners'",
+            ),
             label_range=MSP_RANGE,
             language="en",
         ),

@@ -15,8 +15,8 @@ A reader returns a `datasets.DatasetDict` whose keys are among `SPLITS` and whos
 | `speaker`     | string                              | yes  | who speaks; text, so that leading zeros survive  |
 
 Every column is always there; what a corpus does not have is null in all rows, so that corpora can be concatenated.
-Labels are null only in corpora that are read without labels, and one of the three in corpora that do not rate it; audio
-is null only in corpora of text. Texts are never empty.
+Labels are null only in corpora that are read without labels, and one of the three in corpora that do not rate it;
+audio is null only in corpora of text. Texts are never empty.
 
 `audio` is the undecoded form of `datasets.Audio(decode=False)`: either `bytes` holds the encoded file and `path` is
 only a name, or `bytes` is null and `path` names a file on this machine. `audio_source` gives what a loader accepts.

@@ -28,6 +28,9 @@ SAVED_DATASETS: tuple[str, ...] = ("dataset_dict.json", "state.json")
 TABLE_SUFFIXES: tuple[str, ...] = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 
 _DELIMITERS = (",", ";", "\t", "|")
+# Shards as the Hub has them: the part, the number, and how many there are.
+_HUB_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.parquet")
+_HUB_SHARDS = "PART-00000-of-00001.parquet"
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -183,7 +186,8 @@ def source_of(
 def holds_table(folder: str | os.PathLike[str]) -> bool:
     """Whether a folder is a source: a saved dataset, or one with a table or shards in it."""
     path = Path(folder)
-    return any((path / name).is_file() for name in (*FOLDER_TABLES, *SAVED_DATASETS)) or any(path.glob(SHARDS))
+    named = any((path / name).is_file() for name in (*FOLDER_TABLES, *SAVED_DATASETS))
+    return named or any(path.glob(SHARDS)) or bool(_hub_shards(path))
 
 
 def _open_folder(name: str, folder: Path, with_errors: bool) -> Source:
@@ -197,14 +201,35 @@ def _open_folder(name: str, folder: Path, with_errors: bool) -> Source:
     found = [table for table in FOLDER_TABLES if (folder / table).is_file()]
     shards = sorted(folder.glob(SHARDS))
     found += [SHARDS] if shards else []
+    of_hub = _hub_shards(folder)
+    found += [_HUB_SHARDS] if of_hub else []
     if not any(folder.iterdir()):
         raise ValueError(f"{name}: the folder is empty; name a table file, or a folder with one.")
     if not found:
-        tables = ", ".join((*FOLDER_TABLES, SHARDS))
+        tables = ", ".join((*FOLDER_TABLES, SHARDS, _HUB_SHARDS))
         raise ValueError(f"{name}: the folder holds none of {tables} and is no saved dataset; name a table file.")
     if len(found) > 1:
         raise ValueError(f"{name}: the folder holds {' and '.join(found)}; name the one to read.")
+    if of_hub:
+        return source_of({part: _read_parquet(*paths) for part, paths in of_hub.items()}, name, (folder,))
     return _open_shards(name, folder, shards, with_errors) if shards else _open_file(name, folder / found[0])
+
+
+def _hub_shards(folder: Path) -> dict[str, list[Path]]:
+    """Return the shards of each part of a dataset that was downloaded from the Hub, in its folder or in `data`.
+
+    Raises:
+        ValueError: Some of a part are not there.
+    """
+    parts: dict[str, list[Path]] = {}
+    for path in sorted((*folder.glob("*-of-*.parquet"), *folder.glob("data/*-of-*.parquet"))):
+        if match := _HUB_SHARD.fullmatch(path.name):
+            parts.setdefault(match[1], []).append(path)
+    for part, paths in parts.items():
+        count = int(paths[0].stem.rpartition("-")[2])
+        if len(paths) != count:
+            raise ValueError(f"{folder}: {len(paths)} of {count} shards of {part!r} are there; copy the others too.")
+    return parts
 
 
 def _open_file(name: str, path: Path) -> Source:

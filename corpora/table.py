@@ -171,7 +171,10 @@ def read_rows(
         audio_folders: Relative audio paths start at the first; no path may lead out of all of them. Empty for a
             corpus of text, whose table has no `audio`.
         label_range: As in `read_table`, like the result and the errors.
-        allow_speaker_overlap: As in `read_table`, like all that follow.
+        allow_speaker_overlap: As in `read_table`.
+        require_labels: As in `read_table`.
+        split_by: As in `read_table`.
+        test: As in `read_table`.
     """
     opened = source_of({"": table}, source, tuple(audio_folders), row_names, official=True)
     return _read(
