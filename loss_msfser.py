@@ -21,8 +21,8 @@ def concordance(predictions: torch.Tensor, labels: torch.Tensor, rated: torch.Te
     `CCC = 2 cov(p, y) / (var(p) + var(y) + (mean(p) - mean(y))^2)` with 1/N moments (Lin, 1989). It is 0 where it
     is not defined: one item, or constant and equal columns.
 
-    Predictions and labels are `(items, ...)`, floating point; the result is `(...)`, in -1..1, in their precision. With
-    `rated`, a mask of their shape, each column counts only its rated items; it is 0 without any.
+    Predictions and labels are `(items, ...)`, floating point; the result is `(...)`, in -1..1, in their precision.
+    With `rated`, a mask of their shape, each column counts only its rated items; it is 0 without any.
     """
     if rated is None:
         mean_p, mean_y = predictions.mean(0), labels.mean(0)
@@ -70,8 +70,8 @@ def ccc_loss(predictions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     returns the same loss, and after the usual averaging the gradients equal those of one process with the whole
     batch. Every process must hold the same number of items (`dataloader_drop_last=True`).
 
-    Predictions and labels are `(batch, dimensions)`, in 0..1; the result is a scalar in 0..`2 * dimensions`. Items with
-    the label `UNRATED` do not count in its dimension, and a dimension without a rated item adds neither loss nor
+    Predictions and labels are `(batch, dimensions)`, in 0..1; the result is a scalar in 0..`2 * dimensions`. Items
+    with the label `UNRATED` do not count in its dimension, and a dimension without a rated item adds neither loss nor
     gradient.
     """
     predictions, labels = predictions.float(), labels.float()
