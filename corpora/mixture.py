@@ -110,9 +110,7 @@ def read_mixture(
         raise ValueError(f'two corpora are called {twice[0]!r}; give each a name: --data "{{data: ..., name: ...}}".')
     read: dict[str, datasets.DatasetDict] = {}
     for member in members:
-        parts = read_corpus(
-            member.corpus, member.data, **member.options, require_labels=require_labels, **_needed(member, needed)
-        )
+        parts = read_corpus(member.corpus, member.data, **member.options, require_labels=require_labels, needed=needed)
         read[member.name] = datasets.DatasetDict({name: _as_member(part, member) for name, part in parts.items()})
         if absent := [split for split in needed if split not in parts]:
             raise ValueError(f"{member.data} has no {absent[0]} part; each of several corpora needs one.")
@@ -128,20 +126,14 @@ def read_mixture(
     return datasets.DatasetDict(found)
 
 
-def _needed(member: Member, needed: Sequence[str]) -> dict[str, Sequence[str]]:
-    return {"needed": needed} if "needed" in CORPORA[member.corpus].accepts else {}
-
-
 def _as_member(part: datasets.Dataset, member: Member) -> datasets.Dataset:
     """Name the speakers after the corpus, and leave out the texts that are not read."""
     table, features = part.with_format("arrow")[:], part.features
     at = table.column_names.index("speaker")
     speakers = pc.binary_join_element_wise(f"{member.name}/", table["speaker"], "")
     table = table.set_column(at, "speaker", speakers.cast(pa.string()))
-    for text in TENSOR_NAMES if member.texts is not None else ():
-        if text not in member.texts:
-            column = table.column_names.index(text)
-            table = table.set_column(column, text, pa.nulls(len(table), pa.string()))
+    for text in () if member.texts is None else {*TENSOR_NAMES}.difference(member.texts):
+        table = table.set_column(table.column_names.index(text), text, pa.nulls(len(table), pa.string()))
     return datasets.Dataset(table, info=datasets.DatasetInfo(features=features))
 
 
