@@ -117,8 +117,12 @@ def read_msp_podcast(
     )
 
 
-def msp_podcast_parts(folder: str | os.PathLike[str]) -> dict[str, datasets.Dataset]:
+def msp_podcast_parts(folder: str | os.PathLike[str], only: Sequence[str] = ()) -> dict[str, datasets.Dataset]:
     """Read all parts of MSP-Podcast that are there, with or without labels, to be annotated or predicted.
+
+    Args:
+        folder: The corpus.
+        only: Parts that must be whole, such as "Test3"; by default all, without the recordings that are not there.
 
     Returns:
         The parts by what `SplitNames` knows them as: "train", "validation", "Test1" and so on.
@@ -132,7 +136,17 @@ def msp_podcast_parts(folder: str | os.PathLike[str]) -> dict[str, datasets.Data
     rows, parts = find_rows(layout, tuple(ATTRIBUTES.values()), missing)
     tree.require_whole("MSP-Podcast", root, missing)
     assert rows is not None  # or else something is missing
-    absent = [file for file in rows["FileName"].to_pylist() if file not in layout.recordings]
+    if wanted := [part for part in parts if part.lower() in {name.lower() for name in only}]:
+        rows = rows.filter(pc.is_in(rows["Split_Set"], pa.array(wanted)))
+    elif only:
+        raise ValueError(f"{root} has no part {only[0]}; it has {_listed(parts)}.")
+    files = rows["FileName"].to_pylist()
+    absent = [file for file in files if file not in layout.recordings]
+    if absent and only:
+        raise ValueError(
+            f"{root}: {tree.lacking(absent, len(files), 'recordings of ' + ', '.join(wanted))[0]} are missing; copy "
+            "them again."
+        )
     if absent:
         logger.warning(
             "%s: left out %d of %d rows whose recordings are not there, such as %r",

@@ -23,7 +23,7 @@ from .label_ranges import LabelRange
 from .msp_podcast import LABEL_RANGE as MSP_RANGE
 from .msp_podcast import msp_podcast_parts, read_msp_podcast, read_whiser
 from .probe.corpus import make_probe, read_probe
-from .schema import SPLIT_ALIASES, SPLITS
+from .schema import SPLITS
 from .sources import FOLDER_TABLES, holds_table
 from .splits import SPLIT_BY
 from .table import SourceRows, open_table, read_table
@@ -51,8 +51,8 @@ class Corpus:
         label_range: Ends of the label scale of the source; `None` where the user gives it.
         language: Of the speech, ISO 639-1; `None` where it is not known.
         synthetic: Whether the speech is synthesized, so that a model trained on it is of no use for real voices.
-        read_parts: From the data to all parts that are there, labeled or not, by their names; `None` where `read`
-            gives them all.
+        read_parts: From the data, and the names of parts if not all are wanted, to the parts that are there, labeled
+            or not, by their names; `None` where `read` gives them all.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Corpus:
     label_range: tuple[float, float] | None = None
     language: str | None = None
     synthetic: bool = False
-    read_parts: Callable[[str], Mapping[str, datasets.Dataset]] | None = None
+    read_parts: Callable[[str, Sequence[str]], Mapping[str, datasets.Dataset]] | None = None
 
     def check_options(self, given: Collection[str]) -> None:
         """Check the names of the options that a user gave.
@@ -204,9 +204,10 @@ def read_source(
     entry.check_options([*given, *fold])
     data = _made(corpus, data)
     if corpus != "table":
-        read: Mapping[str, datasets.Dataset] = entry.read_parts(data) if entry.read_parts else entry.read(data, **fold)
-        if parts:
-            read = _chosen(read, parts, data)
+        if entry.read_parts is None and parts:
+            raise ValueError(f"--test: the corpus {corpus} has no parts to choose from here; leave it out.")
+        read: Mapping[str, datasets.Dataset]
+        read = entry.read(data, **fold) if entry.read_parts is None else entry.read_parts(data, parts)
         if fold:
             read = {"": datasets.concatenate_datasets(list(read.values()))}
         return _rows_of(read, data, f"{corpus} in {os.path.realpath(data)}")
@@ -220,16 +221,6 @@ def read_source(
         return rows._replace(left_out=contents.left_out)
     rows = open_table(data, columns=columns, audio_folder=audio_folder, with_errors=with_errors)
     return rows._replace(left_out=_not_in_table(rows, data)) if os.path.isdir(data) else rows
-
-
-def _chosen(read: Mapping[str, datasets.Dataset], parts: Sequence[str], data: str) -> dict[str, datasets.Dataset]:
-    """Return some parts, which may be called as in the corpus: `Development` is the part `validation`."""
-    names = {part: SPLIT_ALIASES.get(part.lower(), part.lower()) for part in parts}
-    known = {name.lower(): name for name in read}
-    found = {part: known.get(part.lower()) or known.get(name) for part, name in names.items()}
-    if absent := [part for part, name in found.items() if name is None]:
-        raise ValueError(f"{data} has no part {absent[0]}; it has {', '.join(read)}.")
-    return {str(name): read[str(name)] for name in found.values()}
 
 
 def _not_in_table(rows: SourceRows, folder: str) -> dict[str, str]:

@@ -29,7 +29,7 @@ def beside_paper(rows: Sequence[Row]) -> str:
     found = {name: row["value"] for name in PAPER for row in rows if row["name"] == f"{name}/mean"}
     if not found:
         return ""
-    lines = [f"Mean CCC of the development part beside the paper's, with a band of {BAND:g} that was stated beforehand:"]
+    lines = [f"Mean CCC of the development part beside the paper's, with the band of {BAND:g} stated beforehand:"]
     for name, value in found.items():
         agrees = "within" if abs(value - PAPER[name]) <= BAND else "outside"
         lines.append(f"  {name:15} {value:.3f}  paper {PAPER[name]:.3f}  {agrees} the band")

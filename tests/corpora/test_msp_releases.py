@@ -120,7 +120,7 @@ def test_the_challenge_release(tree, caplog):
         only = read_source("msp_podcast", str(tree), parts=["Test3"])
         assert [name.rpartition("/")[2] for name in only.recording_names()] == names
         (tree / path).unlink()
-    with pytest.raises(ValueError, match="has no part Test1; it has train, validation"):
+    with pytest.raises(ValueError, match="has no part Test1; it has Train 4; Development 2"):
         read_source("msp_podcast", str(tree), parts=["Test1"])
 
 
@@ -152,6 +152,12 @@ def test_recordings_that_are_not_there_are_not_annotated(tree, caplog):
     (tree / "Audios" / "MSP-PODCAST_0001_0008.wav").unlink()
     assert len(read_source("msp_podcast", str(tree)).files) == len(msp_podcast_labels()) - 1
     assert "left out 1 of 12 rows whose recordings are not there" in caplog.text
+    # Of a part that is named, all are needed.
+    with pytest.raises(
+        ValueError, match=r"1 of 4 recordings of Train, such as 'MSP-PODCAST_0001_0008.wav' are missing"
+    ):
+        read_source("msp_podcast", str(tree), parts=["Train"])
+    assert len(read_source("msp_podcast", str(tree), parts=["Test1", "Test2"]).files) == 4
 
 
 def test_whiser(tmp_path, caplog):
