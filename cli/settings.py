@@ -146,7 +146,7 @@ class SettingsParser(HfArgumentParser):
         return {name: _as_given(v, self.fields[name]) if name in names else v for name, v in settings.items()}
 
     def _gathered(self, words: Sequence[str]) -> list[str]:
-        """The command line with an option that is there again, `--data A --data B`, as the setting of further values."""
+        """The command line with what an option, such as `--data`, is given for the second time in another option."""
         kept: list[str] = []
         again: dict[str, list[str]] = {}
         seen, rest = set[str](), iter(words)

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from ..configuration_msfser import TENSOR_NAMES
+from ..configuration_msfser import LABELS, TENSOR_NAMES
+from ..loss_msfser import UNRATED
 from .duplicates import check_duplicate_files
 from .label_ranges import parse_label_range
 from .registry import CORPORA, OPTIONS, read_corpus
@@ -79,6 +80,56 @@ def member_of(written: str, default: Member) -> Member:
         raise ValueError(f"--data {written} cannot be read ({reason}); write it as in {_EXAMPLE}.") from error
     name = str(given.get("name", _name_of(given["data"])))
     return Member(name, given["data"], corpus, options, weight, None if texts is None else tuple(texts))
+
+
+def read_parts(
+    data: str,
+    more: Sequence[str],
+    corpus: str,
+    options: Mapping[str, Any],
+    require_labels: bool = True,
+    needed: Sequence[str] = (),
+) -> datasets.DatasetDict:
+    """Read one corpus, or several as one, to train on it or to score it.
+
+    Args:
+        data: Of the first corpus.
+        more: Of the others, as [`member_of`] reads them.
+        corpus: The reader of the first.
+        options: Of its reader.
+        require_labels: As in `read_corpus`.
+        needed: As in `read_corpus`; none are all.
+
+    Returns:
+        As [`read_mixture`], with the label `UNRATED` where a dimension is not rated, if labels are required.
+
+    Raises:
+        ValueError: As in `read_corpus` or [`read_mixture`].
+    """
+    needed = tuple(name for name in needed if name in SPLITS) or SPLITS
+    if not more:
+        parts = read_corpus(corpus, data, **options, require_labels=require_labels, needed=needed)
+    else:
+        first = Member(_name_of(data), data, corpus, {k: v for k, v in options.items() if k in _accepted(corpus)})
+        parts = read_mixture([first, *(member_of(words, first) for words in more)], require_labels, needed)
+    if not require_labels:
+        return parts
+    return datasets.DatasetDict({name: _with_unrated(part) for name, part in parts.items()})
+
+
+def _accepted(corpus: str) -> tuple[str, ...]:
+    return CORPORA[corpus].accepts
+
+
+def _with_unrated(part: datasets.Dataset) -> datasets.Dataset:
+    """Write `UNRATED` in the labels that are null."""
+    table = part.with_format("arrow")[:]
+    if not any(table[label].null_count for label in LABELS):
+        return part
+    for label in LABELS:
+        filled = table[label].fill_null(pa.scalar(UNRATED, table[label].type))
+        table = table.set_column(table.column_names.index(label), label, filled)
+    return datasets.Dataset(table, info=datasets.DatasetInfo(features=part.features))
 
 
 def _name_of(data: str) -> str:

@@ -63,8 +63,8 @@ def resampled_units(speakers: Sequence[str | None]) -> tuple[int | list[np.ndarr
 def ccc_interval(predicted: np.ndarray, given: np.ndarray, units: int | Sequence[np.ndarray]) -> Interval:
     """CCC of valence, arousal, dominance and their mean, arrays `(4,)`, from values `(utterances, 3)`.
 
-    Utterances with the label `UNRATED` do not count in its dimension. A dimension without a rated utterance is NaN, and
-    not in the mean.
+    Utterances with the label `UNRATED` do not count in its dimension. A dimension without a rated utterance is NaN,
+    and not in the mean.
     """
     labels = torch.tensor(given).double()
     present = (labels != UNRATED).any(0)
