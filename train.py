@@ -33,7 +33,14 @@ from msfser.evaluation.results import as_table, rows_of
 from msfser.training.checkpoints import disk_errors
 from msfser.training.data_identity import identity_of, inputs_of
 from msfser.training.run_folder import RESULTS_FILE, Start, finish_run, start_run
-from msfser.training.settings import RunSettings, Settings, build_model, parse_settings, read_data
+from msfser.training.settings import (
+    RunSettings,
+    Settings,
+    build_model,
+    parse_settings,
+    read_data,
+    unrated_dimensions,
+)
 
 # Slow imports are deferred until settings and data have been validated.
 if TYPE_CHECKING:
@@ -92,8 +99,9 @@ def train(settings: Settings) -> None:
     for name, part in parts.items():
         logger.info("%s: %d utterances", name, len(part))
     if switches.semantics:
-        from msfser.corpora.splits import warn_of_shared_texts
+        from msfser.corpora.splits import warn_of_absent_texts, warn_of_shared_texts
 
+        warn_of_absent_texts(run.data, parts["train"], switches.semantics)
         warn_of_shared_texts(run.data, parts)
 
     # Model
@@ -105,6 +113,7 @@ def train(settings: Settings) -> None:
     with training.main_process_first(desc="fetching the encoders", local=True):
         ensure_encoders([run.audio_encoder, run.text_encoder])
     model, processor = build_model(run, switches)
+    model.config.unrated = unrated_dimensions(parts["train"])
 
     # Trainer: what it refuses, it refuses before the frozen encoders run.
     stopping = [EarlyStoppingCallback(run.early_stopping_patience)] if run.early_stopping_patience else []
@@ -139,7 +148,8 @@ def train(settings: Settings) -> None:
 
         # Evaluation
         trainer.save_model(training.output_dir)
-        rows = evaluate_inputs(trainer, parts["test"])
+        tests = [name for name in parts if name not in ("train", "validation")]
+        rows = [row for name in tests for row in evaluate_inputs(trainer, parts[name], name)]
 
         # Saved folder
         if trainer.is_world_process_zero():
@@ -193,8 +203,9 @@ def predict(run: RunSettings, training: TrainingArguments, folder: Path) -> None
         named = load_named(str(folder))
         return open_prediction(recordings_of_part(run, "test"), named, options, str(training.device), output)
 
-    low, high = CORPORA[run.corpus].label_range or run.label_range
-    predict_table(PartialState(), open_work, Path(run.data), output, (low, high), overwrite=run.overwrite)
+    ranges = CORPORA[run.corpus].label_range or run.ranges
+    scale = (0.0, 1.0) if isinstance(ranges, dict) else ranges  # one for all three numbers
+    predict_table(PartialState(), open_work, Path(run.data), output, scale, overwrite=run.overwrite)
 
 
 def score(prediction: "EvalPrediction") -> dict[str, float]:
@@ -206,12 +217,12 @@ def score(prediction: "EvalPrediction") -> dict[str, float]:
     )
 
 
-def evaluate_inputs(trainer: "Trainer", test: "datasets.Dataset") -> list[dict[str, Any]]:
-    """Scores the test part with fewer and with more of the inputs.
+def evaluate_inputs(trainer: "Trainer", test: "datasets.Dataset", name: str = "test") -> list[dict[str, Any]]:
+    """Scores a test part with fewer and with more of the inputs.
 
     Returns:
-        Rows `{"name": "test/INPUTS/DIMENSION", "value", "low", "high", "resampled"}`: CCC with its 95 % interval over
-        speakers where they are known.
+        Rows `{"name": "NAME/INPUTS/DIMENSION", "value", "low", "high", "resampled"}`: CCC with its 95 % interval over
+        speakers where they are known; none of a dimension that is not rated.
     """
     from msfser.evaluation.input_sets import input_sets
     from msfser.evaluation.intervals import ccc_interval, resampled_units
@@ -221,8 +232,8 @@ def evaluate_inputs(trainer: "Trainer", test: "datasets.Dataset") -> list[dict[s
         found: Any = trainer.predict(part)
         units, resampled = resampled_units(part["speaker"])
         ends = ccc_interval(found.predictions, found.label_ids, units)
-        names = [f"test/{inputs}/{dimension}" for dimension in (*LABELS, "mean")]
-        rows += [row | {"resampled": resampled} for row in rows_of(names, ends)]
+        names = [f"{name}/{inputs}/{dimension}" for dimension in (*LABELS, "mean")]
+        rows += [row | {"resampled": resampled} for row in rows_of(names, ends) if row["value"] == row["value"]]
     return rows
 
 

@@ -170,10 +170,12 @@ class SettingsParser(HfArgumentParser):
 
 def _options_of(kind: Any) -> Any:
     """A copy for the parser, which changes the types of the fields."""
-    fields = [
-        (field.name, list[item] if (item := field.metadata.get("item")) else field.type, copy.copy(field))
-        for field in dataclasses.fields(kind)
-    ]
+    fields = []
+    for field in dataclasses.fields(kind):
+        option, item = copy.copy(field), field.metadata.get("item")
+        # What is left becomes arguments of argparse.
+        option.metadata = MappingProxyType({k: v for k, v in field.metadata.items() if k not in ("item", "further")})
+        fields.append((field.name, list[item] if item else field.type, option))
     return dataclasses.make_dataclass(kind.__name__, fields)
 
 

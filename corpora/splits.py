@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from ..configuration_msfser import TENSOR_NAMES
 from .columns import text_column
 from .schema import SPLIT_ALIASES, SPLITS, UNKNOWN
 from .sources import Part
@@ -175,6 +176,17 @@ def assign_splits(
                 "--allow_speaker_overlap true."
             )
     return splits
+
+
+def warn_of_absent_texts(name: str, part: datasets.Dataset, semantics: Sequence[str]) -> None:
+    """Warn where a model reads a text that no row has."""
+    for text, tensor in TENSOR_NAMES.items():
+        if tensor in semantics and not any(part[text]):
+            logger.warning(
+                "%s: no utterance has a %s, which the model reads (%s): annotate the corpus first, or leave it out by "
+                "--semantics",
+                *(name, text, tensor),
+            )
 
 
 def warn_of_shared_texts(name: str, parts: Mapping[str, datasets.Dataset]) -> None:

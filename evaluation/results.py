@@ -62,10 +62,12 @@ def as_text(rows: Sequence[Row]) -> str:
 def as_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The test-set rows of a run as text, a line for each set of inputs, and what the intervals resample."""
     lines = [f"{'inputs':20}" + "".join(f"{name:>22}" for name in (*LABELS, "mean"))]
-    for start in range(0, len(rows), len(LABELS) + 1):
-        group = rows[start : start + len(LABELS) + 1]
-        cells = [f"{row['value']:.3f} ({row['low']:.3f}..{row['high']:.3f})" for row in group]
-        lines.append(f"{group[0]['name'].split('/')[1]:20}" + "".join(f"{cell:>22}" for cell in cells))
+    cells: dict[str, dict[str, str]] = {}
+    for row in rows:
+        group, dimension = row["name"].removeprefix("test/").rsplit("/", 1)
+        cells.setdefault(group, {})[dimension] = f"{row['value']:.3f} ({row['low']:.3f}..{row['high']:.3f})"
+    for group, of_group in cells.items():
+        lines.append(f"{group:20}" + "".join(f"{of_group.get(name, '-'):>22}" for name in (*LABELS, "mean")))
     lines.append(f"intervals over {resampled(rows)}")
     return "\n".join(lines)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from transformers import TrainingArguments
 
 from ..cli.outputs import write_text
 from ..cli.settings import SettingsParser, plain
-from ..configuration_msfser import SEMANTICS, MsfSerConfig
+from ..configuration_msfser import LABELS, SEMANTICS, MsfSerConfig
 from .crops import FRAMES_PER_SECOND, Crop
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from ..corpora.registry import Corpus
     from ..modeling_msfser import MsfSerModel
     from ..processing_msfser import MsfSerProcessor
+
+logger = logging.getLogger(__name__)
 
 RUN_FILE = "run.yaml"
 
@@ -343,6 +346,16 @@ def read_data(run: RunSettings, require_labels: bool = True, needed: Sequence[st
             f"{run.data} has no {absent[0]} part: add a column 'split', or leave it out to have one made."
         )
     return parts
+
+
+def unrated_dimensions(part: "datasets.Dataset") -> list[str]:
+    """The dimensions of which a part has no label; a warning says that nothing is learned of them."""
+    from ..loss_msfser import UNRATED
+
+    unrated = [label for label in LABELS if all(value == UNRATED for value in part[label])]
+    if unrated:
+        logger.warning("%s is not rated: the model learns nothing of it, and its numbers mean nothing", unrated[0])
+    return unrated
 
 
 def corpus_options(run: RunSettings) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def test_a_part_without_labels(corpus, tmp_path):
     for attribute, label in (("EmoAct", "arousal"), ("EmoVal", "valence"), ("EmoDom", "dominance")):
         assert made[attribute].to_numpy() == pytest.approx(1 + 6 * table[label].to_numpy(), abs=1e-5)
     assert not (tmp_path / "out.csv.parts").exists()
-    with pytest.raises(SystemExit, match="out.csv"):
+    with pytest.raises(SystemExit, match=r"out\.csv"):
         predict("--test", "Test3")
     predict("--test", "Test1", "Test2", "--overwrite")
     assert len(pd.read_csv("submission.csv")) == 4
@@ -48,7 +48,7 @@ def test_a_recording_without_a_result_is_refused(corpus, tmp_path):
         predict("--test", "Test3")
     assert not (tmp_path / "submission.csv").exists() and (tmp_path / "out.csv").exists()
     (corpus / "Audios" / names[1]).unlink()
-    with pytest.raises(SystemExit, match="1 of 2 recordings of Test3, such as .* are missing; copy them again"):
+    with pytest.raises(SystemExit, match=r"1 of 2 recordings of Test3, such as .* are missing; copy them again"):
         predict("--test", "Test3", "--overwrite")
 
 
