@@ -17,7 +17,7 @@ labels then, and writes `predictions.csv` there, on the scale of the corpus.
 import json
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -204,7 +204,7 @@ def predict(run: RunSettings, training: TrainingArguments, folder: Path) -> None
         return open_prediction(recordings_of_part(run, "test"), named, options, str(training.device), output)
 
     ranges = CORPORA[run.corpus].label_range or run.ranges
-    scale = (0.0, 1.0) if isinstance(ranges, dict) else ranges  # one for all three numbers
+    scale = (0.0, 1.0) if isinstance(ranges, Mapping) else ranges  # one for all three numbers
     predict_table(PartialState(), open_work, Path(run.data), output, scale, overwrite=run.overwrite)
 
 

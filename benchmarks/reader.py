@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
-from transformers import BertConfig, BertModel, BertTokenizerFast, WhisperConfig, WhisperModel
+from transformers import BertConfig, BertModel, BertTokenizer, WhisperConfig, WhisperModel
 
 from ..audio_msfser import SAMPLING_RATE
 from ..configuration_msfser import LABELS
@@ -138,10 +138,10 @@ def write_settings(folder: Path, table: Path) -> Path:
     size = {"d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 16}
     size |= {"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 16, "num_mel_bins": 20}
     ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1, "vocab_size": 64}
-    WhisperModel(WhisperConfig(**size, **ids)).save_pretrained(folder / "audio")
+    WhisperModel(WhisperConfig.from_dict({**size, **ids})).save_pretrained(folder / "audio")
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_WORDS]
     (folder / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
-    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder / "text")
+    BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder / "text")
     BertModel(
         BertConfig(
             vocab_size=len(vocabulary),

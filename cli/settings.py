@@ -13,7 +13,7 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from types import MappingProxyType, UnionType
+from types import GenericAlias, MappingProxyType, UnionType
 from typing import Any, NoReturn, Union, get_args, get_origin
 
 import yaml
@@ -175,7 +175,7 @@ def _options_of(kind: Any) -> Any:
         option, item = copy.copy(field), field.metadata.get("item")
         # What is left becomes arguments of argparse.
         option.metadata = MappingProxyType({k: v for k, v in field.metadata.items() if k not in ("item", "further")})
-        fields.append((field.name, list[item] if item else field.type, option))
+        fields.append((field.name, GenericAlias(list, (item,)) if item else field.type, option))
     return dataclasses.make_dataclass(kind.__name__, fields)
 
 

@@ -26,9 +26,9 @@ import pyarrow.compute as pc
 from . import tree
 from .columns import WORDS
 from .msp_layout import Layout, find_layout, find_rows
-from .schema import SPLITS
+from .schema import SPLIT_ALIASES, SPLITS
 from .shards import SHARDS_NOTE
-from .table import read_annotated, read_rows
+from .table import open_table, read_annotated, read_rows
 
 logger = logging.getLogger(__name__)
 
@@ -131,6 +131,8 @@ def msp_podcast_parts(folder: str | os.PathLike[str], only: Sequence[str] = ()) 
         ValueError: As in [`read_msp_podcast`].
     """
     root = tree.existing_folder(folder, "Labels/labels_consensus.csv")
+    if (root / SHARDS_NOTE).is_file():
+        return _annotated_parts(root, only)
     layout = find_layout(root, "Audios")
     missing = list(layout.missing)
     rows, parts = find_rows(layout, tuple(ATTRIBUTES.values()), missing)
@@ -154,10 +156,9 @@ def msp_podcast_parts(folder: str | os.PathLike[str], only: Sequence[str] = ()) 
         )
         rows = rows.filter(pc.invert(pc.is_in(rows["FileName"], pa.array(absent))))
     logger.info("%s: MSP-Podcast with %s", root, _listed(parts))
-    table = msp_table(layout, rows)
     tests = [part for part in dict.fromkeys(rows["Split_Set"].to_pylist()) if part.startswith("Test")]
     read = read_rows(
-        table,
+        msp_table(layout, rows),
         str(layout.labels or root),
         row_names=rows["FileName"].to_pylist(),
         audio_folders=layout.audio_folders,
@@ -168,6 +169,19 @@ def msp_podcast_parts(folder: str | os.PathLike[str], only: Sequence[str] = ()) 
     )
     first = {"test": tests[0]} if tests else {}
     return {first.get(name, name): part for name, part in read.items()}
+
+
+def _annotated_parts(root: Path, only: Sequence[str]) -> dict[str, datasets.Dataset]:
+    """Read the parts of what `annotate` made."""
+    names = [name for name in open_table(root).table["split"].unique().to_pylist() if name]
+    tests = [name for name in names if name.startswith("Test")]
+    read = read_annotated(root, allow_speaker_overlap=True, require_labels=False, test=tests)
+    parts = {tests[0] if name == "test" and tests else name: part for name, part in read.items()}
+    keys = {name: SPLIT_ALIASES.get(name.lower(), name.lower()) for name in only}
+    wanted = [name for name in parts if not only or name in only or name in keys.values()]
+    if only and not wanted:
+        raise ValueError(f"{root} has no part {only[0]}; it has {', '.join(parts)}.")
+    return {name: parts[name] for name in wanted}
 
 
 def read_whiser(

@@ -127,7 +127,7 @@ def _open_dataset(source: object) -> Source:
             f"the source is an {type(source).__name__}, whose rows cannot be counted: train on it with MsfSerCollator "
             "and Trainer, or load it without streaming."
         )
-    folders = (Path(), Path(datasets.config.HF_DATASETS_CACHE), Path(HF_HUB_CACHE))
+    folders: tuple[Path, ...] = (Path(), Path(datasets.config.HF_DATASETS_CACHE), Path(HF_HUB_CACHE))
     parts = {_part_of(source): source} if isinstance(source, datasets.Dataset) else source
     if isinstance(parts, dict):
         if all(part.info.builder_name is None for part in parts.values()):

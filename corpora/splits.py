@@ -183,7 +183,7 @@ def warn_of_absent_texts(name: str, part: datasets.Dataset, semantics: Sequence[
     for text, tensor in TENSOR_NAMES.items():
         if tensor in semantics and not any(part[text]):
             logger.warning(
-                "%s: no utterance has a %s, which the model reads (%s): annotate the corpus first, or leave it out by "
+                "%s: no utterance has the text %r, which the model reads: annotate the corpus first, or leave %s out of "
                 "--semantics",
                 *(name, text, tensor),
             )

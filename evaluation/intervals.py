@@ -72,7 +72,8 @@ def ccc_interval(predicted: np.ndarray, given: np.ndarray, units: int | Sequence
     rated = None if (pair[1] != UNRATED).all() else pair[1] != UNRATED
 
     def measure(items: np.ndarray) -> np.ndarray:
-        ccc = concordance(*(values[items] for values in pair), None if rated is None else rated[items])
+        predictions, ratings = (values[items] for values in pair)
+        ccc = concordance(predictions, ratings, None if rated is None else rated[items])
         return torch.cat([ccc, ccc.mean(-1, keepdim=True)]).numpy()
 
     found = interval(measure, units, correlation=True)
