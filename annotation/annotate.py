@@ -133,8 +133,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.error("--norms belongs to --describer measured")
     if arguments.url is not None and arguments.describer in ("measured", "none"):
         parser.error("--url needs the name of the server's model as --describer")
-    if arguments.retranscribe and arguments.recognizer == "none":
-        parser.error("--retranscribe needs a --recognizer")
     try:
         language_code(arguments.language)
     except ValueError as error:
@@ -148,6 +146,8 @@ def sharded_annotation(arguments: argparse.Namespace, device: str) -> ShardedAnn
         arguments.corpus, arguments.data, columns=dict(arguments.columns), audio_folder=arguments.audio_folder
     )
     if arguments.retranscribe:
+        if arguments.recognizer == "none":
+            raise ValueError("--retranscribe needs a recognizer; name one with --recognizer.")
         source = without_transcripts(source)
     settings = settings_of(arguments)
     return ShardedAnnotation(

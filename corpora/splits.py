@@ -183,8 +183,8 @@ def warn_of_absent_texts(name: str, part: datasets.Dataset, semantics: Sequence[
     for text, tensor in TENSOR_NAMES.items():
         if tensor in semantics and not any(part[text]):
             logger.warning(
-                "%s: no utterance has the text %r, which the model reads: annotate the corpus first, or leave %s out of "
-                "--semantics",
+                "%s: no utterance has the text %r, which the model reads: annotate the corpus first, or leave %s out "
+                "of --semantics",
                 *(name, text, tensor),
             )
 
