@@ -233,7 +233,7 @@ def evaluate_inputs(trainer: "Trainer", test: "datasets.Dataset", name: str = "t
         units, resampled = resampled_units(part["speaker"])
         ends = ccc_interval(found.predictions, found.label_ids, units)
         names = [f"{name}/{inputs}/{dimension}" for dimension in (*LABELS, "mean")]
-        rows += [row | {"resampled": resampled} for row in rows_of(names, ends) if row["value"] == row["value"]]
+        rows += [row | {"resampled": resampled} for row in rows_of(names, ends)]
     return rows
 
 

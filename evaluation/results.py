@@ -28,8 +28,8 @@ def row(name: str, value: float, low: float | None = None, high: float | None = 
 
 
 def rows_of(names: Iterable[str], found: "Interval") -> list[Row]:
-    """A row for each name from an interval whose parts are arrays."""
-    return [row(name, *ends) for name, *ends in zip(names, *found, strict=True)]
+    """A row for each name from an interval whose parts are arrays; none where the value is NaN."""
+    return [row(name, *ends) for name, *ends in zip(names, *found, strict=True) if not np.isnan(ends[0])]
 
 
 def read(path: Path) -> dict[str, Row]:
