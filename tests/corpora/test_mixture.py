@@ -71,7 +71,7 @@ def test_members_of_the_command_line(tmp_path):
     assert member_of("{data: w, corpus: whiser}", first) == Member("w", "w", "whiser")
     for wrong, match in (
         ("{corpus: whiser}", "it names no data"),
-        ("{data: a, wieght: 2}", "it has wieght, and may have data"),
+        ("{data: a, factor: 2}", "it has factor, and may have data"),
         ("{data: a, weight: -1}", "the weight is -1 and not above 0"),
         ("{data: a, corpus: nowhere}", "the corpus 'nowhere' is none of table"),
         ("{data: a, texts: [song]}", "its texts are none of"),

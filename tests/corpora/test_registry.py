@@ -158,6 +158,7 @@ def test_what_cards_say_of_the_corpora():
     assert stated == {
         "table": ("a custom table", "not stated", None, None),
         "msp_podcast": ("MSP-Podcast", agreement, (1, 7), "en"),
+        "whiser": ("WHiSER", "non-commercial; the recordings are their owners'", (1, 7), "en"),
         "iemocap": ("IEMOCAP", agreement, (1, 5), "en"),
         "emobank": ("EmoBank", "cc-by-sa-4.0", (1, 5), "en"),
         "probe": ("probe corpus", "apache-2.0", (0, 1), "en"),
