@@ -419,7 +419,7 @@ class MsfSerPipeline(Pipeline):
         }
         if self.model.config.audio:
             inputs = self.processor(sounds, SAMPLING_RATE, **columns)
-        elif not all(map(any, zip(*columns.values(), strict=True))):
+        elif not all(map(any, zip(*(columns[name] for name in TENSOR_NAMES if self._reads(name)), strict=True))):
             raise ValueError("no words are known, and this model reads no sound: give texts.")
         else:
             inputs = self.processor(**columns)

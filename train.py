@@ -17,21 +17,23 @@ labels then, and writes `predictions.csv` there, on the scale of the corpus.
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+import datasets
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
-from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
+from transformers import TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from msfser.cli.errors import cli_errors
 from msfser.cli.outputs import refuse_existing, write_text
-from msfser.configuration_msfser import LABELS
-from msfser.evaluation.results import as_table, rows_of
+from msfser.corpora.splits import warn_of_absent_texts, warn_of_shared_texts
+from msfser.evaluation.results import Row, as_table, ccc_rows
 from msfser.training.checkpoints import disk_errors
 from msfser.training.data_identity import identity_of, inputs_of
+from msfser.training.folds import FoldFiles, make_folds
+from msfser.training.processes import decided_by_one
 from msfser.training.run_folder import RESULTS_FILE, Start, finish_run, start_run
 from msfser.training.settings import (
     RunSettings,
@@ -39,19 +41,17 @@ from msfser.training.settings import (
     build_model,
     parse_settings,
     read_data,
+    read_unit_rows,
     unrated_dimensions,
 )
 
 # Slow imports are deferred until settings and data have been validated.
 if TYPE_CHECKING:
-    import datasets
     from transformers import EvalPrediction, Trainer
 
 logger = logging.getLogger("msfser.train")
 
 METRIC = str(Path(__file__).parent / "metrics" / "ccc")
-
-_Decision = TypeVar("_Decision")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -67,6 +67,8 @@ def main(argv: Sequence[str]) -> None:
     with cli_errors("train", resume="run the same command again to resume from its last checkpoint"):
         if training.do_predict:
             predict(run, training, Path(training.output_dir or ""))
+        elif run.cross_validate is not None:
+            cross_validate(settings)
         else:
             train(settings)
 
@@ -78,103 +80,131 @@ def train(settings: Settings) -> None:
         ValueError, OSError, ImportError: As [`main`] ends with.
         FloatingPointError: The loss is not finite.
     """
-    run, switches, training, resolved = settings
-    folder = Path(training.output_dir or "")
+    run, switches, training, _ = settings
 
     # Data
     with training.main_process_first(desc="reading the corpus", local=False):
         parts = read_data(run, needed=("train", "validation", "test"))
-    with disk_errors(folder):
-        start: Start = _decided_by_one(
-            lambda: start_run(folder, resolved, identity_of(parts, inputs_of(switches)), training, run.overwrite),
-            training,
-        )
+    start = _start(settings, parts, inputs_of(switches))
     if start.results is not None:
-        logger.info("%s holds this run, which is finished; --overwrite trains it anew", folder)
-        _show(start.results)
         return
-    training.output_dir = str(start.folder)
-    if training.world_size > 1:
-        logger.info("%d processes", training.world_size)
     for name, part in parts.items():
         logger.info("%s: %d utterances", name, len(part))
     if switches.semantics:
-        from msfser.corpora.splits import warn_of_absent_texts, warn_of_shared_texts
-
         warn_of_absent_texts(run.data, parts["train"], switches.semantics)
         warn_of_shared_texts(run.data, parts)
 
     # Model
-    from msfser.hub.encoders import ensure_encoders
-    from msfser.training.features import FeatureCollator, check_inputs, encode_parts
-    from msfser.training.trainer import MsfSerTrainer
+    from msfser.training.steps import encode, make_trainer, with_row_names
 
-    files = [(audio or {}).get("path") for audio in parts["train"]["audio"]]
-    with training.main_process_first(desc="fetching the encoders", local=True):
-        ensure_encoders([run.audio_encoder, run.text_encoder])
+    _fetch_encoders(settings)
     model, processor = build_model(run, switches)
     model.config.unrated = unrated_dimensions(parts["train"])
 
     # Trainer: what it refuses, it refuses before the frozen encoders run.
-    stopping = [EarlyStoppingCallback(run.early_stopping_patience)] if run.early_stopping_patience else []
-    try:
-        trainer = MsfSerTrainer(
-            model=model,
-            args=training,
-            train_dataset=parts["train"],
-            eval_dataset=parts["validation"],
-            data_collator=FeatureCollator(processor),
-            processing_class=processor,
-            compute_metrics=score,
-            callbacks=stopping,
-            encoder_learning_rate=run.encoder_learning_rate,
-            mixing_lr_scale=run.mixing_lr_scale,
-            batch_seconds=run.batch_seconds,
-            train_collator=FeatureCollator(processor, run.crop, training.seed),
-        )
-    except RuntimeError as error:  # such as a package of report_to that is missing
-        raise ImportError(str(error)) from error
-    with training.main_process_first(desc="running the frozen encoders", local=False):
-        model.to(training.device)  # type: ignore[arg-type]  # its decorator hides the signature
-        parts = encode_parts(parts, model, processor, run.cache_gigabytes)
-    for name, part in parts.items():
-        check_inputs(part, f"{run.data}, {name}")
-    trainer.eval_dataset = parts["validation"]
-    trainer.train_dataset = parts["train"].add_column(
-        "row", [f"row {i} of train" + (f" ({file})" if file else "") for i, file in enumerate(files, start=1)]
-    )
-    with disk_errors(folder):
+    trainer = make_trainer(run, training, model, processor, parts["train"], parts["validation"], score)
+    encoded = encode(parts, trainer, run)
+    trainer.eval_dataset = encoded["validation"]
+    trainer.train_dataset = with_row_names(encoded["train"], "train", parts["train"])
+    with disk_errors(start.destination):
         trainer.train(resume_from_checkpoint=start.checkpoint)
 
-        # Evaluation
+        # Evaluation and saved folder
         trainer.save_model(training.output_dir)
-        tests = [name for name in parts if name not in ("train", "validation")]
-        rows = [row for name in tests for row in evaluate_inputs(trainer, parts[name], name)]
-
-        # Saved folder
-        if trainer.is_world_process_zero():
-            write_text(start.folder / RESULTS_FILE, json.dumps(rows, indent=1) + "\n")
-            finish_run(start.folder, folder)
-            _show(rows)
-            logger.info("saved: %s", folder)
+        tests = [name for name in encoded if name not in ("train", "validation")]
+        _finish(training, start, [row for name in tests for row in evaluate_inputs(trainer, encoded[name], name)])
 
 
-def _decided_by_one(decide: "Callable[[], _Decision]", training: TrainingArguments) -> "_Decision":
-    """What the main process decides, in all processes; they share its errors too."""
-    found: list[Any] = [None]
+def cross_validate(settings: Settings) -> None:
+    """Data, a model and its predictions for each fold, scores, and a model of everything if asked.
+
+    Raises:
+        ValueError, OSError, ImportError, FloatingPointError: As [`train`] does.
+    """
+    run, switches, training, _ = settings
+
+    # Data
+    with training.main_process_first(desc="reading the corpus", local=False):
+        rows = read_unit_rows(run)
+    folds = make_folds(rows["unit"], run.folds)
+    start = _start(settings, {"all": rows}, [*inputs_of(switches), "unit"])
+    if start.results is not None:
+        return
+    logger.info(
+        "%d utterances, %d folds; no part is left to choose an epoch by: the last is kept", len(rows), len(folds)
+    )
+    if switches.semantics:
+        warn_of_shared_texts(run.data, {"train": rows.select(folds[0].rest), "test": rows.select(folds[0].rows)})
+
+    # Frozen encoders, once for all folds
+    from msfser.evaluation.cross_validated import predict_left_out, rows_of_folds
+    from msfser.evaluation.input_sets import input_sets
+    from msfser.training.steps import encode, fold_trainer, with_row_names
+
+    _fetch_encoders(settings)
+    trainer = fold_trainer(settings, rows)  # what it refuses, it refuses before they run
+    items = encode(datasets.DatasetDict(all=rows), trainer, run)["all"]
+    sets = dict(input_sets(items.add_column("index", range(len(items)))))
+    items = with_row_names(items, "all", rows)
+
+    # Folds
+    transformers_logging.set_verbosity_error()  # or each model repeats the warnings about its encoders
+    kept = FoldFiles(start.folder, folds, rows)
+    with disk_errors(start.destination):
+        for fold in decided_by_one(kept.unfinished, training):
+            logger.info("fold %s: %d utterances to train on, %d left out", fold.name, len(fold.rest), len(fold.rows))
+            trainer = fold_trainer(settings, items.select(fold.rest))
+            trainer.train()
+            predictions = predict_left_out(trainer, sets, fold.rows, kept.about)
+            if training.process_index == 0:
+                kept.write(fold, predictions)
+
+        # Final model
+        if run.final_model:
+            trainer = fold_trainer(settings, items, is_final=True)
+            trainer.train(resume_from_checkpoint=start.checkpoint)
+            trainer.save_model(training.output_dir)
+
+        # Scores
+        _finish(training, start, decided_by_one(lambda: rows_of_folds(kept.gather(list(sets)), run), training))
+
+
+def _start(settings: Settings, parts: Mapping[str, datasets.Dataset], inputs: Sequence[str]) -> Start:
+    """The start of the run in its folder, where the trainer then writes; a finished run shows its results."""
+    run, _, training, resolved = settings
+    folder = Path(training.output_dir or "")
+    with disk_errors(folder):
+        start: Start = decided_by_one(
+            lambda: start_run(folder, resolved, identity_of(parts, inputs), training, run.overwrite), training
+        )
+    if start.results is not None:
+        logger.info("%s holds this run, which is finished; --overwrite trains it anew", folder)
+        _show(start.results)
+    elif training.world_size > 1:
+        logger.info("%d processes", training.world_size)
+    training.output_dir = str(start.folder)
+    return start
+
+
+def _fetch_encoders(settings: Settings) -> None:
+    from msfser.hub.encoders import ensure_encoders
+
+    with settings.training.main_process_first(desc="fetching the encoders", local=True):
+        ensure_encoders([settings.run.audio_encoder, settings.run.text_encoder])
+
+
+def _finish(training: TrainingArguments, start: Start, rows: list[Row]) -> None:
+    """Writes the results, which make the run a finished one."""
     if training.process_index == 0:
-        try:
-            found = [decide()]
-        except (ValueError, OSError) as error:
-            found = [error]
-    (decision,) = broadcast_object_list(found)
-    if isinstance(decision, Exception):
-        raise decision
-    return decision
+        write_text(start.folder / RESULTS_FILE, json.dumps(rows, indent=1) + "\n")
+        finish_run(start.folder, start.destination)
+        _show(rows)
+        logger.info("saved: %s", start.destination)
 
 
-def _show(rows: Sequence[dict[str, Any]]) -> None:
-    logger.info("test set, CCC with 95 %% interval:\n%s", as_table(rows))
+def _show(rows: list[Row]) -> None:
+    part = "test set" if rows[0]["name"].startswith("test/") else "cross-validation"
+    logger.info("%s, CCC with 95 %% interval:\n%s", part, as_table(rows))
 
 
 def predict(run: RunSettings, training: TrainingArguments, folder: Path) -> None:
@@ -217,7 +247,7 @@ def score(prediction: "EvalPrediction") -> dict[str, float]:
     )
 
 
-def evaluate_inputs(trainer: "Trainer", test: "datasets.Dataset", name: str = "test") -> list[dict[str, Any]]:
+def evaluate_inputs(trainer: "Trainer", test: datasets.Dataset, name: str = "test") -> list[Row]:
     """Scores a test part with fewer and with more of the inputs.
 
     Returns:
@@ -225,15 +255,12 @@ def evaluate_inputs(trainer: "Trainer", test: "datasets.Dataset", name: str = "t
         speakers where they are known; none of a dimension that is not rated.
     """
     from msfser.evaluation.input_sets import input_sets
-    from msfser.evaluation.intervals import ccc_interval, resampled_units
+    from msfser.evaluation.intervals import resampled_units
 
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for inputs, part in input_sets(test):
         found: Any = trainer.predict(part)
-        units, resampled = resampled_units(part["speaker"])
-        ends = ccc_interval(found.predictions, found.label_ids, units)
-        names = [f"{name}/{inputs}/{dimension}" for dimension in (*LABELS, "mean")]
-        rows += [row | {"resampled": resampled} for row in rows_of(names, ends)]
+        rows += ccc_rows(f"{name}/{inputs}", found.predictions, found.label_ids, *resampled_units(part["speaker"]))
     return rows
 
 
@@ -243,8 +270,6 @@ def _configure_logging(training: TrainingArguments) -> None:
     transformers_logging.set_verbosity_warning()
     transformers_logging.disable_progress_bar()
     if not training.should_log:
-        import datasets
-
         logging.disable(logging.INFO)
         logging.getLogger("msfser.training.features").setLevel(logging.ERROR)
         datasets.disable_progress_bars()

@@ -1,18 +1,15 @@
 """What the benchmarks share: how a command is recorded beside its figures, and how rows are written and shown."""
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Sequence
 
-from ..evaluation.results import RESULTS, Row, as_text, merge
+from ..evaluation.results import RESULTS, Row, as_text, merge, without_paths
 from ..hub.encoders import ensure_encoders
 from ..transcription_msfser import MsfSerRecognizer
 
 WHISPER = "openai/whisper-tiny.en"
-
-_PATHS = ("--data", "--output_dir")
 
 
 def parser_of(module: str, doc: str | None) -> argparse.ArgumentParser:
@@ -34,18 +31,9 @@ def shown_command(module: str, argv: Sequence[str]) -> str:
 
     Args:
         module: Its name in `msfser.benchmarks`.
-        argv: Its arguments. FOLDER replaces data, outputs and whatever else is a path here; the name of a model on
-            the Hub is kept.
+        argv: Its arguments, shown by [`without_paths`].
     """
-    shown, option = [], ""
-    for word in argv:
-        start, value = "", word
-        if word.startswith("--"):
-            option, joint, value = word.partition("=")
-            start = option + joint
-        is_path = bool(value) and (option in _PATHS or os.path.exists(value))
-        shown.append(f"{start}FOLDER" if is_path else word)
-    return shlex.join(["python", "-m", f"msfser.benchmarks.{module}", *shown])
+    return shlex.join(["python", "-m", f"msfser.benchmarks.{module}", *without_paths(argv)])
 
 
 def load_recognizer() -> MsfSerRecognizer:

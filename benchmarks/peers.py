@@ -17,9 +17,14 @@ norm (`corpora/weak_labels.py`); no listener rated these clips. Beside the CCC w
 
 All but the first get the outputs of frozen Whisper tiny.en and all-MiniLM-L6-v2, and are fitted alike
 (`training/fitting.py`). Beside the sound, most texts of these fixed sentences are dropped in training
-(`TEXT_DROPOUT`). Each speaker is held out once, then each corpus (`cross/`). Intervals are bootstrap intervals over
-speakers, paired between systems. `--probe` does the same on the probe corpus, with its own parts and its given texts,
-without text dropout.
+(`TEXT_DROPOUT`). Six groups of speakers are held out in turn, then each corpus (`cross/`). Every system has a small
+grid of settings. That of the neural ones is the same: learning rate, epochs, and whether the spread of the labels is
+restored. The support-vector regression has kernel, C, standardization, and spread. For each fold they are chosen on
+training speakers (`evaluation/held_out.py`). Intervals are over speakers, paired between systems. `--probe` does the
+same on the probe corpus, with its own parts and its given texts, without text dropout.
+
+EmoDB is in German and the recognizer is for English, so its clips have descriptions and no words. Descriptions compare
+a voice with norms that were measured on six of EmoDB's ten speakers, without labels.
 
 Fits are kept in `outputs/peers` and not repeated; processes that are given the same command share them. Writes
 `benchmarks/results/peers_weak.json`, or `peers_probe.json`.
@@ -30,22 +35,15 @@ import importlib.util
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import cached_property
-from itertools import product
 from pathlib import Path
-from typing import Any
 
 import datasets
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 from ..annotation.annotate import main as annotate
-from ..audio_msfser import SAMPLING_RATE, load_audio
+from ..audio_msfser import load_audio
 from ..cli.errors import cli_errors
 from ..configuration_msfser import LABELS, TENSOR_NAMES
 from ..corpora.acted import COLUMNS
@@ -54,151 +52,66 @@ from ..corpora.schema import SPLITS
 from ..corpora.shards import SHARDS
 from ..corpora.table import read_table
 from ..evaluation.acted import Material, Scores, acted_clips, matched_pairs, strong_counterparts
+from ..evaluation.baselines import SVR_SYSTEM, egemaps, svr_system
+from ..evaluation.held_out import Fold, HeldOut, Split, System, leave_groups_out, speaker_groups
 from ..evaluation.results import Row, row
 from ..hub.encoders import ensure_encoders
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
 from ..starter.assemble import AUDIO_ENCODER, TEXT_ENCODER
-from ..starter.assemble import SWITCHES as STARTER
 from ..training.feature_store import fingerprint
 from ..training.features import encode_sounds
-from ..training.fitting import Clips, MeanHead, Recipe, fit, predict
+from ..training.fitting import Clips
 from .command import parser_of, record
+from .peer_systems import NEURAL, SWITCHES, build, neural_system
 
 logger = logging.getLogger(__name__)
 
-# The neural systems as switches of the model; the sound alone is the starter.
-SWITCHES: dict[str, dict[str, Any]] = {
-    "asp": STARTER | {"audio_states": "last"},
-    "text": STARTER | {"audio": False, "semantics": ["les", "gs"]},
-    "ours_audio": STARTER,
-    "ours_full": STARTER | {"semantics": ["les", "gs", "es"]},
-}
-SVR_SYSTEM = "egemaps_svr"
-SYSTEMS = (SVR_SYSTEM, "last_layer", *SWITCHES)
+SYSTEMS = (SVR_SYSTEM, *NEURAL)
+GROUPS = 6
+_CORPUS = "corpus_"
 LANGUAGES = {"ravdess": "en", "emodb": "de"}
 # The clips at one level are only predicted: they tell how much a prediction depends on level.
 SAMPLING_WEIGHTS = {"as_recorded": 1.0, "one_level": 0.0}
-# A greater weight of the ranking loss ranks more pairs correctly and lowers the CCC.
-RECIPE = Recipe(ranking_loss_weight=2.5, mixing_lr_scale=20.0)
 # A dozen sentences that every speaker says in every emotion teach nothing about words, and what is memorized is wrong
 # for the next speaker.
 TEXT_DROPOUT = {"les": 0.98, "gs": 0.98, "es": 0.9}
 
 
-@dataclass(frozen=True)
-class Fits:
-    """Systems fitted to all clips but those of a fold, which they then predict; kept in a folder."""
-
-    material: Material
-    folder: Path
-
-    def path(self, system: str, seed: int, fold: str) -> Path:
-        """The file with the predictions, `(held-out clips, 3)` by kind of sound; named by what they depend on."""
-        fitted_by = () if system == SVR_SYSTEM else (SWITCHES.get(system), RECIPE)
-        return self.folder / f"{system}_{seed}_{fold}_{fingerprint(self._corpus, *fitted_by)[:12]}.npz"
-
-    @cached_property
-    def _corpus(self) -> str:
-        clips = self.material.clips
-        shares = sorted(clips.sampling_weights.items()), sorted(clips.text_dropout.items())
-        data = (clips.labels, clips.stronger, *shares, clips.speakers.tolist(), *clips.texts.values())
-        return fingerprint(*map(Path, self.material.paths), *data)
-
-    def finish(self, system: str, seed: int, fold: str) -> bool:
-        """Fits and predicts, unless that is done; false if another process is at it."""
-        path = self.path(system, seed, fold)
-        with suppress(Timeout), FileLock(f"{path}.lock", timeout=0):
-            if not path.is_file():
-                held_out = self.material.folds[fold]
-                rest, held = np.flatnonzero(~held_out), np.flatnonzero(held_out)
-                made = self._svr(rest, held) if system == SVR_SYSTEM else self._neural(system, seed, rest, held)
-                unfinished = path.with_suffix(".part.npz")
-                np.savez(unfinished, **made)  # type: ignore[arg-type]
-                unfinished.rename(path)
-        return path.is_file()
-
-    def gathered(
-        self, systems: Sequence[str], seeds: Sequence[int], folds: Sequence[str]
-    ) -> dict[str, dict[str, np.ndarray]]:
-        """The predictions of finished fits, for [`Scores`]."""
-        shape = (len(seeds), len(self.material.clips), len(LABELS))
-        found: dict[str, dict[str, np.ndarray]] = {system: {} for system in systems}
-        for system, (place, seed), fold in product(systems, enumerate(seeds), folds):
-            with np.load(self.path(system, 0 if system == SVR_SYSTEM else seed, fold)) as file:
-                for kind, values in file.items():
-                    of_kind = found[system].setdefault(kind, np.full(shape, np.nan, np.float32))
-                    of_kind[place, self.material.folds[fold]] = values
-        return found
-
-    def _neural(self, system: str, seed: int, rest: np.ndarray, held: np.ndarray) -> dict[str, np.ndarray]:
-        clips, switches = self.material.clips, SWITCHES.get(system)
-        inputs = switches["semantics"] if switches else []
-        states = {} if system == "text" else clips.states
-        if system in ("last_layer", "asp"):
-            states = {kind: [of_clip[-1:] for of_clip in of_kind] for kind, of_kind in states.items()}
-        texts = {name: vectors for name, vectors in clips.texts.items() if name in inputs}
-        used = replace(clips, states=states, texts=texts, text_dropout=clips.text_dropout if states else {})
-        has_input = np.ones(len(clips), bool)
-        if not states:
-            has_input = ~np.all([vectors[:, 0].isnan().numpy() for vectors in texts.values()], axis=0)
-        learned = rest[has_input[rest]]
-        # Without any input, the mean of the training clips is the best prediction.
-        kinds = states or ("as_recorded",)
-        predictions = {kind: np.tile(clips.labels[rest].mean(0), (len(held), 1)) for kind in kinds}
-        if len(learned) >= RECIPE.batch_size:
-            size = next(iter(clips.states.values()))[0].shape[-1]
-            model = fit(lambda: build(switches) if switches else MeanHead(size), used, learned, seed, RECIPE)
-            for kind, values in predictions.items():
-                values[has_input[held]] = predict(model, used, held[has_input[held]], kind)
-        return predictions
-
-    def _svr(self, rest: np.ndarray, held: np.ndarray) -> dict[str, np.ndarray]:
-        from sklearn.model_selection import GridSearchCV, GroupKFold
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-        from sklearn.svm import SVR
-
-        features, clips = self._egemaps(), self.material.clips
-        predictions = np.empty((len(held), len(LABELS)), np.float32)
-        for dimension in range(len(LABELS)):
-            search = GridSearchCV(
-                make_pipeline(StandardScaler(), SVR(epsilon=0.05)), {"svr__C": [0.3, 1.0, 3.0]}, cv=GroupKFold(3)
-            )
-            search.fit(features[rest], clips.labels[rest, dimension], groups=clips.speakers[rest])
-            predictions[:, dimension] = search.predict(features[held])
-        return {"as_recorded": predictions}
-
-    def _egemaps(self) -> np.ndarray:
-        """EGeMAPSv02 functionals by openSMILE of each recording, `(clips, 88)`; kept in the folder."""
-        path = self.folder / f"egemaps_{fingerprint(*map(Path, self.material.paths))[:12]}.npy"
-        with FileLock(f"{path}.lock"):
-            if not path.is_file():
-                import opensmile
-
-                smile = opensmile.Smile(opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.Functionals)
-                sounds = (load_audio(recording) for recording in tqdm(self.material.paths, desc="eGeMAPS"))
-                rows = [smile.process_signal(sound, SAMPLING_RATE).to_numpy()[0] for sound in sounds]
-                np.save(path, np.array(rows, np.float32))
-        return np.load(path)
-
-
-def build(switches: Mapping[str, Any]) -> MsfSerModel:
-    """The project's model on the frozen encoders."""
-    audio = AUDIO_ENCODER if switches.get("audio", True) else None
-    text = TEXT_ENCODER if switches["semantics"] else None
-    return MsfSerModel.from_encoders(audio, text, freeze_text=True, **switches)
-
-
 def acted(folder: Path, output: Path) -> Material:
-    """RAVDESS and EmoDB under a folder, with texts made from sound, each speaker and each corpus held out."""
+    """RAVDESS and EmoDB under a folder, with texts made from sound."""
     rows = annotated(acted_clips(folder), folder, output)
     table = rows.select_columns([*COLUMNS, "speaker"]).to_pandas()
-    folds = {f"speaker_{name}": (table["speaker"] == name).to_numpy() for name in sorted(set(table["speaker"]))}
-    if table["corpus"].nunique() > 1:
-        folds |= {f"corpus_{name}": (table["corpus"] == name).to_numpy() for name in LANGUAGES}
     clips = in_memory(rows, strong_counterparts(table), SAMPLING_WEIGHTS, TEXT_DROPOUT)
-    return Material(clips, table, [audio["path"] for audio in rows["audio"]], folds)
+    return Material(clips, table, [audio["path"] for audio in rows["audio"]], {})
+
+
+def folds_of(material: Material) -> dict[str, Fold]:
+    """Groups of speakers and each corpus, held out in turn; or the given held-out part.
+
+    Settings are chosen on training speakers: of six groups, three of the five others are left out in turn; inside one
+    corpus, thirds of its speakers.
+    """
+    if material.folds:
+        return {name: _held(~held_out, material.clips.speakers) for name, held_out in material.folds.items()}
+    speakers = material.clips.speakers
+    groups = speaker_groups(speakers, GROUPS)
+    folds = {f"speakers_{name}": fold for name, fold in leave_groups_out([*map(str, groups)], step=2).items()}
+    corpora = material.table["corpus"].to_numpy()
+    if len(set(corpora)) > 1:
+        folds |= {f"{_CORPUS}{name}": _held(corpora != name, speakers) for name in LANGUAGES}
+    return folds
+
+
+def _held(training: np.ndarray, speakers: np.ndarray) -> Fold:
+    """The fold of these training clips, `(clips,)` bool, with thirds of their speakers inside."""
+    thirds = np.full(len(speakers), -1)
+    thirds[training] = speaker_groups(speakers[training], 3)
+    inner = [
+        Split(np.flatnonzero(training & (thirds != third)), np.flatnonzero(thirds == third))
+        for third in sorted(set(thirds[training]))
+    ]
+    return Fold(Split(np.flatnonzero(training), np.flatnonzero(~training)), inner)
 
 
 def annotated(rows: datasets.Dataset, folder: Path, output: Path) -> datasets.Dataset:
@@ -280,28 +193,47 @@ def level_rows(scores: Scores) -> list[Row]:
     return [meter, row("level/ranking/arousal_leveled", 0.5)]
 
 
-def rows_of_fits(fits: Fits, systems: Sequence[str], seeds: Sequence[int]) -> list[Row]:
-    """All rows of the results file, without their command."""
-    folds = fits.material.folds
-    within = Scores(
-        fits.material, fits.gathered(systems, seeds, [name for name in folds if not name.startswith("corpus_")])
-    )
-    results = [row for system in systems for row in within.ccc_rows(system)]
+def make_systems(names: Sequence[str], material: Material, folder: Path) -> list[System]:
+    """The systems of some names, on one corpus."""
+    labels, corpora = material.clips.labels, material.table.get("corpus", pd.Series("", material.table.index))
+    return [
+        svr_system(egemaps(material.paths, folder), labels, corpora.to_numpy())
+        if name == SVR_SYSTEM
+        else neural_system(name, material.clips)
+        for name in names
+    ]
+
+
+def identity(clips: Clips, paths: Sequence[str]) -> str:
+    """A hash of recordings, labels, and speakers."""
+    return fingerprint(*map(Path, paths), clips.labels, clips.stronger, clips.speakers.tolist())
+
+
+def rows_of_fits(engine: HeldOut, material: Material, fitted: Sequence[System], seeds: Sequence[int]) -> list[Row]:
+    """All rows of the results file, without their command; those of the mean CCC have budget and chosen settings."""
+    systems = [system.name for system in fitted]
+    speakers = [name for name in engine.folds if not name.startswith(_CORPUS)]
+    within = Scores(material, engine.gathered(fitted, seeds, speakers))
+    results = []
+    for made in fitted:
+        *dimensions, mean = within.ccc_rows(made.name)
+        chosen = {fold: str(engine.chosen(made, fold).choice) for fold in engine.folds}
+        results += [*dimensions, mean | engine.budget(made, seeds) | {"chosen": chosen}]
     if {"ours_audio", "ours_full"} <= set(systems):
         results.append(within.difference_row("full_minus_audio", "ours_full", "ours_audio"))
     for peer in systems:
         if "ours_audio" in systems and not peer.startswith("ours"):
             results.append(within.difference_row(f"audio_minus_{peer}", "ours_audio", peer))
-    if "corpus" not in fits.material.table:
+    if "corpus" not in material.table:
         return results
     for system in systems:
         if system != "text":
             results += within.ranking_rows(system, f"{system}/")
     results += level_rows(within)
-    for fold in (name for name in folds if name.startswith("corpus_")):
-        across = Scores(fits.material, fits.gathered(systems, seeds, [fold]))
+    for fold in (name for name in engine.folds if name.startswith(_CORPUS)):
+        across = Scores(material, engine.gathered(fitted, seeds, [fold]))
         for system in systems:
-            name, mean = f"cross/{fold.removeprefix('corpus_')}/{system}", across.ccc_rows(system)[-1]
+            name, mean = f"cross/{fold.removeprefix(_CORPUS)}/{system}", across.ccc_rows(system)[-1]
             drop = within.ccc(system, across.held_out).mean() - mean["value"]
             results += [{**mean, "name": f"{name}/mean"}, row(f"{name}/drop", drop)]
     return results
@@ -319,25 +251,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     datasets.disable_progress_bars()
-    systems = list(arguments.systems)
-    if SVR_SYSTEM in systems and not all(map(importlib.util.find_spec, ("opensmile", "sklearn"))):
-        systems.remove(SVR_SYSTEM)
+    names = list(arguments.systems)
+    if SVR_SYSTEM in names and not all(map(importlib.util.find_spec, ("opensmile", "sklearn"))):
+        names.remove(SVR_SYSTEM)
         logger.warning('without eGeMAPS: pip install -e ".[peers]" installs openSMILE, whose license is for research.')
     output = arguments.output_dir / ("probe" if arguments.probe else "acted")
     output.mkdir(parents=True, exist_ok=True)
     with cli_errors("peers"):
         ensure_encoders([AUDIO_ENCODER, TEXT_ENCODER])
-        fits = Fits(probe() if arguments.probe else acted(arguments.data, output), output)
-    # Support-vector regression has no seed.
-    wanted = dict.fromkeys(
-        (system, 0 if system == SVR_SYSTEM else seed, fold)
-        for seed, system, fold in product(arguments.seeds, systems, fits.material.folds)
-    )
-    waiting = [one for one in tqdm(wanted, desc="fits") if not fits.finish(*one)]
-    if waiting:
-        logger.info("other processes work on %d fits: give the command again when they are done.", len(waiting))
-        return
-    rows = rows_of_fits(fits, systems, arguments.seeds)
+        material = probe() if arguments.probe else acted(arguments.data, output)
+        systems = make_systems(names, material, output)
+    engine = HeldOut(material.clips.labels, folds_of(material), identity(material.clips, material.paths), output)
+    engine.run(systems, arguments.seeds)
+    rows = rows_of_fits(engine, material, systems, arguments.seeds)
     record("peers_probe" if arguments.probe else "peers_weak", rows, "peers", argv)
 
 

@@ -20,7 +20,7 @@ _THREADS = 16
 
 
 def check_duplicate_files(
-    name: str, files: Sequence[str], real: Sequence[str], splits: np.ndarray, official: bool
+    name: str, files: Sequence[str], real: Sequence[str], splits: np.ndarray, official: bool, kind: str = "split"
 ) -> None:
     """Refuse files that are in more than one split; where sizes agree, by their content.
 
@@ -30,19 +30,22 @@ def check_duplicate_files(
         real: Its real path, which rows with the same file share.
         splits: The split of each row.
         official: The parts are those of the corpus's owners: equal content under several names is only a warning.
+        kind: What messages call a split, where it is another part of the data.
 
     Raises:
         ValueError: A recording is in more than one split; the sentence names the rows.
     """
     paths = np.asarray(real, dtype=object)
-    _refuse(name, pd.factorize(paths)[0], list(files), splits)
+    _refuse(name, pd.factorize(paths)[0], list(files), splits, kind)
     with ThreadPoolExecutor(_THREADS) as pool:  # on a network disk, each look-up is waiting
         sizes = np.array(list(pool.map(os.path.getsize, paths)))
         keys = _content_keys(sizes, splits, lambda i: _sample_of_file(paths[i]), lambda i: _hash_file(paths[i]), pool)
-    _refuse(name, keys, list(files), splits, warn_only=official)
+    _refuse(name, keys, list(files), splits, kind, warn_only=official)
 
 
-def check_duplicate_contents(name: str, recordings: datasets.Dataset, splits: np.ndarray, official: bool) -> None:
+def check_duplicate_contents(
+    name: str, recordings: datasets.Dataset, splits: np.ndarray, official: bool, kind: str = "split"
+) -> None:
     """Refuse embedded recordings, a column `audio`, as [`check_duplicate_files`] does."""
     audio = recordings.with_format("arrow")[:]["audio"]
     content = pc.struct_field(audio, "bytes")
@@ -57,7 +60,7 @@ def check_duplicate_contents(name: str, recordings: datasets.Dataset, splits: np
         keys = _content_keys(sizes, splits, sample, lambda i: hashlib.sha256(content[i].as_buffer()).digest(), pool)
     names = pc.struct_field(audio, "path") if audio.type.get_field_index("path") >= 0 else pa.nulls(len(audio))
     shown = [f"recording {i}" + (f", {path}" if path else "") for i, path in enumerate(names.to_pylist(), start=1)]
-    _refuse(name, keys, shown, splits, warn_only=official)
+    _refuse(name, keys, shown, splits, kind, warn_only=official)
 
 
 def _content_keys(
@@ -83,16 +86,18 @@ def _in_several_splits(keys: np.ndarray, splits: np.ndarray) -> np.ndarray:
     return (pd.Series(splits).groupby(keys).transform("nunique") > 1).to_numpy()
 
 
-def _refuse(name: str, keys: np.ndarray, shown: Sequence[str], splits: np.ndarray, warn_only: bool = False) -> None:
+def _refuse(
+    name: str, keys: np.ndarray, shown: Sequence[str], splits: np.ndarray, kind: str, warn_only: bool = False
+) -> None:
     rows = np.flatnonzero(_in_several_splits(keys, splits))
     if not len(rows):
         return
     # Of the first such recording, the first row of each split.
     firsts = {splits[i]: shown[i] for i in reversed(rows[keys[rows] == keys[rows[0]]])}
     copies = ", ".join(f"{firsts[split]!r} ({split})" for split in dict.fromkeys(splits[rows]) if split in firsts)
-    message = f"{name}: {len(np.unique(keys[rows]))} recording(s) are in more than one split, such as {copies}"
+    message = f"{name}: {len(np.unique(keys[rows]))} recording(s) are in more than one {kind}, such as {copies}"
     if not warn_only:
-        raise ValueError(f"{message}; keep each recording in one split.")
+        raise ValueError(f"{message}; keep each recording in one {kind}.")
     logger.warning("%s: the parts are those of the corpus's owners and stay as they are", message)
 
 

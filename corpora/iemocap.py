@@ -147,6 +147,11 @@ def read_iemocap(folder: str | os.PathLike[str], *, fold: int) -> datasets.Datas
     )
 
 
+def session_of(speaker: str) -> str:
+    """Return the session of a speaker: "Ses01" of "Ses01F"."""
+    return speaker[:5]
+
+
 def _split(session: int, fold: int) -> str:
     """Return the split of a session in a fold."""
     return {fold: "test", fold % _SESSIONS[-1] + 1: "validation"}.get(session, "train")

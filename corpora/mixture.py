@@ -114,14 +114,14 @@ def read_parts(
         parts = read_mixture([first, *(member_of(words, first) for words in more)], require_labels, needed)
     if not require_labels:
         return parts
-    return datasets.DatasetDict({name: _with_unrated(part) for name, part in parts.items()})
+    return datasets.DatasetDict({name: with_unrated(part) for name, part in parts.items()})
 
 
 def _accepted(corpus: str) -> tuple[str, ...]:
     return CORPORA[corpus].accepts
 
 
-def _with_unrated(part: datasets.Dataset) -> datasets.Dataset:
+def with_unrated(part: datasets.Dataset) -> datasets.Dataset:
     """Write `UNRATED` in the labels that are null."""
     table = part.with_format("arrow")[:]
     if not any(table[label].null_count for label in LABELS):

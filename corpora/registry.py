@@ -18,7 +18,7 @@ from .audio_paths import real_path_finder
 from .emobank import LABEL_RANGE as EMOBANK_RANGE
 from .emobank import read_emobank
 from .iemocap import LABEL_RANGE as IEMOCAP_RANGE
-from .iemocap import read_iemocap
+from .iemocap import read_iemocap, session_of
 from .label_ranges import LabelRange
 from .msp_podcast import LABEL_RANGE as MSP_RANGE
 from .msp_podcast import msp_podcast_parts, read_msp_podcast, read_whiser
@@ -51,6 +51,7 @@ class Corpus:
         label_range: Ends of the label scale of the source; `None` where the user gives it.
         language: Of the speech, ISO 639-1; `None` where it is not known.
         synthetic: Whether the speech is synthesized, so that a model trained on it is of no use for real voices.
+        session_of: From a speaker to the session that recorded it; `None` where there are no sessions.
         read_parts: From the data, and the names of parts if not all are wanted, to the parts that are there, labeled
             or not, by their names; `None` where `read` gives them all.
     """
@@ -64,6 +65,7 @@ class Corpus:
     label_range: tuple[float, float] | None = None
     language: str | None = None
     synthetic: bool = False
+    session_of: Callable[[str], str] | None = None
     read_parts: Callable[[str, Sequence[str]], Mapping[str, datasets.Dataset]] | None = None
 
     def check_options(self, given: Collection[str]) -> None:
@@ -111,7 +113,11 @@ CORPORA: dict[str, Corpus] = {
             label_range=MSP_RANGE,
             language="en",
         ),
-        Corpus("iemocap", "IEMOCAP", read_iemocap, ("fold",), 5, _AGREEMENT, IEMOCAP_RANGE, language="en"),
+        Corpus(
+            *("iemocap", "IEMOCAP", read_iemocap, ("fold",), 5, _AGREEMENT, IEMOCAP_RANGE),
+            language="en",
+            session_of=session_of,
+        ),
         Corpus("emobank", "EmoBank", read_emobank, license="cc-by-sa-4.0", label_range=EMOBANK_RANGE, language="en"),
         Corpus("probe", "probe corpus", read_probe, (), 0, "apache-2.0", (0.0, 1.0), language="en", synthetic=True),
     )
@@ -170,7 +176,7 @@ def read_corpus(
     }
     entry = CORPORA[corpus]
     entry.check_options([name for name, (value, default) in values.items() if value != default])
-    return entry.read(_made(corpus, data), **{name: values[name][0] for name in entry.accepts})
+    return entry.read(ready_data(corpus, data), **{name: values[name][0] for name in entry.accepts})
 
 
 def read_source(
@@ -202,7 +208,7 @@ def read_source(
     entry = CORPORA[corpus]
     fold = {"fold": 1} if entry.folds else {}  # all folds have the same rows
     entry.check_options([*given, *fold])
-    data = _made(corpus, data)
+    data = ready_data(corpus, data)
     if corpus != "table":
         if entry.read_parts is None and parts:
             raise ValueError(f"--test: the corpus {corpus} has no parts to choose from here; leave it out.")
@@ -236,8 +242,8 @@ def _not_in_table(rows: SourceRows, folder: str) -> dict[str, str]:
     return dict(sorted(left_out.items()))
 
 
-def _made(corpus: str, data: str) -> str:
-    """Return the data, which are made first where they are the probe corpus."""
+def ready_data(corpus: str, data: str) -> str:
+    """Return the data of a corpus, which are made first where they are the probe corpus."""
     return str(make_probe(PROBE_FOLDER)) if data == PROBE and corpus in ("table", "probe") else data
 
 

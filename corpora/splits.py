@@ -111,9 +111,8 @@ class SplitNames:
     def with_tests(self, parts: datasets.DatasetDict) -> datasets.DatasetDict:
         """Return the parts with the validation part as a test part too, where it is named as one."""
         named = {key: "validation" for test, key in self.keys.items() if self.known[test] == "validation"}
-        order = [*SPLITS, *(key for key in self.keys.values() if key not in SPLITS)]
         found = {**parts, **{key: parts[split] for key, split in named.items()}}
-        return datasets.DatasetDict({key: found[key] for key in order if key in found})
+        return datasets.DatasetDict({key: found[key] for key in dict.fromkeys([*SPLITS, *found]) if key in found})
 
 
 def assign_splits(

@@ -36,6 +36,9 @@ from .splits import SPLIT_BY, SplitNames, assign_splits
 
 logger = logging.getLogger(__name__)
 
+# The one part of a table that is read without its parts.
+POOLED = "all"
+
 
 class SourceRows(NamedTuple):
     """A source whose rows keep all their columns.
@@ -83,6 +86,7 @@ class _Reading:
     speaker_from: str | None = None
     split_by: str = SPLIT_BY[0]
     test: Sequence[str] = ()
+    pooled: bool = False
 
 
 @short_messages()
@@ -98,6 +102,7 @@ def read_table(
     speaker_from: str | None = None,
     split_by: str = SPLIT_BY[0],
     test: Sequence[str] = (),
+    pooled: bool = False,
 ) -> datasets.DatasetDict:
     """Read a corpus from one table.
 
@@ -126,6 +131,7 @@ def read_table(
         split_by: What parts that are made here are made by: `speaker`, or `file` where speakers are not known.
         test: Names of the test parts in the source: the first becomes `test`, the others keep their names, and other
             test parts are left out. The validation part can be one of them.
+        pooled: Ignore the parts: all rows, in their order, are one part, `all`.
 
     Returns:
         Non-empty parts with the features `schema.FEATURES`, in the order train, validation, test, further test parts.
@@ -145,6 +151,7 @@ def read_table(
         speaker_from,
         split_by,
         test,
+        pooled,
     )
     return _read(open_source(source, audio_folder), reading)
 
@@ -292,8 +299,12 @@ def _read(source: Source, reading: _Reading) -> datasets.DatasetDict:
         found = match_columns(whole, reading.columns, required, optional, elsewhere)
         if source.has_parts:
             found.pop("split", None)
-        splits, of_part = names.of(whole, found.pop("split", None))
-        written |= of_part
+        column = found.pop("split", None)
+        if reading.pooled:
+            splits = np.full(len(whole.table), POOLED, dtype=object)
+        else:
+            splits, of_part = names.of(whole, column)
+            written |= of_part
         part, splits = _kept(whole, splits)
         if not len(splits):
             continue
@@ -317,7 +328,8 @@ def _read(source: Source, reading: _Reading) -> datasets.DatasetDict:
             made["speaker"] = speakers_of_names(part, _recording_names(part, paths, found), reading.speaker_from)
         tables.append(pa.table(made, schema=SCHEMA))
     _check_alike(source, files, embedded)
-    names.check(source.name, written)
+    if not reading.pooled:
+        names.check(source.name, written)
     if reading.require_labels and (unrated := [name for name in LABELS if name not in ranges]):
         logger.info("%s: %s is not rated; nothing is learned or scored of it", source.name, unrated[0])
 
@@ -327,9 +339,11 @@ def _read(source: Source, reading: _Reading) -> datasets.DatasetDict:
     given, official = np.concatenate(splits_of_parts), source.parts[0].official
     by_file = reading.split_by == "file"
     keys = (real or [f"row {index}" for index in range(len(table))]) if by_file else None
-    splits = assign_splits(
-        source.name, given, table["speaker"], reading.split_seed, reading.allow_speaker_overlap, keys
-    )
+    splits = given
+    if not reading.pooled:
+        splits = assign_splits(
+            source.name, given, table["speaker"], reading.split_seed, reading.allow_speaker_overlap, keys
+        )
     if embedded:
         recordings = datasets.concatenate_datasets(embedded)
         check_duplicate_contents(source.name, recordings, splits, official)
@@ -338,7 +352,7 @@ def _read(source: Source, reading: _Reading) -> datasets.DatasetDict:
         result = make_dataset(table)
         if files:
             check_duplicate_files(source.name, files, real, splits, official)
-    present = [split for split in (*SPLITS, *dict.fromkeys(names.keys.values())) if (splits == split).any()]
+    present = [split for split in (*SPLITS, POOLED, *dict.fromkeys(names.keys.values())) if (splits == split).any()]
     parts = {split: result.select(np.flatnonzero(splits == split)) for split in present}
     return names.with_tests(datasets.DatasetDict(parts))
 

@@ -1,14 +1,16 @@
-"""Scores a model on a corpus: CCC with intervals, by set of inputs and by group.
+"""Scores a model on a corpus, or the recipes of several systems with each corpus left out.
 
     msfser evaluate outputs/mine --data other/metadata.csv --label_range 1 7 --part all --by emotion
+    msfser evaluate --leave_out corpus --data FOLDER
 
-writes to `outputs/evaluations/NAME`: `predictions.csv`, a row for each item and set of inputs, so that anyone can
-score anew, and `results.json`, both with the hash of the model. NAME is that of the model unless `--output` names a
-folder.
+The first writes to `outputs/evaluations/NAME`: `predictions.csv`, a row for each item and set of inputs, so that
+anyone can score anew, and `results.json`, both with the hash of the model. NAME is that of the model unless `--output`
+names a folder. The second is described in `evaluation/leave_out.py`.
 """
 
 import argparse
 import logging
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -32,9 +34,10 @@ from ..training.features import encode_parts
 from ..training.settings import RunSettings, read_data
 from .groups import groups_of
 from .input_sets import input_sets
-from .intervals import ccc_interval, resampled_units
+from .intervals import resampled_units
+from .leave_out import PROTOCOL, SYSTEMS, leave_corpora_out, read_protocol, save
 from .predictions import outputs_of
-from .results import Row, as_text, rows_of, write
+from .results import Row, as_text, ccc_rows, without_paths, write
 
 logger = logging.getLogger(__name__)
 
@@ -110,15 +113,17 @@ def _predictions(model: MsfSerModel, processor: MsfSerProcessor, items: datasets
 def _rows(name: str, table: pd.DataFrame) -> list[Row]:
     units, resampled = resampled_units([None if pd.isna(speaker) else speaker for speaker in table["speaker"]])
     given = table[[f"{label}_label" for label in LABELS]].fillna(UNRATED).to_numpy(np.float64)
-    found = ccc_interval(table[[*LABELS]].to_numpy(np.float64), given, units)
-    names = [f"{name}/{dimension}" for dimension in (*LABELS, "mean")]
-    return [row | {"items": len(table), "resampled": resampled} for row in rows_of(names, found)]
+    found = ccc_rows(name, table[[*LABELS]].to_numpy(np.float64), given, units, resampled)
+    return [row | {"items": len(table)} for row in found]
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs `msfser evaluate`."""
     arguments = parse(argv)
     show_messages()
+    if arguments.leave_out:
+        _leave_out(arguments, argv)
+        return
     with cli_errors("evaluate", resume="run the same command again; what the encoders gave is kept"):
         named = load_named(arguments.model)
         known = named.settings
@@ -142,15 +147,32 @@ def main(argv: Sequence[str]) -> None:
     logger.info(f"CCC with 95 % intervals over {found.rows[0]['resampled']}:\n{as_text(found.rows)}\nsaved: {output}")
 
 
+def _leave_out(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
+    output = arguments.output or Path("outputs", "leave_out")
+    with cli_errors("evaluate", resume="run the same command again; fits that are finished are kept"):
+        protocol = read_protocol(arguments.protocol or PROTOCOL)
+        names, seeds = arguments.systems or SYSTEMS, range(arguments.seeds or 3)
+        rows, history = leave_corpora_out(Path(arguments.data), names, seeds, output, protocol)
+        for folder in dict.fromkeys((output, arguments.results or output)):
+            save(folder, rows, history, shlex.join(["msfser", "evaluate", *without_paths(argv)]))
+    logger.info(f"mean CCC with 95 % intervals over the speakers of these corpora:\n{as_text(rows)}\nsaved: {output}")
+
+
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parses the command line."""
     parser = argparse.ArgumentParser(
         prog="msfser evaluate",
-        usage="msfser evaluate MODEL --data DATA [OPTIONS]",
-        description="Scores a model on a corpus: CCC with intervals, by set of inputs and by group.",
+        usage="msfser evaluate MODEL --data DATA [OPTIONS]\n       "
+        "msfser evaluate --leave_out corpus --data FOLDER [OPTIONS]",
+        description="Scores a model on a corpus: CCC with intervals, by set of inputs and by group. Or fits and tests "
+        "several systems, with each corpus left out in turn.",
     )
-    parser.add_argument("model", metavar="MODEL", help="a folder, a name on the Hub, or starter")
-    parser.add_argument("--data", required=True, help="a table, a folder with one, or that of a named corpus")
+    parser.add_argument("model", metavar="MODEL", nargs="?", help="a folder, a name on the Hub, or starter")
+    parser.add_argument(
+        "--data",
+        required=True,
+        help="a table, a folder with one, that of a named corpus, or, with --leave_out, of several",
+    )
     parser.add_argument("--corpus", choices=tuple(CORPORA), default="table", help="reader (default: %(default)s)")
     parser.add_argument("--fold", type=int, help="session of iemocap to test on, 1 to 5")
     parser.add_argument(
@@ -176,4 +198,28 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--audio_folder", metavar="FOLDER", help="start of the table's relative audio paths")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="outputs/evaluations/NAME by default")
     parser.add_argument("--overwrite", action="store_true", help="replace earlier results in the folder")
-    return parser.parse_args(argv)
+    recipes = parser.add_argument_group("without MODEL")
+    recipes.add_argument("--leave_out", choices=("corpus",), help="fit systems with each corpus of --data left out")
+    recipes.add_argument("--systems", nargs="+", choices=SYSTEMS, help="what is compared (default: all)")
+    recipes.add_argument("--seeds", type=_count, metavar="N", help="fits of each system and fold (default: 3)")
+    recipes.add_argument("--protocol", type=Path, metavar="FILE", help="the corpora, as YAML (default: the project's)")
+    recipes.add_argument("--results", type=Path, metavar="FOLDER", help="also write loco.json and its history there")
+    arguments = parser.parse_args(argv)
+    if arguments.leave_out and arguments.model:
+        parser.error("MODEL and --leave_out are two evaluations: give one of them.")
+    if not arguments.leave_out and not arguments.model:
+        parser.error("name the MODEL to score, or give --leave_out corpus to fit and test the systems.")
+    of_model = ("corpus", "fold", "part", "by", "label_range", "columns", "audio_folder", "overwrite")
+    of_recipes = ("systems", "seeds", "protocol", "results")
+    for name in of_model if arguments.leave_out else of_recipes:
+        if getattr(arguments, name) != parser.get_default(name):
+            parser.error(
+                f"--{name} belongs to the evaluation {'of a MODEL' if arguments.leave_out else 'by --leave_out'}"
+            )
+    return arguments
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
+    return int(text)

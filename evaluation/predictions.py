@@ -13,6 +13,7 @@ import torch
 from .. import LABELS, MsfSerModel, MsfSerProcessor
 from ..training.data_identity import check_identity, inputs_of
 from ..training.features import FeatureCollator, encode_parts, has_input
+from ..training.folds import PREDICTIONS_FILE, read_predictions
 from ..training.settings import read_data, read_run
 from .results import Row
 
@@ -29,7 +30,7 @@ class Predictions(NamedTuple):
     """
 
     table: pd.DataFrame
-    items: datasets.Dataset  # the same items in the schema
+    items: datasets.Dataset | None  # the same items in the schema; `None` for those of a cross-validation
     layer_weights: list[float] | None  # of each state of the speech encoder; `None` where only the last is used
 
 
@@ -59,6 +60,10 @@ def predict_part(folder: Path, part: str = "test") -> Predictions:
     """
     results_of(folder)
     run, _, _ = read_run(folder)
+    if run.cross_validate is not None:
+        raise ValueError(
+            f"the run in {folder} is a cross-validation without a {part} part: see {PREDICTIONS_FILE} there."
+        )
     model, processor = MsfSerModel.from_pretrained(folder), MsfSerProcessor.from_pretrained(folder)
     parts = read_data(run)
     if part not in parts:
@@ -83,6 +88,19 @@ def predict_part(folder: Path, part: str = "test") -> Predictions:
             columns |= {f"routing_{label}_{expert}": v for label, v in _by_label(routing[:, :, index]).items()}
     weights = outputs[0].layer_weights
     return Predictions(pd.DataFrame(columns, index=present), items, None if weights is None else weights.tolist())
+
+
+def predictions_of_folds(folder: Path) -> Predictions:
+    """The predictions of a finished cross-validation with all inputs, each by the model of its fold.
+
+    Raises:
+        ValueError: The file with the predictions holds something else.
+        OSError: It cannot be read.
+    """
+    table = read_predictions(folder / PREDICTIONS_FILE)
+    table = table[table["inputs"] == table["inputs"].iloc[-1]]
+    table = table.replace({"file": {"": None}, "speaker": {"": None}})
+    return Predictions(table.set_index(table["row"] - 1), None, None)
 
 
 @torch.inference_mode()

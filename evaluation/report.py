@@ -25,8 +25,8 @@ from ..training.settings import RUN_FILE, read_run
 from .groups import groups_of
 from .intervals import interval
 from .plots import Ends, intervals, scatter
-from .predictions import Predictions, predict_part, results_of
-from .results import Row, resampled
+from .predictions import Predictions, predict_part, predictions_of_folds, results_of
+from .results import Row, resampled, scored
 
 INPUTS = {"audio": "audio only", "audio+transcript": "audio and transcript", "all": "all inputs"}
 EXPERTS = {"audio": "audio", "semantics": "emphasized words, transcript", "description": "description"}
@@ -59,11 +59,12 @@ def page(folder: Path) -> str:
     """
     rows = results_of(folder)
     run, _, _ = read_run(folder)
-    found = predict_part(folder)
+    found = predict_part(folder) if run.cross_validate is None else predictions_of_folds(folder)
     table = found.table
     settings = (folder / RUN_FILE).read_text(encoding="utf-8")
+    part = "Test part" if run.cross_validate is None else "Cross-validation, each utterance by a model without it"
     head = (
-        f"<p>Test part: {len(table)} utterances, {table['speaker'].nunique()} speakers. Every value is in 0..1; 0.5 "
+        f"<p>{part}: {len(table)} utterances, {table['speaker'].nunique()} speakers. Every value is in 0..1; 0.5 "
         "is the middle of the scale. Intervals are 95 % intervals, those of the CCC over "
         f"{resampled(rows)}, the others over utterances.</p>"
         f"<details><summary>Settings of the run</summary><pre>{escape(settings)}</pre></details>"
@@ -96,10 +97,11 @@ def _agreement(table: pd.DataFrame) -> str:
 
 
 def _by_inputs(rows: Sequence[Row]) -> str:
-    cells = {row["name"]: (row["value"], row["low"], row["high"]) for row in rows}
-    inputs = list(dict.fromkeys(name.split("/")[1] for name in cells))
+    shown: dict[str, list[Ends]] = {}
+    for row in scored(rows):
+        inputs = row["name"].split("/")[1]
+        shown.setdefault(INPUTS.get(inputs, inputs), []).append((row["value"], row["low"], row["high"]))
     names = (*LABELS, "mean")
-    shown = {INPUTS.get(name, name): [cells[f"test/{name}/{column}"] for column in names] for name in inputs}
     words = "CCC of the same model with fewer of its inputs; missing inputs are replaced by their learned embeddings."
     ends = (min(0.0, _range(shown)[0]), 1.0)
     return _section("Reliability by input", words, intervals(shown, [f"{name}, CCC" for name in names], ends=ends))

@@ -4,7 +4,9 @@
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import textwrap
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +16,19 @@ from ..cli.outputs import write_text
 from ..configuration_msfser import LABELS
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from .intervals import Interval
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
+# The start of the names of rows about a cross-validation, and about one of its folds.
+CROSS_VALIDATED, FOLD = "cross_validation/", "fold/"
+
 Row = dict[str, Any]
+
+# Options whose value is a path, also of what is no longer there.
+_PATHS = ("--data", "--output", "--output_dir", "--results")
 
 
 def row(name: str, value: float, low: float | None = None, high: float | None = None) -> Row:
@@ -30,6 +40,24 @@ def row(name: str, value: float, low: float | None = None, high: float | None = 
 def rows_of(names: Iterable[str], found: "Interval") -> list[Row]:
     """A row for each name from an interval whose parts are arrays; none where the value is NaN."""
     return [row(name, *ends) for name, *ends in zip(names, *found, strict=True) if not np.isnan(ends[0])]
+
+
+def ccc_rows(
+    name: str, predicted: "np.ndarray", given: "np.ndarray", units: "int | Sequence[np.ndarray]", resampled: str
+) -> list[Row]:
+    """Rows `NAME/DIMENSION` and `NAME/mean`: CCC with its 95 % interval.
+
+    Args:
+        name: Their common start.
+        predicted: `(utterances, 3)`.
+        given: The labels, `(utterances, 3)`.
+        units: What the interval resamples, as in [`resampled_units`].
+        resampled: What it is called.
+    """
+    from .intervals import ccc_interval
+
+    names = [f"{name}/{dimension}" for dimension in (*LABELS, "mean")]
+    return [found | {"resampled": resampled} for found in rows_of(names, ccc_interval(predicted, given, units))]
 
 
 def read(path: Path) -> dict[str, Row]:
@@ -59,19 +87,45 @@ def as_text(rows: Sequence[Row]) -> str:
     return "\n".join(f"{row['name']:48s} {with_ends(row)}" for row in rows)
 
 
-def as_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The test-set rows of a run as text, a line for each set of inputs, and what the intervals resample."""
-    lines = [f"{'inputs':20}" + "".join(f"{name:>22}" for name in (*LABELS, "mean"))]
+def scored(rows: Sequence[Row]) -> list[Row]:
+    """The rows of a run with the scores `PART/INPUTS/DIMENSION` of a whole part, or of all folds."""
+    return [row for row in rows if not row["name"].startswith(FOLD)]
+
+
+def as_table(rows: Sequence[Row]) -> str:
+    """The results of a run as text: a line for each set of inputs, what the intervals resample, and any folds."""
+    lines = [f"{'inputs':20}" + "".join(f"{name:>23}" for name in (*LABELS, "mean"))]
     cells: dict[str, dict[str, str]] = {}
-    for row in rows:
-        group, dimension = row["name"].removeprefix("test/").rsplit("/", 1)
+    for row in scored(rows):
+        part, inputs, dimension = row["name"].split("/")
+        group = inputs if part in ("test", CROSS_VALIDATED.rstrip("/")) else f"{part}/{inputs}"
         cells.setdefault(group, {})[dimension] = f"{row['value']:.3f} ({row['low']:.3f}..{row['high']:.3f})"
     for group, of_group in cells.items():
-        lines.append(f"{group:20}" + "".join(f"{of_group.get(name, '-'):>22}" for name in (*LABELS, "mean")))
+        lines.append(f"{group:20}" + "".join(f"{of_group.get(name, '-'):>23}" for name in (*LABELS, "mean")))
     lines.append(f"intervals over {resampled(rows)}")
+    folds = [row for row in rows if row["name"].startswith(FOLD)]
+    if folds:
+        means = ", ".join(f"{row['name'].split('/', 1)[1].rsplit('/', 1)[0]} {row['value']:.3f}" for row in folds)
+        lines += textwrap.wrap(f"mean CCC within each fold: {means}", 108)
     return "\n".join(lines)
 
 
-def resampled(rows: Sequence[Mapping[str, Any]]) -> str:
+def resampled(rows: Sequence[Row]) -> str:
     """What the intervals of a run's rows resample, such as "24 speakers"; runs of older versions do not say it."""
-    return " or ".join(dict.fromkeys(row.get("resampled", "utterances") for row in rows))
+    return " or ".join(dict.fromkeys(row.get("resampled", "utterances") for row in scored(rows)))
+
+
+def without_paths(argv: Sequence[str]) -> list[str]:
+    """The arguments of a command without the paths of one machine: FOLDER replaces data, outputs, and other paths.
+
+    The name of a model on the Hub is kept.
+    """
+    shown, option = [], ""
+    for word in argv:
+        start, value = "", word
+        if word.startswith("--"):
+            option, joint, value = word.partition("=")
+            start = option + joint
+        is_path = bool(value) and (option in _PATHS or os.path.exists(value))
+        shown.append(f"{start}FOLDER" if is_path else word)
+    return shown

@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..configuration_msfser import LABELS, TENSOR_NAMES
 from ..corpora.registry import CORPORA, Corpus
-from ..evaluation.results import Row, resampled
+from ..evaluation.results import CROSS_VALIDATED, Row, resampled, scored
 from ..training.settings import ModelSettings, RunSettings, SavedRun, read_run
 
 TEMPLATE = Path(__file__).parents[1] / "model_card.md"
@@ -33,7 +33,7 @@ _HUB_LICENSES = frozenset(
 
 # Settings that tell something about the trainer's machine or account, and nothing about the model.
 _PRIVATE = re.compile(
-    r"data|audio_folder|columns|project|deepspeed|.*(_dir|_name|_id|_path|token|key|from_checkpoint|_config)"
+    r"data|audio_folder|columns|group_file|project|deepspeed|.*(_dir|_name|_id|_path|token|key|from_checkpoint|_config)"
 )
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_.+-]{1,24}")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -79,7 +79,7 @@ def render_card(
         datasets=[corpus.title] if _HUB_NAME.fullmatch(corpus.title) else None,
         metrics=["ccc"],
         model_name=repo.split("/")[1],
-        eval_results=_eval_results(scores, corpus, task),
+        eval_results=_eval_results(scores, corpus, task, saved.run),
         **_license(corpus, encoders.values(), repo),
     )
     scale = corpus.label_range or (0, 1)
@@ -104,6 +104,7 @@ def render_card(
         texts_by=_texts_by(folder, processor.get("annotation")),
         scores={_inputs_in_words(inputs): _cells(rows) for inputs, rows in scores.items()},
         resampled=resampled(rows),
+        left_out=_left_out(saved.run),
         allow_speaker_overlap=saved.run.allow_speaker_overlap,
         switches={name: _in_words(config[name]) for name in _SWITCHES},
         settings=_public_settings(saved),
@@ -119,12 +120,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_rows(folder: Path) -> list[Row]:
-    """The rows of the test set, with all numbers that the card shows."""
+    """The rows of the test set or of a cross-validation, with all numbers that the card shows."""
     path = folder / "results.json"
     if not path.is_file():
         raise OSError(f"{folder} has no results.json: train and evaluate the model with msfser train.")
     try:
-        rows = [row for row in json.loads(path.read_text(encoding="utf-8")) if row["name"].startswith("test/")]
+        found = scored(json.loads(path.read_text(encoding="utf-8")))
+        rows = [row for row in found if row["name"].startswith(("test/", CROSS_VALIDATED))]
         if not rows or any(of_inputs.keys() != {*LABELS, "mean"} for of_inputs in _scores(rows).values()):
             raise ValueError("rows are missing")
     except (ValueError, LookupError, TypeError, AttributeError) as error:
@@ -138,6 +140,11 @@ def _scores(rows: Iterable[Row]) -> Scores:
         _, inputs, dimension = row["name"].split("/")
         scores.setdefault(inputs, {})[dimension] = {key: float(row[key]) for key in ("value", "low", "high")}
     return scores
+
+
+def _left_out(run: RunSettings) -> str | None:
+    """What a fold of the run's cross-validation left out, in words; `None` without one."""
+    return run.cross_validate if run.cross_validate in (None, "speaker", "session", "corpus") else "group"
 
 
 def _texts_by(folder: Path, annotation: Any) -> dict[str, str | None] | None:
@@ -187,14 +194,14 @@ def _license(corpus: Corpus, encoders: Iterable[str | None], repo: str) -> dict[
     }
 
 
-def _eval_results(scores: Scores, corpus: Corpus, task: str) -> list[EvalResult]:
+def _eval_results(scores: Scores, corpus: Corpus, task: str, run: RunSettings) -> list[EvalResult]:
     return [
         EvalResult(
             task_type=task,
             task_name="Valence, arousal and dominance of speech",
             dataset_type=re.sub(r"[^\w./-]+", "-", corpus.title.lower()).strip("-"),
             dataset_name=corpus.title,
-            dataset_split="test",
+            dataset_split="test" if run.cross_validate is None else "cross-validation",
             metric_type="ccc",
             metric_name=f"CCC {dimension}, {_inputs_in_words(inputs)}",
             metric_value=round(row["value"], 4),

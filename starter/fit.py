@@ -27,6 +27,7 @@ from ..cli.errors import cli_errors
 from ..configuration_msfser import LABELS
 from ..corpora.acted import COLUMNS
 from ..evaluation.acted import Material, Scores, acted_clips, strong_counterparts
+from ..evaluation.held_out import speaker_groups
 from ..evaluation.results import RESULTS, Row, as_text, row, rows_of, write
 from ..hub.encoders import ensure_encoders
 from ..modeling_msfser import MsfSerModel
@@ -37,7 +38,11 @@ from .assemble import AUDIO_ENCODER, TEXT_ENCODER, new_starter, starter_processo
 
 COMMAND = "python -m msfser.starter.fit --data FOLDER"
 # Augmented copies of each clip, and the share of the clean one in training.
-COPIES, CLEAN_SHARE = 3, 0.3
+CLEAN_SHARE = 0.3
+CLEAN: Mapping[str, augmentation.Distortion] = {"clean": augmentation.nothing}
+# The name seeds the draws.
+COPIES: Mapping[str, augmentation.Distortion] = {f"take_{copy}": augmentation.augment for copy in range(3)}
+SAMPLING_WEIGHTS = {"clean": CLEAN_SHARE} | dict.fromkeys(COPIES, (1 - CLEAN_SHARE) / len(COPIES))
 RECIPE = Recipe(ranking_loss_weight=0.5, mixing_lr_scale=20.0, epochs=20)
 GROUPS = 6
 # Sounds without speech, and how often each of them is in an epoch.
@@ -63,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ensure_encoders([AUDIO_ENCODER, TEXT_ENCODER])
         material = read_material(arguments.data)
     results = held_out_rows(material)
-    everything = _repeat_noises(np.arange(len(material.clips)), len(material.table))
+    everything = repeat_noises(np.arange(len(material.clips)), len(material.table))
     starter = fit(new_starter, material.clips, everything, 0, RECIPE)
     assert isinstance(starter, MsfSerModel)
     write_fitted_weights(starter)
@@ -77,26 +82,32 @@ def read_material(folder: Path) -> Material:
     rows = acted_clips(folder)
     table = rows.select_columns([*COLUMNS, "speaker"]).to_pandas()
     paths = [audio["path"] for audio in rows["audio"]]
-    sounds = [*paths, *map(no_speech, range(NOISES))]
-    # The name seeds the draws.
-    copies: dict[str, augmentation.Distortion] = {f"take_{copy}": augmentation.augment for copy in range(COPIES)}
-    model, processor = new_starter(), starter_processor()
-    states = {
-        name: encode_sounds(name, sounds, model, processor, distortion)
-        for name, distortion in {"clean": augmentation.nothing, **copies, **TESTS}.items()
-    }
+    states = states_of([*paths, *noises()], {**CLEAN, **COPIES, **TESTS})
     labels = np.stack([np.asarray(rows[name], np.float32) for name in LABELS], 1)
     clips = Clips(
         labels=np.concatenate([labels, np.full((NOISES, len(LABELS)), 0.5, np.float32)]),
         speakers=np.array([*rows["speaker"], *(f"none-{number % GROUPS}" for number in range(NOISES))]),
         states=states,
-        sampling_weights={"clean": CLEAN_SHARE} | dict.fromkeys(copies, (1 - CLEAN_SHARE) / COPIES),
+        sampling_weights=SAMPLING_WEIGHTS,
         texts={},
         stronger=np.concatenate([strong_counterparts(table), np.full(NOISES, -1)]),
     )
-    names = np.random.default_rng(0).permutation(sorted(set(clips.speakers)))
-    folds = {str(group): np.isin(clips.speakers, names[group::GROUPS]) for group in range(GROUPS)}
+    groups = speaker_groups(clips.speakers, GROUPS)
+    folds = {str(group): groups == group for group in range(GROUPS)}
     return Material(clips, table, paths, folds)
+
+
+def states_of(
+    sounds: Sequence[str | np.ndarray], distortions: Mapping[str, augmentation.Distortion]
+) -> dict[str, list[torch.Tensor]]:
+    """States of the starter's encoder by distortion, as [`encode_sounds`] gives them."""
+    model, processor = new_starter(), starter_processor()
+    return {name: encode_sounds(name, sounds, model, processor, how) for name, how in distortions.items()}
+
+
+def noises() -> list[np.ndarray]:
+    """The sounds without speech that are trained on."""
+    return [no_speech(number) for number in range(NOISES)]
 
 
 def no_speech(number: int) -> np.ndarray:
@@ -120,7 +131,7 @@ def no_speech(number: int) -> np.ndarray:
     return (level * sound).astype(np.float32)
 
 
-def _repeat_noises(items: np.ndarray, spoken: int) -> np.ndarray:
+def repeat_noises(items: np.ndarray, spoken: int) -> np.ndarray:
     """The items to train on; those from index `spoken` on, without speech, several times."""
     return np.concatenate([items[items < spoken], np.repeat(items[items >= spoken], NOISE_WEIGHT)])
 
@@ -130,7 +141,7 @@ def held_out_rows(material: Material) -> list[Row]:
     clips, spoken = material.clips, len(material.table)
     predictions = {kind: np.full((1, len(clips), len(LABELS)), np.nan, np.float32) for kind in ("clean", *TESTS)}
     for held_out in tqdm(material.folds.values(), desc="held-out speakers"):
-        model = fit(new_starter, clips, _repeat_noises(np.flatnonzero(~held_out), spoken), 0, RECIPE)
+        model = fit(new_starter, clips, repeat_noises(np.flatnonzero(~held_out), spoken), 0, RECIPE)
         for kind, values in predictions.items():
             values[0, held_out] = predict(model, clips, np.flatnonzero(held_out), kind)
     for values in predictions.values():

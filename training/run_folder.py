@@ -26,6 +26,8 @@ from .settings import RUN_FILE, write_run
 logger = logging.getLogger("msfser.train")
 
 RESULTS_FILE = "results.json"
+# With the predictions of each fold of a cross-validation.
+FOLDS_FOLDER = "folds"
 
 # What training, predicting, reporting and publishing write into the folder of a run.
 _MADE = (
@@ -34,8 +36,12 @@ _MADE = (
     *("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "*_msfser.py", "__pycache__"),
     *("config.json", "processor_config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"),
     *("special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "*.bpe.model"),
+    f"{FOLDS_FOLDER}/*.csv",
     *("spiece.model", "training_args.bin", "trainer_state.json", "checkpoint-*", "tmp-checkpoint-*", "runs"),
 )
+
+# The setting that only adds to what a run has made.
+_ADDED = "final_model"
 
 
 class Start(NamedTuple):
@@ -43,11 +49,13 @@ class Start(NamedTuple):
 
     Args:
         folder: Where it is trained.
+        destination: Where it is in the end.
         checkpoint: The one that it goes on from.
         results: Those of a finished run, which is not trained again.
     """
 
     folder: Path
+    destination: Path
     checkpoint: str | None = None
     results: list[dict[str, Any]] | None = None
 
@@ -77,16 +85,20 @@ def start_run(
     _check_files(folder, is_replaced)
     working = _beside(folder, "new") if is_replaced else folder
     is_finished = (working / RESULTS_FILE).is_file()
-    if is_finished or any(working.glob("checkpoint-*")) or any(working.glob("*.safetensors")):
+    begun = ("checkpoint-*", "*.safetensors", f"{FOLDS_FOLDER}/*.csv")
+    if is_finished or any(path for made in begun for path in working.glob(made)):
         _check_same(working, settings, data, is_finished)
+    if is_finished and settings.get(_ADDED) and not _saved_settings(working).get(_ADDED):
+        (working / RESULTS_FILE).unlink()
+        is_finished = False
     if is_finished:
         finish_run(working, folder)
-        return Start(folder, results=json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8")))
+        return Start(folder, folder, results=json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8")))
     write_run(working, settings)
     write_identity(working, data)
     if is_replaced:
         logger.info("training in %s; %s stays as it is until the new run is whole", working, folder)
-    return Start(working, find_checkpoint(working, training))
+    return Start(working, folder, find_checkpoint(working, training))
 
 
 def finish_run(working: Path, folder: Path) -> None:
@@ -138,7 +150,9 @@ def _beside(folder: Path, kind: str) -> Path:
 
 def _foreign(folder: Path) -> list[str]:
     """What is in a folder and was made by no run."""
-    return sorted(path.name for path in folder.iterdir() if not any(fnmatch(path.name, made) for made in _MADE))
+    paths = [path for path in (*folder.iterdir(), *folder.glob(f"{FOLDS_FOLDER}/*")) if path.name != FOLDS_FOLDER]
+    names = sorted(path.relative_to(folder).as_posix() for path in paths)
+    return [name for name in names if not any(fnmatch(name, made) for made in _MADE)]
 
 
 def _check_files(folder: Path, overwrite: bool) -> None:
@@ -182,7 +196,8 @@ def _saved_settings(folder: Path) -> dict[str, Any]:
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """The settings that differ, `name: old -> new`; the folder itself may be written in several ways."""
-    names = [name for name in {**old, **new} if name != "output_dir" and old.get(name) != new.get(name)]
+    same = {"output_dir"} | ({_ADDED} if new.get(_ADDED) and not old.get(_ADDED) else set())
+    names = [name for name in {**old, **new} if name not in same and old.get(name) != new.get(name)]
     return ", ".join(f"{name}: {_shown(old, name)} -> {_shown(new, name)}" for name in names)
 
 

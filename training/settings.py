@@ -105,12 +105,16 @@ class RunSettings:
     text_encoder: str = _setting("sentence-transformers/all-MiniLM-L6-v2", "Hub name or folder")
     max_seconds: float = _setting(12.0, "longer recordings are cut to this length")
     encoder_learning_rate: float = _setting(1e-5, "peak learning rate of trained encoders")
-    mixing_lr_scale: float = _setting(20.0, "learning rate of the weights of layers and experts / learning_rate")
-    crop_seconds: float = _setting(2.4, "training crops cached sound to this length at random; 0 never does")
-    frame_stride: int = _setting(4, "training uses every so many-th frame (20 ms) of cached sound; 1 uses all")
+    mixing_lr_scale: float = _setting(20.0, "learning rate of layer and expert weights / learning_rate")
+    crop_seconds: float = _setting(2.4, "random crops of cached sound in training; 0: whole clips")
+    frame_stride: int = _setting(4, "training uses every n-th frame of cached sound")
     early_stopping_patience: int = _setting(0, "epochs without a better mean CCC; 0 never stops")
     batch_seconds: float = _setting(0.0, "seconds of audio per batch; 0: a fixed number of items")
     cache_gigabytes: float = _setting(50.0, "disk space for outputs of frozen encoders; 0 caches none")
+    cross_validate: str | None = _setting(None, "leave each speaker, session, or value of a column out in turn")
+    folds: int = _setting(0, "folds of cross_validate; 0: one for each unit")
+    group_file: str | None = _setting(None, "CSV with unit,group: units that are left out together")
+    final_model: bool = _setting(False, "after cross_validate, train a model on everything")
     overwrite: bool = _setting(False, "train anew and then replace the run in output_dir")
 
     @property
@@ -258,10 +262,15 @@ def _corpus(name: str) -> "Corpus":
 
 
 def _check(run: RunSettings, training: TrainingArguments) -> None:
-    defaults = RunSettings()
-    _corpus(run.corpus).check_options(
-        [f.name for f in dataclasses.fields(run) if getattr(run, f.name) != getattr(defaults, f.name)]
-    )
+    defaults, corpus = RunSettings(), _corpus(run.corpus)
+    given = [f.name for f in dataclasses.fields(run) if getattr(run, f.name) != getattr(defaults, f.name)]
+    if run.cross_validate is None:
+        corpus.check_options(given)
+    else:
+        _check_cross_validation(run, training)
+        corpus.check_options([*given, *(["fold"] if corpus.folds else [])])  # all folds have the same rows
+    if run.cross_validate is None and (useless := {*given} & {"folds", "group_file", "final_model"}):
+        raise ValueError(f"{min(useless)} belongs to cross-validation: give --cross_validate speaker, or leave it out")
     _ = run.ranges
     if wrong := [pair for pair in run.columns if "=" not in pair]:
         raise ValueError(f"--columns needs pairs such as speaker=actor, not {', '.join(wrong)}")
@@ -290,6 +299,23 @@ def _check(run: RunSettings, training: TrainingArguments) -> None:
         raise ValueError("for several GPUs: accelerate launch --multi_gpu --num_processes N train.py ...")
     if training.per_device_train_batch_size * training.world_size < 2:
         raise ValueError("CCC needs at least two items in a batch; gradient accumulation does not enlarge this batch")
+
+
+def _check_cross_validation(run: RunSettings, training: TrainingArguments) -> None:
+    if named := [name for name in ("more_data", "test", "speaker_from") if getattr(run, name)]:
+        raise ValueError(
+            f"{named[0]} does not apply to cross_validate, which reads one corpus as a whole; leave it out"
+        )
+    if run.fold is not None:
+        raise ValueError("fold names one part to test on, and cross_validate tests on all; leave one of them out")
+    if run.folds < 0 or run.folds == 1:
+        raise ValueError(f"folds cannot be {run.folds}; give at least 2, or 0 for one fold for each unit")
+    if run.early_stopping_patience:
+        raise ValueError(
+            "early_stopping_patience needs a validation part, which folds of cross_validate do not have; leave it out"
+        )
+    if training.do_predict:
+        raise ValueError("do_predict predicts the test part, and cross_validate has none; leave one of them out")
 
 
 def write_run(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -370,6 +396,29 @@ def corpus_options(run: RunSettings) -> dict[str, Any]:
         "split_by": run.split_by,
         "test": run.test,
     }
+
+
+def read_unit_rows(run: RunSettings) -> "datasets.Dataset":
+    """All rows of the run's corpus in the schema, with the unit of each as `unit`, for cross-validation.
+
+    Raises:
+        ValueError: The corpus is not as its reader expects it, or a row has no unit; the sentence says where.
+        OSError: A file cannot be read.
+    """
+    from ..corpora.mixture import with_unrated
+    from ..corpora.units import read_units
+
+    assert run.cross_validate is not None
+    rows = read_units(
+        run.corpus,
+        run.data,
+        run.cross_validate,
+        label_range=run.ranges,
+        columns=run.column_names,
+        audio_folder=run.audio_folder,
+        group_file=run.group_file,
+    )
+    return with_unrated(rows)
 
 
 def build_model(run: RunSettings, model: ModelSettings) -> "tuple[MsfSerModel, MsfSerProcessor]":

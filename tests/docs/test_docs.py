@@ -301,9 +301,12 @@ def test_a_folder_becomes_a_table_with_the_starter(pretrained, newcomer):
 
 
 def test_the_commands_of_fine_tuning_run(pretrained, newcomer):
-    (words, *_) = given("docs/fine-tuning.md", "train")
+    (words, *others) = given("docs/fine-tuning.md", "train")
     main([*words, *FEW])
     assert Path("outputs/mine/results.json").is_file()
+    (words,) = (words for words in others if "--cross_validate" in words)
+    main([*words, *FEW, "--folds", "2"])
+    assert len(pd.read_csv("outputs/folds/predictions.csv")) == 2 * 8
     (words,) = given("docs/fine-tuning.md", "evaluate")
     main(words)
     assert {"predictions.csv", "results.json"} <= {path.name for path in Path("outputs/evaluations/mine").iterdir()}

@@ -1,0 +1,78 @@
+"""The predictions and scores of a cross-validation."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import datasets
+import numpy as np
+import pandas as pd
+import torch
+from transformers import Trainer
+
+from ..configuration_msfser import LABELS
+from ..loss_msfser import concordance
+from ..training.settings import RunSettings
+from .intervals import clusters
+from .results import CROSS_VALIDATED, FOLD, Row, ccc_rows, row
+
+_PREDICTED, _GIVEN = [*LABELS], [f"{label}_label" for label in LABELS]
+# What several units of a grouping are called, where it is not a column of the table.
+_PLURALS = {"speaker": "speakers", "session": "sessions", "corpus": "corpora"}
+
+
+def predict_left_out(
+    trainer: Trainer, sets: Mapping[str, datasets.Dataset], left_out: np.ndarray, about: pd.DataFrame
+) -> pd.DataFrame:
+    """Predicts the rows of a fold with fewer and with all of their inputs.
+
+    Args:
+        trainer: In all processes.
+        sets: The items of all folds by set of inputs, with the index of the row of each as `index`.
+        left_out: Indices of the rows of the fold.
+        about: What the table says of each row of all folds.
+
+    Returns:
+        A row for each item and set of inputs: what is known about it, `inputs`, and predictions and labels in 0..1.
+    """
+    tables = []
+    for inputs, items in sets.items():
+        part = items.select(np.flatnonzero(np.isin(items["index"], left_out)))
+        if len(part):
+            found: Any = trainer.predict(part)
+            table = about.iloc[part["index"]].assign(inputs=inputs)
+            tables.append(table.assign(**_columns(_PREDICTED, found.predictions), **_columns(_GIVEN, found.label_ids)))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _columns(names: list[str], values: np.ndarray) -> dict[str, np.ndarray]:
+    return dict(zip(names, values.T, strict=True))
+
+
+def rows_of_folds(table: pd.DataFrame, run: RunSettings) -> list[Row]:
+    """The results of a cross-validation.
+
+    Args:
+        table: The predictions of all folds, the set with most inputs last.
+        run: What the units are.
+
+    Returns:
+        Rows `cross_validation/INPUTS/DIMENSION`: CCC over the predictions of all folds with its 95 % interval over the
+        units; and with all inputs `fold/NAME/mean`: the mean CCC within each fold.
+    """
+    grouping = str(run.cross_validate)
+    groups = f"groups of {_PLURALS[grouping]}" if grouping in _PLURALS else f"groups by {grouping}"
+    words = groups if run.group_file else _PLURALS.get(grouping, groups)
+    rows: list[Row] = []
+    for inputs, of_set in table.groupby("inputs", sort=False):
+        units = clusters(of_set["unit"])
+        found = ccc_rows(f"{CROSS_VALIDATED}{inputs}", *_values(of_set), units, f"{len(units)} left-out {words}")
+        rows += [of_dimension | {"items": len(of_set)} for of_dimension in found]
+    whole = table[table["inputs"] == table["inputs"].iloc[-1]]
+    for name, of_fold in whole.groupby("fold", sort=True):
+        mean = concordance(*map(torch.tensor, _values(of_fold))).mean().item()
+        rows.append(row(f"{FOLD}{name}/mean", mean) | {"items": len(of_fold)})
+    return rows
+
+
+def _values(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    return table[_PREDICTED].to_numpy(np.float64), table[_GIVEN].to_numpy(np.float64)

@@ -1,0 +1,298 @@
+"""Leaves one corpus out: systems are fitted to the other corpora, and are tested on the one that is left out.
+
+    msfser evaluate --leave_out corpus --data FOLDER
+
+The protocol is a file, `evaluation/leave_corpora_out.yaml`: which corpora are trained on in turn, and which are only
+tested. Settings are chosen inside ([`HeldOut`]): by leaving out, in turn, the other corpora that are trained on. The
+four corpora are all shown. There is no interval over corpora; the intervals are over the speakers of these corpora.
+
+| system | what it is |
+|---|---|
+| `mean` | the mean of the training labels: CCC 0 |
+| `egemaps_svr` | eGeMAPS functionals of openSMILE and support-vector regression |
+| `last_layer` | mean of the encoder's last state and a linear head |
+| `regressor` | a layer-mix regressor on pooled states, with fixed settings (`evaluation/regressor.py`) |
+| `starter` | the recipe of the starter (`starter/fit.py`), as it is |
+
+Fits are kept in the output folder and not repeated, and processes that are given the same command share them. The
+folder also gets `loco.json`, a table of the predictions of each system, and `loco_history.jsonl`, which has a line for
+each system and recipe whose outer results were looked at: looking often is choosing, too.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+
+from ..cli.outputs import whole_file, write_text
+from ..configuration_msfser import LABELS
+from ..hub.encoders import ensure_encoders
+from ..processing_msfser import from_scale
+from ..starter.assemble import AUDIO_ENCODER, TEXT_ENCODER
+from ..starter.fit import CLEAN, states_of
+from ..training.feature_store import fingerprint
+from ..training.fitting import Clips
+from .acted import Material, Scores
+from .baselines import SVR_SYSTEM, egemaps, last_layer_system, mean_system, regressor_system, svr_system
+from .held_out import HeldOut, System, leave_groups_out
+from .regressor import pooled_clips, regressor_encoder
+from .results import Row, row, write
+from .starter_system import starter_system
+
+logger = logging.getLogger(__name__)
+
+PROTOCOL = Path(__file__).with_name("leave_corpora_out.yaml")
+RESULTS_FILE, HISTORY_FILE = "loco.json", "loco_history.jsonl"
+SYSTEMS = ("mean", SVR_SYSTEM, "last_layer", "regressor", "starter")
+_REFERENCE = "regressor"
+_COLUMNS = ("file_name", "speaker_id", "emotion", *LABELS)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Which corpora there are, and how they are read; the fields of `leave_corpora_out.yaml`."""
+
+    table: str
+    trained: Sequence[str]
+    tested: Sequence[str] = ()
+    label_range: Sequence[float] = (0.0, 1.0)
+    emotions: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    same_speaker: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
+
+
+def read_protocol(path: Path = PROTOCOL) -> Protocol:
+    """Reads a protocol.
+
+    Raises:
+        ValueError: The file is no protocol.
+    """
+    try:
+        protocol = Protocol(**yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (TypeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} is no protocol of corpora: write it like {PROTOCOL.name}.") from error
+    if len(set(protocol.trained)) < 3:
+        raise ValueError(f"{path} trains on fewer than three corpora: settings are chosen by leaving out two of them.")
+    return protocol
+
+
+def read_corpora(folder: Path, protocol: Protocol) -> pd.DataFrame:
+    """The clips of all corpora of a protocol.
+
+    Returns:
+        A row for each clip: `corpus`, `file`, `path`, `speaker`, `emotion`, labels in 0..1, and `intensity` and
+        `sentence`, which are null where the table does not tell them.
+
+    Raises:
+        ValueError: A corpus, a column, a recording or a label is missing or wrong; the sentence says which.
+    """
+    tables = [_read_corpus(folder / name, protocol) for name in (*protocol.trained, *protocol.tested)]
+    return pd.concat(tables, ignore_index=True)
+
+
+def _read_corpus(folder: Path, protocol: Protocol) -> pd.DataFrame:
+    name, path = folder.name, folder / protocol.table
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: --data is a folder that has {name}/{protocol.table} and its recordings.")
+    table = pd.read_csv(path, dtype={"speaker_id": str})
+    if absent := [column for column in _COLUMNS if column not in table]:
+        raise ValueError(f"{path} has no column {absent[0]}: it needs {', '.join(_COLUMNS)}.")
+    if name in protocol.emotions:
+        table = table[table["emotion"].isin(protocol.emotions[name])].reset_index(drop=True)
+    paths = [str(folder / file) for file in table["file_name"]]
+    if lost := [file for file in paths if not Path(file).is_file()]:
+        raise ValueError(f"{path} names {lost[0]}, which is missing ({len(lost)} such): restore the recordings.")
+    labels = from_scale(table[[*LABELS]].to_numpy(np.float64), *protocol.label_range)
+    if not ((labels >= 0) & (labels <= 1)).all():
+        low, high = protocol.label_range
+        raise ValueError(f"{path} has labels outside {low:g}..{high:g}, or none: the protocol says this range.")
+    first = {other: group[0] for group in protocol.same_speaker.get(name, ()) for other in group}
+    found = pd.DataFrame({"corpus": name, "file": table["file_name"], "path": paths, "emotion": table["emotion"]})
+    found["speaker"] = [f"{name}-{first.get(speaker, speaker)}" for speaker in table["speaker_id"]]
+    found["intensity"] = table.get("intensity")
+    # Without a number of the repetition, the first of one intensity belongs to the first of the other.
+    said = table.reindex(columns=["speaker_id", "emotion", "intensity", "transcription"]).astype(str)
+    found["sentence"] = said["transcription"] + said.groupby([*said]).cumcount().astype(str)
+    return found.assign(**dict(zip(LABELS, labels.T, strict=True)))
+
+
+def make_systems(names: Sequence[str], clips: pd.DataFrame, trained: Sequence[str], folder: Path) -> list[System]:
+    """The systems of some names, with their features; what was computed before is read from caches.
+
+    Args:
+        names: Some of `SYSTEMS`.
+        clips: As [`read_corpora`] gives them.
+        trained: The corpora that are trained on.
+        folder: Where eGeMAPS are kept.
+    """
+    labels, corpora = _labels(clips), clips["corpus"].to_numpy()
+    ensure_encoders([AUDIO_ENCODER, TEXT_ENCODER])
+
+    def of_corpora(features: Callable[[list[str]], Any]) -> list[Any]:
+        """Features of each corpus by itself, so that another one does not change them."""
+        return [features(clips["path"][corpora == name].tolist()) for name in dict.fromkeys(corpora)]
+
+    def pooled() -> torch.Tensor:
+        encoder = regressor_encoder()
+        return torch.cat(of_corpora(lambda paths: pooled_clips(paths, *encoder)))
+
+    def last_means() -> torch.Tensor:
+        states = of_corpora(lambda paths: states_of(paths, CLEAN)["clean"])
+        return torch.stack([of_clip[-1].float().mean(0) for of_corpus in states for of_clip in of_corpus])
+
+    made: dict[str, Callable[[], System]] = {
+        "mean": lambda: mean_system(labels),
+        SVR_SYSTEM: lambda: svr_system(
+            np.concatenate(of_corpora(lambda paths: egemaps(paths, folder))), labels, corpora
+        ),
+        "last_layer": lambda: last_layer_system(last_means(), labels),
+        "regressor": lambda: regressor_system(pooled(), labels),
+        "starter": lambda: starter_system(clips, trained),
+    }
+    return [made[name]() for name in names]
+
+
+def leave_corpora_out(
+    data: Path,
+    names: Sequence[str] = SYSTEMS,
+    seeds: Sequence[int] = (0, 1, 2),
+    output: Path = Path("outputs/leave_out"),
+    protocol: Protocol | None = None,
+) -> tuple[list[Row], list[dict[str, Any]]]:
+    """Fits and tests systems with each corpus left out; writes their predictions.
+
+    Args:
+        data: A folder with a folder for each corpus.
+        names: Some of `SYSTEMS`.
+        seeds: Of the fits; figures are means over them.
+        output: Where fits are kept and results go.
+        protocol: That of the project by default.
+
+    Returns:
+        The rows `SYSTEM/CORPUS/DIMENSION`, `SYSTEM/mean` and `SYSTEM_minus_regressor/CORPUS`, without their command,
+        and a line of the history for each system.
+
+    Raises:
+        ValueError: The corpora cannot be used.
+        ImportError: A package of a baseline is missing.
+    """
+    protocol = protocol or read_protocol()
+    clips = read_corpora(data, protocol)
+    output.mkdir(parents=True, exist_ok=True)
+    start = perf_counter()
+    systems = make_systems(names, clips, protocol.trained, output)
+    ready = perf_counter()
+    described = clips.drop(columns=["path", "file"]).to_csv()
+    identity = fingerprint(*map(Path, clips["path"]), described, sorted(protocol.trained))
+    folds = leave_groups_out(clips["corpus"].tolist(), protocol.trained)
+    engine = HeldOut(_labels(clips), folds, identity, output / "fits")
+    engine.run(systems, seeds)
+    logger.info("features: %.0f s, fits: %.0f s", ready - start, perf_counter() - ready)
+    rows, history = [], []
+    for system in systems:
+        predictions = engine.gathered([system], seeds)[system.name]
+        _write_predictions(output, engine, system, clips, next(iter(predictions.values())), seeds)
+    for name in folds:
+        scores = Scores(_material(clips), engine.gathered(systems, seeds, [name]))
+        for system in systems:
+            rows += [_named(found, system.name, f"{system.name}/{name}") for found in scores.ccc_rows(system.name)]
+        rows += [
+            scores.difference_row(f"{system}_minus_{_REFERENCE}/{name}", system, _REFERENCE)
+            for system in _compared(names)
+        ]
+    everything = Scores(_material(clips), engine.gathered(systems, seeds))
+    for system in systems:
+        measure = _mean_over_corpora(everything, clips, system.name)
+        measured = everything.interval(measure, correlation=True)
+        rows.append(row(f"{system.name}/mean", *measured) | engine.budget(system, seeds))
+    for name in _compared(names):
+        measure = _mean_over_corpora(everything, clips, name, _REFERENCE)
+        rows.append(row(f"{name}_minus_{_REFERENCE}/mean", *everything.interval(measure)))
+    values = {found["name"]: found["value"] for found in rows}
+    for system in systems:
+        chosen = {name: engine.chosen(system, name) for name in folds}
+        history.append(
+            {
+                "date": date.today().isoformat(),
+                "system": system.name,
+                "recipe": engine.recipe(system)[:16],
+                "seeds": len(seeds),
+                "chosen": {name: str(found.choice) for name, found in chosen.items()},
+                "inner": {name: {key: round(v, 4) for key, v in c.tried.items()} for name, c in chosen.items()},
+                "outer": {name: round(values[f"{system.name}/{name}/mean"], 4) for name in folds},
+            }
+        )
+    return rows, history
+
+
+def save(folder: Path, rows: Sequence[Row], history: Sequence[Mapping[str, Any]], command: str) -> None:
+    """Writes the rows, and appends the lines of the history that are new: of other recipes, or of more seeds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder / RESULTS_FILE, [{**found, "command": command} for found in rows])
+    path = folder / HISTORY_FILE
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    # A line that a killed command left unfinished has no end.
+    looks = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    known = {(look["system"], look["recipe"], look["seeds"]) for look in looks}
+    looks += [look for look in history if (look["system"], look["recipe"], look["seeds"]) not in known]
+    write_text(path, "".join(f"{json.dumps(look)}\n" for look in looks))
+
+
+def _labels(clips: pd.DataFrame) -> np.ndarray:
+    return clips[[*LABELS]].to_numpy(np.float32)
+
+
+def _material(clips: pd.DataFrame) -> Material:
+    bare = Clips(_labels(clips), clips["speaker"].to_numpy(), {}, {}, {}, np.full(len(clips), -1))
+    return Material(bare, clips, clips["path"].tolist(), {})
+
+
+def _named(found: Row, old: str, new: str) -> Row:
+    return {**found, "name": new + found["name"].removeprefix(old)}
+
+
+def _compared(names: Sequence[str]) -> list[str]:
+    """The systems that are compared with the reference, if that is there."""
+    return [name for name in names if name not in (_REFERENCE, "mean") and _REFERENCE in names]
+
+
+def _mean_over_corpora(
+    scores: Scores, clips: pd.DataFrame, system: str, less: str | None = None
+) -> Callable[[np.ndarray, np.ndarray], float]:
+    """The mean over the corpora of the mean CCC there, minus that of another system if one is named."""
+    corpora = clips["corpus"].to_numpy()
+
+    def measure(drawn: np.ndarray, chosen: np.ndarray) -> float:
+        parts = [drawn[corpora[drawn] == name] for name in dict.fromkeys(corpora)]
+        ccc = [scores.ccc(system, part, chosen) for part in parts if len(part)]
+        others = [scores.ccc(less, part, chosen) for part in parts if len(part)] if less else [0.0]
+        return float(np.mean(ccc) - np.mean(others))
+
+    return measure
+
+
+def _write_predictions(
+    output: Path,
+    engine: HeldOut,
+    system: System,
+    clips: pd.DataFrame,
+    predictions: np.ndarray,
+    seeds: Sequence[int],
+) -> None:
+    """A row for each clip and seed, with the hash of the recipe."""
+    given = clips[["corpus", "file", "speaker", "emotion"]]
+    given = given.assign(**{f"{label}_label": clips[label] for label in LABELS})
+    tables = [
+        given.assign(**dict(zip(LABELS, values.T, strict=True)), seed=seed, recipe=engine.recipe(system)[:16])
+        for seed, values in zip(seeds, predictions, strict=True)
+    ]
+    with whole_file(output / f"predictions_{system.name}.csv") as unfinished:
+        pd.concat(tables).to_csv(unfinished, index=False)

@@ -1,0 +1,243 @@
+"""Leaving one corpus out: the protocol, its sentences, and the command on generated corpora."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import yaml
+from tiny import noise, tiny_model, tiny_processor
+
+from msfser import LABELS
+from msfser.cli.main import main
+from msfser.evaluation import baselines, leave_out, starter_system
+from msfser.evaluation.baselines import svr_system
+from msfser.evaluation.evaluate import parse
+from msfser.evaluation.held_out import mean_ccc
+from msfser.evaluation.leave_out import read_corpora, read_protocol, save
+from msfser.evaluation.regressor import fit_regressor
+from msfser.evaluation.results import read
+
+EMOTIONS = {"anger": (-0.5, 0.6, 0.2), "neutral": (0.0, 0.0, 0.0), "boredom": (-0.6, -0.6, -0.3)}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """The four corpora of the protocol, eight speakers' noises each."""
+    root = tmp_path_factory.mktemp("corpora")
+    protocol = read_protocol()
+    for place, name in enumerate((*protocol.trained, *protocol.tested)):
+        (root / name / "audio").mkdir(parents=True)
+        rows = []
+        for number in range(24):
+            emotion = [*EMOTIONS][number % 3]
+            file = f"audio/{number}.wav"
+            soundfile.write(root / name / file, noise(0.5, 100 * place + number), 16_000)
+            speaker = ("ema", "nea", "emb", "neb", "05", "06", "07", "08")[number // 3]
+            labels = np.array(EMOTIONS[emotion]) + 0.01 * number
+            rows.append([file, speaker, emotion, *labels])
+        columns = ["file_name", "speaker_id", "emotion", *LABELS]
+        pd.DataFrame(rows, columns=columns).to_csv(root / name / "metadata_weak.csv", index=False)
+    return root
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path):
+    """Tiny encoders and short fits."""
+    new = lambda: tiny_model("whisper", audio_states="weighted", freeze_audio="all", semantics=[])  # noqa: E731
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(leave_out, "ensure_encoders", lambda names: None)
+    monkeypatch.setattr(leave_out, "regressor_encoder", lambda: (new(), tiny_processor("whisper")))
+    monkeypatch.setattr(starter_system, "new_starter", new)
+    monkeypatch.setattr(starter_system.starter_fit, "new_starter", new)
+    monkeypatch.setattr(starter_system.starter_fit, "starter_processor", lambda: tiny_processor("whisper"))
+    monkeypatch.setattr(starter_system.starter_fit, "NOISES", 8)
+    monkeypatch.setattr(starter_system.starter_fit, "RECIPE", replace(starter_system.starter_fit.RECIPE, epochs=1))
+    monkeypatch.setattr(baselines, "fit_regressor", lambda *of, **how: fit_regressor(*of, **how | {"steps": 3}))
+    monkeypatch.setattr(baselines, "NEURAL_GRID", [{"learning_rate": rate, "epochs": 1} for rate in (1e-3, 1e-2)])
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_protocol_is_fixed():
+    protocol = read_protocol()
+    assert (protocol.trained, protocol.tested) == (["ravdess", "emodb", "nemo"], ["emotiontts_kr"])
+    assert protocol.emotions == {"emodb": ["anger", "happiness", "neutral", "sadness"]}
+    assert protocol.same_speaker == {"emotiontts_kr": [["ema", "nea"], ["emb", "neb"]]}
+    assert protocol.label_range == [-1, 1] and protocol.table == "metadata_weak.csv"
+
+
+def test_corpora_are_read_by_the_protocol(data):
+    clips = read_corpora(data, read_protocol())
+    assert clips["corpus"].value_counts().to_dict() == {"ravdess": 24, "nemo": 24, "emotiontts_kr": 24, "emodb": 16}
+    assert set(clips[clips["corpus"] == "emodb"]["emotion"]) == {"anger", "neutral"}
+    speakers = clips.groupby("corpus")["speaker"].unique()
+    assert len(speakers["ravdess"]) == 8 and "ravdess-05" in speakers["ravdess"]
+    assert sorted(speakers["emotiontts_kr"])[-2:] == ["emotiontts_kr-ema", "emotiontts_kr-emb"]
+    assert len(speakers["emotiontts_kr"]) == 6
+    assert clips["valence"].iloc[0] == pytest.approx(0.25) and clips["path"].map(Path).map(Path.is_file).all()
+
+
+def test_takes_of_the_two_intensities_are_matched_in_their_order(tmp_path):
+    folder = tmp_path / "x"
+    folder.mkdir()
+    rows = [[f"{n}.wav", "1", "anger", "strong" if n % 2 else "normal", "Hi.", 0, 0, 0] for n in range(4)]
+    columns = ["file_name", "speaker_id", "emotion", "intensity", "transcription", *LABELS]
+    pd.DataFrame(rows, columns=columns).to_csv(folder / "t.csv", index=False)
+    for n in range(4):
+        (folder / f"{n}.wav").touch()
+    clips = leave_out._read_corpus(folder, leave_out.Protocol("t.csv", ["x", "y", "z"], label_range=(-1, 1)))
+    assert starter_system.strong_counterparts(clips).tolist() == [1, -1, 3, -1]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda root: (root / "nemo/metadata_weak.csv").unlink(), r"nemo/metadata_weak\.csv is missing: --data is a"),
+        (lambda root: (root / "nemo/audio/3.wav").unlink(), r"names .*3\.wav, which is missing \(1 such\)"),
+        (
+            lambda root: change(root / "nemo/metadata_weak.csv", lambda table: table.drop(columns="speaker_id")),
+            "has no column speaker_id: it needs file_name, speaker_id",
+        ),
+        (
+            lambda root: change(root / "nemo/metadata_weak.csv", lambda table: table.assign(arousal=7.0)),
+            r"has labels outside -1\.\.1, or none",
+        ),
+        (
+            lambda root: change(root / "nemo/metadata_weak.csv", lambda table: table.assign(arousal=float("nan"))),
+            r"has labels outside -1\.\.1, or none",
+        ),
+    ],
+)
+def test_a_corpus_that_cannot_be_used_is_a_sentence(spoil, sentence, data, tmp_path, capsys):
+    root = tmp_path / "copy"
+    shutil.copytree(data, root)
+    spoil(root)
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", "--leave_out", "corpus", "--data", str(root)])
+    assert re.match("msfser evaluate: error: ", str(stop.value)) and re.search(sentence, str(stop.value))
+
+
+def change(path: Path, how) -> None:
+    how(pd.read_csv(path, dtype={"speaker_id": str})).to_csv(path, index=False)
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "{trained: [a, b, c]}", "{table: t, trained: [a, b, c], extra: 1}", "{"])
+def test_another_file_is_no_protocol(text, tmp_path):
+    (tmp_path / "p.yaml").write_text(text)
+    with pytest.raises(ValueError, match="is no protocol of corpora: write it like leave_corpora_out"):
+        read_protocol(tmp_path / "p.yaml")
+
+
+def test_two_corpora_leave_nothing_to_choose_by(tmp_path):
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump({"table": "t", "trained": ["a", "b"]}))
+    with pytest.raises(ValueError, match="fewer than three corpora"):
+        read_protocol(tmp_path / "p.yaml")
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        ([], "name the MODEL to score, or give --leave_out corpus"),
+        (["starter", "--leave_out", "corpus"], "are two evaluations: give one of them"),
+        (["--leave_out", "corpus", "--by", "emotion"], "--by belongs to the evaluation of a MODEL"),
+        (["--leave_out", "corpus", "--label_range", "1", "7"], "--label_range belongs to the evaluation of a MODEL"),
+        (["starter", "--seeds", "2"], "--seeds belongs to the evaluation by --leave_out"),
+        (["--leave_out", "corpus", "--seeds", "0"], "'0' is not a number of 1 or more"),
+        (["--leave_out", "speaker"], "invalid choice: 'speaker'"),
+    ],
+)
+def test_arguments_that_do_not_fit(argv, sentence, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse([*argv, "--data", "x"])
+    assert stop.value.code == 2 and sentence in capsys.readouterr().err
+
+
+def test_the_command(data, tiny, tmp_path, monkeypatch):
+    command = ["evaluate", "--leave_out", "corpus", "--data", str(data), "--seeds", "2", "--results", "results"]
+    command += ["--systems", "mean", "last_layer", "regressor", "starter"]
+    main(command)
+    found = read(tmp_path / "results" / "loco.json")
+    assert found == read(tmp_path / "outputs" / "leave_out" / "loco.json")
+    corpora = ("ravdess", "emodb", "nemo", "emotiontts_kr")
+    for system in ("mean", "last_layer", "regressor", "starter"):
+        of_corpora = [found[f"{system}/{corpus}/mean"] for corpus in corpora]
+        assert found[f"{system}/mean"]["value"] == pytest.approx(np.mean([row["value"] for row in of_corpora]))
+        if system != "mean":
+            assert all(row["low"] <= row["value"] <= row["high"] for row in of_corpora)
+        for row in of_corpora:
+            name = row["name"].removesuffix("mean")
+            assert row["value"] == pytest.approx(np.mean([found[name + label]["value"] for label in LABELS]))
+    assert found["mean/mean"]["value"] == pytest.approx(0, abs=1e-6)
+    assert found["last_layer/mean"]["settings"] == 4 and found["last_layer/mean"]["fits_to_choose"] == 2 * 6
+    difference = found["starter_minus_regressor/nemo"]
+    assert difference["value"] == pytest.approx(
+        found["starter/nemo/mean"]["value"] - found["regressor/nemo/mean"]["value"]
+    )
+    over_all = [found[f"starter_minus_regressor/{corpus}"]["value"] for corpus in corpora]
+    assert found["starter_minus_regressor/mean"]["value"] == pytest.approx(np.mean(over_all))
+    assert {row["command"] for row in found.values()} == {
+        "msfser evaluate --leave_out corpus --data FOLDER --seeds 2 --results FOLDER --systems mean last_layer "
+        "regressor starter"
+    }
+    # Anyone can score anew from the predictions.
+    table = pd.read_csv(tmp_path / "outputs" / "leave_out" / "predictions_last_layer.csv")
+    one = [
+        mean_ccc(part[[*LABELS]], part[[f"{label}_label" for label in LABELS]])
+        for _, part in table[table["corpus"] == "nemo"].groupby("seed")
+    ]
+    assert np.mean(one) == pytest.approx(found["last_layer/nemo/mean"]["value"], abs=1e-6)
+    # A second time nothing is fitted, nothing changes, and nobody has looked again.
+    monkeypatch.setattr(starter_system, "fit", None)
+    monkeypatch.setattr(baselines, "fit_regressor", None)
+    before = (tmp_path / "results" / "loco_history.jsonl").read_text()
+    main(command)
+    assert read(tmp_path / "results" / "loco.json") == found
+    assert (tmp_path / "results" / "loco_history.jsonl").read_text() == before
+    looks = [json.loads(line) for line in before.splitlines()]
+    assert [look["system"] for look in looks] == ["mean", "last_layer", "regressor", "starter"]
+    look = looks[1]
+    assert set(look["outer"]) == set(look["chosen"]) == set(corpora)
+    inner = look["inner"]["emotiontts_kr"]
+    assert len(inner) == 4 and inner[look["chosen"]["emotiontts_kr"]] == max(inner.values())
+    assert {*table["recipe"]} == {look["recipe"]}
+
+
+def test_the_history_keeps_every_look_but_an_unfinished_one(tmp_path):
+    look = {"system": "x", "recipe": "1", "seeds": 3, "outer": {"a": 0.5}}
+    save(tmp_path, [], [look], "c")
+    with open(tmp_path / "loco_history.jsonl", "a") as file:
+        file.write('{"system": "y", "rec')
+    save(tmp_path, [], [look, look | {"recipe": "2"}, look | {"seeds": 1}], "c")
+    looks = [json.loads(line) for line in (tmp_path / "loco_history.jsonl").read_text().splitlines()]
+    assert [(found["recipe"], found["seeds"]) for found in looks] == [("1", 3), ("2", 3), ("1", 1)]
+
+
+def test_a_linear_machine_extrapolates_where_features_of_corpora_are_shifted(tmp_path):
+    """Standardized by corpus, a shift between corpora does not matter; over the training clips it does."""
+    pytest.importorskip("sklearn")
+    draw = np.random.default_rng(0)
+    labels = draw.uniform(size=(180, 3)).astype(np.float32)
+    corpora = np.repeat(["a", "b", "c"], 60)
+    features = labels @ draw.standard_normal((3, 8)) + 100.0 * np.repeat([0, 1, 3], 60)[:, None]
+    system = svr_system(features, labels, corpora)
+    train, rest = np.flatnonzero(corpora != "c"), np.flatnonzero(corpora == "c")
+    ccc = {
+        (setting["kernel"], setting["standardize"]): mean_ccc(
+            system.fit_predict(train, rest, setting, 0)["as_recorded"], labels[rest]
+        )
+        for setting in system.grid
+        if setting["C"] == 1.0
+    }
+    assert ccc["linear", "corpus"] > 0.8 and ccc["rbf", "corpus"] > 0.8
+    assert abs(ccc["rbf", "all"]) < 0.2  # a constant, far from its training clips
+
+
+def test_egemaps_without_its_packages_is_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(baselines.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r'pip install "msfser\[peers\]", or leave out egemaps_svr'):
+        baselines.egemaps([], tmp_path)

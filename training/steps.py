@@ -1,0 +1,113 @@
+"""The steps that a single training run and cross-validation share."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import datasets
+from transformers import EarlyStoppingCallback, EvalPrediction, TrainingArguments, set_seed
+from transformers.trainer_utils import SaveStrategy
+
+from ..modeling_msfser import MsfSerModel
+from ..processing_msfser import MsfSerProcessor
+from .features import FeatureCollator, check_inputs, encode_parts
+from .settings import RunSettings, Settings, build_model
+from .trainer import EpochLines, MsfSerTrainer
+
+
+def encode(parts: datasets.DatasetDict, trainer: MsfSerTrainer, run: RunSettings) -> datasets.DatasetDict:
+    """The parts with the outputs of the trainer's frozen encoders in place of sound and texts.
+
+    Raises:
+        ValueError: A row has none of the model's inputs.
+        OSError: The features cannot be written.
+    """
+    model: Any = trainer.model
+    processor: Any = trainer.processing_class
+    with trainer.args.main_process_first(desc="running the frozen encoders", local=False):
+        encoded = encode_parts(parts, model.to(trainer.args.device), processor, run.cache_gigabytes)
+    for name, part in encoded.items():
+        check_inputs(part, f"{run.data}, {name}")
+    return encoded
+
+
+def with_row_names(items: datasets.Dataset, name: str, rows: datasets.Dataset) -> datasets.Dataset:
+    """Items to train on with their names as `row`, which the trainer gives where a loss is not finite.
+
+    Args:
+        items: With the outputs of the frozen encoders.
+        name: That of the part.
+        rows: The same rows with their sound.
+    """
+    files = [(audio or {}).get("path") for audio in rows["audio"]]
+    names = [f"row {i} of {name}" + (f" ({file})" if file else "") for i, file in enumerate(files, start=1)]
+    return items.add_column("row", names)
+
+
+def make_trainer(
+    run: RunSettings,
+    training: TrainingArguments,
+    model: MsfSerModel,
+    processor: MsfSerProcessor,
+    train: datasets.Dataset,
+    validation: datasets.Dataset | None = None,
+    score: Callable[[EvalPrediction], dict[str, float]] | None = None,
+) -> MsfSerTrainer:
+    """The trainer of a run or of a fold.
+
+    Args:
+        run: Learning rates of the encoders and of mixing weights, batches, crops, early stopping.
+        training: The arguments of the library; the size of the batch may be lowered in them.
+        model: On any device.
+        processor: The model's.
+        train: Rows of the schema, also before the frozen encoders ran.
+        validation: Rows by which the epoch is chosen.
+        score: The metric of that.
+
+    Raises:
+        ValueError: A setting is refused.
+        ImportError: A package that a setting needs is missing.
+    """
+    stopping = [EarlyStoppingCallback(run.early_stopping_patience)] if run.early_stopping_patience else []
+    try:
+        return MsfSerTrainer(
+            model=model,
+            args=training,
+            train_dataset=train,
+            eval_dataset=validation,
+            data_collator=FeatureCollator(processor),
+            processing_class=processor,
+            compute_metrics=score,
+            callbacks=stopping,
+            encoder_learning_rate=run.encoder_learning_rate,
+            mixing_lr_scale=run.mixing_lr_scale,
+            batch_seconds=run.batch_seconds,
+            train_collator=FeatureCollator(processor, run.crop, training.seed),
+        )
+    except RuntimeError as error:  # such as a package of report_to that is missing
+        raise ImportError(str(error)) from error
+
+
+def fold_trainer(settings: Settings, train: datasets.Dataset, is_final: bool = False) -> MsfSerTrainer:
+    """A trainer without a validation part, whose new model has the same first weights for each fold.
+
+    Args:
+        settings: Those of the run.
+        train: Rows of the schema, also before the frozen encoders ran.
+        is_final: Whether it trains the final model, which has checkpoints and shows its epochs.
+
+    Raises:
+        ValueError, ImportError: As [`make_trainer`] does.
+    """
+    set_seed(settings.training.seed)
+    model, processor = build_model(settings.run, settings.model)
+    training = copy.copy(settings.training)
+    training.eval_strategy, training.load_best_model_at_end = "no", False
+    if not is_final:
+        training.save_strategy = SaveStrategy.NO
+    elif training.save_strategy == SaveStrategy.BEST:
+        training.save_strategy = SaveStrategy.EPOCH
+    trainer = make_trainer(settings.run, training, model, processor, train)
+    if not is_final:
+        trainer.remove_callback(EpochLines)
+    return trainer
