@@ -9,6 +9,7 @@ again.
 import copy
 import dataclasses
 import difflib
+import math
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
@@ -139,7 +140,10 @@ class SettingsParser(HfArgumentParser):
             if isinstance(value, list) and value and (further := self.fields[name].metadata.get("further")):
                 # A list of several: mappings are written as on the command line.
                 shown = [
-                    yaml.safe_dump(v, default_flow_style=True).strip() if isinstance(v, dict) else v for v in value
+                    yaml.safe_dump(v, default_flow_style=True, sort_keys=False, width=math.inf).strip()
+                    if isinstance(v, dict)
+                    else v
+                    for v in value
                 ]
                 settings[name], settings[further] = shown[0], [*shown[1:], *(settings.get(further) or [])]
         names = {field.name for kind in self.kinds for field in dataclasses.fields(kind)}
