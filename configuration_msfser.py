@@ -83,6 +83,7 @@ class MsfSerConfig(PreTrainedConfig):
             An item always keeps one of its inputs.
         audio_dropout: The same for the sound of an item.
         initializer_range: Standard deviation of the initial weights of all parts but the encoders.
+        unrated: Dimensions of which no training item had a label: their numbers mean nothing.
     """
 
     model_type = "msfser"
@@ -110,6 +111,7 @@ class MsfSerConfig(PreTrainedConfig):
     text_dropout: float = 0.1
     audio_dropout: float = 0.05
     initializer_range: float = 0.02
+    unrated: list[str] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Builds the two sub-configs and checks the switches.

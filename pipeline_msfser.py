@@ -465,7 +465,12 @@ class MsfSerPipeline(Pipeline):
         self, windows: Sequence[ScoredWindow], **parameters: Any
     ) -> dict[str, Any]:
         """The result for one recording, from all of its windows."""
-        return result_of(windows)
+        result = result_of(windows)
+        unrated = getattr(self.model.config, "unrated", None) or ()
+        result["warnings"] += [
+            f"The model was trained without labels of {name}: its number means nothing." for name in unrated
+        ]
+        return result
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """Saves what the pipeline is loaded from: the model with all code, and the processor."""

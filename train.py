@@ -28,7 +28,7 @@ from transformers.utils import logging as transformers_logging
 
 from msfser.cli.errors import cli_errors
 from msfser.cli.outputs import refuse_existing, write_text
-from msfser.corpora.splits import warn_of_shared_texts
+from msfser.corpora.splits import warn_of_absent_texts, warn_of_shared_texts
 from msfser.evaluation.results import Row, as_table, ccc_rows
 from msfser.training.checkpoints import disk_errors
 from msfser.training.data_identity import identity_of, inputs_of
@@ -42,6 +42,7 @@ from msfser.training.settings import (
     parse_settings,
     read_data,
     read_unit_rows,
+    unrated_dimensions,
 )
 
 # Slow imports are deferred until settings and data have been validated.
@@ -90,6 +91,7 @@ def train(settings: Settings) -> None:
     for name, part in parts.items():
         logger.info("%s: %d utterances", name, len(part))
     if switches.semantics:
+        warn_of_absent_texts(run.data, parts["train"], switches.semantics)
         warn_of_shared_texts(run.data, parts)
 
     # Model
@@ -97,6 +99,7 @@ def train(settings: Settings) -> None:
 
     _fetch_encoders(settings)
     model, processor = build_model(run, switches)
+    model.config.unrated = unrated_dimensions(parts["train"])
 
     # Trainer: what it refuses, it refuses before the frozen encoders run.
     trainer = make_trainer(run, training, model, processor, parts["train"], parts["validation"], score)
@@ -108,7 +111,8 @@ def train(settings: Settings) -> None:
 
         # Evaluation and saved folder
         trainer.save_model(training.output_dir)
-        _finish(training, start, evaluate_inputs(trainer, encoded["test"]))
+        tests = [name for name in encoded if name not in ("train", "validation")]
+        _finish(training, start, [row for name in tests for row in evaluate_inputs(trainer, encoded[name], name)])
 
 
 def cross_validate(settings: Settings) -> None:
@@ -229,8 +233,9 @@ def predict(run: RunSettings, training: TrainingArguments, folder: Path) -> None
         named = load_named(str(folder))
         return open_prediction(recordings_of_part(run, "test"), named, options, str(training.device), output)
 
-    low, high = CORPORA[run.corpus].label_range or run.label_range
-    predict_table(PartialState(), open_work, Path(run.data), output, (low, high), overwrite=run.overwrite)
+    ranges = CORPORA[run.corpus].label_range or run.ranges
+    scale = (0.0, 1.0) if isinstance(ranges, Mapping) else ranges  # one for all three numbers
+    predict_table(PartialState(), open_work, Path(run.data), output, scale, overwrite=run.overwrite)
 
 
 def score(prediction: "EvalPrediction") -> dict[str, float]:
@@ -242,12 +247,12 @@ def score(prediction: "EvalPrediction") -> dict[str, float]:
     )
 
 
-def evaluate_inputs(trainer: "Trainer", test: datasets.Dataset) -> list[Row]:
-    """Scores the test part with fewer and with more of the inputs.
+def evaluate_inputs(trainer: "Trainer", test: datasets.Dataset, name: str = "test") -> list[Row]:
+    """Scores a test part with fewer and with more of the inputs.
 
     Returns:
-        Rows `{"name": "test/INPUTS/DIMENSION", "value", "low", "high", "resampled"}`: CCC with its 95 % interval over
-        speakers where they are known.
+        Rows `{"name": "NAME/INPUTS/DIMENSION", "value", "low", "high", "resampled"}`: CCC with its 95 % interval over
+        speakers where they are known; none of a dimension that is not rated.
     """
     from msfser.evaluation.input_sets import input_sets
     from msfser.evaluation.intervals import resampled_units
@@ -255,7 +260,7 @@ def evaluate_inputs(trainer: "Trainer", test: datasets.Dataset) -> list[Row]:
     rows: list[Row] = []
     for inputs, part in input_sets(test):
         found: Any = trainer.predict(part)
-        rows += ccc_rows(f"test/{inputs}", found.predictions, found.label_ids, *resampled_units(part["speaker"]))
+        rows += ccc_rows(f"{name}/{inputs}", found.predictions, found.label_ids, *resampled_units(part["speaker"]))
     return rows
 
 

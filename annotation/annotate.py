@@ -20,6 +20,7 @@ from ..cli.arguments import column_pair
 from ..cli.errors import cli_errors
 from ..cli.messages import show_messages
 from ..corpora.registry import CORPORA, read_source
+from ..corpora.table import SourceRows
 from ..description_msfser import NORMS, Describer, MeasuredDescriber
 from ..emphasis_msfser import EMPHASIS, EmphasisConfig
 from ..hub.encoders import ensure_encoders
@@ -32,6 +33,9 @@ from .chat_endpoint import ChatEndpointDescriber
 from .norms import read_norms
 from .prompt import PROMPT
 from .sharded_annotation import ShardedAnnotation
+
+# Before the name of a column whose texts were recognized anew.
+_HUMAN = "human_"
 
 RESUME = "run the same command again to continue; finished shards are kept"
 
@@ -91,6 +95,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="a Whisper model by Hub name or folder, or none (default: %(default)s)",
     )
     parser.add_argument(
+        "--retranscribe",
+        action="store_true",
+        help="transcribe although the source has transcripts, which are kept as human_transcript and human_words",
+    )
+    parser.add_argument(
         "--aligner",
         metavar="NAME",
         default="recognizer",
@@ -136,6 +145,10 @@ def sharded_annotation(arguments: argparse.Namespace, device: str) -> ShardedAnn
     source = read_source(
         arguments.corpus, arguments.data, columns=dict(arguments.columns), audio_folder=arguments.audio_folder
     )
+    if arguments.retranscribe:
+        if arguments.recognizer == "none":
+            raise ValueError("--retranscribe needs a recognizer; name one with --recognizer.")
+        source = without_transcripts(source)
     settings = settings_of(arguments)
     return ShardedAnnotation(
         source,
@@ -144,6 +157,24 @@ def sharded_annotation(arguments: argparse.Namespace, device: str) -> ShardedAnn
         Path(arguments.output),
         server=None if arguments.url is None else (arguments.url, arguments.describer),
     )
+
+
+def without_transcripts(source: SourceRows) -> SourceRows:
+    """Moves transcripts and word times to columns of other names, so that all of them are recognized.
+
+    Raises:
+        ValueError: The source has no transcripts, or columns with these names.
+    """
+    moved = {name: f"{_HUMAN}{name}" for name in ("transcript", "words") if name in source.table.column_names}
+    if "transcript" not in moved or not source.table["transcript"].drop_null().to_pylist():
+        raise ValueError("--retranscribe: the source has no transcripts; leave it out.")
+    if there := [name for name in moved.values() if name in source.table.column_names]:
+        raise ValueError(
+            f"--retranscribe: the source has a column {there[0]} already; rename it, or name the table before it was "
+            "annotated."
+        )
+    names = [moved.get(name, name) for name in source.table.column_names]
+    return source._replace(table=source.table.rename_columns(names))
 
 
 def settings_of(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:

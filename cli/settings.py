@@ -1,17 +1,20 @@
 """Settings of a command from dataclasses, a YAML file and the command line; the later ones override the earlier ones.
 
 The command line is parsed by [`transformers.HfArgumentParser`], which makes one option of each field of some
-dataclasses. A list is emptied by the word `none`.
+dataclasses. A list is emptied by the word `none`. The metadata of a field may have, beside its `help`: `item`, which
+makes an item of a list of a word; and `further`, the name of the list that gets the values of an option that is given
+again.
 """
 
 import copy
 import dataclasses
 import difflib
+import math
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from types import MappingProxyType, UnionType
+from types import GenericAlias, MappingProxyType, UnionType
 from typing import Any, NoReturn, Union, get_args, get_origin
 
 import yaml
@@ -82,7 +85,7 @@ class SettingsParser(HfArgumentParser):
             self.error(f"{start}give the settings file first, such as configs/probe.yaml")
         written = self._read(argv[0])
         self.set_defaults(**written)
-        namespace, rest = self.parse_known_args(list(argv[1:]))
+        namespace, rest = self.parse_known_args(self._gathered(argv[1:]))
         options = {word[2:].partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
         given = frozenset({*written, *options})
         if rest:
@@ -133,8 +136,33 @@ class SettingsParser(HfArgumentParser):
         if not isinstance(settings, dict):
             self.error(f"{file} is no settings file: write lines such as 'fusion_size: 256'")
         self._refuse_unknown([str(name) for name in settings if name not in self.fields], file)
+        for name, value in [*settings.items()]:
+            if isinstance(value, list) and value and (further := self.fields[name].metadata.get("further")):
+                # A list of several: mappings are written as on the command line.
+                shown = [
+                    yaml.safe_dump(v, default_flow_style=True, sort_keys=False, width=math.inf).strip()
+                    if isinstance(v, dict)
+                    else v
+                    for v in value
+                ]
+                settings[name], settings[further] = shown[0], [*shown[1:], *(settings.get(further) or [])]
         names = {field.name for kind in self.kinds for field in dataclasses.fields(kind)}
         return {name: _as_given(v, self.fields[name]) if name in names else v for name, v in settings.items()}
+
+    def _gathered(self, words: Sequence[str]) -> list[str]:
+        """The command line with what an option, such as `--data`, is given for the second time in another option."""
+        kept: list[str] = []
+        again: dict[str, list[str]] = {}
+        seen, rest = set[str](), iter(words)
+        for word in rest:
+            name, joint, value = word.removeprefix("--").partition("=")
+            further = self.fields[name].metadata.get("further") if name in self.fields else None
+            if further is None or not word.startswith("--") or name not in seen:
+                kept.append(word)
+                seen |= {name} if word.startswith("--") else set()
+            else:
+                again.setdefault(further, []).append(value if joint else next(rest, ""))
+        return kept + [word for name, values in again.items() for word in (f"--{name}", *values)]
 
     def _refuse_unknown(self, names: Sequence[str], source: str) -> None:
         if not names:
@@ -146,7 +174,12 @@ class SettingsParser(HfArgumentParser):
 
 def _options_of(kind: Any) -> Any:
     """A copy for the parser, which changes the types of the fields."""
-    fields = [(field.name, field.type, copy.copy(field)) for field in dataclasses.fields(kind)]
+    fields = []
+    for field in dataclasses.fields(kind):
+        option, item = copy.copy(field), field.metadata.get("item")
+        # What is left becomes arguments of argparse.
+        option.metadata = MappingProxyType({k: v for k, v in field.metadata.items() if k not in ("item", "further")})
+        fields.append((field.name, GenericAlias(list, (item,)) if item else field.type, option))
     return dataclasses.make_dataclass(kind.__name__, fields)
 
 
@@ -159,7 +192,7 @@ def plain(value: Any) -> Any:
 
 def _as_given(value: Any, field: dataclasses.Field) -> Any:
     """A value of a file as the parser wants a default: text, which it converts, or a list of the right type."""
-    listed = _list_item(field.type)
+    listed = field.metadata.get("item") or _list_item(field.type)
     if listed is not None and value is not None:
         items = value if isinstance(value, list) else [value]
         try:

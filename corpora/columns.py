@@ -1,17 +1,23 @@
-"""Brings the columns of a source into the schema: which column is which, and texts, labels, word times and splits."""
+"""Brings the columns of a source into the schema: texts, labels, speakers and word times."""
 
 import difflib
 import json
+import logging
+import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .schema import ALIASES, SCHEMA, SPLIT_ALIASES, SPLITS
+from ..configuration_msfser import LABELS
+from .label_ranges import half_step
+from .schema import ALIASES, DISTRIBUTED, SCHEMA, UNKNOWN
 from .sources import Part
+
+logger = logging.getLogger(__name__)
 
 COLUMNS: tuple[str, ...] = (*SCHEMA.names, "split")
 WORDS: pa.DataType = SCHEMA.field("words").type
@@ -53,7 +59,8 @@ def match_columns(
         mapped = columns.get(name)
         is_mapped = mapped is not None and (mapped in present or mapped not in elsewhere)
         candidates = [mapped] if mapped is not None and is_mapped else [name, *ALIASES.get(name, ())]
-        hits = [candidate for candidate in candidates if candidate in present]
+        further = () if mapped is not None and is_mapped else DISTRIBUTED.get(name, ())
+        hits = [candidate for candidate in (*candidates, *further) if candidate in present]
         if len(hits) > 1 and hits[0] != name:
             raise ValueError(
                 f"{part.label}: the columns {hits} could all be {name!r}; choose one, such as --columns "
@@ -69,9 +76,13 @@ def match_columns(
         free = [column for column in present if column not in found.values()]
         near = [column for column in free if column and name.startswith(column.lower())]
         near += difflib.get_close_matches(name, free, 1)
+        two = ""
+        if len(missing) == 1 and name in LABELS and name not in columns and not part.official:
+            others = " ".join(f"{label}=0:1" for label in LABELS if label != name)
+            two = f"two dimensions are enough if you give only their ranges, such as --label_range {others}; else "
         raise ValueError(
-            f"{part.label}: missing columns {', '.join(missing.values())}; there are {present}; rename them, or map "
-            f"them, such as --columns {name}={(near or ['COLUMN'])[0]}."
+            f"{part.label}: missing columns {', '.join(missing.values())}; there are {present}; {two}rename them, or "
+            f"map them, such as --columns {name}={(near or ['COLUMN'])[0]}."
         )
     return found
 
@@ -96,23 +107,51 @@ def text_column(part: Part, column: str, values: pa.ChunkedArray | None = None) 
     return pc.if_else(blank, pa.scalar(None, pa.string()), values)
 
 
-def label_column(part: Part, column: str, label_range: tuple[float, ...], required: bool) -> pa.Array:
-    """Return a column of labels, scaled from the range to 0..1 in float32."""
-    values, (low, high) = with_points(part, column), label_range
-    kind = values.type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(values), ""), True).to_numpy()
-        numbers = pd.to_numeric(values.to_pandas(), errors="coerce").to_numpy(np.float64, na_value=np.nan)
-    else:
-        try:
-            if pa.types.is_nested(kind) or pa.types.is_boolean(kind) or pa.types.is_binary(kind):
-                raise pa.ArrowInvalid(f"{kind} is not a number")
-            numbers = values.cast(pa.float64(), safe=False).to_numpy()
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+def speaker_column(part: Part, column: str) -> pa.ChunkedArray:
+    """Return a column of speakers; "Unknown" and "NA" are no speakers, and a number such as "30.0" is "30"."""
+    speakers = text_column(part, column)
+    is_known = pc.invert(pc.is_in(pc.utf8_lower(pc.utf8_trim_whitespace(speakers)), pa.array(UNKNOWN)))
+    known = pc.if_else(is_known, speakers, pa.scalar(None, pa.string()))
+    return pc.replace_substring_regex(known, r"^(\d+)\.0+$", r"\1")
+
+
+def speakers_of_names(part: Part, names: Sequence[str | None], pattern: str) -> pa.Array:
+    """Return the speaker that the path of each recording names.
+
+    Args:
+        part: The table.
+        names: The paths as they are written.
+        pattern: A regular expression that is searched in each; its group `speaker`, or else its first group, or else
+            all of it is the speaker.
+
+    Raises:
+        ValueError: It is no regular expression, or a path does not have it.
+    """
+    try:
+        search = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"--speaker_from {pattern!r} is no regular expression ({error}); correct it.") from None
+    group: str | int = "speaker" if "speaker" in search.groupindex else min(search.groups, 1)
+    speakers = []
+    for index, name in enumerate(names):
+        match = search.search(name or "")
+        if match is None or not match[group]:
             raise ValueError(
-                f"{part.label}: the column {column!r} holds {kind}, not numbers; write numbers."
-            ) from error
-        blank = np.isnan(numbers)
+                f"{part.row(index)}: --speaker_from {pattern!r} finds no speaker in {name!r}; correct it, or name the "
+                "speakers in a column."
+            )
+        speakers.append(match[group])
+    return pa.array(speakers, pa.string())
+
+
+def label_column(part: Part, column: str, label_range: tuple[float, float], required: bool) -> pa.Array:
+    """Return a column of labels, scaled from the range to 0..1 in float32.
+
+    Means of ratings up to half a step outside a scale of whole numbers are moved to its end, with one warning that
+    counts them.
+    """
+    values, (low, high) = with_points(part, column), label_range
+    numbers, blank = _numbers(part, column, values)
     unknown = np.isnan(numbers) if required else np.isnan(numbers) & ~blank
     if unknown.any():
         index = int(unknown.argmax())
@@ -120,7 +159,9 @@ def label_column(part: Part, column: str, label_range: tuple[float, ...], requir
         raise ValueError(f"{part.row(index)}: {column} is {values[index].as_py()!r}, not a number; {remedy}.")
     # Means over raters that were stored in float32 may miss the bounds by rounding.
     slack = 1e-6 * (high - low)
-    outside = (numbers < low - slack) | (numbers > high + slack)
+    step = 0.0 if part.official else half_step(low, high)
+    beyond = np.maximum(low - numbers, numbers - high)
+    outside = beyond > step + slack
     if outside.any():
         index = int(outside.argmax())
         ends = f" (its values are {np.nanmin(numbers):g} to {np.nanmax(numbers):g})"
@@ -128,10 +169,32 @@ def label_column(part: Part, column: str, label_range: tuple[float, ...], requir
             f"{part.row(index)}: {column} is {values[index].as_py()!r}, outside the label_range {low:g} to {high:g}; "
             f"correct it{'' if part.official else f', or give the range of this table by --label_range{ends}'}."
         )
+    if moved := int((beyond > slack).sum()):
+        logger.warning(
+            "%s: %d of %d values of %s are up to half a step outside %g to %g and were moved to its end",
+            *(part.label, moved, len(numbers), column, low, high),
+        )
     from ..processing_msfser import from_scale  # slow, and tables without labels do not need it
 
     scaled = np.clip(from_scale(numbers, low, high), 0.0, 1.0).astype(np.float32)
     return pa.array(scaled, from_pandas=True)
+
+
+def _numbers(part: Part, column: str, values: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a column as numbers, NaN where it has none, and which cells are blank."""
+    kind = values.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        text = pc.utf8_lower(pc.utf8_trim_whitespace(values))
+        blank = pc.fill_null(pc.is_in(text, pa.array(["", *UNKNOWN]).cast(kind)), True).to_numpy()
+        numbers = pd.to_numeric(values.to_pandas(), errors="coerce").to_numpy(np.float64, na_value=np.nan)
+        return numbers, blank
+    try:
+        if pa.types.is_nested(kind) or pa.types.is_boolean(kind) or pa.types.is_binary(kind):
+            raise pa.ArrowInvalid(f"{kind} is not a number")
+        numbers = values.cast(pa.float64(), safe=False).to_numpy()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise ValueError(f"{part.label}: the column {column!r} holds {kind}, not numbers; write numbers.") from error
+    return numbers, np.isnan(numbers)
 
 
 def with_points(part: Part, column: str) -> pa.ChunkedArray:
@@ -181,42 +244,3 @@ def _words(part: Part, column: str, index: int, value: object) -> object:
             f"{part.row(index)}: {column!r} is not a list of {{'word', 'start', 'end'}} with times in seconds."
         ) from None
     return value
-
-
-def split_column(part: Part, column: str | None) -> tuple[pa.Array, dict[str, str]]:
-    """Return the canonical split of each row: from a column, or else from the name of the part; null without both.
-
-    Returns:
-        The splits, and the canonical one of each name that is written.
-    """
-    count = len(part.table)
-    if column is None and not part.name:
-        return pa.nulls(count, pa.string()), {}
-    names = pa.repeat(part.name, count) if column is None else text_column(part, column)
-    given = names.to_pandas().astype(object)
-    known = {**{split: split for split in SPLITS}, **SPLIT_ALIASES}
-    written = given.str.strip().str.lower()
-    canonical = written.map(known)
-    if canonical.isna().any():
-        index = int(canonical.isna().to_numpy().argmax())
-        value = "blank" if pd.isna(given.iloc[index]) else repr(given.iloc[index])
-        raise ValueError(
-            f"{part.row(index)}: the split is {value}, which is none of {', '.join(known)}; write one of these."
-        )
-    return pa.array(canonical, pa.string()), {name: known[name] for name in written.unique()}
-
-
-def check_split_names(name: str, written: Mapping[str, str]) -> None:
-    """Refuse two names of one split: in some corpora, `eval` is the test part.
-
-    Args:
-        name: Of the source.
-        written: The canonical split of each name.
-    """
-    for split in SPLITS:
-        names = sorted(other for other, canonical in written.items() if canonical == split)
-        if len(names) > 1:
-            raise ValueError(
-                f"{name}: the splits {' and '.join(map(repr, names))} would both be {split}; name them "
-                f"{', '.join(SPLITS)}."
-            )

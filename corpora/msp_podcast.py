@@ -1,15 +1,19 @@
-"""Reads MSP-Podcast in the layout that its owners distribute.
+"""Reads MSP-Podcast, and WHiSER, which its owners distribute in the same layout.
 
     Labels/labels_consensus.csv              FileName, EmoAct, EmoVal, EmoDom, SpkrID, Split_Set and more
     Audios/MSP-PODCAST_0001_0008.wav
-    Transcripts/MSP-PODCAST_0001_0008.txt
+    Transcripts/MSP-PODCAST_0001_0008.txt            optional
     ForceAligned/MSP-PODCAST_0001_0008.TextGrid      optional; the first tier holds the words
+    Partitions.txt                                   optional; "Test3; MSP-PODCAST_0001_0008.wav"
 
-The attributes are means of ratings from 1 to 7.
+[`msp_layout`] says what else these are called. The attributes are means of ratings from 1 to 7. Of a release, what is
+there is read: only the parts that a run needs must be there, with their labels if it trains on them or scores them.
 """
 
+import logging
 import os
 import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -21,105 +25,277 @@ import pyarrow.compute as pc
 
 from . import tree
 from .columns import WORDS
+from .msp_layout import Layout, find_layout, find_rows
+from .schema import SPLIT_ALIASES, SPLITS
 from .shards import SHARDS_NOTE
-from .table import read_annotated, read_rows
+from .table import open_table, read_annotated, read_rows
+
+logger = logging.getLogger(__name__)
 
 LABEL_RANGE: tuple[float, float] = (1.0, 7.0)
+ATTRIBUTES = {"valence": "EmoVal", "arousal": "EmoAct", "dominance": "EmoDom"}
 
-_TESTS = ("Test1", "Test2", "Test3")
-_LABELS_FILE = "Labels/labels_consensus.csv"
-_ATTRIBUTES = {"valence": "EmoVal", "arousal": "EmoAct", "dominance": "EmoDom"}
+# What can be tested on: a development set too, as in the paper, whose figures are of it.
+TESTS = ("Test1", "Test2", "Test3", "Development")
+
+# Marks in transcripts that are not spoken: [laughter], (laughs), <unk>, <eps>.
+_MARKS = re.compile(r"\[[^\]]*\]|\([^)]*\)|<[^>]*>")
 
 # The tokens of a TextGrid: texts in double quotes, numbers between spaces, and flags; all else is decoration.
 # https://www.fon.hum.uva.nl/praat/manual/TextGrid_file_formats.html
 _TEXTGRID_TOKEN = re.compile(r'(?<!\S)(?:"((?:[^"]|"")*)"|(-?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)|<exists>)(?!\S)')
 
 
-def read_msp_podcast(folder: str | os.PathLike[str], *, test: str = "Test1") -> datasets.DatasetDict:
+def read_msp_podcast(
+    folder: str | os.PathLike[str],
+    *,
+    test: str | Sequence[str] = ("Test1",),
+    require_labels: bool = True,
+    needed: Sequence[str] = SPLITS,
+) -> datasets.DatasetDict:
     """Read MSP-Podcast.
 
-    The parts are the official ones: train is Train, validation is Development, and test is one of the test sets.
-    Transcripts lose marks in brackets. Words have times where `ForceAligned` has the utterance, in the spelling of the
-    transcript if it has as many words.
+    The parts are the official ones: train is Train, validation is Development, and test is one of the test sets, or
+    Development too. Transcripts lose marks in brackets, such as `[laughter]`, `(laughs)` and `<unk>`. Words have times
+    where `ForceAligned` has the utterance, in the spelling of the transcript if it has as many words.
 
     Args:
-        folder: The corpus, with `Labels`, `Audios` and `Transcripts`; or what `annotate` made of it, with the test set
-            that it was made with.
-        test: Which test set: `Test1`, `Test2` or `Test3`; the labels of the last are not public.
+        folder: The corpus; or what `annotate` made of it.
+        test: Test sets, of `TESTS`, one or several. The first is the part `test`, the others keep their names.
+        require_labels: Demand labels in every row.
+        needed: Which of `schema.SPLITS` are read and must be there.
 
     Returns:
         train, validation and test with the features `schema.FEATURES`; the speaker "Unknown" is null.
 
     Raises:
-        ValueError: The folder is not whole, and the sentence lists what is missing; the test set has no labels; or a
+        ValueError: Something that is needed is not there, and the sentence lists it; a test set has no labels; or a
             row is wrong.
     """
-    if test not in _TESTS:
-        raise ValueError(f"test is {test!r}; MSP-Podcast has {', '.join(_TESTS)}.")
-    root = tree.existing_folder(folder, _LABELS_FILE)
+    test = ((test,) if isinstance(test, str) else tuple(test)) or ("Test1",)
+    if unknown := [name for name in test if name not in TESTS]:
+        raise ValueError(f"test is {unknown[0]!r}; MSP-Podcast has {', '.join(TESTS)}.")
+    root = tree.existing_folder(folder, "Labels/labels_consensus.csv")
     if (root / SHARDS_NOTE).is_file():
-        return read_annotated(root, allow_speaker_overlap=True)
-    splits = {"Train": "train", "Development": "validation", test: "test"}
-    columns = ("FileName", *_ATTRIBUTES.values(), "SpkrID", "Split_Set")
-    rows, missing = tree.read_labels(root, _LABELS_FILE, columns, "Split_Set", splits)
-    files: list[str] = []
+        return read_annotated(root, allow_speaker_overlap=True, require_labels=require_labels, test=test)
+    layout = find_layout(root, "Audios")
+    names = {"train": ["Train"], "validation": ["Development"], "test": list(test)}
+    wanted = list(dict.fromkeys(name for split in SPLITS if split in needed for name in names[split]))
+    missing = list(layout.missing)
+    rows, parts = find_rows(layout, tuple(ATTRIBUTES.values()), missing)
     if rows is not None:
-        rows = rows.filter(pc.is_in(rows["Split_Set"], pa.array([*splits])))
+        shown = layout.shown(layout.labels) if layout.labels else layout.root.name
+        missing += [f"the rows of {part} in {shown}" for part in wanted if part not in parts]
+        rows = rows.filter(pc.is_in(rows["Split_Set"], pa.array(wanted, pa.string())))
         files = rows["FileName"].to_pylist()
-        if test == "Test3":
-            _require_labels_of_test3(root, rows)
-    texts = [f"{os.path.splitext(file)[0]}.txt" for file in files]
-    for name, wanted in (("Audios", files), ("Transcripts", texts)):
-        if (root / name).is_dir():
-            present = tree.file_names(root / name)
-            gaps = [file for file in wanted if file not in present]
-            missing += tree.lacking(gaps, len(wanted), f"files in {name} for the rows of {_LABELS_FILE}")
-        else:
-            missing.append(f"the folder {name}")
-    tree.require_whole("MSP-Podcast", root, missing)
+        gaps = [file for file in files if file not in layout.recordings]
+        missing += tree.lacking(gaps, len(files), f"files in {layout.audio_name} for the rows of {shown}")
+        if require_labels:
+            _require_labels(layout, rows, [part for part in wanted if part.startswith("Test")], parts)
+    if missing:
+        there = f" (it has {_listed(parts)})" if parts else ""
+        raise ValueError(
+            f"{root}{there}: this copy of MSP-Podcast is not whole; missing are {'; '.join(missing)}; copy it again "
+            f"as its owners distribute it{_other_tests(wanted, parts)}."
+        )
     assert rows is not None  # or else something is missing
-
-    with ThreadPoolExecutor() as pool:  # reading many small files is waiting, on a network disk most of all
-        transcripts = list(pool.map(lambda text: tree.spoken_text(tree.read_text(root / "Transcripts" / text)), texts))
-        words = list(pool.map(lambda file, text: _read_words(root, file, text), files, transcripts))
-    if (root / "ForceAligned").is_dir():
-        tree.warn_of_missing_times(root, words)
-    speakers = rows["SpkrID"]
-    table = pa.table(
-        {
-            "audio": files,
-            "transcript": pa.array(transcripts, pa.string()),
-            "words": pa.array(words, WORDS),
-            **{label: rows[attribute] for label, attribute in _ATTRIBUTES.items()},
-            "speaker": pc.if_else(pc.equal(speakers, "Unknown"), pa.scalar(None, pa.string()), speakers),
-            "split": [splits[name] for name in rows["Split_Set"].to_pylist()],
-        }
-    )
+    if "validation" in needed and "Development" in test:
+        logger.warning(
+            "%s: the test part is the development part, by which the best epoch is chosen, as in the paper: do not "
+            "compare its scores with those of a test set",
+            root,
+        )
     return read_rows(
-        table,
-        str(root / _LABELS_FILE),
-        row_names=files,
-        audio_folders=[root / "Audios"],
+        msp_table(layout, rows),
+        str(layout.labels or root),
+        row_names=rows["FileName"].to_pylist(),
+        audio_folders=layout.audio_folders,
         label_range=LABEL_RANGE,
         allow_speaker_overlap=True,
+        require_labels=require_labels,
+        test=test if "test" in needed else (),
     )
 
 
-def _require_labels_of_test3(folder: Path, rows: pa.Table) -> None:
-    rows = rows.filter(pc.equal(rows["Split_Set"], "Test3"))
-    blank = [pc.any(pc.equal(pc.utf8_trim_whitespace(rows[name]), "")).as_py() for name in _ATTRIBUTES.values()]
-    if rows.num_rows == 0 or any(blank):
+def msp_podcast_parts(folder: str | os.PathLike[str], only: Sequence[str] = ()) -> dict[str, datasets.Dataset]:
+    """Read all parts of MSP-Podcast that are there, with or without labels, to be annotated or predicted.
+
+    Args:
+        folder: The corpus.
+        only: Parts that must be whole, such as "Test3"; by default all, without the recordings that are not there.
+
+    Returns:
+        The parts by what `SplitNames` knows them as: "train", "validation", "Test1" and so on.
+
+    Raises:
+        ValueError: As in [`read_msp_podcast`].
+    """
+    root = tree.existing_folder(folder, "Labels/labels_consensus.csv")
+    if (root / SHARDS_NOTE).is_file():
+        return _annotated_parts(root, only)
+    layout = find_layout(root, "Audios")
+    missing = list(layout.missing)
+    rows, parts = find_rows(layout, tuple(ATTRIBUTES.values()), missing)
+    tree.require_whole("MSP-Podcast", root, missing)
+    assert rows is not None  # or else something is missing
+    if wanted := [part for part in parts if part.lower() in {name.lower() for name in only}]:
+        rows = rows.filter(pc.is_in(rows["Split_Set"], pa.array(wanted)))
+    elif only:
+        raise ValueError(f"{root} has no part {only[0]}; it has {_listed(parts)}.")
+    files = rows["FileName"].to_pylist()
+    absent = [file for file in files if file not in layout.recordings]
+    if absent and only:
         raise ValueError(
-            f"{folder}: {_LABELS_FILE} has no labels of Test3, which are not public; take Test1 or Test2."
+            f"{root}: {tree.lacking(absent, len(files), 'recordings of ' + ', '.join(wanted))[0]} are missing; copy "
+            "them again."
         )
+    if absent:
+        logger.warning(
+            "%s: left out %d of %d rows whose recordings are not there, such as %r",
+            *(root, len(absent), len(rows), absent[0]),
+        )
+        rows = rows.filter(pc.invert(pc.is_in(rows["FileName"], pa.array(absent))))
+    logger.info("%s: MSP-Podcast with %s", root, _listed(parts))
+    tests = [part for part in dict.fromkeys(rows["Split_Set"].to_pylist()) if part.startswith("Test")]
+    read = read_rows(
+        msp_table(layout, rows),
+        str(layout.labels or root),
+        row_names=rows["FileName"].to_pylist(),
+        audio_folders=layout.audio_folders,
+        label_range=LABEL_RANGE,
+        allow_speaker_overlap=True,
+        require_labels=False,
+        test=tests,
+    )
+    first = {"test": tests[0]} if tests else {}
+    return {first.get(name, name): part for name, part in read.items()}
 
 
-def _read_words(folder: Path, file: str, transcript: str) -> list[dict[str, Any]] | None:
+def _annotated_parts(root: Path, only: Sequence[str]) -> dict[str, datasets.Dataset]:
+    """Read the parts of what `annotate` made."""
+    names = [name for name in open_table(root).table["split"].unique().to_pylist() if name]
+    tests = [name for name in names if name.startswith("Test")]
+    read = read_annotated(root, allow_speaker_overlap=True, require_labels=False, test=tests)
+    parts = {tests[0] if name == "test" and tests else name: part for name, part in read.items()}
+    keys = {name: SPLIT_ALIASES.get(name.lower(), name.lower()) for name in only}
+    wanted = [name for name in parts if not only or name in only or name in keys.values()]
+    if only and not wanted:
+        raise ValueError(f"{root} has no part {only[0]}; it has {', '.join(parts)}.")
+    return {name: parts[name] for name in wanted}
+
+
+def read_whiser(
+    folder: str | os.PathLike[str],
+    *,
+    require_labels: bool = True,
+) -> datasets.DatasetDict:
+    """Read WHiSER, natural speech of the 1970s with the columns of MSP-Podcast.
+
+    Its labels are public (GitHub, msplabresearch/WHiSER); the recordings come from their owners' page. It has neither
+    parts nor known speakers: the parts are drawn by file, with a warning.
+
+    Args:
+        folder: It holds the table of labels and a folder of recordings; or it is what `annotate` made of it.
+        require_labels: Demand labels in every row.
+
+    Returns:
+        train, validation and test with the features `schema.FEATURES`.
+
+    Raises:
+        ValueError: Something is not there, and the sentence lists it; or a row is wrong.
+    """
+    root = tree.existing_folder(folder, "labels_consensus.csv")
+    if (root / SHARDS_NOTE).is_file():
+        return read_annotated(root, require_labels=require_labels, split_by="file")
+    layout = find_layout(root, "Audios", anywhere=True)
+    missing = list(layout.missing)
+    rows, _ = find_rows(layout, tuple(ATTRIBUTES.values()), missing, split="")
+    if rows is not None:
+        files = rows["FileName"].to_pylist()
+        gaps = [file for file in files if file not in layout.recordings]
+        missing += tree.lacking(gaps, len(files), "recordings, which their owners distribute apart from the labels")
+    tree.require_whole("WHiSER", root, missing)
+    assert rows is not None  # or else something is missing
+    return read_rows(
+        msp_table(layout, rows).drop_columns(["split"]),
+        str(layout.labels or root),
+        row_names=rows["FileName"].to_pylist(),
+        audio_folders=layout.audio_folders,
+        label_range=LABEL_RANGE,
+        allow_speaker_overlap=False,
+        require_labels=require_labels,
+        split_by="file",
+    )
+
+
+def msp_table(layout: Layout, rows: pa.Table) -> pa.Table:
+    """Return rows of labels with the names of the schema, and with the transcripts and word times that are there."""
+    files = rows["FileName"].to_pylist()
+    stems = [os.path.splitext(file)[0] for file in files]
+    texts = [layout.transcripts.get(f"{stem}.txt") for stem in stems]
+    grids = [layout.alignments.get(f"{stem}.TextGrid") for stem in stems]
+    with ThreadPoolExecutor() as pool:  # reading many small files is waiting, on a network disk most of all
+        transcripts = list(pool.map(_read_transcript, texts))
+        words = list(pool.map(_read_words, grids, transcripts))
+    unwritten = texts.count(None)
+    if unwritten:
+        logger.warning(
+            "%s: %d of %d utterances have no transcript; annotate the corpus for a model that reads them",
+            *(layout.root, unwritten, len(files)),
+        )
+    if layout.alignments:
+        tree.warn_of_missing_times(layout.root, words)
+    return pa.table(
+        {
+            "audio": pa.array([layout.recordings.get(file, file) for file in files], pa.string()),
+            "transcript": pa.array(transcripts, pa.string()),
+            "words": pa.array(words, WORDS),
+            **{label: rows[attribute] for label, attribute in ATTRIBUTES.items()},
+            "speaker": rows["SpkrID"],
+            "split": rows["Split_Set"],
+        }
+    )
+
+
+def _require_labels(layout: Layout, rows: pa.Table, tests: Sequence[str], parts: dict[str, tuple[int, int]]) -> None:
+    """Refuse test sets without labels, which are not public."""
+    for part in tests:
+        of_part = rows.filter(pc.equal(rows["Split_Set"], part))
+        blank = [pc.any(pc.equal(pc.utf8_trim_whitespace(of_part[name]), "")).as_py() for name in ATTRIBUTES.values()]
+        if any(blank) or (part == "Test3" and part not in parts):
+            labeled = [name for name in TESTS if parts.get(name, (0, 0))[1]]
+            shown = layout.shown(layout.labels) if layout.labels else "the table"
+            raise ValueError(
+                f"{layout.root}: {shown} has no labels of {part}, which are not public; take "
+                f"{' or '.join(name for name in labeled if name != 'Development') or 'Development'} for --test, and "
+                f"predict {part} with the trained model: msfser predict --corpus msp_podcast --test {part} "
+                "--submission FILE."
+            )
+
+
+def _listed(parts: dict[str, tuple[int, int]]) -> str:
+    shown = []
+    for part, (count, labeled) in parts.items():
+        labels = "" if labeled == count else f", {labeled:,} of them with labels" if labeled else " without labels"
+        shown.append(f"{part} {count:,}{labels}")
+    return "; ".join(shown)
+
+
+def _other_tests(wanted: Sequence[str], parts: dict[str, tuple[int, int]]) -> str:
+    labeled = [part for part in TESTS if parts.get(part, (0, 0))[1]]
+    absent = [part for part in wanted if part.startswith("Test") and part not in parts]
+    return f", or test on what is there: --test {labeled[0]}" if absent and labeled else ""
+
+
+def _read_transcript(path: str | None) -> str | None:
+    return None if path is None else tree.spoken_text(tree.read_text(Path(path)), _MARKS)
+
+
+def _read_words(path: str | None, transcript: str | None) -> list[dict[str, Any]] | None:
     """Return the words of an utterance with their times, or `None` where there is no readable alignment."""
-    path = folder / "ForceAligned" / f"{os.path.splitext(file)[0]}.TextGrid"
-    if not path.is_file():
+    if path is None:
         return None
-    found = _TEXTGRID_TOKEN.finditer(tree.read_text(path))
+    found = _TEXTGRID_TOKEN.finditer(tree.read_text(Path(path)))
     tokens = (float(match[2]) if match[2] else (match[1] or "").replace('""', '"') for match in found)
     # ooTextFile, TextGrid, start, end, <exists>, tiers; then of each tier its class, name, start, end and size.
     match list(islice(tokens, 11)):
@@ -136,4 +312,4 @@ def _read_words(folder: Path, file: str, transcript: str) -> list[dict[str, Any]
                 return None
     spoken = [word for word in words if word["word"] not in ("", "<eps>")]
     # A word that the aligner did not know is `<unk>`, which only the transcript can spell.
-    return [word for word in tree.as_written(spoken, transcript) if word["word"] != "<unk>"]
+    return [word for word in tree.as_written(spoken, transcript or "") if word["word"] != "<unk>"]

@@ -5,7 +5,7 @@ of the registry then checks what every reader must satisfy.
 """
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,22 @@ from .emobank import LABEL_RANGE as EMOBANK_RANGE
 from .emobank import read_emobank
 from .iemocap import LABEL_RANGE as IEMOCAP_RANGE
 from .iemocap import read_iemocap, session_of
+from .label_ranges import LabelRange
 from .msp_podcast import LABEL_RANGE as MSP_RANGE
-from .msp_podcast import read_msp_podcast
+from .msp_podcast import msp_podcast_parts, read_msp_podcast, read_whiser
 from .probe.corpus import make_probe, read_probe
+from .schema import SPLITS
 from .sources import FOLDER_TABLES, holds_table
+from .splits import SPLIT_BY
 from .table import SourceRows, open_table, read_table
 
 # `data` with this value is the probe corpus, made in the folder on first use.
 PROBE, PROBE_FOLDER = "probe", "data/probe"
 
 # The options of `read_corpus` that a user gives; a corpus accepts some of them.
-OPTIONS: tuple[str, ...] = ("label_range", "audio_folder", "columns", "allow_speaker_overlap", "fold")
+OPTIONS: tuple[str, ...] = (
+    *("label_range", "audio_folder", "columns", "allow_speaker_overlap", "speaker_from", "split_by", "test", "fold"),
+)
 
 
 @dataclass(frozen=True)
@@ -40,13 +45,15 @@ class Corpus:
         name: The key in `CORPORA`.
         title: The name in text.
         read: From the data and the accepted options to parts with the features `schema.FEATURES`.
-        accepts: Options that the reader accepts: names of `OPTIONS`, and `require_labels`.
+        accepts: Options that the reader accepts: names of `OPTIONS`, `require_labels` and `needed`.
         folds: Number of folds; 0 where the parts are fixed.
         license: Its terms, in words or as an identifier of the Hub.
         label_range: Ends of the label scale of the source; `None` where the user gives it.
         language: Of the speech, ISO 639-1; `None` where it is not known.
         synthetic: Whether the speech is synthesized, so that a model trained on it is of no use for real voices.
         session_of: From a speaker to the session that recorded it; `None` where there are no sessions.
+        read_parts: From the data, and the names of parts if not all are wanted, to the parts that are there, labeled
+            or not, by their names; `None` where `read` gives them all.
     """
 
     name: str
@@ -59,6 +66,7 @@ class Corpus:
     language: str | None = None
     synthetic: bool = False
     session_of: Callable[[str], str] | None = None
+    read_parts: Callable[[str, Sequence[str]], Mapping[str, datasets.Dataset]] | None = None
 
     def check_options(self, given: Collection[str]) -> None:
         """Check the names of the options that a user gave.
@@ -80,7 +88,7 @@ class Corpus:
             raise ValueError(f"the corpus {self.name} needs a fold to test on: --fold 1 (to {self.folds}).")
 
 
-_TABLE = ("label_range", "audio_folder", "columns", "allow_speaker_overlap", "require_labels")
+_TABLE = (*(option for option in OPTIONS if option != "fold"), "require_labels")
 _AGREEMENT = "the license agreement of its owners"
 
 CORPORA: dict[str, Corpus] = {
@@ -88,7 +96,22 @@ CORPORA: dict[str, Corpus] = {
     for corpus in (
         Corpus("table", "a custom table", read_table, accepts=_TABLE),
         Corpus(
-            "msp_podcast", "MSP-Podcast", read_msp_podcast, license=_AGREEMENT, label_range=MSP_RANGE, language="en"
+            *("msp_podcast", "MSP-Podcast", read_msp_podcast, ("test", "require_labels", "needed"), 0, _AGREEMENT),
+            label_range=MSP_RANGE,
+            language="en",
+            read_parts=msp_podcast_parts,
+        ),
+        Corpus(
+            *(
+                "whiser",
+                "WHiSER",
+                read_whiser,
+                ("require_labels",),
+                0,
+                "non-commercial; the recordings are their owners'",
+            ),
+            label_range=MSP_RANGE,
+            language="en",
         ),
         Corpus(
             *("iemocap", "IEMOCAP", read_iemocap, ("fold",), 5, _AGREEMENT, IEMOCAP_RANGE),
@@ -106,11 +129,15 @@ def read_corpus(
     data: str,
     *,
     fold: int | None = None,
-    label_range: tuple[float, float] = (0.0, 1.0),
+    label_range: LabelRange = (0.0, 1.0),
     columns: Mapping[str, str] | None = None,
     audio_folder: str | os.PathLike[str] | None = None,
     allow_speaker_overlap: bool = False,
     require_labels: bool = True,
+    speaker_from: str | None = None,
+    split_by: str = SPLIT_BY[0],
+    test: Sequence[str] = (),
+    needed: Sequence[str] = SPLITS,
 ) -> datasets.DatasetDict:
     """Read a corpus for training or evaluation.
 
@@ -122,21 +149,30 @@ def read_corpus(
         columns: Source column per name of the schema.
         audio_folder: Where relative audio paths start.
         allow_speaker_overlap: Accept speakers that are in more than one part.
-        require_labels: Require all three labels in every row.
+        require_labels: Require the labels in every row.
+        speaker_from: A regular expression that finds the speaker in the path of a recording.
+        split_by: What parts that are made are made by.
+        test: Names of the test parts.
+        needed: Parts that must be there, where the corpus knows which are not: of `schema.SPLITS`.
 
     Returns:
-        Parts with the features `schema.FEATURES`, their labels in 0..1.
+        Parts with the features `schema.FEATURES`, their labels in 0..1: train, validation, test, and further test
+        parts of `test` by their names.
 
     Raises:
         ValueError: An option is not one of this corpus, or the data are not as described; one sentence.
     """
     values: dict[str, tuple[Any, Any]] = {  # with their defaults
         "fold": (fold, None),
-        "label_range": (tuple(label_range), (0.0, 1.0)),
+        "label_range": (label_range if isinstance(label_range, Mapping) else tuple(label_range), (0.0, 1.0)),
         "columns": (columns or None, None),
         "audio_folder": (audio_folder, None),
         "allow_speaker_overlap": (allow_speaker_overlap, False),
         "require_labels": (require_labels, True),
+        "speaker_from": (speaker_from or None, None),
+        "split_by": (split_by, SPLIT_BY[0]),
+        "test": (tuple(test), ()),
+        "needed": (tuple(needed), SPLITS),
     }
     entry = CORPORA[corpus]
     entry.check_options([name for name, (value, default) in values.items() if value != default])
@@ -150,6 +186,7 @@ def read_source(
     columns: Mapping[str, str] | None = None,
     audio_folder: str | os.PathLike[str] | None = None,
     with_errors: bool = False,
+    parts: Sequence[str] = (),
 ) -> SourceRows:
     """Open recordings to be annotated or measured: no labels are needed, and a table keeps its other columns.
 
@@ -159,6 +196,7 @@ def read_source(
         columns: As in `read_table`, like `audio_folder`.
         audio_folder: Where relative audio paths start.
         with_errors: Whether rows of shards that have an `error` are kept.
+        parts: Only these parts of a named corpus, by its owners' names, such as "Test3"; by default all.
 
     Returns:
         The rows. Their `split` is null where the parts are made later: folds, and recordings without a table.
@@ -172,10 +210,15 @@ def read_source(
     entry.check_options([*given, *fold])
     data = ready_data(corpus, data)
     if corpus != "table":
-        parts = entry.read(data, **fold)
+        if entry.read_parts is None and parts:
+            raise ValueError(f"--test: the corpus {corpus} has no parts to choose from here; leave it out.")
+        read: Mapping[str, datasets.Dataset]
+        read = entry.read(data, **fold) if entry.read_parts is None else entry.read_parts(data, parts)
         if fold:
-            parts = {"": datasets.concatenate_datasets(list(parts.values()))}
-        return _rows_of(parts, data, f"{corpus} in {os.path.realpath(data)}")
+            read = {"": datasets.concatenate_datasets(list(read.values()))}
+        return _rows_of(read, data, f"{corpus} in {os.path.realpath(data)}")
+    if parts:
+        raise ValueError("--test belongs to a named corpus; leave it out, or name one with --corpus.")
     if os.path.isdir(data) and not holds_table(data):
         if given:
             raise ValueError(f"{data}: there is no table in this folder; leave out --columns and --audio_folder.")

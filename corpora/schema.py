@@ -15,12 +15,14 @@ A reader returns a `datasets.DatasetDict` whose keys are among `SPLITS` and whos
 | `speaker`     | string                              | yes  | who speaks; text, so that leading zeros survive  |
 
 Every column is always there; what a corpus does not have is null in all rows, so that corpora can be concatenated.
-Labels are null only in corpora that are read without labels, audio only in corpora of text. Texts are never empty.
+Labels are null only in corpora that are read without labels, and one of the three in corpora that do not rate it;
+audio is null only in corpora of text. Texts are never empty.
 
 `audio` is the undecoded form of `datasets.Audio(decode=False)`: either `bytes` holds the encoded file and `path` is
 only a name, or `bytes` is null and `path` names a file on this machine. `audio_source` gives what a loader accepts.
 
-Tables may use the names of `ALIASES` and `SPLIT_ALIASES` instead, which are those of the AudioFolder convention.
+Tables may use the names of `ALIASES` and `SPLIT_ALIASES` instead, which are those of the AudioFolder convention, and
+those of `DISTRIBUTED`, which are those of public copies of MSP-Podcast, WHiSER and other corpora.
 """
 
 from collections.abc import Mapping
@@ -48,11 +50,21 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "transcript": ("transcription", "text"),
     "speaker": ("speaker_id",),
 }
+DISTRIBUTED: dict[str, tuple[str, ...]] = {
+    "audio": ("FileName",),
+    "valence": ("EmoVal",),
+    "arousal": ("EmoAct", "activation"),
+    "dominance": ("EmoDom",),
+    "speaker": ("SpkrID",),
+    "split": ("Split_Set",),
+}
 SPLIT_ALIASES: dict[str, str] = {
     "training": "train",
     **dict.fromkeys(("dev", "development", "val", "valid", "eval"), "validation"),
-    "testing": "test",
+    **dict.fromkeys(("testing", "test1", "test2", "test3"), "test"),
 }
+# What tables write where something is not known.
+UNKNOWN: tuple[str, ...] = ("na", "n/a", "unknown")
 
 
 def audio_source(audio: Mapping[str, bytes | str | None] | None) -> bytes | str | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -18,7 +19,7 @@ import pyarrow.parquet
 from huggingface_hub.constants import HF_HUB_CACHE
 
 from .messages import reason
-from .schema import ALIASES, FEATURES, SCHEMA, SPLIT_ALIASES, SPLITS
+from .schema import ALIASES, DISTRIBUTED, FEATURES, SCHEMA, SPLIT_ALIASES, SPLITS
 from .shards import SHARDS, noted_audio_folder, valid_rows
 
 FOLDER_TABLES: tuple[str, ...] = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -27,6 +28,9 @@ SAVED_DATASETS: tuple[str, ...] = ("dataset_dict.json", "state.json")
 TABLE_SUFFIXES: tuple[str, ...] = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 
 _DELIMITERS = (",", ";", "\t", "|")
+# Shards as the Hub has them: the part, the number, and how many there are.
+_HUB_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.parquet")
+_HUB_SHARDS = "PART-00000-of-00001.parquet"
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -41,6 +45,7 @@ class Part:
         label: What messages call the part.
         row_names: What messages call each row; by default its number from 1.
         official: Whether a reader made the rows from a corpus in its owners' layout.
+        chosen: Which rows of the source these are; by default all of them.
     """
 
     name: str
@@ -49,11 +54,18 @@ class Part:
     label: str
     row_names: Sequence[str] | None = None
     official: bool = False
+    chosen: np.ndarray | None = None
 
     def row(self, index: int) -> str:
         """Return what messages call a row."""
-        name = f"row {int(index) + 1}" if self.row_names is None else self.row_names[int(index)]
+        number = int(index if self.chosen is None else self.chosen[index])
+        name = f"row {number + 1}" if self.row_names is None else self.row_names[number]
         return f"{self.label}, {name}"
+
+    def select(self, rows: np.ndarray) -> "Part":
+        """Return the part with some of its rows, which keep what messages call them."""
+        dataset = None if self.dataset is None else self.dataset.with_format(None).select(rows)
+        return dataclasses.replace(self, table=self.table.take(rows), dataset=dataset, chosen=rows)
 
     def recordings(self, column: str) -> datasets.Dataset:
         """Return the embedded recordings of a column as the only column, `audio`."""
@@ -115,7 +127,7 @@ def _open_dataset(source: object) -> Source:
             f"the source is an {type(source).__name__}, whose rows cannot be counted: train on it with MsfSerCollator "
             "and Trainer, or load it without streaming."
         )
-    folders = (Path(), Path(datasets.config.HF_DATASETS_CACHE), Path(HF_HUB_CACHE))
+    folders: tuple[Path, ...] = (Path(), Path(datasets.config.HF_DATASETS_CACHE), Path(HF_HUB_CACHE))
     parts = {_part_of(source): source} if isinstance(source, datasets.Dataset) else source
     if isinstance(parts, dict):
         if all(part.info.builder_name is None for part in parts.values()):
@@ -174,7 +186,8 @@ def source_of(
 def holds_table(folder: str | os.PathLike[str]) -> bool:
     """Whether a folder is a source: a saved dataset, or one with a table or shards in it."""
     path = Path(folder)
-    return any((path / name).is_file() for name in (*FOLDER_TABLES, *SAVED_DATASETS)) or any(path.glob(SHARDS))
+    named = any((path / name).is_file() for name in (*FOLDER_TABLES, *SAVED_DATASETS))
+    return named or any(path.glob(SHARDS)) or bool(_hub_shards(path))
 
 
 def _open_folder(name: str, folder: Path, with_errors: bool) -> Source:
@@ -188,14 +201,35 @@ def _open_folder(name: str, folder: Path, with_errors: bool) -> Source:
     found = [table for table in FOLDER_TABLES if (folder / table).is_file()]
     shards = sorted(folder.glob(SHARDS))
     found += [SHARDS] if shards else []
+    of_hub = _hub_shards(folder)
+    found += [_HUB_SHARDS] if of_hub else []
     if not any(folder.iterdir()):
         raise ValueError(f"{name}: the folder is empty; name a table file, or a folder with one.")
     if not found:
-        tables = ", ".join((*FOLDER_TABLES, SHARDS))
+        tables = ", ".join((*FOLDER_TABLES, SHARDS, _HUB_SHARDS))
         raise ValueError(f"{name}: the folder holds none of {tables} and is no saved dataset; name a table file.")
     if len(found) > 1:
         raise ValueError(f"{name}: the folder holds {' and '.join(found)}; name the one to read.")
+    if of_hub:
+        return source_of({part: _read_parquet(*paths) for part, paths in of_hub.items()}, name, (folder,))
     return _open_shards(name, folder, shards, with_errors) if shards else _open_file(name, folder / found[0])
+
+
+def _hub_shards(folder: Path) -> dict[str, list[Path]]:
+    """Return the shards of each part of a dataset that was downloaded from the Hub, in its folder or in `data`.
+
+    Raises:
+        ValueError: Some of a part are not there.
+    """
+    parts: dict[str, list[Path]] = {}
+    for path in sorted((*folder.glob("*-of-*.parquet"), *folder.glob("data/*-of-*.parquet"))):
+        if match := _HUB_SHARD.fullmatch(path.name):
+            parts.setdefault(match[1], []).append(path)
+    for part, paths in parts.items():
+        count = int(paths[0].stem.rpartition("-")[2])
+        if len(paths) != count:
+            raise ValueError(f"{folder}: {len(paths)} of {count} shards of {part!r} are there; copy the others too.")
+    return parts
 
 
 def _open_file(name: str, path: Path) -> Source:
@@ -267,7 +301,8 @@ def _header(path: Path) -> tuple[list[str], str]:
     for delimiter in _DELIMITERS:
         with path.open(newline="", encoding="utf-8-sig") as file:
             headers[delimiter] = next(csv.reader(file, delimiter=delimiter), [])
-    known = {*SCHEMA.names, *(alias for aliases in ALIASES.values() for alias in aliases)}
+    aliases = (alias for table in (ALIASES, DISTRIBUTED) for names in table.values() for alias in names)
+    known = {*SCHEMA.names, *aliases}
     best = max(_DELIMITERS, key=lambda delimiter: (len(known & {*headers[delimiter]}), len(headers[delimiter])))
     return headers[best], best
 

@@ -4,7 +4,7 @@ The readers of corpora with another layout pass their rows to `read_rows`, which
 """
 
 import dataclasses
-import math
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,20 +18,23 @@ import pyarrow.compute as pc
 from ..configuration_msfser import LABELS
 from .audio_paths import audio_paths, locate
 from .columns import (
-    check_split_names,
     check_unique,
     label_column,
     match_columns,
-    split_column,
+    speaker_column,
+    speakers_of_names,
     text_column,
     with_points,
     word_column,
 )
 from .duplicates import check_duplicate_contents, check_duplicate_files
+from .label_ranges import LabelRange, Range, ranges_of
 from .messages import reason, short_messages
 from .schema import SCHEMA, SPLITS, make_dataset
 from .sources import Part, Source, open_source, source_of
-from .splits import assign_splits
+from .splits import SPLIT_BY, SplitNames, assign_splits
+
+logger = logging.getLogger(__name__)
 
 # The one part of a table that is read without its parts.
 POOLED = "all"
@@ -71,16 +74,34 @@ class SourceRows(NamedTuple):
         return pc.struct_field(self.embedded.with_format("arrow")[:]["audio"], "path").to_pylist()
 
 
+@dataclasses.dataclass(frozen=True)
+class _Reading:
+    """How the rows of a source are read; the fields are arguments of `read_table`."""
+
+    label_range: LabelRange
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    split_seed: int = 0
+    allow_speaker_overlap: bool = False
+    require_labels: bool = True
+    speaker_from: str | None = None
+    split_by: str = SPLIT_BY[0]
+    test: Sequence[str] = ()
+    pooled: bool = False
+
+
 @short_messages()
 def read_table(
     source: str | os.PathLike[str] | datasets.Dataset | datasets.DatasetDict,
     *,
-    label_range: tuple[float, float] = (0.0, 1.0),
+    label_range: LabelRange = (0.0, 1.0),
     columns: Mapping[str, str] | None = None,
     audio_folder: str | os.PathLike[str] | None = None,
     split_seed: int = 0,
     allow_speaker_overlap: bool = False,
     require_labels: bool = True,
+    speaker_from: str | None = None,
+    split_by: str = SPLIT_BY[0],
+    test: Sequence[str] = (),
     pooled: bool = False,
 ) -> datasets.DatasetDict:
     """Read a corpus from one table.
@@ -94,7 +115,9 @@ def read_table(
             shards `data/part-00000.parquet` and so on, a folder written by `save_to_disk`, or the string `owner/name`
             of a dataset on the Hub; or a `Dataset` or `DatasetDict` of `datasets`, whose recordings are not decoded
             even if their column would. Rows of shards with an `error` are left out, with one warning.
-        label_range: Lowest and highest value of the labels in the source; they are scaled to 0..1 by it.
+        label_range: Lowest and highest value of the labels in the source; they are scaled to 0..1 by it. Where the
+            scales differ, or one dimension is not rated: the range of each of the two or three dimensions, such as
+            `{"valence": (-1, 1), "arousal": (0, 1)}`; the third is null.
         columns: Source column per name of the schema (and `split`), for tables with other column names.
         audio_folder: The data folder: relative audio paths start here and no path may lead out of it. By default
             the folder of the table, for shards the `audio_folder` in the `annotation.json` beside `data`, the
@@ -102,23 +125,35 @@ def read_table(
             memory.
         split_seed: Seed of the speaker draw where parts are made here. The draw does not depend on the row order.
         allow_speaker_overlap: Accept speakers that occur in more than one of the given parts.
-        require_labels: Demand all three labels in every row; otherwise they may be absent or blank, and are null.
+        require_labels: Demand the labels in every row; otherwise they may be absent or blank, and are null.
+        speaker_from: A regular expression that finds the speaker in the path of each recording: its group `speaker`,
+            or else its first group, or else all of it. It goes before a column.
+        split_by: What parts that are made here are made by: `speaker`, or `file` where speakers are not known.
+        test: Names of the test parts in the source: the first becomes `test`, the others keep their names, and other
+            test parts are left out. The validation part can be one of them.
         pooled: Ignore the parts: all rows, in their order, are one part, `all`.
 
     Returns:
-        Non-empty parts with the features `schema.FEATURES`, in the order train, validation, test.
+        Non-empty parts with the features `schema.FEATURES`, in the order train, validation, test, further test parts.
 
     Raises:
         ValueError: The source, a column, a row or the parts are not as described; one sentence with the remedy.
     """
-    bounds = tuple(map(float, label_range))
-    if len(bounds) != 2 or not all(map(math.isfinite, bounds)) or bounds[0] >= bounds[1]:
-        shown = " ".join(f"{bound:g}" for bound in bounds)
-        raise ValueError(
-            f"--label_range is {shown}; give two finite numbers, the lower one first, such as --label_range 1 7."
-        )
-    opened = open_source(source, audio_folder)
-    return _read(opened, columns or {}, bounds, split_seed, allow_speaker_overlap, require_labels, pooled)
+    if split_by not in SPLIT_BY:
+        raise ValueError(f"--split_by cannot be {split_by!r}; give {' or '.join(SPLIT_BY)}.")
+    ranges_of(label_range)
+    reading = _Reading(
+        label_range,
+        columns or {},
+        split_seed,
+        allow_speaker_overlap,
+        require_labels,
+        speaker_from,
+        split_by,
+        test,
+        pooled,
+    )
+    return _read(open_source(source, audio_folder), reading)
 
 
 @short_messages()
@@ -130,6 +165,9 @@ def read_rows(
     audio_folders: Sequence[Path],
     label_range: tuple[float, float],
     allow_speaker_overlap: bool,
+    require_labels: bool = True,
+    split_by: str = SPLIT_BY[0],
+    test: Sequence[str] = (),
 ) -> datasets.DatasetDict:
     """Check the rows that a reader made and bring them into the schema, as `read_table` does with those of a table.
 
@@ -141,13 +179,31 @@ def read_rows(
             corpus of text, whose table has no `audio`.
         label_range: As in `read_table`, like the result and the errors.
         allow_speaker_overlap: As in `read_table`.
+        require_labels: As in `read_table`.
+        split_by: As in `read_table`.
+        test: As in `read_table`.
     """
     opened = source_of({"": table}, source, tuple(audio_folders), row_names, official=True)
-    return _read(opened, {}, label_range, 0, allow_speaker_overlap, require_labels=True)
+    return _read(
+        opened,
+        _Reading(
+            label_range,
+            allow_speaker_overlap=allow_speaker_overlap,
+            require_labels=require_labels,
+            split_by=split_by,
+            test=test,
+        ),
+    )
 
 
 @short_messages()
-def read_annotated(folder: Path, allow_speaker_overlap: bool = False) -> datasets.DatasetDict:
+def read_annotated(
+    folder: Path,
+    allow_speaker_overlap: bool = False,
+    require_labels: bool = True,
+    split_by: str = SPLIT_BY[0],
+    test: Sequence[str] = (),
+) -> datasets.DatasetDict:
     """Read what `annotate` made of a corpus in its owners' layout, as `read_table` does, with its labels as they are.
 
     Recordings of equal content under several names are kept, as in the corpus itself.
@@ -155,7 +211,16 @@ def read_annotated(folder: Path, allow_speaker_overlap: bool = False) -> dataset
     opened = open_source(folder)
     parts = [dataclasses.replace(part, official=True) for part in opened.parts]
     opened = dataclasses.replace(opened, parts=parts)
-    return _read(opened, {}, (0.0, 1.0), 0, allow_speaker_overlap, require_labels=True)
+    return _read(
+        opened,
+        _Reading(
+            (0.0, 1.0),
+            allow_speaker_overlap=allow_speaker_overlap,
+            require_labels=require_labels,
+            split_by=split_by,
+            test=test,
+        ),
+    )
 
 
 @short_messages()
@@ -218,30 +283,33 @@ def _check_alike(source: Source, files: Sequence[object], embedded: Sequence[obj
         raise ValueError(f"{source.name}: some parts embed their audio and others name files; make them alike.")
 
 
-def _read(
-    source: Source,
-    columns: Mapping[str, str],
-    label_range: tuple[float, ...],
-    split_seed: int,
-    allow_speaker_overlap: bool,
-    require_labels: bool,
-    pooled: bool = False,
-) -> datasets.DatasetDict:
+def _read(source: Source, reading: _Reading) -> datasets.DatasetDict:
     tables: list[pa.Table] = []
     files: list[str] = []
     real: list[str] = []
     embedded: list[datasets.Dataset] = []
-    required = [*(["audio"] if source.audio_folders else []), *(LABELS if require_labels else [])]
+    splits_of_parts: list[np.ndarray] = []
+    ranges, names = ranges_of(reading.label_range), SplitNames(reading.test)
+    required = [*(["audio"] if source.audio_folders else []), *(ranges if reading.require_labels else [])]
     # What is predicted needs neither labels nor speakers, even if the settings of the training name their columns.
-    optional = () if require_labels else (*LABELS, "speaker")
+    optional = () if reading.require_labels else (*LABELS, "speaker")
     elsewhere = {column for part in source.parts for column in part.table.column_names}
     written: dict[str, str] = {}
-    for part in source.parts:
-        found = match_columns(part, columns, required, optional, elsewhere)
+    for whole in source.parts:
+        found = match_columns(whole, reading.columns, required, optional, elsewhere)
         if source.has_parts:
             found.pop("split", None)
-        count = len(part.table)
-        made = {name: pa.nulls(count, SCHEMA.field(name).type) for name in SCHEMA.names}
+        column = found.pop("split", None)
+        if reading.pooled:
+            splits = np.full(len(whole.table), POOLED, dtype=object)
+        else:
+            splits, of_part = names.of(whole, column)
+            written |= of_part
+        part, splits = _kept(whole, splits)
+        if not len(splits):
+            continue
+        splits_of_parts.append(splits)
+        made = {name: pa.nulls(len(part.table), SCHEMA.field(name).type) for name in SCHEMA.names}
         paths = audio_paths(part, found["audio"]) if "audio" in found else None
         if "audio" in found and paths is None:
             embedded.append(part.recordings(found["audio"]))
@@ -251,27 +319,31 @@ def _read(
             real += real_paths.tolist()
             fields = list(SCHEMA.field("audio").type)
             made["audio"] = pa.StructArray.from_arrays(
-                [pa.nulls(count, pa.binary()), pa.array(located)], fields=fields
+                [pa.nulls(len(part.table), pa.binary()), pa.array(located, pa.string())], fields=fields
             )
         for name, column in found.items():
-            if name not in ("audio", "split"):
-                made[name] = _column(part, name, column, label_range, require_labels)
-        if pooled:
-            splits_of_part = pa.repeat(POOLED, count)
-        else:
-            splits_of_part, names = split_column(part, found.get("split"))
-            written |= names
-        tables.append(pa.table(made, schema=SCHEMA).append_column("split", splits_of_part))
+            if name != "audio" and (name not in LABELS or name in ranges):
+                made[name] = _column(part, name, column, ranges.get(name), reading.require_labels)
+        if reading.speaker_from is not None:
+            made["speaker"] = speakers_of_names(part, _recording_names(part, paths, found), reading.speaker_from)
+        tables.append(pa.table(made, schema=SCHEMA))
     _check_alike(source, files, embedded)
-    check_split_names(source.name, written)
+    if not reading.pooled:
+        names.check(source.name, written)
+    if reading.require_labels and (unrated := [name for name in LABELS if name not in ranges]):
+        logger.info("%s: %s is not rated; nothing is learned or scored of it", source.name, unrated[0])
 
+    if not tables:
+        raise ValueError(f"{source.name}: all rows are of other test parts than {', '.join(reading.test)}.")
     table = pa.concat_tables(tables)
-    if pooled:
-        splits = np.full(len(table), POOLED, dtype=object)
-    else:
-        splits = assign_splits(source.name, table["split"], table["speaker"], split_seed, allow_speaker_overlap)
-    table = table.drop_columns(["split"])
-    official = source.parts[0].official
+    given, official = np.concatenate(splits_of_parts), source.parts[0].official
+    by_file = reading.split_by == "file"
+    keys = (real or [f"row {index}" for index in range(len(table))]) if by_file else None
+    splits = given
+    if not reading.pooled:
+        splits = assign_splits(
+            source.name, given, table["speaker"], reading.split_seed, reading.allow_speaker_overlap, keys
+        )
     if embedded:
         recordings = datasets.concatenate_datasets(embedded)
         check_duplicate_contents(source.name, recordings, splits, official)
@@ -280,16 +352,35 @@ def _read(
         result = make_dataset(table)
         if files:
             check_duplicate_files(source.name, files, real, splits, official)
-    present = [split for split in (*SPLITS, POOLED) if (splits == split).any()]
-    return datasets.DatasetDict({split: result.select(np.flatnonzero(splits == split)) for split in present})
+    present = [split for split in (*SPLITS, POOLED, *dict.fromkeys(names.keys.values())) if (splits == split).any()]
+    parts = {split: result.select(np.flatnonzero(splits == split)) for split in present}
+    return names.with_tests(datasets.DatasetDict(parts))
+
+
+def _kept(part: Part, splits: np.ndarray) -> tuple[Part, np.ndarray]:
+    """Return a part without the rows that are in no split that is read, and the splits of the others."""
+    is_kept = splits != ""
+    return (part, splits) if is_kept.all() else (part.select(np.flatnonzero(is_kept)), splits[is_kept])
+
+
+def _recording_names(part: Part, paths: np.ndarray | None, found: Mapping[str, str]) -> Sequence[str | None]:
+    """Return the path of each recording as it is written, or the name with which it is embedded."""
+    if paths is not None:
+        return list(paths)
+    if "audio" not in found:
+        raise ValueError(f"{part.label}: --speaker_from needs recordings, and there are none; leave it out.")
+    audio = part.recordings(found["audio"]).with_format("arrow")[:]["audio"]
+    return pc.struct_field(audio, "path").to_pylist()
 
 
 def _column(
-    part: Part, name: str, column: str, label_range: tuple[float, ...] | None = None, require_labels: bool = False
+    part: Part, name: str, column: str, label_range: Range | None = None, require_labels: bool = False
 ) -> pa.Array | pa.ChunkedArray:
     """Return a column other than `audio` in the type of the schema; labels as they are, unless a range is given."""
     if name in LABELS:
         if label_range is None:
             return with_points(part, column)
         return label_column(part, column, label_range, require_labels)
+    if name == "speaker":
+        return speaker_column(part, column)
     return word_column(part, column) if name == "words" else text_column(part, column)

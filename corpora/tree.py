@@ -69,9 +69,9 @@ def read_text(path: Path) -> str:
         return content.decode("cp1252", errors="replace")
 
 
-def spoken_text(text: str) -> str:
-    """Return a transcript on one line, without marks in brackets such as `[LAUGHTER]`; "" where nothing is said."""
-    return " ".join(_BRACKETED.sub(" ", text).split())
+def spoken_text(text: str, marks: re.Pattern[str] = _BRACKETED) -> str:
+    """Return a transcript on one line, without marks such as `[LAUGHTER]`; "" where nothing is said."""
+    return " ".join(marks.sub(" ", text).split())
 
 
 def as_written(words: Sequence[dict[str, Any]], transcript: str) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from .audio_paths import real_path_finder
 from .columns import text_column
 from .duplicates import check_duplicate_contents, check_duplicate_files
+from .label_ranges import LabelRange
 from .registry import CORPORA, ready_data
 from .schema import SCHEMA
 from .sources import Part, read_csv
@@ -27,7 +28,7 @@ def read_units(
     data: str,
     grouping: str,
     *,
-    label_range: tuple[float, float] = (0.0, 1.0),
+    label_range: LabelRange = (0.0, 1.0),
     columns: Mapping[str, str] | None = None,
     audio_folder: str | os.PathLike[str] | None = None,
     group_file: str | os.PathLike[str] | None = None,
@@ -69,7 +70,7 @@ def read_units(
 def _of_table(
     source: str,
     grouping: str,
-    label_range: tuple[float, float],
+    label_range: LabelRange,
     columns: Mapping[str, str] | None,
     audio_folder: str | os.PathLike[str] | None,
 ) -> tuple[datasets.Dataset, list[str | None], list[str]]:

@@ -45,6 +45,7 @@ from ..training.features import COLUMNS, FeatureCollator, encode_parts, has_inpu
 from ..training.settings import build_model, parse_settings, read_data, read_run
 from ..training.trainer import MsfSerTrainer
 from .intervals import Interval, clusters, interval
+from .paper import beside_paper
 from .plots import intervals
 from .predictions import predict_part
 from .results import RESULTS, Row, read, row, rows_of, with_ends, write
@@ -420,6 +421,11 @@ def _ablate(arguments: argparse.Namespace, options: Sequence[str], command: str)
     rows = rows_that_differ(of_first_fold, arguments.rows)
     order = [(row, seed, fold) for seed in arguments.seeds for row in rows for fold in arguments.folds]
     runs = [Run(row, seed, fold, settings, folder, arguments.part) for row, seed, fold in order]
+    data_settings = parse_settings(of_first_fold).run
+    if isinstance(data_settings.ranges, Mapping) and len(data_settings.ranges) < len(LABELS):
+        raise ValueError(
+            "msfser ablate compares all three dimensions: give the --label_range of each, or a corpus that has all."
+        )
     if not all(run.is_finished() for run in runs):
         kept = rows_with_inputs(of_first_fold, rows)
         runs = [run for run in runs if run.row in kept]
@@ -447,3 +453,6 @@ def _ablate(arguments: argparse.Namespace, options: Sequence[str], command: str)
     if len({run.row for run in every_row if run.predictions.is_file()}) > 1:
         write_text(ASSETS / f"ablation_{name}.svg", plot(results))
     print(as_table(results))
+    of_development = arguments.part == "validation" or data_settings.test[:1] == ["Development"]
+    if data_settings.corpus == "msp_podcast" and of_development and (beside := beside_paper(results)):
+        print(beside)

@@ -27,6 +27,7 @@ from ..cli.outputs import refuse_existing, whole_file
 from ..configuration_msfser import LABELS
 from ..corpora.registry import CORPORA
 from ..hub.loading import load_named
+from ..loss_msfser import UNRATED
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
 from ..training.features import encode_parts
@@ -105,12 +106,13 @@ def _predictions(model: MsfSerModel, processor: MsfSerProcessor, items: datasets
     logits = torch.cat([output.logits.float() for output in outputs]).cpu().numpy()
     columns = {"file": items["file"][:], "speaker": items["speaker"][:]}
     columns |= {label: logits[:, d] for d, label in enumerate(LABELS)}
-    return pd.DataFrame(columns | {f"{label}_label": items[label][:] for label in LABELS})
+    table = pd.DataFrame(columns | {f"{label}_label": items[label][:] for label in LABELS})
+    return table.replace({f"{label}_label": {UNRATED: np.nan} for label in LABELS})
 
 
 def _rows(name: str, table: pd.DataFrame) -> list[Row]:
     units, resampled = resampled_units([None if pd.isna(speaker) else speaker for speaker in table["speaker"]])
-    given = table[[f"{label}_label" for label in LABELS]].to_numpy(np.float64)
+    given = table[[f"{label}_label" for label in LABELS]].fillna(UNRATED).to_numpy(np.float64)
     found = ccc_rows(name, table[[*LABELS]].to_numpy(np.float64), given, units, resampled)
     return [row | {"items": len(table)} for row in found]
 
@@ -132,7 +134,8 @@ def main(argv: Sequence[str]) -> None:
             data=arguments.data,
             corpus=arguments.corpus,
             fold=arguments.fold,
-            label_range=arguments.label_range,
+            label_range=list(arguments.label_range),
+            test=arguments.test,
             audio_folder=arguments.audio_folder,
             columns=[f"{name}={column}" for name, column in arguments.columns],
             allow_speaker_overlap=arguments.corpus == "table" and arguments.part == "all",
@@ -180,7 +183,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--by", metavar="COLUMN", help="score groups, too: speaker, or a column of the table")
     parser.add_argument(
-        "--label_range", nargs=2, type=float, default=[0.0, 1.0], metavar=("LOW", "HIGH"), help="scale of the labels"
+        "--label_range",
+        nargs="+",
+        default=[0.0, 1.0],
+        metavar="RANGE",
+        help="scale of the labels, such as 1 7, or valence=-1:1 arousal=0:1",
+    )
+    parser.add_argument(
+        "--test", nargs="+", default=[], metavar="PART", help="test part by its name in the corpus, such as Test1"
     )
     parser.add_argument(
         "--columns", nargs="+", type=column_pair, default=[], metavar="NAME=COLUMN", help="columns with other names"

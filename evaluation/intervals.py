@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from scipy import stats
 
-from ..loss_msfser import concordance
+from ..loss_msfser import UNRATED, concordance
 
 CONFIDENCE = 0.95
 
@@ -61,14 +61,28 @@ def resampled_units(speakers: Sequence[str | None]) -> tuple[int | list[np.ndarr
 
 
 def ccc_interval(predicted: np.ndarray, given: np.ndarray, units: int | Sequence[np.ndarray]) -> Interval:
-    """CCC of valence, arousal, dominance and their mean, arrays `(4,)`, from values `(utterances, 3)`."""
-    pair = torch.tensor(predicted).double(), torch.tensor(given).double()
+    """CCC of valence, arousal, dominance and their mean, arrays `(4,)`, from values `(utterances, 3)`.
+
+    Utterances with the label `UNRATED` do not count in its dimension. A dimension without a rated utterance is NaN,
+    and not in the mean.
+    """
+    labels = torch.tensor(given).double()
+    present = (labels != UNRATED).any(0)
+    pair = torch.tensor(predicted).double()[:, present], labels[:, present]
+    rated = None if (pair[1] != UNRATED).all() else pair[1] != UNRATED
 
     def measure(items: np.ndarray) -> np.ndarray:
-        ccc = concordance(*(values[items] for values in pair))
+        predictions, ratings = (values[items] for values in pair)
+        ccc = concordance(predictions, ratings, None if rated is None else rated[items])
         return torch.cat([ccc, ccc.mean(-1, keepdim=True)]).numpy()
 
-    return interval(measure, units, correlation=True)
+    found = interval(measure, units, correlation=True)
+    if present.all():
+        return found
+    kept = np.append(present.numpy(), True)
+    ends = np.full((3, len(kept)), np.nan)
+    ends[:, kept] = found
+    return Interval(*ends)
 
 
 def interval(

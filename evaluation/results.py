@@ -38,8 +38,8 @@ def row(name: str, value: float, low: float | None = None, high: float | None = 
 
 
 def rows_of(names: Iterable[str], found: "Interval") -> list[Row]:
-    """A row for each name from an interval whose parts are arrays."""
-    return [row(name, *ends) for name, *ends in zip(names, *found, strict=True)]
+    """A row for each name from an interval whose parts are arrays; none where the value is NaN."""
+    return [row(name, *ends) for name, *ends in zip(names, *found, strict=True) if not np.isnan(ends[0])]
 
 
 def ccc_rows(
@@ -95,11 +95,13 @@ def scored(rows: Sequence[Row]) -> list[Row]:
 def as_table(rows: Sequence[Row]) -> str:
     """The results of a run as text: a line for each set of inputs, what the intervals resample, and any folds."""
     lines = [f"{'inputs':20}" + "".join(f"{name:>23}" for name in (*LABELS, "mean"))]
-    whole = scored(rows)
-    for start in range(0, len(whole), len(LABELS) + 1):
-        group = whole[start : start + len(LABELS) + 1]
-        cells = [f"{row['value']:.3f} ({row['low']:.3f}..{row['high']:.3f})" for row in group]
-        lines.append(f"{group[0]['name'].split('/')[1]:20}" + "".join(f"{cell:>23}" for cell in cells))
+    cells: dict[str, dict[str, str]] = {}
+    for row in scored(rows):
+        part, inputs, dimension = row["name"].split("/")
+        group = inputs if part in ("test", CROSS_VALIDATED.rstrip("/")) else f"{part}/{inputs}"
+        cells.setdefault(group, {})[dimension] = f"{row['value']:.3f} ({row['low']:.3f}..{row['high']:.3f})"
+    for group, of_group in cells.items():
+        lines.append(f"{group:20}" + "".join(f"{of_group.get(name, '-'):>23}" for name in (*LABELS, "mean")))
     lines.append(f"intervals over {resampled(rows)}")
     folds = [row for row in rows if row["name"].startswith(FOLD)]
     if folds:

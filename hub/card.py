@@ -177,8 +177,9 @@ def _corpus(run: RunSettings, folder: Path, title: str | None, license: str | No
         return CORPORA["probe"]
     if (title is None) != (license is None):
         raise ValueError("Give --corpus_name and --corpus_license together.")
-    low, high = run.label_range
-    corpus = dataclasses.replace(corpus, label_range=(low, high))
+    # A model of dimensions with several ranges is described in 0..1.
+    ranges = run.ranges
+    corpus = dataclasses.replace(corpus, label_range=(0.0, 1.0) if isinstance(ranges, Mapping) else ranges)
     return corpus if title is None or license is None else dataclasses.replace(corpus, title=title, license=license)
 
 

@@ -26,7 +26,9 @@ def main(argv: Sequence[str]) -> None:
         # Slow imports are deferred until the names and the table have been checked.
         from .recordings import find_recordings
 
-        source = find_recordings(arguments.recordings, dict(arguments.columns), arguments.audio_folder)
+        source = find_recordings(
+            arguments.recordings, dict(arguments.columns), arguments.audio_folder, arguments.corpus, arguments.test
+        )
         from .predicting import predict
 
         predict(source, arguments)
@@ -75,6 +77,15 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--columns", nargs="+", type=column_pair, default=[], metavar="NAME=COLUMN", help="columns with other names"
     )
     parser.add_argument("--audio_folder", metavar="FOLDER", help="start of the table's relative audio paths")
+    parser.add_argument(
+        "--corpus", default="table", metavar="NAME", help="layout of a named corpus, such as msp_podcast"
+    )
+    parser.add_argument(
+        "--test", nargs="+", default=[], metavar="PART", help="only these parts of the named corpus, such as Test3"
+    )
+    parser.add_argument(
+        "--submission", type=Path, metavar="FILE.csv", help="also write FileName,EmoAct,EmoVal,EmoDom on 1..7"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the output if it is there")
     return parser.parse_args(argv)
 
@@ -106,3 +117,13 @@ def check(arguments: argparse.Namespace) -> None:
         raise ValueError(f"there is no folder {str(output.parent)!r} for the output: make it first.")
     for name in arguments.recordings:
         matches(name)
+    if (submission := arguments.submission) is not None:
+        if arguments.corpus == "table":
+            raise ValueError("--submission needs the part of a named corpus: give --corpus msp_podcast --test Test3.")
+        if arguments.course or arguments.channel == "each":
+            raise ValueError("--submission has one row for each recording: leave out --course and --channel each.")
+        if not submission.parent.is_dir():
+            raise ValueError(f"there is no folder {str(submission.parent)!r} for the submission: make it first.")
+        if submission == output:
+            raise ValueError(f"--submission and -o are both {output}: give two files.")
+        refuse_existing(submission, arguments.overwrite)

@@ -27,6 +27,7 @@ from ..pipeline_msfser import NoRecognizer
 from ..sharding.processes import joined_processes, run_shards
 from .paths import suffix_of
 from .sharded_prediction import ShardedPrediction
+from .submission import write_submission
 from .tables import rows_of_result, write_table
 from .timed_pipeline import TimedPipeline
 
@@ -57,6 +58,8 @@ def predict(source: SourceRows, arguments: argparse.Namespace) -> None:
 
         data = Path(arguments.recordings[0])
         predict_table(state, open_work, data, output, (low, high), arguments.course, arguments.overwrite)
+        if arguments.submission is not None and state.is_main_process:
+            write_submission(output, (low, high), source.recording_names(), arguments.submission)
 
 
 def open_prediction(

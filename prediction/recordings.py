@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from ..corpora.audio_folder import left_out_message, scan_folder
-from ..corpora.registry import read_source
+from ..corpora.registry import CORPORA, read_source
 from ..corpora.sources import TABLE_SUFFIXES, holds_table
 from ..corpora.table import SourceRows
 from .paths import matches
@@ -17,6 +17,8 @@ def find_recordings(
     names: Sequence[str],
     columns: Mapping[str, str] | None = None,
     audio_folder: str | None = None,
+    corpus: str = "table",
+    parts: Sequence[str] = (),
 ) -> SourceRows:
     """Finds recordings, in the order in which they are named; a file that is named twice is one recording.
 
@@ -25,6 +27,8 @@ def find_recordings(
             with a table.
         columns: Columns of the table that have other names, as in `read_table`.
         audio_folder: Where relative paths of the table start.
+        corpus: The reader of a named corpus, whose folder is the one name.
+        parts: Only these parts of the named corpus.
 
     Returns:
         The rows; `audio` is the path as it was given.
@@ -32,6 +36,16 @@ def find_recordings(
     Raises:
         ValueError: Something is not there, is no recording, or a table is not alone.
     """
+    if corpus != "table":
+        if corpus not in CORPORA:
+            raise ValueError(f"--corpus cannot be {corpus!r}: give one of {', '.join(CORPORA)}.")
+        if len(names) > 1:
+            raise ValueError(
+                f"--corpus {corpus} needs one folder, and there are {len(names)}: name that of the corpus."
+            )
+        return read_source(corpus, names[0], columns=columns, audio_folder=audio_folder, parts=parts)
+    if parts:
+        raise ValueError("--test belongs to a named corpus: name it with --corpus, or leave --test out.")
     if len(names) == 1 and (_is_table(names[0]) or (os.path.isdir(names[0]) and holds_table(names[0]))):
         return read_source("table", names[0], columns=columns, audio_folder=audio_folder, with_errors=True)
     if columns or audio_folder:

@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import Trainer, TrainingArguments
 from transformers.utils import logging
 
-from msfser.loss_msfser import ccc_loss, check_labels, concordance, logger
+from msfser.loss_msfser import UNRATED, ccc_loss, check_labels, concordance, logger
 
 
 def naive_ccc(p, y):
@@ -217,3 +217,63 @@ def test_only_one_row_with_a_gradient_warns(caplog):
         logging.warning_once.cache_clear() if not warnings else None
         ccc_loss(given, given.detach())
         assert len(caplog.records) == warnings
+
+
+# Dimensions that are not rated
+
+
+def masked(labels, *dimensions):
+    labels = labels.clone()
+    labels[:, list(dimensions)] = UNRATED
+    return labels
+
+
+def test_an_unrated_dimension_adds_no_loss_and_its_head_has_no_gradient():
+    model, inputs = no_dropout_model(), batch(8)
+    whole = model(**inputs)
+    two = model(**inputs | {"labels": masked(inputs["labels"], 2)})
+    expected = sum(1 - naive_ccc(whole.logits.detach()[:, d], inputs["labels"][:, d]) for d in range(2))
+    assert abs(two.loss.item() - expected) < 1e-5
+    two.loss.backward()
+    heads = [parameter.grad for name, parameter in model.named_parameters() if name.startswith("heads.")]
+    third = [parameter.grad for name, parameter in model.named_parameters() if name.startswith("heads.dominance.")]
+    assert third and all(gradient is None or not gradient.any() for gradient in third)
+    assert any(gradient is not None and gradient.any() for gradient in heads)
+    assert ccc_loss(whole.logits, masked(inputs["labels"], 0, 1, 2)).item() == 0
+
+
+def test_the_loss_counts_the_rated_items_of_each_dimension():
+    p, y = torch.rand(40, 3, requires_grad=True), torch.rand(40, 3)
+    given = y.clone()
+    given[:10, 0], given[30:, 2] = UNRATED, UNRATED
+    rows = (slice(10, None), slice(None), slice(None, 30))
+    loss = ccc_loss(p, given)
+    assert abs(loss.item() - sum(1 - naive_ccc(p.detach()[r, d], y[r, d]) for d, r in enumerate(rows))) < 1e-5
+    loss.backward()
+    assert not p.grad[:10, 0].any() and not p.grad[30:, 2].any() and p.grad[10:, 0].all() and p.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_few_rated_items_give_a_finite_loss_and_gradient(count):
+    p, y = torch.rand(4, 3, requires_grad=True), torch.rand(4, 3)
+    y[count:, 1] = UNRATED
+    loss = ccc_loss(p, y)
+    loss.backward()
+    assert loss.isfinite() and p.grad.isfinite().all() and not p.grad[:, 1].any()
+
+
+def test_all_items_rated_is_as_before_to_the_last_bit():
+    p, y = torch.rand(64, 3), torch.rand(64, 3)
+    assert torch.equal(ccc_loss(p, y), (1 - concordance(p, y)).sum())
+    torch.testing.assert_close(
+        concordance(p, y, torch.ones(64, 3, dtype=torch.bool)), concordance(p, y), atol=1e-7, rtol=0
+    )
+
+
+def test_unrated_labels_are_accepted_and_masked_while_the_model_is_compiled():
+    check_labels(torch.tensor([[0.0, UNRATED, 0.5]]), 1)
+    model, inputs = tiny_model(semantics=["gs"], audio=False), {"gs_embedding": torch.randn(3, 32)}
+    labels = masked(torch.rand(3, 3), 1)
+    expected = model(**inputs, labels=labels).loss
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(**inputs, labels=labels).loss, expected)

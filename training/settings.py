@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,15 +17,18 @@ from transformers import TrainingArguments
 
 from ..cli.outputs import write_text
 from ..cli.settings import SettingsParser, plain
-from ..configuration_msfser import SEMANTICS, MsfSerConfig
+from ..configuration_msfser import LABELS, SEMANTICS, MsfSerConfig
 from .crops import FRAMES_PER_SECOND, Crop
 
 if TYPE_CHECKING:
     import datasets
 
+    from ..corpora.label_ranges import LabelRange
     from ..corpora.registry import Corpus
     from ..modeling_msfser import MsfSerModel
     from ..processing_msfser import MsfSerProcessor
+
+logger = logging.getLogger(__name__)
 
 RUN_FILE = "run.yaml"
 
@@ -56,8 +60,15 @@ UNSUPPORTED_ARGUMENTS = {
 }
 
 
-def _setting(default: Any, words: str) -> Any:
-    return field(default=default, metadata={"help": words})
+def _setting(default: Any, words: str, **metadata: Any) -> Any:
+    return field(default=default, metadata={"help": words, **metadata})
+
+
+def _number_or_text(word: Any) -> float | str:
+    try:
+        return float(word)
+    except (TypeError, ValueError):
+        return str(word)
 
 
 @strict
@@ -65,17 +76,31 @@ def _setting(default: Any, words: str) -> Any:
 class RunSettings:
     """Data and training."""
 
-    data: str = _setting("probe", "probe, a table, a folder with metadata.csv, or a Hub dataset")
+    data: str = _setting(
+        "probe", "probe, a table, a folder with metadata.csv, or a Hub dataset; again: several", further="more_data"
+    )
+    more_data: list[str] = field(
+        default_factory=list, metadata={"help": "further corpora: paths, or {data: B, corpus: whiser, weight: 0.5}"}
+    )
     corpus: str = _setting("table", "reader: table, or a named corpus such as iemocap")
     fold: int | None = _setting(None, "session of iemocap to test on, 1 to 5")
-    label_range: list[float] = field(
-        default_factory=lambda: [0.0, 1.0], metadata={"help": "ends of the table's label scale, such as 1 7"}
+    test: list[str] = field(
+        default_factory=list, metadata={"help": "test part of the corpus, or several, such as Test1 Test2"}
+    )
+    label_range: list[float | str] = field(
+        default_factory=lambda: [0.0, 1.0],
+        metadata={
+            "help": "ends of the table's label scale, such as 1 7, or valence=-1:1 arousal=0:1",
+            "item": _number_or_text,
+        },
     )
     audio_folder: str | None = _setting(None, "folder of the recordings (the table's folder)")
     columns: list[str] = field(
         default_factory=list, metadata={"help": "custom column names, such as speaker=actor, or none"}
     )
     allow_speaker_overlap: bool = _setting(False, "accept speakers in more than one part")
+    speaker_from: str | None = _setting(None, "regular expression that finds the speaker in a file name")
+    split_by: Literal["speaker", "file"] = _setting("speaker", "what parts are made by: speaker, or file")
     audio_encoder: str = _setting("openai/whisper-tiny.en", "Hub name or folder")
     text_encoder: str = _setting("sentence-transformers/all-MiniLM-L6-v2", "Hub name or folder")
     max_seconds: float = _setting(12.0, "longer recordings are cut to this length")
@@ -101,6 +126,13 @@ class RunSettings:
     def crop(self) -> Crop:
         """What a training step uses of a recording whose states are cached."""
         return Crop(round(self.crop_seconds * FRAMES_PER_SECOND), self.frame_stride)
+
+    @property
+    def ranges(self) -> "LabelRange":
+        """The label range of a table, or that of each of its dimensions."""
+        from ..corpora.label_ranges import parse_label_range
+
+        return parse_label_range(self.label_range)
 
 
 @strict
@@ -239,8 +271,7 @@ def _check(run: RunSettings, training: TrainingArguments) -> None:
         corpus.check_options([*given, *(["fold"] if corpus.folds else [])])  # all folds have the same rows
     if run.cross_validate is None and (useless := {*given} & {"folds", "group_file", "final_model"}):
         raise ValueError(f"{min(useless)} belongs to cross-validation: give --cross_validate speaker, or leave it out")
-    if len(run.label_range) != 2:
-        raise ValueError(f"--label_range needs two numbers, not {run.label_range}")
+    _ = run.ranges
     if wrong := [pair for pair in run.columns if "=" not in pair]:
         raise ValueError(f"--columns needs pairs such as speaker=actor, not {', '.join(wrong)}")
     for name in ("batch_seconds", "cache_gigabytes", "crop_seconds", "early_stopping_patience"):
@@ -271,6 +302,10 @@ def _check(run: RunSettings, training: TrainingArguments) -> None:
 
 
 def _check_cross_validation(run: RunSettings, training: TrainingArguments) -> None:
+    if named := [name for name in ("more_data", "test", "speaker_from") if getattr(run, name)]:
+        raise ValueError(
+            f"{named[0]} does not apply to cross_validate, which reads one corpus as a whole; leave it out"
+        )
     if run.fold is not None:
         raise ValueError("fold names one part to test on, and cross_validate tests on all; leave one of them out")
     if run.folds < 0 or run.folds == 1:
@@ -329,23 +364,38 @@ def read_data(run: RunSettings, require_labels: bool = True, needed: Sequence[st
         ValueError: The corpus is not as its reader expects it, or lacks a part; the sentence says where.
         OSError: A file cannot be read.
     """
-    from ..corpora.registry import read_corpus
+    from ..corpora.mixture import read_parts
 
-    parts = read_corpus(
-        run.corpus,
-        run.data,
-        fold=run.fold,
-        label_range=(run.label_range[0], run.label_range[1]),
-        columns=run.column_names,
-        audio_folder=run.audio_folder,
-        allow_speaker_overlap=run.allow_speaker_overlap,
-        require_labels=require_labels,
-    )
+    parts = read_parts(run.data, run.more_data, run.corpus, corpus_options(run), require_labels, needed)
     if absent := [name for name in needed if name not in parts]:
         raise ValueError(
             f"{run.data} has no {absent[0]} part: add a column 'split', or leave it out to have one made."
         )
     return parts
+
+
+def unrated_dimensions(part: "datasets.Dataset") -> list[str]:
+    """The dimensions of which a part has no label; a warning says that nothing is learned of them."""
+    from ..loss_msfser import UNRATED
+
+    unrated = [label for label in LABELS if all(value == UNRATED for value in part[label])]
+    if unrated:
+        logger.warning("%s is not rated: the model learns nothing of it, and its numbers mean nothing", unrated[0])
+    return unrated
+
+
+def corpus_options(run: RunSettings) -> dict[str, Any]:
+    """The options of the reader of the run's corpus."""
+    return {
+        "fold": run.fold,
+        "label_range": run.ranges,
+        "columns": run.column_names,
+        "audio_folder": run.audio_folder,
+        "allow_speaker_overlap": run.allow_speaker_overlap,
+        "speaker_from": run.speaker_from,
+        "split_by": run.split_by,
+        "test": run.test,
+    }
 
 
 def read_unit_rows(run: RunSettings) -> "datasets.Dataset":
@@ -355,18 +405,20 @@ def read_unit_rows(run: RunSettings) -> "datasets.Dataset":
         ValueError: The corpus is not as its reader expects it, or a row has no unit; the sentence says where.
         OSError: A file cannot be read.
     """
+    from ..corpora.mixture import with_unrated
     from ..corpora.units import read_units
 
     assert run.cross_validate is not None
-    return read_units(
+    rows = read_units(
         run.corpus,
         run.data,
         run.cross_validate,
-        label_range=(run.label_range[0], run.label_range[1]),
+        label_range=run.ranges,
         columns=run.column_names,
         audio_folder=run.audio_folder,
         group_file=run.group_file,
     )
+    return with_unrated(rows)
 
 
 def build_model(run: RunSettings, model: ModelSettings) -> "tuple[MsfSerModel, MsfSerProcessor]":

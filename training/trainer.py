@@ -84,7 +84,8 @@ class EpochLines(ProgressCallback):
     ) -> None:
         """Shows the line."""
         if metrics and "eval_ccc_mean" in metrics:
-            scores = " ".join(f"{name} {metrics[f'eval_ccc_{name}']:.3f}" for name in (*LABELS, "mean"))
+            named = {name: metrics.get(f"eval_ccc_{name}") for name in (*LABELS, "mean")}
+            scores = " ".join(f"{name} {ccc:.3f}" for name, ccc in named.items() if ccc is not None)
             best = max(metrics["eval_ccc_mean"], -1.0 if state.best_metric is None else state.best_metric)
             self._show(args, state, f"  CCC {scores}  best {best:.3f}")
 

@@ -7,7 +7,7 @@ import evaluate
 import torch
 
 from msfser.configuration_msfser import LABELS
-from msfser.loss_msfser import concordance
+from msfser.loss_msfser import UNRATED, concordance
 
 _DESCRIPTION = """
 Agreement of predicted with given valence, arousal and dominance, or of one dimension alone: concordance correlation
@@ -19,13 +19,14 @@ _INPUTS = """
 Args:
     predictions: `(items, 3)`, valence, arousal, dominance; or `(items,)`, one dimension. On one scale with the
         references, such as 0..1.
-    references: The same shape.
+    references: The same shape; -100 where a dimension is not rated: such items do not count in it.
     n_resamples: Bootstrap samples of the items; 0 leaves the intervals out.
     confidence: Coverage of the intervals, percentile bootstrap.
     seed: Of the bootstrap.
 Returns:
     Of three dimensions `ccc_valence`, `ccc_arousal`, `ccc_dominance`, `ccc_mean`, each also with `_low` and `_high`;
-    `pearson_...` and `rmse_...` of each dimension. Of one dimension `ccc`, `ccc_low`, `ccc_high`, `pearson`, `rmse`.
+    `pearson_...` and `rmse_...` of each dimension; a dimension without a rated item is left out, also of the mean. Of
+    one dimension `ccc`, `ccc_low`, `ccc_high`, `pearson`, `rmse`.
     A coefficient that is not defined (one item, constant values) is 0.
 Examples:
     >>> ccc = evaluate.load("metrics/ccc")
@@ -78,18 +79,24 @@ class CCC(evaluate.Metric):
             raise ValueError(f"n_resamples={n_resamples} and confidence={confidence} give no interval.")
         names = [f"_{name}" for name in LABELS] if is_whole else [""]
         predicted, given = predicted.reshape(len(given), -1), given.reshape(len(given), -1)
-        found = {
-            "ccc": concordance(predicted, given),
-            # Pearson's r is the CCC of standardized columns.
-            "pearson": concordance(_standardized(predicted), _standardized(given)),
-            "rmse": (predicted - given).square().mean(0).sqrt(),
-        }
+        present = (given != UNRATED).any(0)
+        if not present.any():
+            raise ValueError("no item is rated in any dimension.")
+        names = [name for name, is_present in zip(names, present.tolist(), strict=True) if is_present]
+        predicted, given = predicted[:, present], given[:, present]
+        rated = given != UNRATED
+        if rated.all():
+            found = _scores(predicted, given)
+        else:
+            columns = zip(predicted.T, given.T, rated.T, strict=True)
+            each = [_scores(p[rows, None], y[rows, None]) for p, y, rows in columns]
+            found = {score: torch.cat([of[score] for of in each]) for score in each[0]}
         scores = {
             f"{score}{name}": value
             for score, values in found.items()
             for name, value in zip(names, values.tolist(), strict=True)
         }
-        samples = _bootstrap(predicted, given, n_resamples, seed) if n_resamples else None
+        samples = _bootstrap(predicted, given, rated, n_resamples, seed) if n_resamples else None
         if is_whole:
             names.append("_mean")
             scores["ccc_mean"] = found["ccc"].mean().item()
@@ -102,14 +109,27 @@ class CCC(evaluate.Metric):
         return scores
 
 
-def _bootstrap(predicted: torch.Tensor, given: torch.Tensor, n_resamples: int, seed: int) -> torch.Tensor:
+def _scores(predicted: torch.Tensor, given: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The scores of each column."""
+    return {
+        "ccc": concordance(predicted, given),
+        # Pearson's r is the CCC of standardized columns.
+        "pearson": concordance(_standardized(predicted), _standardized(given)),
+        "rmse": (predicted - given).square().mean(0).sqrt(),
+    }
+
+
+def _bootstrap(
+    predicted: torch.Tensor, given: torch.Tensor, rated: torch.Tensor, n_resamples: int, seed: int
+) -> torch.Tensor:
     """CCC of resampled items, `(resamples, dimensions)`."""
+    mask = None if rated.all() else rated
     generator = torch.Generator().manual_seed(seed)
     chunks = []
     for start in range(0, n_resamples, _CHUNK):
         draws = (len(given), min(_CHUNK, n_resamples - start))
         rows = torch.randint(len(given), draws, generator=generator)
-        chunks.append(concordance(predicted[rows], given[rows]))
+        chunks.append(concordance(predicted[rows], given[rows], None if mask is None else mask[rows]))
     return torch.cat(chunks)
 
 

@@ -103,6 +103,27 @@ def test_given_words_need_no_recognizer(tmp_path):
     assert [(row["transcript"], row["words"], row["emphasis"]) for row in rows] == [("so then", words, "so then")] * 2
 
 
+def test_retranscribe_recognizes_all_and_keeps_the_given_texts(tmp_path):
+    words = json.dumps([{"word": "so", "start": 0.0, "end": 0.2}])
+    table = make_corpus(tmp_path, 3, transcription=lambda i: "so" if i else "", words=lambda i: words if i else "")
+    rows = run(table, tmp_path / "out", "--language", "en", "--retranscribe")
+    assert [row["transcript"] for row in rows] == [
+        f"the sound number {i} by openai/whisper-tiny.en in en" for i in range(3)
+    ]
+    assert [row["human_transcript"] for row in rows] == [None, "so", "so"]
+    assert rows[1]["human_words"] == json.loads(words) and len(rows[1]["words"]) > 1
+    # Without it, the same folder is made anew with the given texts.
+    again = run(table, tmp_path / "again", "--language", "en")
+    assert [row["transcript"] for row in again][1:] == ["so", "so"] and "human_transcript" not in again[0]
+    assert "--retranscribe needs a recognizer; name one" in fails(
+        table, "--output", tmp_path / "x", "--retranscribe", "--recognizer", "none"
+    )
+    bare = make_corpus(tmp_path / "bare", 2, transcription="")
+    assert "the source has no transcripts; leave it out" in fails(bare, "--output", tmp_path / "x", "--retranscribe")
+    twice = make_corpus(tmp_path / "twice", 2, transcription="a", human_transcript="b")
+    assert "has a column human_transcript already" in fails(twice, "--output", tmp_path / "x", "--retranscribe")
+
+
 def test_given_words_that_do_not_fit_their_recording_are_noted(tmp_path):
     def words(row):
         unit = 1000 if row == 1 else 1

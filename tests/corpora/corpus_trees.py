@@ -64,6 +64,17 @@ def write_msp_podcast(folder: Path) -> Path:
     return folder
 
 
+def write_whiser(folder: Path) -> Path:
+    """Six clips with ratings at both ends of the scale, no speakers and no parts."""
+    rows = []
+    for k in range(6):
+        write_sound(folder / "wavs" / f"whiser_{k}.wav", k / 64)
+        row = {"FileName": f"whiser_{k}.wav", "EmoClass": "N", "EmoAct": str(1 + k), "EmoVal": "4.5", "EmoDom": "7"}
+        rows.append(row | {"SpkrID": "Unknown", "Gender": "Unknown", "Split_Set": "NA"})
+    write_csv(folder / "Labels" / "labels_consensus.csv", rows)
+    return folder
+
+
 def iemocap_utterances(session: int) -> list[tuple[str, str, str]]:
     """Dialogs, names and labels of a session: two dialogs, in which both speakers say something twice."""
     found = []
@@ -110,6 +121,7 @@ def write_emobank(folder: Path) -> Path:
 TREES: dict[str, Callable[[Path], Path]] = {
     "table": write_table,
     "msp_podcast": write_msp_podcast,
+    "whiser": write_whiser,
     "iemocap": write_iemocap,
     "emobank": write_emobank,
     "probe": make_probe,

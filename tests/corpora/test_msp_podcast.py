@@ -83,7 +83,7 @@ def test_another_test_set(tree):
     fails("Test3, which are not public; take Test1 or Test2", tree, test="Test3")
     write_msp_podcast_labels(tree, [row for row in msp_podcast_labels() if row["Split_Set"] != "Test3"])
     fails("has no labels of Test3", tree, test="Test3")
-    fails("test is 'test'; MSP-Podcast has Test1, Test2, Test3", tree, test="test")
+    fails("test is 'test'; MSP-Podcast has Test1, Test2, Test3, Development", tree, test="test")
 
 
 def test_test3_with_labels_is_read(tree):
@@ -126,24 +126,31 @@ def test_word_times(tree, caplog):
 
 
 def test_one_error_lists_all_that_is_missing(tree):
-    shutil.rmtree(tree / "Transcripts")
     for k in range(5):
         (tree / "Audios" / f"MSP-PODCAST_{k:04d}_0008.wav").unlink()
     write_msp_podcast_labels(tree, [row for row in msp_podcast_labels() if row["Split_Set"] != "Test1"])
     message = fails("is not whole", tree)
-    assert "the folder Transcripts" in message and "the rows of Test1 in Labels/labels_consensus.csv" in message
+    assert "the rows of Test1 in Labels/labels_consensus.csv" in message
+    assert "it has Train 4; Development 2; Test2 2; Test3 2 without labels" in message
+    assert "or test on what is there: --test Test2." in message
     assert "5 of 6 files in Audios" in message and message.count("MSP-PODCAST_") == 3
 
 
-def test_missing_transcripts_are_counted(tree):
+def test_missing_transcripts_are_counted_and_not_demanded(tree, caplog):
     (tree / "Transcripts" / "MSP-PODCAST_0003_0008.txt").unlink()
-    message = fails("1 of 8 files in Transcripts .*, such as 'MSP-PODCAST_0003_0008.txt'", tree)
-    assert "Audios" not in message
+    assert read_msp_podcast(tree)["train"]["transcript"][:] == ["line 0", "line 1", "line 2", None]
+    assert "1 of 8 utterances have no transcript" in caplog.text
+    shutil.rmtree(tree / "Transcripts")
+    caplog.clear()
+    result = read_msp_podcast(tree)
+    assert result.num_rows == {"train": 4, "validation": 2, "test": 2}
+    assert {text for part in result.values() for text in part["transcript"]} == {None}
+    assert "8 of 8 utterances have no transcript" in caplog.text
 
 
 def test_an_empty_folder_and_none(tmp_path):
     message = fails("not whole", tmp_path)
-    for name in ("the file Labels/labels_consensus.csv", "the folder Audios", "the folder Transcripts"):
+    for name in ("the file Labels/labels_consensus.csv", "the folder Audios"):
         assert name in message
     fails("there is no such folder", tmp_path / "gone")
 
@@ -189,3 +196,9 @@ def test_what_annotate_made_keeps_the_parts(tree, tmp_path):
     for split, part in given.items():
         assert made[split]["transcript"] == part["transcript"]
         assert made[split]["valence"] == pytest.approx(part["valence"])
+    # The other test sets were annotated too.
+    assert read_msp_podcast(annotated, test="Test2")["test"]["transcript"][:] == ["line 8", "line 9"]
+    several = read_msp_podcast(annotated, test=["Test2", "Development"])
+    assert several.num_rows == {"train": 4, "validation": 2, "test": 2, "Development": 2}
+    fails("part-00000.parquet, row 11: valence is None, not a number", annotated, test="Test3")
+    assert read_msp_podcast(annotated, test="Test3", require_labels=False)["test"]["valence"][:] == [None, None]

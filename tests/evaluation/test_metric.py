@@ -201,3 +201,28 @@ def test_an_error_does_not_spoil_the_next_call(metric):
     with pytest.raises(ValueError, match="not finite"):
         metric.compute(predictions=predictions * np.nan, references=references)
     assert metric.compute(predictions=predictions, references=references, n_resamples=0) == expected
+
+
+def test_a_dimension_that_is_not_rated_is_left_out(metric):
+    predictions, references = ratings(40)
+    whole = metric.compute(predictions=predictions, references=references, n_resamples=0)
+    references[:, 1] = -100
+    two = metric.compute(predictions=predictions, references=references, n_resamples=20)
+    assert not [name for name in two if "arousal" in name] and "ccc_dominance_low" in two
+    for name in ("ccc_valence", "pearson_dominance", "rmse_dominance"):
+        assert two[name] == pytest.approx(whole[name], abs=1e-12)
+    assert two["ccc_mean"] == pytest.approx((whole["ccc_valence"] + whole["ccc_dominance"]) / 2, abs=1e-12)
+    with pytest.raises(ValueError, match="no item is rated"):
+        metric.compute(predictions=predictions, references=np.full((40, 3), -100.0))
+
+
+def test_items_that_are_not_rated_do_not_count_in_their_dimension(metric):
+    predictions, references = ratings(60)
+    references[20:, 2] = -100
+    found = metric.compute(predictions=predictions, references=references, n_resamples=50)
+    assert found["ccc_dominance"] == pytest.approx(naive_ccc(predictions[:20, 2], references[:20, 2]), abs=1e-9)
+    assert found["ccc_valence"] == pytest.approx(naive_ccc(predictions[:, 0], references[:, 0]), abs=1e-9)
+    assert found["ccc_dominance_low"] < found["ccc_dominance"] < found["ccc_dominance_high"]
+    alone = metric.compute(predictions=predictions[:20, 2], references=references[:20, 2], n_resamples=0)
+    for score in ("pearson", "rmse"):
+        assert found[f"{score}_dominance"] == pytest.approx(alone[score], abs=1e-12)

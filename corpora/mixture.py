@@ -1,0 +1,211 @@
+"""Several corpora as one: each with its reader, label range, texts and weight, scored together and one by one."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+
+from ..configuration_msfser import LABELS, TENSOR_NAMES
+from ..loss_msfser import UNRATED
+from .duplicates import check_duplicate_files
+from .label_ranges import parse_label_range
+from .registry import CORPORA, OPTIONS, read_corpus
+from .schema import SPLITS
+
+# What a member may set beside the options of its reader.
+_SETTINGS = ("data", "corpus", "name", "weight", "texts")
+_EXAMPLE = '--data "{data: my/other, corpus: whiser, weight: 0.5}"'
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One of several corpora.
+
+    Attributes:
+        name: What its scores are called.
+        data: As in `read_corpus`, like the next two.
+        corpus: Its reader.
+        options: Of its reader.
+        weight: How often each of its training rows is in an epoch; of a fraction, as many rows are drawn once.
+        texts: Which of its texts are read; `None` reads all of them.
+    """
+
+    name: str
+    data: str
+    corpus: str = "table"
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    weight: float = 1.0
+    texts: tuple[str, ...] | None = None
+
+
+def member_of(written: str, default: Member) -> Member:
+    """Return the member that a word of the command line gives.
+
+    Args:
+        written: A path, which is read as the first corpus is; or a YAML mapping of `data`, `corpus`, `name`, `weight`,
+            `texts` and options of the reader, which is read as it says.
+        default: The first corpus.
+
+    Raises:
+        ValueError: It is a mapping of something else.
+    """
+    if not written.lstrip().startswith("{"):
+        return dataclasses.replace(default, name=_name_of(written), data=written, weight=1.0, texts=None)
+    try:
+        given = yaml.safe_load(written)
+        if not isinstance(given, dict) or not isinstance(given.get("data"), str):
+            raise ValueError("it names no data")
+        if unknown := sorted(map(str, given.keys() - {*_SETTINGS, *OPTIONS})):
+            raise ValueError(f"it has {', '.join(unknown)}, and may have {', '.join((*_SETTINGS, *OPTIONS))}")
+        corpus, weight, texts = given.get("corpus", "table"), float(given.get("weight", 1.0)), given.get("texts")
+        if corpus not in CORPORA:
+            raise ValueError(f"the corpus {corpus!r} is none of {', '.join(CORPORA)}")
+        if not 0 < weight < float("inf"):
+            raise ValueError(f"the weight is {weight:g} and not above 0")
+        if texts is not None and not {*texts} <= {*TENSOR_NAMES}:
+            raise ValueError(f"its texts are none of {', '.join(TENSOR_NAMES)}")
+        options = {name: given[name] for name in OPTIONS if name in given}
+        if "label_range" in options:
+            options["label_range"] = parse_label_range(options["label_range"])
+        if "columns" in options and not isinstance(options["columns"], dict):
+            raise ValueError("its columns are no mapping, such as {speaker: actor}")
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split()).removesuffix(".")
+        raise ValueError(f"--data {written} cannot be read ({reason}); write it as in {_EXAMPLE}.") from error
+    name = str(given.get("name", _name_of(given["data"])))
+    return Member(name, given["data"], corpus, options, weight, None if texts is None else tuple(texts))
+
+
+def read_parts(
+    data: str,
+    more: Sequence[str],
+    corpus: str,
+    options: Mapping[str, Any],
+    require_labels: bool = True,
+    needed: Sequence[str] = (),
+) -> datasets.DatasetDict:
+    """Read one corpus, or several as one, to train on it or to score it.
+
+    Args:
+        data: Of the first corpus.
+        more: Of the others, as [`member_of`] reads them.
+        corpus: The reader of the first.
+        options: Of its reader.
+        require_labels: As in `read_corpus`.
+        needed: As in `read_corpus`; none are all.
+
+    Returns:
+        As [`read_mixture`], with the label `UNRATED` where a dimension is not rated, if labels are required.
+
+    Raises:
+        ValueError: As in `read_corpus` or [`read_mixture`].
+    """
+    needed = tuple(name for name in needed if name in SPLITS) or SPLITS
+    if not more:
+        parts = read_corpus(corpus, data, **options, require_labels=require_labels, needed=needed)
+    else:
+        first = Member(_name_of(data), data, corpus, {k: v for k, v in options.items() if k in _accepted(corpus)})
+        parts = read_mixture([first, *(member_of(words, first) for words in more)], require_labels, needed)
+    if not require_labels:
+        return parts
+    return datasets.DatasetDict({name: with_unrated(part) for name, part in parts.items()})
+
+
+def _accepted(corpus: str) -> tuple[str, ...]:
+    return CORPORA[corpus].accepts
+
+
+def with_unrated(part: datasets.Dataset) -> datasets.Dataset:
+    """Write `UNRATED` in the labels that are null."""
+    table = part.with_format("arrow")[:]
+    if not any(table[label].null_count for label in LABELS):
+        return part
+    for label in LABELS:
+        filled = table[label].fill_null(pa.scalar(UNRATED, table[label].type))
+        table = table.set_column(table.column_names.index(label), label, filled)
+    return datasets.Dataset(table, info=datasets.DatasetInfo(features=part.features))
+
+
+def _name_of(data: str) -> str:
+    """The name of a folder or a file, but of `metadata.csv` that of its folder."""
+    path = Path(data)
+    return (path.parent if path.stem == "metadata" and path.parent.name else path).stem or data
+
+
+def read_mixture(
+    members: Sequence[Member], require_labels: bool = True, needed: Sequence[str] = SPLITS
+) -> datasets.DatasetDict:
+    """Read several corpora as one.
+
+    Args:
+        members: Two or more, each of another name.
+        require_labels: As in `read_corpus`.
+        needed: As in `read_corpus`.
+
+    Returns:
+        train, validation and test of all of them, and the test part of each by its name. The speakers of a member have
+        its name before theirs. Labels that a member does not rate are null.
+
+    Raises:
+        ValueError: Names are not distinct, a part is missing, a recording is in more than one part, or as in
+            `read_corpus`.
+    """
+    names = [member.name for member in members]
+    if twice := sorted({name for name in names if names.count(name) > 1 or name in SPLITS}):
+        raise ValueError(f'two corpora are called {twice[0]!r}; give each a name: --data "{{data: ..., name: ...}}".')
+    read: dict[str, datasets.DatasetDict] = {}
+    for member in members:
+        parts = read_corpus(member.corpus, member.data, **member.options, require_labels=require_labels, needed=needed)
+        read[member.name] = datasets.DatasetDict({name: _as_member(part, member) for name, part in parts.items()})
+        if absent := [split for split in needed if split not in parts]:
+            raise ValueError(f"{member.data} has no {absent[0]} part; each of several corpora needs one.")
+    _refuse_shared(read)
+    found = {}
+    for split in SPLITS:
+        of_split = [(read[member.name][split], member.weight) for member in members if split in read[member.name]]
+        if split == "train":
+            of_split = [(part.select(_drawn(len(part), weight)), weight) for part, weight in of_split]
+        if of_split:
+            found[split] = datasets.concatenate_datasets([part for part, _ in of_split])
+    found |= {name: parts["test"] for name, parts in read.items() if "test" in parts}
+    return datasets.DatasetDict(found)
+
+
+def _as_member(part: datasets.Dataset, member: Member) -> datasets.Dataset:
+    """Name the speakers after the corpus, and leave out the texts that are not read."""
+    table, features = part.with_format("arrow")[:], part.features
+    at = table.column_names.index("speaker")
+    speakers = pc.binary_join_element_wise(f"{member.name}/", table["speaker"], "")
+    table = table.set_column(at, "speaker", speakers.cast(pa.string()))
+    for text in () if member.texts is None else {*TENSOR_NAMES}.difference(member.texts):
+        table = table.set_column(table.column_names.index(text), text, pa.nulls(len(table), pa.string()))
+    return datasets.Dataset(table, info=datasets.DatasetInfo(features=features))
+
+
+def _drawn(count: int, weight: float) -> np.ndarray:
+    """Return the rows of an epoch, some of them several times."""
+    whole, fraction = divmod(weight, 1.0)
+    some = np.random.default_rng(0).permutation(count)[: round(fraction * count)]
+    return np.concatenate([np.tile(np.arange(count), int(whole)), np.sort(some)]).astype(np.int64)
+
+
+def _refuse_shared(read: Mapping[str, datasets.DatasetDict]) -> None:
+    """Refuse recordings that one corpus trains on and another tests on."""
+    files: list[str] = []
+    splits: list[str] = []
+    for parts in read.values():
+        for split in SPLITS:
+            paths = [audio["path"] for audio in (parts[split]["audio"] if split in parts else []) if audio]
+            paths = [path for path in paths if path and Path(path).is_file()]
+            files += paths
+            # Development may be the validation and the test part of one corpus.
+            splits += ["train" if split == "train" else "validation or test"] * len(paths)
+    if files:
+        real = [str(Path(path).resolve()) for path in files]
+        check_duplicate_files(" and ".join(read), files, real, np.array(splits, dtype=object), official=False)

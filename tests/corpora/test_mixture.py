@@ -1,0 +1,89 @@
+"""Several corpora as one."""
+
+import numpy as np
+import pytest
+from corpus_trees import write_csv, write_sound, write_whiser
+
+from msfser.corpora.mixture import Member, member_of, read_mixture
+from msfser.corpora.schema import FEATURES
+
+
+def write_corpus(folder, seed, per_part=(6, 2, 2), labels=("valence", "arousal", "dominance"), low=0.0, high=1.0):
+    rows, number = [], 0
+    for split, count in zip(("train", "validation", "test"), per_part, strict=True):
+        for _ in range(count):
+            write_sound(folder / f"{number}.wav", 0.01 + seed / 8 + number / 256)
+            row = {"audio": f"{number}.wav", "transcript": f"line {number}", "description": "calm", "split": split}
+            row |= dict.fromkeys(labels, low + (high - low) * number / 10)
+            rows.append(row | {"speaker": split})
+            number += 1
+    write_csv(folder / "metadata.csv", rows)
+    return str(folder)
+
+
+@pytest.fixture
+def three(tmp_path):
+    write_corpus(tmp_path / "a", 0)
+    write_corpus(tmp_path / "b", 1, (4, 1, 3), ("valence", "arousal"), -1, 1)
+    first = Member("a", str(tmp_path / "a"))
+    two = {"label_range": {"valence": (-1, 1), "arousal": (-1, 1)}}
+    return [first, Member("b", str(tmp_path / "b"), options=two, weight=2.5, texts=("transcript",))]
+
+
+def test_parts_of_all_and_the_test_part_of_each(three):
+    found = read_mixture(three)
+    assert found.num_rows == {"train": 6 + 10, "validation": 3, "test": 5, "a": 2, "b": 3}
+    assert all(part.features == FEATURES for part in found.values())
+    assert found["test"].to_list() == found["a"].to_list() + found["b"].to_list()
+    train = found["train"]
+    assert set(train["speaker"]) == {"a/train", "b/train"}
+    assert None not in train["dominance"][:6] and set(train["dominance"][6:]) == {None}
+    assert train["valence"][6:10] == pytest.approx([0, 0.1, 0.2, 0.3])
+    assert set(train["description"][:6]) == {"calm"} and set(train["description"][6:]) == {None}
+    assert set(train["transcript"][6:]) == {f"line {k}" for k in range(4)}
+    counts = np.unique([audio["path"] for audio in train["audio"][6:]], return_counts=True)[1]
+    assert sorted(counts) == [2, 2, 3, 3]
+    again = read_mixture(three)
+    assert again["train"].to_list() == train.to_list()
+
+
+def test_what_is_in_two_corpora(three, tmp_path):
+    (tmp_path / "b" / "0.wav").write_bytes((tmp_path / "a" / "9.wav").read_bytes())
+    with pytest.raises(ValueError, match=r"a and b: 1 recording\(s\) are in more than one split, such as .*9.wav"):
+        read_mixture(three)
+    with pytest.raises(ValueError, match="two corpora are called 'a'; give each a name"):
+        read_mixture([three[0], three[0]])
+
+
+def test_each_needs_its_parts(three, tmp_path):
+    write_corpus(tmp_path / "c", 2, (3, 2, 0))
+    with pytest.raises(ValueError, match="c has no test part; each of several corpora needs one"):
+        read_mixture([*three, Member("c", str(tmp_path / "c"))])
+
+
+def test_members_of_the_command_line(tmp_path):
+    first = Member("a", "my/a", "table", {"label_range": (1, 7)}, 1.0, None)
+    assert member_of("my/b/metadata.csv", first) == Member("b", "my/b/metadata.csv", "table", {"label_range": (1, 7)})
+    assert member_of("my/c.parquet", first).name == "c"
+    written = "{data: my/omg, label_range: [valence=-1:1, arousal=0:1], weight: 0.5, texts: [transcript], name: OMG}"
+    ranges = {"valence": (-1.0, 1.0), "arousal": (0.0, 1.0)}
+    assert member_of(written, first) == Member("OMG", "my/omg", "table", {"label_range": ranges}, 0.5, ("transcript",))
+    assert member_of("{data: w, corpus: whiser}", first) == Member("w", "w", "whiser")
+    for wrong, match in (
+        ("{corpus: whiser}", "it names no data"),
+        ("{data: a, factor: 2}", "it has factor, and may have data"),
+        ("{data: a, weight: -1}", "the weight is -1 and not above 0"),
+        ("{data: a, corpus: nowhere}", "the corpus 'nowhere' is none of table"),
+        ("{data: a, texts: [song]}", "its texts are none of"),
+        ("{data: a, label_range: [1]}", "--label_range cannot be 1"),
+        ("{data: a", "expected"),
+    ):
+        with pytest.raises(ValueError, match=match) as caught:
+            member_of(wrong, first)
+        assert "\n" not in str(caught.value) and str(caught.value).endswith('weight: 0.5}".')
+
+
+def test_a_named_corpus_beside_a_table(three, tmp_path):
+    folder = write_whiser(tmp_path / "w")
+    found = read_mixture([three[0], Member("WHiSER", str(folder), "whiser")])
+    assert len(found["WHiSER"]) and found["WHiSER"]["speaker"][0] is None

@@ -1,0 +1,181 @@
+"""MSP-Podcast as its releases and the challenge hand it out, and WHiSER."""
+
+import csv
+import logging
+
+import pytest
+from corpus_trees import msp_podcast_labels, write_csv, write_msp_podcast, write_sound, write_whiser
+
+from msfser.corpora.msp_podcast import read_msp_podcast, read_whiser
+from msfser.corpora.registry import read_corpus, read_source
+
+
+@pytest.fixture
+def tree(tmp_path):
+    return write_msp_podcast(tmp_path / "msp")
+
+
+def labels(tree):
+    with (tree / "Labels" / "labels_consensus.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def challenge(tree):
+    """Train and Development with labels, and the recordings of Test3 without a transcript and a label."""
+    rows = labels(tree)
+    for row in rows[6:]:
+        (tree / "Transcripts" / row["FileName"].replace(".wav", ".txt")).unlink()
+    for row in rows[6:10]:
+        (tree / "Audios" / row["FileName"]).unlink()
+    write_csv(tree / "Labels" / "labels_consensus.csv", rows[:6])
+    return [row["FileName"] for row in rows[10:]]
+
+
+def fails(match, read, folder, **options):
+    with pytest.raises(ValueError, match=match) as caught:
+        read(folder, **options)
+    assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
+
+
+def texts(result):
+    return {name: part["transcript"][:] for name, part in result.items()}
+
+
+def test_the_older_releases(tree):
+    expected = texts(read_msp_podcast(tree))
+    rows = labels(tree)
+    for row in rows:
+        row["Split_Set"] = row["Split_Set"].replace("Development", "Validation")
+    (tree / "Labels" / "labels_consensus.csv").unlink()
+    write_csv(tree / "Labels" / "labels_concensus.csv", rows)
+    (tree / "Audios").rename(tree / "Audio")
+    assert texts(read_msp_podcast(tree)) == expected
+    rows[3]["Split_Set"] = "Holdout"
+    write_csv(tree / "Labels" / "labels_concensus.csv", rows)
+    fails("MSP-PODCAST_0003_0008.wav: the Split_Set is 'Holdout', which is none of Train", read_msp_podcast, tree)
+
+
+@pytest.mark.parametrize("above", ["", "MSP-Podcast-1.12"])
+def test_nested_folders(tree, tmp_path, above):
+    expected = texts(read_msp_podcast(tree))
+    for name in ("Labels", "Audios", "Transcripts"):
+        (tree / name).rename(tmp_path / "moved")
+        (tree / above / name).mkdir(parents=True)
+        (tmp_path / "moved").rename(tree / above / name / name)
+    inner = tree / above / "Audios" / "Audios"
+    (inner / "0001").mkdir()
+    (inner / "MSP-PODCAST_0000_0008.wav").rename(inner / "0001" / "MSP-PODCAST_0000_0008.wav")
+    (inner / "._MSP-PODCAST_0000_0008.wav").write_bytes(b"\0")
+    result = read_msp_podcast(tree)
+    assert texts(result) == expected
+    assert result["train"]["audio"][0]["path"] == str(inner / "0001" / "MSP-PODCAST_0000_0008.wav")
+
+
+def test_marks_and_speakers(tree):
+    folder = tree / "Transcripts"
+    (folder / "MSP-PODCAST_0000_0008.txt").write_text("(laughs) Well [noise] <unk> I (um) see <eps>.")
+    (folder / "MSP-PODCAST_0001_0008.txt").write_text("(laughs)")
+    (folder / "MSP-PODCAST_0002_0008.txt").write_text("a (b")
+    rows = labels(tree)
+    for row, speaker in zip(rows, ("30.0", "Unknown", "007", ""), strict=False):
+        row["SpkrID"] = speaker
+    write_csv(tree / "Labels" / "labels_consensus.csv", rows)
+    train = read_msp_podcast(tree)["train"]
+    assert train["transcript"][:3] == ["Well I see .", None, "a (b"]
+    assert train["speaker"][:] == ["30", None, "007", None]
+
+
+def test_the_challenge_release(tree, caplog):
+    names = challenge(tree)
+    fails(
+        r"it has Train 4; Development 2.*rows of Test1.* --test Development\.$",
+        read_msp_podcast,
+        tree,
+    )
+    with caplog.at_level(logging.WARNING):
+        result = read_msp_podcast(tree, test="Development")
+    assert result.num_rows == {"train": 4, "validation": 2, "test": 2}
+    assert result["test"].to_list() == result["validation"].to_list()
+    assert "the test part is the development part, by which the best epoch is chosen" in caplog.text
+    # Nothing says yet which recordings are Test3.
+    fails("has no labels of Test3, which are not public", read_msp_podcast, tree, test="Test3")
+    fails("the rows of Test3", read_msp_podcast, tree, test="Test3", require_labels=False, needed=["test"])
+    for path, text in (
+        ("Partitions.txt", "Train; MSP-PODCAST_0000_0008.wav\n" + "".join(f"Test3; {name}\n" for name in names)),
+        ("Labels/Test3_files.txt", "".join(f"{name}\n" for name in names)),
+        ("test3.csv", "FileName\n" + "".join(f"{name}\n" for name in names)),
+    ):
+        (tree / path).write_text(text)
+        fails(
+            "no labels of Test3, which are not public; take Development for --test",
+            read_msp_podcast,
+            tree,
+            test="Test3",
+        )
+        read = read_msp_podcast(tree, test="Test3", require_labels=False, needed=["test"])
+        assert list(read) == ["test"] and read["test"]["valence"][:] == [None, None]
+        assert [row["path"].rpartition("/")[2] for row in read["test"]["audio"]] == names
+        rows = read_source("msp_podcast", str(tree))
+        assert rows.table["split"].to_pylist() == ["train"] * 4 + ["validation"] * 2 + ["Test3"] * 2
+        only = read_source("msp_podcast", str(tree), parts=["Test3"])
+        assert [name.rpartition("/")[2] for name in only.recording_names()] == names
+        (tree / path).unlink()
+    with pytest.raises(ValueError, match="has no part Test1; it has Train 4; Development 2"):
+        read_source("msp_podcast", str(tree), parts=["Test1"])
+
+
+def test_the_recordings_of_test3_in_a_folder_of_their_name(tree):
+    names = challenge(tree)
+    (tree / "Audios" / "Test3").mkdir()
+    for name in names:
+        (tree / "Audios" / name).rename(tree / "Audios" / "Test3" / name)
+    read = read_msp_podcast(tree, test="Test3", require_labels=False, needed=["test"])
+    assert [row["path"] for row in read["test"]["audio"]] == [str(tree / "Audios" / "Test3" / name) for name in names]
+
+
+def test_several_test_sets(tree):
+    result = read_msp_podcast(tree, test=["Test2", "Test1"])
+    assert result.num_rows == {"train": 4, "validation": 2, "test": 2, "Test1": 2}
+    assert texts(result)["test"] == ["line 8", "line 9"] and texts(result)["Test1"] == ["line 6", "line 7"]
+    fails("--test cannot be Test1 Test1", read_msp_podcast, tree, test=["Test1", "Test1"])
+    assert read_corpus("msp_podcast", str(tree), test=["Test1", "Test2"]).num_rows["Test2"] == 2
+
+
+def test_only_what_is_needed_must_be_there(tree):
+    for number in range(6):
+        (tree / "Audios" / f"MSP-PODCAST_{number:04d}_0008.wav").unlink()
+    fails("6 of 8 files in Audios", read_msp_podcast, tree)
+    assert read_msp_podcast(tree, needed=["test"]).num_rows == {"test": 2}
+
+
+def test_recordings_that_are_not_there_are_not_annotated(tree, caplog):
+    (tree / "Audios" / "MSP-PODCAST_0001_0008.wav").unlink()
+    assert len(read_source("msp_podcast", str(tree)).files) == len(msp_podcast_labels()) - 1
+    assert "left out 1 of 12 rows whose recordings are not there" in caplog.text
+    # Of a part that is named, all are needed.
+    with pytest.raises(
+        ValueError, match=r"1 of 4 recordings of Train, such as 'MSP-PODCAST_0001_0008.wav' are missing"
+    ):
+        read_source("msp_podcast", str(tree), parts=["Train"])
+    assert len(read_source("msp_podcast", str(tree), parts=["Test1", "Test2"]).files) == 4
+
+
+def test_whiser(tmp_path, caplog):
+    folder = write_whiser(tmp_path / "whiser")
+    result = read_whiser(folder)
+    assert {*result} == {"train", "validation", "test"} and sum(result.num_rows.values()) == 6
+    assert {speaker for part in result.values() for speaker in part["speaker"]} == {None}
+    assert "the parts were drawn by file: a speaker can be in several parts" in caplog.text
+    (folder / "wavs" / "whiser_3.wav").unlink()
+    fails("1 of 6 recordings, which their owners distribute apart from the labels", read_whiser, folder)
+    assert read_whiser(write_whiser(tmp_path / "again")).num_rows == result.num_rows
+
+
+def test_whiser_as_a_table(tmp_path):
+    folder = write_whiser(tmp_path / "whiser")
+    write_sound(folder / "wavs" / "other.wav", 0.9)
+    options = {"label_range": (1, 7), "audio_folder": folder / "wavs"}
+    path = str(folder / "Labels" / "labels_consensus.csv")
+    with pytest.raises(ValueError, match=r"6 rows have no speaker .* or --split_by file where nobody knows"):
+        read_corpus("table", path, **options)
+    assert sum(read_corpus("table", path, split_by="file", **options).num_rows.values()) == 6
