@@ -12,6 +12,7 @@ process. Writes the rows `cached_steps/...` of `benchmarks/results/speed.json`.
 
 import argparse
 import csv
+import importlib
 import json
 import os
 import subprocess
@@ -83,16 +84,14 @@ def fit_speed(_: Path) -> float:
 
     from msfser import MsfSerConfig, MsfSerModel
 
+    fitting: Any
+    names: dict[str, Any]
     try:
-        from msfser.training import fitting
-
-        names = {"ranking_loss_weight": 0.5, "mixing_lr_scale": 20.0}
-        weights = "sampling_weights"
+        fitting = importlib.import_module("msfser.training.fitting")
+        names, weights = {"ranking_loss_weight": 0.5, "mixing_lr_scale": 20.0}, "sampling_weights"
     except ImportError:
-        from msfser.benchmarks import held_out as fitting
-
-        names = {"order_weight": 0.5, "share_rate": 20.0}
-        weights = "heard"
+        fitting = importlib.import_module("msfser.benchmarks.held_out")
+        names, weights = {"order_weight": 0.5, "share_rate": 20.0}, "heard"
     draw = np.random.default_rng(0)
     states = [torch.from_numpy(draw.standard_normal((5, n, 384), np.float32)).half() for n in _frames(draw)]
     stronger = np.full(CLIPS, -1)
@@ -105,11 +104,17 @@ def fit_speed(_: Path) -> float:
         stronger=stronger,
         **{weights: {"clean": 0.3, "augmented": 0.7}},
     )
-    encoder = {"d_model": 384, "encoder_layers": 4, "encoder_attention_heads": 6, "encoder_ffn_dim": 1536}
+    encoder = WhisperConfig(
+        d_model=384, encoder_layers=4, encoder_attention_heads=6, encoder_ffn_dim=1536, num_mel_bins=80
+    )
     config = MsfSerConfig(
-        audio_config=WhisperConfig(**encoder, num_mel_bins=80),
-        **{"semantics": [], "audio_states": "weighted", "freeze_audio": "all", "fusion_size": 128},
-        **{"head_dropout": 0.2, "audio_dropout": 0.0},
+        audio_config=encoder,
+        semantics=[],
+        audio_states="weighted",
+        freeze_audio="all",
+        fusion_size=128,
+        head_dropout=0.2,
+        audio_dropout=0.0,
     )
 
     def seconds(epochs: int) -> float:
@@ -127,8 +132,8 @@ def train_speed(folder: Path) -> float:
     import transformers
 
     import msfser
-    from msfser.train import main as train
 
+    train: Any = importlib.import_module("msfser.train").main
     corpus = folder / "corpus"
     if not corpus.is_dir():
         make_corpus(corpus)
@@ -141,7 +146,7 @@ def train_speed(folder: Path) -> float:
         found["speed"] = self.state.global_step / (time.perf_counter() - start)
         return result
 
-    transformers.Trainer.train = timed
+    transformers.Trainer.train = timed  # type: ignore[method-assign]
     settings = Path(msfser.__file__).parent / "configs" / "probe.yaml"
     with tempfile.TemporaryDirectory() as output:
         sys.argv = [

@@ -178,8 +178,9 @@ class _ClipsTrainer(MsfSerTrainer):
         optimizer = optimizer or self.optimizer
         assert optimizer is not None
         rates = [group["lr"] for group in optimizer.param_groups]
-        self.lr_scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, num_training_steps, pct_start=0.1)
-        return self.lr_scheduler
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, num_training_steps, pct_start=0.1)
+        self.lr_scheduler = schedule  # type: ignore[assignment]  # the library names one kind of several
+        return schedule
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """CCC loss and weighted ranking loss."""
