@@ -83,12 +83,18 @@ def svr_system(features: np.ndarray, labels: np.ndarray, corpora: np.ndarray) ->
         by_corpus[corpora == corpus] = _standardized(features[corpora == corpus], features[corpora == corpus])
 
     def fit_predict(train: np.ndarray, rest: np.ndarray, setting: Setting, seed: int) -> dict[str, np.ndarray]:
-        from sklearn.svm import SVR
+        from sklearn.svm import SVR, LinearSVR
 
         x = by_corpus if setting["standardize"] == "corpus" else _standardized(features, features[train])
         predicted = np.empty((len(rest), len(LABELS)))
         for dimension in range(len(LABELS)):
-            machine = SVR(kernel=setting["kernel"], C=setting["C"], epsilon=0.05, cache_size=500)
+            options: dict[str, Any] = {"C": setting["C"], "epsilon": 0.05}
+            if (
+                setting["kernel"] == "linear"
+            ):  # of squared errors beyond epsilon, which are solved in a tenth of the time
+                machine = LinearSVR(loss="squared_epsilon_insensitive", dual=False, max_iter=10_000, **options)
+            else:
+                machine = SVR(kernel=setting["kernel"], cache_size=500, **options)
             predicted[:, dimension] = machine.fit(x[train], labels[train, dimension]).predict(x[rest])
         return {"as_recorded": predicted}
 

@@ -1,0 +1,43 @@
+"""What the fusion is made of: the parts that its equations leave out when they are zero, or when there is no autocast."""
+
+import pytest
+import torch
+from tiny import tiny_config
+
+from msfser.fusion_msfser import MsfSerAttentiveStatisticsPooling, MsfSerCrossModalFusion, MsfSerLayerMix
+
+SIZES = {"audio": 12, "semantics": 10, "description": 8}
+
+
+def cross_modal_fusion(**switches) -> MsfSerCrossModalFusion:
+    return MsfSerCrossModalFusion(tiny_config(**switches), SIZES)
+
+
+def test_only_routing_by_input_has_weights_of_the_input():
+    assert cross_modal_fusion(cross_fusion="fm_moe", routing="static").routing.by_input is None
+    by_input = cross_modal_fusion(cross_fusion="fm_moe", routing="input").routing.by_input
+    assert by_input.weight.shape == (9, 3 * tiny_config().fusion_size)
+
+
+def test_film_alone_has_an_expert_for_the_sound_alone():
+    names = {kind: [*cross_modal_fusion(cross_fusion=kind).experts] for kind in ("film", "fm_moe", "concat")}
+    assert names == {"film": ["audio"], "fm_moe": [*SIZES], "concat": [*SIZES]}
+
+
+@pytest.mark.parametrize(("width", "heads"), [(16, 8), (12, 4), (6, 2), (7, 1)])
+def test_attention_has_as_many_heads_as_divide_the_width(width, heads):
+    fusion = cross_modal_fusion(cross_fusion="attention", fusion_size=width)
+    assert fusion.attention.num_heads == heads
+
+
+def test_autocast_leaves_mix_and_statistics_in_full_precision():
+    torch.manual_seed(0)
+    states, mask = torch.randn(2, 3, 20, 12), torch.ones(2, 20, dtype=torch.bool)
+    mix, pooling = MsfSerLayerMix(3), MsfSerAttentiveStatisticsPooling(12)
+    frames = mix(states)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(mix(states), frames)
+        pooled = pooling(frames, mask)
+    assert pooled.dtype == torch.float32
+    # The attention is in half precision, but not the sums: a mean that is rounded to bfloat16 would be one of its values.
+    assert not torch.equal(pooled, pooled.bfloat16().float())
