@@ -66,6 +66,8 @@ FORMATS: dict[str, Callable[[Row], str]] = {
     "rate": _interval(".3g", 100, "%"),
     "ms": _interval(".3g", 1000, " ms"),
     "times": _interval(".2f", unit="x", always=False),
+    "settings": lambda row: str(row["settings"]),
+    "fits": lambda row: str(row["fits_to_choose"]),
     "options": lambda row: f"`{row['command'].partition('speed ')[2]}`",
     "machine": lambda row: (
         f"{row['processor']}, {row['threads']} threads, torch {row['torch']}, transformers {row['transformers']}"
@@ -81,6 +83,14 @@ _PEERS = {
     "eGeMAPS functionals, SVR": "egemaps_svr",
     "texts only": "text",
 }
+
+
+_LEFT_OUT = {
+    "layer mix of pooled states, fixed settings": "regressor",
+    "last layer, mean pooling, linear head": "last_layer",
+    "eGeMAPS functionals, SVR": "egemaps_svr",
+}
+_CORPORA = {"RAVDESS": "ravdess", "EmoDB": "emodb", "nEMO": "nemo", "emotiontts_kr": "emotiontts_kr"}
 
 
 _STARTER_CCC = Table(
@@ -298,6 +308,23 @@ BLOCKS: dict[str, Block] = {
                     for corpus in ("emodb", "ravdess")
                 ],
             )
+        ],
+    ),
+    "loco": Block(
+        "loco",
+        [
+            Table(
+                ("**weak** labels, mean CCC", *_CORPORA, "mean", "settings tried", "fits to choose them"),
+                _LEFT_OUT,
+                (
+                    *(f"{{*/{corpus}/mean:ccc}}" for corpus in _CORPORA.values()),
+                    "{*/mean:ccc}",
+                    "{*/mean:settings}",
+                    "{*/mean:fits}",
+                ),
+            ),
+            "\nPaired differences from the layer mix, in the mean of the four: the linear head "
+            "{last_layer_minus_regressor/mean:difference}, eGeMAPS {egemaps_svr_minus_regressor/mean:difference}.",
         ],
     ),
     "peers_probe": Block(
