@@ -65,7 +65,7 @@ class MsfSerLayerMix(nn.Module):
 
 def _without_autocast(device: str) -> contextlib.AbstractContextManager[None]:
     # Where there is none, an exported graph should not contain that there is none.
-    is_on = torch.is_autocast_enabled(device)
+    is_on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     return torch.autocast(device, enabled=False) if is_on else contextlib.nullcontext()
 
 

@@ -83,9 +83,10 @@ def ccc_loss(predictions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
             "per_device_train_batch_size, at least 2 and preferably 32 or more; gradient accumulation does not help."
         )
     rated = labels != UNRATED
-    if not torch.compiler.is_compiling() and rated.all():
-        return (1 - concordance(predictions, labels)).sum()
-    return torch.where(rated.any(0), 1 - concordance(predictions, labels, rated), 0).sum()
+    plain = 1 - concordance(predictions, labels)
+    masked = torch.where(rated.any(0), 1 - concordance(predictions, labels, rated), 0)
+    # Both are computed, as a device would have to wait for the answer to which one is needed.
+    return torch.where(rated.all(), plain, masked).sum()
 
 
 def _gather(local: torch.Tensor) -> torch.Tensor:

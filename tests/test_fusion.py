@@ -1,4 +1,4 @@
-"""What the fusion is made of: the parts that its equations leave out when they are zero, or when there is no autocast."""
+"""What the fusion is made of: parts that its equations leave out while they are zero, or without autocast."""
 
 import pytest
 import torch
@@ -39,5 +39,5 @@ def test_autocast_leaves_mix_and_statistics_in_full_precision():
         assert torch.equal(mix(states), frames)
         pooled = pooling(frames, mask)
     assert pooled.dtype == torch.float32
-    # The attention is in half precision, but not the sums: a mean that is rounded to bfloat16 would be one of its values.
+    # The attention is in half precision, the sums are not.
     assert not torch.equal(pooled, pooled.bfloat16().float())

@@ -76,11 +76,9 @@ def _number_or_text(word: Any) -> float | str:
 class RunSettings:
     """Data and training."""
 
-    data: str = _setting(
-        "probe", "probe, a table, a folder with metadata.csv, or a Hub dataset; again: several", further="more_data"
-    )
+    data: str = _setting("probe", "probe, a table, its folder, or a Hub dataset; one or several", further="more_data")
     more_data: list[str] = field(
-        default_factory=list, metadata={"help": "further corpora: paths, or {data: B, corpus: whiser, weight: 0.5}"}
+        default_factory=list, metadata={"help": "more corpora: paths, or {data: B, corpus: whiser, weight: 0.5}"}
     )
     corpus: str = _setting("table", "reader: table, or a named corpus such as iemocap")
     fold: int | None = _setting(None, "session of iemocap to test on, 1 to 5")
@@ -90,7 +88,7 @@ class RunSettings:
     label_range: list[float | str] = field(
         default_factory=lambda: [0.0, 1.0],
         metadata={
-            "help": "ends of the table's label scale, such as 1 7, or valence=-1:1 arousal=0:1",
+            "help": "ends of the label scale: 1 7, or valence=-1:1 arousal=0:1",
             "item": _number_or_text,
         },
     )

@@ -13,7 +13,7 @@ from tiny_run import command, make_tiny, weights
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from msfser.train import main
-from msfser.training import features
+from msfser.training import features, steps
 from msfser.training.checkpoints import find_checkpoint
 from msfser.training.samplers import SeededLengthGroups
 from msfser.training.trainer import MsfSerTrainer
@@ -115,7 +115,7 @@ class Poisoned(features.FeatureCollator):
 def test_a_loss_that_is_not_finite_names_its_row_and_loses_nothing(tiny, tmp_path, monkeypatch):
     main(command(tiny, tmp_path / "whole"))
     with monkeypatch.context() as patch:
-        patch.setattr(features, "FeatureCollator", Poisoned)
+        patch.setattr(steps, "FeatureCollator", Poisoned)
         sentence = (
             r"at step \d the loss is not finite: the output is not finite for row 6 of train \(.*/9\.wav\); correct"
         )
