@@ -101,7 +101,12 @@ def rows_of_systems(
     rows: list[Row] = []
     for system in predictions:
         names = [f"{corpus}/{system}/{name}" for name in (*LABELS, "mean")]
-        found = interval(lambda items, seeds, system=system: ccc(system, items, seeds), units, seeds=count)  # type: ignore[misc]
+        found = interval(
+            lambda items, seeds, system=system: ccc(system, items, seeds),  # type: ignore[misc]
+            units,
+            seeds=count,
+            correlation=True,
+        )
         rows += rows_of(names, found)
     difference = interval(
         lambda items, seeds: ccc("train", items, seeds)[-1] - ccc("regressor", items, seeds)[-1], units, seeds=count

@@ -271,6 +271,28 @@ BLOCKS: dict[str, Block] = {
             "{agreement/max_difference:.0e} on the same clip.",
         ],
     ),
+    "predict": Block(
+        "predict",
+        [
+            "With the starter, one core predicts {speed/hours_per_hour_and_core:.0f} hours of sound per hour, with "
+            "start-up; {speed/share_encode:share} of the time goes into the model. Two processes on two cores are "
+            "{speed/two_processes:.2f} times as fast as one.",
+        ],
+    ),
+    "crossval": Block(
+        "crossval",
+        [
+            Table(
+                ("**weak** labels, CCC", *DIMENSIONS),
+                {
+                    "EmoDB, `msfser train configs/probe.yaml`": "emodb/train",
+                    "EmoDB, layer mix of pooled states": "emodb/regressor",
+                },
+                tuple(f"{{*/{dimension}:ccc}}" for dimension in (*LABELS, "mean")),
+            ),
+            "\nPaired difference of the mean CCC: {emodb/train_minus_regressor:difference}.",
+        ],
+    ),
     "peers": Block(
         "peers_weak",
         [
