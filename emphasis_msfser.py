@@ -205,11 +205,10 @@ def _pitches(words: Sequence[Mapping[str, Any]], prosody: Prosody, config: Empha
     if not voiced.any():
         return np.full(len(words), np.nan)
     contour = np.log(prosody.pitch)
-    if config.pitch == "peak":
-        contour = np.interp(prosody.pitch_times, prosody.pitch_times[voiced], contour[voiced])
     frames = [_frames(word, prosody.pitch_times, config.pitch_lag) for word in words]
     if config.pitch == "peak":
-        return np.array([contour[of_word].max() for of_word in frames])
+        filled = np.interp(prosody.pitch_times, prosody.pitch_times[voiced], contour[voiced])
+        return np.array([filled[of_word].max() for of_word in frames])
     voiced_parts = [contour[of_word][voiced[of_word]] for of_word in frames]
     return np.array([part.mean() if part.size else np.nan for part in voiced_parts])
 

@@ -136,7 +136,9 @@ def test_impossible_times_are_named(start, end):
         find_emphasis([{"word": "no", "start": start, "end": end}], prosody)
 
 
-@pytest.mark.parametrize("wrong", [{"pitch": "max"}, {"energy": "loud"}, {"pitch_lag": 2.0}, {"neighbors": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"pitch": "max"}, {"energy": "loud"}, {"pitch_lag": 2.0}, {"pitch_lag": -0.5}, {"neighbors": -1}]
+)
 def test_impossible_settings_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         EmphasisConfig(**wrong)
@@ -188,3 +190,28 @@ def test_durations_that_hardly_differ_do_not_count():
 def test_no_neighbors_leave_the_top_word():
     sound, words = spoken(levels=(0.1, 0.1, 0.1, 0.9, 0.1, 0.1))
     assert find_emphasis(words, measure_prosody(sound), EmphasisConfig(neighbors=0)).text == "that"
+
+
+@pytest.mark.parametrize("lag", [0.0, 1.0])
+def test_the_ends_of_the_lag_are_allowed(lag):
+    assert EmphasisConfig(pitch_lag=lag).pitch_lag == lag
+
+
+def test_without_words_nothing_is_emphasized():
+    found = find_emphasis([], Prosody(np.zeros(0), np.zeros(0), np.zeros(0)), EmphasisConfig())
+    assert len(found.scores) == 0 and found.segment == (0, 0) and found.top is None and found.text is None
+
+
+@pytest.mark.parametrize("lag", [0.0, 0.11])
+def test_a_word_between_two_frames_has_the_pitch_of_the_nearest_one(lag):
+    times = np.arange(60) * 0.016
+    pitch = np.exp(np.random.default_rng(0).uniform(np.log(80), np.log(400), 60))
+    edges = [(0.0, 0.2), (0.299, 0.301), (0.4, 0.6), (0.6, 0.8)]
+    words = [{"word": f"w{i}", "start": start, "end": end} for i, (start, end) in enumerate(edges)]
+    config = EmphasisConfig(pitch_weight=1.0, energy_weight=0.0, duration_weight=0.0, pitch_lag=lag)
+    found = find_emphasis(words, Prosody(times, pitch, np.zeros(100)), config)
+    inside = [(times >= start + lag) & (times < end + lag) for start, end in edges]
+    assert not inside[1].any()
+    inside[1] = np.arange(60) == np.abs(times - 0.3 - lag).argmin()
+    means = np.array([np.log(pitch[of_word]).mean() for of_word in inside])
+    assert found.scores == pytest.approx((means - means.mean()) / means.std(), abs=1e-9)
