@@ -177,7 +177,7 @@ def find_rows(
 
 
 def _with_listed(layout: Layout, rows: pa.Table) -> pa.Table:
-    """Add the recordings that only a list names: those of a test set whose labels are withheld."""
+    """Add the recordings that only a list names: those of a test set whose labels are not public."""
     known = set(rows["FileName"].to_pylist())
     parts = set(rows["Split_Set"].to_pylist())
     found: dict[str, str] = {}

@@ -87,9 +87,9 @@ def read_msp_podcast(
         shown = layout.shown(layout.labels) if layout.labels else layout.root.name
         missing += [f"the rows of {part} in {shown}" for part in wanted if part not in parts]
         rows = rows.filter(pc.is_in(rows["Split_Set"], pa.array(wanted, pa.string())))
-        files = rows["FileName"].to_pylist()
-        gaps = [file for file in files if file not in layout.recordings]
-        missing += tree.lacking(gaps, len(files), f"files in {layout.audio_name} for the rows of {shown}")
+        missing += tree.lacking(
+            _absent(layout, rows), len(rows), f"files in {layout.audio_name} for the rows of {shown}"
+        )
         if require_labels:
             _require_labels(layout, rows, [part for part in wanted if part.startswith("Test")], parts)
     if missing:
@@ -105,12 +105,9 @@ def read_msp_podcast(
             "compare its scores with those of a test set",
             root,
         )
-    return read_rows(
-        msp_table(layout, rows),
-        str(layout.labels or root),
-        row_names=rows["FileName"].to_pylist(),
-        audio_folders=layout.audio_folders,
-        label_range=LABEL_RANGE,
+    return _read(
+        layout,
+        rows,
         allow_speaker_overlap=True,
         require_labels=require_labels,
         test=test if "test" in needed else (),
@@ -142,11 +139,10 @@ def msp_podcast_parts(folder: str | os.PathLike[str], only: Sequence[str] = ()) 
         rows = rows.filter(pc.is_in(rows["Split_Set"], pa.array(wanted)))
     elif only:
         raise ValueError(f"{root} has no part {only[0]}; it has {_listed(parts)}.")
-    files = rows["FileName"].to_pylist()
-    absent = [file for file in files if file not in layout.recordings]
+    absent = _absent(layout, rows)
     if absent and only:
         raise ValueError(
-            f"{root}: {tree.lacking(absent, len(files), 'recordings of ' + ', '.join(wanted))[0]} are missing; copy "
+            f"{root}: {tree.lacking(absent, len(rows), 'recordings of ' + ', '.join(wanted))[0]} are missing; copy "
             "them again."
         )
     if absent:
@@ -157,12 +153,9 @@ def msp_podcast_parts(folder: str | os.PathLike[str], only: Sequence[str] = ()) 
         rows = rows.filter(pc.invert(pc.is_in(rows["FileName"], pa.array(absent))))
     logger.info("%s: MSP-Podcast with %s", root, _listed(parts))
     tests = [part for part in dict.fromkeys(rows["Split_Set"].to_pylist()) if part.startswith("Test")]
-    read = read_rows(
-        msp_table(layout, rows),
-        str(layout.labels or root),
-        row_names=rows["FileName"].to_pylist(),
-        audio_folders=layout.audio_folders,
-        label_range=LABEL_RANGE,
+    read = _read(
+        layout,
+        rows,
         allow_speaker_overlap=True,
         require_labels=False,
         test=tests,
@@ -211,20 +204,34 @@ def read_whiser(
     missing = list(layout.missing)
     rows, _ = find_rows(layout, tuple(ATTRIBUTES.values()), missing, split="")
     if rows is not None:
-        files = rows["FileName"].to_pylist()
-        gaps = [file for file in files if file not in layout.recordings]
-        missing += tree.lacking(gaps, len(files), "recordings, which their owners distribute apart from the labels")
+        missing += tree.lacking(
+            _absent(layout, rows), len(rows), "recordings, which their owners distribute apart from the labels"
+        )
     tree.require_whole("WHiSER", root, missing)
     assert rows is not None  # or else something is missing
-    return read_rows(
-        msp_table(layout, rows).drop_columns(["split"]),
-        str(layout.labels or root),
-        row_names=rows["FileName"].to_pylist(),
-        audio_folders=layout.audio_folders,
-        label_range=LABEL_RANGE,
+    return _read(
+        layout,
+        rows.drop_columns(["Split_Set"]),
         allow_speaker_overlap=False,
         require_labels=require_labels,
         split_by="file",
+    )
+
+
+def _absent(layout: Layout, rows: pa.Table) -> list[str]:
+    """Return the names of the recordings that rows have and the corpus has not."""
+    return [file for file in rows["FileName"].to_pylist() if file not in layout.recordings]
+
+
+def _read(layout: Layout, rows: pa.Table, **options: Any) -> datasets.DatasetDict:
+    """Read rows of labels in the schema; the options are further ones of `read_rows`."""
+    return read_rows(
+        msp_table(layout, rows),
+        str(layout.labels or layout.root),
+        row_names=rows["FileName"].to_pylist(),
+        audio_folders=layout.audio_folders,
+        label_range=LABEL_RANGE,
+        **options,
     )
 
 
@@ -252,7 +259,7 @@ def msp_table(layout: Layout, rows: pa.Table) -> pa.Table:
             "words": pa.array(words, WORDS),
             **{label: rows[attribute] for label, attribute in ATTRIBUTES.items()},
             "speaker": rows["SpkrID"],
-            "split": rows["Split_Set"],
+            **({"split": rows["Split_Set"]} if "Split_Set" in rows.column_names else {}),
         }
     )
 

@@ -12,7 +12,7 @@ from msfser.prediction.submission import write_submission
 
 @pytest.fixture
 def corpus(tmp_path, monkeypatch):
-    """The corpus with recordings that can be heard, and an audio-only model."""
+    """The corpus with audible recordings, and an audio-only model."""
     folder = write_msp_podcast(tmp_path / "msp")
     for number, path in enumerate(sorted((folder / "Audios").iterdir())):
         soundfile.write(path, noise(0.6, number), 16_000)
