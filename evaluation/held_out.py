@@ -188,10 +188,7 @@ class HeldOut:
             return Chosen(choices[0], {})
         scores = {}
         for choice in choices:
-            left_out = [
-                (_first(self._predicted(system, split, choice.setting, 0))[split.held], self.labels[split.held])
-                for split in inner
-            ]
+            left_out = self._left_out(system, inner, choice.setting)
             of_splits = []
             for place, (predicted, labels) in enumerate(left_out):
                 # The scale is that of the other inner splits, as the held-out clips have none of their own.
@@ -214,16 +211,21 @@ class HeldOut:
         for system, name, (place, seed) in product(systems, names, enumerate(seeds)):
             split, inner = self.folds[name]
             setting, spread = self.chosen(system, name).choice
-            inside = [
-                (_first(self._predicted(system, of_inner, setting, 0))[of_inner.held], self.labels[of_inner.held])
-                for of_inner in inner
-                if spread
-            ]
+            inside = self._left_out(system, inner, setting) if spread else []
             for kind, values in self._predicted(system, split, setting, seed).items():
                 of_kind = found.setdefault(system.name, {}).setdefault(kind, np.full(shape, np.nan, np.float32))
                 held = values[split.held]
                 of_kind[place, split.held] = _restored(held, inside) if spread else held
         return found
+
+    def _left_out(
+        self, system: System, inner: Sequence[Split], setting: Setting
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Of each inner split the predictions for the clips that it leaves out, and their labels."""
+        return [
+            (_first(self._predicted(system, split, setting, 0))[split.held], self.labels[split.held])
+            for split in inner
+        ]
 
     def _inner(self, system: System) -> list[tuple[Setting, Split]]:
         """What is fitted inside: to choose a setting, or to restore the spread."""
@@ -253,20 +255,22 @@ class HeldOut:
         with suppress(Timeout), FileLock(f"{fit.path}.lock", timeout=-1 if wait else 0):
             if fit.path.is_file():
                 return
-            rest = np.setdiff1d(np.arange(len(self.labels)), fit.train)
-            made = fit.system.fit_predict(fit.train, rest, fit.setting, fit.seed)
+            made = fit.system.fit_predict(fit.train, self._rest(fit), fit.setting, fit.seed)
             with whole_file(fit.path) as unfinished, open(unfinished, "wb") as file:
                 np.savez(file, **{kind: np.asarray(values, np.float32) for kind, values in made.items()})  # type: ignore[arg-type]
+
+    def _rest(self, fit: "_Fit") -> np.ndarray:
+        """The clips that a fit predicts."""
+        return np.setdiff1d(np.arange(len(self.labels)), fit.train)
 
     def _predicted(self, system: System, split: Split, setting: Setting, seed: int) -> dict[str, np.ndarray]:
         """By kind `(clips, 3)`, NaN for the training clips."""
         fit = self._fit(system, split, setting, seed)
-        rest = np.setdiff1d(np.arange(len(self.labels)), fit.train)
         found = {}
         with np.load(fit.path) as file:
             for kind, values in file.items():
                 found[kind] = np.full(self.labels.shape, np.nan, np.float32)
-                found[kind][rest] = values
+                found[kind][self._rest(fit)] = values
         return found
 
 
