@@ -256,3 +256,24 @@ class LazyProsody:
         if item not in self._measured:
             self._measured[item] = measure_prosody(self._sounds[item])
         return self._measured[item]
+
+
+class NoRecognizer(OSError):
+    """The recognizer, which all recordings need, cannot be loaded."""
+
+
+def transcribed(
+    annotator: MsfSerAnnotator, sounds: Sequence[np.ndarray], given: Sequence[Mapping[str, Any]]
+) -> list[Annotation]:
+    """New annotations of sounds with their transcripts; the arguments are those of [`MsfSerAnnotator.transcribe`].
+
+    Raises:
+        NoRecognizer: The recognizer cannot be loaded.
+        ValueError: A sound or what is given with it cannot be used.
+    """
+    annotations = [Annotation() for _ in sounds]
+    try:
+        annotator.transcribe(annotations, sounds, given)
+    except OSError as error:
+        raise NoRecognizer(f"{str(error).rstrip('.')}; or give recognizer=None to go without a transcript.") from error
+    return annotations

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import Pipeline
 
-from .annotator_msfser import NO_SPEECH, Annotation, LazyProsody, MsfSerAnnotator
+from .annotator_msfser import NO_SPEECH, Annotation, LazyProsody, MsfSerAnnotator, NoRecognizer, transcribed
 from .audio_msfser import SAMPLING_RATE, count_channels, cut_at_pauses, is_sound, seconds_of
 from .configuration_msfser import LABELS, TENSOR_NAMES
 from .course_msfser import (
@@ -327,7 +327,7 @@ class MsfSerPipeline(Pipeline):
                 f"the recording is longer than {_LONGEST_TO_ALIGN / 60:.0f} minutes and its transcript has no times: "
                 "give words with their times, or leave the transcript out."
             )
-        (annotation,) = _transcribe(transcriber, [sound], [recording.given])
+        (annotation,) = transcribed(transcriber, [sound], [recording.given])
         if not annotation.words:
             raise ValueError(
                 "the transcript cannot be aligned with this long recording: give words with their times, or leave the "
@@ -379,7 +379,7 @@ class MsfSerPipeline(Pipeline):
         if to_transcribe:
             sounds = [np.concatenate([segment.sound for segment in passage]) for passage in to_transcribe]
             given = [passage[0].recording.given for passage in to_transcribe]
-            found = each_alone(lambda *batch: _transcribe(transcriber, *batch), to_transcribe, sounds, given)
+            found = each_alone(lambda *batch: transcribed(transcriber, *batch), to_transcribe, sounds, given)
             for passage, annotation_or_none in zip(to_transcribe, found, strict=True):
                 if annotation_or_none is not None:
                     spread_words(passage, annotation_or_none)
@@ -476,21 +476,6 @@ class MsfSerPipeline(Pipeline):
         """Saves what the pipeline is loaded from: the model with all code, and the processor."""
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
-
-
-class NoRecognizer(OSError):
-    """The recognizer, which all recordings need, cannot be loaded."""
-
-
-def _transcribe(
-    annotator: MsfSerAnnotator, sounds: Sequence[np.ndarray], given: Sequence[Mapping[str, Any]]
-) -> list[Annotation]:
-    annotations = [Annotation() for _ in sounds]
-    try:
-        annotator.transcribe(annotations, sounds, given)
-    except OSError as error:
-        raise NoRecognizer(f"{str(error).rstrip('.')}; or give recognizer=None to go without a transcript.") from error
-    return annotations
 
 
 def _free_memory() -> None:

@@ -16,8 +16,6 @@ from ..cli.outputs import write_text
 from ..configuration_msfser import LABELS
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from .intervals import Interval
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
@@ -43,7 +41,7 @@ def rows_of(names: Iterable[str], found: "Interval") -> list[Row]:
 
 
 def ccc_rows(
-    name: str, predicted: "np.ndarray", given: "np.ndarray", units: "int | Sequence[np.ndarray]", resampled: str
+    name: str, predicted: np.ndarray, given: np.ndarray, units: int | Sequence[np.ndarray], resampled: str
 ) -> list[Row]:
     """Rows `NAME/DIMENSION` and `NAME/mean`: CCC with its 95 % interval.
 

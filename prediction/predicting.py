@@ -15,6 +15,7 @@ import pyarrow.parquet
 from accelerate import PartialState
 from huggingface_hub import ModelCard
 
+from ..annotator_msfser import NoRecognizer
 from ..cli.messages import show_messages
 from ..cli.outputs import whole_file
 from ..corpora.audio_folder import left_out_message
@@ -23,7 +24,6 @@ from ..corpora.table import SourceRows
 from ..hub.loading import NamedModel, load_named
 from ..hub.model_names import model_settings
 from ..inputs_msfser import check_options
-from ..pipeline_msfser import NoRecognizer
 from ..sharding.processes import joined_processes, run_shards
 from .paths import suffix_of
 from .sharded_prediction import ShardedPrediction
