@@ -4,6 +4,8 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
+from .interrupts import remembered_interrupts
+
 
 @contextlib.contextmanager
 def cli_errors(command: str, resume: str = "") -> Iterator[None]:
@@ -18,7 +20,8 @@ def cli_errors(command: str, resume: str = "") -> Iterator[None]:
             package is missing; with status 130 after Ctrl-C.
     """
     try:
-        yield
+        with remembered_interrupts():
+            yield
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         raise SystemExit(f"msfser {command}: error: {error}") from error
     except KeyboardInterrupt:

@@ -21,6 +21,7 @@ import pyarrow.parquet
 from tqdm import tqdm
 
 from ..audio_msfser import SAMPLING_RATE, load_audio
+from ..cli.interrupts import raise_if_interrupted
 from ..corpora.audio_folder import left_out_message
 from ..corpora.shards import SHARDS_NOTE
 from ..corpora.table import SourceRows
@@ -160,6 +161,7 @@ class ShardedTable(abc.ABC):
         with tqdm(total=len(self.table), initial=done, desc=self.command, unit="clip", disable=quiet) as bar:
             self._advance = bar.update
             for number in stale:
+                raise_if_interrupted()
                 if self._begin(number):
                     self.make_shard(number)
                 else:

@@ -8,10 +8,14 @@ items are encoded, and of a run with other fusion settings none. With all states
 """
 
 import inspect
+import itertools
 import json
 import logging
+import os
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -215,7 +219,9 @@ def encode_sounds(
 
     model.eval()
     key = fingerprint(_key("audio", model, processor), name, inspect.getsource(distortion))[:32]
-    addresses = _features(_Job(key, "audio", dict.fromkeys(names, 1.0), 1, encode), store)
+    # One clip at a time leaves cores idle.
+    job = _Job(key, "audio", dict.fromkeys(names, 1.0), most=1, encode=encode, threads=os.cpu_count() or 1)
+    addresses = _features(job, store)
     if addresses is None:
         raise OSError(f"The features of {len(sounds)} sounds need more than {gigabytes:g} GB: raise cache_gigabytes.")
     return [load(addresses[item]) for item in names]
@@ -337,6 +343,7 @@ class _Job(NamedTuple):
         sizes: Items to seconds or characters.
         most: Items in a batch at most.
         encode: Encodes a batch of items.
+        threads: Batches that are encoded at once.
     """
 
     key: str
@@ -344,6 +351,7 @@ class _Job(NamedTuple):
     sizes: Mapping[str, float]
     most: int
     encode: Callable[[Sequence[str]], list[np.ndarray]]
+    threads: int = 1
 
 
 def _store(gigabytes: float) -> FeatureStore:
@@ -387,11 +395,25 @@ def _encode_missing(
 
     def all_encoded() -> Iterator[dict[str, np.ndarray]]:
         with tqdm(total=len(missing), desc=f"Frozen encoder: {job.kind}") as bar:
-            for batch in batches:
-                yield first if batch is batches[0] else encoded(batch)
-                bar.update(len(batch))
+            for values in itertools.chain([first], _at_once(encoded, batches[1:], job.threads)):
+                yield values
+                bar.update(len(values))
 
     return found | store.add(job.key, all_encoded(), need)
+
+
+def _at_once(function: Callable[[Any], Any], items: Sequence[Any], threads: int) -> Iterator[Any]:
+    """`map` in some threads, in order; a few results at most are made before they are asked for."""
+    rest = iter(items)
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = deque(pool.submit(function, item) for item in itertools.islice(rest, 2 * threads))
+        try:
+            while waiting:
+                yield waiting.popleft().result()
+                waiting.extend(pool.submit(function, item) for item in itertools.islice(rest, 1))
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def _warn_of_no_room(kind: str, need: float, store: FeatureStore) -> None:

@@ -23,6 +23,7 @@ from transformers import (
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PredictionOutput, SaveStrategy, has_length, seed_worker
 
+from ..cli.interrupts import raise_if_interrupted
 from ..configuration_msfser import LABELS
 from .batches import batches_in_order
 from .samplers import SecondsBatchSampler, SeededLengthGroups, SetEpochCallback
@@ -277,7 +278,9 @@ class MsfSerTrainer(Trainer):
         Raises:
             FloatingPointError: The loss is not finite; the sentence names the rows. The weights are as before the
                 step.
+            KeyboardInterrupt: Ctrl-C was pressed, and nothing has reacted to it.
         """
+        raise_if_interrupted()
         rows = inputs.pop("rows", None)
         loss = super().training_step(model, inputs, *args, **kwargs)
         if rows is not None and not torch.isfinite(loss):

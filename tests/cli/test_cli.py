@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import re
+import signal
 import subprocess
 import sys
 import tomllib
@@ -12,6 +13,7 @@ import pytest
 
 from msfser.cli import main as cli
 from msfser.cli.errors import cli_errors
+from msfser.cli.interrupts import raise_if_interrupted
 
 ROOT = Path(__file__).parents[2]
 # Lines of help that fit a screen.
@@ -114,6 +116,26 @@ def test_ctrl_c_ends_with_one_sentence(capsys, resume, sentence):
         raise KeyboardInterrupt
     assert caught.value.code == 130
     assert capsys.readouterr().err.split("\n") == ["", sentence, ""]
+
+
+class Finalized:
+    """An object that Ctrl-C meets while it is finalized, where Python ignores the interrupt."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_in_a_finalizer_is_not_lost():
+    went_on = False
+    with pytest.raises(SystemExit) as caught, cli_errors("train"):
+        Finalized()
+        went_on = True
+        raise_if_interrupted()
+    assert caught.value.code == 130 and went_on
+    with cli_errors("train"):
+        raise_if_interrupted()  # one press ends one command
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_the_module_is_the_same_as_the_command():
