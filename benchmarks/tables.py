@@ -86,6 +86,7 @@ _PEERS = {
 
 
 _LEFT_OUT = {
+    "recipe of the starter, audio only": "starter",
     "layer mix of pooled states, fixed settings": "regressor",
     "last layer, mean pooling, linear head": "last_layer",
     "eGeMAPS functionals, SVR": "egemaps_svr",
@@ -345,7 +346,8 @@ BLOCKS: dict[str, Block] = {
                     "{*/mean:fits}",
                 ),
             ),
-            "\nPaired differences from the layer mix, in the mean of the four: the linear head "
+            "\nPaired differences from the layer mix, in the mean of the four: the recipe of the starter "
+            "{starter_minus_regressor/mean:difference}, the linear head "
             "{last_layer_minus_regressor/mean:difference}, eGeMAPS {egemaps_svr_minus_regressor/mean:difference}.",
         ],
     ),
