@@ -41,8 +41,8 @@ class Material:
 
 
 def acted_clips(folder: Path) -> datasets.Dataset:
-    """RAVDESS and the usual emotions of EmoDB under a folder, as `read_acted` gives them."""
-    rows = read_acted(folder)
+    """RAVDESS and the usual emotions of EmoDB under a folder, as `read_acted` gives them; no other corpora."""
+    rows = read_acted(folder, corpora=("ravdess", "emodb"))
     kept = [c == "ravdess" or e in EMODB_EMOTIONS for c, e in zip(rows["corpus"], rows["emotion"], strict=True)]
     return rows.select(np.flatnonzero(kept))
 
