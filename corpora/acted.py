@@ -42,7 +42,7 @@ def read_acted(folder: str | os.PathLike[str], corpora: Sequence[str] = tuple(LA
     Returns:
         A row for each clip, corpora in the order of `LAYOUTS`, clips in the order of the names, with the features
         `schema.FEATURES` and strings for `COLUMNS`. Labels are those of [`weak_labels`], in 0..1; a speaker is a
-        corpus and a name, "emodb-03".
+        corpus and a name, "emodb-03". A clip that is there in several file types counts once, its WAV first.
 
     Raises:
         ValueError: `corpora` is empty or has an unknown name; or there is no such folder, no clip of the corpora in
@@ -62,7 +62,11 @@ def read_acted(folder: str | os.PathLike[str], corpora: Sequence[str] = tuple(LA
             continue
         key = [*LAYOUTS].index(row["corpus"]), path.stem
         if key in rows:
-            raise ValueError(f"{folder}: {path.name} is there twice ({rows[key]['audio']['path']} and {path}).")
+            twin = Path(rows[key]["audio"]["path"])
+            if twin.suffix.lower() == path.suffix.lower():
+                raise ValueError(f"{folder}: {path.name} is there twice ({twin} and {path}).")
+            if path.suffix.lower() != ".wav":
+                continue
         rows[key] = row | {"audio": file_audio(file)}
     if not rows:
         examples = _either([f"{layout.title} (such as {layout.example})" for layout in layouts])

@@ -76,7 +76,7 @@ def _crema_d(speaker: str, sentence: str, emotion: str, intensity: str) -> Clip:
 
     Of the three levels, high (HI) is "strong"; low (LO) and medium (MD) are both "normal", as there is no third step.
     Most clips have an unspecified level (XX, once X), which is `None`. The distributed folders AudioWAV and AudioMP3
-    hold the same clips: one of them is read at a time.
+    hold the same clips.
     """
     return Clip(speaker, _CREMA_D_EMOTIONS[emotion], sentence, _CREMA_D_INTENSITIES.get(intensity))
 

@@ -78,7 +78,9 @@ def test_what_is_not_there_or_there_twice_is_said(tmp_path, corpora):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no clip of RAVDESS"):
         read_acted(tmp_path / "empty")
-    write(corpora / "03a01Wa.flac", noise(0.1), 16_000)
+    (corpora / "copies").mkdir()
+    for suffix in ("wav", "flac"):
+        write(corpora / "copies" / f"03a01Wa.{suffix}", noise(0.1), 16_000)
     with pytest.raises(ValueError, match="is there twice"):
         read_acted(corpora)
 
@@ -133,8 +135,9 @@ def test_messages_name_the_corpora_that_are_asked_for(tmp_path):
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_no_clip_of_any_corpus_is_there_twice(tmp_path, name):
-    for suffix in ("wav", "flac"):
-        write(tmp_path / f"{name}.{suffix}", noise(0.1), 16_000)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / f"{name}.wav", noise(0.1), 16_000)
     with pytest.raises(ValueError, match=f"{name}.wav is there twice"):
         read_acted(tmp_path)
 
@@ -205,6 +208,15 @@ def test_tables_with_weak_labels_say_the_same(corpus):
                 assert clip.emotion == row["emotion"], row["file_name"]
             norms = [float(row[name]) for name in ("valence", "arousal", "dominance")]
             assert weak_labels(clip.emotion, clip.intensity) == pytest.approx(norms, abs=1e-3), row["file_name"]
+
+
+def test_a_clip_in_two_file_types_counts_once_as_wav(tmp_path):
+    """A whole copy of CREMA-D has AudioMP3 and AudioWAV."""
+    for name in ("AudioFLAC/1001_DFA_ANG_XX.flac", "AudioWAV/1001_DFA_ANG_XX.wav", "ZZ/1001_DFA_ANG_XX.ogg"):
+        (tmp_path / name).parent.mkdir()
+        write(tmp_path / name, noise(0.1), 16000)
+    (row,) = read_acted(tmp_path)
+    assert Path(row["audio"]["path"]).suffix == ".wav"
 
 
 def test_matched_pairs(corpora):
