@@ -286,12 +286,15 @@ BLOCKS: dict[str, Block] = {
             Table(
                 ("**weak** labels, CCC", *DIMENSIONS),
                 {
+                    "RAVDESS, `msfser train configs/probe.yaml`": "ravdess/train",
+                    "RAVDESS, layer mix of pooled states": "ravdess/regressor",
                     "EmoDB, `msfser train configs/probe.yaml`": "emodb/train",
                     "EmoDB, layer mix of pooled states": "emodb/regressor",
                 },
                 tuple(f"{{*/{dimension}:ccc}}" for dimension in (*LABELS, "mean")),
             ),
-            "\nPaired difference of the mean CCC: {emodb/train_minus_regressor:difference}.",
+            "\nPaired differences of the mean CCC: RAVDESS {ravdess/train_minus_regressor:difference}, EmoDB "
+            "{emodb/train_minus_regressor:difference}.",
         ],
     ),
     "peers": Block(
