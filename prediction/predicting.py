@@ -49,6 +49,8 @@ def predict(source: SourceRows, arguments: argparse.Namespace) -> None:
     if arguments.recognizer is not None:
         options["recognizer"] = None if arguments.recognizer == "none" else arguments.recognizer
     with joined_processes() as state, _option_names():
+        if arguments.channel == "each" and state.is_main_process:
+            logger.info("each channel may be another person: all must know and agree (docs/responsible-use.md).")
 
         def open_work() -> ShardedPrediction:
             named = load_named(arguments.model)

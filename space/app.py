@@ -82,9 +82,9 @@ NO_RESULT = "### The result will appear here.\nRecord or upload speech and press
 
 BOUNDS = """### What this is not for
 The numbers are a machine's estimate of how speech comes across on average. They do not tell what anybody feels. **Do
-not use them for decisions about people:** no clinical, hiring, school or workplace use. The law of the European Union
-forbids emotion recognition at work and in education, with few exceptions, and restricts it elsewhere. Upload only
-recordings of people who have agreed to it.
+not use them for decisions about people:** no clinical, hiring, school or workplace use. The [law of the European
+Union](https://eur-lex.europa.eu/eli/reg/2024/1689/oj) forbids emotion recognition at work and in education, with few
+exceptions, and restricts it elsewhere. Upload only recordings of people who have agreed to it.
 
 ### What happens to your recording
 It is not kept. It is stored in a temporary file so that you can correct its words, and is deleted about {minutes}

@@ -137,13 +137,15 @@ def test_the_course_has_a_row_for_each_window(calls, model):
     assert short[["start", "end"]].to_numpy().tolist() == [[0.0, 1.5]]
 
 
-def test_each_channel_is_a_row(calls, model):
+def test_each_channel_is_a_row(calls, model, caplog):
     table = predict("calls", "-o", "r.csv", "--model", model, "--channel", "each")
+    assert caplog.text.count("all must know and agree (docs/responsible-use.md).") == 1
     stereo = table[table["file"] == "calls/inner/stereo.wav"]
     assert stereo["channel"].tolist() == [0, 1] and stereo["valence"].nunique() == 2
     one = predict("calls", "-o", "one.csv", "--model", model, "--channel", "1").set_index("file")
     assert one.loc["calls/inner/stereo.wav", "valence"] == pytest.approx(stereo["valence"].iloc[1], abs=2e-6)
     assert "channel" in one.loc["calls/a.wav", "error"]
+    assert caplog.text.count("must know and agree") == 1
 
 
 def test_a_table_gives_its_texts(tmp_path, calls):
