@@ -56,7 +56,7 @@ def of_train(name: str, clips: pd.DataFrame, data: Path, protocol: Protocol, see
     with whole_file(table) as unfinished:
         source[source["file_name"].isin(clips["file"])].to_csv(unfinished, index=False)
     folder = output / f"{name}_{seed}"
-    options = ["--data", table, "--audio_folder", data / name, "--label_range", *protocol.label_range]
+    options = ["--data", table, "--audio_folder", (data / name).resolve(), "--label_range", *protocol.label_range]
     options += ["--cross_validate", "speaker", "--seed", seed, "--output_dir", folder]
     train([str(SETTINGS), *map(str, options)])
     found = read_predictions(folder / PREDICTIONS_FILE)
