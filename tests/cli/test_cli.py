@@ -125,8 +125,16 @@ class Finalized:
         signal.raise_signal(signal.SIGINT)
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C as in a terminal; tests in the background of a shell ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_ctrl_c_in_a_finalizer_is_not_lost():
+def test_ctrl_c_in_a_finalizer_is_not_lost(ctrl_c):
     went_on = False
     with pytest.raises(SystemExit) as caught, cli_errors("train"):
         Finalized()
@@ -136,6 +144,14 @@ def test_ctrl_c_in_a_finalizer_is_not_lost():
     with cli_errors("train"):
         raise_if_interrupted()  # one press ends one command
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_who_ignores_ctrl_c_goes_on_ignoring_it(ctrl_c):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with cli_errors("train"):
+        signal.raise_signal(signal.SIGINT)
+        raise_if_interrupted()
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_the_module_is_the_same_as_the_command():
