@@ -37,7 +37,8 @@ from ..hub.encoders import ensure_encoders
 from ..loss_msfser import concordance
 from ..processing_msfser import from_scale
 from ..train import main as train
-from ..training.features import FeatureCollator, encode_parts
+from ..training.collator import FeatureCollator
+from ..training.features import encode_parts
 from ..training.settings import build_model, parse_settings, read_data
 from .command import parser_of, record
 

@@ -59,7 +59,8 @@ from ..loss_msfser import concordance
 from ..modeling_msfser import MsfSerModel
 from ..pipeline_msfser import MsfSerPipeline
 from ..processing_msfser import MsfSerCollator, MsfSerProcessor
-from ..training.features import FeatureCollator, add_lengths, cache_features
+from ..training.collator import FeatureCollator
+from ..training.features import add_lengths, cache_features
 from .command import WHISPER, load_recognizer, parser_of, record
 from .training_speed import CLIPS, TOKENIZER, VARIANTS, training_step
 

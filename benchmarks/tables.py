@@ -291,7 +291,7 @@ BLOCKS: dict[str, Block] = {
                     "EmoDB, `msfser train configs/probe.yaml`": "emodb/train",
                     "EmoDB, layer mix of pooled states": "emodb/regressor",
                 },
-                tuple(f"{{*/{dimension}:ccc}}" for dimension in (*LABELS, "mean")),
+                _CCC,
             ),
             "\nPaired differences of the mean CCC: RAVDESS {ravdess/train_minus_regressor:difference}, EmoDB "
             "{emodb/train_minus_regressor:difference}.",

@@ -33,7 +33,8 @@ from ..feature_extraction_msfser import MsfSerFeatureExtractor
 from ..hub.encoders import ensure_encoders
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerCollator, MsfSerProcessor
-from ..training.features import FeatureCollator, cache_features
+from ..training.collator import FeatureCollator
+from ..training.features import cache_features
 from .command import parser_of
 
 CLIPS = Path(__file__).parent / "clips.json"

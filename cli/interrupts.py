@@ -17,7 +17,6 @@ _pressed = threading.Event()
 @contextlib.contextmanager
 def remembered_interrupts() -> Iterator[None]:
     """Remembers Ctrl-C for [`raise_if_interrupted`] while a command runs; elsewhere nothing changes."""
-    _pressed.clear()
     is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if not is_default or threading.current_thread() is not threading.main_thread():
         yield  # who calls the command handles the signal
@@ -27,6 +26,7 @@ def remembered_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        _pressed.clear()
 
 
 def raise_if_interrupted() -> None:

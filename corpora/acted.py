@@ -12,7 +12,7 @@ Recordings are found by their names, at any depth, as WAV or converted to anothe
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import datasets
 
 from ..configuration_msfser import LABELS
 from ..processing_msfser import from_scale
-from .acted_layouts import LAYOUTS
+from .acted_layouts import LAYOUTS, Layout
 from .audio_folder import scan_folder
 from .schema import file_audio, make_dataset
 from .weak_labels import LABEL_RANGE, weak_labels
@@ -50,17 +50,17 @@ def read_acted(folder: str | os.PathLike[str], corpora: Sequence[str] = tuple(LA
     """
     if not corpora or not set(corpora) <= LAYOUTS.keys():
         raise ValueError(f"corpora is {corpora!r}; give some of {', '.join(LAYOUTS)}.")
-    layouts = [layout for name, layout in LAYOUTS.items() if name in corpora]
-    titles = _either([layout.title for layout in layouts])
+    layouts = {name: layout for name, layout in LAYOUTS.items() if name in corpora}
+    titles = _either([layout.title for layout in layouts.values()])
     rows: dict[tuple[int, str], dict[str, Any]] = {}
     others: list[str] = []
     for file in scan_folder(folder, titles).recordings:
         path = Path(file)
-        row = _row(path.stem)
-        if row is None or row["corpus"] not in corpora:
+        row = _row(path.stem, layouts)
+        if row is None:
             others.append(path.name)
             continue
-        key = [*LAYOUTS].index(row["corpus"]), path.stem
+        key = [*layouts].index(row["corpus"]), path.stem
         if key in rows:
             twin = Path(rows[key]["audio"]["path"])
             if twin.suffix.lower() == path.suffix.lower():
@@ -69,7 +69,7 @@ def read_acted(folder: str | os.PathLike[str], corpora: Sequence[str] = tuple(LA
                 continue
         rows[key] = row | {"audio": file_audio(file)}
     if not rows:
-        examples = _either([f"{layout.title} (such as {layout.example})" for layout in layouts])
+        examples = _either([f"{layout.title} (such as {layout.example})" for layout in layouts.values()])
         raise ValueError(f"{folder}: there is no clip of {examples} in it.")
     if others:
         logger.warning(
@@ -83,9 +83,9 @@ def _either(words: Sequence[str]) -> str:
     return " or ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
 
 
-def _row(name: str) -> dict[str, Any] | None:
+def _row(name: str, layouts: Mapping[str, Layout]) -> dict[str, Any] | None:
     """Return what the name of a clip says; `None` for other names."""
-    for corpus, layout in LAYOUTS.items():
+    for corpus, layout in layouts.items():
         if clip := layout.clip(name):
             labels = (from_scale(value, *LABEL_RANGE) for value in weak_labels(clip.emotion, clip.intensity))
             return {

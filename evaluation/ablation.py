@@ -40,8 +40,9 @@ from ..emphasis_msfser import random_segment
 from ..hub.encoders import ensure_encoders
 from ..loss_msfser import concordance
 from ..train import main as train
+from ..training.collator import FeatureCollator
 from ..training.data_identity import inputs_of
-from ..training.features import COLUMNS, FeatureCollator, encode_parts, has_input, keep_inputs
+from ..training.features import COLUMNS, encode_parts, has_input, keep_inputs
 from ..training.settings import build_model, parse_settings, read_data, read_run
 from ..training.trainer import MsfSerTrainer
 from .intervals import Interval, clusters, interval

@@ -11,8 +11,9 @@ import pandas as pd
 import torch
 
 from .. import LABELS, MsfSerModel, MsfSerProcessor
+from ..training.collator import FeatureCollator
 from ..training.data_identity import check_identity, inputs_of
-from ..training.features import FeatureCollator, encode_parts, has_input
+from ..training.features import encode_parts, has_input
 from ..training.folds import PREDICTIONS_FILE, read_predictions
 from ..training.settings import read_data, read_run
 from .results import Row

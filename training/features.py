@@ -12,7 +12,6 @@ import itertools
 import json
 import logging
 import os
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,17 +23,16 @@ import numpy as np
 import torch
 import transformers
 from datasets.utils import tqdm
-from transformers import BatchFeature, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..audio_msfser import SAMPLING_RATE, load_audio, open_sound
 from ..configuration_msfser import TENSOR_NAMES
 from ..corpora.schema import audio_source
 from ..gradients_msfser import is_trained
 from ..modeling_msfser import MsfSerModel
-from ..processing_msfser import MsfSerProcessor, labels_of
+from ..processing_msfser import MsfSerProcessor
 from .augmentation import Distortion, nothing
 from .batches import batches_by_size
-from .crops import Crop, padded
 from .data_identity import inputs_of
 from .feature_store import FeatureStore, content_hash, fingerprint, load, size_of
 
@@ -227,47 +225,6 @@ def encode_sounds(
     return [load(addresses[item]) for item in names]
 
 
-class FeatureCollator:
-    """Batches of a corpus with cached features; what is not cached goes through the processor.
-
-    Args:
-        processor: For the inputs whose encoder is trained.
-        crop: Of cached states in training; without it the clips are whole.
-        seed: Of the crops. They depend on it and on the clips of the batch alone, in any process and after a restart.
-    """
-
-    def __init__(self, processor: MsfSerProcessor, crop: Crop | None = None, seed: int = 0):
-        self.processor, self.crop, self.seed = processor, crop, seed
-
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> BatchFeature:
-        """Rows to the arguments of [`MsfSerModel.forward`]; if the rows have names (`row`), these too, as `rows`."""
-        batch = BatchFeature()
-        if "audio_states" in rows[0]:
-            batch.update(padded(self._states([row["audio_states"] for row in rows])))
-        for prefix in TENSOR_NAMES.values():
-            if f"{prefix}_embedding" in rows[0]:
-                batch.update(_stacked_embeddings(rows, prefix))
-        sounds = [audio_source(row.get("audio")) for row in rows]
-        if any(sound is not None for sound in sounds):
-            batch.update(self.processor.feature_extractor(sounds, return_tensors="pt", warn_if_cut=False))
-        for name in TENSOR_NAMES:
-            batch.update(self.processor.tokens(name, [row.get(name) for row in rows]))
-        labels = labels_of(rows)
-        if labels is not None:
-            batch["labels"] = labels
-        if "row" in rows[0]:
-            batch["rows"] = [row["row"] for row in rows]
-        return batch
-
-    def _states(self, addresses: Sequence[str | None]) -> list[torch.Tensor | None]:
-        clips = [None if address is None else load(address) for address in addresses]
-        if self.crop is None:
-            return clips
-        contents = "".join((address or "").rpartition("#")[2] for address in addresses)
-        draw = np.random.default_rng([self.seed, zlib.crc32(contents.encode())])
-        return [None if clip is None else self.crop.of(clip, draw) for clip in clips]
-
-
 class _Items:
     """The different recordings, or the different texts, of a corpus, by the hash of their content.
 
@@ -454,18 +411,6 @@ def _encode_text(texts: Sequence[str], model: MsfSerModel, processor: MsfSerProc
     name, prefix = next(iter(TENSOR_NAMES.items()))  # all kinds of text are encoded alike
     tokens = processor.tokens(name, texts).to(model.device)
     return list(model.encode_text(tokens[f"{prefix}_input_ids"], tokens[f"{prefix}_attention_mask"]).cpu().numpy())
-
-
-def _stacked_embeddings(rows: Sequence[Mapping[str, Any]], prefix: str) -> dict[str, torch.Tensor]:
-    """`PREFIX_embedding` `(batch, text width)` and `PREFIX_attention_mask` `(batch, 1)`."""
-    column = f"{prefix}_embedding"
-    items = [None if row[column] is None else load(row[column]) for row in rows]
-    known = next((item for item in items if item is not None), None)
-    if known is None:
-        return {}
-    vectors = torch.stack([torch.zeros_like(known) if item is None else item for item in items])
-    present = torch.tensor([[item is not None] for item in items], dtype=torch.long)
-    return {column: vectors, f"{prefix}_attention_mask": present}
 
 
 def _key(kind: str, model: MsfSerModel, processor: MsfSerProcessor) -> str:

@@ -10,7 +10,8 @@ from transformers.trainer_utils import SaveStrategy
 
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
-from .features import FeatureCollator, check_inputs, encode_parts
+from .collator import FeatureCollator
+from .features import check_inputs, encode_parts
 from .settings import RunSettings, Settings, build_model
 from .trainer import EpochLines, MsfSerTrainer
 

@@ -13,8 +13,9 @@ from tiny_run import command, make_tiny, weights
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from msfser.train import main
-from msfser.training import features, steps
+from msfser.training import steps
 from msfser.training.checkpoints import find_checkpoint
+from msfser.training.collator import FeatureCollator
 from msfser.training.samplers import SeededLengthGroups
 from msfser.training.trainer import MsfSerTrainer
 from stress import faults
@@ -101,7 +102,7 @@ def test_a_checkpoint_of_nothing_but_weights_can_be_gone_on_from(copied, tiny):
     assert found(copied) == "checkpoint-9"
 
 
-class Poisoned(features.FeatureCollator):
+class Poisoned(FeatureCollator):
     """Makes the sound of one row not a number."""
 
     def __call__(self, rows):

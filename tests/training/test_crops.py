@@ -6,9 +6,9 @@ import torch
 from tiny import tiny_model
 from transformers import TrainingArguments
 
-from msfser.training import features
+from msfser.training import collator
+from msfser.training.collator import FeatureCollator
 from msfser.training.crops import Crop, padded
-from msfser.training.features import FeatureCollator
 from msfser.training.trainer import MsfSerTrainer
 
 
@@ -55,7 +55,7 @@ def test_padding_is_masked_and_zero():
 def test_crops_depend_on_the_batch_and_the_seed_alone(monkeypatch):
     clips = {f"folder/piece#{name}": clip(90) for name in "abc"}
     moved = {f"elsewhere/other#{name}": clip(90) for name in "abc"}
-    monkeypatch.setattr(features, "load", (clips | moved).get)
+    monkeypatch.setattr(collator, "load", (clips | moved).get)
 
     def frames(names, seed=0):
         rows = [{"audio_states": name} for name in names]

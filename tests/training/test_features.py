@@ -21,8 +21,9 @@ from tokenizers import normalizers
 from msfser import MsfSerCollator
 from msfser.corpora.schema import FEATURES
 from msfser.training import feature_store, features
+from msfser.training.collator import FeatureCollator
 from msfser.training.feature_store import FeatureStore
-from msfser.training.features import FeatureCollator, add_lengths, cache_features, keep_inputs, known_inputs
+from msfser.training.features import add_lengths, cache_features, keep_inputs, known_inputs
 
 ROWS = 5
 
