@@ -78,7 +78,8 @@ class Describer(Protocol):
 class MeasuredDescriber:
     """States loudness, pitch level and movement, speed, pauses and voice quality in words, relative to norms.
 
-    Loudness is that of the recording as it is, so a microphone's gain changes it.
+    Loudness is that of the recording as it is, so a microphone's gain changes it. Norms without `loudness` leave it
+    out of the descriptions.
 
     Args:
         norms: `{"corpus": name, "quantiles": {measure: four numbers}}`, as written by `msfser norms`: the 10,
@@ -91,6 +92,8 @@ class MeasuredDescriber:
     def __init__(self, norms: Mapping[str, Any] = NORMS):
         quantiles = norms.get("quantiles", {})
         for measure in WORDS:
+            if measure == "loudness" and measure not in quantiles:
+                continue
             found = quantiles.get(measure, ())
             if len(found) != len(QUANTILES) or list(found) != sorted(found):
                 raise ValueError(
@@ -121,17 +124,20 @@ class MeasuredDescriber:
 
     def _describe(self, sound: np.ndarray, prosody: Prosody) -> str | None:
         measures = measure_voice(sound, prosody)
-        if measures is None:
-            return None
+        return None if measures is None else self.describe_measures(measures)
+
+    def describe_measures(self, measures: Mapping[str, float]) -> str:
+        """The description of a voice with the measures of [`measure_voice`]."""
         quantiles = self.norms["quantiles"]
         words = {
             name: WORDS[name][_step(value, quantiles[name], is_pauses=name == "pauses")]
             for name, value in measures.items()
+            if name in quantiles
         }
+        voice = " and ".join(words[name] for name in ("loudness", "pitch") if name in words)
         return (
-            f"The voice is {words['loudness']} and {words['pitch']}. Its pitch {words['movement']}. "
-            f"The speech is {words['rate']}, with {words['pauses']}. "
-            f"The sound of the voice is {words['brightness']}, and {words['clarity']}."
+            f"The voice is {voice}. Its pitch {words['movement']}. The speech is {words['rate']}, with "
+            f"{words['pauses']}. The sound of the voice is {words['brightness']}, and {words['clarity']}."
         )
 
 

@@ -85,12 +85,17 @@ def make_norms(data: str, corpus: str, split: str | None = None) -> dict[str, An
             found.append([measures[name] for name in WORDS])
     if not found:
         raise ValueError(f"no recording of {data!r} is voiced: give recordings of speech.")
+    return norms_of(np.array(found), corpus)
+
+
+def norms_of(measures: np.ndarray, corpus: str) -> dict[str, Any]:
+    """The norms of a corpus whose voices have these measures, `(utterances, 7)` in the order of `WORDS`."""
     quantiles = {}
-    for name, values in zip(WORDS, np.array(found).T, strict=True):
+    for name, values in zip(WORDS, measures.T, strict=True):
         # Many utterances have no pause: the norms of pauses are those of the others.
         counted = values[values > 0] if name == "pauses" and values.any() else values
         quantiles[name] = np.quantile(counted, QUANTILES).round(3).tolist()
-    return {"corpus": corpus, "utterances": len(found), "quantiles": quantiles}
+    return {"corpus": corpus, "utterances": len(measures), "quantiles": quantiles}
 
 
 def _recordings(data: str, split: str | None) -> list[str | bytes]:

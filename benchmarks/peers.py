@@ -40,7 +40,6 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pandas as pd
-import torch
 
 from ..annotation.annotate import main as annotate
 from ..audio_msfser import load_audio
@@ -56,11 +55,10 @@ from ..evaluation.baselines import SVR_SYSTEM, egemaps, svr_system
 from ..evaluation.held_out import Fold, HeldOut, Split, System, leave_groups_out, speaker_groups
 from ..evaluation.results import Row, row
 from ..hub.encoders import ensure_encoders
-from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
 from ..starter.assemble import AUDIO_ENCODER, TEXT_ENCODER
 from ..training.feature_store import fingerprint
-from ..training.features import encode_sounds
+from ..training.features import encode_sounds, encode_texts
 from ..training.fitting import Clips
 from .command import parser_of, record
 from .peer_systems import NEURAL, SWITCHES, build, neural_system
@@ -163,24 +161,9 @@ def in_memory(
     for kind in sampling_weights:
         processor = MsfSerProcessor.from_encoders(AUDIO_ENCODER, TEXT_ENCODER, normalize_level=kind == "one_level")
         states[kind] = encode_sounds(kind, paths, model, processor)
-    texts = {tensor: _embeddings(rows[name], name, model, processor) for name, tensor in TENSOR_NAMES.items()}
+    texts = {tensor: encode_texts(rows[name], model, processor) for name, tensor in TENSOR_NAMES.items()}
     labels = np.stack([np.asarray(rows[name], np.float32) for name in LABELS], 1)
     return Clips(labels, np.asarray(rows["speaker"]), states, sampling_weights, texts, stronger, text_dropout)
-
-
-@torch.inference_mode()
-def _embeddings(
-    column: Sequence[str | None], name: str, model: MsfSerModel, processor: MsfSerProcessor
-) -> torch.Tensor:
-    """The text encoder's embedding of each text, `(rows, width)`, NaN where there is none."""
-    made = torch.full((len(column), model.config.text_config.hidden_size), float("nan"))
-    present = [row for row, text in enumerate(column) if text]
-    for start in range(0, len(present), 64):
-        some = present[start : start + 64]
-        tokens = processor.tokens(name, [column[row] for row in some])
-        parts = (tokens[f"{TENSOR_NAMES[name]}_{part}"] for part in ("input_ids", "attention_mask"))
-        made[some] = model.encode_text(*parts)
-    return made.clone()
 
 
 def level_rows(scores: Scores) -> list[Row]:

@@ -12,7 +12,7 @@ four corpora are all shown. There is no interval over corpora; the intervals are
 | `egemaps_svr` | eGeMAPS functionals of openSMILE and support-vector regression |
 | `last_layer` | mean of the encoder's last state and a linear head |
 | `regressor` | a layer-mix regressor on pooled states, with fixed settings (`evaluation/regressor.py`) |
-| `starter` | the recipe of the starter (`starter/fit.py`), as it is |
+| `starter` | the recipe of the starter (`starter/material.py`) as it is, with its sentences; tested on sound alone |
 
 Fits are kept in the output folder and not repeated, and processes that are given the same command share them. The
 folder also gets `loco.json`, a table of the predictions of each system, and `loco_history.jsonl`, which has a line for
@@ -38,7 +38,7 @@ from ..configuration_msfser import LABELS
 from ..hub.encoders import ensure_encoders
 from ..processing_msfser import from_scale
 from ..starter.assemble import AUDIO_ENCODER, TEXT_ENCODER
-from ..starter.fit import CLEAN, states_of
+from ..starter.material import CLEAN, read_sentences, states_of
 from ..training.feature_store import fingerprint
 from ..training.fitting import Clips
 from .acted import Material, Scores
@@ -67,6 +67,7 @@ class Protocol:
     label_range: Sequence[float] = (0.0, 1.0)
     emotions: Mapping[str, Sequence[str]] = field(default_factory=dict)
     same_speaker: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
+    sentences: str | None = None
 
 
 def read_protocol(path: Path = PROTOCOL) -> Protocol:
@@ -124,7 +125,9 @@ def _read_corpus(folder: Path, protocol: Protocol) -> pd.DataFrame:
     return found.assign(**dict(zip(LABELS, labels.T, strict=True)))
 
 
-def make_systems(names: Sequence[str], clips: pd.DataFrame, trained: Sequence[str], folder: Path) -> list[System]:
+def make_systems(
+    names: Sequence[str], clips: pd.DataFrame, trained: Sequence[str], folder: Path, sentences: Path
+) -> list[System]:
     """The systems of some names, with their features; what was computed before is read from caches.
 
     Args:
@@ -132,6 +135,7 @@ def make_systems(names: Sequence[str], clips: pd.DataFrame, trained: Sequence[st
         clips: As [`read_corpora`] gives them.
         trained: The corpora that are trained on.
         folder: Where eGeMAPS are kept.
+        sentences: The folder of the sentences that the starter is fitted to, too.
     """
     labels, corpora = _labels(clips), clips["corpus"].to_numpy()
     ensure_encoders([AUDIO_ENCODER, TEXT_ENCODER])
@@ -155,7 +159,7 @@ def make_systems(names: Sequence[str], clips: pd.DataFrame, trained: Sequence[st
         ),
         "last_layer": lambda: last_layer_system(last_means(), labels),
         "regressor": lambda: regressor_system(pooled(), labels),
-        "starter": lambda: starter_system(clips, trained),
+        "starter": lambda: starter_system(clips, trained, read_sentences([sentences])),
     }
     return [made[name]() for name in names]
 
@@ -188,7 +192,7 @@ def leave_corpora_out(
     clips = read_corpora(data, protocol)
     output.mkdir(parents=True, exist_ok=True)
     start = perf_counter()
-    systems = make_systems(names, clips, protocol.trained, output)
+    systems = make_systems(names, clips, protocol.trained, output, data / (protocol.sentences or ""))
     ready = perf_counter()
     described = clips.drop(columns=["path", "file"]).to_csv()
     identity = fingerprint(*map(Path, clips["path"]), described, sorted(protocol.trained))

@@ -1,54 +1,72 @@
-"""The recipe of the starter (`starter/fit.py`) as a system of [`HeldOut`]."""
+"""The recipe of the starter (`starter/material.py`) as a system of [`HeldOut`]."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
+import torch
 
 from ..configuration_msfser import LABELS
-from ..starter import fit as starter_fit
-from ..starter.assemble import SWITCHES, new_starter
-from ..training.features import FEATURES_VERSION
+from ..starter.assemble import SWITCHES, new_starter, starter_processor
+from ..starter.material import NOISES, RECIPE, material, training_items, with_words
+from ..starter.voices import descriptions_of, gain_free_norms, voice_measures
+from ..training.augmentation import Distortion
+from ..training.features import FEATURES_VERSION, encode_texts
 from ..training.fitting import Clips, fit, predict
-from .acted import strong_counterparts
+from ..training.sentences import Sentences
 from .baselines import FITTING_CODE
 from .held_out import Setting, System
 
+_CODE = ("evaluation.starter_system", "starter.material", "starter.voices", "training.augmentation", *FITTING_CODE)
 
-def starter_system(clips: pd.DataFrame, trained: Sequence[str]) -> System:
-    """Clips at one level, augmented copies, and sounds without speech; one setting.
+
+def starter_system(
+    clips: pd.DataFrame,
+    trained: Collection[str],
+    sentences: Sentences,
+    words: Mapping[str, Sequence[str | None]] = MappingProxyType({}),
+    tests: Mapping[str, Distortion] = MappingProxyType({}),
+) -> System:
+    """Clips at one level, augmented copies, sounds without speech, and sentences; one setting.
+
+    The kinds of its predictions are `sound`, from sound alone; those of the distortions, likewise; and where there are
+    words, `all`, with the words and a description.
 
     Args:
         clips: `corpus`, `path`, `speaker`, labels, and what [`strong_counterparts`] needs.
         trained: The corpora that are trained on.
+        sentences: That are trained on, too.
+        words: By `les` and `gs` what was recognized in each clip.
+        tests: Distortions by name.
     """
-    labels = clips[[*LABELS]].to_numpy(np.float32)
+    voices = len(clips)
 
     @cache
-    def material() -> Clips:
-        copies, count = starter_fit.COPIES, starter_fit.NOISES
-        states = []
-        for name, of_corpus in clips.groupby("corpus", sort=False):
-            # What is only tested needs no copies, and is never asked for them.
-            needed = {**starter_fit.CLEAN, **(copies if name in trained else {})}
-            clean = starter_fit.states_of(of_corpus["path"].tolist(), needed)
-            states.append(dict.fromkeys(copies, clean["clean"]) | clean)
-        states.append(starter_fit.states_of(starter_fit.noises(), {**starter_fit.CLEAN, **copies}))
-        return Clips(
-            labels=np.concatenate([labels, np.full((count, len(LABELS)), 0.5, np.float32)]),
-            speakers=np.array([*clips["speaker"], *("none" for _ in range(count))]),
-            states={kind: [one for part in states for one in part[kind]] for kind in starter_fit.SAMPLING_WEIGHTS},
-            sampling_weights=starter_fit.SAMPLING_WEIGHTS,
-            texts={},
-            stronger=np.concatenate([strong_counterparts(clips), np.full(count, -1)]),
-        )
+    def measures() -> np.ndarray:
+        return voice_measures(clips["path"])
+
+    @cache
+    def whole() -> Clips:
+        is_trained = clips["corpus"].isin(trained).to_numpy()
+        made = material(clips, measures(), gain_free_norms(measures()[is_trained], "all"), sentences, trained, tests)
+        return with_words(made, words) if words else made
+
+    def described(train: np.ndarray) -> torch.Tensor:
+        """The vectors of the descriptions, which compare a voice with those that are trained on."""
+        texts = descriptions_of(measures(), gain_free_norms(measures()[train], "trained"))
+        return encode_texts([*texts, *[None] * NOISES], new_starter(), starter_processor())
 
     def fit_predict(train: np.ndarray, rest: np.ndarray, setting: Setting, seed: int) -> dict[str, np.ndarray]:
-        spoken = len(clips)
-        items = np.concatenate([train, np.arange(spoken, len(material()))])
-        model = fit(new_starter, material(), starter_fit.repeat_noises(items, spoken), seed, starter_fit.RECIPE)
-        return {"clean": predict(model, material(), rest, "clean")}
+        items = training_items(np.concatenate([train, np.arange(voices, voices + NOISES)]), voices)
+        here = replace(whole(), texts={**whole().texts, "es": described(train)})
+        model = fit(new_starter, here, items, seed, RECIPE)
+        found = {"sound": predict(model, here, rest, "clean", texts=())}
+        if words:
+            found["all"] = predict(model, here, rest, "clean")
+        return found | {kind: predict(model, here, rest, kind, texts=()) for kind in tests}
 
-    code = ["evaluation.starter_system", "starter.fit", "training.augmentation", *FITTING_CODE]
-    return System("starter", fit_predict, code, depends=[FEATURES_VERSION, SWITCHES])
+    depends = [FEATURES_VERSION, SWITCHES, sorted(tests), {name: list(texts) for name, texts in words.items()}]
+    return System("starter", fit_predict, _CODE, depends=[*depends, clips[[*LABELS]].to_numpy()])

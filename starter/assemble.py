@@ -1,17 +1,22 @@
-"""Assembles the starter model from its fitted weights, in `starter/`, and the published speech encoder.
+"""Assembles a starter model from its fitted weights and the published encoders, or fits a new one.
 
     msfser starter outputs/starter
+    msfser starter outputs/open --name starter-open
+    msfser starter outputs/mine --fit FOLDER...
 
-The folder loads with `AutoModel`, and `msfser publish` accepts it like the output of `msfser train`. The data, the
-results and the license of the starter are in `starter/README.md`, which becomes the card of the folder.
+The folder loads with `AutoModel`, and `msfser publish` accepts it like the output of `msfser train`. The weights that
+come with the package are in `starter/` and `starter/open/`; the README.md there, with the data, the results and the
+license, becomes the card of the folder.
 """
 
 import argparse
+import dataclasses
+import json
 import logging
 import os
-import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +26,9 @@ from safetensors.torch import load_file, save_file
 from transformers.utils.logging import disable_progress_bar
 
 from ..cli.errors import cli_errors
-from ..cli.outputs import UNFINISHED, whole_file
+from ..cli.outputs import UNFINISHED, write_text
+from ..configuration_msfser import SEMANTICS
+from ..emphasis_msfser import EMPHASIS
 from ..hub.encoders import ensure_encoders
 from ..hub.model_names import content_hash
 from ..modeling_msfser import MsfSerModel
@@ -30,111 +37,197 @@ from ..training.settings import RUN_FILE
 
 logger = logging.getLogger("msfser.starter")
 
-FOLDER = Path(__file__).parent
 # What commands call the starter that comes with the package.
 STARTER = "starter"
-WEIGHTS, CARD = "model.safetensors", "README.md"
-LICENSE = "The weights are licensed under CC BY-NC-SA 4.0 (of the corpus RAVDESS): not for commercial use."
+WEIGHTS, NORMS, CARD = "model.safetensors", "norms.json", "README.md"
+# The first words of the title of every card of a starter.
+TITLE = "# MSF-SER starter"
 AUDIO_ENCODER, TEXT_ENCODER = "openai/whisper-tiny.en", "sentence-transformers/all-MiniLM-L6-v2"
-# Audio only: its corpora have a dozen fixed sentences, which teach nothing about words. There is no audio dropout,
-# since no other input would be left.
 SWITCHES: dict[str, Any] = {
-    "semantics": [],
+    "semantics": list(SEMANTICS),
     "audio_states": "weighted",
     "freeze_audio": "all",
+    "freeze_text": True,
     "fusion_size": 128,
     "head_dropout": 0.2,
+    # Which inputs a row has decides what its label is (`training/sentences.py`): none is dropped beside that.
+    "text_dropout": 0.0,
     "audio_dropout": 0.0,
 }
 
 
+@dataclass(frozen=True)
+class Starter:
+    """A starter that comes with the package, without its encoders.
+
+    Args:
+        name: On the command line.
+        folder: Of its fitted weights, norms, and card.
+        voices: The acted corpora that it is fitted to; every one is fitted to GoEmotions, too.
+        license: A sentence about the license of the weights.
+    """
+
+    name: str
+    folder: Path
+    voices: tuple[str, ...]
+    license: str
+
+
+STARTERS: Mapping[str, Starter] = {
+    starter.name: starter
+    for starter in (
+        Starter(
+            STARTER,
+            Path(__file__).parent,
+            ("ravdess", "emodb", "nemo"),
+            "The weights are licensed under CC BY-NC-SA 4.0 (of RAVDESS and nEMO): not for commercial use.",
+        ),
+        Starter(
+            "starter-open",
+            Path(__file__).parent / "open",
+            ("emodb",),
+            "The weights are licensed under CC BY 4.0 (of GoEmotions); EmoDB is CC0 as published by audEERING.",
+        ),
+    )
+}
+
+
 def new_starter() -> MsfSerModel:
-    """The starter before it is fitted: the pretrained encoder, and random weights on top of it."""
-    return MsfSerModel.from_encoders(AUDIO_ENCODER, None, **SWITCHES)
+    """A starter before it is fitted: the pretrained encoders, and random weights on top of them."""
+    return MsfSerModel.from_encoders(AUDIO_ENCODER, TEXT_ENCODER, **SWITCHES)
 
 
-def starter_processor() -> MsfSerProcessor:
-    """Its processor, which normalizes the level of every sound."""
-    return MsfSerProcessor.from_encoders(AUDIO_ENCODER, TEXT_ENCODER, normalize_level=True)
+def starter_processor(norms: Mapping[str, Any] | None = None) -> MsfSerProcessor:
+    """Its processor, which normalizes the level of every sound.
+
+    Args:
+        norms: Of the describer; without them the processor does not say how texts are made.
+    """
+    annotation = None
+    if norms is not None:
+        annotation = {
+            "transcript": {"recognizer": AUDIO_ENCODER, "language": None, "aligner": "recognizer"},
+            "emphasis": dataclasses.asdict(EMPHASIS["peak"]),
+            "description": {"describer": "measured", "norms": norms},
+        }
+    return MsfSerProcessor.from_encoders(AUDIO_ENCODER, TEXT_ENCODER, annotation, normalize_level=True)
 
 
-def write_fitted_weights(starter: MsfSerModel) -> None:
-    """Writes the fitted weights, without those of the encoder, to `starter/`."""
-    FOLDER.mkdir(exist_ok=True)
-    save_file(_fitted_weights(starter), FOLDER / WEIGHTS, metadata={"format": "pt"})
-    (FOLDER / WEIGHTS).chmod(0o644)
+def write_fitted_weights(model: MsfSerModel, norms: Mapping[str, Any], folder: Path) -> None:
+    """Writes the fitted weights, without those of the encoders, and the norms of the describer."""
+    folder.mkdir(exist_ok=True)
+    save_file(_fitted_weights(model), folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).chmod(0o644)
+    write_text(folder / NORMS, json.dumps(norms, indent=1) + "\n")
 
 
-def assemble(folder: Path) -> None:
-    """Writes the complete starter to a folder that `AutoModel`, `AutoProcessor` and `pipeline` load.
+def assemble(folder: Path, starter: Starter = STARTERS[STARTER]) -> None:
+    """Writes a complete starter to a folder that `AutoModel`, `AutoProcessor` and `pipeline` load.
 
-    A folder that holds the starter already is written anew, file by file.
+    A folder that holds a starter already is written anew, file by file.
 
     Raises:
-        OSError: The fitted weights or the encoder cannot be found, or the folder cannot be written.
+        OSError: The fitted weights or the encoders cannot be found, or the folder cannot be written.
         ValueError: The fitted weights do not fit this version of the model, or the folder holds something else.
+    """
+    weights = starter.folder / WEIGHTS
+    check_output(folder)
+    if not weights.is_file():
+        raise OSError(f"{weights} is missing: install the package again, or run msfser.starter.fit.")
+    model, fitted = new_starter(), load_file(weights)
+    needed = _fitted_weights(model)
+    if {name: weight.shape for name, weight in fitted.items()} != {n: w.shape for n, w in needed.items()}:
+        raise ValueError(f"{weights} does not fit this version of the model: install the package again.")
+    model.load_state_dict(fitted, strict=False)
+    norms = json.loads((starter.folder / NORMS).read_text(encoding="utf-8"))
+    write_starter(folder, model, norms, (starter.folder / CARD).read_text(encoding="utf-8"))
+
+
+def write_starter(folder: Path, model: MsfSerModel, norms: Mapping[str, Any], card: str) -> None:
+    """Writes a fitted starter with its processor and card to a folder, as [`assemble`] does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # The card first: it tells a starter, also one that was killed.
+    write_text(folder / CARD, card)
+    model.eval().save_pretrained(folder)
+    starter_processor(norms).save_pretrained(folder)
+
+
+def check_output(folder: Path) -> None:
+    """Checks that a folder is new or holds a starter.
+
+    Raises:
+        ValueError: It holds something else.
     """
     if folder.is_dir() and any(folder.iterdir()) and not _is_starter(folder):
         raise ValueError(f"{folder} holds something else than a starter: name a new folder.")
-    if not (FOLDER / WEIGHTS).is_file():
-        raise OSError(f"{FOLDER / WEIGHTS} is missing: install the package again, or run msfser.starter.fit.")
-    starter, fitted = new_starter(), load_file(FOLDER / WEIGHTS)
-    needed = _fitted_weights(starter)
-    if {name: weight.shape for name, weight in fitted.items()} != {n: w.shape for n, w in needed.items()}:
-        raise ValueError(f"{FOLDER / WEIGHTS} does not fit this version of the model: install the package again.")
-    starter.load_state_dict(fitted, strict=False)
-    folder.mkdir(parents=True, exist_ok=True)
-    # The card first: it tells a starter, also one that was killed.
-    with whole_file(folder / CARD) as unfinished:
-        shutil.copyfile(FOLDER / CARD, unfinished)
-    starter.eval().save_pretrained(folder)
-    starter_processor().save_pretrained(folder)
 
 
 def _is_starter(folder: Path) -> bool:
-    """Whether a folder has the card of the starter, of any version, and no settings of a run."""
-    title = (FOLDER / CARD).read_text(encoding="utf-8").partition("\n# ")[2].partition("\n")[0]
+    """Whether a folder has the card of a starter, of any version, and no settings of a run."""
     card = folder / CARD
-    has_card = card.is_file() and f"\n# {title}\n" in card.read_text(encoding="utf-8", errors="replace")
+    has_card = card.is_file() and f"\n{TITLE}" in card.read_text(encoding="utf-8", errors="replace")
     return not (folder / RUN_FILE).exists() and (
         has_card or all(p.name.endswith(UNFINISHED) for p in folder.iterdir())
     )
 
 
-def starter_folder() -> Path:
+def starter_folder(name: str = STARTER) -> Path:
     """The folder of the assembled starter in the cache; named by the content of what it is assembled from.
 
     Raises:
         OSError: The encoders cannot be found, or the folder cannot be written.
     """
-    folder = Path(HF_HOME) / "msfser" / "starter" / content_hash(FOLDER)[:16]
+    starter = STARTERS[name]
+    folder = Path(HF_HOME) / "msfser" / name / content_hash(starter.folder)[:16]
     if not folder.is_dir():
         ensure_encoders([AUDIO_ENCODER, TEXT_ENCODER])
         unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
-        assemble(unfinished)
+        assemble(unfinished, starter)
         unfinished.rename(folder)
     return folder
 
 
 def _fitted_weights(model: MsfSerModel) -> dict[str, torch.Tensor]:
-    return {name: weight for name, weight in model.state_dict().items() if not name.startswith("audio_encoder.")}
+    encoders = ("audio_encoder.", "text_encoder.")
+    return {name: weight for name, weight in model.state_dict().items() if not name.startswith(encoders)}
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(prog="msfser starter", description="Assembles the starter model.")
+    parser = argparse.ArgumentParser(
+        prog="msfser starter", description="Assembles a starter model, or fits one to corpora of acted emotions."
+    )
     parser.add_argument(
         "folder", type=Path, nargs="?", default=Path("outputs/starter"), help="output folder (outputs/starter)"
     )
+    parser.add_argument(
+        "--name", choices=list(STARTERS), help=f"which starter: {STARTER}, the default, or the one for any use"
+    )
+    parser.add_argument(
+        "--fit",
+        type=Path,
+        nargs="+",
+        metavar="DATA",
+        help="fit a new one to the corpora in these folders: RAVDESS, EmoDB, nEMO, CREMA-D, emotiontts_kr; GoEmotions",
+    )
     arguments = parser.parse_args(argv)
+    if arguments.fit and arguments.name:
+        parser.error("--name is of a fitted starter: leave it out with --fit.")
     logging.basicConfig(format="%(message)s")
     logger.setLevel(logging.INFO)
     disable_progress_bar()
+    starter = STARTERS[arguments.name or STARTER]
     with cli_errors("starter"):
+        check_output(arguments.folder)
         ensure_encoders([AUDIO_ENCODER, TEXT_ENCODER])
-        assemble(arguments.folder)
+        if arguments.fit:
+            from .fit import fit_to_folders  # it needs this module
+
+            fit_to_folders(arguments.fit, arguments.folder)
+        else:
+            assemble(arguments.folder, starter)
     logger.info("saved: %s", arguments.folder)
-    logger.info(LICENSE)
+    logger.info("The license of the weights is that of the corpora." if arguments.fit else starter.license)
 
 
 if __name__ == "__main__":

@@ -8,21 +8,16 @@ items are encoded, and of a run with other fusion settings none. With all states
 """
 
 import inspect
-import itertools
 import json
 import logging
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import datasets
 import numpy as np
 import torch
 import transformers
-from datasets.utils import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..audio_msfser import SAMPLING_RATE, load_audio, open_sound
@@ -32,9 +27,9 @@ from ..gradients_msfser import is_trained
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
 from .augmentation import Distortion, nothing
-from .batches import batches_by_size
 from .data_identity import inputs_of
-from .feature_store import FeatureStore, content_hash, fingerprint, load, size_of
+from .feature_jobs import Job, features_of, open_store
+from .feature_store import FeatureStore, content_hash, fingerprint, load
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +37,7 @@ logger = logging.getLogger(__name__)
 # computed again. Changes of other code keep them.
 FEATURES_VERSION = 1
 
-# What an encoder is given at a time: seconds of sound with padding, or characters.
-_BUDGET = {"audio": 96.0, "text": 16_384.0}
+# How many items an encoder is given at a time.
 _MOST = {"audio": 32, "text": 64}
 
 # The speed of speech: about 150 words a minute.
@@ -149,13 +143,13 @@ def cache_features(
         frozen["audio"] = ["audio"]
     if not frozen or not gigabytes:
         return dataset
-    store = _store(gigabytes)
+    store = open_store(gigabytes)
     model.eval()
     for kind, columns in frozen.items():
         items = _Items(kind, dataset, columns, store, processor)
         encode = _encode_audio if kind == "audio" else _encode_text
-        addresses = _features(
-            _Job(
+        addresses = features_of(
+            Job(
                 key=_key(kind, model, processor) if kind == "text" else _half(_key(kind, model, processor)),
                 kind=kind,
                 sizes={digest: items.size(digest) for digest in items},
@@ -200,7 +194,7 @@ def encode_sounds(
     Raises:
         OSError: The features do not fit the cache or cannot be written.
     """
-    store = _store(gigabytes)
+    store = open_store(gigabytes)
     of_files = store.hashes_of_files(sound for sound in sounds if isinstance(sound, str))
     hashes = [of_files[sound] if isinstance(sound, str) else content_hash(sound.tobytes()) for sound in sounds]
     names = [f"{index}-{digest}" for index, digest in enumerate(hashes)]
@@ -218,11 +212,46 @@ def encode_sounds(
     model.eval()
     key = fingerprint(_key("audio", model, processor), name, inspect.getsource(distortion))[:32]
     # One clip at a time leaves cores idle.
-    job = _Job(key, "audio", dict.fromkeys(names, 1.0), most=1, encode=encode, threads=os.cpu_count() or 1)
-    addresses = _features(job, store)
+    job = Job(key, "audio", dict.fromkeys(names, 1.0), most=1, encode=encode, threads=os.cpu_count() or 1)
+    addresses = features_of(job, store)
     if addresses is None:
         raise OSError(f"The features of {len(sounds)} sounds need more than {gigabytes:g} GB: raise cache_gigabytes.")
     return [load(addresses[item]) for item in names]
+
+
+def encode_texts(
+    texts: Sequence[str | None], model: MsfSerModel, processor: MsfSerProcessor, gigabytes: float = 50.0
+) -> torch.Tensor:
+    """Runs a frozen text encoder over texts, except for those that are in the cache.
+
+    Args:
+        texts: `None` or empty is an absent text.
+        model: Its text encoder is run.
+        processor: Prepares the texts.
+        gigabytes: As in [`cache_features`].
+
+    Returns:
+        `(texts, text width)`, NaN where there is none.
+
+    Raises:
+        OSError: The features do not fit the cache or cannot be written.
+    """
+    known = {content_hash(text.encode()): text for text in texts if text}
+    job = Job(
+        key=_key("text", model.eval(), processor),
+        kind="text",
+        sizes={digest: float(len(text)) for digest, text in known.items()},
+        most=_MOST["text"],
+        encode=lambda digests: _encode_text([known[digest] for digest in digests], model, processor),
+    )
+    addresses = features_of(job, open_store(gigabytes)) if known else {}
+    if addresses is None:
+        raise OSError(f"The features of {len(known)} texts need more than {gigabytes:g} GB: raise cache_gigabytes.")
+    vectors = torch.full((len(texts), model.text_encoder.config.hidden_size), float("nan"))
+    for row, text in enumerate(texts):
+        if text:
+            vectors[row] = load(addresses[content_hash(text.encode())])
+    return vectors
 
 
 class _Items:
@@ -289,98 +318,6 @@ class _Items:
         for row, path in paths.items():
             hashes[row] = of_files[path]
         return hashes
-
-
-class _Job(NamedTuple):
-    """What one frozen encoder has to encode.
-
-    Args:
-        key: Of the encoder.
-        kind: `audio` or `text`.
-        sizes: Items to seconds or characters.
-        most: Items in a batch at most.
-        encode: Encodes a batch of items.
-        threads: Batches that are encoded at once.
-    """
-
-    key: str
-    kind: str
-    sizes: Mapping[str, float]
-    most: int
-    encode: Callable[[Sequence[str]], list[np.ndarray]]
-    threads: int = 1
-
-
-def _store(gigabytes: float) -> FeatureStore:
-    return FeatureStore(Path(datasets.config.HF_DATASETS_CACHE) / "msfser_features", gigabytes * 1e9)
-
-
-def _features(job: _Job, store: FeatureStore) -> dict[str, str] | None:
-    """Item to address of its features; `None` where there is no room for them."""
-    found = store.find(job.key, job.sizes)
-    if len(found) < len(job.sizes):
-        with store.making(job.key):
-            found = store.find(job.key, job.sizes)
-            missing = sorted(item for item in job.sizes if item not in found)
-            if missing:
-                return _encode_missing(job, missing, found, store)
-    kept = size_of(found.values())
-    if not store.reserve(0) and kept > store.limit:
-        _warn_of_no_room(job.kind, kept, store)
-        return None
-    return found
-
-
-def _encode_missing(
-    job: _Job, missing: Sequence[str], found: dict[str, str], store: FeatureStore
-) -> dict[str, str] | None:
-    sizes = [job.sizes[item] for item in missing]
-    batches = [[missing[i] for i in batch] for batch in batches_by_size(sizes, _BUDGET[job.kind], job.most)]
-
-    def encoded(batch: Sequence[str]) -> dict[str, np.ndarray]:
-        return dict(zip(batch, job.encode(batch), strict=True))
-
-    # The first batch tells how large the rest will be: by its seconds, and texts are all alike.
-    first = encoded(batches[0])
-    measure = job.sizes if job.kind == "audio" else dict.fromkeys(job.sizes, 1.0)
-    share = sum(measure[item] for item in batches[0]) / sum(measure[item] for item in missing)
-    need = int(sum(tensor.nbytes for tensor in first.values()) / share)
-    if not store.reserve(need):
-        _warn_of_no_room(job.kind, need + size_of(found.values()), store)
-        return None
-    logger.info("frozen %s encoder: %d of %d items are new", job.kind, len(missing), len(job.sizes))
-
-    def all_encoded() -> Iterator[dict[str, np.ndarray]]:
-        with tqdm(total=len(missing), desc=f"Frozen encoder: {job.kind}") as bar:
-            for values in itertools.chain([first], _at_once(encoded, batches[1:], job.threads)):
-                yield values
-                bar.update(len(values))
-
-    return found | store.add(job.key, all_encoded(), need)
-
-
-def _at_once(function: Callable[[Any], Any], items: Sequence[Any], threads: int) -> Iterator[Any]:
-    """`map` in some threads, in order; a few results at most are made before they are asked for."""
-    rest = iter(items)
-    with ThreadPoolExecutor(threads) as pool:
-        waiting = deque(pool.submit(function, item) for item in itertools.islice(rest, 2 * threads))
-        try:
-            while waiting:
-                yield waiting.popleft().result()
-                waiting.extend(pool.submit(function, item) for item in itertools.islice(rest, 1))
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def _warn_of_no_room(kind: str, need: float, store: FeatureStore) -> None:
-    logger.warning(
-        "The frozen %s encoder runs in the training loop: its outputs need about %.1f GB on disk, and "
-        "cache_gigabytes=%g leaves less. Raise cache_gigabytes to run it only once.",
-        kind,
-        need / 1e9,
-        store.limit / 1e9,
-    )
 
 
 @torch.no_grad()

@@ -17,9 +17,11 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import TrainingArguments
 
+from ..configuration_msfser import SEMANTICS
 from ..loss_msfser import ccc_loss
 from ..modeling_msfser import MsfSerModel
 from .crops import Crop, padded
+from .sentences import Sentences, SentenceShares
 from .trainer import EpochLines, MsfSerTrainer
 
 
@@ -37,6 +39,7 @@ class Recipe:
         learning_rate: The peak; it rises over a tenth of the steps and then falls to zero.
         crop_frames: Training uses a random crop of this many frames (20 ms each) of a clip,
         frame_stride: and of the crop every so many-th frame.
+        sentences: How many rows of a batch get sentences, if there are any.
     """
 
     ranking_loss_weight: float
@@ -48,6 +51,7 @@ class Recipe:
     learning_rate: float = 2e-3
     crop_frames: int = 120
     frame_stride: int = 2
+    sentences: SentenceShares = field(default_factory=SentenceShares)
 
 
 @dataclass
@@ -65,6 +69,8 @@ class Clips(Dataset):
             there is none.
         text_dropout: By `les`, `gs`, `es` the share of these texts that is dropped in training, besides the model's
             `text_dropout`.
+        sentences: Labeled sentences that are trained on, too; they take the place of the clips' own words.
+        neutral: `(clips,)` bool, which clips may be given any sentence.
     """
 
     labels: np.ndarray
@@ -74,6 +80,8 @@ class Clips(Dataset):
     texts: Mapping[str, torch.Tensor]
     stronger: np.ndarray
     text_dropout: Mapping[str, float] = field(default_factory=dict)
+    sentences: Sentences | None = None
+    neutral: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -139,6 +147,7 @@ class _ClipsTrainer(MsfSerTrainer):
         draw = np.random.default_rng(seed)
         self.clips, self.recipe = clips, recipe
         self.batches = _PairedBatches(items, clips.stronger, recipe.batch_size, draw)
+        neutral = np.intersect1d(items, np.flatnonzero(clips.neutral))
         super().__init__(
             model,
             TrainingArguments(
@@ -158,7 +167,7 @@ class _ClipsTrainer(MsfSerTrainer):
                 disable_tqdm=True,
             ),
             train_dataset=clips,
-            data_collator=lambda chosen: _training_batch(clips, np.array(chosen), recipe, draw),
+            data_collator=lambda chosen: _training_batch(clips, np.array(chosen), neutral, recipe, draw),
             encoder_learning_rate=recipe.learning_rate,
             mixing_lr_scale=recipe.mixing_lr_scale,
         )
@@ -184,9 +193,11 @@ class _ClipsTrainer(MsfSerTrainer):
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """CCC loss and weighted ranking loss."""
-        labels, pairs = inputs.pop("labels"), inputs.pop("pairs")
+        labels, pairs, alone = inputs.pop("labels"), inputs.pop("pairs"), inputs.pop("alone", None)
         with torch.autocast("cpu", torch.bfloat16):
             logits = _logits(model, inputs).float()
+            if alone is not None:
+                logits = torch.cat([logits, _logits(model, alone).float()])
         ranking = _ranking_loss(logits, pairs, self.recipe.ranking_scale)
         return ccc_loss(logits, labels) + self.recipe.ranking_loss_weight * ranking
 
@@ -212,8 +223,10 @@ class _PairedBatches(Sampler[list[int]]):
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, clips: Clips, items: np.ndarray, kind: str) -> np.ndarray:
-    """What a fitted model predictions, `(items, 3)`, for whole clips of one kind."""
+def predict(
+    model: nn.Module, clips: Clips, items: np.ndarray, kind: str, texts: Sequence[str] = SEMANTICS
+) -> np.ndarray:
+    """What a fitted model predicts, `(items, 3)`, for whole clips of one kind and some of their texts."""
     predictions = np.empty((len(items), 3), np.float32)
     if kind in clips.states:
         order = np.argsort([clips.states[kind][i].shape[1] for i in items], kind="stable")
@@ -221,7 +234,8 @@ def predict(model: nn.Module, clips: Clips, items: np.ndarray, kind: str) -> np.
         order = np.arange(len(items))
     for start in range(0, len(items), 64):
         some = order[start : start + 64]
-        predictions[some] = _logits(model, _whole(clips, items[some], kind)).numpy()
+        states = [clips.states[kind][item] for item in items[some]] if clips.states else []
+        predictions[some] = _logits(model, _batch(clips, items[some], states, texts)).numpy()
     return predictions
 
 
@@ -238,38 +252,70 @@ def _ranking_loss(logits: torch.Tensor, pairs: torch.Tensor, scale: float) -> to
     return nn.functional.softplus(difference / scale).mean()
 
 
-def _whole(clips: Clips, chosen: np.ndarray, kind: str) -> dict[str, torch.Tensor]:
-    """The inputs of some clips, whole and of one kind."""
-    return _batch(clips, chosen, [clips.states[kind][item] for item in chosen] if clips.states else [])
-
-
 def _training_batch(
-    clips: Clips, chosen: np.ndarray, recipe: Recipe, draw: np.random.Generator
-) -> dict[str, torch.Tensor]:
-    """Inputs of some clips for training: crops of a random kind, and text dropout; with `labels` and `pairs`."""
-    states = []
-    if clips.states:
-        # A matched pair is of one kind, so that its order is one of the voice where levels are equal.
-        units = [max(int(item), int(clips.stronger[item])) for item in chosen]
-        weights = clips.sampling_weights
-        kinds = draw.choice(list(weights), size=len(clips), p=list(weights.values()))
-        crop = Crop(recipe.crop_frames, recipe.frame_stride)
-        states = [crop.of(clips.states[kinds[unit]][item], draw) for item, unit in zip(chosen, units, strict=True)]
-    batch = _batch(clips, chosen, states)
+    clips: Clips, chosen: np.ndarray, neutral: np.ndarray, recipe: Recipe, draw: np.random.Generator
+) -> dict[str, Any]:
+    """Inputs of some clips for training: crops of a random kind, and text dropout; with `labels` and `pairs`.
+
+    With sentences there are more rows, of the neutral clips; and the inputs of sentences `alone`, whose labels follow.
+    """
+    paired = chosen
+    if clips.sentences is not None and len(neutral):
+        chosen = np.concatenate([chosen, draw.choice(neutral, recipe.sentences.spoken)])
+    batch: dict[str, Any] = _batch(clips, chosen, _crops(clips, chosen, recipe, draw), [*clips.texts])
     for name in clips.texts:
         kept = draw.random(len(chosen)) >= clips.text_dropout.get(name, 0.0)
         batch[f"{name}_attention_mask"] *= torch.as_tensor(kept)[:, None]
-    rows = {int(item): row for row, item in enumerate(chosen)}
+    labels = clips.labels[chosen]
+    if clips.sentences is not None:
+        labels = _add_sentences(batch, labels, len(paired), clips.sentences, recipe.sentences, draw)
+    rows = {int(item): row for row, item in enumerate(paired)}
     pairs = [(row, rows[clips.stronger[item]]) for item, row in rows.items() if clips.stronger[item] in rows]
     batch["pairs"] = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)
-    batch["labels"] = torch.as_tensor(clips.labels[chosen])
+    batch["labels"] = torch.as_tensor(labels)
     return batch
 
 
-def _batch(clips: Clips, chosen: np.ndarray, states: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+def _crops(clips: Clips, chosen: np.ndarray, recipe: Recipe, draw: np.random.Generator) -> list[torch.Tensor]:
+    if not clips.states:
+        return []
+    # A matched pair is of one kind, so that its order is one of the voice where levels are equal.
+    units = [max(int(item), int(clips.stronger[item])) for item in chosen]
+    weights = clips.sampling_weights
+    kinds = draw.choice(list(weights), size=len(clips), p=list(weights.values()))
+    crop = Crop(recipe.crop_frames, recipe.frame_stride)
+    return [crop.of(clips.states[kinds[unit]][item], draw) for item, unit in zip(chosen, units, strict=True)]
+
+
+def _add_sentences(
+    batch: dict[str, Any],
+    labels: np.ndarray,
+    count: int,
+    sentences: Sentences,
+    shares: SentenceShares,
+    draw: np.random.Generator,
+) -> np.ndarray:
+    """Gives the first `count` rows neutral sentences, the others any, adds sentences `alone`; the labels of all."""
+    said = np.full(len(labels), -1)
+    said[:count] = np.where(draw.random(count) < shares.neutral, draw.choice(sentences.neutral, count), -1)
+    said[count:] = draw.integers(len(sentences.labels), size=len(labels) - count)
+    alone = draw.integers(len(sentences.labels), size=shares.alone)
+    # What else the model reads is absent, by masks of zeros: one frame of sound, one token.
+    one = {"audio_states": batch["audio_states"][:1, :, :1], "attention_mask": batch["attention_mask"][:1, :1]}
+    one = {name: torch.zeros_like(tensor[:1]) for name, tensor in (batch | one).items()}
+    absent = {name: tensor.expand(shares.alone, *tensor.shape[1:]) for name, tensor in one.items()}
+    batch |= sentences.inputs(said, shares.les_dropout, draw)
+    batch["alone"] = absent | sentences.inputs(alone, shares.les_dropout, draw)
+    return np.concatenate([labels[:count], sentences.labels[said[count:]], sentences.labels[alone]])
+
+
+def _batch(
+    clips: Clips, chosen: np.ndarray, states: Sequence[torch.Tensor], texts: Sequence[str]
+) -> dict[str, torch.Tensor]:
     batch = padded(states)
-    for name, vectors in clips.texts.items():
-        there = ~vectors[chosen].isnan().any(1)
-        batch[f"{name}_embedding"] = vectors[chosen].nan_to_num()
+    for name in (name for name in clips.texts if name in texts):
+        vectors = clips.texts[name][chosen]
+        there = ~vectors.isnan().any(1)
+        batch[f"{name}_embedding"] = vectors.nan_to_num()
         batch[f"{name}_attention_mask"] = there[:, None].long()
     return batch

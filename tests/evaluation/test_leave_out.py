@@ -15,13 +15,17 @@ from tiny import noise, tiny_model, tiny_processor
 
 from msfser import LABELS
 from msfser.cli.main import main
+from msfser.description_msfser import WORDS
 from msfser.evaluation import baselines, leave_out, starter_system
+from msfser.evaluation.acted import strong_counterparts
 from msfser.evaluation.baselines import svr_system
 from msfser.evaluation.evaluate import parse
 from msfser.evaluation.held_out import mean_ccc
 from msfser.evaluation.leave_out import read_corpora, read_protocol, save
 from msfser.evaluation.regressor import fit_regressor
 from msfser.evaluation.results import read
+from msfser.starter import material
+from msfser.starter.material import RECIPE
 
 EMOTIONS = {"anger": (-0.5, 0.6, 0.2), "neutral": (0.0, 0.0, 0.0), "boredom": (-0.6, -0.6, -0.3)}
 
@@ -43,21 +47,28 @@ def data(tmp_path_factory) -> Path:
             rows.append([file, speaker, emotion, *labels])
         columns = ["file_name", "speaker_id", "emotion", *LABELS]
         pd.DataFrame(rows, columns=columns).to_csv(root / name / "metadata_weak.csv", index=False)
+    (root / protocol.sentences).mkdir()
+    said = [[f"the food was {'abcdefghij'[n % 10]} {n}", ("neutral", "joy")[n % 2], "train"] for n in range(40)]
+    said += [["dreadful", "anger", "dev"], ["wonderful", "joy|love", "test"]]
+    columns = ["text", "labels", "split"]
+    pd.DataFrame(said, columns=columns).to_csv(root / protocol.sentences / "goemotions.csv", index=False)
     return root
 
 
 @pytest.fixture
 def tiny(monkeypatch, tmp_path):
     """Tiny encoders and short fits."""
-    new = lambda: tiny_model("whisper", audio_states="weighted", freeze_audio="all", semantics=[])  # noqa: E731
+    new = lambda: tiny_model("whisper", audio_states="weighted", freeze_audio="all")  # noqa: E731
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(leave_out, "ensure_encoders", lambda names: None)
     monkeypatch.setattr(leave_out, "regressor_encoder", lambda: (new(), tiny_processor("whisper")))
-    monkeypatch.setattr(starter_system, "new_starter", new)
-    monkeypatch.setattr(starter_system.starter_fit, "new_starter", new)
-    monkeypatch.setattr(starter_system.starter_fit, "starter_processor", lambda: tiny_processor("whisper"))
-    monkeypatch.setattr(starter_system.starter_fit, "NOISES", 8)
-    monkeypatch.setattr(starter_system.starter_fit, "RECIPE", replace(starter_system.starter_fit.RECIPE, epochs=1))
+    for module in (starter_system, material):
+        monkeypatch.setattr(module, "new_starter", new)
+        monkeypatch.setattr(module, "starter_processor", lambda: tiny_processor("whisper"))
+        monkeypatch.setattr(module, "NOISES", 8)
+        monkeypatch.setattr(module, "RECIPE", replace(RECIPE, epochs=1))
+    draw = np.random.default_rng(0)
+    monkeypatch.setattr(starter_system, "voice_measures", lambda paths: draw.uniform(size=(len(paths), len(WORDS))))
     monkeypatch.setattr(baselines, "fit_regressor", lambda *of, **how: fit_regressor(*of, **how | {"steps": 3}))
     monkeypatch.setattr(baselines, "NEURAL_GRID", [{"learning_rate": rate, "epochs": 1} for rate in (1e-3, 1e-2)])
     monkeypatch.chdir(tmp_path)
@@ -68,6 +79,7 @@ def test_the_protocol_is_fixed():
     assert (protocol.trained, protocol.tested) == (["ravdess", "emodb", "nemo"], ["emotiontts_kr"])
     assert protocol.emotions == {"emodb": ["anger", "happiness", "neutral", "sadness"]}
     assert protocol.same_speaker == {"emotiontts_kr": [["ema", "nea"], ["emb", "neb"]]}
+    assert protocol.sentences == "goemotions"
     assert protocol.label_range == [-1, 1] and protocol.table == "metadata_weak.csv"
 
 
@@ -91,7 +103,7 @@ def test_takes_of_the_two_intensities_are_matched_in_their_order(tmp_path):
     for n in range(4):
         (folder / f"{n}.wav").touch()
     clips = leave_out._read_corpus(folder, leave_out.Protocol("t.csv", ["x", "y", "z"], label_range=(-1, 1)))
-    assert starter_system.strong_counterparts(clips).tolist() == [1, -1, 3, -1]
+    assert strong_counterparts(clips).tolist() == [1, -1, 3, -1]
 
 
 @pytest.mark.parametrize(
@@ -193,6 +205,8 @@ def test_the_command(data, tiny, tmp_path, monkeypatch):
     assert np.mean(one) == pytest.approx(found["last_layer/nemo/mean"]["value"], abs=1e-6)
     # A second time nothing is fitted, nothing changes, and nobody has looked again.
     monkeypatch.setattr(starter_system, "fit", None)
+    draw = np.random.default_rng(0)
+    monkeypatch.setattr(starter_system, "voice_measures", lambda paths: draw.uniform(size=(len(paths), len(WORDS))))
     monkeypatch.setattr(baselines, "fit_regressor", None)
     before = (tmp_path / "results" / "loco_history.jsonl").read_text()
     main(command)

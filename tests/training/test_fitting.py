@@ -1,5 +1,7 @@
 """Fits on cached outputs: they learn, leave out what is held out, and repeat."""
 
+from dataclasses import replace
+
 import datasets
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from msfser.loss_msfser import ccc_loss, concordance
 from msfser.training import fitting
 from msfser.training.features import encode_sounds
 from msfser.training.fitting import Clips, MeanHead, Recipe, fit, predict
+from msfser.training.sentences import Sentences
 
 SIZE = 32
 
@@ -77,7 +80,7 @@ def test_a_fit_is_a_plain_loop():
     model.train()
     for _ in range(recipe.epochs):
         for chosen in batches:
-            batch = fitting._training_batch(corpus, np.array(chosen), recipe, draw)
+            batch = fitting._training_batch(corpus, np.array(chosen), items[:0], recipe, draw)
             labels, pairs = batch.pop("labels"), batch.pop("pairs")
             with torch.autocast("cpu", torch.bfloat16):
                 logits = model(**batch).logits.float()
@@ -147,3 +150,55 @@ def test_features_of_sounds_are_computed_once(tmp_path, monkeypatch):
     assert len(count) == 7
     assert all(map(torch.equal, drawn[0], drawn[2])) and not torch.equal(drawn[0][0], drawn[1][0])
     assert not torch.equal(drawn[0][0], drawn[0][2]) and not torch.equal(drawn[0][0], made[0])
+
+
+def with_sentences() -> Clips:
+    """The clips, half of them neutral, and sentences whose vectors tell the labels."""
+    corpus = clips()
+    draw = np.random.default_rng(1)
+    corpus.labels[:80] = 0.5
+    labels = draw.uniform(size=(200, 3)).astype(np.float32)
+    labels[::2] = 0.5
+    vectors = torch.tensor(4 * (labels - 0.5) @ draw.standard_normal((3, SIZE)), dtype=torch.float32)
+    texts = {"gs": vectors, "les": vectors}
+    corpus.texts = {"es": corpus.texts["gs"]}
+    return replace(corpus, sentences=Sentences(labels, texts), neutral=(corpus.labels == 0.5).all(1))
+
+
+def test_sentences_go_where_they_cannot_contradict():
+    corpus, recipe = with_sentences(), Recipe(ranking_loss_weight=0.0)
+    shares = recipe.sentences
+    neutral = np.flatnonzero(corpus.neutral)
+    chosen = np.arange(70, 102)
+    batch = fitting._training_batch(corpus, chosen, neutral, recipe, np.random.default_rng(0))
+    sentences = corpus.sentences
+    row_of = {tuple(vector.tolist()): row for row, vector in enumerate(sentences.texts["gs"])}
+    said = [row_of[tuple(vector.tolist())] for vector in batch["gs_embedding"]]
+    given = batch["gs_attention_mask"][:, 0].bool().numpy()
+    count = len(chosen)
+    assert len(said) == count + shares.spoken and 0 < given[:count].sum() < count and given[count:].all()
+    assert (sentences.labels[said][:count][given[:count]] == 0.5).all()
+    labels = batch["labels"].numpy()
+    np.testing.assert_array_equal(labels[:count], corpus.labels[chosen])
+    np.testing.assert_array_equal(labels[count : count + shares.spoken], sentences.labels[said[count:]])
+    alone = batch["alone"]
+    np.testing.assert_array_equal(
+        labels[count + shares.spoken :],
+        sentences.labels[[row_of[tuple(vector.tolist())] for vector in alone["gs_embedding"]]],
+    )
+    assert not alone["attention_mask"].any() and not alone["es_attention_mask"].any()
+    # Emphasized words come with a transcript only.
+    assert not (batch["les_attention_mask"][:, 0].bool().numpy() & ~given).any()
+
+
+def test_a_fit_reads_sentences_and_sounds():
+    corpus = with_sentences()
+    new = lambda: tiny_model("whisper", audio_states="weighted", freeze_audio="all")  # noqa: E731
+    recipe = Recipe(ranking_loss_weight=0.0, learning_rate=0.02, epochs=20)
+    model = fit(new, corpus, np.arange(160), 0, recipe)
+    heard = predict(model, corpus, np.arange(80, 160), "clean", texts=())
+    assert concordance(torch.tensor(heard), torch.tensor(corpus.labels[80:160])).min() > 0.5
+    sentences = corpus.sentences
+    with torch.no_grad():
+        read = model(gs_embedding=sentences.texts["gs"], gs_attention_mask=torch.ones(200, 1)).logits
+    assert concordance(read, torch.tensor(sentences.labels)).min() > 0.5

@@ -1,0 +1,172 @@
+"""The starters: their recipe on held-out speakers, and the two that come with the package.
+
+    python -m msfser.benchmarks.starter --data FOLDER
+
+FOLDER holds RAVDESS (speech), EmoDB, nEMO, emotiontts_kr, GoEmotions and EmoBank. Rows without a prefix are those of
+`starter`, rows `open/...` those of `starter-open`. All labels of voices are **weak**.
+
+- `held_out/...`: speakers in groups, each held out once, and emotiontts_kr, on which nothing is trained. All inputs:
+  the sound, the words as the default pipeline recognizes them without being told the language, and a description.
+  `sound/...` is the same from sound alone, `full_minus_audio/CORPUS` the paired difference in mean CCC.
+- `ranking/...` and `KIND/DIMENSION_r`: matched pairs in the expected order, and the correlation of a distorted sound's
+  numbers with those of the clean one, from sound alone.
+- `emobank_text/...`: the sentences of EmoBank's test part as text, on which nothing was trained; Pearson's r and CCC
+  with the ratings of people. `emobank_ridge/...` is ridge regression from the same vectors to the same weak labels.
+- `emobank_spoken/...`: some of these sentences, spoken without emotion by a synthesizer (espeak-ng), by the default
+  pipeline; `emobank_spoken_sound_only/...` without words and description. `emobank_spoken/word_errors` is the
+  recognizer's, and `emobank_length/valence_r` the correlation of the ratings with the seconds alone.
+- `swap/INPUT/DIMENSION`: how far the number moves, on average, when one input is exchanged for another clip's.
+- `gain/...`, `silence/...`, `no_speech/...`: samples to numbers.
+
+Fits are kept in `outputs/starter_fits`, and processes that are given the same command share them.
+"""
+
+import csv
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pandas as pd
+
+from ..annotation.annotate import main as annotate
+from ..cli.errors import cli_errors
+from ..cli.outputs import whole_file
+from ..configuration_msfser import LABELS, TENSOR_NAMES
+from ..corpora.shards import SHARDS
+from ..evaluation.acted import Material, Scores
+from ..evaluation.held_out import Fold, HeldOut, Split, speaker_groups
+from ..evaluation.leave_out import read_corpora, read_protocol
+from ..evaluation.results import Row, row, rows_of
+from ..evaluation.starter_system import starter_system
+from ..hub.encoders import ensure_encoders
+from ..starter.assemble import AUDIO_ENCODER, STARTERS, TEXT_ENCODER
+from ..starter.material import read_sentences
+from ..training import augmentation
+from ..training.feature_store import fingerprint
+from ..training.fitting import Clips
+from .command import parser_of, record
+from .starter_checks import rows_of_starter
+
+GROUPS = 3
+TESTS: Mapping[str, augmentation.Distortion] = {
+    "noise": lambda samples, draw: augmentation.noise(samples, draw, snr=10.0),
+    "band": augmentation.telephone,
+    "crop": augmentation.crop,
+}
+
+
+def recognized(clips: pd.DataFrame, folder: Path, output: Path) -> dict[str, list[str | None]]:
+    """By `les` and `gs` what the default pipeline recognizes in each clip, `None` where nothing; kept in the output.
+
+    Raises:
+        ValueError: The output folder holds the texts of other clips.
+    """
+    names = [Path(path).resolve().relative_to(folder.resolve()).as_posix() for path in clips["path"]]
+    with whole_file(output / "clips.csv") as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["audio"], *([name] for name in names)])
+    made_in = output / "annotated"
+    annotate(
+        [str(output / "clips.csv"), "--audio_folder", str(folder), "--output", str(made_in), "--describer", "none"]
+    )
+    made = pd.concat([pd.read_parquet(shard) for shard in sorted(made_in.glob(SHARDS))], ignore_index=True)
+    if made["audio"].tolist() != names:
+        raise ValueError(f"{made_in} holds the texts of other clips: remove it.")
+    return {
+        TENSOR_NAMES[name]: [text if isinstance(text, str) else None for text in made[name]]
+        for name in ("emphasis", "transcript")
+    }
+
+
+def folds_of(clips: pd.DataFrame, trained: Sequence[str]) -> dict[str, Fold]:
+    """Groups of speakers of the trained corpora, held out in turn; and the other corpora."""
+    is_trained = clips["corpus"].isin(trained).to_numpy()
+    groups = np.where(is_trained, speaker_groups(clips["speaker"].to_numpy(), GROUPS), -1)
+    folds = {
+        f"speakers_{group}": Fold(
+            Split(np.flatnonzero(is_trained & (groups != group)), np.flatnonzero(groups == group)), []
+        )
+        for group in range(GROUPS)
+    }
+    others = sorted({*clips["corpus"]} - {*trained})
+    return folds | {
+        name: Fold(Split(np.flatnonzero(is_trained), np.flatnonzero(clips["corpus"] == name)), []) for name in others
+    }
+
+
+def held_out_rows(material: Material, predictions: Mapping[str, np.ndarray]) -> list[Row]:
+    """Scores of held-out speakers, with all inputs, from sound alone, and of distorted sound.
+
+    Args:
+        material: The clips.
+        predictions: By kind, `(seeds, clips, 3)`.
+    """
+    of_inputs = {"held_out": {"all": predictions["all"]}, "sound": {"sound": predictions["sound"]}}
+    corpora = material.table["corpus"].to_numpy()
+    rows: list[Row] = []
+    for name in dict.fromkeys(corpora):
+        of_corpus = {
+            system: {kind: np.where((corpora == name)[:, None], values, np.nan) for kind, values in kinds.items()}
+            for system, kinds in of_inputs.items()
+        }
+        scores = Scores(material, of_corpus)
+        rows.append(scores.difference_row(f"full_minus_audio/{name}", "held_out", "sound"))
+        rows += [found | {"name": f"held_out/{name}/mean"} for found in scores.ccc_rows("held_out")[-1:]]
+    trained = np.isin(corpora, read_protocol().trained)[:, None]
+    within = Scores(
+        material,
+        {
+            name: {kind: np.where(trained, values, np.nan) for kind, values in of_kind.items()}
+            for name, of_kind in of_inputs.items()
+        },
+    )
+    rows += [*within.ccc_rows("held_out"), *within.ccc_rows("sound"), *within.ranking_rows("sound")]
+    for kind in TESTS:
+        pair = predictions[kind], predictions["sound"]
+
+        def measure(drawn: np.ndarray, seeds: np.ndarray, pair: tuple[np.ndarray, np.ndarray] = pair) -> np.ndarray:
+            of_seeds = [
+                [np.corrcoef(pair[0][seed, drawn, d], pair[1][seed, drawn, d])[0, 1] for d in range(len(LABELS))]
+                for seed in seeds
+            ]
+            return np.mean(of_seeds, axis=0)
+
+        rows += rows_of([f"{kind}/{label}_r" for label in LABELS], within.interval(measure, correlation=True))
+    neutral = np.flatnonzero((material.table["emotion"] == "neutral") & trained[:, 0])
+    means = predictions["all"][:, neutral].mean((0, 1))
+    return rows + [row(f"neutral/{name}", mean) for name, mean in zip(LABELS, means, strict=True)]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Fits what is missing, prints and writes the results."""
+    parser = parser_of("starter", __doc__)
+    parser.add_argument("--data", type=Path, required=True, help="the folder with the corpora")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the fits (0 1 2)")
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/starter_fits"), help="where fits are kept")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    datasets.disable_progress_bars()
+    output = arguments.output_dir
+    output.mkdir(parents=True, exist_ok=True)
+    with cli_errors("starter", resume="run the same command again; finished fits are kept"):
+        ensure_encoders([AUDIO_ENCODER, TEXT_ENCODER])
+        protocol = read_protocol()
+        clips = read_corpora(arguments.data, protocol)
+        words = recognized(clips, arguments.data, output)
+        system = starter_system(clips, protocol.trained, read_sentences([arguments.data]), words, TESTS)
+        labels = clips[[*LABELS]].to_numpy(np.float32)
+        identity = fingerprint(*map(Path, clips["path"]), labels)
+        engine = HeldOut(labels, folds_of(clips, protocol.trained), identity, output / "fits")
+        engine.run([system], arguments.seeds)
+    stronger = np.full(len(clips), -1)
+    bare = Clips(labels, clips["speaker"].to_numpy(), {}, {}, {}, stronger)
+    material = Material(bare, clips, clips["path"].tolist(), {})
+    rows = held_out_rows(material, engine.gathered([system], arguments.seeds)[system.name])
+    for starter in STARTERS.values():
+        rows += rows_of_starter(starter, arguments.data, material, words)
+    record("starter", rows, "starter", argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""What is measured of a fitted starter: text with ratings, the same text spoken, exchanged inputs, gain, silence."""
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jiwer
+import numpy as np
+import pandas as pd
+import soxr
+import torch
+
+from .. import MsfSerModel, MsfSerProcessor
+from ..audio_msfser import SAMPLING_RATE, load_audio
+from ..configuration_msfser import LABELS
+from ..corpora.emobank import read_emobank
+from ..corpora.goemotions import find_goemotions, read_goemotions
+from ..corpora.probe.synthesizer import Synthesizer
+from ..evaluation.acted import Material
+from ..evaluation.intervals import interval
+from ..evaluation.results import Row, row, rows_of
+from ..pipeline_msfser import MsfSerPipeline
+from ..starter.assemble import STARTER, Starter, starter_folder
+from ..starter.material import NOISES, no_speech
+from ..training.features import encode_texts
+from .emobank import PENALTIES, ccc, fit_ridge, pearson
+from .recognition import normalized
+
+SPOKEN = 300  # sentences of EmoBank's test part
+_VOICE = "en-us"
+_SWAPPED = 200  # clips
+
+
+def rows_of_starter(
+    starter: Starter, data: Path, material: Material, words: Mapping[str, Sequence[str | None]]
+) -> list[Row]:
+    """The rows of a starter that comes with the package.
+
+    Args:
+        starter: Which.
+        data: The folder with GoEmotions and EmoBank.
+        material: The clips of the acted corpora.
+        words: By `les` and `gs` what was recognized in them.
+    """
+    folder = starter_folder(starter.name)
+    model, processor = MsfSerModel.from_pretrained(folder).eval(), MsfSerProcessor.from_pretrained(folder)
+    rows = [*text_rows(model, processor, data), *spoken_rows(MsfSerPipeline(model=model, processor=processor), data)]
+    rows += swap_rows(model, processor, material, data)
+    rows += sound_rows(model, processor, material.paths)
+    prefix = "" if starter.name == STARTER else f"{starter.name.removeprefix('starter-')}/"
+    return [{**found, "name": prefix + found["name"]} for found in rows]
+
+
+@torch.inference_mode()
+def text_rows(model: MsfSerModel, processor: MsfSerProcessor, data: Path) -> list[Row]:
+    """EmoBank's test sentences as text, by the starter and by ridge regression from the same vectors and labels."""
+    sentences, labels = _emobank(data)
+    vectors = encode_texts(sentences, model, processor)
+    ours = model(gs_embedding=vectors, gs_attention_mask=torch.ones(len(vectors), 1).long()).logits.numpy()
+    ridge = _ridge(data, model, processor)(vectors.double().numpy())
+
+    def measure(items: np.ndarray) -> np.ndarray:
+        r = [pearson(predicted[items], labels[items]) for predicted in (ours, ridge)]
+        cccs = [ccc(predicted[items].astype(np.float64), labels[items]) for predicted in (ours, ridge)]
+        return np.concatenate([r[0], [r[0].mean()], cccs[0], r[1], [r[1].mean()], cccs[1]])
+
+    measures = (*(f"{label}_r" for label in LABELS), "mean_r", *LABELS)
+    names = [f"{system}/{name}" for system in ("emobank_text", "emobank_ridge") for name in measures]
+    rows = rows_of(names, interval(measure, len(labels), correlation=True))
+    difference = interval(lambda items: np.subtract(*np.split(measure(items), 2))[len(LABELS)], len(labels))
+    return [*rows, row("emobank_text_minus_ridge", *difference)]
+
+
+def spoken_rows(ser: MsfSerPipeline, data: Path) -> list[Row]:
+    """Some of these sentences, spoken without emotion, through the default pipeline and from sound alone."""
+    sentences, labels = _emobank(data)
+    sentences, labels = sentences[:SPOKEN], labels[:SPOKEN]
+    synthesizer = Synthesizer()
+    synthesizer.set_voice(_VOICE)
+    sounds = []
+    for sentence in sentences:
+        speech = synthesizer.speak(f"<speak>{html.escape(sentence)}</speak>")
+        sounds.append(soxr.resample(speech.samples.astype(np.float32) / 2**15, speech.rate, SAMPLING_RATE))
+    by_length = np.argsort([len(sound) for sound in sounds], kind="stable")
+    ordered = [sounds[i] for i in by_length]
+    read = ser(ordered, batch_size=8)
+    heard = ser(ordered, batch_size=8, recognizer=None, describer=None)
+    back = np.argsort(by_length)
+    predicted, alone = (
+        np.array([[result[label] for label in LABELS] for result in results])[back] for results in (read, heard)
+    )
+    written = [read[place]["transcript"] or "" for place in back]
+    seconds = np.array([len(sound) for sound in sounds])
+    errors = jiwer.process_words(
+        [" ".join(normalized(text)) or "-" for text in sentences], [" ".join(normalized(text)) for text in written]
+    )
+
+    def measure(items: np.ndarray) -> np.ndarray:
+        r = [pearson(numbers[items], labels[items]) for numbers in (predicted, alone)]
+        return np.concatenate([*r, [np.corrcoef(seconds[items], labels[items, 0])[0, 1]]])
+
+    names = [f"{kind}/{label}_r" for kind in ("emobank_spoken", "emobank_spoken_sound_only") for label in LABELS]
+    found = interval(measure, len(labels), correlation=True)
+    return [
+        *rows_of([*names, "emobank_length/valence_r"], found),
+        row("emobank_spoken/word_errors", errors.wer),
+        row("emobank_spoken/without_text", float(np.mean([not text for text in written]))),
+    ]
+
+
+@torch.inference_mode()
+def swap_rows(model: MsfSerModel, processor: MsfSerProcessor, material: Material, data: Path) -> list[Row]:
+    """How far each number moves when one input of a clip with a sentence is exchanged for that of the next clip."""
+    draw = np.random.default_rng(0)
+    chosen = draw.permutation(len(material.paths))[:_SWAPPED]
+    place = find_goemotions(data)
+    assert place is not None  # the starter was fitted to it
+    sentences = draw.permutation(read_goemotions(place)["validation"]["transcript"][:])[:_SWAPPED].tolist()
+    describer = MsfSerPipeline(model=model, processor=processor)._trained.describer
+    sounds = [load_audio(material.paths[clip]) for clip in chosen]
+    inputs: dict[str, list[Any]] = {
+        "audio": sounds,
+        "transcript": sentences,
+        "emphasis": [" ".join(sentence.split()[:3]) for sentence in sentences],
+        "description": describer(sounds, [None] * len(sounds)) if describer else [None] * len(sounds),
+    }
+    plain = _numbers(model, processor, inputs)
+    rows = []
+    for name, values in inputs.items():
+        moved = np.abs(_numbers(model, processor, {**inputs, name: [*values[1:], values[0]]}) - plain)
+        found = interval(lambda items, moved=moved: moved[items].mean(0), len(plain))
+        rows += rows_of([f"swap/{'sound' if name == 'audio' else name}/{label}" for label in LABELS], found)
+    return rows
+
+
+@torch.inference_mode()
+def sound_rows(model: MsfSerModel, processor: MsfSerProcessor, paths: Sequence[str]) -> list[Row]:
+    """How gain, silence and noise change the predictions, from samples to numbers, with all inputs."""
+    ser = MsfSerPipeline(model=model, processor=processor)
+
+    def predicted(samples: np.ndarray) -> np.ndarray:
+        result = ser(samples)
+        return np.array([result[label] for label in LABELS])
+
+    sounds = [load_audio(path) for path in paths[::40]]
+    gains = [np.float32(10 ** (decibels / 20)) for decibels in (-12, 12)]
+    shifts = []
+    for sound in sounds:
+        as_it_is = predicted(sound)
+        shifts.append(max(np.abs(predicted(gain * sound) - as_it_is).max() for gain in gains))
+    new = [no_speech(NOISES + number) for number in range(NOISES)]
+    distances = [(sound.any(), np.abs(predicted(sound) - 0.5).max()) for sound in new]
+    silence, noises = ([far for loud, far in distances if loud == wanted] for wanted in (False, True))
+    return [
+        row("gain/max_shift", max(shifts)),
+        row("gain/share_moved", float(np.mean(np.array(shifts) > 0.02))),
+        row("silence/distance_from_neutral", max(silence)),
+        row("no_speech/distance_from_neutral", max(noises)),
+        row("no_speech/median_distance_from_neutral", np.median(noises)),
+    ]
+
+
+def _numbers(model: MsfSerModel, processor: MsfSerProcessor, inputs: Mapping[str, Sequence[Any]]) -> np.ndarray:
+    found = []
+    for item in range(len(inputs["transcript"])):
+        given = {name: values[item] for name, values in inputs.items()}
+        found.append(model(**processor(sampling_rate=SAMPLING_RATE, **given)).logits[0].numpy())
+    return np.stack(found)
+
+
+def _emobank(data: Path) -> tuple[list[str], np.ndarray]:
+    """The test sentences and their ratings in 0..1, `(sentences, 3)`, in an order that is drawn once."""
+    table: pd.DataFrame = read_emobank(data / "emobank")["test"].to_pandas()
+    table = table[table["transcript"].notna()].sample(frac=1.0, random_state=0)
+    return table["transcript"].tolist(), table[[*LABELS]].to_numpy(np.float64)
+
+
+def _ridge(data: Path, model: MsfSerModel, processor: MsfSerProcessor) -> Any:
+    """Ridge regression from sentences that a starter is fitted to; its penalty is chosen on the validation part."""
+    place = find_goemotions(data)
+    assert place is not None
+    parts = read_goemotions(place)
+    sets = {}
+    for name, most in (("train", 16_000), ("validation", 4_000)):
+        table = parts[name].to_pandas().sample(most, random_state=0)
+        vectors = encode_texts(table["transcript"].tolist(), model, processor).double().numpy()
+        sets[name] = vectors, table[[*LABELS]].to_numpy(np.float64)
+    x, y = sets["validation"]
+    fits = [fit_ridge(*sets["train"], penalty) for penalty in PENALTIES]
+    return max(fits, key=lambda predict: pearson(predict(x), y).mean())
