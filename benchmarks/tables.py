@@ -97,13 +97,38 @@ _CORPORA = {"RAVDESS": "ravdess", "EmoDB": "emodb", "nEMO": "nemo", "emotiontts_
 _STARTER_CCC = Table(
     ("**weak** labels", *DIMENSIONS),
     {
-        "CCC": [f"{{held_out/{dimension}:ccc}}" for dimension in DIMENSIONS],
+        "CCC, all inputs": [f"{{held_out/{dimension}:ccc}}" for dimension in DIMENSIONS],
+        "CCC, sound alone": [f"{{sound/{dimension}:ccc}}" for dimension in DIMENSIONS],
         "mean over neutral clips (0.5 is neutral)": [
             *(f"{{neutral/{dimension}:.2f}}" for dimension in LABELS),
             "",
         ],
     },
 )
+
+
+def _words_table(prefix: str) -> Table:
+    """What a starter reads in EmoBank's sentences."""
+    systems = {
+        "text": "emobank_text",
+        "ridge regression from the same vectors and labels": "emobank_ridge",
+        "spoken by a synthesizer, default pipeline": "emobank_spoken",
+        "spoken, sound alone": "emobank_spoken_sound_only",
+    }
+    return Table(
+        ("EmoBank's test sentences, r with people's ratings", *LABELS),
+        {words: f"{prefix}{name}" for words, name in systems.items()},
+        tuple(f"{{*/{label}_r:ccc}}" for label in LABELS),
+    )
+
+
+def _swap_table(prefix: str) -> Table:
+    """How far the numbers of a starter move with each input."""
+    return Table(
+        ("mean change when one input is another clip's", *LABELS),
+        {name: f"{prefix}swap/{name}" for name in ("sound", "transcript", "emphasis", "description")},
+        tuple(f"{{*/{label}:ccc3}}" for label in LABELS),
+    )
 
 
 _SPEED = {
@@ -376,9 +401,6 @@ BLOCKS: dict[str, Block] = {
                     "strong clips above normal clips in arousal (all at the same level)": "ranking/arousal_raw:share",
                     "anger and happiness above sadness and calm in arousal": "ranking/arousal_emotions:share",
                     "happiness above anger and sadness in valence": "ranking/valence:share",
-                    "arousal with noise at 10 dB and without, correlation": "noise/arousal_r:ccc",
-                    "arousal with telephone bandwidth and without, correlation": "band/arousal_r:ccc",
-                    "arousal of 2 s and of the whole clip, correlation": "crop/arousal_r:ccc",
                     "largest change by a gain of +12 or -12 dB": "gain/max_shift:.3f",
                     "silence, largest distance from 0.5": "silence/distance_from_neutral:.3f",
                     "new draws of the training noise types (noise, hum, clicks), median distance from 0.5": (
@@ -388,6 +410,40 @@ BLOCKS: dict[str, Block] = {
                 },
                 ["{*}"],
             ),
+            "",
+            Table(
+                ("correlation with the clean clip's numbers, sound alone", *LABELS),
+                {"noise at 10 dB": "noise", "telephone bandwidth": "band", "2 s of it": "crop"},
+                tuple(f"{{*/{label}_r:ccc}}" for label in LABELS),
+            ),
+        ],
+    ),
+    "starter_words": Block(
+        "starter",
+        [
+            _words_table(""),
+            "\nText minus ridge regression, mean r: {emobank_text_minus_ridge:difference}. The recognizer gets "
+            "{emobank_spoken/word_errors:share} of the spoken words wrong; the length of the sentence alone has r "
+            "{emobank_length/valence_r:ccc} with valence.",
+            "",
+            Table(
+                ("**weak** labels, held-out speakers", "all inputs, mean CCC", "all inputs minus sound alone"),
+                _CORPORA,
+                ("{held_out/*/mean:ccc}", "{full_minus_audio/*:difference}"),
+            ),
+        ],
+    ),
+    "starter_swap": Block("starter", [_swap_table("")]),
+    "open_words": Block("starter", [_words_table("open/")]),
+    "open_swap": Block("starter", [_swap_table("open/")]),
+    "open_loco": Block(
+        "loco",
+        [
+            Table(
+                ("**weak** labels, mean CCC, sound alone", "`starter-open`", "`starter`, fitted without this corpus"),
+                {words: name for words, name in _CORPORA.items() if name != "emodb"},
+                ("{starter_open/*/mean:ccc}", "{starter/*/mean:ccc}"),
+            )
         ],
     ),
     "speed": Block(

@@ -2,6 +2,10 @@
 
     msfser evaluate --leave_out corpus --data FOLDER
 
+The recipe of the open starter, `starter_open`, is that of `starter`, fitted to the corpora that it may use; and
+`order/ravdess_levelled` tells how often, in pairs of clips of RAVDESS at one level, the strong one has the higher
+arousal.
+
 The protocol is a file, `evaluation/leave_corpora_out.yaml`: which corpora are trained on in turn, and which are only
 tested. Settings are chosen inside ([`HeldOut`]): by leaving out, in turn, the other corpora that are trained on. The
 four corpora are all shown. There is no interval over corpora; the intervals are over the speakers of these corpora.
@@ -41,9 +45,9 @@ from ..starter.assemble import AUDIO_ENCODER, TEXT_ENCODER
 from ..starter.material import CLEAN, read_sentences, states_of
 from ..training.feature_store import fingerprint
 from ..training.fitting import Clips
-from .acted import Material, Scores
+from .acted import Material, Scores, strong_counterparts
 from .baselines import SVR_SYSTEM, egemaps, last_layer_system, mean_system, regressor_system, svr_system
-from .held_out import HeldOut, System, leave_groups_out
+from .held_out import Fold, HeldOut, Split, System, leave_groups_out
 from .regressor import pooled_clips, regressor_encoder
 from .results import Row, row, write
 from .starter_system import starter_system
@@ -53,7 +57,7 @@ logger = logging.getLogger(__name__)
 PROTOCOL = Path(__file__).with_name("leave_corpora_out.yaml")
 RESULTS_FILE, HISTORY_FILE = "loco.json", "loco_history.jsonl"
 SYSTEMS = ("mean", SVR_SYSTEM, "last_layer", "regressor", "starter")
-_REFERENCE = "regressor"
+_REFERENCE, _STARTER, _OPEN = "regressor", "starter", "starter_open"
 _COLUMNS = ("file_name", "speaker_id", "emotion", *LABELS)
 
 
@@ -68,6 +72,7 @@ class Protocol:
     emotions: Mapping[str, Sequence[str]] = field(default_factory=dict)
     same_speaker: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
     sentences: str | None = None
+    open: Sequence[str] = ()
 
 
 def read_protocol(path: Path = PROTOCOL) -> Protocol:
@@ -181,8 +186,8 @@ def leave_corpora_out(
         protocol: That of the project by default.
 
     Returns:
-        The rows `SYSTEM/CORPUS/DIMENSION`, `SYSTEM/mean` and `SYSTEM_minus_regressor/CORPUS`, without their command,
-        and a line of the history for each system.
+        The rows `SYSTEM/CORPUS/DIMENSION`, `SYSTEM/mean` and `SYSTEM_minus_regressor/CORPUS`, those of the open
+        starter and of the order, without their command; and a line of the history for each system.
 
     Raises:
         ValueError: The corpora cannot be used.
@@ -220,6 +225,11 @@ def leave_corpora_out(
     for name in _compared(names):
         measure = _mean_over_corpora(everything, clips, name, _REFERENCE)
         rows.append(row(f"{name}_minus_{_REFERENCE}/mean", *everything.interval(measure)))
+    if _STARTER in names:
+        starter = systems[list(names).index(_STARTER)]
+        rows += _rows_of_order(everything, clips, starter.name)
+        opened = _open_folds(clips, protocol)
+        rows += _rows_of_open(HeldOut(_labels(clips), opened, identity, output / "fits"), starter, clips, seeds)
     values = {found["name"]: found["value"] for found in rows}
     for system in systems:
         chosen = {name: engine.chosen(system, name) for name in folds}
@@ -248,6 +258,36 @@ def save(folder: Path, rows: Sequence[Row], history: Sequence[Mapping[str, Any]]
     known = {(look["system"], look["recipe"], look["seeds"]) for look in looks}
     looks += [look for look in history if (look["system"], look["recipe"], look["seeds"]) not in known]
     write_text(path, "".join(f"{json.dumps(look)}\n" for look in looks))
+
+
+def _rows_of_order(scores: Scores, clips: pd.DataFrame, system: str) -> list[Row]:
+    """How often, in RAVDESS, the strong clip of a pair has the higher arousal; calm is left out."""
+    stronger = strong_counterparts(clips)
+    normal = np.flatnonzero((stronger >= 0) & (clips["corpus"] == "ravdess"))
+    pairs = np.stack([normal, stronger[normal]], 1)
+    (predictions,) = scores.predictions[system].values()
+    return [scores.ranking_row("order/ravdess_levelled", predictions[..., 1], pairs)] if len(pairs) else []
+
+
+def _open_folds(clips: pd.DataFrame, protocol: Protocol) -> dict[str, Fold]:
+    """One fold: the corpora of the open starter train, all others are held out."""
+    is_open = clips["corpus"].isin(protocol.open).to_numpy()
+    split = Split(np.flatnonzero(is_open), np.flatnonzero(~is_open))
+    return {"open": Fold(split, [])} if is_open.any() else {}
+
+
+def _rows_of_open(engine: HeldOut, system: System, clips: pd.DataFrame, seeds: Sequence[int]) -> list[Row]:
+    """The recipe fitted to the corpora of the open starter alone, on each of the others."""
+    rows: list[Row] = []
+    for fold in engine.folds.values():
+        engine.run([system], seeds)
+        (predictions,) = engine.gathered([system], seeds)[system.name].values()
+        corpora = clips["corpus"].to_numpy()
+        for name in dict.fromkeys(corpora[fold.split.held]):
+            there = np.where((corpora == name)[:, None], predictions, np.nan)
+            scores = Scores(_material(clips), {_OPEN: {"sound": there}})
+            rows += [_named(found, _OPEN, f"{_OPEN}/{name}") for found in scores.ccc_rows(_OPEN)]
+    return rows
 
 
 def _labels(clips: pd.DataFrame) -> np.ndarray:

@@ -1,11 +1,11 @@
-"""A model by its name on the command line: a folder, a name on the Hub, or `starter`."""
+"""A model by its name on the command line: a folder, a name on the Hub, or one of the starters."""
 
 import os
 from pathlib import Path
 from typing import NamedTuple
 
 from .. import MsfSerModel, MsfSerProcessor
-from ..starter.assemble import STARTER, starter_folder
+from ..starter.assemble import STARTERS, starter_folder
 from .model_names import model_settings
 
 
@@ -32,7 +32,7 @@ def load_named(name: str) -> NamedModel:
         ValueError: The folder is that of another model, or what is in it is damaged.
         OSError: There is no such model; the sentence names the remedy.
     """
-    source = str(starter_folder()) if name == STARTER else name
+    source = str(starter_folder(name)) if name in STARTERS else name
     if os.path.isdir(source) and not (Path(source) / "config.json").is_file():
         raise OSError(f"{source} contains no model: give the folder of one, such as msfser train writes.")
     settings = model_settings("model", source)
@@ -42,7 +42,7 @@ def load_named(name: str) -> NamedModel:
         if os.path.isdir(source):
             raise OSError(f"{source} contains a model without its processor: save both there.") from error
         raise OSError(
-            f"{name!r} is no folder, and neither the Hub nor its cache has it: give a folder, a model on the Hub, or "
-            f"{STARTER}."
+            f"{name!r} is no folder, and neither the Hub nor its cache has it: give a folder, a model on the Hub, "
+            f"{' or '.join(STARTERS)}."
         ) from error
     return NamedModel(source, settings, MsfSerModel.from_pretrained(source).eval(), processor)

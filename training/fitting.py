@@ -192,14 +192,17 @@ class _ClipsTrainer(MsfSerTrainer):
         return schedule
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
-        """CCC loss and weighted ranking loss."""
+        """CCC loss and weighted ranking loss; the CCC of the labels of voices and that of the labels of sentences."""
         labels, pairs, alone = inputs.pop("labels"), inputs.pop("pairs"), inputs.pop("alone", None)
+        of_sentences = inputs.pop("sentence_labels", None)
         with torch.autocast("cpu", torch.bfloat16):
             logits = _logits(model, inputs).float()
-            if alone is not None:
-                logits = torch.cat([logits, _logits(model, alone).float()])
-        ranking = _ranking_loss(logits, pairs, self.recipe.ranking_scale)
-        return ccc_loss(logits, labels) + self.recipe.ranking_loss_weight * ranking
+            others = None if alone is None else torch.cat([logits[len(labels) :], _logits(model, alone).float()])
+        logits = logits[: len(labels)]
+        loss = ccc_loss(logits, labels)
+        if others is not None:
+            loss = loss + self.recipe.sentences.weight * ccc_loss(others, of_sentences)
+        return loss + self.recipe.ranking_loss_weight * _ranking_loss(logits, pairs, self.recipe.ranking_scale)
 
 
 class _PairedBatches(Sampler[list[int]]):
@@ -257,7 +260,8 @@ def _training_batch(
 ) -> dict[str, Any]:
     """Inputs of some clips for training: crops of a random kind, and text dropout; with `labels` and `pairs`.
 
-    With sentences there are more rows, of the neutral clips; and the inputs of sentences `alone`, whose labels follow.
+    With sentences there are more rows, of neutral clips, the inputs of sentences `alone`, and `sentence_labels` for
+    both.
     """
     paired = chosen
     if clips.sentences is not None and len(neutral):
@@ -266,13 +270,12 @@ def _training_batch(
     for name in clips.texts:
         kept = draw.random(len(chosen)) >= clips.text_dropout.get(name, 0.0)
         batch[f"{name}_attention_mask"] *= torch.as_tensor(kept)[:, None]
-    labels = clips.labels[chosen]
     if clips.sentences is not None:
-        labels = _add_sentences(batch, labels, len(paired), clips.sentences, recipe.sentences, draw)
+        _add_sentences(batch, len(paired), len(chosen), clips.sentences, recipe.sentences, draw)
     rows = {int(item): row for row, item in enumerate(paired)}
     pairs = [(row, rows[clips.stronger[item]]) for item, row in rows.items() if clips.stronger[item] in rows]
     batch["pairs"] = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)
-    batch["labels"] = torch.as_tensor(labels)
+    batch["labels"] = torch.as_tensor(clips.labels[paired])
     return batch
 
 
@@ -289,16 +292,16 @@ def _crops(clips: Clips, chosen: np.ndarray, recipe: Recipe, draw: np.random.Gen
 
 def _add_sentences(
     batch: dict[str, Any],
-    labels: np.ndarray,
     count: int,
+    rows: int,
     sentences: Sentences,
     shares: SentenceShares,
     draw: np.random.Generator,
-) -> np.ndarray:
-    """Gives the first `count` rows neutral sentences, the others any, adds sentences `alone`; the labels of all."""
-    said = np.full(len(labels), -1)
+) -> None:
+    """Gives the first `count` of the rows neutral sentences, the others any, and adds sentences `alone`."""
+    said = np.full(rows, -1)
     said[:count] = np.where(draw.random(count) < shares.neutral, draw.choice(sentences.neutral, count), -1)
-    said[count:] = draw.integers(len(sentences.labels), size=len(labels) - count)
+    said[count:] = draw.integers(len(sentences.labels), size=rows - count)
     alone = draw.integers(len(sentences.labels), size=shares.alone)
     # What else the model reads is absent, by masks of zeros: one frame of sound, one token.
     one = {"audio_states": batch["audio_states"][:1, :, :1], "attention_mask": batch["attention_mask"][:1, :1]}
@@ -306,7 +309,7 @@ def _add_sentences(
     absent = {name: tensor.expand(shares.alone, *tensor.shape[1:]) for name, tensor in one.items()}
     batch |= sentences.inputs(said, shares.les_dropout, draw)
     batch["alone"] = absent | sentences.inputs(alone, shares.les_dropout, draw)
-    return np.concatenate([labels[:count], sentences.labels[said[count:]], sentences.labels[alone]])
+    batch["sentence_labels"] = torch.as_tensor(sentences.labels[np.append(said[count:], alone)])
 
 
 def _batch(

@@ -51,9 +51,11 @@ class SentenceShares:
         spoken: Neutral clips with any sentence, in addition to the clips of a batch.
         alone: Sentences without a clip, in addition.
         les_dropout: The share of sentences whose emphasized words are dropped.
+        weight: Of the CCC loss of the labels of sentences; that of the voices is 1.
     """
 
     neutral: float = 0.5
     spoken: int = 8
     alone: int = 32
     les_dropout: float = 0.3
+    weight: float = 0.5
