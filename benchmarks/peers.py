@@ -30,10 +30,8 @@ Fits are kept in `outputs/peers` and not repeated; processes that are given the 
 `benchmarks/results/peers_weak.json`, or `peers_probe.json`.
 """
 
-import csv
 import importlib.util
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -41,14 +39,12 @@ import datasets
 import numpy as np
 import pandas as pd
 
-from ..annotation.annotate import main as annotate
 from ..audio_msfser import load_audio
 from ..cli.errors import cli_errors
 from ..configuration_msfser import LABELS, TENSOR_NAMES
 from ..corpora.acted import COLUMNS
 from ..corpora.probe.corpus import make_probe
 from ..corpora.schema import SPLITS
-from ..corpora.shards import SHARDS
 from ..corpora.table import read_table
 from ..evaluation.acted import Material, Scores, acted_clips, matched_pairs, strong_counterparts
 from ..evaluation.baselines import SVR_SYSTEM, egemaps, svr_system
@@ -60,6 +56,7 @@ from ..starter.assemble import AUDIO_ENCODER, TEXT_ENCODER
 from ..training.feature_store import fingerprint
 from ..training.features import encode_sounds, encode_texts
 from ..training.fitting import Clips
+from .annotated import annotated_texts
 from .command import parser_of, record
 from .peer_systems import NEURAL, SWITCHES, build, neural_system
 
@@ -113,28 +110,11 @@ def _held(training: np.ndarray, speakers: np.ndarray) -> Fold:
 
 
 def annotated(rows: datasets.Dataset, folder: Path, output: Path) -> datasets.Dataset:
-    """The rows with the texts that `msfser annotate` makes, in the same order; what is made is kept.
-
-    Raises:
-        ValueError: The output folder holds the texts of other clips.
-    """
-    table = output / "clips.csv"
-    unfinished = output / f"clips.{os.getpid()}.part"
-    root = folder.resolve()
-    names = [Path(audio["path"]).resolve().relative_to(root).as_posix() for audio in rows["audio"]]
-    with open(unfinished, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["audio", "language"])
-        writer.writerows(zip(names, (LANGUAGES[corpus] for corpus in rows["corpus"]), strict=True))
-    unfinished.rename(table)  # another process may be reading it
-    annotate([str(table), "--audio_folder", str(folder), "--output", str(output / "annotated")])
-    shards = sorted(map(str, (output / "annotated").glob(SHARDS)))
-    made = pd.concat([pd.read_parquet(shard, columns=["audio", *TENSOR_NAMES]) for shard in shards], ignore_index=True)
-    if made["audio"].tolist() != names:
-        raise ValueError(f"{output / 'annotated'} holds the texts of other clips: remove it.")
-    for name in TENSOR_NAMES:
-        texts = [text if isinstance(text, str) else None for text in made[name]]
-        rows = rows.remove_columns(name).add_column(name, texts, feature=datasets.Value("string"))
+    """The rows with the texts that `msfser annotate` makes, in the same order."""
+    paths = [audio["path"] for audio in rows["audio"]]
+    texts = annotated_texts(paths, folder, output, [LANGUAGES[corpus] for corpus in rows["corpus"]])
+    for name, column in texts.items():
+        rows = rows.remove_columns(name).add_column(name, column, feature=datasets.Value("string"))
     return rows
 
 

@@ -21,7 +21,6 @@ FOLDER holds RAVDESS (speech), EmoDB, nEMO, emotiontts_kr, GoEmotions and EmoBan
 Fits are kept in `outputs/starter_fits`, and processes that are given the same command share them.
 """
 
-import csv
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,11 +29,8 @@ import datasets
 import numpy as np
 import pandas as pd
 
-from ..annotation.annotate import main as annotate
 from ..cli.errors import cli_errors
-from ..cli.outputs import whole_file
 from ..configuration_msfser import LABELS, TENSOR_NAMES
-from ..corpora.shards import SHARDS
 from ..evaluation.acted import Material, Scores
 from ..evaluation.held_out import Fold, HeldOut, Split, speaker_groups
 from ..evaluation.leave_out import read_corpora, read_protocol
@@ -46,6 +42,7 @@ from ..starter.material import read_sentences
 from ..training import augmentation
 from ..training.feature_store import fingerprint
 from ..training.fitting import Clips
+from .annotated import annotated_texts
 from .command import parser_of, record
 from .starter_checks import rows_of_starter
 
@@ -55,28 +52,6 @@ TESTS: Mapping[str, augmentation.Distortion] = {
     "band": augmentation.telephone,
     "crop": augmentation.crop,
 }
-
-
-def recognized(clips: pd.DataFrame, folder: Path, output: Path) -> dict[str, list[str | None]]:
-    """By `les` and `gs` what the default pipeline recognizes in each clip, `None` where nothing; kept in the output.
-
-    Raises:
-        ValueError: The output folder holds the texts of other clips.
-    """
-    names = [Path(path).resolve().relative_to(folder.resolve()).as_posix() for path in clips["path"]]
-    with whole_file(output / "clips.csv") as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([["audio"], *([name] for name in names)])
-    made_in = output / "annotated"
-    annotate(
-        [str(output / "clips.csv"), "--audio_folder", str(folder), "--output", str(made_in), "--describer", "none"]
-    )
-    made = pd.concat([pd.read_parquet(shard) for shard in sorted(made_in.glob(SHARDS))], ignore_index=True)
-    if made["audio"].tolist() != names:
-        raise ValueError(f"{made_in} holds the texts of other clips: remove it.")
-    return {
-        TENSOR_NAMES[name]: [text if isinstance(text, str) else None for text in made[name]]
-        for name in ("emphasis", "transcript")
-    }
 
 
 def folds_of(clips: pd.DataFrame, trained: Sequence[str]) -> dict[str, Fold]:
@@ -153,7 +128,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         ensure_encoders([AUDIO_ENCODER, TEXT_ENCODER])
         protocol = read_protocol()
         clips = read_corpora(arguments.data, protocol)
-        words = recognized(clips, arguments.data, output)
+        texts = annotated_texts(clips["path"], arguments.data, output, options=["--describer", "none"])
+        words = {TENSOR_NAMES[name]: texts[name] for name in ("emphasis", "transcript")}
         system = starter_system(clips, protocol.trained, read_sentences([arguments.data]), words, TESTS)
         labels = clips[[*LABELS]].to_numpy(np.float32)
         identity = fingerprint(*map(Path, clips["path"]), labels)

@@ -28,7 +28,7 @@ CLEAN: Mapping[str, augmentation.Distortion] = {"clean": augmentation.nothing}
 # The name seeds the draws.
 COPIES: Mapping[str, augmentation.Distortion] = {f"take_{copy}": augmentation.augment for copy in range(3)}
 SAMPLING_WEIGHTS = {"clean": CLEAN_SHARE} | dict.fromkeys(COPIES, (1 - CLEAN_SHARE) / len(COPIES))
-RECIPE = Recipe(ranking_loss_weight=0.5, mixing_lr_scale=20.0, epochs=20)
+RECIPE = Recipe(ranking_loss_weight=0.5, mixing_lr_scale=20.0, epochs=10)
 # Clips are described half of the time; their own words, a few fixed sentences, are never used.
 TEXT_DROPOUT = {"les": 1.0, "gs": 1.0, "es": 0.5}
 # Sounds without speech, and how often each of them is in an epoch.
