@@ -1,5 +1,6 @@
 """What is measured in the voices that a starter is fitted to, and the descriptions that this makes."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,14 @@ def voice_measures(paths: Sequence[str | Path]) -> np.ndarray:
     def measured(digests: Sequence[str]) -> list[np.ndarray]:
         return [_measures(load_audio(files[digest])) for digest in digests]
 
-    job = Job(fingerprint("voice measures", _VERSION)[:32], "audio", dict.fromkeys(files, 1.0), 1, measured)
+    job = Job(
+        fingerprint("voice measures", _VERSION)[:32],
+        "audio",
+        dict.fromkeys(files, 1.0),
+        1,
+        measured,
+        os.cpu_count() or 1,
+    )
     addresses = features_of(job, store)
     if addresses is None:
         raise OSError("The cache of features is full: remove the folder msfser_features in the cache of datasets.")

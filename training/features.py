@@ -181,7 +181,7 @@ def encode_sounds(
     """Runs a frozen speech encoder over sounds, one by one, except for those that are in the cache.
 
     Args:
-        name: Seeds the random draws of the distortion, together with the index of each sound.
+        name: Seeds the random draws of the distortion, together with the content of each sound.
         sounds: Paths of recordings, or samples at 16 kHz.
         model: Its speech encoder is run.
         processor: Prepares the sound.
@@ -197,14 +197,13 @@ def encode_sounds(
     store = open_store(gigabytes)
     of_files = store.hashes_of_files(sound for sound in sounds if isinstance(sound, str))
     hashes = [of_files[sound] if isinstance(sound, str) else content_hash(sound.tobytes()) for sound in sounds]
-    names = [f"{index}-{digest}" for index, digest in enumerate(hashes)]
-    indices = {item: index for index, item in enumerate(names)}
+    sound_of = dict(zip(hashes, sounds, strict=True))
 
     def encode(items: Sequence[str]) -> list[np.ndarray]:
-        (index,) = (indices[item] for item in items)
-        sound = sounds[index]
+        (digest,) = items
+        sound = sound_of[digest]
         samples = load_audio(sound) if isinstance(sound, str) else sound
-        samples = distortion(samples, np.random.default_rng([index, *name.encode()]))
+        samples = distortion(samples, np.random.default_rng([*bytes.fromhex(digest), *name.encode()]))
         with torch.inference_mode():
             inputs = processor.feature_extractor(samples, SAMPLING_RATE, return_tensors="pt", warn_if_cut=False)
             return [_in_half(model.encode_audio(**inputs.to(model.device))[0][0])]
@@ -212,11 +211,11 @@ def encode_sounds(
     model.eval()
     key = fingerprint(_key("audio", model, processor), name, inspect.getsource(distortion))[:32]
     # One clip at a time leaves cores idle.
-    job = Job(key, "audio", dict.fromkeys(names, 1.0), most=1, encode=encode, threads=os.cpu_count() or 1)
+    job = Job(key, "audio", dict.fromkeys(sound_of, 1.0), most=1, encode=encode, threads=os.cpu_count() or 1)
     addresses = features_of(job, store)
     if addresses is None:
         raise OSError(f"The features of {len(sounds)} sounds need more than {gigabytes:g} GB: raise cache_gigabytes.")
-    return [load(addresses[item]) for item in names]
+    return [load(addresses[digest]) for digest in hashes]
 
 
 def encode_texts(

@@ -147,9 +147,11 @@ def test_features_of_sounds_are_computed_once(tmp_path, monkeypatch):
         return samples * draw.uniform(2, 3)
 
     drawn = [encode_sounds(name, sounds, model, processor, louder) for name in ("take_0", "take_1", "take_0")]
-    assert len(count) == 7
+    assert len(count) == 5  # equal sounds are distorted alike
     assert all(map(torch.equal, drawn[0], drawn[2])) and not torch.equal(drawn[0][0], drawn[1][0])
-    assert not torch.equal(drawn[0][0], drawn[0][2]) and not torch.equal(drawn[0][0], made[0])
+    assert torch.equal(drawn[0][0], drawn[0][2]) and not torch.equal(drawn[0][0], made[0])
+    assert all(map(torch.equal, encode_sounds("take_0", sounds[::-1], model, processor, louder), drawn[0][::-1]))
+    assert len(count) == 5  # in any order, and among other sounds
 
 
 def with_sentences() -> Clips:
