@@ -1,7 +1,7 @@
 """Fine-tunes MSF-SER, evaluates it on the test part and saves a folder that `AutoModel` loads.
 
     msfser train configs/probe.yaml
-    msfser train configs/probe.yaml --data my/metadata.csv --label_range 1 7 --output_dir outputs/mine
+    msfser train configs/finetune.yaml --data my/metadata.csv --label_range 1 7 --output_dir outputs/mine
     msfser train configs/probe.yaml --do_predict
     accelerate launch --multi_gpu --num_processes 2 train.py configs/msp_podcast.yaml --data my/MSP-PODCAST
 
@@ -91,11 +91,12 @@ def train(settings: Settings) -> None:
     for name, part in parts.items():
         logger.info("%s: %d utterances", name, len(part))
     if switches.semantics:
-        warn_of_absent_texts(run.data, parts["train"], switches.semantics)
+        if not run.init_from:  # a trained model does without them
+            warn_of_absent_texts(run.data, parts["train"], switches.semantics)
         warn_of_shared_texts(run.data, parts)
 
     # Model
-    from msfser.training.steps import encode, make_trainer, with_row_names
+    from msfser.training.steps import encode, make_trainer, save_model, with_row_names
 
     _fetch_encoders(settings)
     model, processor = build_model(run, switches)
@@ -110,7 +111,7 @@ def train(settings: Settings) -> None:
         trainer.train(resume_from_checkpoint=start.checkpoint)
 
         # Evaluation and saved folder
-        trainer.save_model(training.output_dir)
+        save_model(trainer)
         tests = [name for name in encoded if name not in ("train", "validation")]
         _finish(training, start, [row for name in tests for row in evaluate_inputs(trainer, encoded[name], name)])
 
@@ -139,7 +140,7 @@ def cross_validate(settings: Settings) -> None:
     # Frozen encoders, once for all folds
     from msfser.evaluation.cross_validated import predict_left_out, rows_of_folds
     from msfser.evaluation.input_sets import input_sets
-    from msfser.training.steps import encode, fold_trainer, with_row_names
+    from msfser.training.steps import encode, fold_trainer, save_model, with_row_names
 
     _fetch_encoders(settings)
     trainer = fold_trainer(settings, rows)  # what it refuses, it refuses before they run
@@ -163,7 +164,7 @@ def cross_validate(settings: Settings) -> None:
         if run.final_model:
             trainer = fold_trainer(settings, items, is_final=True)
             trainer.train(resume_from_checkpoint=start.checkpoint)
-            trainer.save_model(training.output_dir)
+            save_model(trainer)
 
         # Scores
         _finish(training, start, decided_by_one(lambda: rows_of_folds(kept.gather(list(sets)), run), training))
@@ -187,6 +188,8 @@ def _start(settings: Settings, parts: Mapping[str, datasets.Dataset], inputs: Se
 
 
 def _fetch_encoders(settings: Settings) -> None:
+    if settings.run.init_from:
+        return  # its encoders come with it
     from msfser.hub.encoders import ensure_encoders
 
     with settings.training.main_process_first(desc="fetching the encoders", local=True):

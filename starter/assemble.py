@@ -112,7 +112,12 @@ def starter_folder() -> Path:
         ensure_encoders([AUDIO_ENCODER, TEXT_ENCODER])
         unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
         assemble(unfinished)
-        unfinished.rename(folder)
+        try:
+            unfinished.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was faster
+                raise
+            shutil.rmtree(unfinished)
     return folder
 
 
