@@ -114,7 +114,7 @@ def read_corpus(name: str, data: Path, starter: Path, test_speakers: int) -> Cor
     """
     protocol = read_protocol()
     options = ["--data", data / name / protocol.table, "--label_range", *protocol.label_range]
-    options += ["--init_from", starter, "--cross_validate", "speaker", "--report_to", "none"]
+    options += ["--init_from", starter, "--cross_validate", "speaker", "--output_dir", starter.with_suffix(".run")]
     settings = parse_settings([str(SETTINGS), *map(str, options)])
     rows = read_unit_rows(settings.run)
     items = encode(datasets.DatasetDict(all=rows), fold_trainer(settings, rows), settings.run)["all"]
