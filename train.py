@@ -30,6 +30,7 @@ from msfser.cli.errors import cli_errors
 from msfser.cli.outputs import refuse_existing, write_text
 from msfser.corpora.splits import warn_of_absent_texts, warn_of_shared_texts
 from msfser.evaluation.results import Row, as_table, ccc_rows
+from msfser.starter.assemble import LICENSE, STARTER
 from msfser.training.checkpoints import disk_errors
 from msfser.training.data_identity import identity_of, inputs_of
 from msfser.training.folds import FoldFiles, make_folds
@@ -188,8 +189,11 @@ def _start(settings: Settings, parts: Mapping[str, datasets.Dataset], inputs: Se
 
 
 def _fetch_encoders(settings: Settings) -> None:
+    """Prepares the encoders of a new model; a trained one brings its own."""
+    if settings.run.init_from == STARTER:
+        logger.info("%s That goes for the model that is trained from them, too.", LICENSE)
     if settings.run.init_from:
-        return  # its encoders come with it
+        return
     from msfser.hub.encoders import ensure_encoders
 
     with settings.training.main_process_first(desc="fetching the encoders", local=True):
