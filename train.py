@@ -174,11 +174,16 @@ def cross_validate(settings: Settings) -> None:
 def _start(settings: Settings, parts: Mapping[str, datasets.Dataset], inputs: Sequence[str]) -> Start:
     """The start of the run in its folder, where the trainer then writes; a finished run shows its results."""
     run, _, training, resolved = settings
+    from msfser.training.initialization import identity_of_initial
+
     folder = Path(training.output_dir or "")
+
+    def start_in_folder() -> Start:
+        identity = {**identity_of(parts, inputs), **identity_of_initial(run)}
+        return start_run(folder, resolved, identity, training, run.overwrite)
+
     with disk_errors(folder):
-        start: Start = decided_by_one(
-            lambda: start_run(folder, resolved, identity_of(parts, inputs), training, run.overwrite), training
-        )
+        start: Start = decided_by_one(start_in_folder, training)
     if start.results is not None:
         logger.info("%s holds this run, which is finished; --overwrite trains it anew", folder)
         _show(start.results)

@@ -10,7 +10,8 @@ above the encoders (`scratch`), on the same clips, drawn from the training speak
 
     python -m msfser.benchmarks.finetune --data FOLDER --choose
 
-draws from one half of the *training* speakers and tests on the other, and prints the mean CCC of each setting.
+prints the mean CCC of each setting on EmoDB, and on one half of the *training* speakers of the two corpora, after
+training on the other half.
 
 Writes `benchmarks/results/finetune.json`: `CORPUS/SYSTEM/CLIPS` is the mean CCC, the mean over the draws, with its
 interval over test speakers and draws; 0 clips are the starter as it is. `gain/CORPUS/CLIPS` is the paired difference,
@@ -60,6 +61,8 @@ SETTINGS = Path(__file__).parents[1] / "configs" / "finetune.yaml"
 PLOT = Path(__file__).parents[1] / "assets" / "finetune.svg"
 # How many speakers of each corpus are tested on; the others have at least 800 clips.
 CORPORA = {"ravdess": 10, "nemo": 5}
+# Where settings are chosen: another corpus with this many test speakers, and the training speakers of those above.
+CHOSEN_ON = {"emodb": 5, **CORPORA}
 TITLES = {"ravdess": "RAVDESS", "nemo": "nEMO"}
 # Draws of each number of clips.
 DRAWS = {12: 10, 50: 10, 200: 5, 800: 3}
@@ -67,10 +70,7 @@ TUNING_DRAWS = {12: 5, 50: 5, 200: 3, 800: 1}
 # Clips of the test speakers that are predicted: enough for an interval over speakers.
 TESTED = 300
 STARTER, SCRATCH = "starter", "scratch"
-GRID = [
-    {"learning_rate": rate, "num_train_epochs": epochs}
-    for rate, epochs in product((5e-4, 1e-3, 2e-3), (20, 40))
-]
+GRID = [{"learning_rate": rate, "num_train_epochs": epochs} for rate, epochs in product((5e-4, 1e-3, 2e-3), (20, 40))]
 # The best of the grid from scratch; that of the starter is in the settings file.
 FROM_SCRATCH: Mapping[str, float] = {"learning_rate": 1e-3, "num_train_epochs": 40}
 
@@ -226,8 +226,9 @@ def labels_of(corpus: Corpus) -> np.ndarray:
 
 
 def choose(name: str, corpus: Corpus) -> None:
-    """Prints the mean CCC of each setting of the grid, on the training speakers alone."""
-    tuning = divided(corpus, np.unique(corpus.speakers[corpus.drawn_from])[::2].tolist())
+    """Prints the mean CCC of each setting of the grid; of a corpus that is reported, on training speakers alone."""
+    reported = name in CORPORA
+    tuning = divided(corpus, np.unique(corpus.speakers[corpus.drawn_from])[::2].tolist()) if reported else corpus
     given = labels_of(tuning)
     counts = [count for count in DRAWS if count <= len(tuning.drawn_from)]
     print(f"{name:10} {'setting':50}", *(f"{count:>6}" for count in counts), "  mean", flush=True)
@@ -289,22 +290,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.getLogger("msfser").setLevel(logging.ERROR)
     transformers_logging.set_verbosity_error()
     datasets.disable_progress_bars()
-    rows: list[Row] = []
     with cli_errors("finetune"), tempfile.TemporaryDirectory() as folder:
         ensure_encoders([AUDIO_ENCODER, TEXT_ENCODER])
-        for name, test_speakers in CORPORA.items():
+        for name, test_speakers in (CHOSEN_ON if arguments.choose else CORPORA).items():
             starter = Path(folder) / name
             starter_without(name, arguments.data, starter)
             corpus = read_corpus(name, arguments.data, starter, test_speakers)
             if arguments.choose:
                 choose(name, corpus)
             else:
-                rows += learning_curve(name, corpus)
-        if arguments.choose:
-            return
-        rows += seconds_of_training()
-    record("finetune", rows, "finetune", argv)
-    draw_plot()
+                record("finetune", learning_curve(name, corpus), "finetune", argv)
+        if not arguments.choose:
+            record("finetune", seconds_of_training(), "finetune", argv)
+            draw_plot()
 
 
 if __name__ == "__main__":

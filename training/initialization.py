@@ -1,13 +1,17 @@
 """A run that starts from a trained model (`init_from`): what it takes from it, and what it may set itself."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..corpora.shards import annotation_settings
 from ..hub.loading import find_named
+from ..hub.model_names import content_hash
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
+from .data_identity import Identity
 
 if TYPE_CHECKING:
     from .settings import ModelSettings, RunSettings
@@ -46,6 +50,19 @@ def adopt_settings(values: dict[str, Any], given: frozenset[str], switches: Sequ
                 f"{name} is {_shown(values[name])}, and that of the model {values['init_from']} is {_shown(value)}: "
                 "leave it out, or leave out init_from"
             )
+
+
+def identity_of_initial(run: "RunSettings") -> Identity:
+    """What tells, beside the data of a run, whether the folder of the model that it starts from has changed.
+
+    Returns:
+        `init_from` with the hash of its content, as the parts of [`identity_of`]; empty without a folder.
+
+    Raises:
+        ValueError, OSError: As [`find_named`] does.
+    """
+    source = find_named(run.init_from).source if run.init_from else ""
+    return {"init_from": {"rows": 1, "model": content_hash(Path(source))}} if os.path.isdir(source) else {}
 
 
 def load_initial(run: "RunSettings", switches: "ModelSettings") -> tuple[MsfSerModel, MsfSerProcessor]:

@@ -142,6 +142,16 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_undisturbed_one(tiny, tr
     assert all(torch.allclose(weight, resumed[name], atol=1e-6) for name, weight in weights(whole).items())
 
 
+def test_a_run_notices_that_the_model_it_started_from_has_changed(tiny, tmp_path):
+    start = Path(shutil.copytree(tiny / "start", tmp_path / "start"))
+    argv = command(tiny, tmp_path / "run")
+    argv[argv.index("--init_from") + 1] = str(start)
+    main(argv)
+    main(argv)
+    shutil.copytree(tmp_path / "run", start, dirs_exist_ok=True)
+    assert "data have changed since (init_from: model)" in refused(argv)
+
+
 def test_cross_validation_starts_each_fold_from_the_model(tiny, trained, tmp_path, monkeypatch):
     seen, train = [], MsfSerTrainer.train
 
