@@ -371,7 +371,7 @@ BLOCKS: dict[str, Block] = {
                 },
             ),
             "\nWithout any clip, the starter has {ravdess/starter/0:ccc} on RAVDESS and {nemo/starter/0:ccc} on nEMO.",
-            "Training on 500 clips of 4 s takes {seconds/500:.0f} s on two cores after the encoders ran, and "
+            "Training on 500 clips of 4 s takes {seconds/500:.0f} s on a CPU of two cores after the encoders ran, and "
             "{seconds/500_with_encoders:.0f} s with them.",
         ],
     ),
