@@ -169,7 +169,8 @@ def with_setting(settings: Settings, setting: Mapping[str, Any]) -> Settings:
 
 def untrained(model: MsfSerModel) -> MsfSerModel:
     """A model with the same encoders, and random weights above them."""
-    fresh = MsfSerModel(copy.deepcopy(model.config))
+    config: Any = copy.deepcopy(model.config)
+    fresh = MsfSerModel(config)
     for name in ("audio_encoder", "text_encoder"):
         if hasattr(fresh, name):
             getattr(fresh, name).load_state_dict(getattr(model, name).state_dict())

@@ -189,8 +189,10 @@ def _initial_model(name: str | None) -> tuple[str, str] | None:
     """The model that training started from, and its license; `None` without one."""
     if name == STARTER:
         return "the starter of MSF-SER for Transformers", LICENSE.partition("under ")[2].partition(" (")[0]
-    is_public = name is not None and _HUB_NAME.fullmatch(name) and not Path(name).exists()
-    return name and (name if is_public else "a model that is not on the Hub", "that of this model")
+    if name is None:
+        return None
+    is_public = _HUB_NAME.fullmatch(name) and not Path(name).exists()
+    return name if is_public else "a model that is not on the Hub", "that of this model"
 
 
 def _license(corpus: Corpus, weights: Iterable[str | None], repo: str) -> dict[str, Any]:
