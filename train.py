@@ -1,7 +1,7 @@
 """Fine-tunes MSF-SER, evaluates it on the test part and saves a folder that `AutoModel` loads.
 
     msfser train configs/probe.yaml
-    msfser train configs/probe.yaml --data my/metadata.csv --label_range 1 7 --output_dir outputs/mine
+    msfser train configs/finetune.yaml --data my/metadata.csv --label_range 1 7 --output_dir outputs/mine
     msfser train configs/probe.yaml --do_predict
     accelerate launch --multi_gpu --num_processes 2 train.py configs/msp_podcast.yaml --data my/MSP-PODCAST
 
@@ -30,6 +30,7 @@ from msfser.cli.errors import cli_errors
 from msfser.cli.outputs import refuse_existing, write_text
 from msfser.corpora.splits import warn_of_absent_texts, warn_of_shared_texts
 from msfser.evaluation.results import Row, as_table, ccc_rows
+from msfser.starter.assemble import STARTERS
 from msfser.training.checkpoints import disk_errors
 from msfser.training.data_identity import identity_of, inputs_of
 from msfser.training.folds import FoldFiles, make_folds
@@ -91,11 +92,12 @@ def train(settings: Settings) -> None:
     for name, part in parts.items():
         logger.info("%s: %d utterances", name, len(part))
     if switches.semantics:
-        warn_of_absent_texts(run.data, parts["train"], switches.semantics)
+        if not run.init_from:  # a trained model does without them
+            warn_of_absent_texts(run.data, parts["train"], switches.semantics)
         warn_of_shared_texts(run.data, parts)
 
     # Model
-    from msfser.training.steps import encode, make_trainer, with_row_names
+    from msfser.training.steps import encode, make_trainer, save_model, with_row_names
 
     _fetch_encoders(settings)
     model, processor = build_model(run, switches)
@@ -110,7 +112,7 @@ def train(settings: Settings) -> None:
         trainer.train(resume_from_checkpoint=start.checkpoint)
 
         # Evaluation and saved folder
-        trainer.save_model(training.output_dir)
+        save_model(trainer)
         tests = [name for name in encoded if name not in ("train", "validation")]
         _finish(training, start, [row for name in tests for row in evaluate_inputs(trainer, encoded[name], name)])
 
@@ -139,7 +141,7 @@ def cross_validate(settings: Settings) -> None:
     # Frozen encoders, once for all folds
     from msfser.evaluation.cross_validated import predict_left_out, rows_of_folds
     from msfser.evaluation.input_sets import input_sets
-    from msfser.training.steps import encode, fold_trainer, with_row_names
+    from msfser.training.steps import encode, fold_trainer, save_model, with_row_names
 
     _fetch_encoders(settings)
     trainer = fold_trainer(settings, rows)  # what it refuses, it refuses before they run
@@ -163,7 +165,7 @@ def cross_validate(settings: Settings) -> None:
         if run.final_model:
             trainer = fold_trainer(settings, items, is_final=True)
             trainer.train(resume_from_checkpoint=start.checkpoint)
-            trainer.save_model(training.output_dir)
+            save_model(trainer)
 
         # Scores
         _finish(training, start, decided_by_one(lambda: rows_of_folds(kept.gather(list(sets)), run), training))
@@ -172,11 +174,16 @@ def cross_validate(settings: Settings) -> None:
 def _start(settings: Settings, parts: Mapping[str, datasets.Dataset], inputs: Sequence[str]) -> Start:
     """The start of the run in its folder, where the trainer then writes; a finished run shows its results."""
     run, _, training, resolved = settings
+    from msfser.training.initialization import identity_of_initial
+
     folder = Path(training.output_dir or "")
+
+    def start_in_folder() -> Start:
+        identity = {**identity_of(parts, inputs), **identity_of_initial(run)}
+        return start_run(folder, resolved, identity, training, run.overwrite)
+
     with disk_errors(folder):
-        start: Start = decided_by_one(
-            lambda: start_run(folder, resolved, identity_of(parts, inputs), training, run.overwrite), training
-        )
+        start: Start = decided_by_one(start_in_folder, training)
     if start.results is not None:
         logger.info("%s holds this run, which is finished; --overwrite trains it anew", folder)
         _show(start.results)
@@ -187,6 +194,12 @@ def _start(settings: Settings, parts: Mapping[str, datasets.Dataset], inputs: Se
 
 
 def _fetch_encoders(settings: Settings) -> None:
+    """Prepares the encoders of a new model; a trained one brings its own."""
+    if settings.run.init_from in STARTERS:
+        terms = STARTERS[settings.run.init_from].license
+        logger.info("%s That goes for the model that is trained from them, too.", terms)
+    if settings.run.init_from:
+        return
     from msfser.hub.encoders import ensure_encoders
 
     with settings.training.main_process_first(desc="fetching the encoders", local=True):

@@ -15,6 +15,8 @@ Ends = tuple[float, float, float]
 POINTS = "points"
 
 _INK, _FAINT, _MARK = "#1f2933", "#d3d9de", "#0b6e99"
+# Of several lines in a panel.
+_MARKS = (_MARK, "#c2571a")
 # The same plot is the same text: fixed ids, no date. Text is left to the reader's fonts.
 _STYLE: Any = {
     "svg.hashsalt": "msfser",
@@ -78,6 +80,27 @@ def scatter(
         ticks = (0, 0.25, 0.5, 0.75, 1)
         plot.set(title=title, xlim=(0, 1), ylim=(0, 1), xticks=ticks, yticks=ticks, aspect="equal")
         plot.set(xlabel="\n".join([axes[0], *notes]), ylabel=axes[1])
+        return _svg(figure)
+
+
+def curves(panels: Mapping[str, Mapping[str, Mapping[int, Ends]]], across: str, up: str) -> str:
+    """Panels side by side: by title, and by the words of each line, its values over counts, on a logarithmic axis."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(0.6 + 2.6 * len(panels), 2.6), layout="constrained")
+        plots = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
+        for axes, (title, lines) in zip(plots, panels.items(), strict=True):
+            counts = sorted({count for line in lines.values() for count in line})
+            for number, (words, line) in enumerate(lines.items()):
+                value, low, high = np.array([line[count] for count in line], float).T
+                # Next to each other, so that the intervals can be told apart.
+                places = np.array(list(line)) * 1.06 ** (2 * number - len(lines) + 1)
+                color = _MARKS[number]
+                axes.vlines(places, low, high, color=color, linewidth=1.4)
+                axes.plot(places, value, "o-", color=color, markersize=5, linewidth=1.4, label=words, gid=POINTS)
+            axes.set(title=title, xscale="log", xlabel=across, xticks=counts, xticklabels=counts)
+            axes.minorticks_off()
+        plots[0].set_ylabel(up)
+        plots[-1].legend(frameon=False, loc="lower right")
         return _svg(figure)
 
 

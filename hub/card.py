@@ -13,6 +13,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from ..configuration_msfser import LABELS, TENSOR_NAMES
 from ..corpora.registry import CORPORA, Corpus
 from ..evaluation.results import CROSS_VALIDATED, Row, resampled, scored
+from ..starter.assemble import STARTERS
 from ..training.settings import ModelSettings, RunSettings, SavedRun, read_run
 
 TEMPLATE = Path(__file__).parents[1] / "model_card.md"
@@ -33,7 +34,7 @@ _HUB_LICENSES = frozenset(
 
 # Settings that tell something about the trainer's machine or account, and nothing about the model.
 _PRIVATE = re.compile(
-    r"data|audio_folder|columns|group_file|project|deepspeed|.*(_dir|_name|_id|_path|token|key|from_checkpoint|_config)"
+    r"data|init_from|audio_folder|columns|group_file|project|deepspeed|.*(_dir|_name|_id|_path|token|key|from_checkpoint|_config)"
 )
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_.+-]{1,24}")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -80,7 +81,7 @@ def render_card(
         metrics=["ccc"],
         model_name=repo.split("/")[1],
         eval_results=_eval_results(scores, corpus, task, saved.run),
-        **_license(corpus, encoders.values(), repo),
+        **_license(corpus, [*encoders.values(), *([None] if saved.run.init_from else [])], repo),
     )
     scale = corpus.label_range or (0, 1)
     low, high = scale if scale != (0, 1) else (1, 7)
@@ -99,6 +100,7 @@ def render_card(
         sound=bool(config["audio"]),
         texts=[text for text, name in TENSOR_NAMES.items() if name in config["semantics"]],
         encoder_licenses={name: ENCODER_LICENSES.get(name, "see its page on the Hub") for name in known_encoders},
+        initial=_initial_model(saved.run.init_from),
         custom_encoders=[_ENCODERS[part] for part, name in encoders.items() if name is None],
         max_seconds=f"{processor['feature_extractor']['max_seconds']:g}",
         texts_by=_texts_by(folder, processor.get("annotation")),
@@ -183,9 +185,27 @@ def _corpus(run: RunSettings, folder: Path, title: str | None, license: str | No
     return corpus if title is None or license is None else dataclasses.replace(corpus, title=title, license=license)
 
 
-def _license(corpus: Corpus, encoders: Iterable[str | None], repo: str) -> dict[str, Any]:
-    """The license of the metadata: one where it is known, otherwise the table of the card."""
-    if corpus.license.lower() in _HUB_LICENSES and all(name in ENCODER_LICENSES for name in encoders):
+def _initial_model(name: str | None) -> tuple[str, str] | None:
+    """The model that training started from, and its license; `None` without one."""
+    if name in STARTERS:
+        return f"the {name} of MSF-SER for Transformers", STARTERS[name].license.partition("under ")[2].partition(
+            " ("
+        )[0]
+    if name is None:
+        return None
+    is_public = _HUB_NAME.fullmatch(name) and not Path(name).exists()
+    return name if is_public else "a model that is not on the Hub", "that of this model"
+
+
+def _license(corpus: Corpus, weights: Iterable[str | None], repo: str) -> dict[str, Any]:
+    """The license of the metadata: one where it is known, otherwise the table of the card.
+
+    Args:
+        corpus: The run's.
+        weights: Names of the encoders, and `None` for weights with other terms.
+        repo: `OWNER/NAME`.
+    """
+    if corpus.license.lower() in _HUB_LICENSES and all(name in ENCODER_LICENSES for name in weights):
         return {"license": corpus.license.lower()}
     return {
         "license": "other",

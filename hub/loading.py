@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from .. import MsfSerModel, MsfSerProcessor
+from .. import MsfSerConfig, MsfSerModel, MsfSerProcessor
 from ..starter.assemble import STARTERS, starter_folder
 from .model_names import model_settings
 
@@ -25,17 +25,28 @@ class NamedModel(NamedTuple):
     processor: MsfSerProcessor
 
 
-def load_named(name: str) -> NamedModel:
-    """Loads a model and its processor.
+class FoundModel(NamedTuple):
+    """A model that is there, without its weights.
+
+    Args:
+        source: The folder, or the name on the Hub.
+        config: The model's.
+        processor: The model's.
+    """
+
+    source: str
+    config: MsfSerConfig
+    processor: MsfSerProcessor
+
+
+def find_named(name: str) -> FoundModel:
+    """Finds a model and loads its config and processor.
 
     Raises:
-        ValueError: The folder is that of another model, or what is in it is damaged.
+        ValueError: The folder is that of another model.
         OSError: There is no such model; the sentence names the remedy.
     """
-    source = str(starter_folder(name)) if name in STARTERS else name
-    if os.path.isdir(source) and not (Path(source) / "config.json").is_file():
-        raise OSError(f"{source} contains no model: give the folder of one, such as msfser train writes.")
-    settings = model_settings("model", source)
+    source = _source(name)
     try:
         processor = MsfSerProcessor.from_pretrained(source)
     except OSError as error:
@@ -45,4 +56,24 @@ def load_named(name: str) -> NamedModel:
             f"{name!r} is no folder, and neither the Hub nor its cache has it: give a folder, a model on the Hub, "
             f"{' or '.join(STARTERS)}."
         ) from error
+    return FoundModel(source, MsfSerConfig.from_pretrained(source), processor)
+
+
+def load_named(name: str) -> NamedModel:
+    """Loads a model and its processor.
+
+    Raises:
+        ValueError: The folder is that of another model, or what is in it is damaged.
+        OSError: There is no such model; the sentence names the remedy.
+    """
+    settings = model_settings("model", _source(name))
+    source, _, processor = find_named(name)
     return NamedModel(source, settings, MsfSerModel.from_pretrained(source).eval(), processor)
+
+
+def _source(name: str) -> str:
+    """The folder of a model, or its name on the Hub."""
+    source = str(starter_folder(name)) if name in STARTERS else name
+    if os.path.isdir(source) and not (Path(source) / "config.json").is_file():
+        raise OSError(f"{source} contains no model: give the folder of one, such as msfser train writes.")
+    return source

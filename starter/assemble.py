@@ -14,6 +14,7 @@ import dataclasses
 import json
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -183,7 +184,12 @@ def starter_folder(name: str = STARTER) -> Path:
         ensure_encoders([AUDIO_ENCODER, TEXT_ENCODER])
         unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
         assemble(unfinished, starter)
-        unfinished.rename(folder)
+        try:
+            unfinished.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was faster
+                raise
+            shutil.rmtree(unfinished)
     return folder
 
 

@@ -99,11 +99,13 @@ class RunSettings:
     allow_speaker_overlap: bool = _setting(False, "accept speakers in more than one part")
     speaker_from: str | None = _setting(None, "regular expression that finds the speaker in a file name")
     split_by: Literal["speaker", "file"] = _setting("speaker", "what parts are made by: speaker, or file")
+    init_from: str | None = _setting(None, "trained model to start from: starter, a folder, or a Hub name")
     audio_encoder: str = _setting("openai/whisper-tiny.en", "Hub name or folder")
     text_encoder: str = _setting("sentence-transformers/all-MiniLM-L6-v2", "Hub name or folder")
     max_seconds: float = _setting(12.0, "longer recordings are cut to this length")
     encoder_learning_rate: float = _setting(1e-5, "peak learning rate of trained encoders")
     mixing_lr_scale: float = _setting(20.0, "learning rate of layer and expert weights / learning_rate")
+    lora_rank: int = _setting(0, "rank of LoRA adapters that are trained in the encoders; 0: none")
     crop_seconds: float = _setting(2.4, "random crops of cached sound in training; 0: whole clips")
     frame_stride: int = _setting(4, "training uses every n-th frame of cached sound")
     early_stopping_patience: int = _setting(0, "epochs without a better mean CCC; 0 never stops")
@@ -223,6 +225,13 @@ def parse_settings(argv: Sequence[str]) -> Settings:
     ours = {field.name for kind in parser.kinds for field in dataclasses.fields(kind)}
     library = {name: plain(v) for name, v in values.items() if name not in ours and v != parser.defaults[name]}
     _fill_in(values, given)
+    if values["init_from"]:
+        from .initialization import adopt_settings
+
+        try:
+            adopt_settings(values, given, [field.name for field in dataclasses.fields(ModelSettings)])
+        except (ValueError, OSError) as error:
+            parser.error(str(error))
     if values["deepspeed"] and importlib.util.find_spec("deepspeed") is None:
         parser.error("--deepspeed needs the package deepspeed: pip install deepspeed, or leave it out")
     run, model, training = parser.build(values)
@@ -289,6 +298,10 @@ def _check(run: RunSettings, training: TrainingArguments) -> None:
         raise ValueError("num_train_epochs cannot be 0, which trains nothing; give a number above 0")
     if not 0 <= training.seed < 2**32:
         raise ValueError(f"seed cannot be {training.seed}; give a number of 0 to {2**32 - 1}")
+    if run.lora_rank < 0:
+        raise ValueError(f"lora_rank cannot be {run.lora_rank}; 0 trains no adapters")
+    if run.lora_rank and importlib.util.find_spec("peft") is None:
+        raise ValueError('lora_rank needs the package peft: pip install "peft>=0.17", or leave it out')
     if run.early_stopping_patience and training.eval_strategy == "no":
         raise ValueError("early_stopping_patience needs an eval_strategy, such as epoch")
     if training.dataloader_persistent_workers and not training.dataloader_num_workers:
@@ -420,16 +433,20 @@ def read_unit_rows(run: RunSettings) -> "datasets.Dataset":
 
 
 def build_model(run: RunSettings, model: ModelSettings) -> "tuple[MsfSerModel, MsfSerProcessor]":
-    """A new model on the run's pretrained encoders, and its processor.
+    """The model that a run starts from, a trained one or a new one on pretrained encoders, and its processor.
 
     Raises:
-        OSError: An encoder cannot be found; the sentence says what to do.
-        ValueError: It is not an encoder of this kind.
+        OSError: A model or an encoder cannot be found; the sentence says what to do.
+        ValueError: It is not one of this kind.
     """
     from ..corpora.shards import annotation_settings
     from ..modeling_msfser import MsfSerModel
     from ..processing_msfser import MsfSerProcessor
 
+    if run.init_from:
+        from .initialization import load_initial
+
+        return load_initial(run, model)
     built = MsfSerModel.from_encoders(
         run.audio_encoder if model.audio else None,
         run.text_encoder if model.semantics else None,

@@ -10,6 +10,7 @@ from transformers.trainer_utils import SaveStrategy
 
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
+from .adapters import merged, with_adapters
 from .collator import FeatureCollator
 from .features import check_inputs, encode_parts
 from .settings import RunSettings, Settings, build_model
@@ -59,7 +60,7 @@ def make_trainer(
     Args:
         run: Learning rates of the encoders and of mixing weights, batches, crops, early stopping.
         training: The arguments of the library; the size of the batch may be lowered in them.
-        model: On any device.
+        model: On any device. With `lora_rank` the trainer's is another one, with adapters.
         processor: The model's.
         train: Rows of the schema, also before the frozen encoders ran.
         validation: Rows by which the epoch is chosen.
@@ -72,7 +73,7 @@ def make_trainer(
     stopping = [EarlyStoppingCallback(run.early_stopping_patience)] if run.early_stopping_patience else []
     try:
         return MsfSerTrainer(
-            model=model,
+            model=with_adapters(model, run.lora_rank) if run.lora_rank else model,
             args=training,
             train_dataset=train,
             eval_dataset=validation,
@@ -89,19 +90,35 @@ def make_trainer(
         raise ImportError(str(error)) from error
 
 
-def fold_trainer(settings: Settings, train: datasets.Dataset, is_final: bool = False) -> MsfSerTrainer:
-    """A trainer without a validation part, whose new model has the same first weights for each fold.
+def save_model(trainer: MsfSerTrainer) -> None:
+    """Saves the trained model into the folder of the run; adapters are merged into its encoders first.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    trainer.model = merged(trainer.model)
+    trainer.save_model(trainer.args.output_dir)
+
+
+def fold_trainer(
+    settings: Settings,
+    train: datasets.Dataset,
+    is_final: bool = False,
+    initial: Callable[[], tuple[MsfSerModel, MsfSerProcessor]] | None = None,
+) -> MsfSerTrainer:
+    """A trainer without a validation part, whose model has the same first weights for each fold.
 
     Args:
         settings: Those of the run.
         train: Rows of the schema, also before the frozen encoders ran.
         is_final: Whether it trains the final model, which has checkpoints and shows its epochs.
+        initial: Makes the model and its processor; by default those of the settings.
 
     Raises:
         ValueError, ImportError: As [`make_trainer`] does.
     """
     set_seed(settings.training.seed)
-    model, processor = build_model(settings.run, settings.model)
+    model, processor = build_model(settings.run, settings.model) if initial is None else initial()
     training = copy.copy(settings.training)
     training.eval_strategy, training.load_best_model_at_end = "no", False
     if not is_final:

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -31,7 +32,8 @@ from .samplers import SecondsBatchSampler, SeededLengthGroups, SetEpochCallback
 logger = logging.getLogger("msfser.train")
 
 # The weights of layers and experts: a few numbers behind a softmax, which need long steps to leave equal weights.
-_MIXING = ("layer_mix.scores", "routing.table")
+# peft inserts names of its own.
+_MIXING = re.compile(r"\b(layer_mix|routing)\.([\w.]+\.)?(scores|table)$")
 
 
 class EpochLines(ProgressCallback):
@@ -326,7 +328,7 @@ class MsfSerTrainer(Trainer):
             for name, parameter in trained.named_parameters():
                 if parameter.requires_grad:
                     is_encoder = "audio_encoder." in name or "text_encoder." in name
-                    kind = "mixing" if name.endswith(_MIXING) else "encoder" if is_encoder else "rest"
+                    kind = "mixing" if _MIXING.search(name) else "encoder" if is_encoder else "rest"
                     groups.setdefault((kind, name in decayed and kind != "mixing"), []).append(parameter)
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, trained)
             self.optimizer = optimizer_class(

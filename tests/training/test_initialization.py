@@ -1,0 +1,246 @@
+"""Runs that start from a trained model: its weights, config and processor; what is refused; adapters."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from tiny import noise, tiny_model, tiny_processor
+from tiny_run import make_tiny, weights
+from transformers import TrainingArguments
+
+from msfser import MsfSerModel, MsfSerProcessor
+from msfser.evaluation.results import read
+from msfser.hub.card import render_card
+from msfser.train import main
+from msfser.training.adapters import with_adapters
+from msfser.training.data_identity import inputs_of
+from msfser.training.settings import build_model, parse_settings, read_run, write_run
+from msfser.training.trainer import MsfSerTrainer
+
+CONFIG = Path(__file__).parents[2] / "configs" / "finetune.yaml"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    """The tiny corpus, and a trained model in `start`."""
+    folder = make_tiny(tmp_path_factory.mktemp("tiny"))
+    model = tiny_model("whisper", audio_states="weighted", freeze_audio="all", fusion_size=12, head_dropout=0.3)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "_encoder" not in name:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(folder / "start")
+    processor = tiny_processor("whisper")
+    processor.feature_extractor.max_seconds = 9.0
+    processor.save_pretrained(folder / "start")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tiny, tmp_path_factory) -> Path:
+    """A finished run, not to be changed."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    main(command(tiny, folder))
+    return folder
+
+
+def command(tiny: Path, output: Path, *more: str) -> list[str]:
+    options = ["--init_from", str(tiny / "start"), "--data", str(tiny / "corpus"), "--output_dir", str(output)]
+    return [str(CONFIG), *options, "--num_train_epochs", "2", "--use_cpu", "true", *more]
+
+
+def refused(argv: list[str]) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(argv)
+    return str(stop.value)
+
+
+def test_model_and_processor_are_those_that_were_saved(tiny, tmp_path):
+    settings = parse_settings(command(tiny, tmp_path / "run", "--head_dropout", "0.1"))
+    model, processor = build_model(settings.run, settings.model)
+    saved = MsfSerModel.from_pretrained(tiny / "start")
+    assert all(torch.equal(weight, model.state_dict()[name]) for name, weight in saved.state_dict().items())
+    assert settings.model.fusion_size == 12 and settings.run.max_seconds == 9.0
+    assert inputs_of(settings.model) == inputs_of(saved.config)
+    of_start = MsfSerProcessor.from_pretrained(tiny / "start")
+    assert processor.feature_extractor.to_dict() == of_start.feature_extractor.to_dict()
+    # What does not change the weights may be set anew.
+    assert model.config.head_dropout == 0.1 and saved.config.head_dropout == 0.3
+    inputs = processor(noise(1.0), 16_000, transcript="a b")
+    assert torch.equal(model(**inputs).logits, saved.eval()(**inputs).logits)
+
+
+def test_training_goes_on_from_its_weights(tiny, tmp_path):
+    main(command(tiny, tmp_path / "run", "--learning_rate", "1e-12"))
+    start, end = weights(tiny / "start"), weights(tmp_path / "run")
+    assert start.keys() == end.keys()
+    assert all(torch.allclose(weight, end[name], atol=1e-6) for name, weight in start.items())
+    main(command(tiny, tmp_path / "other", "--learning_rate", "1e-3"))
+    end = weights(tmp_path / "other")
+    moved = {name for name, weight in start.items() if not torch.allclose(weight, end[name], atol=1e-5)}
+    assert any(name.startswith("heads.") for name in moved)
+    assert not any("_encoder" in name for name in moved)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "named"),
+    [
+        ("fusion_size", "16", "fusion_size is 16, and that of the model .* is 12"),
+        ("semantics", "gs", "semantics is gs, and that of the model .* is les gs es"),
+        ("audio_states", "last", "audio_states is last, and that of the model .* is weighted"),
+    ],
+)
+def test_settings_that_contradict_the_model_are_refused(tiny, tmp_path, setting, value, named):
+    message = refused(command(tiny, tmp_path / "run", f"--{setting}", value))
+    assert re.search(named, message) and "leave it out" in message and message.count("\n") == 0
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_encoder_is_refused(tiny, tmp_path):
+    model = MsfSerModel.from_encoders(str(tiny / "audio"), None, semantics=[])
+    model.config.audio_config._name_or_path = "openai/whisper-tiny.en"
+    model.save_pretrained(tmp_path / "start")
+    tiny_processor("whisper").save_pretrained(tmp_path / "start")
+    argv = command(tiny, tmp_path / "run")
+    argv[argv.index("--init_from") + 1] = str(tmp_path / "start")
+    assert parse_settings(argv).run.audio_encoder == "openai/whisper-tiny.en"
+    message = refused([*argv, "--audio_encoder", "microsoft/wavlm-large"])
+    assert "audio_encoder is microsoft/wavlm-large, and that of the model" in message
+
+
+def test_a_model_that_is_not_there_is_a_sentence(tiny, tmp_path):
+    argv = command(tiny, tmp_path / "run")
+    argv[argv.index("--init_from") + 1] = str(tmp_path)
+    assert "contains no model" in refused(argv)
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_an_interrupted_run_ends_with_the_weights_of_an_undisturbed_one(tiny, trained, tmp_path, monkeypatch, rank):
+    whole, more = trained, ["--lora_rank", str(rank)]
+    if rank:
+        pytest.importorskip("peft")
+        whole = tmp_path / "whole"
+        main(command(tiny, whole, *more))
+    step, steps = MsfSerTrainer.training_step, []
+
+    def stopped(self, *args):
+        steps.append(1)
+        if len(steps) == 2:
+            raise KeyboardInterrupt
+        return step(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MsfSerTrainer, "training_step", stopped)
+        with pytest.raises(SystemExit):
+            main(command(tiny, tmp_path / "stopped", *more))
+    assert list((tmp_path / "stopped").glob("checkpoint-*"))
+    main(command(tiny, tmp_path / "stopped", *more))
+    resumed = weights(tmp_path / "stopped")
+    assert all(torch.allclose(weight, resumed[name], atol=1e-6) for name, weight in weights(whole).items())
+
+
+def test_a_run_notices_that_the_model_it_started_from_has_changed(tiny, tmp_path):
+    start = Path(shutil.copytree(tiny / "start", tmp_path / "start"))
+    argv = command(tiny, tmp_path / "run")
+    argv[argv.index("--init_from") + 1] = str(start)
+    main(argv)
+    main(argv)
+    shutil.copytree(tmp_path / "run", start, dirs_exist_ok=True)
+    assert "data have changed since (init_from: model)" in refused(argv)
+
+
+def test_cross_validation_starts_each_fold_from_the_model(tiny, trained, tmp_path, monkeypatch):
+    seen, train = [], MsfSerTrainer.train
+
+    def watched(self, *args, **kwargs):
+        seen.append({name: weight.clone() for name, weight in self.model.state_dict().items()})
+        return train(self, *args, **kwargs)
+
+    monkeypatch.setattr(MsfSerTrainer, "train", watched)
+    # The settings of a finished run can be given again.
+    options = ["--cross_validate", "speaker", "--folds", "2", "--output_dir", str(tmp_path / "folds")]
+    main([str(trained / "run.yaml"), *options])
+    start = weights(tiny / "start")
+    assert len(seen) == 2 and all(torch.equal(of_fold[name], start[name]) for of_fold in seen for name in start)
+    assert (tmp_path / "folds" / "predictions.csv").is_file()
+
+
+def test_a_table_without_texts_and_a_model_that_reads_them(tiny, tmp_path):
+    corpus = Path(shutil.copytree(tiny / "corpus", tmp_path / "corpus"))
+    table = pd.read_csv(corpus / "metadata.csv").drop(columns=["transcript", "description"])
+    table.to_csv(corpus / "metadata.csv", index=False)
+    argv = command(tiny, tmp_path / "run")
+    argv[argv.index("--data") + 1] = str(corpus)
+    main(argv)
+    assert {name.split("/")[1] for name in read(tmp_path / "run" / "results.json")} == {"audio"}
+    assert MsfSerModel.from_pretrained(tmp_path / "run").config.semantics == ["les", "gs", "es"]
+
+
+def test_a_dozen_clips_of_four_speakers_are_enough(tiny, tmp_path):
+    corpus = Path(shutil.copytree(tiny / "corpus", tmp_path / "corpus"))
+    table = pd.read_csv(corpus / "metadata.csv")[:12].drop(columns="split")
+    table.assign(speaker_id=[f"s{i % 4}" for i in range(12)]).to_csv(corpus / "metadata.csv", index=False)
+    argv = command(tiny, tmp_path / "run")
+    argv[argv.index("--data") + 1] = str(corpus)
+    main(argv)
+    assert (tmp_path / "run" / "results.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("start", "model", "license"),
+    [
+        (None, "a model that is not on the Hub", "that of this model"),
+        ("starter", "the starter of MSF-SER for Transformers", "CC BY-NC-SA 4.0"),
+        ("me/other", "me/other", "that of this model"),
+    ],
+)
+def test_the_card_says_what_the_model_started_from(trained, tmp_path, start, model, license):
+    """Its license goes with the weights."""
+    folder = Path(shutil.copytree(trained, tmp_path / "run"))
+    settings = read_run(folder).resolved()
+    write_run(folder, settings | ({} if start is None else {"init_from": start}))
+    card = str(render_card(folder, "me/mine", "v1", corpus_name="Ours", corpus_license="cc0-1.0"))
+    assert settings["init_from"] not in card
+    assert f"| weights that training started from: {model} | {license} |" in card
+    assert "license: other" in card
+
+
+# LoRA
+
+
+def test_adapters_are_trained_in_place_of_the_encoders_and_merged(tiny, tmp_path):
+    pytest.importorskip("peft")
+    more = ["--lora_rank", "2", "--encoder_learning_rate", "1e-2"]
+    main(command(tiny, tmp_path / "run", *more))
+    _, info = MsfSerModel.from_pretrained(tmp_path / "run", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    start, end = weights(tiny / "start"), weights(tmp_path / "run")
+    assert start.keys() == end.keys()
+    moved = {name for name, weight in start.items() if not torch.allclose(weight, end[name], atol=1e-6)}
+    adapted = {name.split(".")[-2] for name in moved if "_encoder" in name}
+    assert adapted == {"q_proj", "v_proj", "query", "value"}
+    assert any(name.startswith("heads.") for name in moved)
+
+
+def test_adapters_have_the_rate_of_the_encoders(tiny, tmp_path):
+    pytest.importorskip("peft")
+    model = with_adapters(MsfSerModel.from_pretrained(tiny / "start"), 2)
+    trainer = MsfSerTrainer(
+        model,
+        TrainingArguments(str(tmp_path), learning_rate=1e-3, use_cpu=True, report_to="none"),
+        encoder_learning_rate=1e-2,
+        mixing_lr_scale=20.0,
+    )
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    rates = {names[id(p)]: group["lr"] for group in trainer.create_optimizer().param_groups for p in group["params"]}
+    assert {rate for name, rate in rates.items() if "lora_" in name} == {1e-2}
+    mixing = {name.split(".")[2] for name, rate in rates.items() if rate == pytest.approx(2e-2)}
+    assert mixing == {"layer_mix", "cross_fusion"}
+    assert {rate for name, rate in rates.items() if ".heads." in name} == {1e-3}
+
+
+def test_a_negative_rank_is_refused(tiny, tmp_path):
+    assert "lora_rank cannot be -1" in refused(command(tiny, tmp_path / "run", "--lora_rank", "-1"))

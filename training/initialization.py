@@ -1,0 +1,87 @@
+"""A run that starts from a trained model (`init_from`): what it takes from it, and what it may set itself."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..corpora.shards import annotation_settings
+from ..hub.loading import find_named
+from ..hub.model_names import content_hash
+from ..modeling_msfser import MsfSerModel
+from ..processing_msfser import MsfSerProcessor
+from .data_identity import Identity
+
+if TYPE_CHECKING:
+    from .settings import ModelSettings, RunSettings
+
+# The weights of a model are made for these switches; a run that starts from them cannot change them.
+_FIXED = (
+    *("audio", "semantics", "intra_fusion", "cross_fusion", "film_position", "routing", "audio_states"),
+    "fusion_size",
+)
+
+
+def adopt_settings(values: dict[str, Any], given: frozenset[str], switches: Sequence[str]) -> None:
+    """Sets the model settings that were not given to those of the model that the run starts from.
+
+    Args:
+        values: The value of every setting; changed in place.
+        given: Names of the settings that were given.
+        switches: Names of the model settings.
+
+    Raises:
+        ValueError: A setting contradicts the model.
+        OSError: There is no such model.
+    """
+    named = find_named(values["init_from"])
+    loaded = {name: getattr(named.config, name) for name in switches}
+    for part in ("audio", "text"):
+        config = getattr(named.config, f"{part}_config")
+        if config is not None and config._name_or_path:
+            loaded[f"{part}_encoder"] = config._name_or_path
+    loaded["max_seconds"] = named.processor.feature_extractor.max_seconds
+    for name, value in loaded.items():
+        if name not in given:
+            values[name] = value
+        elif (name in _FIXED or name.endswith("_encoder")) and not _are_equal(values[name], value):
+            raise ValueError(
+                f"{name} is {_shown(values[name])}, and that of the model {values['init_from']} is {_shown(value)}: "
+                "leave it out, or leave out init_from"
+            )
+
+
+def identity_of_initial(run: "RunSettings") -> Identity:
+    """What tells, beside the data of a run, whether the folder of the model that it starts from has changed.
+
+    Returns:
+        `init_from` with the hash of its content, as the parts of [`identity_of`]; empty without a folder.
+
+    Raises:
+        ValueError, OSError: As [`find_named`] does.
+    """
+    source = find_named(run.init_from).source if run.init_from else ""
+    return {"init_from": {"rows": 1, "model": content_hash(Path(source))}} if os.path.isdir(source) else {}
+
+
+def load_initial(run: "RunSettings", switches: "ModelSettings") -> tuple[MsfSerModel, MsfSerProcessor]:
+    """The trained model that a run starts from, with the settings of the run, and its processor.
+
+    Raises:
+        ValueError, OSError: As [`find_named`] does.
+    """
+    assert run.init_from is not None
+    named = find_named(run.init_from)
+    model = MsfSerModel.from_pretrained(named.source, **dataclasses.asdict(switches)).eval()
+    named.processor.feature_extractor.max_seconds = run.max_seconds
+    named.processor.annotation = annotation_settings(run.data) or named.processor.annotation
+    return model, named.processor
+
+
+def _are_equal(given: Any, loaded: Any) -> bool:
+    return sorted(given) == sorted(loaded) if isinstance(given, list) else bool(given == loaded)
+
+
+def _shown(value: Any) -> str:
+    return (" ".join(value) or "none") if isinstance(value, list) else str(value)
