@@ -195,10 +195,10 @@ def _start(settings: Settings, parts: Mapping[str, datasets.Dataset], inputs: Se
 
 def _fetch_encoders(settings: Settings) -> None:
     """Prepares the encoders of a new model; a trained one brings its own."""
-    if settings.run.init_from in STARTERS:
-        terms = STARTERS[settings.run.init_from].license
-        logger.info("%s That goes for the model that is trained from them, too.", terms)
-    if settings.run.init_from:
+    if name := settings.run.init_from:
+        if name in STARTERS:
+            terms = STARTERS[name].license
+            logger.info("%s That goes for the model that is trained from them, too.", terms)
         return
     from msfser.hub.encoders import ensure_encoders
 

@@ -187,12 +187,11 @@ def _corpus(run: RunSettings, folder: Path, title: str | None, license: str | No
 
 def _initial_model(name: str | None) -> tuple[str, str] | None:
     """The model that training started from, and its license; `None` without one."""
-    if name in STARTERS:
-        return f"the {name} of MSF-SER for Transformers", STARTERS[name].license.partition("under ")[2].partition(
-            " ("
-        )[0]
     if name is None:
         return None
+    if name in STARTERS:
+        terms = STARTERS[name].license.partition("under ")[2].partition(" (")[0]
+        return f"the {name} of MSF-SER for Transformers", terms
     is_public = _HUB_NAME.fullmatch(name) and not Path(name).exists()
     return name if is_public else "a model that is not on the Hub", "that of this model"
 
