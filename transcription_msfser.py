@@ -90,9 +90,9 @@ class MsfSerRecognizer:
     Singing, crowds and animals were not tried.
 
     **Other languages.** An English recognizer writes English words for any language, but doubts them. If no language
-    is stated, a text of which it is not sure enough ([`is_surely_english`]) is left out. Some foreign speech still gets
-    an English text, and some unclear English none, so state the language wherever it is known. `docs/evaluation.md` has
-    the error rates.
+    is stated, a text of which it is not sure enough ([`is_surely_english`]) is left out. Some foreign speech still
+    gets an English text, and some unclear English none, so state the language wherever it is known.
+    `docs/evaluation.md` has the error rates.
 
     **Word times.** A word lies where the mean attention of the alignment heads is greatest, with the words in order
     and at least one frame of 20 ms each. It is moved 80 ms earlier, as the attention lags (measured with tiny.en on

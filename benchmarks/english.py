@@ -33,7 +33,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import optimize
+from scipy import optimize, special
 from tqdm import tqdm
 
 from ..audio_msfser import load_audio
@@ -57,9 +57,9 @@ _BATCH_SIZE = 64
 # Clips of each speaker, clean and distorted.
 _CLIPS = {"ravdess": 12, "probe": 12, "emodb": 30, "nemo": 33, "emotiontts_kr": 40}
 _DISTORTED = {
-    "augment": {"ravdess": 5, "probe": 4, "emodb": 12, "nemo": 13, "emotiontts_kr": 8},
-    "telephone": {"ravdess": 3, "probe": 2, "emodb": 7, "nemo": 8, "emotiontts_kr": 5},
-    "noise": {"ravdess": 3, "probe": 2, "emodb": 7, "nemo": 8, "emotiontts_kr": 5},
+    "augment": {"ravdess": 3, "probe": 2, "emodb": 6, "nemo": 7, "emotiontts_kr": 5},
+    "telephone": {"ravdess": 1, "probe": 1, "emodb": 3, "nemo": 3, "emotiontts_kr": 3},
+    "noise": {"ravdess": 1, "probe": 1, "emodb": 3, "nemo": 3, "emotiontts_kr": 3},
 }
 
 
@@ -196,13 +196,19 @@ def fitted(clips: pd.DataFrame) -> Decision:
     weight = 1 / pieces.groupby("corpus")["corpus"].transform("size").to_numpy()
     for side in (-1, 1):
         weight[y == side] /= weight[y == side].sum()
-    mean, deviation = x.mean(0), x.std(0)
+    mean = np.average(x, axis=0, weights=weight)
+    deviation = np.sqrt(np.average((x - mean) ** 2, axis=0, weights=weight))
 
-    def loss(parameters: np.ndarray) -> float:
-        margin = y * ((x - mean) / deviation @ parameters[:-1] + parameters[-1])
-        return float(weight @ np.logaddexp(0, -margin) + _PENALTY * parameters[:-1] @ parameters[:-1])
+    z = np.column_stack([(x - mean) / deviation, np.ones(len(x))])
+    penalty = np.append(np.full(x.shape[1], _PENALTY), 0)
 
-    *found, bias = optimize.minimize(loss, np.zeros(x.shape[1] + 1)).x
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        """The penalized loss and its gradient."""
+        margin = y * (z @ parameters)
+        value = weight @ np.logaddexp(0, -margin) + penalty @ parameters**2
+        return value, 2 * penalty * parameters - (weight * y * special.expit(-margin)) @ z
+
+    *found, bias = optimize.minimize(loss, np.zeros(z.shape[1]), jac=True).x
     weights = np.array(found) / deviation
     return Decision(weights, float(bias - weights @ mean))
 

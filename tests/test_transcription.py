@@ -11,7 +11,7 @@ from tiny import AUDIO_CONFIGS, noise, tiny_tokenizer
 from transformers import AutoConfig, AutoModel, GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
 from transformers.generation import utils as generation_utils
 
-from msfser import transcription_msfser
+from msfser import languages_msfser, transcription_msfser
 from msfser.audio_msfser import load_audio
 from msfser.benchmarks.recognition import nonspeech, normalized
 from msfser.corpora.probe.synthesizer import Synthesizer
@@ -27,6 +27,14 @@ from msfser.word_times_msfser import (
 )
 
 needs_whisper = needs(WHISPER)
+
+UNCLEAR = "not clearly English, and the recognizer knows only English"
+FOREIGN = {
+    "de": "Mein Bruder will heute nicht mit dir reden.",
+    "es": "Mañana por la mañana vamos a comprar pan en la tienda.",
+    "it": "Sono arrivati tardi perché hanno perso il treno.",
+    "pl": "Jutro rano pójdziemy do sklepu kupić chleb.",
+}
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +168,36 @@ def test_only_scattered_repetition_is_a_loop():
 
 
 # Languages
+
+
+def test_only_a_certain_text_is_english_where_no_language_is_stated(polyglot, monkeypatch):
+    monkeypatch.setattr(polyglot, "english_only", True)
+    sure, unsure = decoded([14, 15, 16, 17]), decoded([14, 15, 16, 17], log_probability=-0.9, entropy=2.5)
+    assert polyglot._text(unsure) == "the food was wonderful"
+    assert polyglot.why_rejected(sure, stated=False) is None
+    assert polyglot.why_rejected(unsure, stated=False) == UNCLEAR
+    assert polyglot.why_rejected(unsure, stated=True) is None
+    monkeypatch.setattr(polyglot, "english_only", False)
+    assert polyglot.why_rejected(unsure, stated=False) is None
+
+
+def test_a_text_without_a_letter_is_no_speech(polyglot):
+    assert polyglot.why_rejected(decoded([]), stated=True) == "no speech"
+
+
+def test_certainty_is_that_of_the_tokens_and_the_end(polyglot):
+    tokens = [5, 6, 7, 8]
+    (clip,) = polyglot._decode([noise(1.0)], "en", [tokens])
+    states = polyglot._append_silence(polyglot._encode([noise(1.0)], 2.0))
+    ids = torch.tensor([[*polyglot._prompt("en"), *tokens]])
+    with torch.no_grad():
+        hidden = polyglot.model.model.decoder(input_ids=ids, encoder_hidden_states=states).last_hidden_state
+        logits = polyglot.model.proj_out(hidden)[0, -5:]
+    expected = torch.distributions.Categorical(logits=logits)
+    assert clip.entropy == pytest.approx(expected.entropy().median().item(), abs=1e-5)
+    assert clip.log_probability == pytest.approx(
+        expected.log_prob(torch.tensor([*tokens, 40])).mean().item(), abs=1e-5
+    )
 
 
 def test_no_english_is_transcribed_if_another_language_is_stated(polyglot, monkeypatch):
@@ -335,6 +373,19 @@ def test_non_speech_gets_no_text(whisper):
 @needs_whisper
 def test_unclear_english_is_left_out_unless_it_is_stated(whisper, spoken, monkeypatch):
     sound = spoken[0][1]
-    monkeypatch.setattr(transcription_msfser, "_LEAST_ENGLISH", 0.0)
+    monkeypatch.setattr(languages_msfser, "LEAST_CERTAINTY", 0.0)
     assert "not clearly English" in whisper([sound])[0].reason
     assert whisper([sound], "english")[0].text is not None
+
+
+@needs_whisper
+def test_other_languages_get_no_english_text(whisper):
+    """In voices of the synthesizer that speaks the English above."""
+    synthesizer = Synthesizer()
+    sounds = []
+    for voice, text in FOREIGN.items():
+        synthesizer.set_voice(voice)
+        speech = synthesizer.speak(f"<speak>{text}</speak>", rate=150, volume=80)
+        sounds.append(load_audio(speech.samples, speech.rate))
+    reasons = [result.reason for result in whisper(sounds)]
+    assert set(reasons) <= {"no speech", UNCLEAR} and UNCLEAR in reasons
