@@ -5,8 +5,8 @@ import re
 from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
 
 # Fitted by `benchmarks/english.py`.
-ENTROPY_WEIGHT = 0.28
-LEAST_CERTAINTY = -1.23
+ENTROPY_WEIGHT = 0.282
+LEAST_CERTAINTY = -1.201
 
 
 def is_surely_english(log_probability: float, entropy: float) -> bool:

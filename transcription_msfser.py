@@ -292,7 +292,7 @@ class MsfSerRecognizer:
                     # As in Whisper's own code, the no-speech token precedes the one for no timestamps.
                     no_speech=logits[0, self.ids.no_timestamps_token_id - 1].exp().item(),
                     log_probability=logits[first:].gather(1, targets[:, None]).mean().item(),
-                    entropy=-(logits[first:].exp() * logits[first:]).sum(1).median().item(),
+                    entropy=(-logits[first:].exp() * logits[first:]).sum(1).quantile(0.5).item(),
                     starts=[max(0, start - _LAG_FRAMES) for start in starts],
                     focus=float(np.mean(inside or [0.0])),
                 )

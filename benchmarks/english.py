@@ -9,9 +9,9 @@ share with its exact 95 % interval over speakers. `--data` holds RAVDESS, EmoDB,
 The recognizer's certainty about a few hundred clips of each corpus, speakers balanced, goes through a logistic
 regression. It is fitted to RAVDESS and the probe corpus (English), EmoDB (German) and nEMO (Polish), clean and
 distorted at random, each corpus with the same weight. Speakers are in five folds. A fold is judged by a fit to the
-others, whose own folds in turn give the least strict bias at which no corpus has more than `MOST_FOREIGN` of its
-clean foreign clips taken for English. Everything else is judged by the fit to all five folds, which is the shipped
-one: no clip of emotiontts_kr (Korean) or of `--english` has a part in it.
+others, whose own folds in turn give the least strict bias at which no foreign corpus, distorted clips included, has
+more than `MOST_FOREIGN` of its clips taken for English. Everything else is judged by the fit to all five folds, which
+is the shipped one: no clip of emotiontts_kr (Korean) or of `--english` has a part in it.
 
 | row | meaning |
 |---|---|
@@ -189,7 +189,7 @@ class Decision(NamedTuple):
 
 def fitted(clips: pd.DataFrame) -> Decision:
     """The logistic regression of English against foreign texts; each corpus of a class has the same weight."""
-    clips = clips[clips["signals"].astype(bool) & clips["distortion"].isin(("", "augment"))]
+    clips = clips[clips["signals"].astype(bool)]
     x = np.concatenate([np.array(signals) for signals in clips["signals"]])
     pieces = clips.loc[clips.index.repeat(clips["signals"].map(len))]
     y = np.where(pieces["corpus"].isin(FOREIGN), -1.0, 1.0)
@@ -225,7 +225,7 @@ def decided(clips: pd.DataFrame) -> Decision:
         scores[inside] = fitted(clips[~inside]).scores(clips[inside])
     bounds = []
     for corpus in FOREIGN:
-        of_corpus = np.sort(scores[((clips["corpus"] == corpus) & (clips["distortion"] == "")).to_numpy()])[::-1]
+        of_corpus = np.sort(scores[(clips["corpus"] == corpus).to_numpy()])[::-1]
         bounds += of_corpus[int(MOST_FOREIGN * len(of_corpus)) :][:1].tolist()
     decision = fitted(clips)
     return decision._replace(bias=decision.bias - max(bounds))
@@ -233,17 +233,18 @@ def decided(clips: pd.DataFrame) -> Decision:
 
 def rows_of(clips: pd.DataFrame) -> list[Row]:
     """The rows of the docstring."""
-    heard = clips["corpus"].isin(HEARD).to_numpy()
     clips = clips.assign(fold=_folds(clips))
-    final = decided(clips[heard])
+    of_heard = clips["corpus"].isin(HEARD).to_numpy()
+    to_fit = of_heard & clips["distortion"].isin(("", "augment")).to_numpy()
+    final = decided(clips[to_fit])
     scores = final.scores(clips)
     for fold in range(FOLDS):
-        inside = heard & (clips["fold"] == fold).to_numpy()
-        scores[inside] = decided(clips[heard & ~inside]).scores(clips[inside])
+        inside = of_heard & (clips["fold"] == fold).to_numpy()
+        scores[inside] = decided(clips[to_fit & ~inside]).scores(clips[inside])
     rows = _shares("", clips, scores > 0)
     for corpus in HEARD:
         unheard = clips[clips["corpus"] == corpus]
-        scores = decided(clips[heard & (clips["corpus"] != corpus)]).scores(unheard)
+        scores = decided(clips[to_fit & (clips["corpus"] != corpus)]).scores(unheard)
         rows += _shares("unheard/", unheard, scores > 0)
     before = Decision(np.array([1.0, 0.0]), -_BEFORE).scores(clips)
     rows += _shares("log_probability/", clips, before > 0)
