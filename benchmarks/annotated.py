@@ -16,8 +16,7 @@ def annotated_texts(
     paths: Sequence[str | Path],
     folder: Path,
     output: Path,
-    languages: Sequence[str] | None = None,
-    options: Sequence[str] = (),
+    languages: Sequence[str],
 ) -> dict[str, list[str | None]]:
     """Annotates recordings; what is made is kept, and a second process waits for it.
 
@@ -25,8 +24,7 @@ def annotated_texts(
         paths: The recordings, under the folder.
         folder: Where their paths in the table start.
         output: Gets the table and the shards.
-        languages: The language of each, which is not stated by default.
-        options: Of `msfser annotate`.
+        languages: The language of each.
 
     Returns:
         By `transcript`, `emphasis` and `description` the text of each recording, `None` where there is none.
@@ -35,12 +33,12 @@ def annotated_texts(
         ValueError: The output folder holds the texts of other recordings.
     """
     names = [Path(path).resolve().relative_to(folder.resolve()).as_posix() for path in paths]
-    table = pd.DataFrame({"audio": names} | ({} if languages is None else {"language": languages}))
+    table = pd.DataFrame({"audio": names, "language": languages})
     shards = output / "annotated"
     with FileLock(output / "annotated.lock"):
         with whole_file(output / "clips.csv") as unfinished:
             table.to_csv(unfinished, index=False)
-        annotate([str(output / "clips.csv"), "--audio_folder", str(folder), "--output", str(shards), *options])
+        annotate([str(output / "clips.csv"), "--audio_folder", str(folder), "--output", str(shards)])
     made = pd.concat([pd.read_parquet(shard) for shard in sorted(shards.glob(SHARDS))], ignore_index=True)
     if made["audio"].tolist() != names:
         raise ValueError(f"{shards} holds the texts of other clips: remove it.")

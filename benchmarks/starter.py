@@ -21,6 +21,7 @@ FOLDER holds RAVDESS (speech), EmoDB, nEMO, emotiontts_kr, GoEmotions and EmoBan
 Fits are kept in `outputs/starter_fits`, and processes that are given the same command share them.
 """
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,9 +29,14 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pandas as pd
+from filelock import FileLock
+from tqdm import tqdm
 
+from ..annotator_msfser import MsfSerAnnotator
+from ..audio_msfser import load_audio
 from ..cli.errors import cli_errors
-from ..configuration_msfser import LABELS, TENSOR_NAMES
+from ..cli.outputs import write_text
+from ..configuration_msfser import LABELS
 from ..evaluation.acted import Material, Scores
 from ..evaluation.held_out import Fold, HeldOut, Split, speaker_groups
 from ..evaluation.leave_out import read_corpora, read_protocol
@@ -42,16 +48,36 @@ from ..starter.material import read_sentences
 from ..training import augmentation
 from ..training.feature_store import fingerprint
 from ..training.fitting import Clips
-from .annotated import annotated_texts
 from .command import parser_of, record
 from .starter_checks import rows_of_starter
 
 GROUPS = 3
+_BATCH = 16  # clips
 TESTS: Mapping[str, augmentation.Distortion] = {
     "noise": lambda samples, draw: augmentation.noise(samples, draw, snr=10.0),
     "band": augmentation.telephone,
     "crop": augmentation.crop,
 }
+
+
+def recognized_words(paths: Sequence[str], output: Path) -> dict[str, list[str | None]]:
+    """What the default pipeline recognizes without being told the language; kept in the output folder.
+
+    Returns:
+        By `les` and `gs` the text of each recording, `None` where there is none.
+    """
+    kept = output / f"words_{fingerprint(*map(Path, paths))[:12]}.json"
+    with FileLock(f"{kept}.lock"):
+        if not kept.is_file():
+            annotator = MsfSerAnnotator(AUDIO_ENCODER)
+            found = []
+            for start in tqdm(range(0, len(paths), _BATCH), desc="recognizer"):
+                found += annotator([load_audio(path) for path in paths[start : start + _BATCH]])
+            write_text(
+                kept, json.dumps({"les": [one.emphasis for one in found], "gs": [one.transcript for one in found]})
+            )
+    words: dict[str, list[str | None]] = json.loads(kept.read_text(encoding="utf-8"))
+    return words
 
 
 def folds_of(clips: pd.DataFrame, trained: Sequence[str]) -> dict[str, Fold]:
@@ -128,8 +154,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ensure_encoders([AUDIO_ENCODER, TEXT_ENCODER])
         protocol = read_protocol()
         clips = read_corpora(arguments.data, protocol)
-        texts = annotated_texts(clips["path"], arguments.data, output, options=["--describer", "none"])
-        words = {TENSOR_NAMES[name]: texts[name] for name in ("emphasis", "transcript")}
+        words = recognized_words(clips["path"].tolist(), output)
         system = starter_system(clips, protocol.trained, read_sentences([arguments.data]), words, TESTS)
         labels = clips[[*LABELS]].to_numpy(np.float32)
         identity = fingerprint(*map(Path, clips["path"]), labels)
