@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from .transcription_msfser import language_code
+from .languages_msfser import language_code
 
 # The setting of recognizer and describer that selects those of the training corpus.
 AS_TRAINED = "as trained"

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -12,11 +11,11 @@ import numpy as np
 import torch
 from transformers import GenerationMixin, PreTrainedTokenizerBase, WhisperForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
-from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
 
 from .audio_msfser import SAMPLING_RATE
 from .encoders_msfser import load_recognizer, whisper_states
 from .feature_extraction_msfser import MsfSerFeatureExtractor
+from .languages_msfser import is_surely_english, language_code
 from .word_times_msfser import (
     FRAME,
     LONGEST,
@@ -43,17 +42,16 @@ _BATCH_SIZE = 16
 _TOKENS_PER_SECOND = 10
 # What a tokenizer decodes an incomplete character as.
 _INCOMPLETE = "\ufffd"
-# Thresholds for speech, for English and for a loop: see MsfSerRecognizer.
+# Thresholds for speech and for a loop: see MsfSerRecognizer.
 _MOST_NO_SPEECH = 0.5
 _LEAST_LOG_PROBABILITY = -1.3
-_LEAST_ENGLISH = -0.8
 _LEAST_FOCUS = 0.35
 _LOOP_TOKENS = 8
 # Seconds: a shorter clip is not divided to find out whether its repeated text was spoken so.
 _SHORTEST_TO_HALVE = 1.0
 
 # A part of a clip: its offset in seconds, its samples, and the decoder's output for it.
-_Piece = tuple[float, np.ndarray, "DecodedClip"]
+Piece = tuple[float, np.ndarray, "DecodedClip"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +72,7 @@ class DecodedClip:
     language: str
     no_speech: float  # probability that there is none
     log_probability: float  # mean over the tokens and the end
+    entropy: float  # of what the decoder expected there, in nats: median over the tokens and the end
     focus: float  # share of the attention that lies on each token's own frames
     starts: list[int]  # the frame at which each token starts, and that at which the last one ends
 
@@ -90,9 +89,10 @@ class MsfSerRecognizer:
     mean log probability over -1.3; the thresholds were chosen on a third of the clips of `benchmarks/recognition.py`.
     Singing, crowds and animals were not tried.
 
-    **Other languages.** An English recognizer cannot transcribe other languages. If no language is stated, a text with
-    a mean log probability under -0.8 is left out, but some foreign speech still gets an English text. State the
-    language wherever it is known. `docs/evaluation.md` has the error rates.
+    **Other languages.** An English recognizer writes English words for any language, but doubts them. If no language
+    is stated, a text of which it is not sure enough ([`is_surely_english`]) is left out. Some foreign speech still
+    gets an English text, and some unclear English none, so state the language wherever it is known.
+    `docs/evaluation.md` has the error rates.
 
     **Word times.** A word lies where the mean attention of the alignment heads is greatest, with the words in order
     and at least one frame of 20 ms each. It is moved 80 ms earlier, as the attention lags (measured with tiny.en on
@@ -154,11 +154,17 @@ class MsfSerRecognizer:
             raise ValueError(
                 f"This recognizer does not know language={language!r}: use another recognizer, or leave it out."
             )
+        return [self._transcription(clip, stated=code is not None) for clip in self.decode(sounds, code)]
+
+    def decode(self, sounds: Sequence[np.ndarray], code: str | None = None) -> list[list[Piece]]:
+        """The pieces of each clip with the decoder's output, whether or not it becomes a text ([`why_rejected`]).
+
+        Sounds are as in `__call__`; the code of the language is one that the recognizer knows.
+        """
         pieces = [list(cut_into_pieces(sound)) for sound in sounds]
         decoded = iter(self._decode([samples for clip in pieces for _, samples in clip], code))
         clips = [[(offset, samples, next(decoded)) for offset, samples in clip] for clip in pieces]
-        parts = [[part for piece in clip for part in self._spoken_repetition(*piece)] for clip in clips]
-        return [self._transcription(clip, stated=code is not None) for clip in parts]
+        return [[part for piece in clip for part in self._spoken_repetition(*piece)] for clip in clips]
 
     def align(self, sounds: Sequence[np.ndarray], transcripts: Sequence[str]) -> list[list[dict[str, Any]]]:
         """Finds the times of given words, in any language that the recognizer knows, by feeding them to the decoder.
@@ -192,7 +198,7 @@ class MsfSerRecognizer:
 
     # Decoding
 
-    def _spoken_repetition(self, offset: float, samples: np.ndarray, clip: DecodedClip) -> list[_Piece]:
+    def _spoken_repetition(self, offset: float, samples: np.ndarray, clip: DecodedClip) -> list[Piece]:
         """A piece, or its halves if its text repeats and each half, decoded alone, has most of what is repeated.
 
         Attention scatters over sentences that are spoken several times as it does in a loop.
@@ -205,7 +211,7 @@ class MsfSerRecognizer:
         halves = [(offset, samples[:cut]), (offset + cut / SAMPLING_RATE, samples[cut:])]
         decoded = self._decode([half for _, half in halves], clip.language)
         repeated = {letters_of(word) for word in words_of(self.tokenizer.decode(clip.tokens[-period:]))}
-        parts: list[_Piece] = []
+        parts: list[Piece] = []
         for half, found in zip(halves, decoded, strict=True):
             of_half = self._spoken_repetition(*half, found)
             spoken = {letters_of(word) for _, _, part in of_half for word in words_of(self._text(part))}
@@ -286,6 +292,7 @@ class MsfSerRecognizer:
                     # As in Whisper's own code, the no-speech token precedes the one for no timestamps.
                     no_speech=logits[0, self.ids.no_timestamps_token_id - 1].exp().item(),
                     log_probability=logits[first:].gather(1, targets[:, None]).mean().item(),
+                    entropy=(-logits[first:].exp() * logits[first:]).sum(1).quantile(0.5).item(),
                     starts=[max(0, start - _LAG_FRAMES) for start in starts],
                     focus=float(np.mean(inside or [0.0])),
                 )
@@ -387,29 +394,29 @@ class MsfSerRecognizer:
         """The recognized text; a character that is cut off at the end is left out."""
         return str(self.tokenizer.decode(clip.tokens)).replace(_INCOMPLETE, "").strip()
 
-    def _transcription(self, pieces: list[_Piece], stated: bool) -> Transcription:
+    def _transcription(self, pieces: list[Piece], stated: bool) -> Transcription:
         """The text of a clip from its pieces; if none has a text, the reason is that of the first piece."""
         texts, words, confidences, reasons = [], [], [], []
         for offset, samples, clip in pieces:
-            found = self._words(clip)
-            reason = self._why_rejected(clip, stated) if found else "no speech"
+            reason = self.why_rejected(clip, stated)
             if reason is not None:
                 reasons.append(reason)
                 continue
             texts.append(self._text(clip))
-            words += trim_quiet_edges(found, samples, offset)
+            words += trim_quiet_edges(self._words(clip), samples, offset)
             confidences.append((clip.log_probability, len(clip.tokens)))
         if not texts:
             return Transcription(None, [], reasons[0], None)
         confidence = float(np.average([p for p, _ in confidences], weights=[n for _, n in confidences]))
         return Transcription(join_words(texts), words, None, confidence)
 
-    def _why_rejected(self, clip: DecodedClip, stated: bool) -> str | None:
-        if not _is_speech(clip):
+    def why_rejected(self, clip: DecodedClip, stated: bool) -> str | None:
+        """Why the decoder's output is no text; `None` if it is one. The language may be stated."""
+        if not _is_speech(clip) or not letters_of(self._text(clip)):
             return "no speech"
         if _loops(clip):
             return "the recognizer repeats itself"
-        if self.english_only and not stated and clip.log_probability <= _LEAST_ENGLISH:
+        if self.english_only and not (stated or is_surely_english(clip.log_probability, clip.entropy)):
             return "not clearly English, and the recognizer knows only English"
         return None
 
@@ -465,18 +472,3 @@ def _period(clip: DecodedClip) -> int | None:
         if length <= len(tokens) and tokens[-length:-period] == tokens[period - length :]:
             return period
     return None
-
-
-def language_code(language: str | None) -> str | None:
-    """Whisper's code of a language, given a code ("de", "en-US") or an English name ("german"); `None` stays `None`.
-
-    Raises:
-        ValueError: Whisper knows no such language.
-    """
-    if language is None:
-        return None
-    name = language.lower()
-    code = TO_LANGUAGE_CODE.get(name, re.split("[-_]", name)[0])
-    if code not in LANGUAGES:
-        raise ValueError(f"language={language!r} is none that Whisper knows: give a code such as 'en' or 'de'.")
-    return code

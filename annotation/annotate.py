@@ -25,8 +25,8 @@ from ..description_msfser import NORMS, Describer, MeasuredDescriber
 from ..emphasis_msfser import EMPHASIS, EmphasisConfig
 from ..hub.encoders import ensure_encoders
 from ..hub.model_names import model_settings
+from ..languages_msfser import language_code
 from ..sharding.processes import joined_processes, run_shards
-from ..transcription_msfser import language_code
 from .aligners import CtcAligner, SphinxAligner
 from .audio_language_model import AudioLanguageModelDescriber
 from .chat_endpoint import ChatEndpointDescriber

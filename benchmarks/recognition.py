@@ -4,8 +4,8 @@
 
 prints and writes `benchmarks/results/recognition.json`, each figure with its 95 % interval. The folder holds
 `metadata.csv` (`file_name`, `transcription`) and `words.csv` (`file_name`, `word`, `start_s`, `end_s`) of English
-speech. More rows come with `--speech FOLDER ...` (English, `metadata.csv` alone) and `--foreign FOLDER` (another
-language); the probe corpus and sounds without speech are generated.
+speech. More clips come with `--speech FOLDER ...` (English, `metadata.csv` alone); the probe corpus and sounds without
+speech are generated. English is stated as the language; what happens where none is stated is measured in `english.py`.
 
 | row | meaning |
 |---|---|
@@ -15,11 +15,8 @@ over the clips in `words.csv` of their medians; the interval is over these clips
 | `plain/aligned_median_time_error_attention`, `..._sphinx` | the same with the reference words given |
 | `validation/stressed_words` | share of the probe's stressed words that are in the transcript |
 | `speech/false_reject` | share of English clips (plain, probe, `--speech`) classified as no speech |
-| `speech/false_reject_unstated` | share of them without text where the language is not given |
 | `nonspeech/false_accept` | share of generated sounds without speech classified as speech |
-| `nonspeech/false_accept_unstated` | share of them with a text where the language is not given |
 | `nonspeech/KIND/...` | the same of one kind of sound |
-| `foreign/false_accept_unstated` | share of foreign clips with an English text where the language is not given |
 """
 
 import re
@@ -48,10 +45,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = parser_of("recognition", __doc__)
     parser.add_argument("--plain", type=Path, required=True, help="folder with metadata.csv and words.csv, English")
     parser.add_argument("--speech", type=Path, nargs="*", default=[], help="folders with metadata.csv, English")
-    parser.add_argument("--foreign", type=Path, help="folder with metadata.csv, another language")
     options = parser.parse_args(argv)
     needed = [options.plain / "words.csv"]
-    needed += [folder / "metadata.csv" for folder in (options.plain, *options.speech, options.foreign) if folder]
+    needed += [folder / "metadata.csv" for folder in (options.plain, *options.speech)]
     if absent := [str(path) for path in needed if not path.is_file()]:
         parser.error(f"{', '.join(absent)}: there is no such file; name folders that have it.")
     recognizer = load_recognizer()
@@ -70,18 +66,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         found += _transcribed(recognizer, _sounds(path))
         speakers += _speakers(path)
     rows.append(_share("speech/false_reject", [result.reason == "no speech" for result in found], speakers))
-    rows.append(_share("speech/false_reject_unstated", [result.text is None for result in found], speakers))
     kinds, sounds = zip(*nonspeech(seed=0), strict=True)
     found = _transcribed(recognizer, sounds)
     for name in ("", *dict.fromkeys(kinds)):
         prefix = f"nonspeech/{name}/".replace("//", "/")
         of_kind = [result for result, kind in zip(found, kinds, strict=True) if name in ("", kind)]
         rows.append(_share(f"{prefix}false_accept", [result.reason != "no speech" for result in of_kind]))
-        rows.append(_share(f"{prefix}false_accept_unstated", [result.text is not None for result in of_kind]))
-    if options.foreign:
-        found = _transcribed(recognizer, _sounds(options.foreign))
-        texts = [result.text is not None for result in found]
-        rows.append(_share("foreign/false_accept_unstated", texts, _speakers(options.foreign)))
     record("recognition", rows, "recognition", argv)
 
 
@@ -167,7 +157,7 @@ def _plain_rows(recognizer: MsfSerRecognizer, folder: Path) -> list[Row]:
     """Word errors, and time errors of recognized and of aligned words."""
     table = pd.read_csv(folder / "metadata.csv", dtype=str)
     sounds = dict(zip(table["file_name"], _sounds(folder), strict=True))
-    transcribed = dict(zip(sounds, recognizer(list(sounds.values())), strict=True))
+    transcribed = dict(zip(sounds, recognizer(list(sounds.values()), "en"), strict=True))
     pairs = [
         jiwer.process_words(" ".join(normalized(text)), " ".join(normalized(transcribed[file].text or "")))
         for file, text in zip(table["file_name"], table["transcription"], strict=True)
@@ -218,10 +208,10 @@ def _joined(word: str) -> str:
 
 
 def _transcribed(recognizer: MsfSerRecognizer, sounds: Sequence[np.ndarray]) -> list[Transcription]:
-    """Transcriptions where the language is not given."""
+    """Transcriptions of what is stated to be English."""
     found: list[Transcription] = []
     for start in tqdm(range(0, len(sounds), _BATCH_SIZE), desc="recognition", unit=f"{_BATCH_SIZE} clips"):
-        found += recognizer(sounds[start : start + _BATCH_SIZE])
+        found += recognizer(sounds[start : start + _BATCH_SIZE], "en")
     return found
 
 

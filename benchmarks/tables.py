@@ -64,6 +64,7 @@ FORMATS: dict[str, Callable[[Row], str]] = {
     "share": lambda row: f"{100 * row['value']:.0f}%",
     "share1": lambda row: f"{100 * row['value']:.1f}%",
     "rate": _interval(".3g", 100, "%"),
+    "rate1": _interval(".1f", 100, "%"),
     "ms": _interval(".3g", 1000, " ms"),
     "times": _interval(".2f", unit="x", always=False),
     "settings": lambda row: str(row["settings"]),
@@ -169,10 +170,26 @@ BLOCKS: dict[str, Block] = {
                     "the same, transcript given, PocketSphinx": "plain/aligned_median_time_error_sphinx:ms",
                     "English speech classified as no speech": "speech/false_reject:rate",
                     "sounds without speech classified as speech, 18 kinds": "nonspeech/false_accept:rate",
-                    "English without a transcript if no language is given": "speech/false_reject_unstated:rate",
-                    "German transcribed as English if no language is given": "foreign/false_accept_unstated:rate",
                 },
                 ["{*}"],
+            )
+        ],
+    ),
+    "english": Block(
+        "english",
+        [
+            Table(
+                ("language not given", "other speakers", "corpus not in the fit", "distorted", "before"),
+                {
+                    "German (EmoDB) with an English text": "english_for/german",
+                    "Polish (nEMO) with an English text": "english_for/polish",
+                    "Korean (emotiontts_kr) with an English text": "english_for/korean",
+                    "English without a text: RAVDESS": "english_left_out/ravdess",
+                    "- read": "english_left_out/plain",
+                    "- synthetic, expressive": "english_left_out/emphassess_test",
+                    "- synthetic, probe corpus": "english_left_out/probe",
+                },
+                ("{*:rate1}", "{unheard/*:rate1}", "{*/augment:rate1}", "{log_probability/*:rate1}"),
             )
         ],
     ),

@@ -42,7 +42,7 @@ def tokenizing(request) -> MsfSerRecognizer:
 
 
 def clip_of(tokens, **fields) -> DecodedClip:
-    common = {"language": "en", "no_speech": 0.0, "log_probability": -0.1, "focus": 0.5}
+    common = {"language": "en", "no_speech": 0.0, "log_probability": -0.1, "entropy": 0.2, "focus": 0.5}
     return DecodedClip(tokens=tokens, **common | fields, starts=list(range(len(tokens) + 1)))
 
 

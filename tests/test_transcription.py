@@ -11,7 +11,7 @@ from tiny import AUDIO_CONFIGS, noise, tiny_tokenizer
 from transformers import AutoConfig, AutoModel, GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
 from transformers.generation import utils as generation_utils
 
-from msfser import transcription_msfser
+from msfser import languages_msfser, transcription_msfser
 from msfser.audio_msfser import load_audio
 from msfser.benchmarks.recognition import nonspeech, normalized
 from msfser.corpora.probe.synthesizer import Synthesizer
@@ -27,6 +27,8 @@ from msfser.word_times_msfser import (
 )
 
 needs_whisper = needs(WHISPER)
+
+UNCLEAR = "not clearly English, and the recognizer knows only English"
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ def spoken() -> list[tuple[str, np.ndarray, list]]:
 
 
 def decoded(tokens: list[int], **fields) -> DecodedClip:
-    common = {"language": "en", "no_speech": 0.0, "log_probability": -0.1, "focus": 0.5}
+    common = {"language": "en", "no_speech": 0.0, "log_probability": -0.1, "entropy": 0.2, "focus": 0.5}
     return DecodedClip(tokens=tokens, **common | fields, starts=list(range(len(tokens) + 1)))
 
 
@@ -160,6 +162,36 @@ def test_only_scattered_repetition_is_a_loop():
 
 
 # Languages
+
+
+def test_only_a_certain_text_is_english_where_no_language_is_stated(polyglot, monkeypatch):
+    monkeypatch.setattr(polyglot, "english_only", True)
+    sure, unsure = decoded([14, 15, 16, 17]), decoded([14, 15, 16, 17], log_probability=-0.9, entropy=2.5)
+    assert polyglot._text(unsure) == "the food was wonderful"
+    assert polyglot.why_rejected(sure, stated=False) is None
+    assert polyglot.why_rejected(unsure, stated=False) == UNCLEAR
+    assert polyglot.why_rejected(unsure, stated=True) is None
+    monkeypatch.setattr(polyglot, "english_only", False)
+    assert polyglot.why_rejected(unsure, stated=False) is None
+
+
+def test_a_text_without_a_letter_is_no_speech(polyglot):
+    assert polyglot.why_rejected(decoded([]), stated=True) == "no speech"
+
+
+def test_certainty_is_that_of_the_tokens_and_the_end(polyglot):
+    tokens = [5, 6, 7, 8]
+    (clip,) = polyglot._decode([noise(1.0)], "en", [tokens])
+    states = polyglot._append_silence(polyglot._encode([noise(1.0)], 2.0))
+    ids = torch.tensor([[*polyglot._prompt("en"), *tokens]])
+    with torch.no_grad():
+        hidden = polyglot.model.model.decoder(input_ids=ids, encoder_hidden_states=states).last_hidden_state
+        logits = polyglot.model.proj_out(hidden)[0, -5:]
+    expected = torch.distributions.Categorical(logits=logits)
+    assert clip.entropy == pytest.approx(expected.entropy().median().item(), abs=1e-5)
+    assert clip.log_probability == pytest.approx(
+        expected.log_prob(torch.tensor([*tokens, 40])).mean().item(), abs=1e-5
+    )
 
 
 def test_no_english_is_transcribed_if_another_language_is_stated(polyglot, monkeypatch):
@@ -335,6 +367,6 @@ def test_non_speech_gets_no_text(whisper):
 @needs_whisper
 def test_unclear_english_is_left_out_unless_it_is_stated(whisper, spoken, monkeypatch):
     sound = spoken[0][1]
-    monkeypatch.setattr(transcription_msfser, "_LEAST_ENGLISH", 0.0)
+    monkeypatch.setattr(languages_msfser, "LEAST_CERTAINTY", 0.0)
     assert "not clearly English" in whisper([sound])[0].reason
     assert whisper([sound], "english")[0].text is not None

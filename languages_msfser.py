@@ -1,0 +1,34 @@
+"""Languages by code or name, and whether a text by an English recognizer is what was said."""
+
+import re
+
+from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
+
+# Fitted by `benchmarks/english.py`.
+ENTROPY_WEIGHT = 0.282
+LEAST_CERTAINTY = -1.201
+
+
+def is_surely_english(log_probability: float, entropy: float) -> bool:
+    """Whether a text by an English recognizer is that of English speech: with another language it doubts its words.
+
+    Args:
+        log_probability: Mean natural log probability of the tokens and the end.
+        entropy: Median over the tokens and the end of the entropy of what the decoder expected there, in nats.
+    """
+    return log_probability - ENTROPY_WEIGHT * entropy > LEAST_CERTAINTY
+
+
+def language_code(language: str | None) -> str | None:
+    """Whisper's code of a language, given a code ("de", "en-US") or an English name ("german"); `None` stays `None`.
+
+    Raises:
+        ValueError: Whisper knows no such language.
+    """
+    if language is None:
+        return None
+    name = language.lower()
+    code = TO_LANGUAGE_CODE.get(name, re.split("[-_]", name)[0])
+    if code not in LANGUAGES:
+        raise ValueError(f"language={language!r} is none that Whisper knows: give a code such as 'en' or 'de'.")
+    return code
