@@ -146,7 +146,7 @@ def certainties(clips: pd.DataFrame, kept: Path) -> pd.DataFrame:
     if kept.is_file():
         found = {line["clip"]: line["signals"] for line in map(json.loads, kept.read_text().splitlines())}
     todo = [i for i, key in enumerate(keys) if key not in found]
-    recognizer = load_recognizer() if todo else None
+    recognizer = load_recognizer()
     kept.parent.mkdir(parents=True, exist_ok=True)
     with kept.open("a") as file:
         for start in tqdm(range(0, len(todo), _BATCH_SIZE), desc="recognition", unit=f"{_BATCH_SIZE} clips"):
