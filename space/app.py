@@ -32,9 +32,13 @@ REVISION = os.environ.get("MSFSER_REVISION") or None
 FOLDER = Path(__file__).parent / "examples"
 EXAMPLES = {
     "wonderful.mp3": "“… WONDERFUL but … dreadful”",
-    "dreadful.mp3": "“… wonderful but … DREADFUL”",
-    "calm.mp3": "Slow, low and quiet",
+    "dreadful.mp3": "The same, other stress: “… wonderful but … DREADFUL”",
+    "calm.mp3": "The first one, slow, low and quiet",
+    "thanks.mp3": "“Thank you so much …”",
+    "sorry.mp3": "“I am so sorry …”, same voice",
     "long.mp3": "Longer, livens up",
+    "not_bad.mp3": "Goes wrong: “… not bad at all …”",
+    "irony.mp3": "Goes wrong: “Oh great, another wonderful delay.”",
 }
 
 MOST_MINUTES = 5
@@ -329,7 +333,7 @@ def build(ser: Pipeline, name: str) -> gr.Blocks:
                 examples = gr.Examples(
                     [[str(FOLDER / file), "en"] for file in EXAMPLES],
                     [audio, language],
-                    label="Examples (a computer voice)",
+                    label="Chosen examples by a computer voice; the last two go wrong",
                     example_labels=list(EXAMPLES.values()),
                     cache_examples=False,
                     api_name="load_example",

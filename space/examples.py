@@ -17,6 +17,13 @@ FOLDER = Path(__file__).parent / "examples"
 STRESS = '<prosody rate="65%" pitch="+40" volume="+100%">{}</prosody>'
 OPENING = "It was a merry lucky morning."
 CLAUSES = "The food was {} but the service was {}."
+SENTENCES = {
+    "thanks": "Thank you so much, what a wonderful evening!",
+    "sorry": "I am so sorry, what a terrible evening!",
+    # The starter reads these two by their words.
+    "not_bad": "That was not bad at all, I cannot complain.",
+    "irony": "Oh great, another wonderful delay.",
+}
 REST = "We sat by the window, and the train came in at noon."
 
 
@@ -29,7 +36,7 @@ def speak(engine: Synthesizer, text: str, *, rate: int, pitch: int, level: float
 
 
 def main() -> None:
-    """Writes the four files, less than 200 KB together."""
+    """Writes the files, less than 200 KB together."""
     FOLDER.mkdir(exist_ok=True)
     engine = Synthesizer()
     lively: dict[str, Any] = {"rate": 200, "pitch": 52, "level": -22.0}
@@ -40,6 +47,7 @@ def main() -> None:
         "wonderful": [speak(engine, wonderful, **lively)],
         "dreadful": [speak(engine, dreadful, **lively)],
         "calm": [speak(engine, wonderful, **calm)],
+        **{name: [speak(engine, text, **lively)] for name, text in SENTENCES.items()},
         "long": [speak(engine, f"{dreadful} {REST}", **calm), speak(engine, f"{wonderful} {REST}", **lively)],
     }
     for name, parts in clips.items():
