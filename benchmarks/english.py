@@ -18,7 +18,7 @@ is the shipped one: no clip of emotiontts_kr (Korean) or of `--english` has a pa
 | `english_for/LANGUAGE` | share of the clips that got an English text |
 | `english_left_out/CORPUS` | share of English clips without a text |
 | `.../DISTORTION` | the same of distorted clips: all distortions of training at random, telephone, or noise at 10 dB |
-| `unheard/...` | the corpus had no part in the fit, and its speakers none in the bias |
+| `corpus_left_out/...` | the corpus had no part in the fit, and its speakers none in the bias |
 | `log_probability/...` | by the mean log probability alone, over -0.8, as before |
 | `entropy_weight`, `least_certainty` | the constants of the shipped decision |
 
@@ -45,8 +45,8 @@ from ..training.augmentation import Distortion, augment, noise, nothing, telepho
 from ..transcription_msfser import MsfSerRecognizer
 from .command import load_recognizer, parser_of, record
 
-# The corpora that the fit may hear, and the language of those that are not English.
-HEARD = ("ravdess", "probe", "emodb", "nemo")
+# The corpora that are fitted to, and the language of those that are not English.
+FITTED = ("ravdess", "probe", "emodb", "nemo")
 FOREIGN = {"emodb": "german", "nemo": "polish", "emotiontts_kr": "korean"}
 SIGNALS = ("log_probability", "entropy")
 MOST_FOREIGN = 0.02
@@ -217,7 +217,7 @@ def decided(clips: pd.DataFrame) -> Decision:
     """A fit with the least strict bias that holds `MOST_FOREIGN` on speakers that its folds were not fitted to.
 
     Args:
-        clips: Those that the fit may hear, with `fold`.
+        clips: Those that are fitted to, with `fold`.
     """
     scores = np.empty(len(clips))
     for fold in clips["fold"].unique():
@@ -234,18 +234,18 @@ def decided(clips: pd.DataFrame) -> Decision:
 def rows_of(clips: pd.DataFrame) -> list[Row]:
     """The rows of the docstring."""
     clips = clips.assign(fold=_folds(clips))
-    of_heard = clips["corpus"].isin(HEARD).to_numpy()
-    to_fit = of_heard & clips["distortion"].isin(("", "augment")).to_numpy()
+    is_fitted = clips["corpus"].isin(FITTED).to_numpy()
+    to_fit = is_fitted & clips["distortion"].isin(("", "augment")).to_numpy()
     final = decided(clips[to_fit])
     scores = final.scores(clips)
     for fold in range(FOLDS):
-        inside = of_heard & (clips["fold"] == fold).to_numpy()
+        inside = is_fitted & (clips["fold"] == fold).to_numpy()
         scores[inside] = decided(clips[to_fit & ~inside]).scores(clips[inside])
     rows = _shares("", clips, scores > 0)
-    for corpus in HEARD:
-        unheard = clips[clips["corpus"] == corpus]
-        scores = decided(clips[to_fit & (clips["corpus"] != corpus)]).scores(unheard)
-        rows += _shares("unheard/", unheard, scores > 0)
+    for corpus in FITTED:
+        left_out = clips[clips["corpus"] == corpus]
+        scores = decided(clips[to_fit & (clips["corpus"] != corpus)]).scores(left_out)
+        rows += _shares("corpus_left_out/", left_out, scores > 0)
     before = Decision(np.array([1.0, 0.0]), -_BEFORE).scores(clips)
     rows += _shares("log_probability/", clips, before > 0)
     of_log_probability, of_entropy = final.weights

@@ -35,7 +35,6 @@ import datasets
 import numpy as np
 import pandas as pd
 import soundfile
-import torch
 from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
@@ -43,12 +42,12 @@ from ..audio_msfser import SAMPLING_RATE
 from ..cli.errors import cli_errors
 from ..cli.outputs import write_text
 from ..configuration_msfser import LABELS
+from ..evaluation.held_out import mean_ccc
 from ..evaluation.intervals import clusters, interval
 from ..evaluation.leave_out import Protocol, read_corpora, read_protocol
 from ..evaluation.plots import Ends, curves
 from ..evaluation.results import RESULTS, Row, read, row
 from ..hub.encoders import ensure_encoders
-from ..loss_msfser import concordance
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
 from ..starter.assemble import AUDIO_ENCODER, TEXT_ENCODER, starter_processor
@@ -179,10 +178,9 @@ def untrained(model: MsfSerModel) -> MsfSerModel:
     return fresh.eval()
 
 
-def mean_ccc(predicted: np.ndarray, given: np.ndarray) -> float:
+def ccc_of_draws(predicted: np.ndarray, given: np.ndarray) -> float:
     """The mean CCC over dimensions and draws of predictions `(draws, clips, 3)` for labels `(clips, 3)`."""
-    labels = torch.as_tensor(given, dtype=torch.float64)
-    return float(np.mean([concordance(torch.as_tensor(of_draw).double(), labels).mean() for of_draw in predicted]))
+    return float(np.mean([mean_ccc(of_draw, given) for of_draw in predicted]))
 
 
 def rows_of_curve(
@@ -200,14 +198,14 @@ def rows_of_curve(
     for (system, count), values in found.items():
 
         def ccc(items: np.ndarray, draws: np.ndarray, values: np.ndarray = values) -> float:
-            return mean_ccc(values[draws][:, items], given[items])
+            return ccc_of_draws(values[draws][:, items], given[items])
 
         rows.append(row(f"{name}/{system}/{count}", *interval(ccc, units, seeds=len(values), correlation=True)))
     for count in sorted({count for _, count in found} - {0}):
         pair = found[STARTER, count], found[SCRATCH, count]
 
         def gain(items: np.ndarray, draws: np.ndarray, pair: Any = pair) -> float:
-            ours, other = (mean_ccc(values[draws][:, items], given[items]) for values in pair)
+            ours, other = (ccc_of_draws(values[draws][:, items], given[items]) for values in pair)
             return ours - other
 
         rows.append(row(f"gain/{name}/{count}", *interval(gain, units, seeds=len(pair[0]))))
@@ -238,7 +236,7 @@ def choose(name: str, corpus: Corpus) -> None:
     print(f"{name:10} {'setting':50}", *(f"{count:>6}" for count in counts), "  mean", flush=True)
     for system, setting in product((STARTER, SCRATCH), GRID):
         found = [
-            mean_ccc(predictions(tuning, count, TUNING_DRAWS[count], setting, system == SCRATCH), given)
+            ccc_of_draws(predictions(tuning, count, TUNING_DRAWS[count], setting, system == SCRATCH), given)
             for count in counts
         ]
         cells = " ".join(f"{value:6.3f}" for value in [*found, float(np.mean(found))])

@@ -214,7 +214,7 @@ BLOCKS: dict[str, Block] = {
                     "- synthetic, expressive": "english_left_out/emphassess_test",
                     "- synthetic, probe corpus": "english_left_out/probe",
                 },
-                ("{*:rate1}", "{unheard/*:rate1}", "{*/augment:rate1}", "{log_probability/*:rate1}"),
+                ("{*:rate1}", "{corpus_left_out/*:rate1}", "{*/augment:rate1}", "{log_probability/*:rate1}"),
             )
         ],
     ),

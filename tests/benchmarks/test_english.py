@@ -38,11 +38,11 @@ def test_every_corpus_has_its_rows():
         found = rows[f"english_for/{language}"]
         assert found["low"] <= found["value"] <= 0.05 < found["high"] + 0.05 and found["clips"] == 100
     assert {
-        "unheard/english_for/german",
-        "unheard/english_left_out/probe",
+        "corpus_left_out/english_for/german",
+        "corpus_left_out/english_left_out/probe",
         "english_for/korean/augment",
     } <= rows.keys()
-    assert "unheard/english_for/korean" not in rows and rows["entropy_weight"]["value"] > 0
+    assert "corpus_left_out/english_for/korean" not in rows and rows["entropy_weight"]["value"] > 0
     assert rows["english_for/german"]["resampled"] == "10 speakers"
     # Over -0.8, 1.33 deviations above Polish.
     assert rows["log_probability/english_for/polish"]["value"] == pytest.approx(0.09 * 6 / 7, abs=0.05)
@@ -52,8 +52,8 @@ def test_nobody_is_judged_by_a_fit_to_their_own_clips(monkeypatch):
     clips = made()
     fits = []
 
-    def decided(heard):
-        fits.append(heard)
+    def decided(fitted):
+        fits.append(fitted)
         return english.Decision(np.array([1.0, 0.0]), len(fits))
 
     judged = []
@@ -65,17 +65,17 @@ def test_nobody_is_judged_by_a_fit_to_their_own_clips(monkeypatch):
     monkeypatch.setattr(english, "decided", decided)
     monkeypatch.setattr(english.Decision, "scores", scores)
     english.rows_of(clips)
-    assert len(fits) == 1 + english.FOLDS + len(english.HEARD)
-    assert all(set(heard["corpus"]) <= set(english.HEARD) for heard in fits)
+    assert len(fits) == 1 + english.FOLDS + len(english.FITTED)
+    assert all(set(fitted["corpus"]) <= set(english.FITTED) for fitted in fits)
     for number, speakers in judged[1:-1]:
         assert not speakers & set(fits[number - 1]["speaker"])
     folds = [speakers for _, speakers in judged[1 : 1 + english.FOLDS]]
-    assert set.union(*folds) == set(clips["speaker"][clips["corpus"].isin(english.HEARD)])
+    assert set.union(*folds) == set(clips["speaker"][clips["corpus"].isin(english.FITTED)])
 
 
 def test_the_bias_is_the_least_strict_that_holds_the_share():
     clips = made()
-    clips = clips[clips["corpus"].isin(english.HEARD)].assign(fold=lambda table: english._folds(table))
+    clips = clips[clips["corpus"].isin(english.FITTED)].assign(fold=lambda table: english._folds(table))
     strict, loose = english.decided(clips), None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(english, "MOST_FOREIGN", 0.2)
