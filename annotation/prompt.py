@@ -21,7 +21,7 @@ EMOTION_CLASSES = ("anger", "contempt", "disgust", "fear", "happiness", "neutral
 MOST_CHARACTERS = 300
 ATTEMPTS = 3
 
-PROMPT = f"""Listen to the recording and describe how its speaker feels. Judge by the voice first, then by the words.
+PROMPT = f"""Listen to the recording and describe how its speaker sounds. Judge by the voice first, then by the words.
 Answer with one JSON object and nothing else. It has exactly these six fields, each a string that is not empty:
 "emotion": the emotion in your own words, at most ten words.
 "emotion_class": the closest of these, spelled like this: {", ".join(EMOTION_CLASSES)}.

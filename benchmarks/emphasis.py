@@ -30,6 +30,7 @@ from scipy import stats
 from tqdm import tqdm
 
 from ..audio_msfser import load_audio
+from ..cli.errors import cli_errors
 from ..corpora.probe.corpus import make_probe
 from ..emphasis_msfser import EMPHASIS, Emphasis, EmphasisConfig, bare_word, find_emphasis, measure_prosody
 from ..evaluation.intervals import clusters, interval, share_interval
@@ -52,10 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.stress is None and not arguments.probe:
         parser.error("give --stress FOLDER, --probe, or both.")
     if arguments.stress is not None:
-        try:
+        with cli_errors("emphasis"):
             corpus = Stressed(arguments.stress)
-        except ValueError as error:
-            parser.error(str(error))
         record("emphasis", _stress_rows(corpus), "emphasis", ["--stress", "FOLDER"])
     if arguments.probe:
         record("emphasis", _probe_rows(), "emphasis", ["--probe"])

@@ -37,6 +37,7 @@ from scipy import optimize, special
 from tqdm import tqdm
 
 from ..audio_msfser import load_audio
+from ..cli.errors import cli_errors
 from ..corpora.acted import read_acted
 from ..corpora.probe.corpus import make_probe
 from ..evaluation.intervals import resampled_units, share_interval
@@ -82,14 +83,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--english", type=Path, nargs="*", default=[], help="folders with metadata.csv, English")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/english"), help="where certainties are kept")
     options = parser.parse_args(argv)
-    if absent := [str(folder) for folder in options.english if not (folder / "metadata.csv").is_file()]:
-        parser.error(f"{', '.join(absent)}: there is no metadata.csv in it; name folders that have one.")
-    try:
-        clips = acted_clips(options.data)
-    except ValueError as error:
-        parser.error(str(error))
-    clips = pd.concat([clips, probe_clips(), *map(english_clips, options.english)], ignore_index=True)
-    pieces = certainties(with_distortions(clips), options.output_dir / "certainties.jsonl")
+    with cli_errors("english", resume="run the same command again; what the recognizer was sure of is kept"):
+        read = [english_clips(folder) for folder in options.english]
+        clips = pd.concat([acted_clips(options.data), probe_clips(), *read], ignore_index=True)
+        pieces = certainties(with_distortions(clips), options.output_dir / "certainties.jsonl")
     record("english", rows_of(pieces), "english", argv)
 
 
@@ -115,7 +112,13 @@ def probe_clips() -> pd.DataFrame:
 
 
 def english_clips(folder: Path) -> pd.DataFrame:
-    """The same of a folder of English speech; an unknown speaker counts as another one each time."""
+    """The same of a folder of English speech; an unknown speaker counts as another one each time.
+
+    Raises:
+        ValueError: There is no `metadata.csv` in the folder.
+    """
+    if not (folder / "metadata.csv").is_file():
+        raise ValueError(f"{folder}: there is no metadata.csv in it; name a folder that has one.")
     table = pd.read_csv(folder / "metadata.csv", dtype=str)
     speakers = table["speaker_id"] if "speaker_id" in table else pd.Series(None, table.index, dtype=object)
     speakers = speakers.fillna(table["file_name"])

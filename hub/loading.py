@@ -66,9 +66,9 @@ def load_named(name: str) -> NamedModel:
         ValueError: The folder is that of another model, or what is in it is damaged.
         OSError: There is no such model; the sentence names the remedy.
     """
-    settings = model_settings("model", _source(name))
     source, _, processor = find_named(name)
-    return NamedModel(source, settings, MsfSerModel.from_pretrained(source).eval(), processor)
+    model = MsfSerModel.from_pretrained(source).eval()
+    return NamedModel(source, model_settings("model", source), model, processor)
 
 
 def _source(name: str) -> str:
