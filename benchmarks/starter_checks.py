@@ -85,10 +85,10 @@ def spoken_rows(ser: MsfSerPipeline, data: Path) -> list[Row]:
     by_length = np.argsort([len(sound) for sound in sounds], kind="stable")
     ordered = [sounds[i] for i in by_length]
     read = ser(ordered, batch_size=8)
-    heard = ser(ordered, batch_size=8, recognizer=None, describer=None)
+    unread = ser(ordered, batch_size=8, recognizer=None, describer=None)
     back = np.argsort(by_length)
     predicted, alone = (
-        np.array([[result[label] for label in LABELS] for result in results])[back] for results in (read, heard)
+        np.array([[result[label] for label in LABELS] for result in results])[back] for results in (read, unread)
     )
     written = [read[place]["transcript"] or "" for place in back]
     seconds = np.array([len(sound) for sound in sounds])

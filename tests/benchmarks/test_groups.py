@@ -1,0 +1,58 @@
+"""Groups of speakers: a bias that is put into the predictions is found, and only in its group."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from msfser.benchmarks import groups
+from msfser.configuration_msfser import LABELS
+from msfser.evaluation.acted import Material
+from msfser.evaluation.leave_out import Protocol
+from msfser.training.fitting import Clips
+
+
+def made(bias: float) -> tuple[Material, np.ndarray, list[str | None]]:
+    """Two corpora of eight speakers; in the first, every second one is a woman, with biased arousal."""
+    draw = np.random.default_rng(0)
+    speakers = np.repeat([f"{corpus}-{i}" for corpus in "ab" for i in range(8)], 20)
+    table = pd.DataFrame({"corpus": [name[0] for name in speakers], "speaker": speakers})
+    genders = [("FM"[int(name[2]) % 2] if name[0] == "a" else None) for name in speakers]
+    labels = draw.uniform(0.2, 0.8, (len(speakers), 3)).astype(np.float32)
+    predictions = np.stack([labels + draw.normal(0, 0.05, labels.shape) for _ in range(2)])
+    predictions[:, [gender == "F" for gender in genders], 1] += bias
+    clips = Clips(labels, speakers, {}, {}, {}, np.full(len(speakers), -1))
+    return Material(clips, table, [], {}), predictions, genders
+
+
+def test_a_bias_is_found_in_its_group_and_no_other():
+    material, predictions, genders = made(0.1)
+    rows = {row["name"]: row for row in groups.rows_of_groups(material, predictions, genders)}
+    assert rows["a/F/arousal_bias"]["value"] == pytest.approx(0.1, abs=0.01)
+    assert rows["a/F/arousal_bias"]["low"] > 0.05
+    for name in ("a/M/arousal_bias", "a/F/valence_bias", "b/arousal_bias"):
+        assert abs(rows[name]["value"]) < 0.01 and rows[name]["low"] < 0 < rows[name]["high"]
+    difference = rows["a/women_minus_men/arousal_bias"]
+    assert difference["value"] == pytest.approx(rows["a/F/arousal_bias"]["value"] - rows["a/M/arousal_bias"]["value"])
+    assert difference["low"] > 0.05 and rows["a/women_minus_men/mean"]["high"] < 0
+    assert rows["a/speakers"]["value"] == 8 and rows["a/F/speakers"]["value"] == 4
+
+
+def test_a_corpus_that_states_no_gender_is_one_group():
+    material, predictions, genders = made(0.0)
+    names = {row["name"] for row in groups.rows_of_groups(material, predictions, genders)}
+    assert {f"b/{measure}" for measure in (*(f"{label}_bias" for label in LABELS), "mean", "speakers")} == {
+        name for name in names if name.startswith("b/")
+    }
+
+
+def test_genders_are_those_of_the_tables(tmp_path):
+    for name, columns in (("a", {"gender": ["F"]}), ("b", {})):
+        (tmp_path / name).mkdir()
+        pd.DataFrame({"file_name": ["x.wav"], **columns}).to_csv(tmp_path / name / "table.csv", index=False)
+    protocol = Protocol("table.csv", ["a"], ["b"])
+    assert groups.genders_of(tmp_path, protocol) == {str(tmp_path / "a" / "x.wav"): "F"}
+
+
+def test_a_wrong_folder_is_a_sentence(tmp_path):
+    with pytest.raises(SystemExit, match=r"metadata_weak\.csv is missing"):
+        groups.main(["--data", str(tmp_path), "--output_dir", str(tmp_path / "out")])
