@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 DIMENSIONS = (*LABELS, "mean")
 
 _BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-_FIELD = re.compile(r"{([\w/]+):([^}]+)}")
+_FIELD = re.compile(r"{([\w/-]+):([^}]+)}")
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,25 @@ def _swap_table(prefix: str) -> Table:
         ("mean change when one input is another clip's", *LABELS),
         {name: f"{prefix}swap/{name}" for name in ("sound", "transcript", "emphasis", "description")},
         tuple(f"{{*/{label}:ccc3}}" for label in LABELS),
+    )
+
+
+def _groups_table(starter: str) -> Table:
+    """Bias and CCC of the corpora, and of the women and men in each."""
+    groups = {
+        f"{title}{words}": f"{starter}/{corpus}{name}"
+        for title, corpus in _CORPORA.items()
+        for words, name in {
+            "": "",
+            ", women": "/F",
+            ", men": "/M",
+            ", women minus men": "/women_minus_men",
+        }.items()
+    }
+    return Table(
+        ("**weak** labels", "speakers", *(f"bias, {label}" for label in LABELS), "mean CCC"),
+        groups,
+        ("{*/speakers:.0f}", *(f"{{*/{label}_bias:difference}}" for label in LABELS), "{*/mean:ccc}"),
     )
 
 
@@ -472,6 +491,8 @@ BLOCKS: dict[str, Block] = {
         ],
     ),
     "starter_swap": Block("starter", [_swap_table("")]),
+    "starter_groups": Block("groups", [_groups_table("starter")]),
+    "open_groups": Block("groups", [_groups_table("starter-open")]),
     "open_words": Block("starter", [_words_table("open/")]),
     "open_swap": Block("starter", [_swap_table("open/")]),
     "open_loco": Block(
