@@ -64,7 +64,8 @@ class MsfSerConfig(PreTrainedConfig):
         intra_fusion: How LES and GS become one vector; `gate` is `g*h_les + (1-g)*h_gs` (paper). It has no effect
             unless both are inputs.
         cross_fusion: How sound and texts are fused; `fm_moe` is the FiLM-modulated mixture of experts (paper). `film`
-            needs the sound and at least one text.
+            needs the sound and at least one text. `none` is the baseline of the MSP-Podcast challenges: the sound
+            alone, with one hidden layer for all three numbers.
         film_position: Whether FiLM modulates the pooled sound vector (ours; the paper does not say) or each frame
             before pooling.
         routing: Whether the experts' weights are learned constants (`static`, paper) or also depend on the input. Only
@@ -98,7 +99,7 @@ class MsfSerConfig(PreTrainedConfig):
     audio: bool = True
     semantics: list[str] | None = None
     intra_fusion: Literal["gate", "attention", "concat"] = "gate"
-    cross_fusion: Literal["fm_moe", "film", "attention", "concat"] = "fm_moe"
+    cross_fusion: Literal["fm_moe", "film", "attention", "concat", "none"] = "fm_moe"
     film_position: Literal["pooled", "frames"] = "pooled"
     routing: Literal["static", "input"] = "static"
     audio_states: Literal["last", "weighted"] = "last"
@@ -130,6 +131,8 @@ class MsfSerConfig(PreTrainedConfig):
                 "cross_fusion='film' modulates the sound by the texts and needs both: switch on audio and one of "
                 f"{list(SEMANTICS)}, or choose cross_fusion='concat'."
             )
+        if self.cross_fusion == "none" and (self.semantics or not self.audio):
+            raise ValueError("cross_fusion='none' is for the sound alone: set audio=True and semantics=[].")
         for name in ("head_dropout", "expert_dropout", "text_dropout", "audio_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name}={getattr(self, name)} is not in 0..1 (1 excluded).")

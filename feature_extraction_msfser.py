@@ -31,6 +31,9 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
         do_normalize: Whether each waveform is brought to zero mean and unit variance.
         normalize_level: Whether the loud parts of each sound are brought to one level first, so that gain and distance
             to the microphone have no effect. Digital silence stays as it is.
+        mean: What is subtracted from each waveform without `do_normalize`, where a model was trained with the mean of
+            its corpus.
+        std: What each is then divided by, likewise.
         min_seconds: Shorter sound is padded with silence to this length; the encoders fail on a few milliseconds.
         max_seconds: Longer sound is cut at this length.
 
@@ -48,6 +51,8 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
         min_seconds: float = 0.5,
         max_seconds: float = 12.0,
         padding_value: float = 0.0,
+        mean: float = 0.0,
+        std: float = 1.0,
         **kwargs: Any,
     ):
         if kind not in ("waveform", "log_mel"):
@@ -60,9 +65,14 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError(
                 f"min_seconds={min_seconds} is less than one log-mel window ({_N_FFT / SAMPLING_RATE} s)."
             )
+        if (mean, std) != (0.0, 1.0) and (kind != "waveform" or do_normalize or not std > 0):
+            raise ValueError(
+                f"mean={mean} and std={std} are for waveforms with do_normalize=False, and std is more than 0."
+            )
         super().__init__(feature_size, sampling_rate, padding_value, **kwargs)
         self.kind = kind
         self.do_normalize = do_normalize
+        self.mean, self.std = mean, std
         self.normalize_level = normalize_level
         self.min_seconds = min_seconds
         self.max_seconds = max_seconds
@@ -153,8 +163,11 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError(f"Audio item {index}: {error}") from error
         if self.normalize_level:
             samples = _at_reference_level(samples)
-        if self.kind == "waveform" and self.do_normalize:
-            samples = (samples - samples.mean()) / np.sqrt(samples.var() + 1e-7)
+        if self.kind == "waveform":
+            mean, std = self.mean, self.std
+            if self.do_normalize:
+                mean, std = samples.mean(), np.sqrt(samples.var() + 1e-7)
+            samples = (samples - np.float32(mean)) / np.float32(std)
         missing = int(self.min_seconds * SAMPLING_RATE) - len(samples)
         if missing > 0:
             samples = np.pad(samples, (0, missing))

@@ -198,6 +198,20 @@ class MsfSerExpert(nn.Module):
         return self.dropout(nn.functional.gelu(self.norm(self.project(x))))
 
 
+class MsfSerBaselineExpert(nn.Module):
+    """Dropout, linear, LayerNorm, ReLU, dropout: hidden layer of the challenge baseline (`cross_fusion="none"`)."""
+
+    def __init__(self, size: int, width: int, dropout: float):
+        super().__init__()
+        self.project = nn.Linear(size, width)
+        self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`(batch, size)` -> `(batch, width)`."""
+        return self.dropout(nn.functional.relu(self.norm(self.project(self.dropout(x)))))
+
+
 class MsfSerRouting(nn.Module):
     """The experts' weights per dimension: `softmax` of a learned table, plus (`routing="input"`) of the experts."""
 
@@ -219,7 +233,7 @@ class MsfSerCrossModalFusion(nn.Module):
 
     Every source passes through its expert. `fm_moe`: `z_d = sum_k pi_k^(d) E_k`, the sound being modulated by LES/GS
     (equations of the paper). `film`: only the sound, modulated by all texts. `attention`: the first source attends to
-    all. `concat`: a projection of all sources, concatenated.
+    all. `concat`: a projection of all sources, concatenated. `none`: only the sound, with the expert of the baseline.
     """
 
     def __init__(self, config: MsfSerConfig, sizes: dict[str, int]):
@@ -227,9 +241,12 @@ class MsfSerCrossModalFusion(nn.Module):
         width = config.fusion_size
         self.kind = config.cross_fusion
         kept = {"audio": sizes["audio"]} if self.kind == "film" else sizes
-        self.experts = MsfSerParallel(
-            {name: MsfSerExpert(size, width, config.expert_dropout) for name, size in kept.items()}
+        expert, dropout = (
+            (MsfSerBaselineExpert, config.head_dropout)
+            if self.kind == "none"
+            else (MsfSerExpert, config.expert_dropout)
         )
+        self.experts = MsfSerParallel({name: expert(size, width, dropout) for name, size in kept.items()})
         if self.kind == "fm_moe":
             self.routing = MsfSerRouting(len(kept), len(kept) * width if config.routing == "input" else None)
         elif self.kind == "attention":
@@ -245,7 +262,7 @@ class MsfSerCrossModalFusion(nn.Module):
         if self.kind == "fm_moe":
             routing = self.routing(experts)
             return routing.to(experts.dtype) @ experts, routing
-        if self.kind == "film":
+        if self.kind in ("film", "none"):
             fused = experts[:, 0]
         elif self.kind == "attention":
             attended, _ = self.attention(experts[:, :1], experts, experts, need_weights=False)
@@ -269,3 +286,23 @@ class MsfSerHead(nn.Module):
         """`(batch, width)` -> `(batch,)` in 0..1, float32."""
         x = self.dropout(nn.functional.gelu(self.norm(self.hidden(x))))
         return self.out(x).float().sigmoid().squeeze(-1)
+
+
+class MsfSerBaselineHead(nn.Module):
+    """Linear layer of one dimension (`cross_fusion="none"`), trained without bounds, used within 0..1."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.out = nn.Linear(width, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`(batch, width)` -> `(batch,)`, float32; outside training cut to 0..1."""
+        number = self.out(x).float().squeeze(-1)
+        return number if self.training else number.clamp(0, 1)
+
+
+def build_head(config: MsfSerConfig) -> nn.Module:
+    """The head of one dimension that a config asks for."""
+    if config.cross_fusion == "none":
+        return MsfSerBaselineHead(config.fusion_size)
+    return MsfSerHead(config.fusion_size, config.head_dropout)

@@ -34,11 +34,11 @@ from .fusion_msfser import (
     MsfSerAttentiveStatisticsPooling,
     MsfSerCrossModalFusion,
     MsfSerFilm,
-    MsfSerHead,
     MsfSerIntraModalFusion,
     MsfSerLayerMix,
     MsfSerMissingInputEmbedding,
     MsfSerParallel,
+    build_head,
     drop_inputs,
 )
 from .gradients_msfser import has_adapters, is_trained, refuse_ignored_adapters
@@ -117,9 +117,10 @@ class MsfSerModel(MsfSerPreTrainedModel):
             if config.audio_states == "weighted":
                 self.layer_mix = MsfSerLayerMix(self.audio_encoder.config.num_hidden_layers + 1)
             self.pooling = MsfSerAttentiveStatisticsPooling(audio_size)
-            self.audio_projection = nn.Linear(2 * audio_size, config.fusion_size)
-            self.missing_audio = MsfSerMissingInputEmbedding(config.fusion_size)
-            sizes["audio"] = config.fusion_size
+            sizes["audio"] = 2 * audio_size if config.cross_fusion == "none" else config.fusion_size
+            if config.cross_fusion != "none":
+                self.audio_projection = nn.Linear(2 * audio_size, config.fusion_size)
+            self.missing_audio = MsfSerMissingInputEmbedding(sizes["audio"])
         if config.semantics:
             self.text_encoder = build_text_encoder(config)
             text_size = self.text_encoder.config.hidden_size
@@ -141,7 +142,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
                 film_size = audio_size if config.film_position == "frames" else config.fusion_size
                 self.film = MsfSerFilm(condition_size, film_size, config.fusion_size)
         self.cross_fusion = MsfSerCrossModalFusion(config, sizes)
-        self.heads = MsfSerParallel({name: MsfSerHead(config.fusion_size, config.head_dropout) for name in LABELS})
+        self.heads = MsfSerParallel({name: build_head(config) for name in LABELS})
         self._freeze()
         self.post_init()
 
@@ -461,7 +462,9 @@ class MsfSerModel(MsfSerPreTrainedModel):
         if self.film is not None and self.config.film_position == "frames":
             frames = self.film(frames, condition)
         pooled = self.pooling(frames, at_least_one(frame_mask))
-        vector = self.audio_projection(pooled.to(self.audio_projection.weight.dtype))
+        vector = pooled.to(self.missing_audio.embedding.dtype)
+        if self.config.cross_fusion != "none":
+            vector = self.audio_projection(vector)
         vector = self.missing_audio(vector, used)
         if self.film is not None and self.config.film_position == "pooled":
             vector = self.film(vector, condition)

@@ -38,6 +38,7 @@ COMMANDS: dict[str, Command] = {
     "ablate": Command("evaluation.ablation", "train and compare variants of a model over several seeds", "train"),
     "report": Command("evaluation.report", "write a page about a finished run", "train"),
     "export": Command("hub.export", "export a model to ONNX", "onnx"),
+    "convert": Command("hub.convert", "convert the baseline of the MSP-Podcast challenges", "train"),
     "publish": Command("hub.publish", "publish a model on the Hugging Face Hub", "train"),
     "encoders": Command("hub.encoders", "fetch the published encoders where the Hugging Face Hub is out of reach"),
     "starter": Command("starter.assemble", "assemble the starter model from its weights and the published encoders"),

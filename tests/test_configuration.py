@@ -135,3 +135,9 @@ def test_a_config_survives_its_dictionary(switches):
         assert type(getattr(again, name)) is type(getattr(config, name))
     copied = copy.deepcopy(config)
     assert copied.to_dict() == config.to_dict()
+
+
+@pytest.mark.parametrize("switches", [{}, {"audio": False, "semantics": ["gs"]}])
+def test_the_baseline_reads_sound_alone(switches):
+    with pytest.raises(ValueError, match=r"set audio=True and semantics=\[\]"):
+        tiny_config(cross_fusion="none", **switches)

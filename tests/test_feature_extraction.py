@@ -264,3 +264,13 @@ def test_a_sound_of_the_greatest_length_gives_no_warning(kind, rate, warnings):
     features = extractor(kind, max_seconds=1.5)(sound, rate)
     assert features["attention_mask"].sum() == pytest.approx(units(kind, 1.5), abs=1)
     assert warnings() == []
+
+
+def test_waveforms_may_be_normalized_by_the_statistics_of_a_corpus():
+    sound = noise(1.0)
+    plain = MsfSerFeatureExtractor(do_normalize=False)(sound, 16_000)["input_values"][0]
+    found = MsfSerFeatureExtractor(do_normalize=False, mean=0.01, std=0.5)(sound, 16_000)["input_values"][0]
+    assert np.allclose(found, (np.asarray(plain) - 0.01) / 0.5, atol=1e-6)
+    for wrong in ({"mean": 0.1}, {"std": 0.5, "kind": "log_mel"}, {"do_normalize": False, "std": 0.0}):
+        with pytest.raises(ValueError, match="with do_normalize=False"):
+            MsfSerFeatureExtractor(**wrong)

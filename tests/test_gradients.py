@@ -53,6 +53,7 @@ GRID = {
     "concatenation": {"cross_fusion": "concat", "intra_fusion": "concat"},
     "no sound": {"audio": False},
     "no texts": {"semantics": [], "cross_fusion": "concat"},
+    "challenge baseline": {"semantics": [], "cross_fusion": "none"},
     "ES alone": {"semantics": ["es"]},
     "LES alone": {"semantics": ["les"]},
 }

@@ -147,8 +147,8 @@ class ModelSettings:
     intra_fusion: Literal["gate", "attention", "concat"] = _setting(
         MsfSerConfig.intra_fusion, "emphasis with transcript: gate, attention, concat"
     )
-    cross_fusion: Literal["fm_moe", "film", "attention", "concat"] = _setting(
-        MsfSerConfig.cross_fusion, "audio with texts: fm_moe, film, attention, concat"
+    cross_fusion: Literal["fm_moe", "film", "attention", "concat", "none"] = _setting(
+        MsfSerConfig.cross_fusion, "audio with texts: fm_moe, film, attention, concat; none: audio alone"
     )
     film_position: Literal["pooled", "frames"] = _setting(
         MsfSerConfig.film_position, "what FiLM modulates: pooled or frames"
