@@ -90,7 +90,7 @@ class MsfSerConfig(PreTrainedConfig):
     model_type = "msfser"
     sub_configs = {"audio_config": AutoConfig, "text_config": AutoConfig}  # noqa: RUF012 - the library's own form
     keys_to_ignore_at_inference = [  # noqa: RUF012
-        *("gate", "routing", "layer_weights", "embedding"),
+        *("gate", "routing", "layer_weights", "embedding", "contributions", "baseline"),
         *(f"{name}_{kind}" for kind in ("hidden_states", "attentions") for name in ("audio", *SEMANTICS)),
     ]
 

@@ -5,8 +5,10 @@ first and the last segment is scored twice, with what precedes it and with what 
 course within half a window.
 """
 
+import ctypes
 import itertools
 import math
+import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -16,9 +18,12 @@ import numpy as np
 from .annotator_msfser import NO_SPEECH, Annotation
 from .audio_msfser import SAMPLING_RATE
 from .configuration_msfser import LABELS, TENSOR_NAMES
+from .contributions_msfser import mean_reasons
 from .emphasis_msfser import bare_word
 from .recordings_msfser import Recording
 from .word_times_msfser import has_no_spaces, join_words, texts_of_words
+
+_C_LIBRARY = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
 Word = dict[str, Any]
 _T = TypeVar("_T")
@@ -55,6 +60,9 @@ class ScoredWindow:
     annotation: Annotation
     origins: dict[str, str]
     values: dict[str, float]
+    contributions: dict[str, dict[str, float]] | None  # by dimension and input
+    baseline: dict[str, float] | None
+    word_contributions: list[dict[str, Any]] | None
     gate: float | None
     routing: dict[str, dict[str, float]] | None
     cut: list[str]  # the texts that are too long for the model
@@ -63,6 +71,13 @@ class ScoredWindow:
     def end(self) -> float:
         """Where it ends."""
         return self.start + sum(self.seconds)
+
+    def reasons(self) -> dict[str, Any]:
+        """What contributes to the values, as far as it was asked for."""
+        found: dict[str, Any] = {"contributions": self.contributions, "baseline": self.baseline}
+        if self.recording.word_contributions:
+            found["word_contributions"] = self.word_contributions
+        return found
 
     def scored_words(self) -> list[Word]:
         """The words with LEMF's `score`, and whether each is `emphasized`."""
@@ -199,6 +214,7 @@ def result_of(windows: Sequence[ScoredWindow]) -> dict[str, Any]:
         "emphasis": window.annotation.emphasis,
         "description": window.annotation.description,
         "texts": window.origins,
+        **window.reasons(),
         "gate": window.gate,
         "routing": window.routing,
         "duration": window.end,
@@ -254,6 +270,7 @@ def _summary(windows: Sequence[ScoredWindow]) -> dict[str, Any]:
         "emphasis": emphasis or next((w.annotation.emphasis for w in windows if w.annotation.emphasis), None),
         "description": given["description"],
         "texts": texts,
+        **mean_reasons(windows, weights),
         "gate": _mean([window.gate for window in windows], weights),
         "routing": routing,
         "duration": windows[-1].end,
@@ -263,6 +280,7 @@ def _summary(windows: Sequence[ScoredWindow]) -> dict[str, Any]:
                 "start": round(window.start, 3),
                 "end": round(window.end, 3),
                 **window.values,
+                **window.reasons(),
                 **{name: getattr(window.annotation, name) for name in TENSOR_NAMES},
             }
             for window in windows
@@ -323,3 +341,13 @@ def _emphasized(
         return [False] * len(words)
     best = max(runs, key=lambda run: max(scores[i] for i in run)) if scores else runs[0]
     return [i in best for i in range(len(words))]
+
+
+def free_memory() -> None:
+    """Returns freed memory to the system where the C library (glibc) would keep it.
+
+    The lengths of windows and texts vary, and so do the gaps that they leave: without this, an hour needs half as much
+    memory again as two minutes.
+    """
+    if _C_LIBRARY is not None:
+        _C_LIBRARY.malloc_trim(0)

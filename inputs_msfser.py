@@ -21,6 +21,7 @@ def check_options(
     describer: Any = None,
     language: Any = None,
     channel: Any = None,
+    word_contributions: Any = False,
     errors: Any = RAISE,
     **others: Any,
 ) -> None:
@@ -38,6 +39,8 @@ def check_options(
     is_number = isinstance(channel, int) and not isinstance(channel, bool) and channel >= 0
     if not (channel is None or channel == EACH or is_number):
         raise ValueError(f"channel={channel!r} is no channel: give its number from 0 on, {EACH!r}, or None.")
+    if not isinstance(word_contributions, bool):
+        raise ValueError(f"word_contributions={word_contributions!r} is neither True nor False.")
     if not isinstance(language, (str, type(None))):
         raise ValueError(f"language={language!r} is no language: give a code such as 'en' or an English name.")
     language_code(language)

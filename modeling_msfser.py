@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.utils import logging
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_msfser import LABELS, MsfSerConfig
+from .contributions_msfser import contributions_of
 from .encoders_msfser import (
     at_least_one,
     build_audio_encoder,
@@ -29,7 +29,6 @@ from .encoders_msfser import (
     waveform_states,
     whisper_states,
 )
-from .fast_encoders_msfser import quantize_linear_layers
 from .fusion_msfser import (
     MsfSerAttentiveStatisticsPooling,
     MsfSerCrossModalFusion,
@@ -41,14 +40,10 @@ from .fusion_msfser import (
     build_head,
     drop_inputs,
 )
-from .gradients_msfser import has_adapters, is_trained, refuse_ignored_adapters
+from .gradients_msfser import is_trained, refuse_ignored_adapters
 from .loss_msfser import ccc_loss, check_labels
-from .pretrained_msfser import MsfSerPreTrainedModel
+from .pretrained_msfser import MsfSerPreTrainedModel, Record
 
-logger = logging.get_logger(__name__)
-
-# Lists to which an encoder appends its `hidden_states` and `attentions`, as far as they are asked for.
-Record = dict[str, list[torch.Tensor]]
 # A text of a batch: its token ids, its mask, its embedding.
 Text = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
 
@@ -66,6 +61,9 @@ class MsfSerOutput(ModelOutput):
         layer_weights: `(states,)`, the weights of the speech encoder's hidden states, summing to 1; `None` where only
             the last one is used.
         embedding: `(batch, width)`, the fused vector, averaged over the three dimensions.
+        contributions: `(batch, 3, inputs)`, with `output_contributions`: what the sound, LES, GS and ES, as far as
+            they are inputs, contribute to each number; an absent one 0. See `contributions_msfser.py`.
+        baseline: `(batch, 3)`, the number without any input, to which the contributions add up to `logits`.
         audio_hidden_states: With `output_hidden_states`, for each state of the speech encoder `(batch, frames, size)`:
             the first layer's input and each layer's output. `None` without sound, or if `audio_states` were given.
         les_hidden_states: The same of the text encoder, `(batch, tokens, text width)`. `None` without ids.
@@ -84,6 +82,8 @@ class MsfSerOutput(ModelOutput):
     routing: torch.Tensor | None = None
     layer_weights: torch.Tensor | None = None
     embedding: torch.Tensor | None = None
+    contributions: torch.Tensor | None = None
+    baseline: torch.Tensor | None = None
     audio_hidden_states: tuple[torch.Tensor, ...] | None = None
     les_hidden_states: tuple[torch.Tensor, ...] | None = None
     gs_hidden_states: tuple[torch.Tensor, ...] | None = None
@@ -173,27 +173,6 @@ class MsfSerModel(MsfSerPreTrainedModel):
                 getattr(model, name).load_state_dict(encoder.state_dict(), assign=True)
         return model.eval()
 
-    def quantize(self) -> "MsfSerModel":
-        """Replaces the encoders' linear layers by 8-bit ones, in place, for faster inference on a CPU.
-
-        Fusion and heads stay in float32. The same model is returned; it can neither be trained nor saved any more.
-
-        Raises:
-            ValueError: The model is not on a CPU, not in float32, or has adapters.
-        """
-        if self.device.type != "cpu" or self.dtype != torch.float32:
-            raise ValueError(
-                f"The model is {self.dtype} on {self.device}, and 8-bit layers are made from float32 on a CPU: use "
-                "model.float().cpu().quantize()."
-            )
-        if has_adapters(self):
-            raise ValueError("The model has adapters, which 8-bit layers ignore: merge_and_unload() them first.")
-        for name in ("audio_encoder", "text_encoder"):
-            if hasattr(self, name) and not self.is_8_bit:
-                quantize_linear_layers(getattr(self, name))
-        self.is_8_bit = True
-        return self.eval()
-
     @can_return_tuple
     def forward(
         self,
@@ -212,6 +191,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
         es_embedding: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         output_explanations: bool = False,
+        output_contributions: bool = False,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
     ) -> MsfSerOutput:
@@ -237,6 +217,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
             es_embedding: As above.
             labels: `(batch, 3)` in 0..1, valence, arousal, dominance.
             output_explanations: Whether to return gate, routing, layer weights and embedding.
+            output_contributions: Whether to return what each input contributes to the numbers; in evaluation mode.
             output_hidden_states: Whether to return the encoders' hidden states; by default as `config` says.
             output_attentions: Whether to return the encoders' attention weights; by default as `config` says. Only
                 `attn_implementation="eager"` has them.
@@ -260,32 +241,35 @@ class MsfSerModel(MsfSerPreTrainedModel):
         vectors, present = {}, {}  # by input: `(batch, size)`, and which items have it, `(batch,)` bool
         for name in self.config.semantics or ():
             vectors[name], present[name] = self._text_vector(texts[name], batch, records.get(name))
+        frames = frame_mask = pooled = None
         if self.config.audio:
             if audio_states is None and (input_values is not None or input_features is not None):
                 audio_states, attention_mask = self.encode_audio(
                     input_values, input_features, attention_mask, records.get("audio")
                 )
             states, frame_mask = self._sound(audio_states, attention_mask, batch)
+            frames = states[:, -1] if self.layer_mix is None else self.layer_mix(states)
             present["audio"] = frame_mask.any(-1)
         self._check_present(present)
         used = present
         if self.training:
             shares = dict.fromkeys(vectors, self.config.text_dropout) | {"audio": self.config.audio_dropout}
             used = drop_inputs(present, shares)
-        if vectors:
-            vectors = self.missing_text({name: (vector, used[name]) for name, vector in vectors.items()})
-        sources, gate = self._fuse_texts(vectors)
-        if self.config.audio:
-            sources["audio"] = self._audio_vector(states, frame_mask, sources, used["audio"])
         refuse_ignored_adapters(self.cross_fusion)
-        fused, routing = self.cross_fusion(sources)
-        logits = torch.stack([*self.heads({name: (fused[:, d],) for d, name in enumerate(LABELS)}).values()], dim=-1)
+        sources, gate = self.fuse_texts(vectors, used)
+        if self.config.audio:
+            pooled = self.pool_sound(frames, frame_mask, sources)
+        logits, fused, routing = self.numbers(sources, pooled, used)
         output = MsfSerOutput(loss=None if labels is None else ccc_loss(logits, labels), logits=logits)
         if output_explanations:
             output.gate = gate
             output.routing = routing
             output.layer_weights = None if self.layer_mix is None else self.layer_mix.weights()
             output.embedding = fused.mean(1)
+        if output_contributions:
+            output.contributions = contributions_of(self, vectors, present, frames, frame_mask)
+            # In half precision the pass with all inputs rounds otherwise in another batch; the sum is to hold.
+            output.baseline = logits.detach() - output.contributions.sum(-1)
         for name, record in records.items():
             for kind, tensors in record.items():
                 if tensors:
@@ -365,25 +349,52 @@ class MsfSerModel(MsfSerPreTrainedModel):
             visible = mask[..., None].to(precise.dtype)
             return ((precise * visible).sum(1) / visible.sum(1)).to(states.dtype)
 
-    def _records(self, hidden_states: bool | None, attentions: bool | None) -> dict[str, Record]:
-        """A record for each input, if any is asked for."""
-        asked = {
-            "hidden_states": self.config.output_hidden_states if hidden_states is None else hidden_states,
-            "attentions": self.config.output_attentions if attentions is None else attentions,
-        }
-        kinds = {kind for kind, is_asked in asked.items() if is_asked}
-        records: dict[str, Record] = {}
-        for name, encoder in self._encoders().items() if kinds else ():
-            possible = kinds
-            if "attentions" in kinds and (implementation := encoder.config._attn_implementation) != "eager":
-                possible = kinds - {"attentions"}
-                logger.warning_once(
-                    f"output_attentions: the {name} encoder's {implementation!r} attention does not compute attention "
-                    "weights, and none are returned: call model.set_attn_implementation('eager')."
-                )
-            for part in ["audio"] if name == "audio" else self.config.semantics:
-                records[part] = {kind: [] for kind in possible}
-        return records
+    def fuse_texts(
+        self, vectors: dict[str, torch.Tensor], used: Mapping[str, torch.Tensor]
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+        """The texts as sources of the cross-modal fusion, and the gate between LES and GS.
+
+        A text `(batch, text width)` is replaced by its missing-input embedding where it is not used, `(batch,)` bool.
+        """
+        sources, gate = {}, None
+        if vectors:
+            vectors = self.missing_text({name: (vector, used[name]) for name, vector in vectors.items()})
+        if "les" in vectors and "gs" in vectors:
+            sources["semantics"], gate = self.intra_fusion(vectors["les"], vectors["gs"])
+        elif "les" in vectors or "gs" in vectors:
+            sources["semantics"] = vectors["les" if "les" in vectors else "gs"]
+        if "es" in vectors:
+            sources["description"] = vectors["es"]
+        return sources, gate
+
+    def pool_sound(
+        self, frames: torch.Tensor, frame_mask: torch.Tensor, sources: Mapping[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """Frames `(batch, frames, size)`, which the texts may modulate, and their mask to `(batch, width)`."""
+        if self.film is not None and self.config.film_position == "frames":
+            frames = self.film(frames, self._film_condition(sources))
+        pooled = self.pooling(frames, at_least_one(frame_mask))
+        pooled = pooled.to(self.missing_audio.embedding.dtype)
+        return pooled if self.config.cross_fusion == "none" else self.audio_projection(pooled)
+
+    def numbers(
+        self, sources: dict[str, torch.Tensor], pooled: torch.Tensor | None, used: Mapping[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """From the texts and the sound, `(batch, width)`, to `logits`, the fused vectors and the routing.
+
+        The sound is replaced by its missing-input embedding where it is not used, `(batch,)` bool.
+        """
+        if pooled is not None:
+            vector = self.missing_audio(pooled, used["audio"])
+            if self.film is not None and self.config.film_position == "pooled":
+                vector = self.film(vector, self._film_condition(sources))
+            sources = {**sources, "audio": vector}
+        fused, routing = self.cross_fusion(sources)
+        numbers = self.heads({name: (fused[:, d],) for d, name in enumerate(LABELS)})
+        return torch.stack([*numbers.values()], dim=-1), fused, routing
+
+    def _film_condition(self, sources: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return torch.cat([sources[name] for name in self.film_sources], dim=-1)
 
     def _batch_size(self, sounds: tuple[torch.Tensor | None, ...], texts: Mapping[str, Text]) -> int:
         """The number of items, from the first input that the model uses."""
@@ -422,17 +433,6 @@ class MsfSerModel(MsfSerPreTrainedModel):
         """
         return self.training and torch.is_grad_enabled() and is_trained(encoder)
 
-    def _fuse_texts(self, vectors: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-        """The texts as sources of the cross-modal fusion, and the gate between LES and GS."""
-        sources, gate = {}, None
-        if "les" in vectors and "gs" in vectors:
-            sources["semantics"], gate = self.intra_fusion(vectors["les"], vectors["gs"])
-        elif "les" in vectors or "gs" in vectors:
-            sources["semantics"] = vectors["les" if "les" in vectors else "gs"]
-        if "es" in vectors:
-            sources["description"] = vectors["es"]
-        return sources, gate
-
     def _sound(
         self, states: torch.Tensor | None, frame_mask: torch.Tensor | None, batch: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -452,23 +452,6 @@ class MsfSerModel(MsfSerPreTrainedModel):
         if frame_mask is None:
             frame_mask = states.new_ones(states.shape[0], states.shape[2])
         return _cast(states, self.heads, unless_autocast=True), frame_mask.bool()
-
-    def _audio_vector(
-        self, states: torch.Tensor, frame_mask: torch.Tensor, sources: dict[str, torch.Tensor], used: torch.Tensor
-    ) -> torch.Tensor:
-        """The sound as `(batch, width)`, modulated by the texts, or its missing-input embedding."""
-        condition = None if self.film is None else torch.cat([sources[name] for name in self.film_sources], dim=-1)
-        frames = states[:, -1] if self.layer_mix is None else self.layer_mix(states)
-        if self.film is not None and self.config.film_position == "frames":
-            frames = self.film(frames, condition)
-        pooled = self.pooling(frames, at_least_one(frame_mask))
-        vector = pooled.to(self.missing_audio.embedding.dtype)
-        if self.config.cross_fusion != "none":
-            vector = self.audio_projection(vector)
-        vector = self.missing_audio(vector, used)
-        if self.film is not None and self.config.film_position == "pooled":
-            vector = self.film(vector, condition)
-        return vector
 
     def _check_present(self, present: Mapping[str, torch.Tensor]) -> None:
         # In training the processor has checked each item, and looking here would stall the device.

@@ -1,11 +1,9 @@
 """From a recording to valence, arousal and dominance, with reasons: `pipeline(model=..., trust_remote_code=True)`."""
 
-import ctypes
 import dataclasses
 import itertools
 import math
 import os
-import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,11 +14,13 @@ from transformers import Pipeline
 from .annotator_msfser import NO_SPEECH, Annotation, LazyProsody, MsfSerAnnotator, NoRecognizer, transcribed
 from .audio_msfser import SAMPLING_RATE, count_channels, cut_at_pauses, is_sound, seconds_of
 from .configuration_msfser import LABELS, TENSOR_NAMES
+from .contributions_msfser import explained, reasons_of
 from .course_msfser import (
     ScoredWindow,
     Segment,
     annotation_of,
     each_alone,
+    free_memory,
     given_texts_of,
     origins_of,
     result_of,
@@ -39,17 +39,15 @@ from .word_times_msfser import check_words, text_of, texts_of_words
 
 _NOT_STATED: Any = object()
 
-_EXPERTS = {"audio": "sound", "semantics": "words", "description": "description"}
 _NOT_READ = "the model does not read it"
 # How many batches of windows are collected, so that those of similar length share one.
 _BATCHES_AHEAD = 4
 # The times of a whole transcript are found in memory, for which longer recordings are too long. Seconds.
 _LONGEST_TO_ALIGN = 600.0
-_C_LIBRARY = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
 
 class MsfSerPipeline(Pipeline):
-    """Predicts valence, arousal and dominance of recordings, with the texts that the model read and their shares.
+    """Predicts valence, arousal and dominance of recordings, with what each input contributes and what was read.
 
     Texts that are not given are made if the model reads them: a recognizer transcribes, LEMF finds the emphasized
     words, and a describer, if there is one, describes how it sounds.
@@ -72,6 +70,7 @@ class MsfSerPipeline(Pipeline):
             result a list with one result for each channel. By default the mean of all.
         channels_first: Whether arrays of two axes are one sound each, as `(channels, samples)` or as `(samples,
             channels)`; without it they are several, `(clips, samples)`.
+        word_contributions: Whether to measure what each word of the transcript contributes, too.
         errors: For a recording that cannot be used, `"raise"` an error that names its index, after the results before
             it, or `"return"` the result `{"error": sentence}`. A missing recognizer is always raised.
         batch_size: How many windows form a batch. With one, each result comes before the next recording is asked for.
@@ -111,8 +110,8 @@ class MsfSerPipeline(Pipeline):
                 a row of `datasets.Audio`; an `https` address (at most 200 MB and 2 minutes); or one of these as
                 `"audio"` of a dictionary that also contains some of `transcript`, `words` (`{"word", "start", "end"}`,
                 seconds), `emphasis`, `description` and `language`. An empty text counts as not given.
-            **options: `sampling_rate`, `recognizer`, `describer`, `language`, `channel`, `channels_first`, `errors`
-                and `batch_size`, as in the class.
+            **options: `sampling_rate`, `recognizer`, `describer`, `language`, `channel`, `channels_first`,
+                `word_contributions`, `errors` and `batch_size`, as in the class.
 
         Returns:
             A dictionary of plain Python values; a list of them for a list, an iterator for other iterables; always in
@@ -126,19 +125,25 @@ class MsfSerPipeline(Pipeline):
             - `texts`: for `transcript`, `words`, `emphasis` and `description` where each came from: `"given"`,
               `"recognized"`, `"aligned"` (times of given words), `"found"` (by LEMF), the describer's name, or
               `"absent: "` and the reason.
-            - `gate`: the emphasized words' mean share against the transcript, 0..1, or `None`.
+            - `contributions`: for each dimension what `sound`, `transcript`, `emphasis` and `description` contribute,
+              as far as the recording has them, as Shapley values; `None` for a model with one input.
+            - `baseline`: for each dimension the number without any input; with the contributions it adds up to the
+              number. `None` as above.
+            - `word_contributions`, if asked for: `{"text", "valence", "arousal", "dominance"}` for each word, or for
+              each of 40 phrases: the number minus that without it. `None` without a transcript.
+            - `gate`: the emphasized words' mean share against the transcript, 0..1, or `None`: inside the model.
             - `routing`: for each dimension the shares of `sound`, `words` and `description`, as far as the model has
-              them, which sum to 1; `None` without experts.
+              them, which sum to 1; `None` without experts. Inside the model, too.
             - `duration`: of the recording, seconds.
             - `speech_seconds`: how much of it is speech: by the words' times, or by the voice where they are unknown.
             - `warnings`: why the result may mean little, a sentence each.
             - `channel`: its number, with `channel="each"`.
 
-            A recording that needs several windows also has `course`, for each window `start`, `end`, the three numbers
-            and the three texts. Its three numbers, gate and routing are means over the windows, weighted by their
-            `weighting`: `"seconds of speech"`, or `"seconds"` if that is not known for all of the recording or nobody
-            speaks. A given transcript is aligned first, which works up to 10 minutes; with `words` there is no such
-            limit.
+            A recording that needs several windows also has `course`, for each window `start`, `end`, the three
+            numbers, what contributes to them, and the three texts. Its three numbers, contributions, gate and routing
+            are means over the windows, weighted by their `weighting`: `"seconds of speech"`, or `"seconds"` if that is
+            not known for all of the recording or nobody speaks; only the windows have `word_contributions`. A given
+            transcript is aligned first, which works up to 10 minutes; with `words` there is no such limit.
 
         Raises:
             ValueError: A recording cannot be used; the message contains its index in the list.
@@ -172,10 +177,12 @@ class MsfSerPipeline(Pipeline):
         language: str | None = _NOT_STATED,
         channels_first: bool | None = _NOT_STATED,
         channel: int | str | None = _NOT_STATED,
+        word_contributions: bool = _NOT_STATED,
         errors: str = _NOT_STATED,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         options = {"sampling_rate": sampling_rate, "recognizer": recognizer, "describer": describer}
         options |= {"language": language, "channels_first": channels_first, "channel": channel, "errors": errors}
+        options["word_contributions"] = word_contributions
         chosen = {name: value for name, value in options.items() if value is not _NOT_STATED}
         check_options(**chosen)
         return chosen, {}, {}
@@ -291,11 +298,13 @@ class MsfSerPipeline(Pipeline):
         language: str | None = None,
         channels_first: bool | None = None,
         channel: int | None = None,
+        word_contributions: bool = False,
         **others: Any,
     ) -> Iterator[Segment]:
         """Cuts one input into segments, with the texts that are given; errors are those of `__call__`."""
         recording = open_recording(item, sampling_rate, index)
         recording.channels_first, recording.channel = channels_first, channel
+        recording.word_contributions = word_contributions
         given = recording.given
         settings = self.processor.annotation or {"transcript": {}}
         given["language"] = given["language"] or language or settings["transcript"].get("language")
@@ -423,9 +432,12 @@ class MsfSerPipeline(Pipeline):
             raise ValueError("no words are known, and this model reads no sound: give texts.")
         else:
             inputs = self.processor(**columns)
-        output = self.forward(inputs.to(self.model.dtype))
-        _free_memory()
-        has_gate = [output.get("gate") is not None and bool(a.emphasis and a.transcript) for a in annotations]
+        transcripts = [
+            columns["transcript"][i] if window[0].recording.word_contributions else None
+            for i, window in enumerate(windows)
+        ]
+        output = self.forward(inputs.to(self.model.dtype), transcripts=transcripts)
+        free_memory()
         return [
             ScoredWindow(
                 recording=window[0].recording,
@@ -437,8 +449,7 @@ class MsfSerPipeline(Pipeline):
                 annotation=annotation,
                 origins=origins_of(window[0].recording, annotation),
                 values=dict(zip(LABELS, output["logits"][i].tolist(), strict=True)),
-                gate=output["gate"][i].float().mean().item() if has_gate[i] else None,
-                routing=self._routing(output, i),
+                **reasons_of(self.model, output, i, {name: column[i] for name, column in columns.items()}),
                 cut=[name for name in TENSOR_NAMES if self._is_cut(name, getattr(annotation, name))],
             )
             for i, (window, annotation) in enumerate(zip(windows, annotations, strict=True))
@@ -451,15 +462,10 @@ class MsfSerPipeline(Pipeline):
             return False
         return len(self.processor.tokenizer(text, verbose=False)["input_ids"]) > most
 
-    def _forward(self, model_inputs: Mapping[str, Any], **parameters: Any) -> Any:  # type: ignore[override]
-        return self.model(**model_inputs, output_explanations=True, return_dict=True)
-
-    def _routing(self, output: Mapping[str, torch.Tensor], row: int) -> dict[str, dict[str, float]] | None:
-        if output.get("routing") is None:
-            return None
-        experts = [_EXPERTS[name] for name in self.model.cross_fusion.experts]
-        shares = output["routing"][row].tolist()
-        return {label: dict(zip(experts, share, strict=True)) for label, share in zip(LABELS, shares, strict=True)}
+    def _forward(  # type: ignore[override]
+        self, model_inputs: Mapping[str, Any], transcripts: Sequence[str | None], **parameters: Any
+    ) -> Any:
+        return explained(self.model, self.processor, model_inputs, transcripts)
 
     def postprocess(  # type: ignore[override]
         self, windows: Sequence[ScoredWindow], **parameters: Any
@@ -476,13 +482,3 @@ class MsfSerPipeline(Pipeline):
         """Saves what the pipeline is loaded from: the model with all code, and the processor."""
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
-
-
-def _free_memory() -> None:
-    """Returns freed memory to the system where the C library (glibc) would keep it.
-
-    The lengths of windows and texts vary, and so do the gaps that they leave: without this, an hour needs half as much
-    memory again as two minutes.
-    """
-    if _C_LIBRARY is not None:
-        _C_LIBRARY.malloc_trim(0)

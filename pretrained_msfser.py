@@ -6,18 +6,25 @@ that has it.
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
+from transformers.utils import logging
 
 from .attention_msfser import attention_by_encoder, check_attentions, choose_attention, layer_classes
 from .configuration_msfser import MsfSerConfig
 from .encoders_msfser import load_weights
+from .fast_encoders_msfser import quantize_linear_layers
 from .fusion_msfser import MsfSerLayerMix, MsfSerMissingInputEmbedding, MsfSerRouting, MsfSerZeroLinear
 from .gradients_msfser import freeze, has_adapters, prepare_training
+
+logger = logging.get_logger(__name__)
+
+# Lists to which an encoder appends its `hidden_states` and `attentions`, as far as they are asked for.
+Record = dict[str, list[torch.Tensor]]
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
@@ -169,8 +176,49 @@ class MsfSerPreTrainedModel(PreTrainedModel):
             name: getattr(self, f"{name}_encoder") for name in ("audio", "text") if hasattr(self, f"{name}_encoder")
         }
 
+    def _records(self, hidden_states: bool | None, attentions: bool | None) -> dict[str, Record]:
+        """A record for each input, if any is asked for."""
+        asked = {
+            "hidden_states": self.config.output_hidden_states if hidden_states is None else hidden_states,
+            "attentions": self.config.output_attentions if attentions is None else attentions,
+        }
+        kinds = {kind for kind, is_asked in asked.items() if is_asked}
+        records: dict[str, Record] = {}
+        for name, encoder in self._encoders().items() if kinds else ():
+            possible = kinds
+            if "attentions" in kinds and (implementation := encoder.config._attn_implementation) != "eager":
+                possible = kinds - {"attentions"}
+                logger.warning_once(
+                    f"output_attentions: the {name} encoder's {implementation!r} attention does not compute attention "
+                    "weights, and none are returned: call model.set_attn_implementation('eager')."
+                )
+            for part in ["audio"] if name == "audio" else self.config.semantics:
+                records[part] = {kind: [] for kind in possible}
+        return records
+
     def _freeze(self) -> None:
         freeze(self.config, **{f"{name}_encoder": encoder for name, encoder in self._encoders().items()})
+
+    def quantize(self) -> Self:
+        """Replaces the encoders' linear layers by 8-bit ones, in place, for faster inference on a CPU.
+
+        Fusion and heads stay in float32. The same model is returned; it can neither be trained nor saved any more.
+
+        Raises:
+            ValueError: The model is not on a CPU, not in float32, or has adapters.
+        """
+        if self.device.type != "cpu" or self.dtype != torch.float32:
+            raise ValueError(
+                f"The model is {self.dtype} on {self.device}, and 8-bit layers are made from float32 on a CPU: use "
+                "model.float().cpu().quantize()."
+            )
+        if has_adapters(self):
+            raise ValueError("The model has adapters, which 8-bit layers ignore: merge_and_unload() them first.")
+        for name in ("audio_encoder", "text_encoder"):
+            if hasattr(self, name) and not self.is_8_bit:
+                quantize_linear_layers(getattr(self, name))
+        self.is_8_bit = True
+        return self.eval()
 
     def train(self, mode: bool = True) -> "MsfSerPreTrainedModel":
         """As `nn.Module.train`, but a frozen encoder stays in evaluation mode: no dropout, no SpecAugment.

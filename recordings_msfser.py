@@ -39,6 +39,7 @@ class Recording:
     texts_of_words: list[str] = field(default_factory=list)  # of a long one: the transcript cut before each given word
     channels_first: bool | None = None  # of samples with two axes
     channel: int | None = None  # from 0 on; by default the mean of all
+    word_contributions: bool = False  # whether words are left out one after the other
     meter: SoundMeter = field(default_factory=SoundMeter)  # of its sound, as far as it is read
     error: Exception | None = None  # why there is no result
     ends_run: bool = False  # whether the error is one of the inputs as a whole
