@@ -55,6 +55,7 @@ class ScoredWindow:
     annotation: Annotation
     origins: dict[str, str]
     values: dict[str, float]
+    intervals: dict[str, list[float]] | None  # low and high ends
     gate: float | None
     routing: dict[str, dict[str, float]] | None
     cut: list[str]  # the texts that are too long for the model
@@ -194,6 +195,7 @@ def result_of(windows: Sequence[ScoredWindow]) -> dict[str, Any]:
     (window,) = windows
     return {
         **window.values,
+        **_intervals(windows, window.intervals),
         "transcript": window.annotation.transcript,
         "words": window.scored_words(),
         "emphasis": window.annotation.emphasis,
@@ -203,6 +205,14 @@ def result_of(windows: Sequence[ScoredWindow]) -> dict[str, Any]:
         "routing": window.routing,
         "duration": window.end,
         **_quality(windows, window.words),
+    }
+
+
+def _intervals(windows: Sequence[ScoredWindow], intervals: dict[str, list[float]] | None) -> dict[str, Any]:
+    """The intervals of a recording, with their level."""
+    return {
+        "intervals": intervals,
+        "interval_level": None if intervals is None else windows[0].recording.interval_level,
     }
 
 
@@ -240,6 +250,13 @@ def _summary(windows: Sequence[ScoredWindow]) -> dict[str, Any]:
             label: {name: _mean([shares[label][name] for shares in routings], weights) for name in routings[0][label]}
             for label in LABELS
         }
+    intervals = None
+    if all(window.intervals is not None for window in windows):
+        # Ends of the mean if all windows err alike, as they mostly do: they share the speaker.
+        both = {
+            label: np.array([window.intervals[label] for window in windows if window.intervals]) for label in LABELS
+        }
+        intervals = {label: np.average(ends, axis=0, weights=weights).tolist() for label, ends in both.items()}
     origins = {name: dict.fromkeys(window.origins[name] for window in windows) for name in windows[0].origins}
     texts = {name: ", ".join(sorted(once, key=lambda one: one.startswith("absent"))) for name, once in origins.items()}
     transcript = _joined([windows[0].texts[0], *(window.texts[-1] for window in windows)])
@@ -249,6 +266,7 @@ def _summary(windows: Sequence[ScoredWindow]) -> dict[str, Any]:
         texts["words"] = windows[0].recording.words_from
     return {
         **{label: _mean([window.values[label] for window in windows], weights) for label in LABELS},
+        **_intervals(windows, intervals),
         "transcript": transcript,
         "words": words,
         "emphasis": emphasis or next((w.annotation.emphasis for w in windows if w.annotation.emphasis), None),
@@ -263,6 +281,7 @@ def _summary(windows: Sequence[ScoredWindow]) -> dict[str, Any]:
                 "start": round(window.start, 3),
                 "end": round(window.end, 3),
                 **window.values,
+                "intervals": window.intervals,
                 **{name: getattr(window.annotation, name) for name in TENSOR_NAMES},
             }
             for window in windows

@@ -1,11 +1,9 @@
 """From a recording to valence, arousal and dominance, with reasons: `pipeline(model=..., trust_remote_code=True)`."""
 
-import ctypes
 import dataclasses
 import itertools
 import math
 import os
-import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -30,6 +28,8 @@ from .course_msfser import (
 )
 from .description_msfser import Describer, MeasuredDescriber
 from .inputs_msfser import AS_TRAINED, EACH, RAISE, RETURN, InputStream, SourceError, batches, check_options
+from .intervals_msfser import INTERVAL_LEVEL, percentiles_of
+from .memory_msfser import free_memory
 from .processing_msfser import MsfSerProcessor
 from .recordings_msfser import Recording, open_recording, with_index
 from .sound_forms_msfser import check_batch
@@ -45,7 +45,6 @@ _NOT_READ = "the model does not read it"
 _BATCHES_AHEAD = 4
 # The times of a whole transcript are found in memory, for which longer recordings are too long. Seconds.
 _LONGEST_TO_ALIGN = 600.0
-_C_LIBRARY = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
 
 class MsfSerPipeline(Pipeline):
@@ -74,6 +73,7 @@ class MsfSerPipeline(Pipeline):
             channels)`; without it they are several, `(clips, samples)`.
         errors: For a recording that cannot be used, `"raise"` an error that names its index, after the results before
             it, or `"return"` the result `{"error": sentence}`. A missing recognizer is always raised.
+        interval_level: Of the intervals, 0.01..0.99; 0.9 by default.
         batch_size: How many windows form a batch. With one, each result comes before the next recording is asked for.
             With more, windows of similar length share a batch, so results arrive after four batches.
         **kwargs: Of `transformers.Pipeline`, such as `device`.
@@ -111,14 +111,19 @@ class MsfSerPipeline(Pipeline):
                 a row of `datasets.Audio`; an `https` address (at most 200 MB and 2 minutes); or one of these as
                 `"audio"` of a dictionary that also contains some of `transcript`, `words` (`{"word", "start", "end"}`,
                 seconds), `emphasis`, `description` and `language`. An empty text counts as not given.
-            **options: `sampling_rate`, `recognizer`, `describer`, `language`, `channel`, `channels_first`, `errors`
-                and `batch_size`, as in the class.
+            **options: `sampling_rate`, `recognizer`, `describer`, `language`, `channel`, `channels_first`, `errors`,
+                `interval_level` and `batch_size`, as in the class.
 
         Returns:
             A dictionary of plain Python values; a list of them for a list, an iterator for other iterables; always in
             the order of the inputs. `docs/predicting.md` describes the fields in detail.
 
             - `valence`, `arousal`, `dominance`: in 0..1.
+            - `intervals`: by dimension `[low, high]` in 0..1, which contains the number; `None` without such a model.
+            - `interval_level`: of the intervals, or `None`.
+            - `percentiles`: by dimension the percentile, 0..100, of the number among the `labels` and among the
+              `predictions` of the corpus that the model was fitted to; or `None`.
+            - `percentiles_of`: the name of this corpus, or `None`.
             - `transcript`, `emphasis` (the emphasized words), `description`: a text, or `None`.
             - `words`: `{"word", "start", "end", "score", "emphasized"}` in order; times in seconds, LEMF's score
               (mean 0 over an utterance, higher is more stressed; `None` if the model does not read emphasis), and
@@ -134,8 +139,9 @@ class MsfSerPipeline(Pipeline):
             - `warnings`: why the result may mean little, a sentence each.
             - `channel`: its number, with `channel="each"`.
 
-            A recording that needs several windows also has `course`, for each window `start`, `end`, the three numbers
-            and the three texts. Its three numbers, gate and routing are means over the windows, weighted by their
+            A recording that needs several windows also has `course`, for each window `start`, `end`, the three
+            numbers, their `intervals` and the three texts. Its three numbers, the ends of their intervals, gate and
+            routing are means over the windows, weighted by their
             `weighting`: `"seconds of speech"`, or `"seconds"` if that is not known for all of the recording or nobody
             speaks. A given transcript is aligned first, which works up to 10 minutes; with `words` there is no such
             limit.
@@ -173,9 +179,11 @@ class MsfSerPipeline(Pipeline):
         channels_first: bool | None = _NOT_STATED,
         channel: int | str | None = _NOT_STATED,
         errors: str = _NOT_STATED,
+        interval_level: float = _NOT_STATED,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         options = {"sampling_rate": sampling_rate, "recognizer": recognizer, "describer": describer}
         options |= {"language": language, "channels_first": channels_first, "channel": channel, "errors": errors}
+        options["interval_level"] = interval_level
         chosen = {name: value for name, value in options.items() if value is not _NOT_STATED}
         check_options(**chosen)
         return chosen, {}, {}
@@ -291,11 +299,13 @@ class MsfSerPipeline(Pipeline):
         language: str | None = None,
         channels_first: bool | None = None,
         channel: int | None = None,
+        interval_level: float = INTERVAL_LEVEL,
         **others: Any,
     ) -> Iterator[Segment]:
         """Cuts one input into segments, with the texts that are given; errors are those of `__call__`."""
         recording = open_recording(item, sampling_rate, index)
         recording.channels_first, recording.channel = channels_first, channel
+        recording.interval_level = interval_level
         given = recording.given
         settings = self.processor.annotation or {"transcript": {}}
         given["language"] = given["language"] or language or settings["transcript"].get("language")
@@ -423,8 +433,9 @@ class MsfSerPipeline(Pipeline):
             raise ValueError("no words are known, and this model reads no sound: give texts.")
         else:
             inputs = self.processor(**columns)
-        output = self.forward(inputs.to(self.model.dtype))
-        _free_memory()
+        level = windows[0][0].recording.interval_level  # one for all of a call
+        output = self.forward(inputs.to(self.model.dtype), interval_level=level)
+        free_memory()
         has_gate = [output.get("gate") is not None and bool(a.emphasis and a.transcript) for a in annotations]
         return [
             ScoredWindow(
@@ -437,6 +448,7 @@ class MsfSerPipeline(Pipeline):
                 annotation=annotation,
                 origins=origins_of(window[0].recording, annotation),
                 values=dict(zip(LABELS, output["logits"][i].tolist(), strict=True)),
+                intervals=self._intervals(output, i),
                 gate=output["gate"][i].float().mean().item() if has_gate[i] else None,
                 routing=self._routing(output, i),
                 cut=[name for name in TENSOR_NAMES if self._is_cut(name, getattr(annotation, name))],
@@ -452,7 +464,12 @@ class MsfSerPipeline(Pipeline):
         return len(self.processor.tokenizer(text, verbose=False)["input_ids"]) > most
 
     def _forward(self, model_inputs: Mapping[str, Any], **parameters: Any) -> Any:  # type: ignore[override]
-        return self.model(**model_inputs, output_explanations=True, return_dict=True)
+        return self.model(**model_inputs, **parameters, output_explanations=True, return_dict=True)
+
+    def _intervals(self, output: Mapping[str, torch.Tensor], row: int) -> dict[str, list[float]] | None:
+        if output.get("low") is None:
+            return None
+        return dict(zip(LABELS, torch.stack([output["low"][row], output["high"][row]], -1).tolist(), strict=True))
 
     def _routing(self, output: Mapping[str, torch.Tensor], row: int) -> dict[str, dict[str, float]] | None:
         if output.get("routing") is None:
@@ -466,6 +483,9 @@ class MsfSerPipeline(Pipeline):
     ) -> dict[str, Any]:
         """The result for one recording, from all of its windows."""
         result = result_of(windows)
+        scale = getattr(self.model.config, "scale", None)
+        result["percentiles"] = percentiles_of({label: result[label] for label in LABELS}, scale)
+        result["percentiles_of"] = None if scale is None else scale["of"]
         unrated = getattr(self.model.config, "unrated", None) or ()
         result["warnings"] += [
             f"The model was trained without labels of {name}: its number means nothing." for name in unrated
@@ -476,13 +496,3 @@ class MsfSerPipeline(Pipeline):
         """Saves what the pipeline is loaded from: the model with all code, and the processor."""
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
-
-
-def _free_memory() -> None:
-    """Returns freed memory to the system where the C library (glibc) would keep it.
-
-    The lengths of windows and texts vary, and so do the gaps that they leave: without this, an hour needs half as much
-    memory again as two minutes.
-    """
-    if _C_LIBRARY is not None:
-        _C_LIBRARY.malloc_trim(0)

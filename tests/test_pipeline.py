@@ -21,7 +21,7 @@ from tiny import tiny_model, tiny_processor
 from transformers import AutoModel, AutoProcessor, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
-from msfser import LABELS, MsfSerPipeline, pipeline_msfser, recordings_msfser
+from msfser import LABELS, MsfSerPipeline, memory_msfser, pipeline_msfser, recordings_msfser
 from msfser.description_msfser import NORMS
 from msfser.emphasis_msfser import EMPHASIS
 from msfser.train import main
@@ -349,8 +349,8 @@ def test_an_error_keeps_its_kind_with_the_index():
 def test_freed_memory_is_returned_where_the_c_library_would_keep_it(monkeypatch):
     called = []
     for library in (SimpleNamespace(malloc_trim=called.append), None):
-        monkeypatch.setattr(pipeline_msfser, "_C_LIBRARY", library)
-        pipeline_msfser._free_memory()
+        monkeypatch.setattr(memory_msfser, "_C_LIBRARY", library)
+        memory_msfser.free_memory()
     assert called == [0]
 
 
