@@ -85,12 +85,15 @@ class MsfSerConfig(PreTrainedConfig):
         audio_dropout: The same for the sound of an item.
         initializer_range: Standard deviation of the initial weights of all parts but the encoders.
         unrated: Dimensions of which no training item had a label: their numbers mean nothing.
+        intervals: Whether the model has an interval around each number (`intervals_msfser.py`).
+        scale: What the numbers are compared with: `of`, the name of the corpus that the model was fitted to, and
+            `labels` and `predictions`, for each dimension evenly spaced quantiles from the least to the greatest.
     """
 
     model_type = "msfser"
     sub_configs = {"audio_config": AutoConfig, "text_config": AutoConfig}  # noqa: RUF012 - the library's own form
     keys_to_ignore_at_inference = [  # noqa: RUF012
-        *("gate", "routing", "layer_weights", "embedding", "contributions", "baseline"),
+        *("low", "high", "gate", "routing", "layer_weights", "embedding", "contributions", "baseline"),
         *(f"{name}_{kind}" for kind in ("hidden_states", "attentions") for name in ("audio", *SEMANTICS)),
     ]
 
@@ -113,6 +116,8 @@ class MsfSerConfig(PreTrainedConfig):
     audio_dropout: float = 0.05
     initializer_range: float = 0.02
     unrated: list[str] | None = None
+    intervals: bool = False
+    scale: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Builds the two sub-configs and checks the switches.

@@ -100,7 +100,11 @@ def contributions_of(
 
 
 def explained(
-    model: Any, processor: Any, inputs: Mapping[str, torch.Tensor], transcripts: Sequence[str | None]
+    model: Any,
+    processor: Any,
+    inputs: Mapping[str, torch.Tensor],
+    transcripts: Sequence[str | None],
+    interval_level: float,
 ) -> dict[str, Any]:
     """The output of a model with all of its explanations.
 
@@ -109,6 +113,7 @@ def explained(
         processor: Its processor.
         inputs: Of its forward.
         transcripts: For each item the transcript whose words are to be left out one after the other, or `None`.
+        interval_level: Of the intervals.
 
     Returns:
         The fields of [`MsfSerOutput`] that are not `None`, and `word_contributions`, a list by [`words_left_out`] or
@@ -120,6 +125,7 @@ def explained(
         **inputs,
         output_explanations=True,
         output_contributions=len(input_names(model.config)) > 1,
+        interval_level=interval_level,
         return_dict=True,
     )
     of_words = [

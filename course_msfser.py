@@ -5,10 +5,8 @@ first and the last segment is scored twice, with what precedes it and with what 
 course within half a window.
 """
 
-import ctypes
 import itertools
 import math
-import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -22,8 +20,6 @@ from .contributions_msfser import mean_reasons
 from .emphasis_msfser import bare_word
 from .recordings_msfser import Recording
 from .word_times_msfser import has_no_spaces, join_words, texts_of_words
-
-_C_LIBRARY = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
 Word = dict[str, Any]
 _T = TypeVar("_T")
@@ -60,6 +56,7 @@ class ScoredWindow:
     annotation: Annotation
     origins: dict[str, str]
     values: dict[str, float]
+    intervals: dict[str, list[float]] | None  # low and high ends
     contributions: dict[str, dict[str, float]] | None  # by dimension and input
     baseline: dict[str, float] | None
     word_contributions: list[dict[str, Any]] | None
@@ -209,6 +206,7 @@ def result_of(windows: Sequence[ScoredWindow]) -> dict[str, Any]:
     (window,) = windows
     return {
         **window.values,
+        **_intervals(windows, window.intervals),
         "transcript": window.annotation.transcript,
         "words": window.scored_words(),
         "emphasis": window.annotation.emphasis,
@@ -219,6 +217,14 @@ def result_of(windows: Sequence[ScoredWindow]) -> dict[str, Any]:
         "routing": window.routing,
         "duration": window.end,
         **_quality(windows, window.words),
+    }
+
+
+def _intervals(windows: Sequence[ScoredWindow], intervals: dict[str, list[float]] | None) -> dict[str, Any]:
+    """The intervals of a recording, with their level."""
+    return {
+        "intervals": intervals,
+        "interval_level": None if intervals is None else windows[0].recording.interval_level,
     }
 
 
@@ -256,6 +262,13 @@ def _summary(windows: Sequence[ScoredWindow]) -> dict[str, Any]:
             label: {name: _mean([shares[label][name] for shares in routings], weights) for name in routings[0][label]}
             for label in LABELS
         }
+    intervals = None
+    if all(window.intervals is not None for window in windows):
+        # Ends of the mean if all windows err alike, as they mostly do: they share the speaker.
+        both = {
+            label: np.array([window.intervals[label] for window in windows if window.intervals]) for label in LABELS
+        }
+        intervals = {label: np.average(ends, axis=0, weights=weights).tolist() for label, ends in both.items()}
     origins = {name: dict.fromkeys(window.origins[name] for window in windows) for name in windows[0].origins}
     texts = {name: ", ".join(sorted(once, key=lambda one: one.startswith("absent"))) for name, once in origins.items()}
     transcript = _joined([windows[0].texts[0], *(window.texts[-1] for window in windows)])
@@ -265,6 +278,7 @@ def _summary(windows: Sequence[ScoredWindow]) -> dict[str, Any]:
         texts["words"] = windows[0].recording.words_from
     return {
         **{label: _mean([window.values[label] for window in windows], weights) for label in LABELS},
+        **_intervals(windows, intervals),
         "transcript": transcript,
         "words": words,
         "emphasis": emphasis or next((w.annotation.emphasis for w in windows if w.annotation.emphasis), None),
@@ -280,6 +294,7 @@ def _summary(windows: Sequence[ScoredWindow]) -> dict[str, Any]:
                 "start": round(window.start, 3),
                 "end": round(window.end, 3),
                 **window.values,
+                "intervals": window.intervals,
                 **window.reasons(),
                 **{name: getattr(window.annotation, name) for name in TENSOR_NAMES},
             }
@@ -341,13 +356,3 @@ def _emphasized(
         return [False] * len(words)
     best = max(runs, key=lambda run: max(scores[i] for i in run)) if scores else runs[0]
     return [i in best for i in range(len(words))]
-
-
-def free_memory() -> None:
-    """Returns freed memory to the system where the C library (glibc) would keep it.
-
-    The lengths of windows and texts vary, and so do the gaps that they leave: without this, an hour needs half as much
-    memory again as two minutes.
-    """
-    if _C_LIBRARY is not None:
-        _C_LIBRARY.malloc_trim(0)

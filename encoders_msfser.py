@@ -261,6 +261,14 @@ def at_least_one(mask: torch.Tensor) -> torch.Tensor:
     return mask | (first & ~mask.any(-1, keepdim=True))
 
 
+def cast(tensor: torch.Tensor, module: nn.Module, unless_autocast: bool = False) -> torch.Tensor:
+    """A floating-point tensor in the precision of a module's parameters."""
+    precision = next(parameter.dtype for parameter in module.parameters() if parameter.is_floating_point())
+    if not tensor.is_floating_point() or tensor.dtype == precision:
+        return tensor
+    return tensor if unless_autocast and torch.is_autocast_enabled(tensor.device.type) else tensor.to(precision)
+
+
 def whisper_states(
     encoder: WhisperEncoder,
     features: torch.Tensor,

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from .intervals_msfser import INTERVAL_LEVEL, check_level
 from .languages_msfser import language_code
 
 # The setting of recognizer and describer that selects those of the training corpus.
@@ -23,6 +24,7 @@ def check_options(
     channel: Any = None,
     word_contributions: Any = False,
     errors: Any = RAISE,
+    interval_level: Any = INTERVAL_LEVEL,
     **others: Any,
 ) -> None:
     """Checks options of [`MsfSerPipeline`] before any recording is read.
@@ -44,6 +46,7 @@ def check_options(
     if not isinstance(language, (str, type(None))):
         raise ValueError(f"language={language!r} is no language: give a code such as 'en' or an English name.")
     language_code(language)
+    check_level(interval_level)
 
 
 class SourceError(Exception):

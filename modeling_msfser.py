@@ -22,6 +22,7 @@ from .encoders_msfser import (
     at_least_one,
     build_audio_encoder,
     build_text_encoder,
+    cast,
     load_audio_encoder,
     load_text_encoder,
     shortest_waveform,
@@ -41,6 +42,7 @@ from .fusion_msfser import (
     drop_inputs,
 )
 from .gradients_msfser import is_trained, refuse_ignored_adapters
+from .intervals_msfser import INTERVAL_LEVEL, MsfSerIntervals
 from .loss_msfser import ccc_loss, check_labels
 from .pretrained_msfser import MsfSerPreTrainedModel, Record
 
@@ -55,6 +57,8 @@ class MsfSerOutput(ModelOutput):
     Args:
         loss: Scalar, `sum_d (1 - CCC_d)` over the global batch, where `labels` were given.
         logits: `(batch, 3)`, valence, arousal, dominance, each in 0..1.
+        low: `(batch, 3)`, the low ends of the intervals, in 0..1; `None` in training, or if the model has none.
+        high: `(batch, 3)`, the high ends.
         gate: `(batch, text width)`, the weight of LES relative to GS per feature, in 0..1; `None` without a gate.
         routing: `(batch, 3, experts)`, the experts' weights for each dimension, summing to 1; the experts are the
             sound, LES and GS together, and ES, in this order, as far as they are inputs. `None` without `fm_moe`.
@@ -78,6 +82,8 @@ class MsfSerOutput(ModelOutput):
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
+    low: torch.Tensor | None = None
+    high: torch.Tensor | None = None
     gate: torch.Tensor | None = None
     routing: torch.Tensor | None = None
     layer_weights: torch.Tensor | None = None
@@ -106,6 +112,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
     intra_fusion: MsfSerIntraModalFusion
     film: MsfSerFilm | None
     heads: MsfSerParallel
+    intervals: MsfSerIntervals | None
 
     def __init__(self, config: MsfSerConfig):
         super().__init__(config)
@@ -143,6 +150,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
                 self.film = MsfSerFilm(condition_size, film_size, config.fusion_size)
         self.cross_fusion = MsfSerCrossModalFusion(config, sizes)
         self.heads = MsfSerParallel({name: build_head(config) for name in LABELS})
+        self.intervals = MsfSerIntervals().requires_grad_(False) if config.intervals else None
         self._freeze()
         self.post_init()
 
@@ -194,6 +202,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
         output_contributions: bool = False,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        interval_level: float = INTERVAL_LEVEL,
     ) -> MsfSerOutput:
         """Predicts valence, arousal and dominance.
 
@@ -221,13 +230,14 @@ class MsfSerModel(MsfSerPreTrainedModel):
             output_hidden_states: Whether to return the encoders' hidden states; by default as `config` says.
             output_attentions: Whether to return the encoders' attention weights; by default as `config` says. Only
                 `attn_implementation="eager"` has them.
+            interval_level: Of the intervals, 0.01..0.99: about this share of them contains the label.
 
         Sound, states and embeddings may have any floating-point precision; they are cast to that of the parameters.
 
         Raises:
             ValueError: There is no input at all, for the batch or (outside training) for one item; a text has more
-                tokens than its encoder has positions; the labels have another shape, or a value outside 0..1; or an
-                adapter has no effect on the layer that it is in.
+                tokens than its encoder has positions; the labels have another shape, or a value outside 0..1; an
+                adapter has no effect on the layer that it is in; or the level is outside its range.
         """
         records = self._records(output_hidden_states, output_attentions)
         texts = {
@@ -261,6 +271,8 @@ class MsfSerModel(MsfSerPreTrainedModel):
             pooled = self.pool_sound(frames, frame_mask, sources)
         logits, fused, routing = self.numbers(sources, pooled, used)
         output = MsfSerOutput(loss=None if labels is None else ccc_loss(logits, labels), logits=logits)
+        if self.intervals is not None and not self.training:
+            output.low, output.high = self.intervals(logits, interval_level)
         if output_explanations:
             output.gate = gate
             output.routing = routing
@@ -304,7 +316,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
             attention_mask = sound.new_ones(sound.shape[:2], dtype=torch.long)
         weights = None if record is None else record.get("attentions")
         refuse_ignored_adapters(self.audio_encoder)
-        sound = _cast(sound, self.audio_encoder)
+        sound = cast(sound, self.audio_encoder)
         trained = sound.requires_grad or is_trained(self.audio_encoder)
         with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
             if self.config.is_mel:
@@ -420,7 +432,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
             elif attention_mask is None:
                 attention_mask = torch.ones_like(input_ids)
             embedding = self.encode_text(input_ids, attention_mask, record)
-        embedding = _cast(embedding, self.heads, unless_autocast=True)
+        embedding = cast(embedding, self.heads, unless_autocast=True)
         if attention_mask is None:
             return embedding, torch.ones(batch, dtype=torch.bool, device=embedding.device)
         return embedding, attention_mask.bool().any(-1)
@@ -451,7 +463,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
                 frame_mask = parameter.new_zeros(batch, 1)
         if frame_mask is None:
             frame_mask = states.new_ones(states.shape[0], states.shape[2])
-        return _cast(states, self.heads, unless_autocast=True), frame_mask.bool()
+        return cast(states, self.heads, unless_autocast=True), frame_mask.bool()
 
     def _check_present(self, present: Mapping[str, torch.Tensor]) -> None:
         # In training the processor has checked each item, and looking here would stall the device.
@@ -460,14 +472,6 @@ class MsfSerModel(MsfSerPreTrainedModel):
         missing = ~torch.stack(list(present.values())).any(0)
         if missing.any():
             raise ValueError(f"Item {int(missing.nonzero()[0])} of the batch has none of the model's inputs.")
-
-
-def _cast(tensor: torch.Tensor, module: nn.Module, unless_autocast: bool = False) -> torch.Tensor:
-    """A floating-point tensor in the precision of a module's parameters."""
-    precision = next(parameter.dtype for parameter in module.parameters() if parameter.is_floating_point())
-    if not tensor.is_floating_point() or tensor.dtype == precision:
-        return tensor
-    return tensor if unless_autocast and torch.is_autocast_enabled(tensor.device.type) else tensor.to(precision)
 
 
 MsfSerModel.register_for_auto_class("AutoModel")

@@ -20,7 +20,6 @@ from .course_msfser import (
     Segment,
     annotation_of,
     each_alone,
-    free_memory,
     given_texts_of,
     origins_of,
     result_of,
@@ -30,6 +29,8 @@ from .course_msfser import (
 )
 from .description_msfser import Describer, MeasuredDescriber
 from .inputs_msfser import AS_TRAINED, EACH, RAISE, RETURN, InputStream, SourceError, batches, check_options
+from .intervals_msfser import INTERVAL_LEVEL, intervals_of, percentiles_of
+from .memory_msfser import free_memory
 from .processing_msfser import MsfSerProcessor
 from .recordings_msfser import Recording, open_recording, with_index
 from .sound_forms_msfser import check_batch
@@ -74,6 +75,7 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
         word_contributions: Whether to measure what each word of the transcript contributes, too.
         errors: For a recording that cannot be used, `"raise"` an error that names its index, after the results before
             it, or `"return"` the result `{"error": sentence}`. A missing recognizer is always raised.
+        interval_level: Of the intervals, 0.01..0.99; 0.9 by default.
         batch_size: How many windows form a batch. With one, each result comes before the next recording is asked for.
             With more, windows of similar length share a batch, so results arrive after four batches.
         **kwargs: Of `transformers.Pipeline`, such as `device`.
@@ -114,13 +116,18 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
                 `"audio"` of a dictionary that also contains some of `transcript`, `words` (`{"word", "start", "end"}`,
                 seconds), `emphasis`, `description` and `language`. An empty text counts as not given.
             **options: `sampling_rate`, `recognizer`, `describer`, `language`, `channel`, `channels_first`,
-                `word_contributions`, `errors` and `batch_size`, as in the class.
+                `word_contributions`, `errors`, `interval_level` and `batch_size`, as in the class.
 
         Returns:
             A dictionary of plain Python values; a list of them for a list, an iterator for other iterables; always in
             the order of the inputs. `docs/predicting.md` describes the fields in detail.
 
             - `valence`, `arousal`, `dominance`: in 0..1.
+            - `intervals`: by dimension `[low, high]` in 0..1, which contains the number; `None` without such a model.
+            - `interval_level`: of the intervals, or `None`.
+            - `percentiles`: by dimension the percentile, 0..100, of the number among the `labels` and among the
+              `predictions` of the corpus that the model was fitted to; or `None`.
+            - `percentiles_of`: the name of this corpus, or `None`.
             - `transcript`, `emphasis` (the emphasized words), `description`: a text, or `None`.
             - `words`: `{"word", "start", "end", "score", "emphasized"}` in order; times in seconds, LEMF's score
               (mean 0 over an utterance, higher is more stressed; `None` if the model does not read emphasis), and
@@ -143,10 +150,11 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
             - `channel`: its number, with `channel="each"`.
 
             A recording that needs several windows also has `course`, for each window `start`, `end`, the three
-            numbers, what contributes to them, and the three texts. Its three numbers, contributions, gate and routing
-            are means over the windows, weighted by their `weighting`: `"seconds of speech"`, or `"seconds"` if that is
-            not known for all of the recording or nobody speaks; only the windows have `word_contributions`. A given
-            transcript is aligned first, which works up to 10 minutes; with `words` there is no such limit.
+            numbers, their `intervals`, what contributes to them, and the three texts. Its three numbers, the ends of
+            their intervals, contributions, gate and routing are means over the windows, weighted by their `weighting`:
+            `"seconds of speech"`, or `"seconds"` if that is not known for all of the recording or nobody speaks; only
+            the windows have `word_contributions`. A given transcript is aligned first, which works up to 10 minutes;
+            with `words` there is no such limit.
 
         Raises:
             ValueError: A recording cannot be used; the message contains its index in the list.
@@ -182,10 +190,11 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
         channel: int | str | None = _NOT_STATED,
         word_contributions: bool = _NOT_STATED,
         errors: str = _NOT_STATED,
+        interval_level: float = _NOT_STATED,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         options = {"sampling_rate": sampling_rate, "recognizer": recognizer, "describer": describer}
         options |= {"language": language, "channels_first": channels_first, "channel": channel, "errors": errors}
-        options["word_contributions"] = word_contributions
+        options |= {"word_contributions": word_contributions, "interval_level": interval_level}
         chosen = {name: value for name, value in options.items() if value is not _NOT_STATED}
         check_options(**chosen)
         return chosen, {}, {}
@@ -302,12 +311,14 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
         channels_first: bool | None = None,
         channel: int | None = None,
         word_contributions: bool = False,
+        interval_level: float = INTERVAL_LEVEL,
         **others: Any,
     ) -> Iterator[Segment]:
         """Cuts one input into segments, with the texts that are given; errors are those of `__call__`."""
         recording = open_recording(item, sampling_rate, index)
         recording.channels_first, recording.channel = channels_first, channel
         recording.word_contributions = word_contributions
+        recording.interval_level = interval_level
         given = recording.given
         settings = self.processor.annotation or {"transcript": {}}
         given["language"] = given["language"] or language or settings["transcript"].get("language")
@@ -439,7 +450,8 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
             columns["transcript"][i] if window[0].recording.word_contributions else None
             for i, window in enumerate(windows)
         ]
-        output = self.forward(inputs.to(self.model.dtype), transcripts=transcripts)
+        level = windows[0][0].recording.interval_level  # one for all of a call
+        output = self.forward(inputs.to(self.model.dtype), transcripts=transcripts, interval_level=level)
         free_memory()
         return [
             ScoredWindow(
@@ -452,29 +464,26 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
                 annotation=annotation,
                 origins=origins_of(window[0].recording, annotation),
                 values=dict(zip(LABELS, output["logits"][i].tolist(), strict=True)),
+                intervals=intervals_of(output, i),
                 **reasons_of(self.model, output, i, {name: column[i] for name, column in columns.items()}),
-                cut=[name for name in TENSOR_NAMES if self._is_cut(name, getattr(annotation, name))],
+                cut=[n for n in TENSOR_NAMES if self._reads(n) and self.processor.is_cut(getattr(annotation, n))],
             )
             for i, (window, annotation) in enumerate(zip(windows, annotations, strict=True))
         ]
 
-    def _is_cut(self, name: str, text: str | None) -> bool:
-        """Whether the model reads only the beginning of a text."""
-        most = self.processor.max_tokens
-        if text is None or not self._reads(name) or len(text.encode()) + 2 <= most:
-            return False
-        return len(self.processor.tokenizer(text, verbose=False)["input_ids"]) > most
-
     def _forward(  # type: ignore[override]
-        self, model_inputs: Mapping[str, Any], transcripts: Sequence[str | None], **parameters: Any
+        self, model_inputs: Mapping[str, Any], transcripts: Sequence[str | None], interval_level: float, **others: Any
     ) -> Any:
-        return explained(self.model, self.processor, model_inputs, transcripts)
+        return explained(self.model, self.processor, model_inputs, transcripts, interval_level)
 
     def postprocess(  # type: ignore[override]
         self, windows: Sequence[ScoredWindow], **parameters: Any
     ) -> dict[str, Any]:
         """The result for one recording, from all of its windows."""
         result = result_of(windows)
+        scale = getattr(self.model.config, "scale", None)
+        result["percentiles"] = percentiles_of({label: result[label] for label in LABELS}, scale)
+        result["percentiles_of"] = None if scale is None else scale["of"]
         unrated = getattr(self.model.config, "unrated", None) or ()
         result["warnings"] += [
             f"The model was trained without labels of {name}: its number means nothing." for name in unrated

@@ -20,6 +20,7 @@ from .encoders_msfser import load_weights
 from .fast_encoders_msfser import quantize_linear_layers
 from .fusion_msfser import MsfSerLayerMix, MsfSerMissingInputEmbedding, MsfSerRouting, MsfSerZeroLinear
 from .gradients_msfser import freeze, has_adapters, prepare_training
+from .intervals_msfser import MsfSerIntervals
 
 logger = logging.get_logger(__name__)
 
@@ -78,6 +79,8 @@ class MsfSerPreTrainedModel(PreTrainedModel):
             init.zeros_(module.table)
         elif isinstance(module, MsfSerMissingInputEmbedding):
             init.normal_(module.embedding, std=self.config.initializer_range)
+        elif isinstance(module, MsfSerIntervals):
+            init.constant_(module.quantiles, torch.inf)
         elif isinstance(module, nn.MultiheadAttention):
             init.normal_(module.in_proj_weight, std=self.config.initializer_range)
             init.zeros_(module.in_proj_bias)

@@ -149,6 +149,12 @@ class MsfSerProcessor(ProcessorMixin):
             inputs.update(self.tokens(name, columns[name], return_tensors, **text_options))
         return BatchFeature(inputs)
 
+    def is_cut(self, text: str | None) -> bool:
+        """Whether a text has more than `max_tokens`, so that only its beginning is read."""
+        if text is None or len(text.encode()) + 2 <= self.max_tokens:
+            return False
+        return len(self.tokenizer(text, verbose=False)["input_ids"]) > self.max_tokens
+
     def tokens(
         self, name: str, texts: Sequence[str | None], return_tensors: str | None = "pt", **options: Any
     ) -> BatchFeature:

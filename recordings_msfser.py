@@ -15,6 +15,7 @@ import numpy as np
 from .audio_msfser import load_audio, read_blocks
 from .configuration_msfser import TENSOR_NAMES
 from .inputs_msfser import FailedInput
+from .intervals_msfser import INTERVAL_LEVEL
 from .sound_forms_msfser import rereadable
 from .sound_quality_msfser import SoundMeter
 
@@ -40,6 +41,7 @@ class Recording:
     channels_first: bool | None = None  # of samples with two axes
     channel: int | None = None  # from 0 on; by default the mean of all
     word_contributions: bool = False  # whether words are left out one after the other
+    interval_level: float = INTERVAL_LEVEL
     meter: SoundMeter = field(default_factory=SoundMeter)  # of its sound, as far as it is read
     error: Exception | None = None  # why there is no result
     ends_run: bool = False  # whether the error is one of the inputs as a whole

@@ -21,7 +21,7 @@ from tiny import tiny_model, tiny_processor
 from transformers import AutoModel, AutoProcessor, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
-from msfser import LABELS, MsfSerPipeline, course_msfser, pipeline_msfser, recordings_msfser
+from msfser import LABELS, MsfSerPipeline, memory_msfser, pipeline_msfser, recordings_msfser
 from msfser.description_msfser import NORMS
 from msfser.emphasis_msfser import EMPHASIS
 from msfser.train import main
@@ -86,8 +86,9 @@ def test_the_output_is_plain_and_names_the_origins_of_its_texts(pipe, speech):
     result = pipe(speech[4])
     assert json.loads(json.dumps(result)) == result
     assert list(result) == [
-        *LABELS, "transcript", "words", "emphasis", "description", "texts", "contributions", "baseline",
-        "gate", "routing", "duration", "speech_seconds", "warnings",
+        *LABELS, "intervals", "interval_level", "transcript", "words", "emphasis", "description", "texts",
+        "contributions", "baseline", "gate", "routing", "duration", "speech_seconds", "warnings", "percentiles",
+        "percentiles_of",
     ]  # fmt: skip
     assert all(0 < result[label] < 1 for label in LABELS)
     assert result["transcript"] == "the food, was wonderful but"
@@ -349,8 +350,8 @@ def test_an_error_keeps_its_kind_with_the_index():
 def test_freed_memory_is_returned_where_the_c_library_would_keep_it(monkeypatch):
     called = []
     for library in (SimpleNamespace(malloc_trim=called.append), None):
-        monkeypatch.setattr(course_msfser, "_C_LIBRARY", library)
-        course_msfser.free_memory()
+        monkeypatch.setattr(memory_msfser, "_C_LIBRARY", library)
+        memory_msfser.free_memory()
     assert called == [0]
 
 
