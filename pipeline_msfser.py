@@ -80,8 +80,9 @@ class MsfSerPipeline(Pipeline):
             by default that of the model.
         **kwargs: Of `transformers.Pipeline`, such as `device`.
 
-    All but `model`, `processor`, `precision` and `**kwargs` may also be given with a call; `"as trained"` selects the recognizer or
-    the describer of the training corpus, and `None` the default of `sampling_rate`, `language` and the channels.
+    All but `model`, `processor`, `precision` and `**kwargs` may also be given with a call; `"as trained"` selects the
+    recognizer or the describer of the training corpus, and `None` the default of `sampling_rate`, `language` and the
+    channels.
 
     Raises:
         ValueError: The processor is missing, or an option has no such setting.

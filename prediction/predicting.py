@@ -65,7 +65,12 @@ def predict(source: SourceRows, arguments: argparse.Namespace) -> None:
 
 
 def open_prediction(
-    source: SourceRows, named: NamedModel, options: Mapping[str, Any], device: str, output: Path
+    source: SourceRows,
+    named: NamedModel,
+    options: Mapping[str, Any],
+    device: str,
+    output: Path,
+    precision: str = "float32",
 ) -> ShardedPrediction:
     """Opens the shards in which the predictions of some recordings are made.
 
