@@ -15,21 +15,17 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 from transformers.activations import GELUActivation
-from transformers.models.data2vec.modeling_data2vec_audio import Data2VecAudioFeatureEncoder
-from transformers.models.hubert.modeling_hubert import HubertFeatureEncoder
-from transformers.models.unispeech.modeling_unispeech import UniSpeechFeatureEncoder
-from transformers.models.unispeech_sat.modeling_unispeech_sat import UniSpeechSatFeatureEncoder
-from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2FeatureEncoder
-from transformers.models.wavlm.modeling_wavlm import WavLMAttention, WavLMFeatureEncoder, WavLMFeedForward
+from transformers.models.wavlm.modeling_wavlm import WavLMAttention, WavLMFeedForward
+
+from .fast_front_ends_msfser import CONVOLUTIONS
+from .fast_products_msfser import MsfSerLinear, is_fast, is_reduced, product
 
 Encoder = TypeVar("Encoder", bound=nn.Module)
 
-# Output frames of one piece of the front end: its widest layer then has about 1,000 rows, 2 MB.
-_PIECE = 16
-# With fewer rows oneDNN spends more time on rearranging the weights than it saves.
-_FEWEST_ROWS = 32
 # Beyond it the 16 bits of a fast draw are too coarse for what is kept, and with 1 nothing is.
 _LARGEST_DROPOUT = 0.99
+# Odd numbers of frames slow the bfloat16 kernels of attention down.
+_FRAMES_MULTIPLE = 16
 # Linear layers that are not quantized: 8 outputs that gate the position bias, where nothing is to be saved.
 _NOT_QUANTIZED = ("gru_rel_pos_linear",)
 # Processors without VNNI add pairs of products in 16 bits, the activations shifted to 0..255: 2 * 255 * 63 < 2^15.
@@ -73,6 +69,13 @@ class MsfSerWavLMAttention(WavLMAttention):
         The states are `(batch, frames, size)`, the mask `(batch, frames)`, `True` at real frames, and the position
         bias, which the first layer makes for all, `(heads, frames, frames)`.
         """
+        frames = hidden_states.shape[1]
+        rest = 0
+        if is_reduced(hidden_states, self.gru_rel_pos_const):
+            hidden_states = hidden_states.to(torch.bfloat16)  # once for all projections
+            if not torch.is_grad_enabled() and not kwargs.get("output_attentions"):
+                rest = -frames % _FRAMES_MULTIPLE
+                hidden_states = nn.functional.pad(hidden_states, (0, 0, 0, rest))
         by_head = hidden_states.unflatten(-1, (self.num_heads, self.head_dim))
         projections = (self.q_proj, self.k_proj, self.v_proj)
         query, key, value = (
@@ -80,13 +83,18 @@ class MsfSerWavLMAttention(WavLMAttention):
             for project in projections
         )
         if position_bias is None:
-            position_bias = self._position_bias(hidden_states.shape[1]).to(query.dtype)
+            position_bias = self._position_bias(frames + rest).to(query.dtype)
+        elif position_bias.shape[-1] > frames + rest:  # made without gradients, under checkpointing
+            position_bias = position_bias[:, :frames, :frames]
         gates = self.gru_rel_pos_linear(by_head).unflatten(-1, (2, 4)).sum(-1).sigmoid()  # (batch, frames, heads, 2)
         gate = gates[..., 0] * (gates[..., 1] * self.gru_rel_pos_const.flatten() - 1.0) + 2.0
         gate = gate.transpose(1, 2)[..., None].to(query.dtype)  # (batch, heads, frames, 1)
         masked = query.new_zeros(len(query), 1, 1, query.shape[2])
         if attention_mask is not None:
-            masked = masked.masked_fill(~attention_mask.bool()[:, None, None], -math.inf)
+            attention_mask = nn.functional.pad(attention_mask.bool(), (0, rest))
+            masked = masked.masked_fill(~attention_mask[:, None, None], -math.inf)
+        elif rest:
+            masked[..., frames:] = -math.inf
 
         inputs = (query, key, value, gate, masked)
         weights = None
@@ -102,7 +110,7 @@ class MsfSerWavLMAttention(WavLMAttention):
             attended = torch.cat([self._attend(*item, position_bias) for item in items])
         else:
             attended = self._attend(*inputs, position_bias)
-        return self.out_proj(attended.transpose(1, 2).flatten(2)), weights, position_bias
+        return self.out_proj(attended[:, :, :frames].transpose(1, 2).flatten(2)), weights, position_bias
 
     def _position_bias(self, frames: int) -> torch.Tensor:
         """The bias `(heads, frames, frames)`, looked up once for each distance and not for each pair."""
@@ -150,7 +158,7 @@ class MsfSerWavLMFeedForward(WavLMFeedForward):
         possible = (
             torch.is_grad_enabled()
             and type(layer) in (nn.Linear, MsfSerLinear)
-            and _is_for_one_dnn(hidden_states, layer.weight)
+            and is_fast(hidden_states, layer.weight)
             and (dropout == 0.0 or _draws_fast(hidden_states, dropout))
         )
         trained = possible and (hidden_states.requires_grad or layer.weight.requires_grad)
@@ -159,142 +167,6 @@ class MsfSerWavLMFeedForward(WavLMFeedForward):
         hidden = self.intermediate_dense(hidden_states)
         hidden = _ActivatedLinear.apply(hidden.flatten(0, -2), layer.weight, layer.bias, dropout)
         return self.output_dropout(hidden.unflatten(0, hidden_states.shape[:-1]))
-
-
-class _FastFrontEnd(nn.Module):
-    """Mixed into a stock front end whose convolutions are each followed by a layer norm.
-
-    In channels-last layout nothing is transposed around the layer norms, and pieces of a clip stay in the cache.
-    """
-
-    conv_layers: Any
-
-    def forward(self, input_values: torch.Tensor) -> torch.Tensor:
-        """`(batch, samples)` -> `(batch, channels, frames)`; fast on a CPU in float32 without gradients, else stock.
-
-        A frame depends on a few samples only, so the sound can be processed in pieces.
-        """
-        traced = torch.compiler.is_compiling()
-        # In bfloat16 some kernels give wrong sums for an image of one row, on processors with AMX.
-        reduced = input_values.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
-        trained = torch.is_grad_enabled() and (
-            input_values.requires_grad or any(parameter.requires_grad for parameter in self.parameters())
-        )
-        normalized = all(
-            type(layer.conv) is nn.Conv1d and isinstance(getattr(layer, "layer_norm", None), nn.LayerNorm)
-            for layer in self.conv_layers
-        )
-        if not normalized:
-            return super().forward(input_values)
-        field, hop = 1, 1
-        for layer in self.conv_layers:
-            field += (layer.conv.kernel_size[0] - 1) * hop
-            hop *= layer.conv.stride[0]
-        is_too_short = input_values.shape[1] < field  # for which the stock class has an error
-        if traced or reduced or trained or is_too_short or input_values.device.type != "cpu":
-            return super().forward(input_values)
-        frames = (input_values.shape[1] - field) // hop + 1
-        starts = range(0, frames, _PIECE)
-        # As an image of one row whose channels come last in memory, once for all pieces.
-        kernels = [
-            layer.conv.weight[:, :, None].contiguous(memory_format=torch.channels_last) for layer in self.conv_layers
-        ]
-        clips = []
-        for samples in input_values:
-            ends = ((min(start + _PIECE, frames) - 1) * hop + field for start in starts)
-            pieces = (samples[start * hop : end] for start, end in zip(starts, ends, strict=True))
-            clips.append(torch.cat([self._frames(piece, kernels) for piece in pieces]))
-        return torch.stack(clips).transpose(1, 2)
-
-    def _frames(self, samples: torch.Tensor, kernels: list[torch.Tensor]) -> torch.Tensor:
-        """`(samples,)` and the layers' kernels `(channels out, channels in, 1, width)` -> `(frames, channels)`."""
-        x = samples[:, None]
-        for layer, kernel in zip(self.conv_layers, kernels, strict=True):
-            conv = layer.conv
-            if conv.in_channels == 1:
-                windows = x[:, 0].unfold(0, conv.kernel_size[0], conv.stride[0])
-                x = _linear(windows, conv.weight[:, 0], conv.bias)
-            else:
-                image = x[None, None].permute(0, 3, 1, 2)
-                image = nn.functional.conv2d(image, kernel, conv.bias, (1, conv.stride[0]))
-                x = image[0, :, 0].T
-            x = layer.activation(layer.layer_norm(x))
-        return x
-
-
-class MsfSerWavLMFrontEnd(_FastFrontEnd, WavLMFeatureEncoder):
-    """WavLM's front end."""
-
-
-class MsfSerWav2Vec2FrontEnd(_FastFrontEnd, Wav2Vec2FeatureEncoder):
-    """wav2vec 2.0's front end."""
-
-
-class MsfSerHubertFrontEnd(_FastFrontEnd, HubertFeatureEncoder):
-    """HuBERT's front end."""
-
-
-class MsfSerData2VecFrontEnd(_FastFrontEnd, Data2VecAudioFeatureEncoder):
-    """data2vec's front end."""
-
-
-class MsfSerUniSpeechFrontEnd(_FastFrontEnd, UniSpeechFeatureEncoder):
-    """UniSpeech's front end."""
-
-
-class MsfSerUniSpeechSatFrontEnd(_FastFrontEnd, UniSpeechSatFeatureEncoder):
-    """UniSpeech-SAT's front end."""
-
-
-class MsfSerLinear(nn.Linear):
-    """A linear layer through oneDNN where that is possible: float32 on a CPU, not compiled, no autocast.
-
-    It is up to twice as fast as MKL on processors that MKL does not favor.
-    """
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """`(..., in_features)` -> `(..., out_features)`."""
-        return _linear(input, self.weight, self.bias)
-
-
-def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    if not _is_for_one_dnn(x, weight):
-        return nn.functional.linear(x, weight, bias)
-    return _OneDnnLinear.apply(x.flatten(0, -2), weight, bias).unflatten(0, x.shape[:-1])
-
-
-def _is_for_one_dnn(x: torch.Tensor, weight: torch.Tensor) -> bool:
-    # In this order: a traced tensor, or one that is handled otherwise, must not reach the conditions of the kernel.
-    return (
-        not torch.compiler.is_compiling()
-        and x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
-        and x.numel() >= _FEWEST_ROWS * x.shape[-1]
-        and torch.backends.mkl.is_available()
-        and torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    )
-
-
-class _OneDnnLinear(torch.autograd.Function):
-    """`x w^T + b` of a matrix, with gradients, which the kernel itself does not have."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        ctx.save_for_backward(x if weight.requires_grad else None, weight if x.requires_grad else None)
-        return _product(x, weight, bias)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        of_x, of_weight, of_bias = ctx.needs_input_grad
-        return (
-            _product(gradient, weight.T) if of_x else None,
-            _product(gradient.T, x.contiguous().T) if of_weight else None,
-            gradient.sum(0) if of_bias else None,
-        )
 
 
 class _ActivatedLinear(torch.autograd.Function):
@@ -307,7 +179,7 @@ class _ActivatedLinear(torch.autograd.Function):
         kept = _kept(x.shape, dropout) if dropout else None
         ctx.save_for_backward(x, weight, kept)
         ctx.dropout = dropout
-        return _product(_dropped(nn.functional.gelu(x), kept, dropout), weight, bias)
+        return product(_dropped(nn.functional.gelu(x), kept, dropout), weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -316,11 +188,11 @@ class _ActivatedLinear(torch.autograd.Function):
         of_x, of_weight, of_bias, _ = ctx.needs_input_grad
         gradient_x = gradient_weight = None
         if of_weight:
-            gradient_weight = _product(gradient.T, _dropped(nn.functional.gelu(x), kept, ctx.dropout).T)
+            gradient_weight = product(gradient.T, _dropped(nn.functional.gelu(x), kept, ctx.dropout).T)
         if of_x:
-            gradient_x = _dropped(_product(gradient, weight.T), kept, ctx.dropout)
+            gradient_x = _dropped(product(gradient, weight.T), kept, ctx.dropout)
             gradient_x = torch.ops.aten.gelu_backward(gradient_x, x)
-        return gradient_x, gradient_weight, gradient.sum(0) if of_bias else None, None
+        return gradient_x, gradient_weight, gradient.sum(0, dtype=torch.float32) if of_bias else None, None
 
 
 class MsfSerDropout(nn.Dropout):
@@ -352,22 +224,12 @@ def _kept(shape: torch.Size, dropout: float) -> torch.Tensor:
     return draws.view(torch.int16)[:count].view(shape) >= round(dropout * 2**16) - 2**15
 
 
-def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    # Rows with gaps between them send the kernel to its slow reference code; a transposed weight does not.
-    return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
-
-
 _FAST = {
     nn.Linear: MsfSerLinear,
     nn.Dropout: MsfSerDropout,
     WavLMAttention: MsfSerWavLMAttention,
-    WavLMFeatureEncoder: MsfSerWavLMFrontEnd,
     WavLMFeedForward: MsfSerWavLMFeedForward,
-    Wav2Vec2FeatureEncoder: MsfSerWav2Vec2FrontEnd,
-    HubertFeatureEncoder: MsfSerHubertFrontEnd,
-    Data2VecAudioFeatureEncoder: MsfSerData2VecFrontEnd,
-    UniSpeechFeatureEncoder: MsfSerUniSpeechFrontEnd,
-    UniSpeechSatFeatureEncoder: MsfSerUniSpeechSatFrontEnd,
+    **CONVOLUTIONS,
 }
 
 

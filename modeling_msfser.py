@@ -318,15 +318,17 @@ class MsfSerModel(MsfSerPreTrainedModel):
         refuse_ignored_adapters(self.audio_encoder)
         sound = cast(sound, self.audio_encoder)
         trained = sound.requires_grad or is_trained(self.audio_encoder)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trained), self._in_precision():
             if self.config.is_mel:
                 states, frame_mask = whisper_states(self.audio_encoder, sound, attention_mask.bool(), weights)
             else:
                 states, frame_mask = waveform_states(
                     self.audio_encoder, sound, attention_mask.bool(), self.config.fast_encoders, weights
                 )
-            if record is not None and "hidden_states" in record:
-                record["hidden_states"] += states
+            states = self._returned(states)
+            if record is not None:
+                record.update({kind: self._returned(tensors) for kind, tensors in record.items()})
+                record.get("hidden_states", []).extend(states)
             kept = states if self.config.audio_states == "weighted" else states[-1:]
             return torch.stack(kept, dim=1), frame_mask
 
@@ -346,7 +348,8 @@ class MsfSerModel(MsfSerPreTrainedModel):
                 f"A text has {input_ids.shape[1]} tokens and this text encoder's positions end at {longest}: shorten "
                 f"it, or use a processor with max_tokens={longest}."
             )
-        with torch.set_grad_enabled(torch.is_grad_enabled() and is_trained(self.text_encoder)):
+        is_recorded = torch.is_grad_enabled() and is_trained(self.text_encoder)
+        with torch.set_grad_enabled(is_recorded), self._in_precision():
             # An absent text has no token: its first position is unmasked so that attention stays finite, and the
             # result is replaced afterwards.
             mask = at_least_one(attention_mask.bool())
@@ -354,8 +357,8 @@ class MsfSerModel(MsfSerPreTrainedModel):
             asked = {f"output_{kind}": True for kind in record}
             output = self.text_encoder(input_ids=input_ids, attention_mask=mask.long(), return_dict=True, **asked)
             for kind, tensors in record.items():
-                tensors += output[kind]
-            states = output.last_hidden_state
+                tensors += self._returned(output[kind])
+            (states,) = self._returned([output.last_hidden_state])
             # Half precision has neither the range nor the digits for the sum of a long text.
             precise = states.to(torch.promote_types(states.dtype, torch.float32))
             visible = mask[..., None].to(precise.dtype)

@@ -78,12 +78,15 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
         interval_level: Of the intervals, 0.01..0.99; 0.9 by default.
         batch_size: How many windows form a batch. With one, each result comes before the next recording is asked for.
             With more, windows of similar length share a batch, so results arrive after four batches.
+        precision: That in which the encoders compute, `"float32"` or `"bfloat16"`: see [`MsfSerModel.set_precision`];
+            by default that of the model.
         **kwargs: Of `transformers.Pipeline`, such as `device`.
 
     Sound that arrives bit by bit is for [`StreamingMixin.stream`].
 
-    All but `model`, `processor` and `**kwargs` may also be given with a call; `"as trained"` selects the recognizer or
-    the describer of the training corpus, and `None` the default of `sampling_rate`, `language` and the channels.
+    All but `model`, `processor`, `precision` and `**kwargs` may also be given with a call; `"as trained"` selects the
+    recognizer or the describer of the training corpus, and `None` the default of `sampling_rate`, `language` and the
+    channels.
 
     Raises:
         ValueError: The processor is missing, or an option has no such setting.
@@ -97,11 +100,13 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
     _load_image_processor: Any = False
     _load_video_processor: Any = False
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    def __init__(self, *args: Any, precision: str | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         if self.processor is None:
             raise ValueError("The pipeline needs the model's own processor: give processor=, or the model by name.")
         self.model.eval()
+        if precision is not None:
+            self.model.set_precision(precision)
         self._trained = MsfSerAnnotator.from_settings(self.processor.annotation, device=str(self.device))
         # The last recognizer that was loaded by name, so that it is loaded once.
         self._named: tuple[str, MsfSerAnnotator] | None = None

@@ -4,7 +4,9 @@
 that has it.
 """
 
+import contextlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +20,7 @@ from .attention_msfser import attention_by_encoder, check_attentions, choose_att
 from .configuration_msfser import MsfSerConfig
 from .encoders_msfser import load_weights
 from .fast_encoders_msfser import quantize_linear_layers
+from .fast_products_msfser import has_bfloat16
 from .fusion_msfser import MsfSerLayerMix, MsfSerMissingInputEmbedding, MsfSerRouting, MsfSerZeroLinear
 from .gradients_msfser import freeze, has_adapters, prepare_training
 from .intervals_msfser import MsfSerIntervals
@@ -27,6 +30,7 @@ logger = logging.get_logger(__name__)
 # Lists to which an encoder appends its `hidden_states` and `attentions`, as far as they are asked for.
 Record = dict[str, list[torch.Tensor]]
 
+PRECISIONS = ("float32", "bfloat16")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -45,6 +49,7 @@ class MsfSerPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
 
     is_8_bit = False  # whether `quantize` was called
+    precision = "float32"  # see `set_precision`
     audio_encoder: Any  # a `PreTrainedModel`, as the text encoder
     text_encoder: Any
 
@@ -162,6 +167,41 @@ class MsfSerPreTrainedModel(PreTrainedModel):
             check_attentions(self._encoders(), attn_implementation)
         super().set_attn_implementation(requested, allow_all_kernels)
 
+    def set_precision(self, precision: str) -> "MsfSerPreTrainedModel":
+        """Chooses the precision in which the encoders compute, and returns the model.
+
+        With `"bfloat16"` their matrix products and convolutions are in bfloat16, which is faster on a GPU and on a CPU
+        with AVX512-BF16 or AMX; other CPUs stay in float32, with a log. Weights, norms, sums of layers, fusion, heads
+        and outputs are in float32, and the model is saved as before. On a CPU, the encoders' rounded weights are kept
+        in addition.
+
+        Args:
+            precision: `"float32"` or `"bfloat16"`.
+
+        Raises:
+            ValueError: There is no such precision, the weights are not in float32, or the model has 8-bit layers.
+        """
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision={precision!r} is not known: choose {' or '.join(map(repr, PRECISIONS))}.")
+        if self.dtype != torch.float32 or self.is_8_bit:
+            found = "8-bit layers" if self.is_8_bit else f"weights in {self.dtype}"
+            raise ValueError(f"The model has {found}, and precision= needs weights in float32: reload it without.")
+        self.precision = precision
+        return self
+
+    def _in_precision(self) -> contextlib.AbstractContextManager[Any]:
+        """What the encoders run in."""
+        if self.precision == "float32":
+            return contextlib.nullcontext()
+        if self.device.type == "cpu" and not has_bfloat16():
+            logger.warning_once("This CPU has neither AVX512-BF16 nor AMX: the encoders compute in float32.")
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def _returned(self, tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+        """What the encoders return, in float32 whatever they compute in."""
+        return [tensor if self.precision == "float32" else tensor.float() for tensor in tensors]
+
     def get_input_embeddings(self) -> nn.Module:
         """The text encoder's; without texts there are none (`NotImplementedError`), as in a speech encoder."""
         source: Any = self.text_encoder if self.config.semantics else super()
@@ -210,9 +250,10 @@ class MsfSerPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: The model is not on a CPU, not in float32, or has adapters.
         """
-        if self.device.type != "cpu" or self.dtype != torch.float32:
+        precision = self.dtype if self.precision == "float32" else self.precision
+        if self.device.type != "cpu" or precision != torch.float32:
             raise ValueError(
-                f"The model is {self.dtype} on {self.device}, and 8-bit layers are made from float32 on a CPU: use "
+                f"The model is {precision} on {self.device}, and 8-bit layers are made from float32 on a CPU: use "
                 "model.float().cpu().quantize()."
             )
         if has_adapters(self):

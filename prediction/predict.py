@@ -72,6 +72,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--recognizer", metavar="NAME", help="a Whisper model by Hub name or folder, or none (default: as trained)"
     )
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="that of the encoders; bfloat16 is faster on a GPU and on CPUs that have it (default: %(default)s)",
+    )
     parser.add_argument("--batch_size", type=int, default=8, help="windows in a batch (default: %(default)s)")
     parser.add_argument(
         "--columns", nargs="+", type=column_pair, default=[], metavar="NAME=COLUMN", help="columns with other names"

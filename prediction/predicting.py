@@ -53,7 +53,7 @@ def predict(source: SourceRows, arguments: argparse.Namespace) -> None:
             named = load_named(arguments.model)
             if (message := license_message(named.source)) is not None:
                 logger.info(message)
-            return open_prediction(source, named, options, str(state.device), output)
+            return open_prediction(source, named, options, str(state.device), output, arguments.precision)
 
         data = Path(arguments.recordings[0])
         predict_table(state, open_work, data, output, (low, high), arguments.course, arguments.overwrite)
@@ -62,7 +62,12 @@ def predict(source: SourceRows, arguments: argparse.Namespace) -> None:
 
 
 def open_prediction(
-    source: SourceRows, named: NamedModel, options: Mapping[str, Any], device: str, output: Path
+    source: SourceRows,
+    named: NamedModel,
+    options: Mapping[str, Any],
+    device: str,
+    output: Path,
+    precision: str = "float32",
 ) -> ShardedPrediction:
     """Opens the shards in which the predictions of some recordings are made.
 
@@ -72,6 +77,7 @@ def open_prediction(
         options: Of the pipeline.
         device: That the model runs on.
         output: The table that is made in the end.
+        precision: That of the encoders, `"float32"` or `"bfloat16"`.
 
     Raises:
         ValueError: An option has no such setting.
@@ -80,7 +86,9 @@ def open_prediction(
     settings: dict[str, Any] = {**named.settings, **options}
     if isinstance(recognizer := options.get("recognizer"), str):
         settings |= model_settings("recognizer", recognizer)
-    pipeline = TimedPipeline(model=named.model, processor=named.processor, device=device)
+    if precision != "float32":
+        settings["precision"] = precision
+    pipeline = TimedPipeline(model=named.model, processor=named.processor, device=device, precision=precision)
     return ShardedPrediction(source, settings, pipeline, options, parts_of(output))
 
 

@@ -1,0 +1,244 @@
+"""The convolutions of the waveform encoders made faster on a CPU: the front end, and the positional convolution."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+from torch.nn.utils import parametrize
+from transformers.models.data2vec.modeling_data2vec_audio import Data2VecAudioFeatureEncoder
+from transformers.models.hubert.modeling_hubert import HubertFeatureEncoder, HubertPositionalConvEmbedding
+from transformers.models.unispeech.modeling_unispeech import UniSpeechFeatureEncoder, UniSpeechPositionalConvEmbedding
+from transformers.models.unispeech_sat.modeling_unispeech_sat import (
+    UniSpeechSatFeatureEncoder,
+    UniSpeechSatPositionalConvEmbedding,
+)
+from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2FeatureEncoder, Wav2Vec2PositionalConvEmbedding
+from transformers.models.wavlm.modeling_wavlm import WavLMFeatureEncoder, WavLMPositionalConvEmbedding
+
+from .fast_products_msfser import as_matrix, is_reduced, kept, linear, product, wants_gradient
+
+# Output frames of one piece of the front end: its widest layer then has about 1,000 rows, 2 MB; in bfloat16 4,000.
+_PIECE, _REDUCED_PIECE = 16, 64
+
+
+class _FastFrontEnd(nn.Module):
+    """Mixed into a stock front end whose convolutions are each followed by a layer norm.
+
+    In channels-last layout nothing is transposed around the layer norms, and pieces of a clip stay in the cache.
+    """
+
+    conv_layers: Any
+
+    def forward(self, input_values: torch.Tensor) -> torch.Tensor:
+        """`(batch, samples)` -> `(batch, channels, frames)`; fast on a CPU, in float32 without gradients, else stock.
+
+        A frame depends on a few samples only, so the sound can be processed in pieces.
+        """
+        normalized = all(
+            type(layer.conv) is nn.Conv1d and isinstance(getattr(layer, "layer_norm", None), nn.LayerNorm)
+            for layer in self.conv_layers
+        )
+        if not normalized or torch.compiler.is_compiling() or input_values.device.type != "cpu":
+            return super().forward(input_values)
+        field, hop = 1, 1
+        for layer in self.conv_layers:
+            field += (layer.conv.kernel_size[0] - 1) * hop
+            hop *= layer.conv.stride[0]
+        is_plain = input_values.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        is_in_bfloat16 = is_reduced(input_values, self.conv_layers[0].conv.weight)
+        trained = wants_gradient(input_values, *self.parameters())
+        is_too_short = input_values.shape[1] < field  # for which the stock class has an error
+        if is_too_short or not (is_in_bfloat16 or (is_plain and not trained)):
+            return super().forward(input_values)
+        if trained:
+            return self._reduced_frames(input_values).transpose(1, 2)
+        frames = (input_values.shape[1] - field) // hop + 1
+        piece = _REDUCED_PIECE if is_in_bfloat16 else _PIECE
+        starts = range(0, frames, piece)
+        # As an image of one row whose channels come last in memory, once for all pieces.
+        kernels = [
+            layer.conv.weight[:, :, None].contiguous(memory_format=torch.channels_last)
+            for layer in (() if is_in_bfloat16 else self.conv_layers)
+        ]
+        clips = []
+        for samples in input_values:
+            ends = ((min(start + piece, frames) - 1) * hop + field for start in starts)
+            pieces = (samples[start * hop : end] for start, end in zip(starts, ends, strict=True))
+            if is_in_bfloat16:
+                clips.append(torch.cat([self._reduced_frames(part[None])[0] for part in pieces]))
+            else:
+                clips.append(torch.cat([self._frames(part, kernels) for part in pieces]))
+        return torch.stack(clips).transpose(1, 2)
+
+    def _frames(self, samples: torch.Tensor, kernels: list[torch.Tensor]) -> torch.Tensor:
+        """`(samples,)` and the layers' kernels `(channels out, channels in, 1, width)` -> `(frames, channels)`."""
+        x = samples[:, None]
+        for layer, kernel in zip(self.conv_layers, kernels, strict=True):
+            conv = layer.conv
+            if conv.in_channels == 1:
+                windows = x[:, 0].unfold(0, conv.kernel_size[0], conv.stride[0])
+                x = linear(windows, conv.weight[:, 0], conv.bias)
+            else:
+                image = x[None, None].permute(0, 3, 1, 2)
+                image = nn.functional.conv2d(image, kernel, conv.bias, (1, conv.stride[0]))
+                x = image[0, :, 0].T
+            x = layer.activation(layer.layer_norm(x))
+        return x
+
+    def _reduced_frames(self, samples: torch.Tensor) -> torch.Tensor:
+        """`(batch, samples)` -> `(batch, frames, channels)` in bfloat16, also with gradients.
+
+        As products of windows: torch's convolutions arrange the weights in each call and the states twice, and some of
+        oneDNN's give wrong sums for an image of one row, on processors with AMX.
+        """
+        x = samples.to(torch.bfloat16)[..., None]
+        for layer in self.conv_layers:
+            x = layer.activation(layer.layer_norm(_convolution(x, layer.conv)))
+        return x
+
+
+def _convolution(x: torch.Tensor, conv: nn.Conv1d) -> torch.Tensor:
+    """A convolution of bfloat16 without padding: `(batch, length, channels)` -> `(batch, windows, channels)`."""
+    width, stride = conv.kernel_size[0], conv.stride[0]
+    if wants_gradient(x, conv.weight, conv.bias):
+        return _Convolution.apply(x, _kernel_matrix(conv.weight), conv.bias, width, stride)
+    windows = _windows(x, width, stride)
+    weight = kept(lambda weight: as_matrix(_kernel_matrix(weight)), conv.weight)
+    return product(windows.flatten(0, 1), weight, conv.bias).unflatten(0, windows.shape[:2])
+
+
+def _kernel_matrix(weight: torch.Tensor) -> torch.Tensor:
+    """`(channels out, channels in, width)` -> `(channels out, width * channels in)`."""
+    return weight.transpose(1, 2).flatten(1)
+
+
+def _windows(x: torch.Tensor, width: int, stride: int) -> torch.Tensor:
+    """`(batch, length, channels)` -> a copy `(batch, windows, width * channels)`."""
+    x = x.contiguous()
+    batch, length, channels = x.shape
+    shape = (batch, (length - width) // stride + 1, width * channels)
+    return x.as_strided(shape, (length * channels, stride * channels, 1)).contiguous()
+
+
+class _Convolution(torch.autograd.Function):
+    """[`_convolution`] with gradients, for which only its input is stored."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, width: int, stride: int
+    ) -> torch.Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.width, ctx.stride = width, stride
+        windows = _windows(x, width, stride)
+        return product(windows.flatten(0, 1), weight, bias).unflatten(0, windows.shape[:2])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias, *_ = ctx.needs_input_grad
+        batch, count, _ = gradient.shape
+        gradient = gradient.flatten(0, 1)
+        gradient_x = gradient_weight = None
+        if of_weight:
+            windows = _windows(x, ctx.width, ctx.stride).flatten(0, 1)
+            gradient_weight = product(gradient.T, windows.T)
+        if of_x:
+            parts = product(gradient, weight.T).view(batch, count, ctx.width, -1)
+            gradient_x = torch.zeros_like(x)
+            for offset in range(ctx.width):
+                gradient_x[:, offset : offset + ctx.stride * count : ctx.stride] += parts[:, :, offset]
+        gradient_bias = gradient.sum(0, dtype=torch.float32) if of_bias else None
+        return gradient_x, gradient_weight, gradient_bias, None, None
+
+
+class MsfSerWavLMFrontEnd(_FastFrontEnd, WavLMFeatureEncoder):
+    """WavLM's front end."""
+
+
+class MsfSerWav2Vec2FrontEnd(_FastFrontEnd, Wav2Vec2FeatureEncoder):
+    """wav2vec 2.0's front end."""
+
+
+class MsfSerHubertFrontEnd(_FastFrontEnd, HubertFeatureEncoder):
+    """HuBERT's front end."""
+
+
+class MsfSerData2VecFrontEnd(_FastFrontEnd, Data2VecAudioFeatureEncoder):
+    """data2vec's front end."""
+
+
+class MsfSerUniSpeechFrontEnd(_FastFrontEnd, UniSpeechFeatureEncoder):
+    """UniSpeech's front end."""
+
+
+class MsfSerUniSpeechSatFrontEnd(_FastFrontEnd, UniSpeechSatFeatureEncoder):
+    """UniSpeech-SAT's front end."""
+
+
+class _FastPositions(nn.Module):
+    """Mixed into a stock positional convolution, which normalizes and arranges its large weight in each call."""
+
+    conv: Any
+    padding: Any
+    activation: Any
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """`(batch, frames, size)` -> `(batch, frames, size)`, under autocast in float32: all layers add to it."""
+        conv = self.conv
+        known = parametrize.is_parametrized(conv, "weight") and getattr(self, "batch_norm", None) is None
+        if not known or not is_reduced(hidden_states, conv.bias):
+            return super().forward(hidden_states)
+        parameters = tuple(conv.parametrizations.weight.parameters())
+        if wants_gradient(hidden_states, conv.bias, *parameters):
+            positions = super().forward(hidden_states)
+        else:
+            x = hidden_states.to(torch.bfloat16).transpose(1, 2)[:, :, None]
+            padding, ones, groups = [0, conv.padding[0]], [1, 1], conv.groups
+
+            def arranged(*_: torch.Tensor) -> torch.Tensor:
+                image = conv.weight.to(torch.bfloat16)[:, :, None].contiguous().to_mkldnn()
+                reorder = torch._C._nn.mkldnn_reorder_conv2d_weight
+                return reorder(image, padding, ones, ones, groups, list(x.shape))
+
+            weight, bias = kept(arranged, *parameters), conv.bias.to(torch.bfloat16)
+            convolve = torch.ops.mkldnn._convolution_pointwise
+            x = convolve(x, weight, bias, padding, ones, ones, groups, "none", [], "")[:, :, 0]
+            positions = self.activation(self.padding(x)).transpose(1, 2)
+        return positions.float() if torch.is_autocast_enabled("cpu") else positions
+
+
+class MsfSerWavLMPositions(_FastPositions, WavLMPositionalConvEmbedding):
+    """WavLM's positional convolution."""
+
+
+class MsfSerWav2Vec2Positions(_FastPositions, Wav2Vec2PositionalConvEmbedding):
+    """wav2vec 2.0's positional convolution."""
+
+
+class MsfSerHubertPositions(_FastPositions, HubertPositionalConvEmbedding):
+    """HuBERT's positional convolution."""
+
+
+class MsfSerUniSpeechPositions(_FastPositions, UniSpeechPositionalConvEmbedding):
+    """UniSpeech's positional convolution."""
+
+
+class MsfSerUniSpeechSatPositions(_FastPositions, UniSpeechSatPositionalConvEmbedding):
+    """UniSpeech-SAT's positional convolution."""
+
+
+CONVOLUTIONS: dict[type, type] = {
+    WavLMFeatureEncoder: MsfSerWavLMFrontEnd,
+    Wav2Vec2FeatureEncoder: MsfSerWav2Vec2FrontEnd,
+    HubertFeatureEncoder: MsfSerHubertFrontEnd,
+    Data2VecAudioFeatureEncoder: MsfSerData2VecFrontEnd,
+    UniSpeechFeatureEncoder: MsfSerUniSpeechFrontEnd,
+    UniSpeechSatFeatureEncoder: MsfSerUniSpeechSatFrontEnd,
+    WavLMPositionalConvEmbedding: MsfSerWavLMPositions,
+    Wav2Vec2PositionalConvEmbedding: MsfSerWav2Vec2Positions,
+    HubertPositionalConvEmbedding: MsfSerHubertPositions,
+    UniSpeechPositionalConvEmbedding: MsfSerUniSpeechPositions,
+    UniSpeechSatPositionalConvEmbedding: MsfSerUniSpeechSatPositions,
+}

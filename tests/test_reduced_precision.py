@@ -1,0 +1,250 @@
+"""bfloat16 on a CPU: close to float32, only where the CPU has it, weights and files unchanged."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from test_half_precision import inputs_for, spread
+from tiny import AUDIO_CONFIGS, noise, tiny_model, tiny_processor
+from transformers import AutoConfig, AutoModel
+
+from msfser import MsfSerModel, fast_products_msfser, pretrained_msfser
+from msfser.encoders_msfser import waveform_states
+from msfser.fast_encoders_msfser import speed_up
+from msfser.fast_products_msfser import MsfSerLinear, has_bfloat16
+from msfser.loss_msfser import concordance
+from msfser.pipeline_msfser import MsfSerPipeline
+
+needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(), reason="this CPU has no bfloat16 instructions")
+WAVEFORMS = [name for name in AUDIO_CONFIGS if name != "whisper"]
+
+
+@pytest.fixture
+def without_bfloat16(monkeypatch):
+    for module in (fast_products_msfser, pretrained_msfser):
+        monkeypatch.setattr(module, "has_bfloat16", lambda: False)
+
+
+def logits(model: MsfSerModel, inputs) -> torch.Tensor:
+    with torch.no_grad():
+        return model(**inputs).logits
+
+
+def encoder_of(name: str):
+    torch.manual_seed(0)
+    encoder = AutoModel.from_config(AutoConfig.for_model(**AUDIO_CONFIGS[name]))
+    with torch.no_grad():
+        for part, parameter in encoder.named_parameters():
+            if "rel_" in part or "norm" in part:
+                parameter.add_(torch.randn_like(parameter))
+    return speed_up(encoder)
+
+
+# The switch
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("encoder", AUDIO_CONFIGS)
+@pytest.mark.parametrize("fast", [True, False])
+def test_outputs_are_close_to_those_in_float32_and_of_its_type(encoder, fast):
+    model, inputs = spread(encoder, fast_encoders=fast, audio_states="weighted"), inputs_for(encoder)
+    expected = logits(model, inputs)
+    assert model.set_precision("bfloat16") is model
+    with torch.no_grad():
+        found = model(**inputs, output_hidden_states=True, output_explanations=True)
+    assert 0 < (found.logits - expected).abs().max() < 0.02
+    assert concordance(found.logits, expected).min() > 0.99
+    returned = [found.logits, found.embedding, found.gate, *found.audio_hidden_states, *found.gs_hidden_states]
+    assert {tensor.dtype for tensor in returned} == {torch.float32}
+    assert torch.equal(logits(model.set_precision("float32"), inputs), expected)
+
+
+@needs_bfloat16
+def test_attention_weights_are_returned_in_float32():
+    model, inputs = spread(attn_implementation="eager").set_precision("bfloat16"), inputs_for("wavlm")
+    with torch.no_grad():
+        found = model(**inputs, output_attentions=True)
+    assert {weights.dtype for weights in (*found.audio_attentions, *found.gs_attentions)} == {torch.float32}
+
+
+@needs_bfloat16
+def test_files_copies_and_pickles_are_those_of_float32(tmp_path):
+    model, inputs = spread(), inputs_for("wavlm")
+    model.save_pretrained(tmp_path / "before")
+    found = logits(model.set_precision("bfloat16"), inputs)
+    model.save_pretrained(tmp_path / "after")
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "before" / name).read_bytes() == (tmp_path / "after" / name).read_bytes()
+    assert torch.equal(logits(copy.deepcopy(model), inputs), found)
+    whisper, inputs = (
+        spread("whisper").set_precision("bfloat16"),
+        inputs_for("whisper"),
+    )  # torch pickles no weight norm
+    assert torch.equal(logits(pickle.loads(pickle.dumps(whisper)), inputs), logits(whisper, inputs))
+    assert MsfSerModel.from_pretrained(tmp_path / "after").precision == "float32"
+
+
+def test_a_cpu_without_bfloat16_stays_in_float32_and_says_so(without_bfloat16, monkeypatch):
+    notes = []
+    monkeypatch.setattr(pretrained_msfser.logger, "warning_once", notes.append)
+    model, inputs = tiny_model(), inputs_for("wavlm")
+    expected = logits(model, inputs)
+    assert torch.equal(logits(model.set_precision("bfloat16"), inputs), expected)
+    assert "neither AVX512-BF16 nor AMX" in notes[0]
+
+
+def test_impossible_precisions_are_refused():
+    for wrong in ("float16", "bf16", None):
+        with pytest.raises(ValueError, match="is not known: choose 'float32' or 'bfloat16'"):
+            tiny_model().set_precision(wrong)
+    with pytest.raises(ValueError, match=r"weights in torch\.float16, and precision= needs weights in float32"):
+        tiny_model().half().set_precision("bfloat16")
+    with pytest.raises(ValueError, match="8-bit layers, and precision= needs"):
+        tiny_model().quantize().set_precision("bfloat16")
+    with pytest.raises(ValueError, match="bfloat16 on cpu"):
+        tiny_model().set_precision("bfloat16").quantize()
+
+
+@needs_bfloat16
+def test_the_pipeline_takes_it():
+    options = {"processor": tiny_processor(), "recognizer": None, "sampling_rate": 16_000}
+    plain = MsfSerPipeline(model=spread(), **options)
+    reduced = MsfSerPipeline(model=spread(), precision="bfloat16", **options)
+    assert plain.model.precision == "float32" and reduced.model.precision == "bfloat16"
+    given = {"audio": noise(2.0), "transcript": "the food was", "words": []}
+    assert reduced(given)["arousal"] == pytest.approx(plain(given)["arousal"], abs=0.02)
+    with pytest.raises(ValueError, match="precision='half' is not known"):
+        MsfSerPipeline(model=spread(), precision="half", **options)
+
+
+# Kernels
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("encoder", WAVEFORMS)
+@pytest.mark.parametrize("whole", [True, False], ids=["weights", "autocast"])
+def test_the_kernels_compute_what_float32_does(encoder, whole):
+    fast = encoder_of(encoder).eval()
+    values = torch.stack([torch.from_numpy(noise(1.3, i)) for i in range(3)])
+    mask = torch.arange(values.shape[1]) < torch.tensor([[20_800], [9_600], [14_000]])
+    with torch.no_grad():
+        expected, _ = waveform_states(fast, values, mask, fast=False)
+        for alone in (True, False):
+            if whole:
+                found, frames = waveform_states(copy.deepcopy(fast).bfloat16(), values.bfloat16(), mask, alone)
+            else:
+                with torch.autocast("cpu", torch.bfloat16):
+                    found, frames = waveform_states(fast, values, mask, alone)
+            for ours, theirs in zip(found, expected, strict=True):
+                difference = (ours.float() - theirs)[frames].square().mean().sqrt()
+                assert 0 < difference < 0.03 * theirs[frames].square().mean().sqrt()
+
+
+@needs_bfloat16
+def test_the_sum_of_layers_stays_in_float32():
+    fast = encoder_of("wavlm").eval()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        states = fast(torch.from_numpy(noise(1.0))[None], output_hidden_states=True).hidden_states
+    for state in states:
+        assert state.dtype == torch.float32 and not torch.equal(state, state.bfloat16().float())
+
+
+@needs_bfloat16
+def test_changed_weights_are_rounded_again():
+    layer, x = MsfSerLinear(24, 40), torch.randn(5, 24)
+
+    def output() -> torch.Tensor:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            return layer(x).float()
+
+    changes = (
+        lambda: torch.nn.init.normal_(layer.weight),
+        lambda: layer.weight.data.mul_(-1),
+        lambda: setattr(layer, "weight", torch.nn.Parameter(torch.randn(40, 24))),
+        lambda: layer.load_state_dict({"weight": torch.ones(40, 24), "bias": torch.ones(40)}),
+        lambda: torch.optim.AdamW([layer.weight], lr=0.5, fused=True).step(),
+    )
+    layer.weight.grad = torch.ones(40, 24)
+    for change in changes:
+        before = output()
+        if layer.weight.grad is None:
+            layer.weight.grad = torch.ones(40, 24)
+        change()
+        expected = torch.nn.functional.linear(x, layer.weight, layer.bias)
+        assert (output() - expected).abs().max() < 0.1 and not torch.equal(output(), before)
+
+
+@needs_bfloat16
+def test_each_weight_is_rounded_once_without_gradients(monkeypatch):
+    made = []
+    pack = fast_products_msfser.as_matrix
+    monkeypatch.setattr(fast_products_msfser, "as_matrix", lambda weight: made.append(weight) or pack(weight))
+    model, inputs = tiny_model().set_precision("bfloat16"), inputs_for("wavlm")
+    first = logits(model, inputs)
+    count = len(made)
+    assert count and torch.equal(logits(model, inputs), first) and len(made) == count
+
+
+@needs_bfloat16
+def test_a_vector_and_no_rows_at_all():
+    layer = speed_up(torch.nn.Linear(24, 40))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert layer(torch.ones(24)).shape == (40,) and layer(torch.ones(0, 24)).shape == (0, 40)
+
+
+# Training
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("encoder", AUDIO_CONFIGS)
+def test_gradients_of_all_weights_are_close_to_those_of_float32(encoder):
+    model = spread(encoder, freeze_audio="none", freeze_text=False)
+    inputs = {**inputs_for(encoder), "labels": torch.tensor([[0.1, 0.9, 0.5], [0.8, 0.2, 0.4], [0.5, 0.4, 0.9]])}
+    found = []
+    for enabled in (False, True):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            loss = model(**inputs).loss
+        loss.backward()
+        assert loss.dtype == torch.float32
+        found.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    expected, reduced = found
+    assert expected.keys() == reduced.keys()
+    assert {gradient.dtype for gradient in reduced.values()} == {torch.float32}
+    for part in ("audio_encoder", "text_encoder", "cross_fusion"):
+        ours, theirs = (torch.cat([g.flatten() for n, g in of.items() if part in n]) for of in (reduced, expected))
+        assert torch.nn.functional.cosine_similarity(ours, theirs, dim=0) > 0.99
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("encoder", ["wavlm", "hubert"])
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_the_kernels_train_as_the_stock_ones_under_autocast(encoder, checkpointing):
+    fast = encoder_of(encoder).train()
+    values = torch.stack([torch.from_numpy(noise(1.3, i)) for i in range(2)])
+    if checkpointing:
+        fast.gradient_checkpointing_enable({"use_reentrant": False})
+    target = torch.randn_like(fast(values).last_hidden_state)
+    found = []
+    for enabled in (False, True):
+        fast.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            (fast(values).last_hidden_state * target).mean().backward()
+        found.append({name: p.grad.clone() for name, p in fast.named_parameters() if p.grad is not None})
+    assert found[0].keys() == found[1].keys()
+    for name, theirs in found[0].items():
+        assert (found[1][name] - theirs).norm() < 0.1 * theirs.norm() + 1e-5, name
+
+
+@needs_bfloat16
+def test_frozen_layers_below_trained_ones():
+    model = spread(freeze_audio="none")
+    for parameter in model.audio_encoder.encoder.layers[0].parameters():
+        parameter.requires_grad_(False)
+    inputs = {**inputs_for("wavlm"), "labels": torch.rand(3, 3)}
+    with torch.autocast("cpu", torch.bfloat16):
+        model.train()(**inputs).loss.backward()
+    layers = model.audio_encoder.encoder.layers
+    assert layers[0].attention.q_proj.weight.grad is None
+    assert layers[1].attention.q_proj.weight.grad.isfinite().all()
