@@ -37,7 +37,7 @@ from ..audio_msfser import load_audio
 from ..cli.errors import cli_errors
 from ..cli.outputs import write_text
 from ..configuration_msfser import LABELS
-from ..evaluation.acted import Material, Scores
+from ..evaluation.acted import Material, Scores, strong_counterparts
 from ..evaluation.held_out import Fold, HeldOut, Split, speaker_groups
 from ..evaluation.leave_out import read_corpora, read_protocol
 from ..evaluation.results import Row, row, rows_of
@@ -160,8 +160,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         identity = fingerprint(*map(Path, clips["path"]), labels)
         engine = HeldOut(labels, folds_of(clips, protocol.trained), identity, output / "fits")
         engine.run([system], arguments.seeds)
-    stronger = np.full(len(clips), -1)
-    bare = Clips(labels, clips["speaker"].to_numpy(), {}, {}, {}, stronger)
+    bare = Clips(labels, clips["speaker"].to_numpy(), {}, {}, {}, strong_counterparts(clips))
     material = Material(bare, clips, clips["path"].tolist(), {})
     rows = held_out_rows(material, engine.gathered([system], arguments.seeds)[system.name])
     for starter in STARTERS.values():
