@@ -73,7 +73,9 @@ def check_level(level: Any) -> None:
         raise ValueError(f"interval_level={level!r} is no level: give a number from {LEVELS[0]} to {LEVELS[-1]}.")
 
 
-def percentiles_of(values: Mapping[str, float], scale: Mapping[str, Any] | None) -> dict[str, dict[str, int]] | None:
+def percentiles_of(
+    values: Mapping[str, float], scale: Mapping[str, Any] | None
+) -> dict[str, dict[str, int | None]] | None:
     """Where numbers lie among the labels and among the predictions of a model's corpus.
 
     Args:
@@ -91,11 +93,13 @@ def percentiles_of(values: Mapping[str, float], scale: Mapping[str, Any] | None)
     }
 
 
-def percentile_of(value: float, quantiles: Sequence[float]) -> int:
+def percentile_of(value: float, quantiles: Sequence[float]) -> int | None:
     """The percentile of a value, 0..100, by evenly spaced quantiles from the least to the greatest value.
 
-    Of a value that many share it is the middle.
+    Of a value that many share it is the middle; without quantiles there is none.
     """
+    if not quantiles:
+        return None
     shares = np.linspace(0, 100, len(quantiles))
     first, last = (int(np.searchsorted(quantiles, value, side)) for side in ("left", "right"))
     if last > first:

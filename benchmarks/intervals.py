@@ -1,6 +1,7 @@
 """The intervals of the starter's recipe: how often they contain the label, and how wide they are.
 
-    python -m msfser.benchmarks.intervals --data FOLDER --probe outputs/probe
+    python -m msfser.benchmarks.intervals --data FOLDER
+    python -m msfser.benchmarks.intervals --probe outputs/probe
 
 FOLDER holds RAVDESS (speech), EmoDB, nEMO, emotiontts_kr and GoEmotions; the labels of voices are **weak**. The level
 is 0.9. Rows:
@@ -119,6 +120,15 @@ def left_out_rows(
     return rows
 
 
+def acted_rows(data: Path, cross_fits_folder: Path, leave_out_folder: Path) -> list[Row]:
+    """The rows of held-out speakers and of left-out corpora."""
+    voices = read_voices([data], STARTERS[STARTER].voices)
+    numbers, groups = cross_fits(fitted_to(voices, read_sentences([data])), cross_fits_folder)
+    labels = voices[[*LABELS]].to_numpy(np.float64)
+    rows = held_out_rows(numbers, labels, groups, voices["speaker"].to_numpy(), voices["corpus"].to_numpy())
+    return rows + left_out_rows(data, leave_out_folder, numbers, labels, groups, voices)
+
+
 def probe_rows(folder: Path) -> list[Row]:
     """Coverage on the test part of a run, whose validation part calibrates."""
     given = [f"{name}_label" for name in LABELS]
@@ -133,8 +143,8 @@ def probe_rows(folder: Path) -> list[Row]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Fits what is missing, prints and writes the results."""
     parser = parser_of("intervals", __doc__)
-    parser.add_argument("--data", type=Path, required=True, help="the folder with the corpora")
-    parser.add_argument("--probe", type=Path, required=True, help="a finished run on the probe corpus")
+    parser.add_argument("--data", type=Path, help="the folder with the corpora")
+    parser.add_argument("--probe", type=Path, help="a finished run on the probe corpus")
     parser.add_argument("--output_dir", type=Path, default=FITS, help="where cross-fits are kept (%(default)s)")
     parser.add_argument(
         "--leave_out_dir", type=Path, default=Path("outputs/leave_out"), help="of msfser evaluate (%(default)s)"
@@ -144,13 +154,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     datasets.disable_progress_bars()
     with cli_errors("intervals", resume="run the same command again; finished fits are kept"):
         ensure_encoders([AUDIO_ENCODER, TEXT_ENCODER])
-        voices = read_voices([arguments.data], STARTERS[STARTER].voices)
-        fitted = fitted_to(voices, read_sentences([arguments.data]))
-        numbers, groups = cross_fits(fitted, arguments.output_dir)
-        labels = voices[[*LABELS]].to_numpy(np.float64)
-        rows = held_out_rows(numbers, labels, groups, fitted.speakers, voices["corpus"].to_numpy())
-        rows += left_out_rows(arguments.data, arguments.leave_out_dir, numbers, labels, groups, voices)
-        rows += probe_rows(arguments.probe)
+        rows = []
+        if arguments.data:
+            rows += acted_rows(arguments.data, arguments.output_dir, arguments.leave_out_dir)
+        if arguments.probe:
+            rows += probe_rows(arguments.probe)
     record("intervals", rows, "intervals", argv)
 
 

@@ -6,6 +6,7 @@ part, predicts those. The scale is fitted to the absolute errors; the errors tha
 by a scale that was fitted without these speakers, too.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -95,8 +96,7 @@ def _blended(
     intervals: MsfSerIntervals, given: torch.Tensor, share: Any, quantiles: torch.Tensor | None = None
 ) -> MsfSerIntervals:
     """Intervals whose scale is, as far as the share leaves it, its mean over some numbers."""
-    blended = MsfSerIntervals().requires_grad_(False)
-    blended.load_state_dict(intervals.state_dict())
+    blended = copy.deepcopy(intervals)
     blended.share.mul_(share)
     blended.base.copy_(((1 - share) * intervals.scale(given)).mean(0))
     if quantiles is not None:
