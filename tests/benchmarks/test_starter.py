@@ -61,7 +61,7 @@ def test_the_corpus_that_is_never_trained_on_counts_apart(made):
     korean = (material.table["corpus"] == "emotiontts_kr").to_numpy()
     other = {kind: np.where(korean[None, :, None], 0.5 + 0 * values, values) for kind, values in predictions.items()}
     before, after = ({row["name"]: row["value"] for row in held_out_rows(material, of)} for of in (predictions, other))
-    changed = {name for name in before if not before[name] == pytest.approx(after[name], abs=1e-6)}
+    changed = {name for name in before if before[name] != pytest.approx(after[name], abs=1e-6)}
     assert changed == {"held_out/emotiontts_kr/mean", "full_minus_audio/emotiontts_kr"}
 
 
@@ -70,6 +70,6 @@ def test_speakers_are_in_one_fold_and_the_other_corpus_is_a_fold():
     folds = folds_of(clips, CORPORA[:3])
     assert set(folds) == {"speakers_0", "speakers_1", "speakers_2", "emotiontts_kr"}
     for fold in folds.values():
-        train, rest = fold.outer
+        train, rest = fold.split
         assert not set(clips["speaker"][train]) & set(clips["speaker"][rest])
         assert not (clips["corpus"][train] == "emotiontts_kr").any()
