@@ -19,6 +19,7 @@ from .configuration_msfser import LABELS, TENSOR_NAMES
 from .contributions_msfser import mean_reasons
 from .emphasis_msfser import bare_word
 from .recordings_msfser import Recording
+from .sound_quality_msfser import LEAST_SPEECH
 from .word_times_msfser import has_no_spaces, join_words, texts_of_words
 
 Word = dict[str, Any]
@@ -229,18 +230,19 @@ def _intervals(windows: Sequence[ScoredWindow], intervals: dict[str, list[float]
 
 
 def _quality(windows: Sequence[ScoredWindow], words: Sequence[Word]) -> dict[str, Any]:
-    """The seconds of speech, by the words where they are known for all of the recording, and the warnings."""
+    """Whether there is speech, how much, by the words where they are known in all of the recording, and the warnings."""
     recording = windows[0].recording
-    spoken = None
+    of_words = None
     if all(window.is_speech_known for window in windows):
-        spoken = round(min(windows[-1].end, sum(word["end"] - word["start"] for word in words)), 3)
+        of_words = round(min(windows[-1].end, sum(word["end"] - word["start"] for word in words)), 3)
+    spoken = recording.meter.speech_seconds(of_words)
     warnings = recording.meter.warnings(spoken)
     cut = [name for name in TENSOR_NAMES if any(name in window.cut for window in windows)]
     warnings += [f"The {name} is longer than the model reads: its end is left out." for name in cut]
     emphasis = recording.given["emphasis"]
     if emphasis and recording.is_long and not any(window.annotation.emphasis == emphasis for window in windows):
         warnings.append("The given emphasis is not among the words with times: it is not used.")
-    return {"speech_seconds": recording.meter.voice_seconds() if spoken is None else spoken, "warnings": warnings}
+    return {"has_speech": spoken >= LEAST_SPEECH, "speech_seconds": spoken, "warnings": warnings}
 
 
 def _summary(windows: Sequence[ScoredWindow]) -> dict[str, Any]:

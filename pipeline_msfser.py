@@ -150,6 +150,7 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
             - `routing`: for each dimension the shares of `sound`, `words` and `description`, as far as the model has
               them, which sum to 1; `None` without experts. Inside the model, too.
             - `duration`: of the recording, seconds.
+            - `has_speech`: whether it has at least half a second of speech; without, the numbers mean nothing.
             - `speech_seconds`: how much of it is speech: by the words' times, or by the voice where they are unknown.
             - `warnings`: why the result may mean little, a sentence each.
             - `channel`: its number, with `channel="each"`.

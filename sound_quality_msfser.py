@@ -2,15 +2,16 @@
 
 All is measured on mono sound at 16 kHz, part by part, so that a recording of any length can be measured. The
 thresholds were chosen on studio speech in four languages and on distorted copies of it; `docs/predicting.md` has the
-rates of false alarms. Speech, music and a hum are not told apart: where a recognizer transcribes, its words decide.
+rates of false alarms. Whether there is speech at all is decided by [`speech_score`] and by the recognizer's words.
 """
 
 import numpy as np
 
 from .audio_msfser import SAMPLING_RATE
+from .speech_presence_msfser import speech_score
 
-# Seconds of speech below which a prediction means little.
-SHORTEST_SPEECH = 1.0
+# Seconds of speech below which a prediction means little, and nothing.
+SHORTEST_SPEECH, LEAST_SPEECH = 1.0, 0.5
 
 _WINDOW, _HOP, _TRANSFORM = 1024, 512, 2048
 # Frames below this level (dB of full scale), or that far below the loud ones, are silent.
@@ -24,6 +25,8 @@ _MARGIN = 4
 # more; over a telephone: -30 dB and less.
 _BANDS = (200.0, 3400.0), (4400.0, 7600.0)
 _LEAST_UPPER_BAND, _RICHEST, _LOUD_ENOUGH = -30.0, 0.95, 30.0
+# Where the flatness of the spectrum is measured.
+_FLATNESS_BAND = (100.0, 4000.0)
 # A sound is clipped if this many times as many samples lie around some amplitude (7 %) as between 72 and 86 % of it.
 # Clean speech: at most 1.1 in 99 of 100 clips; with its peaks cut to a quarter: at least 1.3, resampled or not.
 _LEAST_CLIPPED, _LEAST_SAMPLES, _FEWEST_SAMPLES = 1.25, 5e-4, 20
@@ -42,6 +45,7 @@ class SoundMeter:
     def __init__(self) -> None:
         self.seconds = 0.0
         self._frames: list[np.ndarray] = []  # (3, frames) each: level, periodicity, and upper against lower band
+        self._is_speech = False
         self._clipped_seconds = 0.0
 
     def add(self, samples: np.ndarray) -> None:
@@ -55,12 +59,16 @@ class SoundMeter:
         power = np.abs(np.fft.rfft(frames * _TAPER, _TRANSFORM)) ** 2
         correlation = np.fft.irfft(power)[:, : _LAGS.stop] / _TAPER_CORRELATION
         lower, upper = (power[:, slice(*np.searchsorted(_FREQUENCIES, band))].sum(1) for band in _BANDS)
-        measures = (
-            _decibels(np.square(frames, dtype=np.float64).mean(1)),
-            correlation[:, _LAGS].max(1) * _TAPER_CORRELATION[0] / np.maximum(power.mean(1), 1e-12),
-            _decibels(upper) - _decibels(lower),
-        )
-        self._frames.append(np.stack(measures).astype(np.float32))
+        level = _decibels(np.square(frames, dtype=np.float64).mean(1))
+        periodicity = correlation[:, _LAGS].max(1) * _TAPER_CORRELATION[0] / np.maximum(power.mean(1), 1e-12)
+        ratio = _decibels(upper) - _decibels(lower)
+        self._frames.append(np.stack((level, periodicity, ratio)).astype(np.float32))
+        octaves = np.log2(SAMPLING_RATE / (correlation[:, _LAGS].argmax(1) + _LAGS.start))
+        middle = power[:, slice(*np.searchsorted(_FREQUENCIES, _FLATNESS_BAND))] + 1e-12
+        flatness = np.log(middle).mean(1) - np.log(middle.mean(1))
+        loud = _loud(level, _QUIET_BELOW_LOUD)
+        voiced = loud & (periodicity > _LEAST_PERIODICITY)
+        self._is_speech = self._is_speech or speech_score(level, octaves, ratio, flatness, loud, voiced) >= 0
 
     def voice_seconds(self) -> float:
         """Seconds with a voice, or with anything else that has a pitch."""
@@ -69,13 +77,24 @@ class SoundMeter:
         spoken = np.convolve(voiced, np.ones(2 * _MARGIN + 1), mode="same") > 0.5
         return round(min(self.seconds, float(spoken.sum()) * _HOP / SAMPLING_RATE), 3)
 
-    def warnings(self, speech_seconds: float | None = None) -> list[str]:
+    def speech_seconds(self, of_words: float | None = None) -> float:
+        """Seconds of speech: those of the words or, where none are known, those with a voice if any part is speech.
+
+        A recognizer finds no words in speech of other languages, so that finding none is no proof.
+
+        Args:
+            of_words: Seconds of the words.
+        """
+        if of_words:
+            return of_words
+        return self.voice_seconds() if self._is_speech else 0.0
+
+    def warnings(self, spoken: float) -> list[str]:
         """Why a prediction for this sound may mean little: a sentence each.
 
         Args:
-            speech_seconds: Seconds of speech where the words are known; else those with a voice count.
+            spoken: Its seconds of speech.
         """
-        spoken = self.voice_seconds() if speech_seconds is None else speech_seconds
         found = []
         if spoken <= 0:
             found.append("No speech was found.")
@@ -97,11 +116,12 @@ class SoundMeter:
 
 
 def sound_warnings(samples: np.ndarray) -> tuple[list[str], float]:
-    """The warnings of [`SoundMeter`] for a whole sound, `(samples,)` at 16 kHz, and its seconds with a voice."""
+    """The warnings of [`SoundMeter`] for a whole sound, `(samples,)` at 16 kHz, and its seconds of speech."""
     meter = SoundMeter()
     for start in range(0, len(samples), 30 * SAMPLING_RATE):
         meter.add(samples[start : start + 30 * SAMPLING_RATE])
-    return meter.warnings(), meter.voice_seconds()
+    spoken = meter.speech_seconds()
+    return meter.warnings(spoken), spoken
 
 
 def _loud(level: np.ndarray, below: float) -> np.ndarray:

@@ -59,6 +59,8 @@ RESULTS_FILE, HISTORY_FILE = "loco.json", "loco_history.jsonl"
 SYSTEMS = ("mean", SVR_SYSTEM, "last_layer", "regressor", "starter")
 _REFERENCE, _STARTER, _OPEN = "regressor", "starter", "starter_open"
 _COLUMNS = ("file_name", "speaker_id", "emotion", *LABELS)
+# Tables that name emotions by adjectives; all others, as `weak_labels.NORMS`, by nouns.
+_NOUNS = {"angry": "anger", "fearful": "fear", "happy": "happiness", "sad": "sadness", "surprised": "surprise"}
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,9 @@ def _read_corpus(folder: Path, protocol: Protocol) -> pd.DataFrame:
         low, high = protocol.label_range
         raise ValueError(f"{path} has labels outside {low:g}..{high:g}, or none: the protocol says this range.")
     first = {other: group[0] for group in protocol.same_speaker.get(name, ()) for other in group}
-    found = pd.DataFrame({"corpus": name, "file": table["file_name"], "path": paths, "emotion": table["emotion"]})
+    found = pd.DataFrame(
+        {"corpus": name, "file": table["file_name"], "path": paths, "emotion": table["emotion"].replace(_NOUNS)}
+    )
     found["speaker"] = [f"{name}-{first.get(speaker, speaker)}" for speaker in table["speaker_id"]]
     found["intensity"] = table.get("intensity")
     # Without a number of the repetition, the first of one intensity belongs to the first of the other.

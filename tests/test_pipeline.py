@@ -87,8 +87,8 @@ def test_the_output_is_plain_and_names_the_origins_of_its_texts(pipe, speech):
     assert json.loads(json.dumps(result)) == result
     assert list(result) == [
         *LABELS, "intervals", "interval_level", "transcript", "words", "emphasis", "description", "texts",
-        "contributions", "baseline", "gate", "routing", "duration", "speech_seconds", "warnings", "percentiles",
-        "percentiles_of",
+        "contributions", "baseline", "gate", "routing", "duration", "has_speech", "speech_seconds", "warnings",
+        "percentiles", "percentiles_of",
     ]  # fmt: skip
     assert all(0 < result[label] < 1 for label in LABELS)
     assert result["transcript"] == "the food, was wonderful but"
