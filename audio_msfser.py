@@ -17,6 +17,7 @@ import torch
 from .containers_msfser import ContainerReader, MissingPyAVError, container_of
 from .sound_forms_msfser import (
     MOST_CHANNELS,
+    SoundForm,
     array_blocks,
     check_batch,
     checked_rate,
@@ -145,6 +146,43 @@ def read_blocks(
         differ slightly, as its decoder depends on where it pauses. A damaged file may raise after the first blocks.
     """
     return _blocks(source, sampling_rate, channels_first, channel, block_seconds=1.0)
+
+
+def stream_blocks(chunks: Iterable[Any], sampling_rate: int, channel: int | None = None) -> Iterator[np.ndarray]:
+    """Reads a stream as [`load_audio`] does a whole sound; where its chunks end has no effect.
+
+    Args:
+        chunks: The samples one after the other, each array as in [`load_audio`], `(samples,)` or `(samples,
+            channels)`; one without samples is left out.
+        sampling_rate: Their rate, in Hz.
+        channel: The one channel that is used, from 0 on; by default the mean of all.
+
+    Yields:
+        `(samples,)`, mono float32 at 16 kHz, no more than about a second at a time.
+
+    Raises:
+        ValueError: A chunk cannot be used, or the stream has no sample.
+        ImportError: soundfile and soxr are not installed, and the rate is not 16 kHz.
+    """
+    rate = checked_rate(sampling_rate)
+    blocks = _at_16_khz(_mono_chunks(chunks, rate, channel), rate)
+    yield from (block for block in blocks if len(block))
+
+
+def _mono_chunks(chunks: Iterable[Any], rate: int, channel: int | None) -> Iterator[np.ndarray]:
+    is_empty = True
+    for chunk in chunks:
+        if not isinstance(chunk, (np.ndarray, torch.Tensor)):
+            raise ValueError(f"a chunk of the stream is {type(chunk).__name__}, not an array of samples.")
+        if chunk.ndim and not len(chunk):
+            continue
+        samples = checked_samples(SoundForm(chunk, False, rate, channels_first=False, is_order_known=True))
+        _check_channel(channel, 1 if samples.ndim == 1 else samples.shape[1])
+        is_empty = False
+        for block in array_blocks(samples, rate, math.inf):
+            yield _mono(block, channel)
+    if is_empty:
+        raise ValueError("the stream ended without a sample: check what it reads from.")
 
 
 def count_channels(source: Any, sampling_rate: int | None = None, channels_first: bool | None = None) -> int:

@@ -34,6 +34,7 @@ from .processing_msfser import MsfSerProcessor
 from .recordings_msfser import Recording, open_recording, with_index
 from .sound_forms_msfser import check_batch
 from .sound_quality_msfser import SoundMeter
+from .stream_msfser import StreamingMixin
 from .transcription_msfser import MsfSerRecognizer
 from .word_times_msfser import check_words, text_of, texts_of_words
 
@@ -47,7 +48,7 @@ _BATCHES_AHEAD = 4
 _LONGEST_TO_ALIGN = 600.0
 
 
-class MsfSerPipeline(Pipeline):
+class MsfSerPipeline(StreamingMixin, Pipeline):
     """Predicts valence, arousal and dominance of recordings, with the texts that the model read and their shares.
 
     Texts that are not given are made if the model reads them: a recognizer transcribes, LEMF finds the emphasized
@@ -77,6 +78,8 @@ class MsfSerPipeline(Pipeline):
         batch_size: How many windows form a batch. With one, each result comes before the next recording is asked for.
             With more, windows of similar length share a batch, so results arrive after four batches.
         **kwargs: Of `transformers.Pipeline`, such as `device`.
+
+    Sound that arrives bit by bit is for [`StreamingMixin.stream`].
 
     All but `model`, `processor` and `**kwargs` may also be given with a call; `"as trained"` selects the recognizer or
     the describer of the training corpus, and `None` the default of `sampling_rate`, `language` and the channels.

@@ -33,6 +33,7 @@ COMMANDS: dict[str, Command] = {
         "annotation.annotate", "add transcripts, emphasized words and descriptions to a corpus", "annotate"
     ),
     "predict": Command("prediction.predict", "predict many recordings and write a table", "train"),
+    "live": Command("prediction.live", "predict sound as it arrives, such as that of a microphone"),
     "evaluate": Command("evaluation.evaluate", "score a model on a corpus", "train"),
     "norms": Command("annotation.norms", "measure a corpus as the norms of measured descriptions", "annotate"),
     "ablate": Command("evaluation.ablation", "train and compare variants of a model over several seeds", "train"),

@@ -1,21 +1,17 @@
 """What `msfser predict` and `msfser train --do_predict` do: a table of predictions, made in shards."""
 
 import argparse
-import contextlib
 import json
 import logging
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet
 from accelerate import PartialState
-from huggingface_hub import ModelCard
 
-from ..annotator_msfser import NoRecognizer
 from ..cli.messages import show_messages
 from ..cli.outputs import whole_file
 from ..corpora.audio_folder import left_out_message
@@ -25,6 +21,7 @@ from ..hub.loading import NamedModel, load_named
 from ..hub.model_names import model_settings
 from ..inputs_msfser import check_options
 from ..sharding.processes import joined_processes, run_shards
+from .model_messages import license_message, option_names
 from .paths import suffix_of
 from .sharded_prediction import ShardedPrediction
 from .submission import write_submission
@@ -48,14 +45,14 @@ def predict(source: SourceRows, arguments: argparse.Namespace) -> None:
         options["language"] = arguments.language
     if arguments.recognizer is not None:
         options["recognizer"] = None if arguments.recognizer == "none" else arguments.recognizer
-    with joined_processes() as state, _option_names():
+    with joined_processes() as state, option_names():
         if arguments.channel == "each" and state.is_main_process:
             logger.info("each channel may be another person: all must know and agree (docs/responsible-use.md).")
 
         def open_work() -> ShardedPrediction:
             named = load_named(arguments.model)
-            if os.path.isdir(named.source):
-                logger.info(f"the license of the weights: {_license(Path(named.source))}.")
+            if (message := license_message(named.source)) is not None:
+                logger.info(message)
             return open_prediction(source, named, options, str(state.device), output)
 
         data = Path(arguments.recordings[0])
@@ -134,16 +131,6 @@ def predict_table(
         shutil.rmtree(work.output)
 
 
-@contextlib.contextmanager
-def _option_names() -> Iterator[None]:
-    """Calls the option in an error of the pipeline as it is called on the command line."""
-    try:
-        yield
-    except NoRecognizer as error:
-        reason = str(error.__cause__).rstrip(".")
-        raise OSError(f"{reason}; or give --recognizer none to go without a transcript.") from error
-
-
 def parts_of(output: Path) -> Path:
     """The folder in which predictions are kept until the table is whole."""
     return output.with_name(f"{output.name}.parts")
@@ -153,12 +140,6 @@ def _remove_empty(parts: Path) -> None:
     """Removes the folder of a run that has predicted nothing."""
     if (parts / SHARDS_NOTE).is_file() and not any(parts.glob("data/*.parquet")):
         shutil.rmtree(parts)
-
-
-def _license(folder: Path) -> str:
-    card = folder / "README.md"
-    stated = ModelCard.load(card).data.get("license") if card.is_file() else None
-    return str(stated or "not stated")
 
 
 def _write(work: ShardedPrediction, output: Path, label_range: tuple[float, float], course: bool) -> None:

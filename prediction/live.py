@@ -1,0 +1,119 @@
+"""Predicts valence, arousal and dominance of sound as it arrives.
+
+    ffmpeg -f pulse -i default -f s16le -ac 1 -ar 16000 - | msfser live - --skip
+    ffmpeg -i talk.mp3 -f wav - | msfser live - --language en > talk.jsonl
+
+Each hop has a line: for the eye in a terminal, as JSON elsewhere.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..cli.errors import cli_errors
+from ..cli.interrupts import raise_if_interrupted
+
+logger = logging.getLogger(__name__)
+
+_DIMENSIONS = ("valence", "arousal", "dominance")
+_SCALE = 9
+# The line of a scale, its middle and the value; and where a terminal cannot show them.
+_SIGNS, _PLAIN_SIGNS = "─┼●", "-+o"
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs `msfser live`."""
+    arguments = parse(argv)
+    with cli_errors("live"):
+        is_piped = arguments.source == "-"
+        if is_piped and sys.stdin.isatty():
+            raise ValueError("nothing is piped: run ffmpeg ... | msfser live -, or name a file in place of -.")
+        file = sys.stdin.fileno() if is_piped else os.open(arguments.source, os.O_RDONLY)
+        try:
+            # Not by a buffered reader: it waits for whole buffers, and its lock may be held when the process ends.
+            _run(arguments, lambda count: os.read(file, count))
+        except BrokenPipeError:  # nobody reads the results any more
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(
+        prog="msfser live",
+        usage="ffmpeg ... | msfser live - [OPTIONS]",
+        description="Predicts valence, arousal and dominance of sound as it arrives: a line for each hop.",
+        epilog="Everybody who is heard must know and agree (docs/responsible-use.md). No sound is kept.",
+    )
+    parser.add_argument("source", metavar="-", help="the pipe: WAV, or raw 16-bit samples (s16le, mono); or a file")
+    parser.add_argument(
+        "--rate", type=int, default=16_000, metavar="HZ", help="rate of raw samples (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--model", default="starter", help="a folder, a name on the Hub, or starter (default: %(default)s)"
+    )
+    parser.add_argument("--window", type=float, default=4.0, metavar="S", help="seconds in a result (default: 4)")
+    parser.add_argument("--hop", type=float, default=1.0, metavar="S", help="seconds between results (default: 1)")
+    parser.add_argument("--language", metavar="CODE", help="language of the speech, such as en")
+    parser.add_argument(
+        "--recognizer", metavar="NAME", help="a Whisper model by Hub name or folder, or none (default: as trained)"
+    )
+    parser.add_argument(
+        "--skip", action="store_true", help="for a microphone: if this computer is too slow, give the newest result"
+    )
+    parser.add_argument("--json", action="store_true", help="JSON lines in a terminal, too")
+    return parser.parse_args(argv)
+
+
+def _run(arguments: argparse.Namespace, read: Callable[[int], bytes]) -> None:
+    # Slow imports are deferred until the arguments have been checked.
+    from ..cli.messages import show_messages
+    from ..hub.loading import load_named
+    from ..pipeline_msfser import MsfSerPipeline
+    from .model_messages import license_message, option_names
+    from .piped_sound import open_pipe
+
+    show_messages()
+    options: dict[str, Any] = {"language": arguments.language} if arguments.language else {}
+    if arguments.recognizer is not None:
+        options["recognizer"] = None if arguments.recognizer == "none" else arguments.recognizer
+    named = load_named(arguments.model)
+    if (message := license_message(named.source)) is not None:
+        logger.info(message)
+    logger.info("Everybody who is heard must know and agree (docs/responsible-use.md); no sound is kept.")
+    pipeline = MsfSerPipeline(model=named.model, processor=named.processor)
+    sound = open_pipe(read, arguments.rate)
+    results = pipeline.stream(
+        sound.chunks, sound.sampling_rate, arguments.window, arguments.hop, arguments.skip, **options
+    )
+    show = json.dumps if arguments.json or not sys.stdout.isatty() else _lines(sys.stdout.encoding)
+    with option_names():
+        for result in results:
+            print(show(result), flush=True)
+            raise_if_interrupted()
+
+
+def _lines(encoding: str) -> Callable[[Mapping[str, Any]], str]:
+    """What makes the line of a result for a terminal; the first one follows the names of the columns."""
+    try:
+        line, middle, value = _SIGNS if _SIGNS.encode(encoding) else ""
+    except (UnicodeEncodeError, LookupError):
+        line, middle, value = _PLAIN_SIGNS
+    empty = line * (_SCALE // 2) + middle + line * (_SCALE // 2)
+    print("time   " + "".join(f"{name:<16}" for name in _DIMENSIONS) + "words")
+
+    def show(result: Mapping[str, Any]) -> str:
+        minutes, seconds = divmod(int(result["end"]), 60)
+        cells = ["no numbers"] if result["valence"] is None else []
+        for name in _DIMENSIONS if not cells else ():
+            at = min(_SCALE - 1, int(result[name] * _SCALE))
+            cells.append(f"{empty[:at]}{value}{empty[at + 1 :]} {result[name]:.2f}  ")
+        words = " ".join(word["word"] for word in result["words"])
+        reasons = " ".join(result["warnings"]) if result["valence"] is None else ""
+        skipped = f" ({result['skipped']} skipped)" if result["skipped"] else ""
+        return f"{f'{minutes}:{seconds:02}':<7}{''.join(cells):<48}{words or reasons}{skipped}".rstrip()
+
+    return show
