@@ -46,16 +46,16 @@ def panel(result: Mapping[str, Any], title: str, before: Mapping[str, float] | N
     Args:
         result: Output of the pipeline.
         title: What the result is of.
-        before: The three numbers of the same recording with other texts.
+        before: The three numbers that the same recording had with other texts.
     """
     notes = "".join(f'<p class="ser-note">{escaped(one)}</p>' for one in texts.warnings(result))
     parts = [
         f'<h2 class="ser-title">{escaped(title)}</h2>',
         f'<p class="ser-summary">{escaped(texts.summary(result))}</p>{notes}',
         scales(result, before),
+        course(result.get("course"), result["duration"]),
         words(result),
         f'<div class="ser-pair">{contributions(result)}{plane(result)}</div>',
-        course(result.get("course"), result["duration"]),
         downloads(result),
     ]
     return f'<div class="ser">{"".join(parts)}</div>'
@@ -261,11 +261,11 @@ def contributions(result: Mapping[str, Any]) -> str:
         return ""
     widest = max(0.05, *(abs(found[one][name]) for one in texts.SCALES for name in names))
     head = "".join(f'<th scope="col">{name.capitalize()}</th>' for name in texts.SCALES)
-    rows = [_plain_row("without any input", result["baseline"])]
+    rows = [_plain_row("nothing yet", result["baseline"])]
     for name in names:
         cells = "".join(f"<td>{_bar(found[one][name], widest)}</td>" for one in texts.SCALES)
         rows.append(f'<tr><th scope="row">{texts.INPUTS[name].capitalize()}</th>{cells}</tr>')
-    rows.append(_plain_row("with all of them", result))
+    rows.append(_plain_row("all", result))
     return (
         '<section><h3>What moves the numbers</h3><table class="ser-moves"><thead><tr><td></td>'
         f'{head}</tr></thead><tbody>{"".join(rows)}</tbody></table><p class="ser-hint">The mean change when an input '

@@ -3,6 +3,7 @@
 import contextlib
 import queue
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -19,8 +20,9 @@ from .analysis import Text, user_error
 
 MOST_MINUTES = 10
 MOST_SESSIONS = 2  # at once; others wait
-_SECONDS_A_CHUNK = 0.5
+_SECONDS_A_CHUNK = 1.0
 _MOST_CHUNKS = 40  # that wait
+_MOST_LOST = 2.0  # seconds, without a note
 _SECONDS_SHOWN = 60.0
 _WORDS_SHOWN = 40
 # Without a new chunk, somebody has closed the page.
@@ -37,6 +39,8 @@ class Session:
         self.tentative: list[dict[str, Any]] = []
         self.skipped = 0
         self.failure: str | None = None
+        self._start, self._seconds = time.monotonic(), 0.0
+        self._last_seen: Any = None
         self._chunks: queue.Queue[np.ndarray | None] = queue.Queue(_MOST_CHUNKS)
         self._thread = threading.Thread(target=self._listen, args=(ser, sampling_rate), daemon=True)
         self._thread.start()
@@ -46,8 +50,20 @@ class Session:
         """Whether it still listens."""
         return self._thread.is_alive()
 
-    def hear(self, samples: np.ndarray) -> None:
+    @property
+    def lost(self) -> float:
+        """The seconds of sound that have not arrived."""
+        return max(0.0, time.monotonic() - self._start - self._seconds) if self._seconds else 0.0
+
+    def has_news(self) -> bool:
+        """Whether there is something that was not there at the last call."""
+        state = (len(self.results), self.failure, self.results[-1]["end"] if self.results else None)
+        is_new, self._last_seen = state != self._last_seen, state
+        return is_new
+
+    def hear(self, samples: np.ndarray, sampling_rate: int) -> None:
         """Takes sound, `(samples,)`; if too much is waiting already, it is left out."""
+        self._seconds += len(samples) / sampling_rate
         with contextlib.suppress(queue.Full):
             self._chunks.put_nowait(samples)
 
@@ -105,12 +121,14 @@ def panel(session: Session | None, is_over: bool = False) -> str:
         parts.append(f'<section><h3>Words</h3><p class="ser-words" tabindex="0">{said}</p></section>')
     if session.skipped:
         parts.append(f'<p class="ser-note">{session.skipped} results were left out to keep up.</p>')
+    if session.lost > _MOST_LOST:
+        parts.append(f'<p class="ser-note">{session.lost:.0f} s of sound did not arrive: the page is too busy.</p>')
     if is_over:
         parts.append(figures.downloads({"course": results, "duration": end}, "speech-emotion-live"))
     return f'<div class="ser">{"".join(parts)}</div>'
 
 
-def tab(ser: Pipeline) -> None:
+def tab(ser: Pipeline, opened: gr.Tab) -> None:
     """The components of the tab and their events."""
     with gr.Row(elem_classes="ser-live"):
         with gr.Column(scale=5, min_width=300):
@@ -122,14 +140,14 @@ def tab(ser: Pipeline) -> None:
     session = gr.State(None)
 
     def hear(chunk: Text, session: Session | None) -> list[Any]:
-        """Takes the next half second."""
+        """Takes the next piece of sound."""
         if chunk is None:
             return [session, gr.skip()]
         samples, rate = _taken(chunk)
         if session is None or not session.is_open:
             session = Session(ser, rate)
-        session.hear(samples)
-        return [session, panel(session)]
+        session.hear(samples, rate)
+        return [session, panel(session) if session.has_news() else gr.skip()]
 
     def stop(session: Session | None) -> list[Any]:
         """Ends the stream, whose results can then be downloaded."""
@@ -138,12 +156,15 @@ def tab(ser: Pipeline) -> None:
         return [None, panel(session, is_over=True)]
 
     event: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    # On the page, a chunk is a tenth of a second whatever the event says, unless the component's property is updated
+    # there. Of chunks that come faster than they are taken, only the newest is.
+    chunks = f"() => ({{__type__: 'update', stream_every: {_SECONDS_A_CHUNK}}})"
+    opened.select(None, None, audio, js=chunks, api_name="open_live")
     audio.stream(
         hear,
         [audio, session],
         [session, shown],
         api_name="hear",
-        stream_every=_SECONDS_A_CHUNK,
         time_limit=MOST_MINUTES * 60,
         concurrency_limit=MOST_SESSIONS,
         concurrency_id="live",

@@ -99,8 +99,8 @@ class _Page:
             with gr.Tabs():
                 with gr.Tab("Recording"):
                     self._recording(first)
-                with gr.Tab("Live"):
-                    live.tab(ser)
+                with gr.Tab("Live") as opened:
+                    live.tab(ser, opened)
             self._about()
             self._events()
             self._api()
@@ -159,7 +159,7 @@ class _Page:
                     cache_examples=False,
                     api_name="load_example",
                 )
-        self.previous = gr.State(_numbers(first))
+        self.previous = gr.State(_shown(first))
 
     def _editor(self, first: Mapping[str, Any]) -> None:
         """The texts that the model reads, to be edited; the language that is spoken, if words are recognized."""
@@ -221,27 +221,33 @@ class _Page:
             runs.append(event)
         self.cancel.click(_end, outputs=controls, cancels=runs, api_name="cancel", **quick)
         # The words of another recording must not be used for this one.
-        self.audio.input(self._receive, [self.audio], [self.start, *shown], api_name="new_recording", **quick)
+        self.audio.input(
+            self._receive, [self.audio], [self.start, self.again, *shown], api_name="new_recording", **quick
+        )
 
     def _receive(self, audio: Text) -> list[Any]:
         """Checks a new recording as soon as it is there, and clears what belongs to the one before."""
+        refused = [gr.Button(interactive=False)] * 2
         cleared = [None, *[""] * len(self.fields)]
         if audio is None:
-            return [gr.Button(interactive=False), figures.message("No recording yet", texts.NO_RESULT), *cleared]
+            return [*refused, figures.message("No recording yet", texts.NO_RESULT), *cleared]
         try:
             seconds = checked_seconds(self.ser, audio)
         except gr.Error as error:
-            return [gr.Button(interactive=False), figures.failure(error.message), *cleared]
+            return [*refused, figures.failure(error.message), *cleared]
         ready = figures.message("Ready", f"{seconds:.0f} s of sound. Press <b>Analyze</b>.")
-        return [gr.Button(interactive=True), ready, *cleared]
+        return [*[gr.Button(interactive=True)] * 2, ready, *cleared]
 
     def _analyze_anew(self, audio: Text, language: Text = None) -> Iterator[list[Any]]:
         """Analyzes a recording, whose texts are made automatically."""
         yield from self._analyze(audio, None, {"language": language})
 
     def _analyze_edited(self, audio: Text, previous: Any, *given: Text) -> Iterator[list[Any]]:
-        """Analyzes a recording with texts that are given; those that are empty are made automatically."""
-        yield from self._analyze(audio, previous, dict(zip(self.fields, given, strict=True)))
+        """Analyzes a recording with texts that are given; those that are empty or unchanged are made automatically."""
+        automatic = previous["automatic"] if previous else {}
+        fields = dict(zip(self.fields, given, strict=True))
+        changed = {name: text for name, text in fields.items() if not text or text != automatic.get(name)}
+        yield from self._analyze(audio, previous, changed)
 
     def _analyze(self, audio: Text, previous: Any, given: Mapping[str, Text]) -> Iterator[list[Any]]:
         unchanged = [gr.skip()] * (2 + len(self.fields))
@@ -253,12 +259,11 @@ class _Page:
                 except StopIteration as end:
                     result = end.value
                     break
-            name = Path(audio or "").name
-            title = _title(name) if Path(audio or "").parent == FOLDER else "Your recording"
-            # The stressed words of a long recording are not consecutive; they are found again.
-            texts_shown = {**result, **({"emphasis": ""} if "course" in result else {}), "language": given["language"]}
-            fields = [texts_shown[field] or "" for field in self.fields]
-            yield [*_end(), figures.panel(result, title, previous), _numbers(result), *fields]
+            path = Path(audio or "")
+            title = _title(path.name) if path.parent == FOLDER else "Your recording"
+            fields = [given.get("language") if name == "language" else _text(result, name) for name in self.fields]
+            panel = figures.panel(result, title, previous["numbers"] if previous else None)
+            yield [*_end(), panel, _shown(result), *fields]
         except gr.Error as error:
             yield [*_end(), figures.failure(error.message), *unchanged[1:]]
         except Exception:
@@ -311,8 +316,15 @@ def _title(example: str) -> str:
     return f"Example: {EXAMPLES[example]}"
 
 
-def _numbers(result: Mapping[str, Any]) -> dict[str, float]:
-    return {name: result[name] for name in texts.SCALES}
+def _shown(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What the next analysis of the same recording needs: the numbers, and the texts that nobody has given."""
+    automatic = {name: _text(result, name) for name in texts.INPUTS if result["texts"].get(name) != "given"}
+    return {"numbers": {name: result[name] for name in texts.SCALES}, "automatic": automatic}
+
+
+def _text(result: Mapping[str, Any], name: str) -> str:
+    # The stressed words of a long recording are not in a row; they are found again.
+    return "" if name == "emphasis" and "course" in result else result.get(name) or ""
 
 
 def _card(name: str, revision: str | None) -> str:
