@@ -1,27 +1,34 @@
-"""Ten users at once on the demo page, and whether the project's four ways to a prediction agree.
+"""Ten users at once on the demo page, one of them live, and whether the project's four ways to a prediction agree.
 
     python -m msfser.benchmarks.space [MODEL]
 
 starts `space/app.py` on a model (by default `outputs/probe`) and lets ten users send requests at once, each user the
-same clip of the probe corpus ten times. Every answer is compared with the pipeline's for that clip. Then the same
-clips, with the corpus's texts, go through the page, the pipeline, `train.py --do_predict` and plain `AutoModel`.
-Writes to `benchmarks/results/serving.json`
+same clip of the probe corpus ten times. Meanwhile, where there is a Chromium, it speaks into the tab Live. Every
+answer is compared with the pipeline's for that clip. Then the same clips, with the corpus's texts, go through the page,
+the pipeline, `train.py --do_predict` and plain `AutoModel`. Writes to `benchmarks/results/serving.json`
 
 - `space/wrong_answers`, of 100;
 - `space/memory_growth` of the server over these 100 requests, as a share;
 - `space/cold_start_seconds` until the page answers, with the model's files on the disk;
 - `space/peak_memory_mb`;
 - `space/seconds_alone`, the median of a request while there is no other;
+- `space/live_results`, how many results came from the tab Live, and `space/live_lost_seconds` of its sound;
+- `axe/serious`, how many rules of the accessibility checker axe-core the page breaks seriously, on both tabs, in light
+  and dark; the checker is fetched by npm;
 - `agreement/max_difference` between any two of the four.
 """
 
+import base64
 import contextlib
+import json
 import os
+import re
 import shutil
 import socket
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +41,7 @@ import pandas as pd
 import psutil
 import torch
 from gradio_client import Client, handle_file
+from playwright.sync_api import sync_playwright
 from transformers import AutoModel, AutoProcessor, Pipeline, pipeline
 
 from ..configuration_msfser import LABELS
@@ -43,6 +51,7 @@ from .command import parser_of, record
 
 ROOT = Path(__file__).parents[1]
 APP = ROOT / "space" / "app.py"
+AXE = "axe-core@4.14.1"
 USERS = 10
 ROUNDS = 10
 _PATIENCE = 300.0
@@ -69,6 +78,81 @@ def _server(model: str) -> Iterator[tuple[str, psutil.Process, float]]:
         finally:
             process.terminate()
             process.wait(30)
+
+
+def axe(folder: Path) -> str | None:
+    """The script of axe-core, fetched into a folder; `None` if npm or its registry is missing."""
+    if shutil.which("npm") is None:
+        return None
+    fetched = subprocess.run(["npm", "pack", "--silent", AXE], cwd=folder, capture_output=True, timeout=120)
+    archives = list(folder.glob("axe-core-*.tgz"))
+    if fetched.returncode or not archives:
+        return None
+    with tarfile.open(archives[0]) as archive:
+        script = archive.extractfile("package/axe.min.js")
+        return None if script is None else script.read().decode()
+
+
+def violations(tab: Any, script: str) -> list[str]:
+    """What the checker finds serious or critical on an open page: rule and first element."""
+    tab.evaluate(script)
+    found = tab.evaluate("axe.run(document, {resultTypes: ['violations']}).then(found => found.violations)")
+    return [
+        f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found if one["impact"] in ("serious", "critical")
+    ]
+
+
+@contextlib.contextmanager
+def browser(voice: Path) -> Iterator[Any]:
+    """A Chromium whose microphone plays a WAV file again and again; `None` if there is none."""
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        yield None
+        return
+    options = ["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+    with sync_playwright() as player:
+        chromium = player.chromium.launch(
+            executable_path=path, args=[*options, f"--use-file-for-fake-audio-capture={voice}"]
+        )
+        yield chromium
+        chromium.close()
+
+
+def _checked(chromium: Any, address: str, script: str) -> list[str]:
+    """The serious violations of both tabs, in light and dark."""
+    found: list[str] = []
+    for theme in ("light", "dark"):
+        tab = chromium.new_page()
+        tab.goto(f"{address}?__theme={theme}")
+        tab.get_by_text("What moves the numbers").or_(tab.get_by_text("Valence and arousal")).first.wait_for()
+        found += violations(tab, script)
+        tab.get_by_role("tab", name="Live").click()
+        tab.get_by_text("Before you start").wait_for()
+        found += violations(tab, script)
+        tab.close()
+    return found
+
+
+def _started(chromium: Any, address: str) -> Any:
+    """A page that is live."""
+    tab = chromium.new_page()
+    tab.set_default_timeout(_PATIENCE * 1000)
+    tab.goto(address)
+    tab.get_by_role("tab", name="Live").click()
+    tab.get_by_role("button", name="Record", exact=True).last.click()
+    tab.get_by_text("Over time").last.wait_for()
+    return tab
+
+
+def _stopped(tab: Any) -> tuple[int, float]:
+    """How many results a live page has got, and how many seconds of sound did not arrive."""
+    tab.get_by_role("button", name="Stop", exact=True).last.click()
+    link = tab.get_by_role("link", name="JSON").last
+    link.wait_for()
+    tab.get_by_text(re.compile(r"^\d+:\d\d heard$")).wait_for()
+    saved = json.loads(base64.b64decode(link.get_attribute("href").partition("base64,")[2]))
+    lost = re.search(r"(\d+) s of sound did not arrive", tab.content())
+    return len(saved["course"]), float(lost[1]) if lost else 0.0
 
 
 def _difference(
@@ -115,8 +199,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         clients = [Client(address, verbose=False) for _ in clips]
 
         def ask(user: int) -> dict:
-            job = clients[user].submit(handle_file(clips[user]), "en", api_name="/predict")
-            return job.result(timeout=_PATIENCE)[-1]
+            job = clients[user].submit(handle_file(clips[user]), "en", api_name="/analyze")
+            result: dict = job.result(timeout=_PATIENCE)
+            return result
 
         alone = []
         for user in range(USERS):
@@ -125,14 +210,26 @@ def main(argv: Sequence[str] | None = None) -> None:
             alone.append(time.monotonic() - start)
         used = [process.memory_info().rss]
         answers = []
-        with ThreadPoolExecutor(USERS) as users:
+        visits: list[dict] = []
+        with browser(clips[0]) as chromium, ThreadPoolExecutor(USERS) as users:
+            if chromium is not None:
+                with tempfile.TemporaryDirectory() as fetched:
+                    script = axe(Path(fetched))
+                if script is not None:
+                    found = _checked(chromium, address, script)
+                    print(*found, sep="\n")
+                    visits.append(row("axe/serious", len(found)))
+                live = _started(chromium, address)
             for _ in range(ROUNDS):
                 answers.append(list(users.map(ask, range(USERS))))
                 used.append(process.memory_info().rss)
+            if chromium is not None:
+                heard, lost = _stopped(live)
+                visits += [row("space/live_results", heard), row("space/live_lost_seconds", lost)]
         by_page = []
         for client, clip, item in zip(clients, clips, table.itertuples(), strict=True):
             texts = item.transcript, item.emphasis, item.description
-            by_page.append(client.predict(handle_file(clip), "en", *texts, api_name="/predict_with_texts")[-1])
+            by_page.append(client.predict(handle_file(clip), "en", *texts, api_name="/analyze"))
 
     ser: Any = pipeline("audio-classification", model=model, trust_remote_code=True)
     expected = [ser({"audio": str(clip), "language": "en"}) for clip in clips]
@@ -150,6 +247,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         row("space/cold_start_seconds", cold_start),
         row("space/peak_memory_mb", max(used) / 1e6),
         row("space/seconds_alone", statistics.median(alone)),
+        *visits,
         row("agreement/max_difference", _difference(model, ser, clips, table, by_page)),
     ]
     record("serving", rows, "space", argv)

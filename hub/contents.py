@@ -22,7 +22,7 @@ MODEL_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "vocab.txt", "merges.txt", "*.bpe.model", "spiece.model", "*_msfser.py"),
 )
-SPACE_FILES = ("*.py", "README.md", "requirements.txt", "packages.txt", "examples/*", "assets/*")
+SPACE_FILES = ("*.py", "*.css", "README.md", "requirements.txt", "packages.txt", "examples/*", "assets/*")
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 

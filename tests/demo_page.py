@@ -1,7 +1,5 @@
-"""The demo page as a module, and a recognizer that needs no download; also for the stress tests."""
+"""The folder of the demo page, and a recognizer that needs no download; also for the stress tests."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +27,3 @@ class FakeRecognizer:
         length = len(sound) / SAMPLING_RATE / len(spellings)
         words = [{"word": word, "start": i * length, "end": (i + 1) * length} for i, word in enumerate(spellings)]
         return Transcription(text, words, None, -0.1)
-
-
-def load_app():
-    """The page's file as a module."""
-    spec = importlib.util.spec_from_file_location("space_app", SPACE / "app.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module

@@ -1,5 +1,10 @@
+import base64
 import contextlib
+import html
 import importlib.metadata
+import io
+import itertools
+import json
 import math
 import os
 import re
@@ -16,7 +21,7 @@ import pandas as pd
 import pytest
 import soundfile
 import yaml
-from demo_page import SPACE, SPOKEN, FakeRecognizer, load_app
+from demo_page import SPACE, SPOKEN, FakeRecognizer
 from media import media, playlist, reference_movie
 from packaging.requirements import Requirement
 from tiny import noise, tiny_model, tiny_processor
@@ -30,6 +35,8 @@ gradio_client = pytest.importorskip("gradio_client")
 from stress import space  # noqa: E402 - it needs them
 
 from msfser.benchmarks import space as benchmark  # noqa: E402 - so does this
+from msfser.space import analysis, app, figures, live, texts  # noqa: E402
+from msfser.space import page as pages  # noqa: E402
 
 README = (SPACE / "README.md").read_text(encoding="utf-8")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -37,19 +44,13 @@ LABELS = ("valence", "arousal", "dominance")
 
 
 @pytest.fixture(scope="module")
-def app():
-    yield load_app()
-    del sys.modules["space_app"]
-
-
-@pytest.fixture(scope="module")
-def ser(app, tmp_path_factory):
+def ser(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     # The texts must matter more than they do in a random model.
     model = tiny_model(initializer_range=0.3)
     model.save_pretrained(folder)
     tiny_processor().save_pretrained(folder)
-    return app.load(str(folder), recognizer=FakeRecognizer())
+    return analysis.load(str(folder), recognizer=FakeRecognizer())
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +74,11 @@ def clips(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(app, ser, tmp_path_factory):
+def page(ser, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
-        built = app.build(ser, "a tiny <b>model</b>")
-        built.launch(**app.options(), prevent_thread_lock=True, quiet=True)
+        built = pages.build(ser, "a tiny <b>model</b>")
+        built.launch(**pages.options(), prevent_thread_lock=True, quiet=True)
         yield built
         built.close()
 
@@ -85,18 +86,18 @@ def page(app, ser, tmp_path_factory):
 # What it computes
 
 
-def test_the_result_is_that_of_the_pipeline(app, ser, clips):
-    result = app.predict(ser, str(clips / "0.wav"))
+def test_the_result_is_that_of_the_pipeline(ser, clips):
+    result = analysis.predict(ser, str(clips / "0.wav"))
     assert result == ser(str(clips / "0.wav"))
     assert result["transcript"] == SPOKEN and result["texts"]["transcript"] == "recognized"
     assert all(0 <= result[name] <= 1 for name in LABELS)
 
 
-def test_other_words_or_stress_change_the_numbers(app, ser, clips):
+def test_other_words_or_stress_change_the_numbers(ser, clips):
     clip = str(clips / "0.wav")
-    result = app.predict(ser, clip)
+    result = analysis.predict(ser, clip)
     for changed in ({"transcript": "the food was dreadful"}, {"emphasis": "dreadful"}, {"description": "a b c"}):
-        again = app.predict(ser, clip, **changed)
+        again = analysis.predict(ser, clip, **changed)
         assert max(abs(again[name] - result[name]) for name in LABELS) > 1e-4, changed
         assert "given" in again["texts"].values()
 
@@ -116,32 +117,32 @@ def test_other_words_or_stress_change_the_numbers(app, ser, clips):
         ("empty.wav", "is empty"),
     ],
 )
-def test_an_unusable_recording_is_a_sentence(app, ser, clips, name, sentence):
+def test_an_unusable_recording_is_a_sentence(ser, clips, name, sentence):
     with pytest.raises(gr.Error) as caught:
-        app.predict(ser, name and str(clips / name))
+        analysis.predict(ser, name and str(clips / name))
     message = caught.value.message
     assert sentence in message and message.endswith(".")
     assert str(clips) not in message and "<b>" not in message
 
 
-def test_a_recording_of_a_telephone_is_used(app, ser, clips):
-    assert app.predict(ser, str(clips / "memo.m4a"))["duration"] == pytest.approx(2.0, abs=0.1)
+def test_a_recording_of_a_telephone_is_used(ser, clips):
+    assert analysis.predict(ser, str(clips / "memo.m4a"))["duration"] == pytest.approx(2.0, abs=0.1)
 
 
 @pytest.mark.parametrize("name", ["transcript", "emphasis", "description", "language"])
-def test_texts_have_a_limit_in_the_function_too(app, ser, clips, name):
+def test_texts_have_a_limit_in_the_function_too(ser, clips, name):
     """2 MB of words held the one worker for 16 s."""
     before = time.monotonic()
-    for text in ("so it was " * 200_000, "a" * (app.MOST_LETTERS + 1)):
+    for text in ("so it was " * 200_000, "a" * (analysis.MOST_LETTERS + 1)):
         with pytest.raises(gr.Error, match=f"The {name} is longer than [0-9,]+ characters: shorten it"):
-            app.predict(ser, str(clips / "0.wav"), **{name: text})
+            analysis.predict(ser, str(clips / "0.wav"), **{name: text})
     with pytest.raises(gr.Error, match=f"The {name} is no text"):
-        app.predict(ser, str(clips / "0.wav"), **{name: ["a"] * 10**6})
+        analysis.predict(ser, str(clips / "0.wav"), **{name: ["a"] * 10**6})
     assert time.monotonic() - before < 1
-    app.predict(ser, str(clips / "0.wav"), transcript="so it was " * 15)
+    analysis.predict(ser, str(clips / "0.wav"), transcript="so it was " * 15)
 
 
-def test_an_error_of_the_pipeline_is_a_sentence_without_paths(app, clips):
+def test_an_error_of_the_pipeline_is_a_sentence_without_paths(clips):
     class Refusing:
         def seconds(self, path, most):
             return 1.0
@@ -150,22 +151,37 @@ def test_an_error_of_the_pipeline_is_a_sentence_without_paths(app, clips):
             raise ValueError(f"{item['audio']!r} cannot be decoded (no <i>end</i>): convert it.")
 
     with pytest.raises(gr.Error) as caught:
-        app.predict(Refusing(), str(clips / "0.wav"))
+        analysis.predict(Refusing(), str(clips / "0.wav"))
     assert caught.value.message == "The recording cannot be decoded (no &lt;i&gt;end&lt;/i&gt;): convert it."
 
 
-def test_progress_follows_the_windows_of_its_own_request(app, ser, clips):
-    seen = []
+def test_progress_follows_the_windows_of_its_own_request(ser, clips):
+    seen = list(analysis.follow(ser, str(clips / "long.wav")))
+    fractions = [fraction for fraction, _ in seen if fraction is not None]
+    assert seen[0] == (None, "Listening to 20 s of sound")
+    assert fractions == sorted(fractions) and all(0 < fraction <= 1 for fraction in fractions)
+    ends = {round(part["end"]) for part in analysis.predict(ser, str(clips / "long.wav"))["course"]}
+    shown = {int(re.search(r"Analyzed (\d+) of 20 s", text)[1]) for fraction, text in seen if fraction is not None}
+    assert shown <= ends
 
-    def progress(fraction, desc):
-        seen.append((fraction, desc))
 
-    app.predict(ser, str(clips / "long.wav"), progress=progress)
-    before = len(seen)
-    app.predict(ser, str(clips / "0.wav"))
-    fractions = [fraction for fraction, _ in seen]
-    assert fractions == sorted(fractions) and fractions[-1] <= 1 and before == len(seen) >= 4
-    assert "of 20 s" in seen[-1][1]
+def test_a_canceled_request_stops_after_its_window(ser, clips, monkeypatch):
+    forward, calls, begun = ser.model.forward, [], threading.Event()
+
+    def slow(*args, **kwargs):
+        calls.append(begun.set())
+        time.sleep(0.2)
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(ser.model, "forward", slow)
+    steps = analysis.follow(ser, str(clips / "long.wav"))
+    next(steps)
+    assert begun.wait(30)
+    steps.close()
+    monkeypatch.setattr(ser.model, "forward", forward)
+    # The one worker is free again, long before all windows are done.
+    analysis.predict(ser, str(clips / "0.wav"))
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize(
@@ -179,56 +195,125 @@ def test_progress_follows_the_windows_of_its_own_request(app, ser, clips):
         (1.0, "very excited"),
     ],
 )
-def test_numbers_have_plain_words(app, value, words):
-    assert app.in_words("arousal", value) == words
+def test_numbers_have_plain_words(value, words):
+    assert texts.in_words("arousal", value) == words
 
 
-def test_a_long_recording_has_a_course(app, ser, clips):
-    result = app.predict(ser, str(clips / "long.wav"))
-    over_time = app.course(result)
+def _told(result):
+    """What the page says about a result, without its markup."""
+    return " ".join(re.sub(r"<[^>]*>", " ", html.unescape(figures.panel(result, "A clip"))).split())
+
+
+FULL = {
+    "intervals": {"valence": [0.1, 0.5], "arousal": [0.4, 0.9], "dominance": [0.3, 0.7]},
+    "interval_level": 0.9,
+    "percentiles": {
+        name: {"labels": 10, "predictions": share} for name, share in zip(LABELS, (30, 78, 50), strict=True)
+    },
+    "percentiles_of": "a <corpus>",
+    "contributions": {name: {"sound": 0.1, "transcript": -0.2, "emphasis": 0.001} for name in LABELS},
+    "baseline": dict.fromkeys(LABELS, 0.45),
+    "has_speech": True,
+}
+
+
+def test_a_result_has_scales_with_interval_and_rank(ser, clips):
+    result = analysis.predict(ser, str(clips / "0.wav")) | FULL | dict(zip(LABELS, (0.25, 0.61, 0.5), strict=True))
+    told = _told(result)
+    assert "Rather negative, rather excited, neither submissive nor dominant." in told
+    assert "Valence 0.25 likely 0.10 to 0.50, more negative than 70%" in told
+    assert "more excited than 78%" in told and "more dominant than 50%" in told
+    assert "90% of comparable recordings" in told and "the recordings of a <corpus>" in told
+    drawn = figures.scales(result)
+    assert "left:25.0%" in drawn and "left:10.0%;width:40.0%" in drawn
+    assert 'role="img" aria-label="Valence on a scale from 0, negative, to 1, positive: 0.25, likely' in drawn
+    assert "<corpus>" not in drawn
+
+
+def test_a_result_without_intervals_ranks_and_contributions_is_shown(ser, clips):
+    missing = dict.fromkeys((*FULL, "interval_level"))
+    told = _told(analysis.predict(ser, str(clips / "0.wav")) | missing | {"has_speech": True})
+    assert "does not say how sure" in told and "likely" not in told and "What moves" not in told
+
+
+def test_contributions_are_a_table_that_adds_up(ser, clips):
+    result = analysis.predict(ser, str(clips / "0.wav")) | FULL
+    shown = _told(result)
+    assert "Sound +0.10 +0.10 +0.10 Words \N{MINUS SIGN}0.20" in shown and "Stressed words 0.00" in shown
+    assert "nothing yet 0.45 0.45 0.45" in shown and "Description" not in shown.partition("What moves")[2]
+    assert 'style="right:50%;width:50.0%"' in figures.contributions(result)
+
+
+def test_numbers_that_move_show_where_they_were(ser, clips):
+    result = analysis.predict(ser, str(clips / "0.wav")) | {"valence": 0.4}
+    drawn = figures.scales(result, {"valence": 0.7, "arousal": result["arousal"], "dominance": result["dominance"]})
+    assert "was 0.70" in drawn and drawn.count("was ") == 2 and drawn.count("ser-before") == 3
+
+
+def test_a_long_recording_has_a_course_with_times_and_words(ser, clips):
+    result = analysis.predict(ser, str(clips / "long.wav"))
+    drawn = figures.panel(result, "A clip")
     assert (
-        len(over_time) == 3 * len(result["course"]) and len(app.plane(result).dropna()) == len(result["course"]) >= 2
+        ", on average over 0:20." in drawn and ">0:05<" in drawn and '<time class="ser-time">0:00</time> the' in drawn
     )
-    assert over_time["seconds"].between(0, 20).all() and "(mean over 20 s)." in app.headline(result)
-    assert app.course(app.predict(ser, str(clips / "0.wav"))) is None
+    assert drawn.count('<circle class="ser-point') == len(result["course"]) >= 2
+    assert ">start</text>" in drawn and ">end</text>" in drawn
+    paths = re.findall(r'<path class="ser-valence"[^>]* d="([^"]*)"', drawn)
+    assert len(paths) == 1 and paths[0].count("L") == len(result["course"]) - 1
+    short = figures.panel(analysis.predict(ser, str(clips / "0.wav")), "A clip")
+    assert "Over time" not in short and ">start</text>" not in short
 
 
-def test_stressed_words_are_marked(app, ser, clips):
-    marked = app.marked(app.predict(ser, str(clips / "0.wav"), emphasis="food was"))
-    assert [word.strip() for word, kind in marked if kind == "emphasized"] == ["food", "was"]
-    assert "".join(word for word, _ in marked).strip() == SPOKEN
-    assert app.marked(app.predict(ser, str(clips / "silent.wav"))) == []
+def test_stressed_words_are_marked(ser, clips):
+    said = figures.words(analysis.predict(ser, str(clips / "0.wav"), emphasis="food was"))
+    assert "the <mark>food</mark> <mark>was</mark> wonderful" in said
+    assert "stressed words: yours" in said and "Words: recognized automatically" in said
+    assert "Nothing was recognized." in figures.words(analysis.predict(ser, str(clips / "silent.wav")))
 
 
-def test_reasons_are_sentences(app, ser, clips):
-    result = app.predict(ser, str(clips / "0.wav"))
-    alike = {"sound": 0.32, "words": 0.35, "description": 0.33}
-    unlike = {"sound": 0.2, "words": 0.1, "description": 0.7}
-    text = app.reasons(result | {"routing": {"valence": alike, "arousal": unlike}})
-    assert "valence from all almost equally (the words 35%), arousal mostly from the description (70%)." in text
-    assert "the emphasized ones have a weight of" in text
-    assert "**Transcript:** recognized automatically." in text and "**Description:** none (no describer)." in text
-    silent = app.reasons(app.predict(ser, str(clips / "silent.wav")))
-    assert "**Transcript:** none (no speech)." in silent and "have a weight" not in silent
+def test_words_cannot_be_markup(ser, clips):
+    result = analysis.predict(ser, str(clips / "0.wav"), transcript="<img src=x> ${1+1} {{value}} `b`")
+    said = figures.words(result)
+    assert "&lt;img" in said and not set("${`") & set(said)
 
 
-def test_an_audio_only_model_shows_no_words(app, clips, tmp_path):
+def test_an_audio_only_model_shows_and_asks_for_no_words(clips, tmp_path):
     tiny_model(semantics=[]).save_pretrained(tmp_path)
     tiny_processor().save_pretrained(tmp_path)
-    ser = app.load(str(tmp_path))
-    result = app.predict(ser, str(clips / "0.wav"))
-    assert app.reasons(result).startswith("- **Audio only:**") and "Transcript" not in app.reasons(result)
-    assert app.experts(result) is None
-    labels = {c["props"].get("label"): c["props"] for c in app.build(ser, "sound").config["components"]}
-    assert not labels["Transcript"]["visible"] and not labels["Language (optional)"]["visible"]
+    ser = analysis.load(str(tmp_path))
+    assert "What was said" not in figures.panel(analysis.predict(ser, str(clips / "0.wav")), "A clip")
+    built = pages.build(ser, "sound")
+    labels = {c["props"].get("label") for c in built.config["components"]}
+    assert not {"Words", "Stressed words (in a row)", "How it sounds"} & labels
+    (predict,) = [one for one in built.config["dependencies"] if one["api_name"] == "predict"]
+    assert len(predict["inputs"]) == 1
 
 
-def test_the_headline_says_when_nobody_spoke(app, ser, clips):
-    assert app.headline(app.predict(ser, str(clips / "silent.wav"))).startswith("### No speech was detected")
-    assert "No speech" not in app.headline(app.predict(ser, str(clips / "0.wav")))
+def test_it_says_when_nobody_spoke(ser, clips):
+    assert "No speech was detected, so this means little." in _told(analysis.predict(ser, str(clips / "silent.wav")))
+    assert "No speech" not in _told(analysis.predict(ser, str(clips / "0.wav")))
 
 
-def test_without_a_trained_model_no_name_is_looked_up(app, tmp_path, monkeypatch):
+def test_a_result_is_saved_as_csv_and_json(ser, clips):
+    result = analysis.predict(ser, str(clips / "long.wav"))
+    files = dict(
+        re.findall(r'download="speech-emotion\.(\w+)" href="data:[^;]*;base64,([^"]*)"', figures.downloads(result))
+    )
+    assert json.loads(base64.b64decode(files["json"])) == result
+    table = pd.read_csv(io.BytesIO(base64.b64decode(files["csv"])))
+    assert len(table) == len(result["course"]) and table["end"].is_monotonic_increasing
+    assert table["valence"].tolist() == pytest.approx([part["valence"] for part in result["course"]])
+    assert {"valence_low", "dominance_high", "transcript"} <= set(table)
+
+
+def test_the_card_of_the_loaded_model_is_shown(tmp_path):
+    assert pages._card(str(tmp_path), None) == ""
+    card = "---\nlicense: mit\n---\n# Name\n\nAbout the model.\n\n| a | b |\n\n## Use\n\nNot this."
+    (tmp_path / "README.md").write_text(card)
+    assert pages._card(str(tmp_path), None) == "About the model.\n\nLicense: mit"
+
+
+def test_without_a_trained_model_no_name_is_looked_up(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(app, "MODEL", app.STARTER)
     monkeypatch.setattr(app, "load", lambda *_: pytest.fail("a model was looked up"))
@@ -242,11 +327,20 @@ def test_the_command_has_a_help(start):
     assert run.stdout.startswith("usage: msfser space [-h]") and "MSFSER_MODEL" in run.stdout
 
 
+def test_a_space_needs_no_package(tmp_path):
+    """Its files run as a script from a folder of any name."""
+    folder = shutil.copytree(SPACE, tmp_path / "any.name", ignore=shutil.ignore_patterns("__pycache__"))
+    code = "import sys, runpy; sys.modules['msfser'] = None; sys.argv = ['app.py', '--help']; "
+    code += f"runpy.run_path({str(folder / 'app.py')!r}, run_name='__main__')"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert run.stdout.startswith("usage: msfser space"), run.stderr
+
+
 def test_every_event_has_a_name_and_every_control_a_label(page):
     names = [event["api_name"] for event in page.config["dependencies"]]
     assert all(names) and len(names) == len(set(names))
     for component in page.config["components"]:
-        if component["type"] in ("audio", "dropdown", "textbox", "highlightedtext", "nativeplot", "json"):
+        if component["type"] in ("audio", "dropdown", "textbox"):
             assert component["props"]["label"], component["type"]
 
 
@@ -284,9 +378,9 @@ def test_the_requirements_fit_a_space_and_this_machine():
         assert versions.contains(importlib.metadata.version(name).partition("+")[0]), name
 
 
-def test_the_examples_are_small_and_complete(app):
+def test_the_examples_are_small_and_complete():
     files = {path.name for path in (SPACE / "examples").iterdir()}
-    assert files == set(app.EXAMPLES)
+    assert files == set(pages.EXAMPLES)
     assert sum((SPACE / "examples" / name).stat().st_size for name in files) < 200_000
     for name in files:
         assert 1 < soundfile.info(SPACE / "examples" / name).duration < 30
@@ -312,7 +406,7 @@ def test_each_user_gets_their_own_result(page, ser, clips):
 
     def ask(i):
         client = gradio_client.Client(page.local_url, verbose=False)
-        results[i] = client.predict(gradio_client.handle_file(clips / f"{i}.wav"), "", api_name="/predict")[-1]
+        results[i] = client.predict(gradio_client.handle_file(clips / f"{i}.wav"), "", api_name="/predict")
 
     users = [threading.Thread(target=ask, args=(i,)) for i in range(3)]
     for user in users:
@@ -365,102 +459,267 @@ def _upload(tab, path):
     tab.get_by_label("Play", exact=True).wait_for()
 
 
+def _analyze(tab, button="Analyze"):
+    """Presses the button and waits for the result."""
+    tab.get_by_role("button", name=button, exact=True).click()
+    tab.get_by_role("button", name="Cancel").wait_for()
+    tab.get_by_role("button", name="Cancel").wait_for(state="hidden")
+
+
 def _figures(tab):
-    """The numbers of the headline, which are those of the bars."""
-    headline = tab.get_by_role("heading", name=re.compile("It comes across as"))
-    headline.wait_for()
-    shown = re.findall(r"(valence|arousal|dominance) (\d\.\d\d)", headline.text_content())
-    for name, number in shown:
-        bar = tab.locator(f"path[aria-label*='{name.capitalize()}'][aria-label*='0 to 1']").first
-        value = float(re.search(r"\d\.\d+$", bar.get_attribute("aria-label"))[0])
-        assert value == pytest.approx(float(number), abs=0.0051)
-    return dict(shown)
+    """The numbers of the scales."""
+    scales = [tab.get_by_label(re.compile(f"^{name.capitalize()} on a scale")) for name in LABELS]
+    for scale in scales:
+        scale.wait_for()
+    return {
+        name: re.search(r": (\d\.\d\d)", scale.get_attribute("aria-label"))[1]
+        for name, scale in zip(LABELS, scales, strict=True)
+    }
 
 
 def _of(result):
     return {name: f"{result[name]:.2f}" for name in LABELS}
 
 
+def test_the_first_example_is_there_at_once(tab, ser):
+    assert _figures(tab) == _of(ser({"audio": str(SPACE / "examples" / pages.FIRST), "language": "en"}))
+    assert tab.get_by_role("heading", level=1).inner_text() == texts.TITLE
+    levels = [
+        int(heading[1]) for heading in tab.locator("h1, h2, h3, h4").evaluate_all("all => all.map(e => e.tagName)")
+    ]
+    assert levels[0] == 1 and all(after <= before + 1 for before, after in itertools.pairwise(levels))
+
+
 def test_upload_gives_numbers_and_edited_words_change_them(tab, ser, clips):
     _upload(tab, clips / "1.wav")
-    tab.get_by_role("button", name="Analyze").click()
+    tab.get_by_text("Ready").wait_for()
+    _analyze(tab)
     before = _figures(tab)
     assert before == _of(ser(str(clips / "1.wav")))
-    words, stressed = (
-        tab.get_by_role("textbox", name=re.compile(f"^{name}")) for name in ("Words", "Emphasized words")
-    )
+    words, stressed = (tab.get_by_role("textbox", name=re.compile(f"^{name}")) for name in ("Words", "Stressed words"))
     assert words.input_value() == SPOKEN
 
     words.fill("the food was dreadful")
     stressed.fill("dreadful")
-    tab.get_by_role("button", name="Run again with these words").click()
-    tab.get_by_text("as you wrote it").first.wait_for()
+    _analyze(tab, "Analyze with these words")
+    tab.get_by_text("Words: yours; stressed words: yours").wait_for()
     given = {"audio": str(clips / "1.wav"), "transcript": "the food was dreadful", "emphasis": "dreadful"}
     assert _figures(tab) == _of(ser(given)) != before
+    assert tab.get_by_text(re.compile(r"was 0\.\d\d")).count() >= 1
+
+
+def test_stress_that_was_found_is_found_again_for_other_words(tab, ser, clips):
+    _upload(tab, clips / "1.wav")
+    tab.get_by_text("Ready").wait_for()
+    _analyze(tab)
+    tab.get_by_role("textbox", name="Words", exact=True).fill("the food was dreadful")
+    _analyze(tab, "Analyze with these words")
+    assert _figures(tab) == _of(ser({"audio": str(clips / "1.wav"), "transcript": "the food was dreadful"}))
 
 
 def test_a_recording_gives_numbers(tab):
+    tab.get_by_role("button", name="Clear").first.click()
     tab.get_by_role("button", name="Record audio").click()
-    tab.get_by_role("button", name="Record", exact=True).click()
+    tab.get_by_role("button", name="Record", exact=True).first.click()
     tab.wait_for_timeout(1500)
-    tab.get_by_role("button", name="Stop", exact=True).click()
-    tab.get_by_label("Play", exact=True).wait_for()
-    tab.get_by_role("button", name="Analyze").click()
+    tab.get_by_role("button", name="Stop", exact=True).first.click()
+    tab.get_by_text("Ready").wait_for()
+    _analyze(tab)
     assert len(_figures(tab)) == 3
 
 
-def test_a_broken_file_is_a_sentence(tab, clips):
+def test_without_sound_there_is_nothing_to_press(tab, clips):
+    tab.get_by_role("button", name="Clear").first.click()
+    tab.get_by_role("heading", name="No recording yet").wait_for()
+    assert tab.get_by_role("button", name="Analyze", exact=True).is_disabled()
+
+
+def test_a_broken_file_is_a_sentence_at_once(tab, clips):
+    tab.get_by_role("button", name="Clear").first.click()
     tab.locator("input[type=file]").first.set_input_files(clips / "broken.wav")
-    tab.get_by_role("button", name="Reset audio").or_(tab.get_by_role("button", name="Clear")).first.wait_for()
-    tab.get_by_role("button", name="Analyze").click()
-    toast = tab.get_by_text("This file cannot be read as audio: save it as WAV, FLAC, OGG, MP3 or M4A")
-    toast.wait_for()
+    alert = tab.get_by_role("alert")
+    alert.wait_for()
+    assert "This file cannot be read as audio: save it as WAV, FLAC, OGG, MP3 or M4A" in alert.inner_text()
+    assert alert.get_by_role("heading").inner_text() == texts.FAILED
     assert "Traceback" not in tab.content()
+    assert tab.get_by_role("button", name="Analyze", exact=True).is_disabled()
 
 
-def test_it_fits_a_phone_with_the_course_of_a_long_recording(tab, clips):
-    tab.set_viewport_size({"width": 390, "height": 844})
+def test_cancel_ends_the_wait(tab, ser, clips, monkeypatch):
+    forward = ser.model.forward
+
+    def slow(*args, **kwargs):
+        time.sleep(1)
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(ser.model, "forward", slow)
     _upload(tab, clips / "long.wav")
-    tab.get_by_role("button", name="Analyze").click()
+    tab.get_by_text("Ready").wait_for()
+    tab.get_by_role("button", name="Analyze", exact=True).click()
+    tab.get_by_text(re.compile(r"Analyzed \d+ of 20 s")).wait_for()
+    progress = tab.get_by_role("progressbar")
+    assert 0 < float(progress.get_attribute("value")) <= 1
+    tab.get_by_role("button", name="Cancel").click()
+    progress.wait_for(state="hidden")
+    assert tab.get_by_role("button", name="Analyze", exact=True).is_enabled()
+    monkeypatch.setattr(ser.model, "forward", forward)
+    _analyze(tab)
     assert len(_figures(tab)) == 3
-    tab.get_by_text("Over time").wait_for()
-    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
 
-    tab.get_by_text("Slow, low and quiet").click()
-    tab.get_by_text("Over time").wait_for(state="hidden")
-    assert len(_figures(tab)) == 3
+
+def test_it_fits_a_phone_with_the_result_before_examples_and_notices(tab, clips):
+    tab.set_viewport_size({"width": 390, "height": 844})
+    below = ("Examples by", "What this is not for")
+    tops = [tab.get_by_text(text).first.bounding_box()["y"] for text in ("What was said", *below)]
+    assert tops == sorted(tops) and tops[0] < 2 * 844
+    assert not tab.get_by_text("They do not tell what anybody feels").is_visible()
+    _upload(tab, clips / "long.wav")
+    tab.get_by_text("Ready").wait_for()
+    _analyze(tab)
+    tab.get_by_text("Over time").first.wait_for()
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def test_it_works_by_keyboard(tab):
-    tab.get_by_role("button", name=re.compile("Slow, low")).focus()
+    tab.get_by_role("button", name=re.compile("slow, low")).focus()
     tab.keyboard.press("Enter")
+    tab.get_by_role("heading", name="Example: The first one, slow").wait_for()
     assert len(_figures(tab)) == 3
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory):
+    """The accessibility checker's script."""
+    script = benchmark.axe(tmp_path_factory.mktemp("axe"))
+    if script is None:
+        pytest.skip("axe-core cannot be fetched: npm or its registry is missing")
+    return script
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_an_accessibility_checker_finds_nothing_serious(tab, page, axe, theme):
+    tab.goto(f"{page.local_url}?__theme={theme}")
+    _figures(tab)
+    assert benchmark.violations(tab, axe) == []
+    tab.get_by_role("tab", name="Live").click()
+    tab.get_by_text("Before you start").wait_for()
+    assert benchmark.violations(tab, axe) == []
+
+
+def test_the_live_course_follows_the_voice(tab, ser, monkeypatch):
+    """The microphone is fed from a file, and the fake stream tells the level of what it hears."""
+    tab.get_by_role("tab", name="Live").click()
+    tab.get_by_text("Before you start").wait_for()
+
+    def stream(chunks, sampling_rate, skip):
+        heard = 0.0
+        for i, chunk in enumerate(chunks):
+            heard += len(chunk) / sampling_rate
+            level = float(np.clip(10 * np.abs(chunk).mean(), 0, 1))
+            numbers = {"valence": 0.5, "arousal": level, "dominance": 0.5}
+            word = {"word": f"word{i}", "start": heard - 0.1, "end": heard, "emphasized": False}
+            yield {"start": 0.0, "end": heard, "skipped": 0, "words": [word], "tentative": [], **numbers}
+
+    monkeypatch.setattr(ser, "stream", stream)
+    tab.get_by_role("button", name="Record", exact=True).last.click()
+    tab.get_by_text("Over time").last.wait_for()
+    tab.wait_for_timeout(4000)
+    tab.get_by_role("button", name="Stop", exact=True).last.click()
+    tab.get_by_role("link", name="CSV").last.wait_for()
+    tab.get_by_text(re.compile(r"0:0\d heard")).wait_for()
+    saved = tab.get_by_role("link", name="JSON").last.get_attribute("href").partition("base64,")[2]
+    results = json.loads(base64.b64decode(saved))["course"]
+    arousal = [one["arousal"] for one in results]
+    assert len(arousal) >= 3 and max(arousal) - min(arousal) > 0.2
+    assert not list(Path(os.environ["GRADIO_TEMP_DIR"]).rglob("audio.wav"))
+
+
+def _live_result(end, **changed):
+    numbers = dict.fromkeys(LABELS, 0.5)
+    words = [{"word": f"w{end:.0f}", "start": end - 1, "end": end, "emphasized": True}]
+    result = {"start": max(0.0, end - 4), "end": float(end), "skipped": 0, "words": words, "tentative": [], **numbers}
+    return result | changed
+
+
+def test_a_live_session_keeps_results_and_no_sound(monkeypatch):
+    def stream(chunks, sampling_rate, skip):
+        assert sampling_rate == 8000 and skip
+        for i, _ in enumerate(chunks, 1):
+            yield _live_result(i, **(dict.fromkeys(LABELS) if i == 2 else {}), skipped=int(i == 3))
+        yield _live_result(i, words=[{"word": "last", "start": 2.0, "end": 3.0, "emphasized": False}])
+
+    session = live.Session(SimpleNamespace(stream=stream), 8000)
+    for _ in range(3):
+        session.hear(np.zeros(8000, np.float32), 8000)
+    session.stop()
+    assert not session.is_open and len(session.results) == 3
+    assert all(not isinstance(value, np.ndarray) for one in session.results for value in one.values())
+    shown = live.panel(session, is_over=True)
+    assert "0:03 heard" in shown and "1 results were left out" in shown
+    assert "<mark>w1</mark> <mark>w2</mark> <mark>w3</mark> last" in shown
+    assert shown.count("L") and "speech-emotion-live.csv" in shown
+    # The second has no numbers, as nobody speaks.
+    assert re.search(r'<path class="ser-arousal"[^>]* d="([^"]*)"', shown)[1].count("L") == 1
+
+
+def test_a_live_session_that_fails_says_so():
+    def stream(chunks, sampling_rate, skip):
+        raise RuntimeError("no")
+        yield
+
+    session = live.Session(SimpleNamespace(stream=stream), 8000)
+    session.stop()
+    assert texts.FAILED in live.panel(session) and "start it again" in live.panel(session)
+
+
+def test_a_live_session_is_closed_when_the_visitor_has_gone(monkeypatch):
+    monkeypatch.setattr(live, "_PATIENCE", 0.2)
+    session = live.Session(SimpleNamespace(stream=lambda chunks, *_, **__: (one for one in chunks if 0)), 8000)
+    session.hear(np.zeros(100, np.float32), 8000)
+    session._thread.join(5)
+    assert not session.is_open
+
+
+def test_a_piece_of_the_microphone_is_deleted_when_it_is_read(tmp_path):
+    piece, broken = tmp_path / "a.wav", tmp_path / "b.wav"
+    soundfile.write(piece, np.full((100, 2), 0.5), 8000)
+    samples, rate = live._taken(str(piece))
+    assert samples.shape == (100,) and rate == 8000 and not piece.exists()
+    broken.write_bytes(b"no")
+    with pytest.raises(gr.Error, match="cannot be read"):
+        live._taken(str(broken))
+    assert not broken.exists()
 
 
 def test_uploads_are_deleted_and_examples_stay(tab, page, clips):
     from gradio.route_utils import delete_files_created_by_app
 
     _upload(tab, clips / "0.wav")
+    tab.get_by_text("Ready").wait_for()
     delete_files_created_by_app(page, age=-1)
-    tab.get_by_role("button", name="Analyze").click()
-    tab.get_by_text("has been deleted after 10 minutes").wait_for()
-    tab.get_by_text("Slow, low and quiet").click()
+    _analyze(tab)
+    assert "has been deleted after 10 minutes" in tab.get_by_role("alert").inner_text()
+    tab.get_by_text("The first one, slow").click()
     assert len(_figures(tab)) == 3
     assert {path.name for path in (SPACE / "examples").iterdir()} >= {"calm.mp3", "long.mp3"}
 
 
-def test_interrupted_uploads_are_deleted_and_nothing_else(app, tmp_path):
+def test_what_an_earlier_page_left_is_deleted_and_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    (tmp_path / "of another program.wav").write_bytes(b"RIFF")
+    uploads = app.own_uploads()
+    assert os.environ["GRADIO_TEMP_DIR"] == str(uploads) and uploads.parent == tmp_path
     old = time.time() - 1000
-    (tmp_path / "kept").mkdir()
-    (tmp_path / "emptied").mkdir()
-    (tmp_path / "just made").mkdir()
-    for name in ("tmp_broken", "kept/a.wav", "tmp_coming"):
-        (tmp_path / name).write_bytes(b"RIFF")
-    for name in ("tmp_broken", "kept/a.wav", "kept", "emptied"):
-        os.utime(tmp_path / name, (old, old))
-    app.delete_leftovers(tmp_path, 600)
-    assert {path.name for path in tmp_path.rglob("*")} == {"kept", "a.wav", "just made", "tmp_coming"}
-    app.delete_leftovers(tmp_path / "not there", 600)
+    for name in ("kept", "emptied", "just made"):
+        (uploads / name).mkdir()
+    for name in ("tmp_broken", "kept/a.wav", "kept/new.wav", "tmp_coming"):
+        (uploads / name).write_bytes(b"RIFF")
+    for name in ("tmp_broken", "kept/a.wav", "emptied", "../of another program.wav"):
+        os.utime(uploads / name, (old, old))
+    app.delete_old(uploads, 600)
+    assert {path.name for path in uploads.rglob("*")} == {"kept", "new.wav", "just made", "tmp_coming"}
+    assert (tmp_path / "of another program.wav").exists()
+    app.delete_old(tmp_path / "not there", 600)
 
 
 def test_a_visitor_can_read_no_upload_and_no_file_of_the_server(page, clips):

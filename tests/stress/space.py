@@ -62,12 +62,13 @@ class Load(NamedTuple):
 
 def serve(model: str, port: int) -> None:
     """In the server's process: the page with a model whose words are always the same, which keeps uploads a minute."""
-    from demo_page import FakeRecognizer, load_app
+    from demo_page import FakeRecognizer
 
-    app = load_app()
-    app.MINUTES_KEPT = 1
-    page = app.build(app.load(model, recognizer=FakeRecognizer()), "a tiny model")
-    page.launch(**app.options(), server_port=port, quiet=True)
+    from msfser.space import analysis, page
+
+    page.MINUTES_KEPT = 1
+    built = page.build(analysis.load(model, recognizer=FakeRecognizer()), "a tiny model")
+    built.launch(**page.options(), server_port=port, quiet=True)
 
 
 @contextlib.contextmanager
@@ -142,7 +143,7 @@ class _Visitors:
     def ask(self, client: gradio_client.Client, clip: int) -> None:
         try:
             job = client.submit(gradio_client.handle_file(self.clips[clip]), "", api_name="/predict")
-            result = job.result(timeout=_PATIENCE)[-1]
+            result = job.result(timeout=_PATIENCE)
         except Exception as error:
             if "queue is full" in str(error).lower():
                 self.count("turned_away")
@@ -265,7 +266,7 @@ def load(minutes: float, clients: int = CLIENTS) -> Load:
         for i, clip in enumerate(clips):
             soundfile.write(clip, noise(0.6 + 0.1 * i, i), 16_000)
         first = gradio_client.Client(address, verbose=False)
-        expected = [first.predict(gradio_client.handle_file(clip), "", api_name="/predict")[-1] for clip in clips]
+        expected = [first.predict(gradio_client.handle_file(clip), "", api_name="/predict") for clip in clips]
         if len({round(one["valence"], 5) for one in expected}) < CLIPS:
             raise RuntimeError("two clips have the same result, so exchanged results would not be noticed")
         readable = leaks(address, uploads, clips[0])

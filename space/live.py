@@ -1,0 +1,184 @@
+"""The tab Live: the microphone, and what is heard while somebody speaks."""
+
+import contextlib
+import queue
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import soundfile
+from transformers import Pipeline
+
+from . import figures, texts
+from .analysis import Text, user_error
+
+MOST_MINUTES = 10
+MOST_SESSIONS = 2  # at once; others wait
+_SECONDS_A_CHUNK = 1.0
+_MOST_CHUNKS = 40  # that wait
+_MOST_LOST = 2.0  # seconds, without a note
+_SECONDS_SHOWN = 60.0
+_WORDS_SHOWN = 40
+# Without a new chunk, somebody has closed the page.
+_PATIENCE = 20.0
+_KEPT = ("start", "end", *texts.SCALES, "intervals", "interval_level", "transcript")
+
+
+class Session:
+    """One visitor's stream: sound comes in, and results are kept without the sound."""
+
+    def __init__(self, ser: Any, sampling_rate: int):
+        self.results: deque[dict[str, Any]] = deque(maxlen=MOST_MINUTES * 60)
+        self.words: deque[dict[str, Any]] = deque(maxlen=MOST_MINUTES * 300)
+        self.tentative: list[dict[str, Any]] = []
+        self.skipped = 0
+        self.failure: str | None = None
+        self._start, self._seconds = time.monotonic(), 0.0
+        self._last_seen: Any = None
+        self._chunks: queue.Queue[np.ndarray | None] = queue.Queue(_MOST_CHUNKS)
+        self._thread = threading.Thread(target=self._listen, args=(ser, sampling_rate), daemon=True)
+        self._thread.start()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it still listens."""
+        return self._thread.is_alive()
+
+    @property
+    def lost(self) -> float:
+        """The seconds of sound that have not arrived."""
+        return max(0.0, time.monotonic() - self._start - self._seconds) if self._seconds else 0.0
+
+    def has_news(self) -> bool:
+        """Whether there is something that was not there at the last call."""
+        state = (len(self.results), self.failure, self.results[-1]["end"] if self.results else None)
+        is_new, self._last_seen = state != self._last_seen, state
+        return is_new
+
+    def hear(self, samples: np.ndarray, sampling_rate: int) -> None:
+        """Takes sound, `(samples,)`; if too much is waiting already, it is left out."""
+        self._seconds += len(samples) / sampling_rate
+        with contextlib.suppress(queue.Full):
+            self._chunks.put_nowait(samples)
+
+    def stop(self) -> None:
+        """Ends the stream and waits for its last result."""
+        with contextlib.suppress(queue.Full):
+            self._chunks.put_nowait(None)
+        self._thread.join(_PATIENCE)
+
+    def _incoming(self) -> Iterator[np.ndarray]:
+        with contextlib.suppress(queue.Empty):
+            while (samples := self._chunks.get(timeout=_PATIENCE)) is not None:
+                yield samples
+
+    def _listen(self, ser: Any, sampling_rate: int) -> None:
+        try:
+            for result in ser.stream(self._incoming(), sampling_rate, skip=True):
+                self._keep(result)
+        except Exception:
+            traceback.print_exc()
+            self.failure = "Live analysis has stopped because of an error: start it again."
+
+    def _keep(self, result: Mapping[str, Any]) -> None:
+        self.skipped += result["skipped"]
+        self.words.extend(result["words"])
+        self.tentative = result["tentative"]
+        # At the end, the last result is repeated with the words that are left.
+        if not self.results or result["end"] > self.results[-1]["end"]:
+            self.results.append({name: result.get(name) for name in _KEPT})
+
+
+def panel(session: Session | None, is_over: bool = False) -> str:
+    """What has been heard so far."""
+    if session is None:
+        return figures.message(
+            "Nothing heard yet", "Press <b>Record</b> and speak. The first numbers come after a second."
+        )
+    if session.failure:
+        return figures.failure(session.failure)
+    results = list(session.results)
+    if not results:
+        return figures.message("Listening", "The first numbers come after a second.")
+    newest, end = results[-1], results[-1]["end"]
+    start = 0.0 if is_over else max(0.0, end - _SECONDS_SHOWN)
+    if is_over:
+        now = f'<h2 class="ser-title">{texts.minutes(end)} heard</h2>'
+    elif newest["valence"] is None:
+        now = figures.message("Nobody speaks")
+    else:
+        now = f'<h2 class="ser-title">The last {end - newest["start"]:.0f} s</h2>{figures.scales(newest)}'
+    words = [*session.words, *session.tentative]
+    said = figures.spoken(words if is_over else words[-_WORDS_SHOWN:], " ")
+    parts = [now, figures.course(results, end, start)]
+    if said:
+        parts.append(f'<section><h3>Words</h3><p class="ser-words" tabindex="0">{said}</p></section>')
+    if session.skipped:
+        parts.append(f'<p class="ser-note">{session.skipped} results were left out to keep up.</p>')
+    if session.lost > _MOST_LOST:
+        parts.append(f'<p class="ser-note">{session.lost:.0f} s of sound did not arrive: the page is too busy.</p>')
+    if is_over:
+        parts.append(figures.downloads({"course": results, "duration": end}, "speech-emotion-live"))
+    return f'<div class="ser">{"".join(parts)}</div>'
+
+
+def tab(ser: Pipeline, opened: gr.Tab) -> None:
+    """The components of the tab and their events."""
+    with gr.Row(elem_classes="ser-live"):
+        with gr.Column(scale=5, min_width=300):
+            gr.Markdown(texts.LIVE_NOTICE)
+            audio = gr.Audio(sources=["microphone"], streaming=True, type="filepath", buttons=[], label="Microphone")
+        with gr.Column(scale=8, min_width=300):
+            shown = gr.HTML(panel(None), apply_default_css=False)
+    # One for each visitor; it is dropped with the visitor's session.
+    session = gr.State(None)
+
+    def hear(chunk: Text, session: Session | None) -> list[Any]:
+        """Takes the next piece of sound."""
+        if chunk is None:
+            return [session, gr.skip()]
+        samples, rate = _taken(chunk)
+        if session is None or not session.is_open:
+            session = Session(ser, rate)
+        session.hear(samples, rate)
+        return [session, panel(session) if session.has_news() else gr.skip()]
+
+    def stop(session: Session | None) -> list[Any]:
+        """Ends the stream, whose results can then be downloaded."""
+        if session is not None:
+            session.stop()
+        return [None, panel(session, is_over=True)]
+
+    event: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    # On the page, a chunk is a tenth of a second whatever the event says, unless the component's property is updated
+    # there. Of chunks that come faster than they are taken, only the newest is.
+    chunks = f"() => ({{__type__: 'update', stream_every: {_SECONDS_A_CHUNK}}})"
+    opened.select(None, None, audio, js=chunks, api_name="open_live")
+    audio.stream(
+        hear,
+        [audio, session],
+        [session, shown],
+        api_name="hear",
+        time_limit=MOST_MINUTES * 60,
+        concurrency_limit=MOST_SESSIONS,
+        concurrency_id="live",
+        **event,
+    )
+    audio.stop_recording(stop, [session], [session, shown], api_name="stop", queue=False, **event)
+
+
+def _taken(chunk: str) -> tuple[np.ndarray, int]:
+    """The sound of a chunk, mono, and its rate; its file is deleted."""
+    try:
+        samples, rate = soundfile.read(chunk, dtype="float32", always_2d=True)
+    except (OSError, RuntimeError) as error:
+        raise user_error("The sound of the microphone cannot be read: reload the page and try again.") from error
+    finally:
+        Path(chunk).unlink(missing_ok=True)
+    return samples.mean(1), rate

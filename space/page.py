@@ -1,0 +1,342 @@
+"""The page: its components, and what happens when one is used."""
+
+import html
+import inspect
+import os
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from huggingface_hub import ModelCard, hf_hub_download
+from transformers import Pipeline
+from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+from . import figures, live, texts
+from .analysis import (
+    MINUTES_KEPT,
+    MOST_LETTERS,
+    MOST_MEGABYTES,
+    MOST_MINUTES,
+    Text,
+    checked_seconds,
+    follow,
+    predict,
+)
+
+FOLDER = Path(__file__).parent / "examples"
+EXAMPLES = {
+    "wonderful.mp3": "“… WONDERFUL but … dreadful”",
+    "dreadful.mp3": "The same, other stress: “… wonderful but … DREADFUL”",
+    "calm.mp3": "The first one, slow, low and quiet",
+    "thanks.mp3": "“Thank you so much …”",
+    "sorry.mp3": "“I am so sorry …”, same voice",
+    "long.mp3": "Longer, livens up",
+    "not_bad.mp3": "Goes wrong: “… not bad at all …”",
+    "irony.mp3": "Goes wrong: “Oh great, another wonderful delay.”",
+}
+FIRST = next(iter(EXAMPLES))
+MOST_WAITING = 20
+PAPER = "https://arxiv.org/abs/2510.05749"
+# The texts and the names of their tensors, which are those of the paper.
+_TENSORS = {"transcript": "gs", "emphasis": "les", "description": "es"}
+# What can be edited: name of the text, label, what is shown where it is empty.
+_EDITED = {
+    "transcript": ("Words", "recognized automatically"),
+    "emphasis": ("Stressed words (in a row)", "found automatically"),
+    "description": ("How it sounds", "such as: calm but firm"),
+}
+
+
+def build(ser: Pipeline, name: str, revision: str | None = None) -> gr.Blocks:
+    """The page for a pipeline from [`load`]; it shows the name of the model."""
+    return _Page(ser, name, revision).blocks
+
+
+def options() -> dict[str, Any]:
+    """The arguments of `launch`."""
+    # Gray text and borders in the theme's own colors have too little contrast.
+    theme = gr.themes.Default(primary_hue="indigo", font=["system-ui", "sans-serif"]).set(
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        block_label_text_color="*neutral_700",
+        block_label_text_color_dark="*neutral_200",
+        input_placeholder_color="*neutral_600",
+        input_placeholder_color_dark="*neutral_300",
+        input_border_color="*neutral_500",
+        input_border_color_dark="*neutral_400",
+        button_secondary_border_color="*neutral_500",
+        button_secondary_border_color_dark="*neutral_400",
+        button_border_width="1px",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_background_fill_dark="*primary_600",
+        button_primary_background_fill_hover_dark="*primary_700",
+        color_accent="*primary_600",
+    )
+    css = Path(__file__).with_name("page.css")
+    # Without the history, no result is kept in the browser's storage.
+    launch: dict[str, Any] = {"theme": theme, "css_paths": css, "run_history": False, "footer_links": ["api"]}
+    return launch | {"max_file_size": f"{MOST_MEGABYTES}mb"}
+
+
+class _Page:
+    def __init__(self, ser: Any, name: str, revision: str | None):
+        self.ser, self.name, self.revision = ser, name, revision
+        reads = ser.model.config.semantics or []
+        # The names of the tensors are those of the paper.
+        self.read = [name for name, tensor in _TENSORS.items() if tensor in reads]
+        # Otherwise the examples would be copied to the temporary files and deleted with them.
+        gr.set_static_paths([FOLDER])
+        first = predict(ser, str(FOLDER / FIRST), language="en")
+        with gr.Blocks(
+            title=texts.TITLE, analytics_enabled=False, delete_cache=(60, MINUTES_KEPT * 60)
+        ) as self.blocks:
+            self._head()
+            with gr.Tabs():
+                with gr.Tab("Recording"):
+                    self._recording(first)
+                with gr.Tab("Live") as opened:
+                    live.tab(ser, opened)
+            self._about()
+            self._events()
+            self._api()
+        self.blocks.queue(max_size=MOST_WAITING, default_concurrency_limit=1)
+
+    # What is there
+
+    def _head(self) -> None:
+        inputs = ["the sound of the voice"] if self.ser.model.config.audio else []
+        inputs += [f"the {texts.INPUTS[name]}" for name in self.read if name != "description"]
+        links = "".join(f'<a href="{url}">{label}</a>' for label, url in self._links())
+        lead = texts.LEAD.format(inputs=texts.listed(inputs))
+        gr.HTML(
+            f'<div class="ser ser-head"><h1>{texts.TITLE}</h1><p>{lead} <span>{links}</span></p></div>',
+            apply_default_css=False,
+        )
+
+    def _links(self) -> list[tuple[str, str]]:
+        """Model, paper, and code, as far as they have an address."""
+        space = os.environ.get("SPACE_ID")
+        is_on_hub = not Path(self.name).exists()
+        model = f"https://huggingface.co/{self.name}"
+        found = [("Model", model)] if is_on_hub else []
+        found.append(("Paper", PAPER))
+        if space or is_on_hub:
+            found.append(
+                ("Code", f"https://huggingface.co/spaces/{space}/tree/main" if space else f"{model}/tree/main")
+            )
+        return found
+
+    def _recording(self, first: Mapping[str, Any]) -> None:
+        with gr.Column(elem_id="ser-main"):
+            with gr.Column(elem_id="ser-input"):
+                self.audio = gr.Audio(
+                    str(FOLDER / FIRST),
+                    sources=["upload", "microphone"],
+                    type="filepath",
+                    buttons=[],
+                    label=f"Recording (up to {MOST_MINUTES} minutes)",
+                )
+                with gr.Row():
+                    self.start = gr.Button("Analyze", variant="primary")
+                    self.cancel = gr.Button("Cancel", visible=False)
+                self.waiting = gr.HTML(visible=False, min_height=56, elem_id="ser-waiting", apply_default_css=False)
+            with gr.Column(elem_id="ser-result"):
+                self.panel = gr.HTML(figures.panel(first, _title(FIRST)), apply_default_css=False)
+            with gr.Column(elem_id="ser-edit"):
+                self._editor(first)
+            with gr.Column(elem_id="ser-examples"):
+                language = [self.fields["language"]] if "language" in self.fields else []
+                self.examples = gr.Examples(
+                    [[str(FOLDER / file), *(["en"] if language else [])] for file in EXAMPLES],
+                    [self.audio, *language],
+                    label="Examples by a computer voice; the last two go wrong",
+                    example_labels=list(EXAMPLES.values()),
+                    cache_examples=False,
+                    api_name="load_example",
+                )
+        self.previous = gr.State(_shown(first))
+
+    def _editor(self, first: Mapping[str, Any]) -> None:
+        """The texts that the model reads, to be edited; the language that is spoken, if words are recognized."""
+        self.fields: dict[str, gr.components.Component] = {}
+        self.again = gr.Button("Analyze with these words", visible=bool(self.read), render=False)
+        if not self.read:
+            self.again.render()
+            return
+        if {"transcript", "emphasis"} & set(self.read):
+            self.fields["language"] = gr.Dropdown(
+                [("Not stated", ""), *sorted((name.title(), code) for code, name in LANGUAGES.items())],
+                value="en",
+                label="Language, to recognize the words",
+                render=False,
+            )
+        with gr.Accordion("What if it were said otherwise?"):
+            for name in self.read:
+                label, placeholder = _EDITED[name]
+                lines = 2 if name == "transcript" else 1
+                self.fields[name] = gr.Textbox(
+                    first[name] or "", label=label, placeholder=placeholder, lines=lines, max_length=MOST_LETTERS
+                )
+            if "language" in self.fields:
+                self.fields["language"].render()
+            self.again.render()
+
+    def _about(self) -> None:
+        with gr.Accordion("What this is not for", open=False):
+            gr.Markdown(texts.NOT_FOR)
+        with gr.Accordion("What happens to your recording", open=False):
+            gr.Markdown(texts.KEPT.format(minutes=MINUTES_KEPT))
+        with gr.Accordion("Which model this is", open=False):
+            gr.Markdown(f"`{html.escape(self.name)}`\n\n{_card(self.name, self.revision)}")
+
+    # What happens
+
+    def _events(self) -> None:
+        controls = [self.start, self.again, self.cancel, self.waiting]
+        shown = [self.panel, self.previous, *self.fields.values()]
+        quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        run: dict[str, Any] = {
+            "concurrency_id": "model",
+            "show_progress_on": self.waiting,
+            "api_visibility": "private",
+        }
+        language = [self.fields["language"]] if "language" in self.fields else []
+        edited = [self.audio, self.previous, *self.fields.values()]
+        ways = [
+            ("new", self.start.click, self._analyze_anew, [self.audio, *language]),
+            ("edited", self.again.click, self._analyze_edited, edited),
+            ("example", self.examples.load_input_event.then, self._analyze_anew, [self.audio, *language]),
+        ]
+        runs = []
+        for name, trigger, function, inputs in ways:
+            begun = trigger(_begin, outputs=controls, api_name=f"begin_{name}", **quick)
+            event = begun.then(function, inputs, [*controls, *shown], api_name=f"analyze_{name}", **run)
+            # Also where the queue is full.
+            event.failure(_end, outputs=controls, api_name=f"end_{name}", **quick)
+            runs.append(event)
+        self.cancel.click(_end, outputs=controls, cancels=runs, api_name="cancel", **quick)
+        # The words of another recording must not be used for this one.
+        self.audio.input(
+            self._receive, [self.audio], [self.start, self.again, *shown], api_name="new_recording", **quick
+        )
+
+    def _receive(self, audio: Text) -> list[Any]:
+        """Checks a new recording as soon as it is there, and clears what belongs to the one before."""
+        refused = [gr.Button(interactive=False)] * 2
+        cleared = [None, *[""] * len(self.fields)]
+        if audio is None:
+            return [*refused, figures.message("No recording yet", texts.NO_RESULT), *cleared]
+        try:
+            seconds = checked_seconds(self.ser, audio)
+        except gr.Error as error:
+            return [*refused, figures.failure(error.message), *cleared]
+        ready = figures.message("Ready", f"{seconds:.0f} s of sound. Press <b>Analyze</b>.")
+        return [*[gr.Button(interactive=True)] * 2, ready, *cleared]
+
+    def _analyze_anew(self, audio: Text, language: Text = None) -> Iterator[list[Any]]:
+        """Analyzes a recording, whose texts are made automatically."""
+        yield from self._analyze(audio, None, {"language": language})
+
+    def _analyze_edited(self, audio: Text, previous: Any, *given: Text) -> Iterator[list[Any]]:
+        """Analyzes a recording with texts that are given; those that are empty or unchanged are made automatically."""
+        automatic = previous["automatic"] if previous else {}
+        fields = dict(zip(self.fields, given, strict=True))
+        changed = {name: text for name, text in fields.items() if not text or text != automatic.get(name)}
+        yield from self._analyze(audio, previous, changed)
+
+    def _analyze(self, audio: Text, previous: Any, given: Mapping[str, Text]) -> Iterator[list[Any]]:
+        unchanged = [gr.skip()] * (2 + len(self.fields))
+        try:
+            steps = follow(self.ser, audio, **given)
+            while True:
+                try:
+                    yield [gr.skip(), gr.skip(), gr.skip(), figures.progress(*next(steps)), *unchanged]
+                except StopIteration as end:
+                    result = end.value
+                    break
+            path = Path(audio or "")
+            title = _title(path.name) if path.parent == FOLDER else "Your recording"
+            fields = [given.get("language") if name == "language" else _text(result, name) for name in self.fields]
+            panel = figures.panel(result, title, previous["numbers"] if previous else None)
+            yield [*_end(), panel, _shown(result), *fields]
+        except gr.Error as error:
+            yield [*_end(), figures.failure(error.message), *unchanged[1:]]
+        except Exception:
+            traceback.print_exc()
+            yield [*_end(), figures.failure(texts.UNEXPECTED), *unchanged[1:]]
+
+    # For programs
+
+    def _api(self) -> None:
+        inputs = {"audio": self.audio, **self.fields}
+        numbers, everything = gr.JSON(visible=False), gr.JSON(visible=False)
+        button = gr.Button(visible=False)
+        event: dict[str, Any] = {"concurrency_id": "model", "show_progress": "hidden", "api_visibility": "public"}
+
+        def summarize(*values: Text) -> dict[str, Any]:
+            """Valence, arousal, and dominance in 0..1, with their intervals; texts that are empty are made."""
+            result = analyze(*values)
+            return {name: result.get(name) for name in (*texts.SCALES, "intervals", "interval_level")}
+
+        def analyze(*values: Text) -> dict[str, Any]:
+            """All that the pipeline returns for a recording; texts that are empty are made."""
+            return predict(self.ser, **dict(zip(inputs, values, strict=True)))
+
+        for function, output, name in ((summarize, numbers, "predict"), (analyze, everything, "analyze")):
+            # The names of the parameters in the documentation of the API; which ones there are depends on the model.
+            parameters = [
+                inspect.Parameter(
+                    one,
+                    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                    default=inspect.Parameter.empty if one == "audio" else "",
+                )
+                for one in inputs
+            ]
+            function.__signature__ = inspect.Signature(parameters)
+            button.click(function, list(inputs.values()), output, api_name=name, **event)
+
+
+def _begin() -> list[Any]:
+    disabled = gr.Button(interactive=False)
+    waiting = gr.HTML(figures.progress(None, "Waiting for its turn"), visible=True)
+    return [disabled, disabled, gr.Button(visible=True), waiting]
+
+
+def _end() -> list[Any]:
+    enabled = gr.Button(interactive=True)
+    return [enabled, enabled, gr.Button(visible=False), gr.HTML("", visible=False)]
+
+
+def _title(example: str) -> str:
+    return f"Example: {EXAMPLES[example]}"
+
+
+def _shown(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What the next analysis of the same recording needs: the numbers, and the texts that nobody has given."""
+    automatic = {name: _text(result, name) for name in texts.INPUTS if result["texts"].get(name) != "given"}
+    return {"numbers": {name: result[name] for name in texts.SCALES}, "automatic": automatic}
+
+
+def _text(result: Mapping[str, Any], name: str) -> str:
+    # The stressed words of a long recording are not in a row; they are found again.
+    return "" if name == "emphasis" and "course" in result else result.get(name) or ""
+
+
+def _card(name: str, revision: str | None) -> str:
+    """What the card of the loaded model says before its sections; nothing if it has none."""
+    path = Path(name) / "README.md"
+    try:
+        if path.is_file():
+            card = ModelCard.load(path)
+        else:
+            card = ModelCard(Path(hf_hub_download(name, "README.md", revision=revision)).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    paragraphs = [part.strip() for part in card.text.partition("\n## ")[0].split("\n\n")]
+    prose = [part for part in paragraphs if part and part[0] not in "#|>`<"]
+    return "\n\n".join([*prose, *([f"License: {card.data.license}"] if card.data.license else [])])

@@ -1,0 +1,132 @@
+"""What the page says about a result, in plain words."""
+
+from collections.abc import Mapping
+from typing import Any
+
+# The ends of the three scales, from 0 to 1, and five steps between them.
+SCALES = {
+    "valence": ("negative", "positive"),
+    "arousal": ("calm", "excited"),
+    "dominance": ("submissive", "dominant"),
+}
+# The comparatives of the ends.
+_MORE = {"calm": "calmer"}
+# What a model may read, and what the page calls it.
+INPUTS = {"sound": "sound", "transcript": "words", "emphasis": "stressed words", "description": "description"}
+ORIGINS = {
+    "given": "yours",
+    "recognized": "recognized automatically",
+    "aligned": "yours",
+    "found": "found automatically",
+    "measured": "measured in the voice",
+}
+NO_SPEECH = "absent: no speech"
+NOT_READ = "absent: the model does not read it"
+
+TITLE = "Speech emotion: how does it come across?"
+LEAD = (
+    "Record or upload speech and see how it comes across: negative or positive, calm or excited, submissive or "
+    "dominant. Estimated from {inputs}."
+)
+NO_RESULT = "Record or upload speech and press <b>Analyze</b>, or choose an example."
+FAILED = "This did not work"
+UNEXPECTED = "The recording could not be analyzed: try it again, or try another one."
+
+NOT_FOR = """The numbers are a machine's estimate of how speech comes across on average. They do not tell what anybody
+feels. **Do not use them for decisions about people:** no clinical, hiring, school, or workplace use. The
+[EU AI Act](https://eur-lex.europa.eu/eli/reg/2024/1689/oj) prohibits emotion recognition at work and in education,
+with few exceptions, and regulates other uses. Analyze only recordings of people who know and agree."""
+
+KEPT = """It is not kept. It is stored in a temporary file so that you can correct its words, and is deleted about
+{minutes} minutes after the upload. It is used for nothing else, and neither the recording nor its words are logged.
+What the microphone on the tab **Live** hears is deleted at once: only its last seconds are in memory."""
+
+LIVE_NOTICE = """**Before you start.** Everybody who can be heard must know that emotion recognition is running, and
+agree to it. Do not use it at work or at school, where the
+[EU AI Act](https://eur-lex.europa.eu/eli/reg/2024/1689/oj) prohibits it, nor for decisions about people. The last
+seconds of sound are in memory, and none of it is kept."""
+
+
+def in_words(dimension: str, value: float) -> str:
+    """A number in 0..1 as plain words, in five steps."""
+    low, high = SCALES[dimension]
+    steps = (f"very {low}", f"rather {low}", f"neither {low} nor {high}", f"rather {high}", f"very {high}")
+    return steps[min(4, max(0, int(value * 5)))]
+
+
+def summary(result: Mapping[str, Any]) -> str:
+    """The result as a sentence."""
+    first, second, third = (in_words(name, result[name]) for name in SCALES)
+    over = f", on average over {minutes(result['duration'])}" if "course" in result else ""
+    return f"{first.capitalize()}, {second}, {third}{over}."
+
+
+def warnings(result: Mapping[str, Any]) -> list[str]:
+    """Why the result may mean little."""
+    if not has_speech(result):
+        others = [sentence for sentence in result["warnings"] if not sentence.startswith("No speech")]
+        return ["No speech was detected, so this means little.", *others]
+    return list(result["warnings"])
+
+
+def has_speech(result: Mapping[str, Any]) -> bool:
+    """Whether anybody speaks, as far as that is known."""
+    return bool(result.get("has_speech", result["texts"]["transcript"] != NO_SPEECH))
+
+
+def rank(result: Mapping[str, Any], dimension: str) -> str | None:
+    """Where the number is among those of a corpus, or `None` if that is not known."""
+    if not result.get("percentiles"):
+        return None
+    of_dimension = result["percentiles"][dimension]
+    percentile = of_dimension.get("predictions", of_dimension.get("labels"))
+    low, high = SCALES[dimension]
+    end, share = (high, percentile) if percentile >= 50 else (low, 100 - percentile)
+    return f"{_MORE.get(end, f'more {end}')} than {share:.0f}%"
+
+
+def interval(result: Mapping[str, Any], dimension: str) -> str | None:
+    """The interval of a number, or `None` if there is none."""
+    if not result.get("intervals"):
+        return None
+    low, high = result["intervals"][dimension]
+    return f"{low:.2f} to {high:.2f}"
+
+
+def certainty(result: Mapping[str, Any]) -> str:
+    """What the drawn interval means, or why there is none."""
+    if not result.get("intervals"):
+        return "This model does not say how sure it is." if has_speech(result) else ""
+    return (
+        f"Wide bars show how sure it is: {result['interval_level']:.0%} of comparable recordings have their label "
+        "within the bar."
+    )
+
+
+def compared(result: Mapping[str, Any]) -> str:
+    """What the ranks refer to."""
+    return (
+        f"Percentages compare with the recordings of {result['percentiles_of']}." if result.get("percentiles") else ""
+    )
+
+
+def origins(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Each text that the model reads, and where it comes from."""
+    found = [(name, result["texts"][name]) for name in INPUTS if name in result["texts"]]
+    return [(INPUTS[name], _origin(origin)) for name, origin in found if origin != NOT_READ]
+
+
+def _origin(origin: str) -> str:
+    found, _, reason = origin.partition("absent: ")
+    parts = [ORIGINS.get(part, f"by {part}") for part in found.split(", ") if part]
+    return ", ".join([*parts, f"none ({reason})" if reason else ""]).strip(", ")
+
+
+def minutes(seconds: float) -> str:
+    """Seconds as m:ss."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def listed(parts: list[str]) -> str:
+    """Parts of a sentence with commas and "and"."""
+    return " and ".join(parts) if len(parts) < 3 else f"{', '.join(parts[:-1])}, and {parts[-1]}"
