@@ -33,7 +33,7 @@ from ..evaluation.results import Row
 from ..fast_encoders_msfser import quantize_linear_layers, speed_up
 from ..fast_products_msfser import has_bfloat16
 from .command import parser_of, record
-from .encoder_step import VARIANTS
+from .encoder_step import CLIP_COUNT, CLIP_SECONDS, VARIANTS
 from .speed import agreement, interleaved, machine, padded, paper_model, products, ratio, small_model
 from .training_speed import CLIPS
 
@@ -65,8 +65,9 @@ def inference(
 
     Rows: `wavlm_bf16/ratio` and `wavlm_bf16_vs_stock_bf16/ratio`, stock in float32 and in bfloat16 against ours;
     `wavlm_bf16_single/ratio`, one clip, stock in bfloat16 against ours; `wavlm_bf16/gain`, ours in float32 against
-    ours in bfloat16; `wavlm_bf16/seconds`, ours; `wavlm_bf16/products`, the share of the linear layers alone;
-    `wavlm_bf16/gflops`, at which they run; `wavlm_bf16_vs_int8/ratio`, ours with 8-bit layers against ours.
+    ours in bfloat16; `wavlm_bf16/seconds` and `.../hours_per_hour`, ours; `.../products`, the share of the linear
+    layers alone;
+    `.../gflops`, at which they run; `wavlm_bf16_vs_int8/ratio`, ours with 8-bit layers against ours.
 
     Args:
         seconds: Of the clips.
@@ -114,6 +115,7 @@ def inference(
         ratio("wavlm_bf16_single/ratio", spent["single_half"], spent["single"]),
         ratio("wavlm_bf16/gain", spent["float32"], spent["ours"]),
         ratio("wavlm_bf16/seconds", spent["ours"], [1.0] * repeats),
+        ratio("wavlm_bf16/hours_per_hour", [sum(seconds)] * repeats, spent["ours"]),
         ratio("wavlm_bf16/products", spent["floor"], spent["ours"]),
         ratio("wavlm_bf16/gflops", [operations] * repeats, spent["floor"]),
         ratio("wavlm_bf16_vs_int8/ratio", spent["integers"], spent["ours"]),
@@ -142,8 +144,8 @@ def training(seconds: Sequence[float], repeats: int) -> list[Row]:
     """A step of WavLM-Large, each variant in its own process, after a short one.
 
     Rows: `train_bf16/ratio` and `train_bf16_vs_stock_bf16/ratio`, stock in float32 and under bfloat16 autocast against
-    ours under autocast; `train_bf16_memory/ratio`, ours by stock in float32, peak of the process; `.../gigabytes` and
-    `train_bf16/seconds`, ours.
+    ours under autocast; `train_bf16_memory/ratio`, ours by stock in float32, peak of the process; `.../gigabytes`,
+    `train_bf16/seconds` and `train_bf16/hours_per_hour`, ours.
     """
     spent: dict[str, list[dict[str, float]]] = {variant: [] for variant in VARIANTS}
     for _ in range(repeats):
@@ -160,6 +162,7 @@ def training(seconds: Sequence[float], repeats: int) -> list[Row]:
         ratio("train_bf16_vs_stock_bf16/ratio", times["stock_bf16"], times["ours_bf16"]),
         ratio("train_bf16_memory/ratio", peaks["ours_bf16"], peaks["stock"]),
         ratio("train_bf16_memory/gigabytes", peaks["ours_bf16"], [1e9] * repeats),
+        ratio("train_bf16/hours_per_hour", [CLIP_COUNT * CLIP_SECONDS] * repeats, times["ours_bf16"]),
         ratio("train_bf16/seconds", times["ours_bf16"], [1.0] * repeats),
     ]
 

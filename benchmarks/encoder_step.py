@@ -25,6 +25,7 @@ from ..configuration_msfser import WAVLM_LARGE
 from ..fast_encoders_msfser import speed_up
 from .command import parser_of
 
+CLIP_COUNT, CLIP_SECONDS = 8, 6.0
 VARIANTS = ("stock", "stock_bf16", "ours_bf16")
 
 
@@ -32,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Times one step."""
     parser = parser_of("encoder_step", __doc__)
     parser.add_argument("variant", choices=VARIANTS)
-    parser.add_argument("--clips", type=int, default=8, help="clips of a step (8)")
-    parser.add_argument("--seconds", type=float, default=6.0, help="of a clip (6)")
+    parser.add_argument("--clips", type=int, default=CLIP_COUNT, help="clips of a step (8)")
+    parser.add_argument("--seconds", type=float, default=CLIP_SECONDS, help="of a clip (6)")
     arguments = parser.parse_args(argv)
     print(json.dumps(step(arguments.variant, arguments.clips, arguments.seconds)))
 
