@@ -146,7 +146,7 @@ def wavlm_inference(seconds: Sequence[float], repeats: int) -> list[Row]:
 
     tasks = {"stock": run(False, list(parts.values())), "ours": run(True), "padded": run(False)}
     tasks |= {name: run(True, [stock]) for name, stock in parts.items()}
-    tasks |= {"int8": run(True, model=integers), "floor": lambda: _products(encoder, seconds)}
+    tasks |= {"int8": run(True, model=integers), "floor": lambda: products(encoder, seconds)}
     for name in ("ours", "int8"):
         tasks[name]()  # warm
     spent = interleaved(tasks, repeats)
@@ -183,7 +183,7 @@ def _only(encoder: Any, without: Sequence[type]) -> None:
         module._modules = children
 
 
-def _products(encoder: Any, seconds: Sequence[float]) -> None:
+def products(encoder: Any, seconds: Sequence[float]) -> None:
     """The linear layers of all transformer layers over all frames of each clip, and nothing else."""
     config = encoder.config
     speed_up(encoder)
@@ -239,17 +239,23 @@ def int8_agreement(seconds: Sequence[float], repeats: int) -> list[Row]:
     `wavlm_int8/...` are of the paper's model with random encoders, which knows little and whose fusion must make much
     of small differences; `whisper_int8/...` of the encoders of `make train`, Whisper tiny.en and MiniLM.
     """
-    rows = agreement("wavlm_int8", *_paper_model(), train=32, test=40, epochs=20)
-    return rows + agreement("whisper_int8", *_small_model(), train=None, test=80, epochs=5)
+    rows = agreement("wavlm_int8", *paper_model(), train=32, test=40, epochs=20)
+    return rows + agreement("whisper_int8", *small_model(), train=None, test=80, epochs=5)
 
 
 def agreement(
-    name: str, model: MsfSerModel, processor: MsfSerProcessor, train: int | None, test: int | None, epochs: int
+    name: str,
+    model: MsfSerModel,
+    processor: MsfSerProcessor,
+    train: int | None,
+    test: int | None,
+    epochs: int,
+    reduce: Callable[[MsfSerModel], MsfSerModel] = MsfSerModel.quantize,
 ) -> list[Row]:
-    """What 8-bit encoders do to predictions that tell recordings apart.
+    """What encoders of reduced precision do to predictions that tell recordings apart.
 
     The model's fusion is trained on the probe corpus, its encoders being frozen. Then the same model predicts clips
-    with other voices and words, in float32 and with 8 bits.
+    with other voices and words, in float32 and in the reduced precision.
 
     Args:
         name: Of the rows.
@@ -258,6 +264,7 @@ def agreement(
         train: Clips to train on; `None` is all.
         test: Clips to predict; `None` is all.
         epochs: Over the training clips.
+        reduce: Makes of the model one of reduced precision; by default, one with 8-bit layers.
 
     Returns:
         `NAME/ccc`, between the two predictions, mean over the dimensions with its interval over the clips;
@@ -274,8 +281,8 @@ def agreement(
                 step([corpus[int(i)] for i in order[start : start + PAPER_BATCH_SIZE]])
     clips = probe_clips("test", test)
     full = _predictions(model.eval(), processor, clips)
-    integers = _predictions(model.quantize(), processor, clips)
-    ccc = interval(lambda items: concordance(integers[items], full[items]).mean().item(), len(full), correlation=True)
+    reduced = _predictions(reduce(model), processor, clips)
+    ccc = interval(lambda items: concordance(reduced[items], full[items]).mean().item(), len(full), correlation=True)
     spread = full.std(0)
     return [row(f"{name}/ccc", *ccc), row(f"{name}/spread", *map(float, (spread.mean(), spread.min(), spread.max())))]
 
@@ -297,7 +304,7 @@ def cached_epoch(seconds: Sequence[float], repeats: int) -> list[Row]:
     `_small` are of Whisper tiny.en and MiniLM on all training clips.
     """
     rows = []
-    for made, size, suffix in ((_paper_model, PAPER_BATCH_SIZE, ""), (_small_model, None, "_small")):
+    for made, size, suffix in ((paper_model, PAPER_BATCH_SIZE, ""), (small_model, None, "_small")):
         model, processor = made()
         clips = add_lengths(probe_clips("train", size)).sort("length")
         runs = [_first_and_second(model, processor, clips) for _ in range(repeats)]
@@ -340,7 +347,7 @@ def pipeline_batches(seconds: Sequence[float], repeats: int) -> list[Row]:
     speech = [load_audio(clip["audio"]["path"]) for clip in probe_clips("test", len(seconds))]
     ahead, rows = pipeline_msfser._BATCHES_AHEAD, []
     for name, clips, semantics in (("ratio", noise, []), ("ratio_with_recognizer", speech, ["gs"])):
-        model, processor = _small_model(semantics=semantics)
+        model, processor = small_model(semantics=semantics)
         recognizer = load_recognizer() if semantics else None
         predict = MsfSerPipeline(model=model, processor=processor, recognizer=recognizer)
 
@@ -361,7 +368,7 @@ def probe_clips(part: str, count: int | None) -> datasets.Dataset:
     return rows.select(range(len(rows) if count is None else count))
 
 
-def _paper_model(**switches: Any) -> tuple[MsfSerModel, MsfSerProcessor]:
+def paper_model(**switches: Any) -> tuple[MsfSerModel, MsfSerProcessor]:
     """WavLM-Large and RoBERTa-Large with random weights, frozen; tokens are counted by MiniLM's tokenizer."""
     ensure_encoders([TOKENIZER])
     torch.manual_seed(0)
@@ -369,7 +376,7 @@ def _paper_model(**switches: Any) -> tuple[MsfSerModel, MsfSerProcessor]:
     return model, MsfSerProcessor(MsfSerFeatureExtractor(), load_tokenizer(TOKENIZER))
 
 
-def _small_model(**switches: Any) -> tuple[MsfSerModel, MsfSerProcessor]:
+def small_model(**switches: Any) -> tuple[MsfSerModel, MsfSerProcessor]:
     """Whisper tiny.en and MiniLM, frozen, with the fusion of `configs/probe.yaml`."""
     ensure_encoders([WHISPER, TOKENIZER])
     torch.manual_seed(0)

@@ -177,6 +177,22 @@ _SPEED = {
     "the same with a transcript by the recognizer": "pipeline/ratio_with_recognizer:times",
 }
 
+_BFLOAT16 = {
+    "WavLM-Large over clips of 3 to 11 s, vs. stock in float32, padded batches of 4": "wavlm_bf16/ratio:times",
+    "- vs. stock in bfloat16, the same batches": "wavlm_bf16_vs_stock_bf16/ratio:times",
+    "- vs. our model in float32": "wavlm_bf16/gain:times",
+    "- vs. our model with 8-bit layers": "wavlm_bf16_vs_int8/ratio:times",
+    "one clip of 6 s, vs. stock in bfloat16": "wavlm_bf16_single/ratio:times",
+    "matrix products alone, share of our time": "wavlm_bf16/products:share",
+    "CCC with the predictions in float32, random encoders of the paper's size": "wavlm_bf16/ccc:ccc3",
+    "- with Whisper tiny.en and MiniLM": "small_bf16/ccc:ccc3",
+    "training step, 8 clips of 6 s, all weights, vs. stock in float32": "train_bf16/ratio:times",
+    "- vs. stock under bfloat16 autocast": "train_bf16_vs_stock_bf16/ratio:times",
+    "- peak memory divided by that of stock in float32": "train_bf16_memory/ratio:.2f",
+    "hours of speech per hour, encoded by WavLM-Large": "wavlm_bf16/hours_per_hour:.1f",
+    "- of training steps, all weights": "train_bf16/hours_per_hour:.1f",
+}
+
 BLOCKS: dict[str, Block] = {
     "probe": Block(
         "ablation_probe",
@@ -514,6 +530,13 @@ BLOCKS: dict[str, Block] = {
             ),
             "\n{wavlm_inference/ratio:machine}. In our inference with WavLM-Large, "
             "{wavlm_inference/products:share} of the time is spent in matrix products.",
+        ],
+    ),
+    "bfloat16": Block(
+        "speed",
+        [
+            Table(("", ""), {words: (f"{{{key}}}",) for words, key in _BFLOAT16.items()}),
+            "\n{wavlm_bf16/ratio:machine}. The matrix products run at {wavlm_bf16/gflops:.0f} GFLOP/s.",
         ],
     ),
 }

@@ -5,11 +5,12 @@ import pickle
 
 import pytest
 import torch
+from datasets import Dataset
 from test_half_precision import inputs_for, spread
 from tiny import AUDIO_CONFIGS, noise, tiny_model, tiny_processor
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, Trainer, TrainingArguments
 
-from msfser import MsfSerModel, fast_products_msfser, pretrained_msfser
+from msfser import LABELS, MsfSerCollator, MsfSerModel, fast_products_msfser, pretrained_msfser
 from msfser.encoders_msfser import waveform_states
 from msfser.fast_encoders_msfser import speed_up
 from msfser.fast_products_msfser import MsfSerLinear, has_bfloat16
@@ -248,3 +249,23 @@ def test_frozen_layers_below_trained_ones():
     layers = model.audio_encoder.encoder.layers
     assert layers[0].attention.q_proj.weight.grad is None
     assert layers[1].attention.q_proj.weight.grad.isfinite().all()
+
+
+@needs_bfloat16
+def test_a_trainer_with_bf16_on_a_cpu_uses_the_kernels_and_changes_float32_weights(tmp_path, monkeypatch):
+    seen = []
+    product = fast_products_msfser.product
+    monkeypatch.setattr(fast_products_msfser, "product", lambda x, *given: seen.append(x.dtype) or product(x, *given))
+    sounds = [{"array": noise(0.6, i), "sampling_rate": 16_000} for i in range(2)]
+    rows = Dataset.from_list(
+        [{"audio": sounds[i], "transcript": "a b", **dict.fromkeys(LABELS, v)} for i, v in enumerate((0.1, 0.9))]
+    )
+    model = spread(freeze_audio="none")
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    options = {"bf16": True, "use_cpu": True, "max_steps": 1, "learning_rate": 1e-3, "per_device_train_batch_size": 2}
+    arguments = TrainingArguments(str(tmp_path), remove_unused_columns=False, report_to="none", **options)
+    Trainer(model, arguments, MsfSerCollator(tiny_processor()), rows).train()
+    assert set(seen) == {torch.bfloat16}
+    changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert "audio_encoder.encoder.layers.0.attention.q_proj.weight" in changed
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}

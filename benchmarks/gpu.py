@@ -1,0 +1,206 @@
+"""Training and inference at the paper's size on one GPU, ours against stock transformers, in bfloat16.
+
+    python -m msfser.benchmarks.gpu
+
+WavLM-Large and RoBERTa-Large have their full size and random weights, which changes no time; clips are noise of the
+lengths in `clips.json`, several times over, with random tokens as texts. Both sides run under bfloat16 autocast: the
+stock encoders in batches of a fixed number of clips in the given order; ours in batches by seconds, of similar length.
+The command needs a few minutes and 40 GB of GPU memory. Its rows go to
+`results/speed.json`, with the name of the device; without a GPU it says so.
+
+| row | value |
+|---|---|
+| `gpu_train_step/ratio` | an epoch of training (WavLM-Large without its front end), stock time by ours |
+| `gpu_train_step/seconds`, `gpu_train_memory/gigabytes` | ours: per step, and peak of the allocator |
+| `gpu_train_memory/ratio` | peak memory, ours by stock |
+| `gpu_inference/ratio`, `gpu_inference/hours_per_hour` | all clips: stock time by ours, and hours of sound per hour |
+| `gpu_ddp/loss_difference`, `gpu_fsdp/loss_difference` | of a step in one process, wrapped and not |
+"""
+
+import copy
+import functools
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+
+from ..audio_msfser import SAMPLING_RATE
+from ..configuration_msfser import MsfSerConfig
+from ..evaluation.results import Row, row
+from ..modeling_msfser import MsfSerModel
+from ..training.batches import batches_by_size
+from .command import parser_of, record
+from .speed import interleaved, machine, ratio
+from .training_speed import CLIPS
+
+COPIES = 4
+CLIPS_IN_BATCH = 16
+BATCH_SECONDS = 120.0
+TOKENS = 32
+
+Batch = dict[str, torch.Tensor]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measures all rows, prints them and adds them to `benchmarks/results/speed.json`."""
+    parser = parser_of("gpu", __doc__)
+    parser.add_argument("--repeats", type=int, default=5, help="interleaved repeats (5)")
+    arguments = parser.parse_args(argv)
+    if arguments.repeats < 1:
+        parser.error(f"--repeats {arguments.repeats}: give at least 1.")
+    if not torch.cuda.is_available():
+        raise SystemExit("There is no CUDA GPU here, and nothing is measured: run this command on a machine with one.")
+    seconds = [clip["seconds"] for clip in json.loads(CLIPS.read_text(encoding="utf-8"))] * COPIES
+    rows = measure(MsfSerConfig(), seconds, arguments.repeats, torch.device("cuda"))
+    about = {**machine(), "device": torch.cuda.get_device_name()}
+    record("speed", [{**about, **each} for each in rows], "gpu", ["--repeats", str(arguments.repeats)])
+
+
+def measure(config: MsfSerConfig, seconds: Sequence[float], repeats: int, device: torch.device) -> list[Row]:
+    """All rows.
+
+    Args:
+        config: Of the model; the stock one differs in `fast_encoders` only.
+        seconds: Of the clips.
+        repeats: Interleaved.
+        device: A GPU; on a CPU there is no peak memory, and its rows are 0.
+    """
+    by_count = [range(start, start + CLIPS_IN_BATCH) for start in range(0, len(seconds), CLIPS_IN_BATCH)]
+    indices = {"stock": by_count, "ours": batches_by_size(seconds, BATCH_SECONDS, len(seconds))}
+    models = {name: _model(config, name == "ours", device) for name in indices}
+    batches = {
+        name: [_inputs(config, [seconds[i] for i in batch if i < len(seconds)], device) for batch in of]
+        for name, of in indices.items()
+    }
+    training, peaks = {}, {}
+    for name, model in models.items():
+        training[name] = functools.partial(_epoch, _step_of(model), batches[name], device)
+        training[name]()  # warm
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        training[name]()
+        of_other = sum(_bytes(other) for key, other in models.items() if key != name)
+        peaks[name] = torch.cuda.max_memory_allocated() - of_other if device.type == "cuda" else 0
+    spent = interleaved(training, repeats)
+    rows = [
+        ratio("gpu_train_step/ratio", spent["stock"], spent["ours"]),
+        ratio("gpu_train_step/seconds", spent["ours"], [float(len(batches["ours"]))] * repeats),
+        row("gpu_train_memory/gigabytes", peaks["ours"] / 1e9),
+        row("gpu_train_memory/ratio", peaks["ours"] / max(peaks["stock"], 1)),
+    ]
+    inference = {}
+    for name, model in models.items():
+        model.zero_grad()
+        inference[name] = functools.partial(_epoch, _prediction_of(model.eval()), batches[name], device)
+        inference[name]()  # warm
+    spent = interleaved(inference, repeats)
+    rows.append(ratio("gpu_inference/ratio", spent["stock"], spent["ours"]))
+    rows.append(ratio("gpu_inference/hours_per_hour", [sum(seconds)] * repeats, spent["ours"]))
+    return rows + _wrapped(models["ours"], batches["ours"][-1], device)
+
+
+def _model(config: MsfSerConfig, fast: bool, device: torch.device) -> Any:
+    torch.manual_seed(0)
+    config = copy.deepcopy(config)
+    config.fast_encoders = fast
+    model: Any = MsfSerModel(config)
+    return model.to(device)
+
+
+def _inputs(config: MsfSerConfig, seconds: Sequence[float], device: torch.device) -> Batch:
+    """Noise of these lengths, padded, and random tokens and labels."""
+    draw = torch.Generator().manual_seed(len(seconds))
+    lengths = torch.tensor([round(length * SAMPLING_RATE) for length in seconds])
+    batch = {
+        "input_values": torch.randn(len(seconds), int(lengths.max()), generator=draw),
+        "attention_mask": (torch.arange(int(lengths.max())) < lengths[:, None]).long(),
+        "labels": torch.rand(len(seconds), 3, generator=draw),
+    }
+    for name in config.semantics or ():
+        shape = (len(seconds), TOKENS)
+        batch[f"{name}_input_ids"] = torch.randint(4, config.text_config.vocab_size, shape, generator=draw)
+        batch[f"{name}_attention_mask"] = torch.ones(shape, dtype=torch.long)
+    return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+def _step_of(model: Any) -> Callable[[Batch], None]:
+    """A training step, as `Trainer` does it."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
+    model.train()
+
+    def step(batch: Batch) -> None:
+        _loss(model, batch).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def _prediction_of(model: Any) -> Callable[[Batch], None]:
+    def predict(batch: Batch) -> None:
+        with torch.inference_mode():
+            _loss(model, batch)
+
+    return predict
+
+
+def _loss(model: Any, batch: Batch) -> torch.Tensor:
+    with torch.autocast(batch["input_values"].device.type, torch.bfloat16):
+        loss: torch.Tensor = model(**batch).loss
+    return loss
+
+
+def _epoch(step: Callable[[Batch], None], batches: Sequence[Batch], device: torch.device) -> None:
+    for batch in batches:
+        step(batch)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _bytes(model: nn.Module) -> int:
+    """Of the weights, and of the two moments that the optimizer keeps for each trained one."""
+    return sum(p.numel() * p.element_size() * (3 if p.requires_grad else 1) for p in model.parameters())
+
+
+def _wrapped(model: Any, batch: Batch, device: torch.device) -> list[Row]:
+    """The loss of one step in a group of one process, against that of the model itself; no dropout."""
+    expected = _loss(model, batch).item()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, init_method=Path(folder, "group").as_uri(), rank=0, world_size=1)
+        try:
+            for name, wrap in (("ddp", _in_ddp), ("fsdp", _in_fsdp)):
+                loss = _loss(wrap(model), batch)
+                loss.backward()
+                rows.append(row(f"gpu_{name}/loss_difference", abs(loss.item() - expected)))
+        finally:
+            dist.destroy_process_group()
+    return rows
+
+
+def _in_ddp(model: Any) -> nn.Module:
+    return nn.parallel.DistributedDataParallel(model)
+
+
+def _in_fsdp(model: Any) -> nn.Module:
+    """In units of one transformer layer, in place."""
+    layers = set(model._no_split_modules)
+    for module in list(model.modules()):
+        if type(module).__name__ in layers:
+            fully_shard(module)
+    fully_shard(model)
+    wrapped: nn.Module = model
+    return wrapped
+
+
+if __name__ == "__main__":
+    main()
