@@ -18,6 +18,9 @@ RAISE, RETURN = "raise", "return"
 
 
 def check_options(
+    *,
+    sampling_rate: Any = None,
+    channels_first: Any = None,
     recognizer: Any = None,
     describer: Any = None,
     language: Any = None,
@@ -25,11 +28,11 @@ def check_options(
     word_contributions: Any = False,
     errors: Any = RAISE,
     interval_level: Any = INTERVAL_LEVEL,
-    **others: Any,
 ) -> None:
-    """Checks options of [`MsfSerPipeline`] before any recording is read.
+    """Checks options of [`MsfSerPipeline`] before any recording is read; rates and axes are checked with each sound.
 
     Raises:
+        TypeError: There is no such option.
         ValueError: An option has no such setting, or Whisper knows no such language.
     """
     if not (recognizer is None or isinstance(recognizer, str) or callable(recognizer)):

@@ -39,8 +39,6 @@ from .stream_msfser import StreamingMixin
 from .transcription_msfser import MsfSerRecognizer
 from .word_times_msfser import check_words, text_of, texts_of_words
 
-_NOT_STATED: Any = object()
-
 _NOT_READ = "the model does not read it"
 # How many batches of windows are collected, so that those of similar length share one.
 _BATCHES_AHEAD = 4
@@ -187,23 +185,10 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
     # The library's signatures know neither the options' names nor several windows per recording.
 
     def _sanitize_parameters(  # type: ignore[override]
-        self,
-        sampling_rate: int | None = _NOT_STATED,
-        recognizer: Any = _NOT_STATED,
-        describer: Any = _NOT_STATED,
-        language: str | None = _NOT_STATED,
-        channels_first: bool | None = _NOT_STATED,
-        channel: int | str | None = _NOT_STATED,
-        word_contributions: bool = _NOT_STATED,
-        errors: str = _NOT_STATED,
-        interval_level: float = _NOT_STATED,
+        self, **options: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        options = {"sampling_rate": sampling_rate, "recognizer": recognizer, "describer": describer}
-        options |= {"language": language, "channels_first": channels_first, "channel": channel, "errors": errors}
-        options |= {"word_contributions": word_contributions, "interval_level": interval_level}
-        chosen = {name: value for name, value in options.items() if value is not _NOT_STATED}
-        check_options(**chosen)
-        return chosen, {}, {}
+        check_options(**options)
+        return options, {}, {}
 
     def run_single(self, inputs: Any, preprocess_params: Mapping[str, Any], *others: Any) -> Any:
         """The result for one recording, whose errors need no index."""

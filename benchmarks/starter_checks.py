@@ -45,7 +45,7 @@ def rows_of_starter(
     """
     folder = starter_folder(starter.name)
     model, processor = MsfSerModel.from_pretrained(folder).eval(), MsfSerProcessor.from_pretrained(folder)
-    rows = [*text_rows(model, processor, data), *spoken_rows(MsfSerPipeline(model=model, processor=processor), data)]
+    rows = [*text_rows(model, processor, data), *spoken_rows(_pipeline(model, processor), data)]
     rows += swap_rows(model, processor, material, data)
     rows += sound_rows(model, processor, material.paths)
     prefix = "" if starter.name == STARTER else f"{starter.name.removeprefix('starter-')}/"
@@ -117,7 +117,7 @@ def swap_rows(model: MsfSerModel, processor: MsfSerProcessor, material: Material
     place = find_goemotions(data)
     assert place is not None  # the starter was fitted to it
     sentences = draw.permutation(read_goemotions(place)["validation"]["transcript"][:])[:_SWAPPED].tolist()
-    describer = MsfSerPipeline(model=model, processor=processor)._trained.describer
+    describer = _pipeline(model, processor)._trained.describer
     sounds = [load_audio(material.paths[clip]) for clip in chosen]
     inputs: dict[str, list[Any]] = {
         "audio": sounds,
@@ -137,7 +137,7 @@ def swap_rows(model: MsfSerModel, processor: MsfSerProcessor, material: Material
 @torch.inference_mode()
 def sound_rows(model: MsfSerModel, processor: MsfSerProcessor, paths: Sequence[str]) -> list[Row]:
     """How gain, silence and noise change the predictions, from samples to numbers, with all inputs."""
-    ser = MsfSerPipeline(model=model, processor=processor)
+    ser = _pipeline(model, processor)
 
     def predicted(samples: np.ndarray) -> np.ndarray:
         result = ser(samples)
@@ -159,6 +159,10 @@ def sound_rows(model: MsfSerModel, processor: MsfSerProcessor, paths: Sequence[s
         row("no_speech/distance_from_neutral", max(noises)),
         row("no_speech/median_distance_from_neutral", np.median(noises)),
     ]
+
+
+def _pipeline(model: MsfSerModel, processor: MsfSerProcessor) -> MsfSerPipeline:
+    return MsfSerPipeline(model=model, processor=processor, sampling_rate=SAMPLING_RATE)
 
 
 def _numbers(model: MsfSerModel, processor: MsfSerProcessor, inputs: Mapping[str, Sequence[Any]]) -> np.ndarray:
