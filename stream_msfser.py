@@ -9,7 +9,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -76,7 +76,7 @@ class StreamingMixin:
               voice, for which neither recognizer nor model runs, the numbers and texts are `None`.
             - `words`: those that became final, each once in the stream, as the pipeline returns them, with times from
               the start of the stream. A word becomes final when 1 s of sound follows it, or less where `hop` is near
-              `window`. If some are left at the end, the last result is repeated with them.
+              `window`. If the sound ends with a hop and some are left, its result is repeated with them.
             - `tentative`: the words after them, which the next result may change.
             - `skipped`: how many hops were left out just before this one.
 
@@ -124,8 +124,10 @@ def _results(
     skip: bool,
 ) -> Iterator[dict[str, Any]]:
     result = None
-    for start, sound, skipped in (_newest_windows if skip else _all_windows)(blocks, hops):
-        result = _result(predict, sound, start, words) | {"skipped": skipped}
+    for window in (_newest_windows if skip else _all_windows)(blocks, hops):
+        result = _result(predict, window.sound, window.start, words) | {"skipped": window.skipped}
+        if window.is_rest:
+            result |= {"words": result["words"] + words.finish(), "tentative": []}
         yield result
     if result is not None and (last := words.finish()):
         yield {**result, "words": last, "tentative": [], "skipped": 0}
@@ -220,13 +222,16 @@ class NewestSound:
         return newest[start - before : end - before].copy()
 
 
-# A window: its start in seconds, its samples at 16 kHz, and how many hops were left out before it.
-_Window = tuple[float, np.ndarray, int]
+class _Window(NamedTuple):
+    start: float  # seconds
+    sound: np.ndarray  # (samples,) at 16 kHz
+    skipped: int  # hops that were left out before it
+    is_rest: bool  # whether the stream ends with it
 
 
-def _window(sound: NewestSound, hops: Hops, end: int, skipped: int = 0) -> _Window:
+def _window(sound: NewestSound, hops: Hops, end: int, skipped: int = 0, is_rest: bool = False) -> _Window:
     start = max(0, end - hops.window)
-    return start / SAMPLING_RATE, sound.cut(start, end), skipped
+    return _Window(start / SAMPLING_RATE, sound.cut(start, end), skipped, is_rest)
 
 
 def _all_windows(blocks: Iterable[np.ndarray], hops: Hops) -> Iterator[_Window]:
@@ -240,7 +245,7 @@ def _all_windows(blocks: Iterable[np.ndarray], hops: Hops) -> Iterator[_Window]:
                 yield _window(sound, hops, hops.end(number))
                 number += 1
     if hops.has_rest(sound.length):
-        yield _window(sound, hops, sound.length)
+        yield _window(sound, hops, sound.length, is_rest=True)
 
 
 class _Reader:
@@ -285,10 +290,11 @@ class _Reader:
             complete = self._hops.count(length)
             end = self._hops.end(complete - 1) if complete else 0
             skipped = max(0, complete - done - 1)
-            if self._is_ended and self._error is None and self._hops.has_rest(length):
+            is_rest = self._is_ended and self._error is None and self._hops.has_rest(length)
+            if is_rest:
                 end, skipped = length, complete - done
             if end > end_of_done:
-                return _window(self._sound, self._hops, end, skipped), complete, end
+                return _window(self._sound, self._hops, end, skipped, is_rest), complete, end
             if self._error is not None:
                 raise self._error
             return None

@@ -101,7 +101,7 @@ def test_the_most_probable_tokens_are_those_of_the_library(polyglot, most):
     end = model.generation_config.eos_token_id
     expected = [itertools.takewhile(lambda token: token != end, row[prompts.shape[1] :]) for row in output.tolist()]
     assert found == [*map(list, expected)]
-    assert most == 1 or len({tuple(row) for row in found}) > 1
+    assert most < 25 or len({tuple(row) for row in found}) > 1
 
 
 # Division of frames
