@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..configuration_msfser import LABELS, TENSOR_NAMES
 from ..corpora.registry import CORPORA, Corpus
-from ..evaluation.results import CROSS_VALIDATED, Row, resampled, scored
+from ..evaluation.results import CROSS_VALIDATED, INTERVALS, Row, read, resampled, scored
 from ..starter.assemble import STARTERS
 from ..training.settings import ModelSettings, RunSettings, SavedRun, read_run
 
@@ -107,10 +107,24 @@ def render_card(
         scores={_inputs_in_words(inputs): _cells(rows) for inputs, rows in scores.items()},
         resampled=resampled(rows),
         left_out=_left_out(saved.run),
+        intervals=bool(config.get("intervals")),
+        intervals_cells=_coverage(read(folder / "results.json")),
         allow_speaker_overlap=saved.run.allow_speaker_overlap,
         switches={name: _in_words(config[name]) for name in _SWITCHES},
         settings=_public_settings(saved),
     )
+
+
+def _coverage(rows: Mapping[str, Row]) -> dict[str, list[str]]:
+    """What the card shows of the intervals around the numbers on the test set; nothing without such rows."""
+    shown = {"share of labels in the interval": "coverage", "mean width": "width"}
+    names = {words: [f"{INTERVALS}test/{label}/{kind}" for label in LABELS] for words, kind in shown.items()}
+    if not any(name in rows for of_kind in names.values() for name in of_kind):
+        return {}
+    return {
+        words: [f"{rows[name]['value']:.2f}" if name in rows else "-" for name in of_kind]
+        for words, of_kind in names.items()
+    }
 
 
 def read_json(path: Path) -> dict[str, Any]:
