@@ -105,12 +105,17 @@ def sound_rows(sounds: Path, voices: Sequence[np.ndarray]) -> list[Row]:
     for folder in sorted(path for path in sounds.iterdir() if path.is_dir()):
         found = [(file, has_speech(samples)) for file, samples in excerpts(folder)]
         of_folder, hits_of_folder = (list(column) for column in zip(*found, strict=True))
-        rows.append(row(f"no_speech/misses/{folder.name}", *share_interval(hits_of_folder, clusters(of_folder))))
+        rows.append(
+            row(
+                f"no_speech/misses/{folder.name.replace('-', '_')}",
+                *share_interval(hits_of_folder, clusters(of_folder)),
+            )
+        )
         files, hits = files + of_folder, hits + hits_of_folder
     rows.insert(0, row("no_speech/misses", *share_interval(hits, clusters(files))))
     for name, kind in {**SYNTHESIZED, "crowd": crowd(voices)}.items():
         hits_of_kind = [has_speech(samples) for samples in sounds_of(kind, _SOUNDS, 1)]
-        rows.append(row(f"no_speech/synthesized/{name}", *share_interval(hits_of_kind)))
+        rows.append(row(f"no_speech/synthesized/{name.replace(' ', '_')}", *share_interval(hits_of_kind)))
     return rows
 
 
