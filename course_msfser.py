@@ -230,7 +230,7 @@ def _intervals(windows: Sequence[ScoredWindow], intervals: dict[str, list[float]
 
 
 def _quality(windows: Sequence[ScoredWindow], words: Sequence[Word]) -> dict[str, Any]:
-    """Whether there is speech, how much, by the words where they are known in all of the recording, and the warnings."""
+    """Whether there is speech and how much, by the words where all are known, and the warnings."""
     recording = windows[0].recording
     of_words = None
     if all(window.is_speech_known for window in windows):

@@ -25,8 +25,8 @@ _MARGIN = 4
 # more; over a telephone: -30 dB and less.
 _BANDS = (200.0, 3400.0), (4400.0, 7600.0)
 _LEAST_UPPER_BAND, _RICHEST, _LOUD_ENOUGH = -30.0, 0.95, 30.0
-# Where the flatness of the spectrum is measured.
-_FLATNESS_BAND = (100.0, 4000.0)
+# Where tilt and flatness of the spectrum are measured, within the band of a telephone.
+_TILT_BANDS, _FLATNESS_BAND = ((300.0, 1500.0), (1500.0, 3400.0)), (300.0, 3400.0)
 # A sound is clipped if this many times as many samples lie around some amplitude (7 %) as between 72 and 86 % of it.
 # Clean speech: at most 1.1 in 99 of 100 clips; with its peaks cut to a quarter: at least 1.3, resampled or not.
 _LEAST_CLIPPED, _LEAST_SAMPLES, _FEWEST_SAMPLES = 1.25, 5e-4, 20
@@ -64,11 +64,13 @@ class SoundMeter:
         ratio = _decibels(upper) - _decibels(lower)
         self._frames.append(np.stack((level, periodicity, ratio)).astype(np.float32))
         octaves = np.log2(SAMPLING_RATE / (correlation[:, _LAGS].argmax(1) + _LAGS.start))
+        low, high = (power[:, slice(*np.searchsorted(_FREQUENCIES, band))].sum(1) for band in _TILT_BANDS)
+        tilt = _decibels(high) - _decibels(low)
         middle = power[:, slice(*np.searchsorted(_FREQUENCIES, _FLATNESS_BAND))] + 1e-12
         flatness = np.log(middle).mean(1) - np.log(middle.mean(1))
         loud = _loud(level, _QUIET_BELOW_LOUD)
         voiced = loud & (periodicity > _LEAST_PERIODICITY)
-        self._is_speech = self._is_speech or speech_score(level, octaves, ratio, flatness, loud, voiced) >= 0
+        self._is_speech = self._is_speech or speech_score(level, octaves, tilt, flatness, loud, voiced) >= 0
 
     def voice_seconds(self) -> float:
         """Seconds with a voice, or with anything else that has a pitch."""

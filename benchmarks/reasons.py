@@ -31,15 +31,14 @@ from ..audio_msfser import SAMPLING_RATE, load_audio
 from ..cli.errors import cli_errors
 from ..configuration_msfser import LABELS
 from ..contributions_msfser import contributions_of, input_names
-from ..corpora.emobank import read_emobank
-from ..corpora.probe.corpus import make_probe, read_probe
+from ..corpora.probe.corpus import read_probe
 from ..evaluation.intervals import interval, share_interval
 from ..evaluation.leave_out import read_corpora, read_protocol
 from ..evaluation.results import Row, row
 from ..pipeline_msfser import MsfSerPipeline
 from ..starter.assemble import starter_folder
 from .command import parser_of, record
-from .starter_checks import emobank_sentences
+from .starter_checks import emobank
 
 _CORPUS = "emotiontts_kr"
 _SWAPPED, _TIMED = 200, 40  # clips
@@ -66,8 +65,8 @@ def contributions(
 
 def probe_rows(folders: Sequence[Path], data: Path) -> list[Row]:
     """The rows of the probe corpus, over the test items and the seeds of some runs."""
-    test = read_probe(make_probe(data))["test"]
-    inputs: dict[str, Any] = {"audio": [load_audio(item) for item in test.to_pandas()["audio"]]}
+    test = read_probe(data)["test"]
+    inputs: dict[str, Any] = {"audio": [load_audio(audio) for audio in test.to_pandas()["audio"]]}
     inputs |= {name: test[name][:] for name in ("transcript", "emphasis", "description")}
     hits: dict[str, list[np.ndarray]] = {}
     for folder in folders:
@@ -92,7 +91,7 @@ def swap_rows(model: MsfSerModel, processor: MsfSerProcessor, paths: Sequence[st
     """How well the stated contributions foretell the change of a number when an input is exchanged."""
     draw = np.random.default_rng(0)
     sounds = [load_audio(paths[clip]) for clip in draw.permutation(len(paths))[:_SWAPPED]]
-    sentences = emobank_sentences(data)[:_SWAPPED]
+    sentences = emobank(data)[0][:_SWAPPED]
     describer = MsfSerPipeline(model=model, processor=processor)._trained.describer
     inputs: dict[str, list[Any]] = {
         "audio": sounds,
@@ -147,7 +146,6 @@ def _next(values: Sequence[Any]) -> list[Any]:
     return [*values[1:], values[0]]
 
 
-@cli_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures, prints and records the rows."""
     parser = parser_of("reasons", __doc__)
@@ -157,13 +155,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--probe_data", type=Path, default=Path("data/probe"), help="the probe corpus, made if missing"
     )
     args = parser.parse_args(argv)
-    clips = read_corpora(args.data, read_protocol())
-    paths = clips["path"][clips["corpus"] == _CORPUS].tolist()
-    folder = starter_folder()
-    model, processor = MsfSerModel.from_pretrained(folder).eval(), MsfSerProcessor.from_pretrained(folder)
-    ser = MsfSerPipeline(model=model, processor=processor, sampling_rate=SAMPLING_RATE)
-    rows = [*probe_rows(args.probe, args.probe_data), *swap_rows(model, processor, paths, args.data)]
-    record("intervals", [*rows, time_row(ser, paths)], "reasons", argv)
+    with cli_errors("reasons"):
+        clips = read_corpora(args.data, read_protocol())
+        paths = clips["path"][clips["corpus"] == _CORPUS].tolist()
+        folder = starter_folder()
+        model, processor = MsfSerModel.from_pretrained(folder).eval(), MsfSerProcessor.from_pretrained(folder)
+        ser = MsfSerPipeline(model=model, processor=processor, sampling_rate=SAMPLING_RATE)
+        rows = [*probe_rows(args.probe, args.probe_data), *swap_rows(model, processor, paths, args.data)]
+        record("intervals", [*rows, time_row(ser, paths)], "reasons", argv)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def rows_of_starter(
 @torch.inference_mode()
 def text_rows(model: MsfSerModel, processor: MsfSerProcessor, data: Path) -> list[Row]:
     """EmoBank's test sentences as text, by the starter and by ridge regression from the same vectors and labels."""
-    sentences, labels = _emobank(data)
+    sentences, labels = emobank(data)
     vectors = encode_texts(sentences, model, processor)
     ours = model(gs_embedding=vectors, gs_attention_mask=torch.ones(len(vectors), 1).long()).logits.numpy()
     ridge = _ridge(data, model, processor)(vectors.double().numpy())
@@ -74,7 +74,7 @@ def text_rows(model: MsfSerModel, processor: MsfSerProcessor, data: Path) -> lis
 
 def spoken_rows(ser: MsfSerPipeline, data: Path) -> list[Row]:
     """Some of these sentences, spoken without emotion, through the default pipeline and from sound alone."""
-    sentences, labels = _emobank(data)
+    sentences, labels = emobank(data)
     sentences, labels = sentences[:SPOKEN], labels[:SPOKEN]
     synthesizer = Synthesizer()
     synthesizer.set_voice(_VOICE)
@@ -173,7 +173,7 @@ def _numbers(model: MsfSerModel, processor: MsfSerProcessor, inputs: Mapping[str
     return np.stack(found)
 
 
-def _emobank(data: Path) -> tuple[list[str], np.ndarray]:
+def emobank(data: Path) -> tuple[list[str], np.ndarray]:
     """The test sentences and their ratings in 0..1, `(sentences, 3)`, in an order that is drawn once."""
     table: pd.DataFrame = read_emobank(data / "emobank")["test"].to_pandas()
     table = table[table["transcript"].notna()].sample(frac=1.0, random_state=0)

@@ -235,6 +235,69 @@ BLOCKS: dict[str, Block] = {
             )
         ],
     ),
+    "reasons": Block(
+        "intervals",
+        [
+            Table(
+                ("contributions", ""),
+                {
+                    "probe: valence mostly by emphasized words or transcript, as its rule says": "probe_first/valence",
+                    "- by the emphasized words": "probe_emphasis_first",
+                    "probe: arousal mostly by the sound": "probe_first/arousal",
+                    "probe: dominance mostly by the description": "probe_first/dominance",
+                },
+                ["{reasons/*:rate1}"],
+            ),
+            Table(
+                ("inputs exchanged for another clip's: correlation of stated and actual change", "r"),
+                {
+                    "all": "swap_r",
+                    "sound": "swap_r/sound",
+                    "transcript": "swap_r/transcript",
+                    "emphasized words": "swap_r/emphasis",
+                    "description": "swap_r/description",
+                },
+                ["{reasons/*:ccc}"],
+            ),
+            "The contributions take {reasons/time_share:rate1} of the processor time of a prediction.",
+        ],
+    ),
+    "no_speech": Block(
+        "intervals",
+        [
+            Table(
+                ("speech that counts as none", "all", *_CORPORA),
+                {
+                    "clean": "clean",
+                    "noise at 10 dB": "noise",
+                    "over a telephone": "telephone",
+                    "in a room": "room",
+                },
+                [
+                    "{no_speech/false_alarms/*:rate1}",
+                    *(f"{{no_speech/false_alarms/*/{corpus}:rate1}}" for corpus in _CORPORA.values()),
+                ],
+            ),
+            Table(
+                ("other sounds that count as speech", ""),
+                {
+                    "not in the fit: all": "misses",
+                    "- effects and music of LinCity-NG": "misses/lincity_ng",
+                    "- effects and music of Frozen-Bubble": "misses/frozen_bubble",
+                    "- freedesktop sound theme": "misses/freedesktop",
+                    "- music of OpenMSX": "misses/openmsx",
+                    "in the fit, new sounds: crowds of other voices": "synthesized/crowd",
+                    "- drums": "synthesized/drums",
+                    "- band": "synthesized/band",
+                    "- melody": "synthesized/melody",
+                    "- birds": "synthesized/birds",
+                    "- pink to brown noise": "synthesized/pink_to_brown_noise",
+                },
+                ["{no_speech/*:rate1}"],
+            ),
+            "Of clean speech and speech with noise, {no_speech/false_alarms:rate1} counts as none.",
+        ],
+    ),
     "english": Block(
         "english",
         [

@@ -1,16 +1,18 @@
 """What says that a sound says little: each warning on the sound it is for, and on no other."""
 
+import functools
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soxr
-from spoken import RATE, Recognizer, voice
+from spoken import RATE, Recognizer
 from tiny import noise, tiny_model, tiny_processor
 
 from msfser import MsfSerPipeline
 from msfser.audio_msfser import load_audio
+from msfser.corpora.probe.synthesizer import Synthesizer
 from msfser.sound_quality_msfser import SoundMeter, sound_warnings
 
 # Real speech, which is no part of the project.
@@ -20,11 +22,20 @@ CLIPPED = "The sound is clipped: it was recorded too loud."
 BAND = "The sound has no upper band (above 4 kHz), as over a telephone."
 
 
+@functools.cache
+def _spoken():
+    """A minute of synthesized speech."""
+    engine = Synthesizer()
+    engine.set_voice("en-us")
+    text = "The food was wonderful, but what they said to us at the door was a dreadful mistake. " * 12
+    found = engine.speak(f"<speak>{text}</speak>")
+    return soxr.resample(found.samples.astype(np.float32) / 2**16, found.rate, RATE)
+
+
 def speech(seconds, seed=0):
-    """A voice whose level rises and falls as that of syllables, with a little noise."""
-    time = np.arange(int(RATE * seconds)) / RATE
-    level = np.abs(np.sin(2 * np.pi * 1.7 * time + seed)) ** 1.5
-    return (voice(seconds, seed) * level + 0.01 * noise(seconds, seed)).astype(np.float32)
+    """Speech with a little noise."""
+    count = int(RATE * seconds)
+    return (_spoken()[seed * RATE + 2000 :][:count] + 0.001 * noise(seconds, seed)).astype(np.float32)
 
 
 def telephone(samples):
@@ -56,6 +67,7 @@ def test_each_warning_is_for_its_sound_alone(sound_only, seconds):
         result = sound_only(samples, sampling_rate=RATE)
         assert result["warnings"] == expected
         assert (result["speech_seconds"] == 0) == (expected == [NONE])
+        assert result["has_speech"] == (expected != [NONE])
         assert result["speech_seconds"] <= result["duration"]
 
 
@@ -131,7 +143,7 @@ def test_the_parts_of_a_sound_are_measured_as_the_whole():
     for part in np.split(samples, [5 * RATE, 11 * RATE, 20 * RATE, 26 * RATE]):
         meter.add(part)
     warnings, seconds = sound_warnings(samples)
-    assert meter.warnings() == warnings == [CLIPPED]
+    assert meter.warnings(meter.speech_seconds()) == warnings == [CLIPPED]
     assert meter.voice_seconds() == pytest.approx(seconds, abs=0.3)
     assert meter.seconds == pytest.approx(32.0)
 
