@@ -71,7 +71,8 @@ def warnings(result: Mapping[str, Any]) -> list[str]:
 
 def has_speech(result: Mapping[str, Any]) -> bool:
     """Whether anybody speaks, as far as that is known."""
-    return bool(result.get("has_speech", result["texts"]["transcript"] != NO_SPEECH))
+    known = result.get("has_speech")
+    return result["texts"]["transcript"] != NO_SPEECH if known is None else bool(known)
 
 
 def rank(result: Mapping[str, Any], dimension: str) -> str | None:
