@@ -1,9 +1,10 @@
 """The interval around each number: a scale that follows the numbers, times a calibrated quantile.
 
 For the number `m_d` of a dimension `d` the interval at a level such as 0.9 is `m_d -+ q_d(level) * s_d(m)`, cut at 0
-and 1. The scale `s_d` is a small network of the three numbers. It says where on the scales errors are large, and is fitted
-after the numbers, which it cannot move. `q_d` are quantiles of `|label - m_d| / s_d` for speakers that a model was not
-fitted to (the jackknife+ in its cross-validated form, CV+: R. F. Barber et al., Annals of Statistics 49, 2021).
+and 1. The scale `s_d` says where on the scales errors are large: a constant plus a share of a small network of the
+three numbers, fitted after these, which it cannot move. `q_d` are quantiles of `|label - m_d| / s_d` for speakers that
+a model was not fitted to (cross-conformal: V. Vovk, Annals of Mathematics and Artificial Intelligence 74, 2015; CV+:
+R. F. Barber et al., Annals of Statistics 49, 2021).
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,18 +27,23 @@ _SMALLEST = 0.01
 class MsfSerIntervals(nn.Module):
     """The scale of each number, and its quantiles; without calibration, an interval is all of 0..1."""
 
+    base: torch.Tensor
+    share: torch.Tensor
     quantiles: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.hidden = nn.Linear(len(LABELS), _HIDDEN)
         self.out = nn.Linear(_HIDDEN, len(LABELS))
+        self.register_buffer("base", torch.zeros(len(LABELS)))
+        self.register_buffer("share", torch.ones(len(LABELS)))
         self.register_buffer("quantiles", torch.full((len(LABELS), len(LEVELS)), torch.inf))
 
     def scale(self, numbers: torch.Tensor) -> torch.Tensor:
         """How large errors are around some numbers: `(batch, 3)` in 0..1 -> `(batch, 3)`, above 0."""
         centered = (4 * numbers - 2).to(self.hidden.weight.dtype)
-        return nn.functional.softplus(self.out(torch.tanh(self.hidden(centered))).float()) + _SMALLEST
+        found = nn.functional.softplus(self.out(torch.tanh(self.hidden(centered))).float()) + _SMALLEST
+        return self.base.float() + self.share.float() * found
 
     def forward(self, numbers: torch.Tensor, level: float = INTERVAL_LEVEL) -> tuple[torch.Tensor, torch.Tensor]:
         """`(batch, 3)` in 0..1 -> the low and the high ends, `(batch, 3)` in 0..1, float32.
@@ -67,7 +73,9 @@ def check_level(level: Any) -> None:
         raise ValueError(f"interval_level={level!r} is no level: give a number from {LEVELS[0]} to {LEVELS[-1]}.")
 
 
-def percentiles_of(values: Mapping[str, float], scale: Mapping[str, Any] | None) -> dict[str, dict[str, int]] | None:
+def percentiles_of(
+    values: Mapping[str, float], scale: Mapping[str, Any] | None
+) -> dict[str, dict[str, int | None]] | None:
     """Where numbers lie among the labels and among the predictions of a model's corpus.
 
     Args:
@@ -85,11 +93,13 @@ def percentiles_of(values: Mapping[str, float], scale: Mapping[str, Any] | None)
     }
 
 
-def percentile_of(value: float, quantiles: Sequence[float]) -> int:
+def percentile_of(value: float, quantiles: Sequence[float]) -> int | None:
     """The percentile of a value, 0..100, by evenly spaced quantiles from the least to the greatest value.
 
-    Of a value that many share it is the middle.
+    Of a value that many share it is the middle; without quantiles there is none.
     """
+    if not quantiles:
+        return None
     shares = np.linspace(0, 100, len(quantiles))
     first, last = (int(np.searchsorted(quantiles, value, side)) for side in ("left", "right"))
     if last > first:

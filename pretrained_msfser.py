@@ -73,6 +73,8 @@ class MsfSerPreTrainedModel(PreTrainedModel):
         elif isinstance(module, MsfSerMissingInputEmbedding):
             init.normal_(module.embedding, std=self.config.initializer_range)
         elif isinstance(module, MsfSerIntervals):
+            init.zeros_(module.base)
+            init.ones_(module.share)
             init.constant_(module.quantiles, torch.inf)
         elif isinstance(module, nn.MultiheadAttention):
             init.normal_(module.in_proj_weight, std=self.config.initializer_range)

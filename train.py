@@ -50,6 +50,8 @@ from msfser.training.settings import (
 if TYPE_CHECKING:
     from transformers import EvalPrediction, Trainer
 
+    from msfser.intervals_msfser import MsfSerIntervals
+
 logger = logging.getLogger("msfser.train")
 
 METRIC = str(Path(__file__).parent / "metrics" / "ccc")
@@ -97,7 +99,15 @@ def train(settings: Settings) -> None:
         warn_of_shared_texts(run.data, parts)
 
     # Model
-    from msfser.training.steps import encode, make_trainer, save_model, with_row_names
+    from msfser.training.steps import (
+        add_intervals,
+        encode,
+        labels_of,
+        make_trainer,
+        predictions_of,
+        save_model,
+        with_row_names,
+    )
 
     _fetch_encoders(settings)
     model, processor = build_model(run, switches)
@@ -113,8 +123,11 @@ def train(settings: Settings) -> None:
 
         # Evaluation and saved folder
         save_model(trainer)
+        left_out = predictions_of(trainer, encoded["validation"])
+        intervals = add_intervals(trainer, run, left_out, labels_of(parts["train"]))
         tests = [name for name in encoded if name not in ("train", "validation")]
-        _finish(training, start, [row for name in tests for row in evaluate_inputs(trainer, encoded[name], name)])
+        rows = [row for name in tests for row in evaluate_inputs(trainer, encoded[name], name, intervals)]
+        _finish(training, start, rows)
 
 
 def cross_validate(settings: Settings) -> None:
@@ -141,7 +154,7 @@ def cross_validate(settings: Settings) -> None:
     # Frozen encoders, once for all folds
     from msfser.evaluation.cross_validated import predict_left_out, rows_of_folds
     from msfser.evaluation.input_sets import input_sets
-    from msfser.training.steps import encode, fold_trainer, save_model, with_row_names
+    from msfser.training.steps import add_intervals, encode, fold_trainer, labels_of, save_model, with_row_names
 
     _fetch_encoders(settings)
     trainer = fold_trainer(settings, rows)  # what it refuses, it refuses before they run
@@ -162,13 +175,15 @@ def cross_validate(settings: Settings) -> None:
                 kept.write(fold, predictions)
 
         # Final model
+        table = decided_by_one(lambda: kept.gather(list(sets)), training)
         if run.final_model:
             trainer = fold_trainer(settings, items, is_final=True)
             trainer.train(resume_from_checkpoint=start.checkpoint)
             save_model(trainer)
+            add_intervals(trainer, run, table[table["inputs"] == list(sets)[-1]], labels_of(rows))
 
         # Scores
-        _finish(training, start, decided_by_one(lambda: rows_of_folds(kept.gather(list(sets)), run), training))
+        _finish(training, start, decided_by_one(lambda: rows_of_folds(table, run), training))
 
 
 def _start(settings: Settings, parts: Mapping[str, datasets.Dataset], inputs: Sequence[str]) -> Start:
@@ -260,20 +275,27 @@ def score(prediction: "EvalPrediction") -> dict[str, float]:
     )
 
 
-def evaluate_inputs(trainer: "Trainer", test: datasets.Dataset, name: str = "test") -> list[Row]:
+def evaluate_inputs(
+    trainer: "Trainer", test: datasets.Dataset, name: str = "test", intervals: "MsfSerIntervals | None" = None
+) -> list[Row]:
     """Scores a test part with fewer and with more of the inputs.
 
     Returns:
         Rows `{"name": "NAME/INPUTS/DIMENSION", "value", "low", "high", "resampled"}`: CCC with its 95 % interval over
-        speakers where they are known; none of a dimension that is not rated.
+        speakers where they are known; none of a dimension that is not rated. With intervals around the numbers also
+        `intervals/NAME/DIMENSION/coverage` and `.../width`, with all inputs.
     """
+    from msfser.evaluation.coverage import coverage_rows
     from msfser.evaluation.input_sets import input_sets
     from msfser.evaluation.intervals import resampled_units
 
     rows: list[Row] = []
     for inputs, part in input_sets(test):
         found: Any = trainer.predict(part)
-        rows += ccc_rows(f"{name}/{inputs}", found.predictions, found.label_ids, *resampled_units(part["speaker"]))
+        units, resampled = resampled_units(part["speaker"])
+        rows += ccc_rows(f"{name}/{inputs}", found.predictions, found.label_ids, units, resampled)
+    if intervals is not None:
+        rows += coverage_rows(name, intervals, found.predictions, found.label_ids, units)
     return rows
 
 

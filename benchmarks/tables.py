@@ -484,6 +484,34 @@ BLOCKS: dict[str, Block] = {
             )
         ],
     ),
+    "intervals": Block(
+        "intervals",
+        [
+            Table(
+                ("held-out speakers, **weak** labels", *LABELS),
+                {
+                    "share of labels in the intervals": [f"{{coverage/{label}:rate1}}" for label in LABELS],
+                    "mean width": [f"{{width/{label}:ccc3}}" for label in LABELS],
+                },
+            ),
+            "",
+            Table(
+                ("share of labels in the intervals, mean over dimensions", *_CORPORA),
+                {
+                    "held-out speakers": [f"{{coverage/{name}:rate1}}" for name in _CORPORA.values()],
+                    "corpus left out, sound alone": [
+                        f"{{left_out/{name}/coverage:rate1}}" for name in _CORPORA.values()
+                    ],
+                },
+            ),
+            "\nThe mean width is {width_ratio:ccc3} times that of intervals of constant width, of which "
+            "{constant_coverage:rate1} contain the label. Rank correlation of width and absolute error: "
+            "{width_error_spearman:ccc3}. Without the quarter with the widest intervals, the mean absolute error "
+            "falls by {reject_quarter:ccc3}.",
+            "\nOn the test set of the probe corpus, {coverage/probe:rate1} of the labels are in the intervals, which "
+            "are {probe_width/valence:.2f}, {probe_width/arousal:.2f}, and {probe_width/dominance:.2f} wide.",
+        ],
+    ),
     "speed": Block(
         "speed",
         [

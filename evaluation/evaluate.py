@@ -32,6 +32,7 @@ from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
 from ..training.features import encode_parts
 from ..training.settings import RunSettings, read_data
+from .coverage import coverage_rows, ends_of
 from .groups import groups_of
 from .input_sets import input_sets
 from .intervals import resampled_units
@@ -49,7 +50,7 @@ class Evaluation(NamedTuple):
     """What [`evaluate`] finds.
 
     The predictions have a row for each item and set of inputs: `file`, `speaker`, `inputs`, the three numbers and the
-    labels as `valence_label` and so on, in 0..1.
+    labels as `valence_label` and so on, in 0..1; with intervals also their ends, `valence_low` and so on.
     """
 
     rows: list[Row]
@@ -70,7 +71,8 @@ def evaluate(
 
     Returns:
         Rows `PART/INPUTS/DIMENSION` and, with `by`, `PART/BY=VALUE/DIMENSION` for all inputs: CCC with its 95 %
-        interval over speakers where they are known.
+        interval over speakers where they are known. With intervals around the numbers also
+        `intervals/PART/INPUTS/DIMENSION/coverage` and `.../width`, and the same of groups.
 
     Raises:
         ValueError: The corpus cannot be read, or it has no such part or grouping.
@@ -87,7 +89,7 @@ def evaluate(
     tables: list[pd.DataFrame] = []
     for inputs, of_set in input_sets(items):
         table = _predictions(model, processor, of_set).assign(inputs=inputs)
-        rows += _rows(f"{part}/{inputs}", table)
+        rows += _rows(f"{part}/{inputs}", table, model)
         tables.append(table)
     if by is not None:
         whole = tables[-1]
@@ -96,8 +98,9 @@ def evaluate(
             raise ValueError(f"--by {by}: {run.data} has {', '.join(groups) or 'no groups'}.")
         for value, group in whole.groupby(groups[by].to_numpy(), sort=True):
             if len(group) >= _FEWEST:
-                rows += _rows(f"{part}/{by}={value}", group)
-    columns = ["file", "speaker", "inputs", *LABELS, *(f"{label}_label" for label in LABELS)]
+                rows += _rows(f"{part}/{by}={value}", group, model)
+    ends = [] if model.intervals is None else [f"{label}_{end}" for label in LABELS for end in ("low", "high")]
+    columns = ["file", "speaker", "inputs", *LABELS, *ends, *(f"{label}_label" for label in LABELS)]
     return Evaluation(rows, pd.concat(tables, ignore_index=True)[columns])
 
 
@@ -106,14 +109,20 @@ def _predictions(model: MsfSerModel, processor: MsfSerProcessor, items: datasets
     logits = torch.cat([output.logits.float() for output in outputs]).cpu().numpy()
     columns = {"file": items["file"][:], "speaker": items["speaker"][:]}
     columns |= {label: logits[:, d] for d, label in enumerate(LABELS)}
+    if model.intervals is not None:
+        for end, values in zip(("low", "high"), ends_of(model.intervals, logits), strict=True):
+            columns |= {f"{label}_{end}": values[:, d] for d, label in enumerate(LABELS)}
     table = pd.DataFrame(columns | {f"{label}_label": items[label][:] for label in LABELS})
     return table.replace({f"{label}_label": {UNRATED: np.nan} for label in LABELS})
 
 
-def _rows(name: str, table: pd.DataFrame) -> list[Row]:
+def _rows(name: str, table: pd.DataFrame, model: MsfSerModel) -> list[Row]:
     units, resampled = resampled_units([None if pd.isna(speaker) else speaker for speaker in table["speaker"]])
     given = table[[f"{label}_label" for label in LABELS]].fillna(UNRATED).to_numpy(np.float64)
-    found = ccc_rows(name, table[[*LABELS]].to_numpy(np.float64), given, units, resampled)
+    numbers = table[[*LABELS]].to_numpy(np.float64)
+    found = ccc_rows(name, numbers, given, units, resampled)
+    if model.intervals is not None:
+        found += coverage_rows(name, model.intervals, numbers, given, units)
     return [row | {"items": len(table)} for row in found]
 
 

@@ -199,10 +199,8 @@ def leave_corpora_out(
     start = perf_counter()
     systems = make_systems(names, clips, protocol.trained, output, data / (protocol.sentences or ""))
     ready = perf_counter()
-    described = clips.drop(columns=["path", "file"]).to_csv()
-    identity = fingerprint(*map(Path, clips["path"]), described, sorted(protocol.trained))
-    folds = leave_groups_out(clips["corpus"].tolist(), protocol.trained)
-    engine = HeldOut(_labels(clips), folds, identity, output / "fits")
+    engine = open_engine(clips, protocol, output)
+    folds = engine.folds
     engine.run(systems, seeds)
     logger.info("features: %.0f s, fits: %.0f s", ready - start, perf_counter() - ready)
     rows, history = [], []
@@ -229,7 +227,7 @@ def leave_corpora_out(
         starter = systems[list(names).index(_STARTER)]
         rows += _rows_of_order(everything, clips, starter.name)
         opened = _open_folds(clips, protocol)
-        rows += _rows_of_open(HeldOut(_labels(clips), opened, identity, output / "fits"), starter, clips, seeds)
+        rows += _rows_of_open(HeldOut(_labels(clips), opened, engine.data, output / "fits"), starter, clips, seeds)
     values = {found["name"]: found["value"] for found in rows}
     for system in systems:
         chosen = {name: engine.chosen(system, name) for name in folds}
@@ -245,6 +243,20 @@ def leave_corpora_out(
             }
         )
     return rows, history
+
+
+def open_engine(clips: pd.DataFrame, protocol: Protocol, output: Path) -> HeldOut:
+    """The engine whose folds leave each corpus out; its fits are kept in the output folder.
+
+    Args:
+        clips: As [`read_corpora`] gives them.
+        protocol: Says which corpora are trained on.
+        output: The folder.
+    """
+    described = clips.drop(columns=["path", "file"]).to_csv()
+    identity = fingerprint(*map(Path, clips["path"]), described, sorted(protocol.trained))
+    folds = leave_groups_out(clips["corpus"].tolist(), protocol.trained)
+    return HeldOut(_labels(clips), folds, identity, output / "fits")
 
 
 def save(folder: Path, rows: Sequence[Row], history: Sequence[Mapping[str, Any]], command: str) -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from .. import LABELS, MsfSerModel, MsfSerProcessor
+from ..intervals_msfser import MsfSerIntervals
 from ..training.collator import FeatureCollator
 from ..training.data_identity import check_identity, inputs_of
 from ..training.features import encode_parts, has_input
@@ -33,6 +34,7 @@ class Predictions(NamedTuple):
     table: pd.DataFrame
     items: datasets.Dataset | None  # the same items in the schema; `None` for those of a cross-validation
     layer_weights: list[float] | None  # of each state of the speech encoder; `None` where only the last is used
+    intervals: MsfSerIntervals | None = None  # of the model
 
 
 def results_of(folder: Path) -> list[Row]:
@@ -88,7 +90,8 @@ def predict_part(folder: Path, part: str = "test") -> Predictions:
         for index, expert in enumerate(model.cross_fusion.experts):
             columns |= {f"routing_{label}_{expert}": v for label, v in _by_label(routing[:, :, index]).items()}
     weights = outputs[0].layer_weights
-    return Predictions(pd.DataFrame(columns, index=present), items, None if weights is None else weights.tolist())
+    kept = None if weights is None else weights.tolist()
+    return Predictions(pd.DataFrame(columns, index=present), items, kept, model.intervals)
 
 
 def predictions_of_folds(folder: Path) -> Predictions:

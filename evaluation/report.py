@@ -26,6 +26,7 @@ from .groups import groups_of
 from .intervals import interval
 from .plots import Ends, intervals, scatter
 from .predictions import Predictions, predict_part, predictions_of_folds, results_of
+from .report_intervals import calibration_plots, coverage_by_group, risk_plot
 from .results import Row, resampled, scored
 
 INPUTS = {"audio": "audio only", "audio+transcript": "audio and transcript", "all": "all inputs"}
@@ -72,6 +73,8 @@ def page(folder: Path) -> str:
     sections = [head, _agreement(table), _by_inputs(rows)]
     groups = groups_of(run, table["file"].tolist(), table["speaker"].tolist())
     sections += [_by_group(name, of_items.set_axis(table.index), table) for name, of_items in groups.items()]
+    if found.intervals is not None:
+        sections.append(_intervals(found, {name: group.set_axis(table.index) for name, group in groups.items()}))
     sections += [_reasons(found), _worst(table)]
     return _PAGE.format(title=f"{_TITLE} {escape(folder.resolve().name)}", body="\n".join(sections))
 
@@ -130,6 +133,21 @@ def _by_group(name: str, groups: pd.Series, table: pd.DataFrame) -> str:
         words,
         intervals(rmse, [f"{label}, RMSE" for label in LABELS], ends=(0.0, _range(rmse)[1])),
         intervals(bias, [f"{label}, bias" for label in LABELS], ends=(-most, most), reference=0.0),
+    )
+
+
+def _intervals(found: Predictions, groups: Mapping[str, pd.Series]) -> str:
+    of_model = found.intervals
+    assert of_model is not None
+    return _section(
+        "Intervals around the numbers",
+        "First, the share of labels that the intervals contain, against their level: on the line they are right, "
+        "below it too narrow. Then the same at the level 0.9, by group. Last, the mean absolute error if only those "
+        "with the narrowest intervals are kept: where it falls, the widths tell which numbers to trust. What is "
+        "promised is about speakers like those of the calibration, on average over all of them, not for each group.",
+        *calibration_plots(found.table, of_model),
+        *coverage_by_group(groups, found.table, of_model),
+        risk_plot(found.table, of_model),
     )
 
 

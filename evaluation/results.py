@@ -22,6 +22,8 @@ RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
 # The start of the names of rows about a cross-validation, and about one of its folds.
 CROSS_VALIDATED, FOLD = "cross_validation/", "fold/"
+# The start of the names of rows about the intervals around the numbers.
+INTERVALS = "intervals/"
 
 Row = dict[str, Any]
 
@@ -87,7 +89,7 @@ def as_text(rows: Sequence[Row]) -> str:
 
 def scored(rows: Sequence[Row]) -> list[Row]:
     """The rows of a run with the scores `PART/INPUTS/DIMENSION` of a whole part, or of all folds."""
-    return [row for row in rows if not row["name"].startswith(FOLD)]
+    return [row for row in rows if not row["name"].startswith((FOLD, INTERVALS))]
 
 
 def as_table(rows: Sequence[Row]) -> str:
@@ -101,6 +103,13 @@ def as_table(rows: Sequence[Row]) -> str:
     for group, of_group in cells.items():
         lines.append(f"{group:20}" + "".join(f"{of_group.get(name, '-'):>23}" for name in (*LABELS, "mean")))
     lines.append(f"intervals over {resampled(rows)}")
+    of_intervals = {row["name"].removeprefix(INTERVALS): row for row in rows if row["name"].startswith(INTERVALS)}
+    for name in dict.fromkeys(key.rsplit("/", 2)[0] for key in of_intervals):
+        cells = []
+        for label in LABELS:
+            if (share := of_intervals.get(f"{name}/{label}/coverage")) is not None:
+                cells.append(f"{label} {with_ends(share)}, width {of_intervals[f'{name}/{label}/width']['value']:.3f}")
+        lines.append(f"90 % intervals contain the label ({name}): {'; '.join(cells)}")
     folds = [row for row in rows if row["name"].startswith(FOLD)]
     if folds:
         means = ", ".join(f"{row['name'].split('/', 1)[1].rsplit('/', 1)[0]} {row['value']:.3f}" for row in folds)

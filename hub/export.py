@@ -178,7 +178,9 @@ def _write(model: MsfSerModel, path: Path) -> None:
         warnings.filterwarnings("ignore", message=".*axis name", category=UserWarning)  # batch names several axes
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
         expected = model(**inputs, output_explanations=True, return_dict=True)
-        outputs = [name for name in ("logits", "gate", "routing") if getattr(expected, name) is not None]
+        outputs = [
+            name for name in ("logits", "low", "high", "gate", "routing") if getattr(expected, name) is not None
+        ]
         traced = torch.export.export(
             _Traced(model, list(inputs), outputs).eval(),
             tuple(inputs.values()),

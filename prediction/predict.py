@@ -61,6 +61,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         metavar=("LOW", "HIGH"),
         help="scale of the three numbers (default: 0 1)",
     )
+    parser.add_argument(
+        "--max_width",
+        type=float,
+        metavar="WIDTH",
+        help="leave the numbers out where an interval is wider, on the scale of the numbers",
+    )
     parser.add_argument("--course", action="store_true", help="a row for each window of a recording")
     parser.add_argument(
         "--channel",
@@ -111,6 +117,10 @@ def check(arguments: argparse.Namespace) -> None:
     low, high = arguments.label_range
     if not low < high:
         raise ValueError(f"--label_range runs from {low} to {high}: give the lower end first, such as 1 7.")
+    if arguments.max_width is not None and not arguments.max_width > 0:
+        raise ValueError(
+            f"--max_width is {arguments.max_width}: give a width above 0, such as {0.4 * (high - low):g}."
+        )
     if arguments.batch_size < 1:
         raise ValueError(f"--batch_size is {arguments.batch_size}: give 1 or more.")
     if not output.parent.is_dir():
@@ -120,6 +130,8 @@ def check(arguments: argparse.Namespace) -> None:
     if (submission := arguments.submission) is not None:
         if arguments.corpus == "table":
             raise ValueError("--submission needs the part of a named corpus: give --corpus msp_podcast --test Test3.")
+        if arguments.max_width is not None:
+            raise ValueError("--submission needs a number for each recording: leave out --max_width.")
         if arguments.course or arguments.channel == "each":
             raise ValueError("--submission has one row for each recording: leave out --course and --channel each.")
         if not submission.parent.is_dir():

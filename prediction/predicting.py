@@ -51,12 +51,20 @@ def predict(source: SourceRows, arguments: argparse.Namespace) -> None:
 
         def open_work() -> ShardedPrediction:
             named = load_named(arguments.model)
+<<<<<<< HEAD
             if (message := license_message(named.source)) is not None:
                 logger.info(message)
+=======
+            if arguments.max_width is not None and not named.model.config.intervals:
+                raise ValueError(f"{arguments.model} has no intervals, which --max_width needs: leave it out.")
+            if os.path.isdir(named.source):
+                logger.info(f"the license of the weights: {_license(Path(named.source))}.")
+>>>>>>> ivals
             return open_prediction(source, named, options, str(state.device), output)
 
         data = Path(arguments.recordings[0])
-        predict_table(state, open_work, data, output, (low, high), arguments.course, arguments.overwrite)
+        shown = {"course": arguments.course, "max_width": arguments.max_width}
+        predict_table(state, open_work, data, output, (low, high), arguments.overwrite, **shown)
         if arguments.submission is not None and state.is_main_process:
             write_submission(output, (low, high), source.recording_names(), arguments.submission)
 
@@ -90,8 +98,8 @@ def predict_table(
     data: Path,
     output: Path,
     label_range: tuple[float, float],
-    course: bool = False,
     overwrite: bool = False,
+    **shown: Any,
 ) -> None:
     """Predicts recordings in shards, goes on where an earlier run was stopped, and writes the table.
 
@@ -101,8 +109,8 @@ def predict_table(
         data: Where the recordings were read from.
         output: The table; shards are kept beside it until it is whole.
         label_range: The scale of the three numbers.
-        course: Whether each window of a recording is a row.
         overwrite: Whether to start over if shards of something else are beside the output.
+        **shown: `course` and `max_width`, as in [`rows_of_result`].
 
     Raises:
         ValueError: The shards beside the output are of something else.
@@ -112,7 +120,7 @@ def predict_table(
 
     def finish(work: ShardedPrediction) -> None:
         with work.pipeline.stopwatch.measure("write"):
-            _write(work, output, label_range, course)
+            _write(work, output, label_range, **shown)
         _log_parts(work.pipeline, time.perf_counter() - start)
 
     def open_anew() -> ShardedPrediction:
@@ -142,14 +150,24 @@ def _remove_empty(parts: Path) -> None:
         shutil.rmtree(parts)
 
 
+<<<<<<< HEAD
 def _write(work: ShardedPrediction, output: Path, label_range: tuple[float, float], course: bool) -> None:
+=======
+def _license(folder: Path) -> str:
+    card = folder / "README.md"
+    stated = ModelCard.load(card).data.get("license") if card.is_file() else None
+    return str(stated or "not stated")
+
+
+def _write(work: ShardedPrediction, output: Path, label_range: tuple[float, float], **shown: Any) -> None:
+>>>>>>> ivals
     files, rows = work.source.recording_names(), list[dict[str, Any]]()
     for number in range(work.count):
         made = pyarrow.parquet.read_table(work.shard(number), columns=["result", "error"]).to_pylist()
         for row, entry in zip(work.rows(number), made, strict=True):
             result = None if entry["result"] is None else json.loads(entry["result"])
             name = files[row] or f"row {row + 1}"
-            rows += rows_of_result(name, result, entry["error"], label_range, course)
+            rows += rows_of_result(name, result, entry["error"], label_range, **shown)
     with whole_file(output) as unfinished, unfinished.open("wb") as file:
         write_table(rows, suffix_of(output), file)
     failed = sum(row["error"] is not None for row in rows)

@@ -9,10 +9,13 @@ import pandas as pd
 from ..configuration_msfser import LABELS
 from ..processing_msfser import to_scale
 
+# The ends of the intervals by dimension.
+ENDS = {name: (f"{name}_low", f"{name}_high") for name in LABELS}
 COLUMNS = (
-    *("file", "duration", "speech_seconds", *LABELS),
+    *("file", "duration", "speech_seconds", *LABELS, *(end for ends in ENDS.values() for end in ends)),
     *("transcript", "emphasis", "description", "warnings", "error"),
 )
+_NUMBERS = ("duration", "speech_seconds", *LABELS, *(end for ends in ENDS.values() for end in ends))
 
 
 def rows_of_result(
@@ -21,6 +24,7 @@ def rows_of_result(
     error: str | None,
     label_range: tuple[float, float] = (0.0, 1.0),
     course: bool = False,
+    max_width: float | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The rows of one recording: one, or one for each channel, or with `course` one for each window.
 
@@ -30,6 +34,8 @@ def rows_of_result(
         error: Why there is no result.
         label_range: The scale of the three numbers.
         course: Whether each window is a row, with its `start` and `end` in seconds.
+        max_width: The three numbers are left out, with the reason among the warnings, where an interval is wider than
+            this on their scale, or where there is none.
     """
     if result is None:
         yield {**dict.fromkeys(COLUMNS), "file": file, "error": error}
@@ -42,8 +48,27 @@ def rows_of_result(
         if course:
             windows = of_channel.get("course") or [{"start": 0.0, "end": of_channel["duration"]}]
         for window in windows:
-            row = {**whole, **window}
-            yield row | {name: to_scale(row[name], *label_range) for name in LABELS}
+            row = {**whole, **{name: value for name, value in window.items() if name in (*COLUMNS, "start", "end")}}
+            intervals = window.get("intervals", of_channel.get("intervals"))
+            row |= {name: to_scale(row[name], *label_range) for name in LABELS}
+            if intervals is not None:
+                for name, ends in ENDS.items():
+                    row |= zip(ends, (to_scale(end, *label_range) for end in intervals[name]), strict=True)
+            reason = None if max_width is None else _too_wide(row, max_width)
+            if reason is not None:
+                row |= dict.fromkeys(LABELS) | {"warnings": [*(row["warnings"] or ()), reason]}
+            yield row
+
+
+def _too_wide(row: Mapping[str, Any], max_width: float) -> str | None:
+    """Why the numbers of a row are left out; `None` if they are not."""
+    if row[ENDS[LABELS[0]][0]] is None:
+        return "The numbers are left out: they have no interval."
+    widths = {name: row[high] - row[low] for name, (low, high) in ENDS.items()}
+    widest = max(widths, key=lambda name: widths[name])
+    if widths[widest] <= max_width:
+        return None
+    return f"The numbers are left out: the interval of {widest} is {widths[widest]:.3g} wide."
 
 
 def write_table(rows: Sequence[Mapping[str, Any]], suffix: str, file: BinaryIO) -> None:
@@ -60,9 +85,7 @@ def write_table(rows: Sequence[Mapping[str, Any]], suffix: str, file: BinaryIO) 
         table["channel"] = table["channel"].astype("Int64")
     if suffix == ".parquet":
         texts = ("file", "transcript", "emphasis", "description", "error")
-        table = table.astype(
-            dict.fromkeys(texts, "string") | dict.fromkeys(("duration", "speech_seconds", *LABELS), "float64")
-        )
+        table = table.astype(dict.fromkeys(texts, "string") | dict.fromkeys(_NUMBERS, "float64"))
         table.to_parquet(file, index=False)
         return
     table["warnings"] = ["; ".join(warnings or ()) for warnings in table["warnings"]]

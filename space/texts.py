@@ -118,6 +118,8 @@ def origins(result: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _origin(origin: str) -> str:
+    if origin.startswith("measured"):  # the norms that it was measured by may follow
+        return ORIGINS["measured"]
     found, _, reason = origin.partition("absent: ")
     parts = [ORIGINS.get(part, f"by {part}") for part in found.split(", ") if part]
     return ", ".join([*parts, f"none ({reason})" if reason else ""]).strip(", ")

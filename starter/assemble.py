@@ -32,15 +32,17 @@ from ..configuration_msfser import SEMANTICS
 from ..emphasis_msfser import EMPHASIS
 from ..hub.encoders import ensure_encoders
 from ..hub.model_names import content_hash
+from ..intervals_msfser import MsfSerIntervals
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
+from ..training.calibration import set_intervals
 from ..training.settings import RUN_FILE
 
 logger = logging.getLogger("msfser.starter")
 
 # What commands call the starter that comes with the package.
 STARTER = "starter"
-WEIGHTS, NORMS, CARD = "model.safetensors", "norms.json", "README.md"
+WEIGHTS, NORMS, SCALE, CARD = "model.safetensors", "norms.json", "scale.json", "README.md"
 # The first words of the title of every card of a starter.
 TITLE = "# MSF-SER starter"
 AUDIO_ENCODER, TEXT_ENCODER = "openai/whisper-tiny.en", "sentence-transformers/all-MiniLM-L6-v2"
@@ -115,11 +117,12 @@ def starter_processor(norms: Mapping[str, Any] | None = None) -> MsfSerProcessor
 
 
 def write_fitted_weights(model: MsfSerModel, norms: Mapping[str, Any], folder: Path) -> None:
-    """Writes the fitted weights, without those of the encoders, and the norms of the describer."""
+    """Writes the fitted weights, without those of the encoders, the norms of the describer, and `config.scale`."""
     folder.mkdir(exist_ok=True)
     save_file(_fitted_weights(model), folder / WEIGHTS, metadata={"format": "pt"})
     (folder / WEIGHTS).chmod(0o644)
     write_text(folder / NORMS, json.dumps(norms, indent=1) + "\n")
+    write_text(folder / SCALE, json.dumps(model.config.scale) + "\n")
 
 
 def assemble(folder: Path, starter: Starter = STARTERS[STARTER]) -> None:
@@ -131,17 +134,30 @@ def assemble(folder: Path, starter: Starter = STARTERS[STARTER]) -> None:
         OSError: The fitted weights or the encoders cannot be found, or the folder cannot be written.
         ValueError: The fitted weights do not fit this version of the model, or the folder holds something else.
     """
-    weights = starter.folder / WEIGHTS
     check_output(folder)
+    norms = json.loads((starter.folder / NORMS).read_text(encoding="utf-8"))
+    write_starter(folder, fitted_starter(starter), norms, (starter.folder / CARD).read_text(encoding="utf-8"))
+
+
+def fitted_starter(starter: Starter) -> MsfSerModel:
+    """The model of a starter that comes with the package.
+
+    Raises:
+        OSError: The fitted weights or the encoders cannot be found.
+        ValueError: The fitted weights do not fit this version of the model.
+    """
+    weights = starter.folder / WEIGHTS
     if not weights.is_file():
         raise OSError(f"{weights} is missing: install the package again, or run msfser.starter.fit.")
     model, fitted = new_starter(), load_file(weights)
+    set_intervals(model, MsfSerIntervals() if "intervals.quantiles" in fitted else None)
     needed = _fitted_weights(model)
     if {name: weight.shape for name, weight in fitted.items()} != {n: w.shape for n, w in needed.items()}:
         raise ValueError(f"{weights} does not fit this version of the model: install the package again.")
     model.load_state_dict(fitted, strict=False)
-    norms = json.loads((starter.folder / NORMS).read_text(encoding="utf-8"))
-    write_starter(folder, model, norms, (starter.folder / CARD).read_text(encoding="utf-8"))
+    scale = starter.folder / SCALE
+    model.config.scale = json.loads(scale.read_text(encoding="utf-8")) if scale.is_file() else None
+    return model.eval()
 
 
 def write_starter(folder: Path, model: MsfSerModel, norms: Mapping[str, Any], card: str) -> None:

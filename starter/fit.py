@@ -12,9 +12,10 @@ corpus`, `python -m msfser.benchmarks.starter`); here it is fitted to everything
 """
 
 import argparse
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -22,22 +23,33 @@ import pandas as pd
 
 from ..cli.errors import cli_errors
 from ..corpora.acted_layouts import LAYOUTS
+from ..evaluation.baselines import FITTING_CODE
+from ..evaluation.held_out import Fold, HeldOut, Setting, Split, System, speaker_groups
 from ..hub.encoders import ensure_encoders
 from ..modeling_msfser import MsfSerModel
-from ..training.fitting import fit
+from ..training.calibration import GROUPS, calibrated, scale_of, set_intervals
+from ..training.feature_store import fingerprint
+from ..training.features import FEATURES_VERSION
+from ..training.fitting import Clips, fit, predict
 from ..training.sentences import Sentences
 from .assemble import (
     AUDIO_ENCODER,
     STARTERS,
+    SWITCHES,
     TEXT_ENCODER,
     TITLE,
     check_output,
+    fitted_starter,
     new_starter,
     write_fitted_weights,
     write_starter,
 )
 from .material import RECIPE, material, read_sentences, read_voices, training_items
 from .voices import gain_free_norms, voice_measures
+
+# Where cross-fits are kept.
+FITS = Path("outputs/starter_fits/cross_fits")
+_CODE = ("starter.material", "starter.voices", "training.augmentation", *FITTING_CODE)
 
 _CARD = """{title}: {corpora}
 
@@ -48,22 +60,102 @@ the recipe, its results, and what the numbers are not for.
 """
 
 
-def fit_starter(voices: pd.DataFrame, sentences: Sentences) -> tuple[MsfSerModel, dict[str, Any]]:
-    """Fits a starter to all of some voices and sentences.
+class Fitted(NamedTuple):
+    """What a starter is fitted to, as encoder outputs.
+
+    Args:
+        clips: As [`material`] makes them.
+        norms: Of the describer.
+        corpora: The names of the corpora.
+        speakers: Of the voices, with which the clips begin.
+    """
+
+    clips: Clips
+    norms: dict[str, Any]
+    corpora: str
+    speakers: np.ndarray
+
+
+def fitted_to(voices: pd.DataFrame, sentences: Sentences) -> Fitted:
+    """What a starter is fitted to.
 
     Args:
         voices: As [`read_voices`] gives them.
         sentences: As [`read_sentences`] gives them.
-
-    Returns:
-        The model, in evaluation mode, and the norms of its describer.
     """
     measures = voice_measures(voices["path"])
     norms = gain_free_norms(measures, titles_of(voices))
     clips = material(voices, measures, norms, sentences)
-    model = fit(new_starter, clips, training_items(np.arange(len(clips)), len(voices)), 0, RECIPE)
+    return Fitted(clips, norms, titles_of(voices), voices["speaker"].to_numpy())
+
+
+def fit_starter(fitted: Fitted, kept: Path) -> MsfSerModel:
+    """Fits a starter to all voices and sentences, in evaluation mode, with intervals and scale.
+
+    Args:
+        fitted: What it is fitted to.
+        kept: A folder for the cross-fits, which are not repeated.
+    """
+    model = fit(new_starter, fitted.clips, _items(fitted, np.arange(len(fitted.speakers))), 0, RECIPE)
     assert isinstance(model, MsfSerModel)
-    return model, norms
+    add_intervals(model, fitted, kept)
+    return model
+
+
+def add_intervals(model: MsfSerModel, fitted: Fitted, kept: Path) -> None:
+    """Gives a starter its intervals and `config.scale`; all other weights stay as they are.
+
+    Sentences alone and sounds without speech have no part in it: they are no recordings of speakers.
+
+    Args:
+        model: Fitted to all voices.
+        fitted: What it is fitted to.
+        kept: A folder for the cross-fits, which are not repeated.
+    """
+    numbers, groups = cross_fits(fitted, kept)
+    labels = fitted.clips.labels[: len(fitted.speakers)]
+    set_intervals(model, calibrated(numbers, labels, fitted.speakers, groups))
+    model.config.scale = scale_of(labels, numbers, fitted.corpora)
+
+
+def cross_fits(fitted: Fitted, kept: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Predicts each voice by a starter that is fitted to the other groups of speakers.
+
+    Every second voice is predicted with its description, the others from sound alone, as in training.
+
+    Args:
+        fitted: What a starter is fitted to.
+        kept: A folder for the fits, which are not repeated.
+
+    Returns:
+        The predictions, `(voices, 3)`, and the group of each voice.
+    """
+    labels, speakers = fitted.clips.labels[: len(fitted.speakers)], fitted.speakers
+    groups = speaker_groups(speakers, GROUPS)
+    folds = {
+        str(group): Fold(Split(np.flatnonzero(groups != group), np.flatnonzero(groups == group)), [])
+        for group in np.unique(groups)
+    }
+    described = fitted.clips.texts["es"].numpy()
+    identity = fingerprint(labels, speakers.tolist(), described, *map(len, fitted.clips.states["clean"]))
+    engine = HeldOut(labels, folds, identity, kept)
+
+    def fit_predict(train: np.ndarray, rest: np.ndarray, setting: Setting, seed: int) -> dict[str, np.ndarray]:
+        model = fit(new_starter, fitted.clips, _items(fitted, train), seed, RECIPE)
+        kinds = {"sound": (), "all": ("es",)}
+        return {kind: predict(model, fitted.clips, rest, "clean", texts) for kind, texts in kinds.items()}
+
+    system = System("starter", fit_predict, _CODE, depends=[FEATURES_VERSION, SWITCHES])
+    engine.run([system], [0])
+    found = engine.gathered([system], [0])[system.name]
+    is_described = np.arange(len(labels))[:, None] % 2 == 0
+    return np.where(is_described, found["all"][0], found["sound"][0]), groups
+
+
+def _items(fitted: Fitted, voices: np.ndarray) -> np.ndarray:
+    """The clips of some voices, and the sounds without speech."""
+    count = len(fitted.speakers)
+    return training_items(np.concatenate([voices, np.arange(count, len(fitted.clips))]), count)
 
 
 def fit_to_folders(folders: Sequence[Path], output: Path) -> None:
@@ -74,9 +166,11 @@ def fit_to_folders(folders: Sequence[Path], output: Path) -> None:
     """
     check_output(output)
     voices = read_voices(folders, tuple(LAYOUTS))
-    model, norms = fit_starter(voices, read_sentences(folders))
+    fitted = fitted_to(voices, read_sentences(folders))
+    with tempfile.TemporaryDirectory() as kept:
+        model = fit_starter(fitted, Path(kept))
     card = _CARD.format(title=TITLE, corpora=titles_of(voices), clips=len(voices))
-    write_starter(output, model, norms, card)
+    write_starter(output, model, fitted.norms, card)
 
 
 def titles_of(voices: pd.DataFrame) -> str:
@@ -93,6 +187,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="the folder with the corpora")
     parser.add_argument("--starters", nargs="+", default=list(STARTERS), choices=list(STARTERS), help="all by default")
+    parser.add_argument("--intervals_only", action="store_true", help="keep all other weights as they are")
+    parser.add_argument("--output_dir", type=Path, default=FITS, help="where cross-fits are kept (%(default)s)")
     arguments = parser.parse_args(argv)
     datasets.disable_progress_bars()
     with cli_errors("starter"):
@@ -103,7 +199,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         }
         sentences = read_sentences([arguments.data])
     for starter in chosen:
-        write_fitted_weights(*fit_starter(voices[starter.name], sentences), starter.folder)
+        fitted = fitted_to(voices[starter.name], sentences)
+        if arguments.intervals_only:
+            model = fitted_starter(starter)
+            add_intervals(model, fitted, arguments.output_dir)
+        else:
+            model = fit_starter(fitted, arguments.output_dir)
+        write_fitted_weights(model, fitted.norms, starter.folder)
         print(f"written: {starter.folder}")
 
 

@@ -1,11 +1,12 @@
 """Fits the intervals of a model (`intervals_msfser.py`) to predictions for speakers that it was not fitted to.
 
 Two ways lead to such predictions. A model that is fitted to everyone needs cross-fits: groups of speakers are left out
-in turn, and each is predicted by a model of the others (CV+). A model that left speakers out anyway, as for a validation
+in turn, and each is predicted by a model of the others. A model that left speakers out anyway, as for a validation
 part, predicts those. The scale is fitted to the absolute errors; the errors that the quantiles are made of are divided
 by a scale that was fitted without these speakers, too.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,22 +14,18 @@ import numpy as np
 import torch
 
 from ..configuration_msfser import LABELS
-from ..intervals_msfser import LEVELS, MsfSerIntervals
+from ..intervals_msfser import INTERVAL_LEVEL, LEVELS, MsfSerIntervals
 from ..loss_msfser import UNRATED
 from ..modeling_msfser import MsfSerModel
+from .folds import make_folds
 
 # Groups of speakers that are left out in turn, and the fewest speakers whose spread says something.
 GROUPS, FEWEST_SPEAKERS = 4, 3
-_STEPS, _LEARNING_RATE, _WEIGHT_DECAY = 500, 0.01, 0.01
+_STEPS, _LEARNING_RATE, _WEIGHT_DECAY = 200, 0.02, 0.01
+# How much of a scale follows the numbers: the narrowest intervals decide.
+_SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)
 # Of the labels and predictions that tell what a number means.
 _QUANTILES = 21
-
-
-def speaker_folds(speakers: Sequence[str], count: int = GROUPS) -> np.ndarray:
-    """The group of each item's speaker, `(items,)` from 0 on; speakers are distributed at random, always alike."""
-    names = np.random.default_rng(0).permutation(sorted(set(speakers)))
-    number = {name: place % count for place, name in enumerate(names)}
-    return np.array([number[speaker] for speaker in speakers])
 
 
 def calibrated(
@@ -47,14 +44,25 @@ def calibrated(
     """
     if (found := len(set(speakers))) < FEWEST_SPEAKERS:
         raise ValueError(f"intervals need {FEWEST_SPEAKERS} or more speakers, and there are {found}.")
-    folds = speaker_folds(speakers) if folds is None else folds
-    relative = np.full(labels.shape, np.nan)
-    for fold in np.unique(folds):
-        others = fit_scale(numbers[folds != fold], labels[folds != fold])
-        relative[folds == fold] = _relative_errors(others, numbers[folds == fold], labels[folds == fold])
+    if folds is None:
+        folds = np.zeros(len(numbers), int)
+        for place, fold in enumerate(make_folds(speakers, min(GROUPS, found))):
+            folds[fold.rows] = place
+    given = torch.tensor(numbers, dtype=torch.float32)
+    errors = np.where(labels == UNRATED, np.nan, np.abs(labels - numbers))
+    fits = {fold: fit_scale(numbers[folds != fold], labels[folds != fold]) for fold in np.unique(folds)}
     intervals = fit_scale(numbers, labels)
-    intervals.quantiles.copy_(torch.tensor(quantiles_of_errors(relative, speakers)))
-    return intervals
+    tables, widths = [], []
+    for share in _SHARES:
+        scales = np.empty(errors.shape)
+        for fold, other in fits.items():
+            scales[folds == fold] = _blended(other, given[folds != fold], share).scale(given[folds == fold])
+        tables.append(torch.tensor(quantiles_of_errors(errors / scales)))
+        low, high = _blended(intervals, given, share, tables[-1])(given)
+        widths.append((high - low).mean(0))
+    best = torch.stack(widths).argmin(0)
+    table = torch.stack([tables[place][dimension] for dimension, place in enumerate(best.tolist())])
+    return _blended(intervals, given, torch.tensor(_SHARES)[best], table)
 
 
 def fit_scale(numbers: np.ndarray, labels: np.ndarray) -> MsfSerIntervals:
@@ -84,40 +92,50 @@ def fit_scale(numbers: np.ndarray, labels: np.ndarray) -> MsfSerIntervals:
     return intervals.requires_grad_(False)
 
 
-@torch.no_grad()
-def _relative_errors(intervals: MsfSerIntervals, numbers: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Absolute errors over their scale, `(items, 3)`; NaN where there is no label."""
-    scale = intervals.scale(torch.tensor(numbers, dtype=torch.float32)).numpy()
-    return np.where(labels == UNRATED, np.nan, np.abs(labels - numbers) / scale)
+def _blended(
+    intervals: MsfSerIntervals, given: torch.Tensor, share: Any, quantiles: torch.Tensor | None = None
+) -> MsfSerIntervals:
+    """Intervals whose scale is, as far as the share leaves it, its mean over some numbers."""
+    blended = copy.deepcopy(intervals)
+    blended.share.mul_(share)
+    blended.base.copy_(((1 - share) * intervals.scale(given)).mean(0))
+    if quantiles is not None:
+        blended.quantiles.copy_(quantiles)
+    return blended
 
 
-def quantiles_of_errors(relative: np.ndarray, speakers: Sequence[str]) -> np.ndarray:
-    """The quantiles of relative errors at `LEVELS`, `(3, levels)`, in which every speaker has the same weight.
+def constant_width(numbers: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Half the width at the default level, by dimension, of intervals that are everywhere equally wide."""
+    errors = np.where(labels == UNRATED, np.nan, np.abs(labels - numbers))
+    return quantiles_of_errors(errors)[:, LEVELS.index(INTERVAL_LEVEL)]
 
-    One more error, of the weight of an average item, is infinite: it stands for the one to come.
+
+def quantiles_of_errors(errors: np.ndarray) -> np.ndarray:
+    """The quantiles of errors `(items, 3)` at `LEVELS`, `(3, levels)`; NaN does not count.
+
+    Of `n` errors the quantile at a level is the one in place `ceil((n + 1) * level)`, and infinite if there is none.
+    Coverage is a share of recordings, so that each of them counts the same, also of a speaker with many.
     """
-    _, owners, counts = np.unique(np.asarray(speakers, str), return_inverse=True, return_counts=True)
-    quantiles = np.full((relative.shape[1], len(LEVELS)), np.inf)
-    for dimension, errors in enumerate(relative.T):
-        known = np.flatnonzero(~np.isnan(errors))
-        known = known[np.argsort(errors[known], kind="stable")]
-        weights = 1 / counts[owners[known]]
-        shares = np.cumsum(weights) / (weights.sum() + weights.mean()) if len(known) else weights
-        places = np.searchsorted(shares, np.array(LEVELS) - 1e-9)
-        there = places < len(known)
-        quantiles[dimension, there] = errors[known][places[there]]
+    quantiles = np.full((errors.shape[1], len(LEVELS)), np.inf)
+    for dimension, of_dimension in enumerate(errors.T):
+        known = np.sort(of_dimension[~np.isnan(of_dimension)])
+        places = np.ceil((len(known) + 1) * np.array(LEVELS) - 1e-9).astype(int)
+        there = places <= len(known)
+        quantiles[dimension, there] = known[places[there] - 1]
     return quantiles
 
 
 def scale_of(labels: np.ndarray, predictions: np.ndarray, name: str) -> dict[str, Any]:
-    """What tells where a number lies: `config.scale`, from labels and predictions `(items, 3)` of a corpus."""
+    """What tells where a number lies: `config.scale`, from labels and predictions `(items, 3)` of a corpus.
+
+    A dimension without a label has no quantiles of labels.
+    """
     shares = np.linspace(0, 1, _QUANTILES)
     scale: dict[str, Any] = {"of": name}
-    for kind, values in (("labels", labels), ("predictions", predictions)):
-        rated = np.where(labels == UNRATED, np.nan, values)
+    for kind, values in (("labels", np.where(labels == UNRATED, np.nan, labels)), ("predictions", predictions)):
         scale[kind] = {
             label: [] if np.isnan(column).all() else np.nanquantile(column, shares).round(4).tolist()
-            for label, column in zip(LABELS, rated.T, strict=True)
+            for label, column in zip(LABELS, values.astype(float).T, strict=True)
         }
     return scale
 

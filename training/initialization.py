@@ -11,6 +11,7 @@ from ..hub.loading import find_named
 from ..hub.model_names import content_hash
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
+from .calibration import set_intervals
 from .data_identity import Identity
 
 if TYPE_CHECKING:
@@ -74,6 +75,9 @@ def load_initial(run: "RunSettings", switches: "ModelSettings") -> tuple[MsfSerM
     assert run.init_from is not None
     named = find_named(run.init_from)
     model = MsfSerModel.from_pretrained(named.source, **dataclasses.asdict(switches)).eval()
+    # They are those of the numbers that the training changes.
+    set_intervals(model, None)
+    model.config.scale = None
     named.processor.feature_extractor.max_seconds = run.max_seconds
     named.processor.annotation = annotation_settings(run.data) or named.processor.annotation
     return model, named.processor

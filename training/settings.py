@@ -115,6 +115,7 @@ class RunSettings:
     folds: int = _setting(0, "folds of cross_validate; 0: one for each unit")
     group_file: str | None = _setting(None, "CSV with unit,group: units that are left out together")
     final_model: bool = _setting(False, "after cross_validate, train a model on everything")
+    intervals: bool = _setting(True, "fit intervals to speakers that the training has not seen")
     overwrite: bool = _setting(False, "train anew and then replace the run in output_dir")
 
     @property
@@ -173,6 +174,8 @@ class ModelSettings:
         self.semantics = MsfSerConfig(**dataclasses.asdict(self)).semantics or []
 
 
+# Settings that older runs do not have.
+_ADDED = {"intervals": False}
 # What a command is told, rather than what its run is: not in `run.yaml`.
 _UNSAVED = ("overwrite",)
 
@@ -350,7 +353,7 @@ def read_run(folder: str | Path) -> SavedRun:
             f"{folder} is not the folder of a training run: it has no {RUN_FILE}, which msfser train writes."
         )
     try:
-        values = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+        values = _ADDED | dict(yaml.safe_load(path.read_text(encoding="utf-8")))
         names = [f.name for f in dataclasses.fields(RunSettings) if f.name not in _UNSAVED]
         run = RunSettings(**{name: values.pop(name) for name in names})
         model = ModelSettings(**{f.name: values.pop(f.name) for f in dataclasses.fields(ModelSettings)})
@@ -407,6 +410,14 @@ def corpus_options(run: RunSettings) -> dict[str, Any]:
         "split_by": run.split_by,
         "test": run.test,
     }
+
+
+def corpus_title(run: RunSettings) -> str:
+    """What the corpus of a run is called: its title, or for a table the name of its folder."""
+    path = Path(run.data)
+    folder = path.parent if path.suffix else path
+    title = folder.name or path.stem if run.corpus == "table" else _corpus(run.corpus).title
+    return f"{title} and others" if run.more_data else title
 
 
 def read_unit_rows(run: RunSettings) -> "datasets.Dataset":

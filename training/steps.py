@@ -1,20 +1,30 @@
 """The steps that a single training run and cross-validation share."""
 
 import copy
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import datasets
+import numpy as np
+import pandas as pd
 from transformers import EarlyStoppingCallback, EvalPrediction, TrainingArguments, set_seed
 from transformers.trainer_utils import SaveStrategy
 
+from ..configuration_msfser import LABELS
+from ..intervals_msfser import MsfSerIntervals
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
 from .adapters import merged, with_adapters
+from .calibration import FEWEST_SPEAKERS, calibrated, scale_of, set_intervals
 from .collator import FeatureCollator
 from .features import check_inputs, encode_parts
-from .settings import RunSettings, Settings, build_model
+from .settings import RunSettings, Settings, build_model, corpus_title
 from .trainer import EpochLines, MsfSerTrainer
+
+logger = logging.getLogger("msfser.train")
+
+GIVEN = [f"{label}_label" for label in LABELS]
 
 
 def encode(parts: datasets.DatasetDict, trainer: MsfSerTrainer, run: RunSettings) -> datasets.DatasetDict:
@@ -98,6 +108,59 @@ def save_model(trainer: MsfSerTrainer) -> None:
     """
     trainer.model = merged(trainer.model)
     trainer.save_model(trainer.args.output_dir)
+
+
+def labels_of(rows: datasets.Dataset) -> np.ndarray:
+    """The labels of some rows, `(rows, 3)`."""
+    return np.array([rows[label] for label in LABELS], float).T
+
+
+def predictions_of(trainer: MsfSerTrainer, items: datasets.Dataset) -> pd.DataFrame:
+    """The `speaker` of each item, predictions and labels, with all inputs; in all processes."""
+    found: Any = trainer.predict(items)
+    columns = dict(zip(LABELS, found.predictions.T, strict=True)) | dict(zip(GIVEN, found.label_ids.T, strict=True))
+    return pd.DataFrame({"speaker": items["speaker"], **columns})
+
+
+def add_intervals(
+    trainer: MsfSerTrainer, run: RunSettings, predictions: pd.DataFrame, labels: np.ndarray
+) -> MsfSerIntervals | None:
+    """Fits intervals and `config.scale` to predictions, and saves the model of the run anew with them.
+
+    Args:
+        trainer: Its model was saved, and is left as it is.
+        run: The settings.
+        predictions: The three numbers and the `speaker` of items whose speakers no model was fitted to; with several
+            models, the `fold` that theirs left out.
+        labels: `(items, 3)` of all items that were trained on.
+
+    Returns:
+        The intervals; `None`, with a log of the reason, without settings or speakers for them.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    folds = pd.factorize(predictions["fold"])[0] if "fold" in predictions else None
+    numbers, given = (predictions[[*names]].to_numpy(np.float64) for names in (LABELS, GIVEN))
+    speakers = [str(speaker or "") for speaker in predictions["speaker"]]
+    intervals = None
+    if not run.intervals:
+        return None
+    if not all(speakers):
+        logger.info("no intervals: they need the speakers of %d utterances to be known", len(speakers))
+    elif folds is not None and len({*zip(speakers, folds, strict=True)}) > len(set(speakers)):
+        logger.info("no intervals: they need folds that have no speaker in common")
+    elif len(set(speakers)) < FEWEST_SPEAKERS:
+        logger.info("no intervals: they need %d speakers beside those of the training", FEWEST_SPEAKERS)
+    else:
+        intervals = calibrated(numbers, given, speakers, folds)
+    if trainer.args.process_index == 0:
+        folder = str(trainer.args.output_dir)
+        model = MsfSerModel.from_pretrained(folder)
+        set_intervals(model, intervals)
+        model.config.scale = scale_of(labels, numbers, corpus_title(run))
+        model.save_pretrained(folder)
+    return intervals
 
 
 def fold_trainer(

@@ -13,6 +13,8 @@ from tiny import noise, tiny_model, tiny_processor
 
 from msfser import LABELS, concordance
 from msfser.cli.main import main as msfser
+from msfser.intervals_msfser import MsfSerIntervals
+from msfser.training.calibration import set_intervals
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +74,24 @@ def test_the_predictions_are_those_of_the_pipeline_s_model(corpus, model):
         expected = model.eval()(**inputs).logits[0].tolist()
     row = table[(table["inputs"] == "all") & table["file"].str.endswith("/7.wav")]
     np.testing.assert_allclose(row[[*LABELS]].to_numpy()[0], expected, atol=1e-5)
+
+
+def test_intervals_are_scored_too(corpus, tmp_path):
+    model = tiny_model()
+    intervals = MsfSerIntervals().requires_grad_(False)
+    intervals.quantiles.fill_(0.2)
+    set_intervals(model, intervals)
+    model.save_pretrained("model")
+    tiny_processor().save_pretrained("model")
+    rows, table = evaluate(Path("model"), "--by", "emotion")
+    whole = table[table["inputs"] == "all"]
+    for label in LABELS:
+        hits = whole[f"{label}_label"].between(whole[f"{label}_low"], whole[f"{label}_high"])
+        row = rows[f"intervals/test/all/{label}/coverage"]
+        assert row["value"] == pytest.approx(hits.mean()) and row["low"] <= row["value"] <= row["high"]
+        width = (whole[f"{label}_high"] - whole[f"{label}_low"]).mean()
+        assert rows[f"intervals/test/all/{label}/width"]["value"] == pytest.approx(width, abs=1e-6)
+    assert rows["intervals/test/emotion=joy/valence/coverage"]["items"] == 12
 
 
 @pytest.mark.parametrize(

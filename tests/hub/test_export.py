@@ -7,6 +7,8 @@ from tiny import AUDIO_CONFIGS, TEXT_CONFIG, noise, tiny_model, tiny_processor
 
 from msfser import MsfSerModel
 from msfser.hub import export as command
+from msfser.intervals_msfser import MsfSerIntervals
+from msfser.training.calibration import set_intervals
 
 for package in ("onnx", "onnxscript"):
     pytest.importorskip(package, reason='exporting needs its packages: pip install "msfser[onnx]"')
@@ -38,9 +40,12 @@ def exported(request, tmp_path_factory):
     layers = "encoder_layers" if kind == "whisper" else "num_hidden_layers"
     given = {"text_config": {**TEXT_CONFIG, "num_hidden_layers": 1}, **switches}
     folder = tmp_path_factory.mktemp("export")
-    strong(tiny_model(kind, audio_config={**AUDIO_CONFIGS[kind], layers: 1}, **given)).save_pretrained(
-        folder / "model"
-    )
+    model = strong(tiny_model(kind, audio_config={**AUDIO_CONFIGS[kind], layers: 1}, **given))
+    if kind == "whisper":
+        intervals = MsfSerIntervals().requires_grad_(False)
+        intervals.quantiles.copy_(torch.linspace(0.01, 0.4, intervals.quantiles.numel()).view_as(intervals.quantiles))
+        set_intervals(model, intervals)
+    model.save_pretrained(folder / "model")
     path = folder / "new" / "model.onnx"
     command.main([str(folder / "model"), str(path)])
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -105,7 +110,9 @@ def test_names_of_inputs_outputs_and_axes(exported):
     assert session.get_inputs()[1].shape == ["batch", length]
     assert session.get_inputs()[-1].shape == ["batch", "es_tokens"]
     full = model.config.cross_fusion == "fm_moe"
-    assert [output.name for output in session.get_outputs()] == ["logits", *(["gate", "routing"] if full else [])]
+    ends = ["low", "high"] if model.config.intervals else []
+    expected = ["logits", *ends, *(["gate", "routing"] if full else [])]
+    assert [output.name for output in session.get_outputs()] == expected
 
 
 def test_the_check_notices_another_model(exported):

@@ -97,6 +97,7 @@ def test_a_folder_becomes_a_table(calls, model, caplog):
     table = predict("calls", "-o", "results.csv", "--model", model)
     assert [*table.columns] == [
         *("file", "duration", "speech_seconds", "valence", "arousal", "dominance"),
+        *(f"{label}_{end}" for label in LABELS for end in ("low", "high")),
         *("transcript", "emphasis", "description", "warnings", "error"),
     ]
     assert table["file"].tolist() == ["calls/a.wav", "calls/broken.wav", "calls/inner/stereo.wav", "calls/long.flac"]
@@ -165,6 +166,30 @@ def test_a_row_of_a_result():
     assert [row[label] for label in LABELS] == [-1.0, 0.0, 1.0]
 
 
+def test_a_row_has_the_ends_of_the_intervals():
+    result = {"valence": 0.5, "arousal": 0.5, "dominance": 0.5, "duration": 2.0, "warnings": ["quiet."]}
+    result["intervals"] = {"valence": [0.25, 0.75], "arousal": [0.4, 0.6], "dominance": [0.5, 0.5]}
+    (row,) = rows_of_result("a.wav", result, None, (1.0, 7.0))
+    assert (row["valence_low"], row["valence_high"], row["arousal_low"]) == pytest.approx((2.5, 5.5, 3.4))
+    course = [{"start": 0.0, "end": 1.0, **result}, {"start": 1.0, "end": 2.0, **result, "intervals": None}]
+    first, second = rows_of_result("a.wav", result | {"course": course}, None, course=True)
+    assert first["valence_low"] == 0.25 and second["valence_low"] is None and "intervals" not in first
+
+
+def test_numbers_with_wide_intervals_are_left_out():
+    result = {"valence": 0.5, "arousal": 0.5, "dominance": 0.5, "duration": 2.0, "warnings": ["quiet."]}
+    result["intervals"] = {"valence": [0.25, 0.75], "arousal": [0.4, 0.6], "dominance": [0.5, 0.5]}
+    (kept,) = rows_of_result("a.wav", result, None, max_width=0.5)
+    assert kept["valence"] == 0.5 and kept["warnings"] == ["quiet."]
+    (row,) = rows_of_result("a.wav", result, None, max_width=0.4)
+    assert [row[label] for label in LABELS] == [None] * 3 and row["valence_low"] == 0.25 and row["error"] is None
+    assert row["warnings"] == ["quiet.", "The numbers are left out: the interval of valence is 0.5 wide."]
+    (scaled,) = rows_of_result("a.wav", result, None, (1.0, 7.0), max_width=0.5)
+    assert scaled["valence"] is None and "3 wide" in scaled["warnings"][-1]
+    (silent,) = rows_of_result("a.wav", result | {"intervals": None, "warnings": None}, None, max_width=0.4)
+    assert silent["valence"] is None and "they have no interval" in silent["warnings"][0]
+
+
 # Nothing is lost
 
 
@@ -176,6 +201,8 @@ def test_a_row_of_a_result():
         (["-o", "no/folder/r.csv"], "there is no folder 'no/folder'"),
         (["-o", "r.csv", "--label_range", "7", "1"], "from 7.0 to 1.0"),
         (["-o", "r.csv", "--batch_size", "0"], "batch_size"),
+        (["-o", "r.csv", "--max_width", "0"], "give a width above 0"),
+        (["-o", "r.csv", "--max_width", "0.4"], "has no intervals, which --max_width needs"),
     ],
 )
 def test_a_wrong_command_is_refused(calls, model, arguments, words):

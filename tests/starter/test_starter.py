@@ -9,6 +9,7 @@ import pytest
 import soundfile
 import torch
 from published import MINILM, WHISPER, missing
+from safetensors.torch import load_file
 from tiny import noise, tiny_model, tiny_processor
 from transformers import AutoModel, AutoProcessor, pipeline
 
@@ -63,6 +64,28 @@ def test_the_starters_have_the_licenses_of_their_corpora():
         assert f"\n{starter.TITLE}" in cards[name] and "CC BY" in one.license
         norms = json.loads((one.folder / starter.NORMS).read_text(encoding="utf-8"))
         assert "loudness" not in norms["quantiles"]
+
+
+@pytest.mark.parametrize("one", starter.STARTERS.values(), ids=str)
+def test_the_starters_have_intervals_and_percentiles(one):
+    weights = load_file(one.folder / starter.WEIGHTS)
+    quantiles = weights["intervals.quantiles"]
+    assert torch.isfinite(quantiles).all() and (quantiles.diff(dim=1) >= 0).all() and (quantiles > 0).all()
+    scale = json.loads((one.folder / starter.SCALE).read_text(encoding="utf-8"))
+    assert scale["of"] == ("RAVDESS, EmoDB, nEMO" if one.name == "starter" else "EmoDB")
+    for kind in ("labels", "predictions"):
+        for quantiles in scale[kind].values():
+            assert len(quantiles) == 21 and quantiles[0] >= 0 and quantiles == sorted(quantiles) and quantiles[-1] <= 1
+
+
+def test_the_figures_keep_what_the_intervals_promise():
+    rows = read(RESULTS / "intervals.json")
+    for name in ("valence", "arousal", "dominance"):
+        assert 0.87 <= rows[f"coverage/{name}"]["value"] <= 0.93
+    assert all(rows[f"coverage/{name}"]["value"] >= 0.82 for name in ("ravdess", "emodb", "nemo"))
+    assert rows["coverage/probe"]["low"] <= 0.9 <= rows["coverage/probe"]["high"]
+    assert rows["width_ratio"]["value"] <= 1 and rows["reject_quarter"]["low"] > 0
+    assert rows["width_error_spearman"]["value"] >= 0.15 and rows["width_error_spearman"]["low"] > 0
 
 
 def test_gain_changes_nothing(answer):
@@ -169,7 +192,9 @@ def test_a_starter_is_fitted_to_the_corpora_of_a_folder(tmp_path, monkeypatch):
     starter.main([str(tmp_path / "mine"), "--fit", str(data)])
     card = (tmp_path / "mine" / "README.md").read_text(encoding="utf-8")
     assert "CREMA-D, nEMO" in card.splitlines()[0] and "36 clips" in card
-    assert AutoModel.from_pretrained(tmp_path / "mine", trust_remote_code=True).config.semantics == ["les", "gs", "es"]
+    fitted = AutoModel.from_pretrained(tmp_path / "mine", trust_remote_code=True)
+    assert fitted.config.semantics == ["les", "gs", "es"] and fitted.config.scale["of"] == "CREMA-D, nEMO"
+    assert torch.isfinite(fitted.intervals.quantiles[:, :90]).all()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "x.txt").touch()
     with pytest.raises(SystemExit, match="holds something else than a starter"):

@@ -1,0 +1,85 @@
+"""What the report says about the intervals around the numbers: are they right, for whom, and do they tell errors?"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from ..configuration_msfser import LABELS
+from ..intervals_msfser import INTERVAL_LEVEL, MsfSerIntervals
+from .coverage import contained, ends_of
+from .intervals import interval, share_interval
+from .plots import Ends, intervals, scatter
+
+_LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+# Shares of the utterances that are kept, those with the narrowest intervals.
+_KEPT = (0.25, 0.5, 0.75, 1.0)
+_MOST_GROUPS = 30
+
+
+def calibration_plots(table: pd.DataFrame, of_model: MsfSerIntervals) -> list[str]:
+    """For each dimension the share of labels that the intervals contain, against their level.
+
+    Args:
+        table: Predictions and labels, as in [`Predictions`].
+        of_model: The intervals.
+    """
+    numbers, labels = _values(table)
+    hits = {level: contained(*ends_of(of_model, numbers, level), labels) for level in _LEVELS}
+    low, high = ends_of(of_model, numbers)
+    plots = []
+    for d, label in enumerate(LABELS):
+        share, width = hits[INTERVAL_LEVEL][:, d].mean(), (high - low)[:, d].mean()
+        notes = (f"at level {INTERVAL_LEVEL}: {share:.2f}", f"mean width {width:.2f}")
+        plots.append(
+            scatter(label, notes, _LEVELS, [hits[level][:, d].mean() for level in _LEVELS], ("level", "share"))
+        )
+    return plots
+
+
+def coverage_by_group(groups: Mapping[str, pd.Series], table: pd.DataFrame, of_model: MsfSerIntervals) -> list[str]:
+    """For each grouping the share of labels that the intervals contain, by group.
+
+    Args:
+        groups: By name of the grouping, the group of each row.
+        table: Predictions and labels.
+        of_model: The intervals.
+    """
+    numbers, labels = _values(table)
+    hits = contained(*ends_of(of_model, numbers), labels)
+    plots = []
+    for of_items in groups.values():
+        counts = of_items.value_counts()
+        shown: dict[str, list[Ends]] = {}
+        for group in sorted(counts.index[:_MOST_GROUPS]):
+            of_group = hits[(of_items == group).to_numpy()]
+            shown[f"{group} ({counts[group]})"] = [tuple(share_interval(column)) for column in of_group.T]
+        if shown:
+            titles = [f"{label}, share" for label in LABELS]
+            plots.append(intervals(shown, titles, ends=(0.0, 1.0), reference=INTERVAL_LEVEL))
+    return plots
+
+
+def risk_plot(table: pd.DataFrame, of_model: MsfSerIntervals) -> str:
+    """The mean absolute error of the utterances with the narrowest intervals, by the share that is kept."""
+    numbers, labels = _values(table)
+    low, high = ends_of(of_model, numbers)
+    errors, width = np.abs(numbers - labels), high - low
+    shown: dict[str, list[Ends]] = {}
+    for share in _KEPT:
+        row = []
+        for d in range(len(LABELS)):
+            kept = errors[width[:, d] <= np.quantile(width[:, d], share), d]
+            row.append(_mean(kept))
+        shown[f"narrowest {share:.0%}" if share < 1 else "all"] = row
+    most = max(high for ends in shown.values() for _, _, high in ends)
+    return intervals(shown, [f"{label}, mean error" for label in LABELS], ends=(0.0, most))
+
+
+def _mean(values: np.ndarray) -> Ends:
+    value, low, high = interval(lambda drawn: values[drawn].mean(), len(values))
+    return float(value), float(low), float(high)
+
+
+def _values(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    return table[[*LABELS]].to_numpy(np.float64), table[[f"{label}_label" for label in LABELS]].to_numpy(np.float64)

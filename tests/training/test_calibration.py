@@ -1,0 +1,75 @@
+"""Calibration: coverage for new speakers, by simulation, and what it refuses."""
+
+import numpy as np
+import pytest
+import torch
+
+from msfser.loss_msfser import UNRATED
+from msfser.training.calibration import calibrated, constant_width, quantiles_of_errors
+
+
+def simulated(draw: np.random.Generator, speakers: int, clips: int = 30):
+    """Numbers, labels and speakers; errors grow with the number, and speakers differ in a shift."""
+    numbers = draw.uniform(0.1, 0.9, (speakers * clips, 3))
+    shift = np.repeat(draw.normal(0, 0.03, (speakers, 3)), clips, axis=0)
+    labels = numbers + shift + draw.normal(size=numbers.shape) * (0.01 + 0.15 * numbers)
+    return numbers, np.clip(labels, 0, 1), [f"s{i // clips}" for i in range(len(numbers))]
+
+
+def coverage(level: float, worlds: int = 2) -> tuple[float, float]:
+    """The share that intervals contain of new speakers, and their mean width relative to constant ones."""
+    draw = np.random.default_rng(0)
+    shares, ratios = [], []
+    for _ in range(worlds):
+        given, (numbers, labels, _) = simulated(draw, 24), simulated(draw, 60)
+        low, high = (end.numpy() for end in calibrated(*given)(torch.tensor(numbers, dtype=torch.float32), level))
+        shares.append(((low - 1e-6 <= labels) & (labels <= high + 1e-6)).mean())
+        ratios.append((high - low).mean() / (2 * constant_width(*given[:2]).mean()))
+    return float(np.mean(shares)), float(np.mean(ratios))
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9])
+def test_new_speakers_are_covered_as_promised(level):
+    share, ratio = coverage(level)
+    assert abs(share - level) < 0.03
+    if level == 0.9:
+        assert ratio < 0.98  # the width follows the errors
+
+
+def test_a_scale_that_has_seen_the_errors_would_be_noticed(monkeypatch):
+    """Without the infinite error and with half the errors, intervals are too narrow: the simulation can fail."""
+    monkeypatch.setattr(
+        "msfser.training.calibration.quantiles_of_errors", lambda errors: quantiles_of_errors(errors * 0.7)
+    )
+    assert coverage(0.9, worlds=1)[0] < 0.87
+
+
+def test_quantiles_count_the_one_to_come():
+    quantiles = quantiles_of_errors(np.arange(1.0, 10.0)[:, None] * np.ones((1, 3)))
+    # Of nine errors the one in place ceil(10 * level); none is there above level 0.9.
+    assert quantiles[0, [9, 49, 89]].tolist() == [1, 5, 9] and np.isinf(quantiles[0, 90:]).all()
+    assert np.isinf(quantiles_of_errors(np.full((4, 3), np.nan))).all()
+
+
+def test_what_is_not_rated_does_not_count():
+    numbers, labels, speakers = simulated(np.random.default_rng(0), 6)
+    part = labels.copy()
+    part[:, 2] = UNRATED
+    part[::2, 0] = UNRATED
+    found = calibrated(numbers, part, speakers)
+    assert torch.isinf(found.quantiles[2]).all() and torch.isfinite(found.quantiles[:2, 89]).all()
+    low, high = found(torch.tensor([[0.5] * 3]))
+    assert low[0, 2] == 0 and high[0, 2] == 1 and high[0, 0] < 1
+
+
+def test_it_is_always_the_same_and_leaves_the_generator_alone():
+    given = simulated(np.random.default_rng(0), 5)
+    state = torch.get_rng_state()
+    first, second = calibrated(*given).state_dict(), calibrated(*given).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_few_speakers_are_refused():
+    with pytest.raises(ValueError, match="3 or more speakers, and there are 2"):
+        calibrated(*simulated(np.random.default_rng(0), 2))
