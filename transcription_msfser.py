@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import GenerationMixin, PreTrainedTokenizerBase, WhisperForConditionalGeneration
+from transformers import PreTrainedTokenizerBase, WhisperForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
 from .audio_msfser import SAMPLING_RATE
 from .encoders_msfser import load_recognizer, whisper_states
 from .feature_extraction_msfser import MsfSerFeatureExtractor
+from .greedy_msfser import most_probable_tokens
 from .languages_msfser import is_surely_english, language_code
 from .word_times_msfser import (
     FRAME,
@@ -326,17 +327,10 @@ class MsfSerRecognizer:
 
     def _generate_tokens(self, states: torch.Tensor, prompts: list[list[int]], length: float) -> list[list[int]]:
         """The most probable tokens of each clip, without special ones."""
-        end = self.ids.eos_token_id
-        # Not Whisper's `generate`: its loop over windows is not needed, and gives the library deprecated arguments.
-        output = GenerationMixin.generate(
-            self.model,
-            encoder_outputs=BaseModelOutput(last_hidden_state=states),
-            attention_mask=torch.ones(states.shape[:2], dtype=torch.long, device=states.device),
-            decoder_input_ids=torch.tensor(prompts, device=states.device),
-            max_length=len(prompts[0]) + min(self._room(), int(_TOKENS_PER_SECOND * length)),
-        )
-        rows = (row[: row.index(end)] if end in row else row for row in output[:, len(prompts[0]) :].tolist())
-        return [[token for token in row if token < end] for row in rows]
+        most = min(self._room(), int(_TOKENS_PER_SECOND * length))
+        ids = torch.tensor(prompts, device=states.device)
+        rows = most_probable_tokens(self.model, states, ids, most)
+        return [[token for token in row if token < self.ids.eos_token_id] for row in rows]
 
     def _languages(self, states: torch.Tensor) -> list[str]:
         ids = self.model.detect_language(encoder_outputs=BaseModelOutput(last_hidden_state=states)).tolist()

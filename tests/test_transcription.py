@@ -8,14 +8,22 @@ import pytest
 import torch
 from published import WHISPER, needs
 from tiny import AUDIO_CONFIGS, noise, tiny_tokenizer
-from transformers import AutoConfig, AutoModel, GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
-from transformers.generation import utils as generation_utils
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    GenerationConfig,
+    GenerationMixin,
+    WhisperConfig,
+    WhisperForConditionalGeneration,
+)
+from transformers.modeling_outputs import BaseModelOutput
 
 from msfser import languages_msfser, transcription_msfser
 from msfser.audio_msfser import load_audio
 from msfser.benchmarks.recognition import nonspeech, normalized
 from msfser.corpora.probe.synthesizer import Synthesizer
 from msfser.encoders_msfser import load_recognizer
+from msfser.greedy_msfser import most_probable_tokens
 from msfser.transcription_msfser import DecodedClip, MsfSerRecognizer, _loops
 from msfser.word_times_msfser import (
     _levels,
@@ -76,11 +84,24 @@ def polyglot() -> MsfSerRecognizer:
     return MsfSerRecognizer(model, tiny_tokenizer())
 
 
-def test_decoding_gives_the_library_nothing_deprecated(polyglot, monkeypatch):
-    warnings = []
-    monkeypatch.setattr(generation_utils.logger, "warning_once", warnings.append)
-    polyglot([noise(1.0), noise(2.0)], language="de")
-    assert not warnings
+@pytest.mark.parametrize("most", [1, 2, 25])
+def test_the_most_probable_tokens_are_those_of_the_library(polyglot, most):
+    model, draw = polyglot.model, torch.Generator().manual_seed(3)
+    states = torch.randn(4, 50, model.config.d_model, generator=draw) * 3
+    prompts = torch.tensor([polyglot._prompt(code) for code in ("en", "de", "en", "de")])
+    with torch.no_grad():
+        found = most_probable_tokens(model, states, prompts, most)
+        output = GenerationMixin.generate(
+            model,
+            encoder_outputs=BaseModelOutput(last_hidden_state=states),
+            attention_mask=torch.ones(4, 50, dtype=torch.long),
+            decoder_input_ids=prompts,
+            max_length=prompts.shape[1] + most,
+        )
+    end = model.generation_config.eos_token_id
+    expected = [itertools.takewhile(lambda token: token != end, row[prompts.shape[1] :]) for row in output.tolist()]
+    assert found == [*map(list, expected)]
+    assert most == 1 or len({tuple(row) for row in found}) > 1
 
 
 # Division of frames
