@@ -4,8 +4,8 @@
 
 starts `space/app.py` on a model (by default `outputs/probe`) and lets ten users send requests at once, each user the
 same clip of the probe corpus ten times. Meanwhile, where there is a Chromium, it speaks into the tab Live. Every
-answer is compared with the pipeline's for that clip. Then the same clips, with the corpus's texts, go through the page,
-the pipeline, `train.py --do_predict` and plain `AutoModel`. Writes to `benchmarks/results/serving.json`
+answer is compared with the pipeline's for that clip. Then the same clips, with the corpus's texts, go through the
+page, the pipeline, `train.py --do_predict` and plain `AutoModel`. Writes to `benchmarks/results/serving.json`
 
 - `space/wrong_answers`, of 100;
 - `space/memory_growth` of the server over these 100 requests, as a share;

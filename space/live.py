@@ -27,7 +27,7 @@ _SECONDS_SHOWN = 60.0
 _WORDS_SHOWN = 40
 # Without a new chunk, somebody has closed the page.
 _PATIENCE = 20.0
-_KEPT = ("start", "end", *texts.SCALES, "intervals", "interval_level", "transcript")
+_KEPT = ("start", "end", *texts.SCALES, "intervals", "interval_level", "percentiles", "percentiles_of", "transcript")
 
 
 class Session:
@@ -39,7 +39,8 @@ class Session:
         self.tentative: list[dict[str, Any]] = []
         self.skipped = 0
         self.failure: str | None = None
-        self._start, self._seconds = time.monotonic(), 0.0
+        self.lost = 0.0  # seconds of sound that have not arrived
+        self._start, self._seconds = 0.0, 0.0
         self._last_seen: Any = None
         self._chunks: queue.Queue[np.ndarray | None] = queue.Queue(_MOST_CHUNKS)
         self._thread = threading.Thread(target=self._listen, args=(ser, sampling_rate), daemon=True)
@@ -50,11 +51,6 @@ class Session:
         """Whether it still listens."""
         return self._thread.is_alive()
 
-    @property
-    def lost(self) -> float:
-        """The seconds of sound that have not arrived."""
-        return max(0.0, time.monotonic() - self._start - self._seconds) if self._seconds else 0.0
-
     def has_news(self) -> bool:
         """Whether there is something that was not there at the last call."""
         state = (len(self.results), self.failure, self.results[-1]["end"] if self.results else None)
@@ -64,6 +60,8 @@ class Session:
     def hear(self, samples: np.ndarray, sampling_rate: int) -> None:
         """Takes sound, `(samples,)`; if too much is waiting already, it is left out."""
         self._seconds += len(samples) / sampling_rate
+        self._start = self._start or time.monotonic() - self._seconds
+        self.lost = max(0.0, time.monotonic() - self._start - self._seconds)
         with contextlib.suppress(queue.Full):
             self._chunks.put_nowait(samples)
 
@@ -92,7 +90,8 @@ class Session:
         self.tentative = result["tentative"]
         # At the end, the last result is repeated with the words that are left.
         if not self.results or result["end"] > self.results[-1]["end"]:
-            self.results.append({name: result.get(name) for name in _KEPT})
+            has_speech = result["valence"] is not None
+            self.results.append({name: result.get(name) for name in _KEPT} | {"has_speech": has_speech})
 
 
 def panel(session: Session | None, is_over: bool = False) -> str:

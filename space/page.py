@@ -99,8 +99,10 @@ class _Page:
             with gr.Tabs():
                 with gr.Tab("Recording"):
                     self._recording(first)
-                with gr.Tab("Live") as opened:
-                    live.tab(ser, opened)
+                # A model that was saved with an earlier version of its code cannot.
+                if hasattr(ser, "stream"):
+                    with gr.Tab("Live") as opened:
+                        live.tab(ser, opened)
             self._about()
             self._events()
             self._api()

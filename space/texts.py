@@ -71,7 +71,8 @@ def warnings(result: Mapping[str, Any]) -> list[str]:
 
 def has_speech(result: Mapping[str, Any]) -> bool:
     """Whether anybody speaks, as far as that is known."""
-    return bool(result.get("has_speech", result["texts"]["transcript"] != NO_SPEECH))
+    known = result.get("has_speech")
+    return result["texts"]["transcript"] != NO_SPEECH if known is None else bool(known)
 
 
 def rank(result: Mapping[str, Any], dimension: str) -> str | None:
@@ -117,6 +118,8 @@ def origins(result: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _origin(origin: str) -> str:
+    if origin.startswith("measured"):  # the norms that it was measured by may follow
+        return ORIGINS["measured"]
     found, _, reason = origin.partition("absent: ")
     parts = [ORIGINS.get(part, f"by {part}") for part in found.split(", ") if part]
     return ", ".join([*parts, f"none ({reason})" if reason else ""]).strip(", ")

@@ -201,7 +201,7 @@ def test_numbers_have_plain_words(value, words):
 
 def _told(result):
     """What the page says about a result, without its markup."""
-    return " ".join(re.sub(r"<[^>]*>", " ", html.unescape(figures.panel(result, "A clip"))).split())
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", figures.panel(result, "A clip"))).split())
 
 
 FULL = {
