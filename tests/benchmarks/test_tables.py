@@ -3,7 +3,8 @@
 import pytest
 
 from msfser.benchmarks import tables
-from msfser.benchmarks.tables import BLOCKS, FORMATS, Block, Table, render, rendered
+from msfser.benchmarks.blocks.schema import Block, Table
+from msfser.benchmarks.tables import BLOCKS, FORMATS, render, rendered
 from msfser.evaluation.results import RESULTS, read, row, write
 
 

@@ -1,0 +1,222 @@
+"""What is shown of the method: the probe corpus, texts and their making, intervals, and reasons."""
+
+from ...configuration_msfser import LABELS
+from ...evaluation.ablation import ROWS
+from .schema import CCC, DIMENSIONS, Block, Table
+
+_CORPORA = {"RAVDESS": "ravdess", "EmoDB": "emodb", "nEMO": "nemo", "emotiontts_kr": "emotiontts_kr"}
+
+MODEL: dict[str, Block] = {
+    "probe": Block(
+        "ablation_probe",
+        [
+            Table(
+                ("test CCC", *DIMENSIONS),
+                {ROWS[name].title: name for name in ("full", "no_les", "random_window", "no_gs", "no_es", "no_audio")},
+                CCC,
+            )
+        ],
+    ),
+    "ablation": Block(
+        "ablation_probe",
+        [
+            Table(
+                ("CCC minus that of the full model", *DIMENSIONS),
+                {variant.title: name for name, variant in ROWS.items()},
+                [f"{{*_minus_full/{dimension}:difference}}" for dimension in DIMENSIONS],
+            ),
+            "\nGate minus attention (audio, both texts; FiLM), paired: valence "
+            "{gate_film_minus_attention_film/valence:difference}, mean "
+            "{gate_film_minus_attention_film/mean:difference}.",
+        ],
+    ),
+    "recognition": Block(
+        "recognition",
+        [
+            Table(
+                ("Whisper tiny.en", ""),
+                {
+                    "word error rate, read speech (16 clips)": "plain/wer:rate",
+                    "emphasized words of the probe's validation set recognized": "validation/stressed_words:rate",
+                    "median error of word times, recognized (6 clips)": "plain/median_time_error:ms",
+                    "the same, transcript given, Whisper's attention": "plain/aligned_median_time_error_attention:ms",
+                    "the same, transcript given, PocketSphinx": "plain/aligned_median_time_error_sphinx:ms",
+                    "English speech classified as no speech": "speech/false_reject:rate",
+                    "sounds without speech classified as speech, 18 kinds": "nonspeech/false_accept:rate",
+                },
+                ["{*}"],
+            )
+        ],
+    ),
+    "reasons": Block(
+        "intervals",
+        [
+            Table(
+                ("contributions", ""),
+                {
+                    "probe: valence mostly by emphasized words or transcript, as its rule says": "probe_first/valence",
+                    "- by the emphasized words": "probe_emphasis_first",
+                    "probe: arousal mostly by the sound": "probe_first/arousal",
+                    "probe: dominance mostly by the description": "probe_first/dominance",
+                },
+                ["{reasons/*:rate1}"],
+            ),
+            Table(
+                ("inputs exchanged for another clip's: correlation of stated and actual change", "r"),
+                {
+                    "all": "swap_r",
+                    "sound": "swap_r/sound",
+                    "transcript": "swap_r/transcript",
+                    "emphasized words": "swap_r/emphasis",
+                    "description": "swap_r/description",
+                },
+                ["{reasons/*:ccc}"],
+            ),
+            "The contributions take {reasons/time_share:rate1} of the processor time of a prediction.",
+        ],
+    ),
+    "no_speech": Block(
+        "intervals",
+        [
+            Table(
+                ("speech that counts as none", "all", *_CORPORA),
+                {
+                    "clean": "clean",
+                    "noise at 10 dB": "noise",
+                    "over a telephone": "telephone",
+                    "in a room": "room",
+                },
+                [
+                    "{no_speech/false_alarms/*:rate1}",
+                    *(f"{{no_speech/false_alarms/*/{corpus}:rate1}}" for corpus in _CORPORA.values()),
+                ],
+            ),
+            Table(
+                ("other sounds that count as speech", ""),
+                {
+                    "not in the fit: all": "misses",
+                    "- effects and music of LinCity-NG": "misses/lincity_ng",
+                    "- effects and music of Frozen-Bubble": "misses/frozen_bubble",
+                    "- freedesktop sound theme": "misses/freedesktop",
+                    "- music of OpenMSX": "misses/openmsx",
+                    "in the fit, new sounds: crowds of other voices": "synthesized/crowd",
+                    "- drums": "synthesized/drums",
+                    "- band": "synthesized/band",
+                    "- melody": "synthesized/melody",
+                    "- birds": "synthesized/birds",
+                    "- pink to brown noise": "synthesized/pink_to_brown_noise",
+                },
+                ["{no_speech/*:rate1}"],
+            ),
+            "Of clean speech and speech with noise, {no_speech/false_alarms:rate1} counts as none.",
+        ],
+    ),
+    "english": Block(
+        "english",
+        [
+            Table(
+                ("language not given", "other speakers", "corpus not in the fit", "distorted", "before"),
+                {
+                    "German (EmoDB) with an English text": "english_for/german",
+                    "Polish (nEMO) with an English text": "english_for/polish",
+                    "Korean (emotiontts_kr) with an English text": "english_for/korean",
+                    "English without a text: RAVDESS": "english_left_out/ravdess",
+                    "- read": "english_left_out/plain",
+                    "- synthetic, expressive": "english_left_out/emphassess_test",
+                    "- synthetic, probe corpus": "english_left_out/probe",
+                },
+                ("{*:rate1}", "{corpus_left_out/*:rate1}", "{*/augment:rate1}", "{log_probability/*:rate1}"),
+            )
+        ],
+    ),
+    "coverage": Block(
+        "coverage",
+        [
+            Table(
+                ("share of simulated tests", "CCC", "paired difference", "ranking accuracy", "CCC, bootstrap"),
+                {f"{number} speakers, three seeds": f"{number}_speakers" for number in ("four", "ten")}
+                | {"34 speakers, three seeds": "thirty_four_speakers"},
+                ("{*/ccc:.3f}", "{*/difference:.3f}", "{*/share:.3f}", "{*/ccc/percentile:.3f}"),
+            )
+        ],
+    ),
+    "emphasis": Block(
+        "emphasis",
+        [
+            Table(
+                ("", "top word", "within-word correlation"),
+                {
+                    "LEMF, settings chosen on other speakers": "lemf",
+                    "LEMF, `peak`": "peak",
+                    "LEMF, `paper`": "paper",
+                    "pitch only, measured as in `peak`": "pitch_peak",
+                    "pitch only": "pitch",
+                    "energy only": "energy",
+                    "duration only": "duration",
+                    "stress of the same word by other speakers (no audio)": "identity",
+                    "random": "random",
+                },
+                ("{*/top1:ccc}", "{*/residual:ccc}"),
+            )
+        ],
+    ),
+    "annotated": Block(
+        "probe_annotated",
+        [
+            Table(
+                ("test CCC, valence", "", "difference from the original texts"),
+                {
+                    "LEMF on true word times": "true_times",
+                    "all generated from audio: transcript, word times, LEMF": "recognized",
+                },
+                ("{*/valence:ccc}", "{*_minus_original/valence:difference}"),
+            )
+        ],
+    ),
+    "emobank": Block(
+        "emobank",
+        [
+            Table(
+                ("test CCC", *DIMENSIONS),
+                {
+                    "text branch, encoder fine-tuned": "tuned",
+                    "text branch, encoder frozen": "frozen",
+                    "ridge regression on the same embeddings, variance-matched": "ridge_rescaled",
+                    "ridge regression on the same embeddings": "ridge",
+                    "ratings of the reader's emotion vs. ratings of the writer's": "human",
+                },
+                CCC,
+            ),
+            "\nPaired differences of the mean CCC: fine-tuned minus frozen {tuned_minus_frozen/mean:difference}; "
+            "frozen minus variance-matched ridge regression {frozen_minus_ridge_rescaled/mean:difference}.",
+        ],
+    ),
+    "intervals": Block(
+        "intervals",
+        [
+            Table(
+                ("held-out speakers, **weak** labels", *LABELS),
+                {
+                    "share of labels in the intervals": [f"{{coverage/{label}:rate1}}" for label in LABELS],
+                    "mean width": [f"{{width/{label}:ccc3}}" for label in LABELS],
+                },
+            ),
+            "",
+            Table(
+                ("share of labels in the intervals, mean over dimensions", *_CORPORA),
+                {
+                    "held-out speakers": [f"{{coverage/{name}:rate1}}" for name in _CORPORA.values()],
+                    "corpus left out, sound alone": [
+                        f"{{left_out/{name}/coverage:rate1}}" for name in _CORPORA.values()
+                    ],
+                },
+            ),
+            "\nThe mean width is {width_ratio:ccc3} times that of intervals of constant width, of which "
+            "{constant_coverage:rate1} contain the label. Rank correlation of width and absolute error: "
+            "{width_error_spearman:ccc3}. Without the quarter with the widest intervals, the mean absolute error "
+            "falls by {reject_quarter:ccc3}.",
+            "\nOn the test set of the probe corpus, {coverage/probe:rate1} of the labels are in the intervals, which "
+            "are {probe_width/valence:.2f}, {probe_width/arousal:.2f}, and {probe_width/dominance:.2f} wide.",
+        ],
+    ),
+}

@@ -1,0 +1,124 @@
+"""What is shown of running the software: faults, serving, bulk prediction, and speed."""
+
+from .schema import Block, Table
+
+_SPEED = {
+    "Whisper tiny.en on clips of 3 s, vs. 30 s for each": "whisper_3s/ratio:times",
+    "the same on clips of 10 s": "whisper_10s/ratio:times",
+    "WavLM-Large, clips of 3 to 11 s in random order, vs. padded batches of 4": "wavlm_inference/ratio:times",
+    "- contribution of oneDNN's matrix products": "wavlm_inference/gain_linear:times",
+    "- of running clips one by one, without padding": "wavlm_inference/gain_one_by_one:times",
+    "- of fused attention": "wavlm_inference/gain_attention:times",
+    "- of running the front end in pieces": "wavlm_inference/gain_front_end:times",
+    "upper bound on the speedup: matrix products only, without padding": "wavlm_inference/floor:times",
+    "WavLM-Large with 8-bit layers, vs. the stock model in float32": "wavlm_int8/ratio:times",
+    "- vs. our model in float32": "wavlm_int8/gain:times",
+    "- CCC between its predictions and those in float32, random encoders": "wavlm_int8/ccc:ccc3",
+    "CCC between 8-bit and float32 predictions, Whisper tiny.en and MiniLM": "whisper_int8/ccc:ccc3",
+    "training at the paper's size, one epoch over these clips": "train_step/ratio:times",
+    "- contribution of encoding the texts once": "train_step/gain_cached_texts:times",
+    "peak memory of this training, our model divided by stock": "train_memory/ratio:.2f",
+    "everything except the encoders, share of a training step": "overhead/share:share1",
+    "frozen encoders of the paper's size, first epoch vs. an epoch of a second run": "cached_epoch/ratio:times",
+    "- including the start of the second run": "cached_epoch/ratio_with_start:times",
+    "the first epoch with Whisper tiny.en and MiniLM vs. an epoch of a second run": "cached_epoch/ratio_small:times",
+    "- including its start": "cached_epoch/ratio_with_start_small:times",
+    "pipeline with Whisper tiny.en, audio only, 8 at once, vs. the given order": "pipeline/ratio:times",
+    "the same with a transcript by the recognizer": "pipeline/ratio_with_recognizer:times",
+}
+
+_BFLOAT16 = {
+    "WavLM-Large over clips of 3 to 11 s, vs. stock in float32, padded batches of 4": "wavlm_bf16/ratio:times",
+    "- vs. stock in bfloat16, the same batches": "wavlm_bf16_vs_stock_bf16/ratio:times",
+    "- vs. our model in float32": "wavlm_bf16/gain:times",
+    "- vs. our model with 8-bit layers": "wavlm_bf16_vs_int8/ratio:times",
+    "one clip of 6 s, vs. stock in bfloat16": "wavlm_bf16_single/ratio:times",
+    "matrix products alone, share of our time": "wavlm_bf16/products:share",
+    "CCC with the predictions in float32, random encoders of the paper's size": "wavlm_bf16/ccc:ccc3",
+    "- with Whisper tiny.en and MiniLM": "small_bf16/ccc:ccc3",
+    "training step, 8 clips of 6 s, all weights, vs. stock in float32": "train_bf16/ratio:times",
+    "- vs. stock under bfloat16 autocast": "train_bf16_vs_stock_bf16/ratio:times",
+    "- peak memory divided by that of stock in float32": "train_bf16_memory/ratio:.2f",
+    "hours of speech per hour, encoded by WavLM-Large": "wavlm_bf16/hours_per_hour:.1f",
+    "- of training steps, all weights": "train_bf16/hours_per_hour:.1f",
+}
+
+RUNNING: dict[str, Block] = {
+    "stress": Block(
+        "stress",
+        [
+            "- **Audio:** {audio/inputs:,.0f} malformed or malicious files, arrays, paths, and URLs, each decoded in "
+            "four ways, none with more than {audio/megabytes:.0f} MB of memory: {audio/crashes:.0f} crashes, hangs, "
+            "or errors without a readable message. {audio/refused:,.0f} were refused in every way; the others gave "
+            "predictions. The slowest took {audio/slowest_seconds:.1f} s on one core.",
+            "- **Tables:** {tables/inputs:,.0f} malformed tables and folders, none with more than "
+            "{tables/megabytes:.0f} MB: {tables/crashes:.0f} crashes, errors without a readable message, or file "
+            "paths outside the folder.",
+            "- **Kills:** {kills/injected:.0f} times kill -9 at random moments of training and annotation: "
+            "{kills/results_lost:.0f} results lost. Run again, the commands ended with weights, scores, and shards "
+            "that were bit-identical to those of uninterrupted runs.",
+            "- **Commands into the wrong folder:** {guards/commands:.0f} commands with other data, and repetitions of "
+            "finished commands, given for the folders of killed and finished runs: {guards/overwritten:.0f} changed a "
+            "file, {guards/reported:.0f} were answered in one sentence.",
+            "- **Other faults:** {faults/injected:.0f} full disks, damaged checkpoints, and killed processes: "
+            "{faults/results_lost:.0f} results lost, {faults/reported:.0f} reported in one sentence.",
+            "- **Demo page:** {space/clients:.0f} clients for {space/minutes:g} minutes: {space/answers:,.0f} "
+            "answers, {space/wrong_answers:.0f} wrong; {space/aborted:,.0f} requests that were slow or aborted, "
+            "{space/oversize:.0f} files that were too large, {space/rejected:,.0f} requests that a full queue "
+            "rejected, and {space/failed:.0f} that failed. Memory grew by {space/memory_growth:.0%}, "
+            "{space/files_left:.0f} files remained, and {space/leaks:.0f} ways were found to read another user's "
+            "data.",
+        ],
+    ),
+    "serving": Block(
+        "serving",
+        [
+            "- Ten users at once on the demo page, 100 requests: {space/wrong_answers:.0f} wrong answers; memory "
+            "grew by {space/memory_growth:share}.",
+            "- Page, pipeline, `train.py --do_predict`, and plain `AutoModel` differ by at most "
+            "{agreement/max_difference:.0e} on the same clip.",
+        ],
+    ),
+    "predict": Block(
+        "predict",
+        [
+            "With the starter, one core predicts {speed/hours_per_hour_and_core:.0f} hours of sound per hour, with "
+            "start-up; {speed/share_encode:share} of the time goes into the model. Two processes on two cores are "
+            "{speed/two_processes:.2f} times as fast as one.",
+        ],
+    ),
+    "speed": Block(
+        "speed",
+        [
+            Table(
+                ("", "", "`python -m msfser.benchmarks.speed ...`"),
+                {words: (f"{{{key}}}", f"{{{key.partition(':')[0]}:options}}") for words, key in _SPEED.items()},
+            ),
+            "\n{wavlm_inference/ratio:machine}. In our inference with WavLM-Large, "
+            "{wavlm_inference/products:share} of the time is spent in matrix products.",
+        ],
+    ),
+    "bfloat16": Block(
+        "speed",
+        [
+            Table(("", ""), {words: (f"{{{key}}}",) for words, key in _BFLOAT16.items()}),
+            "\n{wavlm_bf16/ratio:machine}. The matrix products run at {wavlm_bf16/gflops:.0f} GFLOP/s.",
+        ],
+    ),
+    "live": Block(
+        "live",
+        [
+            Table(
+                ("streams with the starter, windows of 4 s, hops of 1 s", ""),
+                {
+                    "time for a second of sound, with words": "rtf/words:.2f",
+                    "- from sound alone": "rtf/sound:.2f",
+                    "delay of a result after the end of its hop, median": "delay/median:.2f",
+                    "growth of memory": "memory/growth:share",
+                    "largest difference from the recording, cut the same way": "equality/max_difference:.0e",
+                },
+                ["{*}"],
+            )
+        ],
+    ),
+}

@@ -1,0 +1,246 @@
+"""What is shown of real voices with weak labels: peers, corpora left out, fine-tuning, and the starters."""
+
+from ...configuration_msfser import LABELS
+from .schema import CCC, DIMENSIONS, Block, Table
+
+_PEERS = {
+    "our model, with generated texts": "ours_full",
+    "our model, audio only": "ours_audio",
+    "last layer, attentive statistics pooling": "asp",
+    "last layer, mean pooling, linear head": "last_layer",
+    "eGeMAPS functionals, SVR": "egemaps_svr",
+    "texts only": "text",
+}
+
+_LEFT_OUT = {
+    "recipe of the starter, audio only": "starter",
+    "layer mix of pooled states, fixed settings": "regressor",
+    "last layer, mean pooling, linear head": "last_layer",
+    "eGeMAPS functionals, SVR": "egemaps_svr",
+}
+
+_TUNED, _CLIPS = {"RAVDESS": "ravdess", "nEMO": "nemo"}, (12, 50, 200, 800)
+
+_CORPORA = {"RAVDESS": "ravdess", "EmoDB": "emodb", "nEMO": "nemo", "emotiontts_kr": "emotiontts_kr"}
+
+_STARTER_CCC = Table(
+    ("**weak** labels", *DIMENSIONS),
+    {
+        "CCC, all inputs": [f"{{held_out/{dimension}:ccc}}" for dimension in DIMENSIONS],
+        "CCC, sound alone": [f"{{sound/{dimension}:ccc}}" for dimension in DIMENSIONS],
+        "mean over neutral clips (0.5 is neutral)": [
+            *(f"{{neutral/{dimension}:.2f}}" for dimension in LABELS),
+            "",
+        ],
+    },
+)
+
+
+def _words_table(prefix: str) -> Table:
+    """What a starter reads in EmoBank's sentences."""
+    systems = {
+        "text": "emobank_text",
+        "ridge regression from the same vectors and labels": "emobank_ridge",
+        "spoken by a synthesizer, default pipeline": "emobank_spoken",
+        "spoken, sound alone": "emobank_spoken_sound_only",
+    }
+    return Table(
+        ("EmoBank's test sentences, r with people's ratings", *LABELS),
+        {words: f"{prefix}{name}" for words, name in systems.items()},
+        tuple(f"{{*/{label}_r:ccc}}" for label in LABELS),
+    )
+
+
+def _swap_table(prefix: str) -> Table:
+    """How far the numbers of a starter move with each input."""
+    return Table(
+        ("mean change when one input is another clip's", *LABELS),
+        {name: f"{prefix}swap/{name}" for name in ("sound", "transcript", "emphasis", "description")},
+        tuple(f"{{*/{label}:ccc3}}" for label in LABELS),
+    )
+
+
+def _groups_table(starter: str) -> Table:
+    """Bias and CCC of the corpora, and of the women and men in each."""
+    groups = {
+        f"{title}{words}": f"{starter}/{corpus}{name}"
+        for title, corpus in _CORPORA.items()
+        for words, name in {
+            "": "",
+            ", women": "/F",
+            ", men": "/M",
+            ", women minus men": "/women_minus_men",
+        }.items()
+    }
+    return Table(
+        ("**weak** labels", "speakers", *(f"bias, {label}" for label in LABELS), "mean CCC"),
+        groups,
+        ("{*/speakers:.0f}", *(f"{{*/{label}_bias:difference}}" for label in LABELS), "{*/mean:ccc}"),
+    )
+
+
+VOICES: dict[str, Block] = {
+    "crossval": Block(
+        "crossval",
+        [
+            Table(
+                ("**weak** labels, CCC", *DIMENSIONS),
+                {
+                    "RAVDESS, `msfser train configs/probe.yaml`": "ravdess/train",
+                    "RAVDESS, layer mix of pooled states": "ravdess/regressor",
+                    "EmoDB, `msfser train configs/probe.yaml`": "emodb/train",
+                    "EmoDB, layer mix of pooled states": "emodb/regressor",
+                },
+                CCC,
+            ),
+            "\nPaired differences of the mean CCC: RAVDESS {ravdess/train_minus_regressor:difference}, EmoDB "
+            "{emodb/train_minus_regressor:difference}.",
+        ],
+    ),
+    "peers": Block(
+        "peers_weak",
+        [
+            Table(
+                (
+                    "**weak** labels, CCC",
+                    *DIMENSIONS,
+                    "strong > normal",
+                    "the same, equal levels",
+                    "happy > angry, sad",
+                ),
+                _PEERS | {"level only (RMS)": "level"},
+                (
+                    *CCC,
+                    "{*/ranking/arousal_raw:share}",
+                    "{*/ranking/arousal_leveled:share}",
+                    "{*/ranking/valence:share}",
+                ),
+            ),
+            "\nPaired differences of the mean CCC: our model with texts minus audio only "
+            "{full_minus_audio:difference}; our model with audio only minus eGeMAPS "
+            "{audio_minus_egemaps_svr:difference}, minus the linear head {audio_minus_last_layer:difference}, and "
+            "minus attentive pooling of the last layer {audio_minus_asp:difference}.",
+        ],
+    ),
+    "cross": Block(
+        "peers_weak",
+        [
+            Table(
+                ("**weak** labels, mean CCC", "RAVDESS to EmoDB", "EmoDB to RAVDESS"),
+                # Texts only: the sentences are fixed, and in another language.
+                {words: name for words, name in _PEERS.items() if name != "text"},
+                [
+                    f"{{cross/{corpus}/*/mean:ccc}}, {{cross/{corpus}/*/drop:.2f}} less than within"
+                    for corpus in ("emodb", "ravdess")
+                ],
+            )
+        ],
+    ),
+    "loco": Block(
+        "loco",
+        [
+            Table(
+                ("**weak** labels, mean CCC", *_CORPORA, "mean", "settings tried", "fits to choose them"),
+                _LEFT_OUT,
+                (
+                    *(f"{{*/{corpus}/mean:ccc}}" for corpus in _CORPORA.values()),
+                    "{*/mean:ccc}",
+                    "{*/mean:settings}",
+                    "{*/mean:fits}",
+                ),
+            ),
+            "\nPaired differences from the layer mix, in the mean of the four: the recipe of the starter "
+            "{starter_minus_regressor/mean:difference}, the linear head "
+            "{last_layer_minus_regressor/mean:difference}, eGeMAPS {egemaps_svr_minus_regressor/mean:difference}.",
+        ],
+    ),
+    "finetune": Block(
+        "finetune",
+        [
+            Table(
+                ("mean CCC, **weak** labels", *(f"{count} clips" for count in _CLIPS)),
+                {
+                    words: [f"{{{key.replace('*', str(count))}}}" for count in _CLIPS]
+                    for title, corpus in _TUNED.items()
+                    for words, key in {
+                        f"{title}, from the starter": f"{corpus}/starter/*:ccc",
+                        f"{title}, from scratch": f"{corpus}/scratch/*:ccc",
+                        f"{title}, difference": f"gain/{corpus}/*:difference",
+                    }.items()
+                },
+            ),
+            "\nWithout any clip, the starter has {ravdess/starter/0:ccc} on RAVDESS and {nemo/starter/0:ccc} on nEMO.",
+            "Training on 500 clips of 4 s takes {seconds/500:.0f} s on a CPU of two cores after the encoders ran, and "
+            "{seconds/500_with_encoders:.0f} s with them.",
+        ],
+    ),
+    "peers_probe": Block(
+        "peers_probe",
+        [
+            Table(
+                ("probe corpus, test CCC", *DIMENSIONS),
+                {"our model, with the corpus's texts": "ours_full"} | dict(list(_PEERS.items())[1:]),
+                CCC,
+            )
+        ],
+    ),
+    "starter_ccc": Block("starter", [_STARTER_CCC]),
+    "starter": Block(
+        "starter",
+        [
+            _STARTER_CCC,
+            "",
+            Table(
+                ("check", ""),
+                {
+                    "strong clips above normal clips in arousal (all at the same level)": "ranking/arousal_raw:share",
+                    "anger and happiness above sadness and calm in arousal": "ranking/arousal_emotions:share",
+                    "happiness above anger and sadness in valence": "ranking/valence:share",
+                    "largest change by a gain of +12 or -12 dB": "gain/max_shift:.3f",
+                    "silence, largest distance from 0.5": "silence/distance_from_neutral:.3f",
+                    "new draws of the training noise types (noise, hum, clicks), median distance from 0.5": (
+                        "no_speech/median_distance_from_neutral:.3f"
+                    ),
+                    "the same, largest distance": "no_speech/distance_from_neutral:.3f",
+                },
+                ["{*}"],
+            ),
+            "",
+            Table(
+                ("correlation with the clean clip's numbers, sound alone", *LABELS),
+                {"noise at 10 dB": "noise", "telephone bandwidth": "band", "2 s of it": "crop"},
+                tuple(f"{{*/{label}_r:ccc}}" for label in LABELS),
+            ),
+        ],
+    ),
+    "starter_words": Block(
+        "starter",
+        [
+            _words_table(""),
+            "\nText minus ridge regression, mean r: {emobank_text_minus_ridge:difference}. The recognizer gets "
+            "{emobank_spoken/word_errors:share} of the spoken words wrong; the length of the sentence alone has r "
+            "{emobank_length/valence_r:ccc} with valence.",
+            "",
+            Table(
+                ("**weak** labels, held-out speakers", "all inputs, mean CCC", "all inputs minus sound alone"),
+                _CORPORA,
+                ("{held_out/*/mean:ccc}", "{full_minus_audio/*:difference}"),
+            ),
+        ],
+    ),
+    "starter_swap": Block("starter", [_swap_table("")]),
+    "starter_groups": Block("groups", [_groups_table("starter")]),
+    "open_groups": Block("groups", [_groups_table("starter-open")]),
+    "open_words": Block("starter", [_words_table("open/")]),
+    "open_swap": Block("starter", [_swap_table("open/")]),
+    "open_loco": Block(
+        "loco",
+        [
+            Table(
+                ("**weak** labels, mean CCC, sound alone", "`starter-open`", "`starter`, fitted without this corpus"),
+                {words: name for words, name in _CORPORA.items() if name != "emodb"},
+                ("{starter_open/*/mean:ccc}", "{starter/*/mean:ccc}"),
+            )
+        ],
+    ),
+}
