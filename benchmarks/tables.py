@@ -213,6 +213,7 @@ BLOCKS: dict[str, Block] = {
                 },
                 ["{reasons/*:rate1}"],
             ),
+            "",
             Table(
                 ("inputs exchanged for another clip's: correlation of stated and actual change", "r"),
                 {
@@ -224,7 +225,7 @@ BLOCKS: dict[str, Block] = {
                 },
                 ["{reasons/*:ccc}"],
             ),
-            "The contributions take {reasons/time_share:rate1} of the processor time of a prediction.",
+            "\nThe contributions take {reasons/time_share:rate1} of the processor time of a prediction.",
         ],
     ),
     "no_speech": Block(
@@ -243,6 +244,7 @@ BLOCKS: dict[str, Block] = {
                     *(f"{{no_speech/false_alarms/*/{corpus}:rate1}}" for corpus in _CORPORA.values()),
                 ],
             ),
+            "",
             Table(
                 ("other sounds that count as speech", ""),
                 {
@@ -260,7 +262,7 @@ BLOCKS: dict[str, Block] = {
                 },
                 ["{no_speech/*:rate1}"],
             ),
-            "Of clean speech and speech with noise, {no_speech/false_alarms:rate1} counts as none.",
+            "\nOf clean speech and speech with noise, {no_speech/false_alarms:rate1} counts as none.",
         ],
     ),
     "english": Block(
