@@ -242,7 +242,7 @@ def _quality(windows: Sequence[ScoredWindow], words: Sequence[Word]) -> dict[str
     emphasis = recording.given["emphasis"]
     if emphasis and recording.is_long and not any(window.annotation.emphasis == emphasis for window in windows):
         warnings.append("The given emphasis is not among the words with times: it is not used.")
-    return {"has_speech": spoken >= LEAST_SPEECH, "speech_seconds": spoken, "warnings": warnings}
+    return {"has_speech": bool(spoken >= LEAST_SPEECH), "speech_seconds": spoken, "warnings": warnings}
 
 
 def _summary(windows: Sequence[ScoredWindow]) -> dict[str, Any]:

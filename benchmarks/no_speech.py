@@ -65,7 +65,7 @@ def clips_of(data: Path, is_fit: bool) -> pd.DataFrame:
 
 def has_speech(samples: np.ndarray) -> bool:
     """The decision of the pipeline from sound alone."""
-    return sound_warnings(samples)[1] >= LEAST_SPEECH
+    return bool(sound_warnings(samples)[1] >= LEAST_SPEECH)
 
 
 def speech_rows(clips: pd.DataFrame) -> list[Row]:
