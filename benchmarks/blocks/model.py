@@ -61,6 +61,7 @@ MODEL: dict[str, Block] = {
                 },
                 ["{reasons/*:rate1}"],
             ),
+            "",
             Table(
                 ("inputs exchanged for another clip's: correlation of stated and actual change", "r"),
                 {
@@ -72,7 +73,7 @@ MODEL: dict[str, Block] = {
                 },
                 ["{reasons/*:ccc}"],
             ),
-            "The contributions take {reasons/time_share:rate1} of the processor time of a prediction.",
+            "\nThe contributions take {reasons/time_share:rate1} of the processor time of a prediction.",
         ],
     ),
     "no_speech": Block(
@@ -91,6 +92,7 @@ MODEL: dict[str, Block] = {
                     *(f"{{no_speech/false_alarms/*/{corpus}:rate1}}" for corpus in _CORPORA.values()),
                 ],
             ),
+            "",
             Table(
                 ("other sounds that count as speech", ""),
                 {
@@ -108,7 +110,7 @@ MODEL: dict[str, Block] = {
                 },
                 ["{no_speech/*:rate1}"],
             ),
-            "Of clean speech and speech with noise, {no_speech/false_alarms:rate1} counts as none.",
+            "\nOf clean speech and speech with noise, {no_speech/false_alarms:rate1} counts as none.",
         ],
     ),
     "english": Block(
