@@ -275,9 +275,11 @@ class _Page:
     # For programs
 
     def _api(self) -> None:
-        inputs = {"audio": self.audio, **self.fields}
-        numbers, everything = gr.JSON(visible=False), gr.JSON(visible=False)
-        button = gr.Button(visible=False)
+        """Two functions with inputs of their own: those that are seen would have the example's words by default."""
+        with gr.Row(visible=False):
+            inputs: dict[str, Any] = {"audio": gr.Audio(type="filepath", label="Recording")}
+            inputs |= {name: gr.Textbox(label=field.label) for name, field in self.fields.items()}
+            numbers, everything, button = gr.JSON(label="Numbers"), gr.JSON(label="Result"), gr.Button("Run")
         event: dict[str, Any] = {"concurrency_id": "model", "show_progress": "hidden", "api_visibility": "public"}
 
         def summarize(*values: Text) -> dict[str, Any]:
@@ -289,17 +291,12 @@ class _Page:
             """All that the pipeline returns for a recording; texts that are empty are made."""
             return predict(self.ser, **dict(zip(inputs, values, strict=True)))
 
+        # The names of the parameters in the documentation of the API; which ones there are depends on the model.
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        optional = [inspect.Parameter(name, kind, default="") for name in self.fields]
+        signature = inspect.Signature([inspect.Parameter("audio", kind), *optional])
         for function, output, name in ((summarize, numbers, "predict"), (analyze, everything, "analyze")):
-            # The names of the parameters in the documentation of the API; which ones there are depends on the model.
-            parameters = [
-                inspect.Parameter(
-                    one,
-                    inspect.Parameter.POSITIONAL_OR_KEYWORD,
-                    default=inspect.Parameter.empty if one == "audio" else "",
-                )
-                for one in inputs
-            ]
-            function.__signature__ = inspect.Signature(parameters)
+            function.__signature__ = signature  # type: ignore[attr-defined]
             button.click(function, list(inputs.values()), output, api_name=name, **event)
 
 
