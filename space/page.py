@@ -1,5 +1,6 @@
 """The page: its components, and what happens when one is used."""
 
+import contextlib
 import html
 import inspect
 import os
@@ -254,13 +255,14 @@ class _Page:
     def _analyze(self, audio: Text, previous: Any, given: Mapping[str, Text]) -> Iterator[list[Any]]:
         unchanged = [gr.skip()] * (2 + len(self.fields))
         try:
-            steps = follow(self.ser, audio, **given)
-            while True:
-                try:
-                    yield [gr.skip(), gr.skip(), gr.skip(), figures.progress(*next(steps)), *unchanged]
-                except StopIteration as end:
-                    result = end.value
-                    break
+            # When the visitor cancels, gradio closes this generator, and with it the job.
+            with contextlib.closing(follow(self.ser, audio, **given)) as steps:
+                while True:
+                    try:
+                        yield [gr.skip(), gr.skip(), gr.skip(), figures.progress(*next(steps)), *unchanged]
+                    except StopIteration as end:
+                        result = end.value
+                        break
             path = Path(audio or "")
             title = _title(path.name) if path.parent == FOLDER else "Your recording"
             fields = [given.get("language") if name == "language" else _text(result, name) for name in self.fields]
@@ -293,7 +295,7 @@ class _Page:
 
         # The names of the parameters in the documentation of the API; which ones there are depends on the model.
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        optional = [inspect.Parameter(name, kind, default="") for name in self.fields]
+        optional = [inspect.Parameter(name, kind, default=None) for name in self.fields]
         signature = inspect.Signature([inspect.Parameter("audio", kind), *optional])
         for function, output, name in ((summarize, numbers, "predict"), (analyze, everything, "analyze")):
             function.__signature__ = signature  # type: ignore[attr-defined]

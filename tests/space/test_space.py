@@ -454,8 +454,9 @@ def tab(browser, page):
 
 
 def _upload(tab, path):
+    tab.get_by_role("button", name="Clear").first.click()
     tab.locator("input[type=file]").first.set_input_files(path)
-    tab.get_by_label("Play", exact=True).wait_for()
+    tab.get_by_text("Ready").wait_for()
 
 
 def _analyze(tab, button="Analyze"):
