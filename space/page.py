@@ -1,5 +1,6 @@
 """The page: its components, and what happens when one is used."""
 
+import contextlib
 import html
 import inspect
 import os
@@ -254,13 +255,14 @@ class _Page:
     def _analyze(self, audio: Text, previous: Any, given: Mapping[str, Text]) -> Iterator[list[Any]]:
         unchanged = [gr.skip()] * (2 + len(self.fields))
         try:
-            steps = follow(self.ser, audio, **given)
-            while True:
-                try:
-                    yield [gr.skip(), gr.skip(), gr.skip(), figures.progress(*next(steps)), *unchanged]
-                except StopIteration as end:
-                    result = end.value
-                    break
+            # When the visitor cancels, gradio closes this generator, and with it the job.
+            with contextlib.closing(follow(self.ser, audio, **given)) as steps:
+                while True:
+                    try:
+                        yield [gr.skip(), gr.skip(), gr.skip(), figures.progress(*next(steps)), *unchanged]
+                    except StopIteration as end:
+                        result = end.value
+                        break
             path = Path(audio or "")
             title = _title(path.name) if path.parent == FOLDER else "Your recording"
             fields = [given.get("language") if name == "language" else _text(result, name) for name in self.fields]
@@ -275,9 +277,11 @@ class _Page:
     # For programs
 
     def _api(self) -> None:
-        inputs = {"audio": self.audio, **self.fields}
-        numbers, everything = gr.JSON(visible=False), gr.JSON(visible=False)
-        button = gr.Button(visible=False)
+        """Two functions with inputs of their own: those that are seen would have the example's words by default."""
+        with gr.Row(visible=False):
+            inputs: dict[str, Any] = {"audio": gr.Audio(type="filepath", label="Recording")}
+            inputs |= {name: gr.Textbox(label=field.label) for name, field in self.fields.items()}
+            numbers, everything, button = gr.JSON(label="Numbers"), gr.JSON(label="Result"), gr.Button("Run")
         event: dict[str, Any] = {"concurrency_id": "model", "show_progress": "hidden", "api_visibility": "public"}
 
         def summarize(*values: Text) -> dict[str, Any]:
@@ -289,17 +293,12 @@ class _Page:
             """All that the pipeline returns for a recording; texts that are empty are made."""
             return predict(self.ser, **dict(zip(inputs, values, strict=True)))
 
+        # The names of the parameters in the documentation of the API; which ones there are depends on the model.
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        optional = [inspect.Parameter(name, kind, default=None) for name in self.fields]
+        signature = inspect.Signature([inspect.Parameter("audio", kind), *optional])
         for function, output, name in ((summarize, numbers, "predict"), (analyze, everything, "analyze")):
-            # The names of the parameters in the documentation of the API; which ones there are depends on the model.
-            parameters = [
-                inspect.Parameter(
-                    one,
-                    inspect.Parameter.POSITIONAL_OR_KEYWORD,
-                    default=inspect.Parameter.empty if one == "audio" else "",
-                )
-                for one in inputs
-            ]
-            function.__signature__ = inspect.Signature(parameters)
+            function.__signature__ = signature  # type: ignore[attr-defined]
             button.click(function, list(inputs.values()), output, api_name=name, **event)
 
 
