@@ -103,18 +103,26 @@ def as_table(rows: Sequence[Row]) -> str:
     for group, of_group in cells.items():
         lines.append(f"{group:20}" + "".join(f"{of_group.get(name, '-'):>23}" for name in (*LABELS, "mean")))
     lines.append(f"intervals over {resampled(rows)}")
-    of_intervals = {row["name"].removeprefix(INTERVALS): row for row in rows if row["name"].startswith(INTERVALS)}
-    for name in dict.fromkeys(key.rsplit("/", 2)[0] for key in of_intervals):
-        cells = []
-        for label in LABELS:
-            if (share := of_intervals.get(f"{name}/{label}/coverage")) is not None:
-                cells.append(f"{label} {with_ends(share)}, width {of_intervals[f'{name}/{label}/width']['value']:.3f}")
-        lines.append(f"90 % intervals contain the label ({name}): {'; '.join(cells)}")
+    lines += _interval_lines(rows)
     folds = [row for row in rows if row["name"].startswith(FOLD)]
     if folds:
         means = ", ".join(f"{row['name'].split('/', 1)[1].rsplit('/', 1)[0]} {row['value']:.3f}" for row in folds)
         lines += textwrap.wrap(f"mean CCC within each fold: {means}", 108)
     return "\n".join(lines)
+
+
+def _interval_lines(rows: Sequence[Row]) -> list[str]:
+    """What the rows say of the intervals around the numbers, a line for each part."""
+    found = {row["name"].removeprefix(INTERVALS): row for row in rows if row["name"].startswith(INTERVALS)}
+    lines = []
+    for part in dict.fromkeys(name.rsplit("/", 2)[0] for name in found):
+        shown = [
+            f"{label} {with_ends(share)}, width {found[f'{part}/{label}/width']['value']:.3f}"
+            for label in LABELS
+            if (share := found.get(f"{part}/{label}/coverage")) is not None
+        ]
+        lines.append(f"90 % intervals contain the label ({part}): {'; '.join(shown)}")
+    return lines
 
 
 def resampled(rows: Sequence[Row]) -> str:

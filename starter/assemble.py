@@ -135,8 +135,9 @@ def assemble(folder: Path, starter: Starter = STARTERS[STARTER]) -> None:
         ValueError: The fitted weights do not fit this version of the model, or the folder holds something else.
     """
     check_output(folder)
+    model = fitted_starter(starter)
     norms = json.loads((starter.folder / NORMS).read_text(encoding="utf-8"))
-    write_starter(folder, fitted_starter(starter), norms, (starter.folder / CARD).read_text(encoding="utf-8"))
+    write_starter(folder, model, norms, (starter.folder / CARD).read_text(encoding="utf-8"))
 
 
 def fitted_starter(starter: Starter) -> MsfSerModel:

@@ -114,7 +114,7 @@ def add_intervals(model: MsfSerModel, fitted: Fitted, kept: Path) -> None:
     """
     numbers, groups = cross_fits(fitted, kept)
     labels = fitted.clips.labels[: len(fitted.speakers)]
-    set_intervals(model, calibrated(numbers, labels, fitted.speakers, groups))
+    set_intervals(model, calibrated(numbers, labels, fitted.speakers.tolist(), groups))
     model.config.scale = scale_of(labels, numbers, fitted.corpora)
 
 

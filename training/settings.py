@@ -175,7 +175,7 @@ class ModelSettings:
 
 
 # Settings that older runs do not have.
-_ADDED = {"intervals": False}
+_ADDED: dict[str, Any] = {"intervals": False}
 # What a command is told, rather than what its run is: not in `run.yaml`.
 _UNSAVED = ("overwrite",)
 

@@ -72,7 +72,7 @@ def test_the_starters_have_intervals_and_percentiles(one):
     quantiles = weights["intervals.quantiles"]
     assert torch.isfinite(quantiles).all() and (quantiles.diff(dim=1) >= 0).all() and (quantiles > 0).all()
     scale = json.loads((one.folder / starter.SCALE).read_text(encoding="utf-8"))
-    assert scale["of"] == ("RAVDESS, EmoDB, nEMO" if one.name == "starter" else "EmoDB")
+    assert scale["of"] == ("RAVDESS speech, EmoDB, nEMO" if one.name == "starter" else "EmoDB")
     for kind in ("labels", "predictions"):
         for quantiles in scale[kind].values():
             assert len(quantiles) == 21 and quantiles[0] >= 0 and quantiles == sorted(quantiles) and quantiles[-1] <= 1
@@ -171,7 +171,7 @@ def test_a_starter_is_fitted_to_the_corpora_of_a_folder(tmp_path, monkeypatch):
         monkeypatch.setattr(module, "new_starter", new)
         monkeypatch.setattr(module, "starter_processor", lambda norms=None: tiny_processor("whisper"), raising=False)
         monkeypatch.setattr(module, "RECIPE", dataclasses.replace(material.RECIPE, epochs=1), raising=False)
-    monkeypatch.setattr(material, "NOISES", 4)
+    monkeypatch.setattr(material, "NOISES", 8)
     measured = np.random.default_rng(0)
     monkeypatch.setattr(fitting, "voice_measures", lambda paths: measured.uniform(size=(len(paths), len(WORDS))))
     monkeypatch.setattr(starter, "ensure_encoders", lambda names: None)
