@@ -199,7 +199,7 @@ class _FastPositions(nn.Module):
 
             def arranged(*_: torch.Tensor) -> torch.Tensor:
                 image = conv.weight.to(torch.bfloat16)[:, :, None].contiguous().to_mkldnn()
-                reorder = torch._C._nn.mkldnn_reorder_conv2d_weight
+                reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
                 return reorder(image, padding, ones, ones, groups, list(x.shape))
 
             weight, bias = kept(arranged, *parameters), conv.bias.to(torch.bfloat16)

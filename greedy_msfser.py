@@ -35,11 +35,12 @@ def most_probable_tokens(model: Any, states: torch.Tensor, prompts: torch.Tensor
         return attention.out_proj(attended.transpose(1, 2).flatten(2))
 
     of_sound = [
-        tuple(by_head(project, states) for project in (layer.encoder_attn.k_proj, layer.encoder_attn.v_proj))
+        (by_head(layer.encoder_attn.k_proj, states), by_head(layer.encoder_attn.v_proj, states))
         for layer in decoder.layers
     ]
     of_text: list[list[torch.Tensor]] = [[] for _ in decoder.layers]  # keys and values of the tokens so far
-    tokens, position, found = prompts, 0, []
+    tokens, position = prompts, 0
+    found: list[torch.Tensor] = []
     is_ended = torch.zeros(len(states), dtype=torch.bool, device=states.device)
     while len(found) < most and not is_ended.all():
         x = decoder.embed_tokens(tokens) + decoder.embed_positions.weight[position : position + tokens.shape[1]]
@@ -48,7 +49,7 @@ def most_probable_tokens(model: Any, states: torch.Tensor, prompts: torch.Tensor
             new = [by_head(project, normed) for project in (layer.self_attn.k_proj, layer.self_attn.v_proj)]
             text[:] = [torch.cat(pair, dim=2) for pair in zip(text, new, strict=True)] if text else new
             x = x + attend(layer.self_attn, normed, text[0], text[1], causal=position == 0)
-            x = x + attend(layer.encoder_attn, layer.encoder_attn_layer_norm(x), *sound, causal=False)
+            x = x + attend(layer.encoder_attn, layer.encoder_attn_layer_norm(x), sound[0], sound[1], causal=False)
             x = x + layer.fc2(layer.activation_fn(layer.fc1(layer.final_layer_norm(x))))
         position += tokens.shape[1]
         logits = model.proj_out(decoder.layer_norm(x[:, -1])) + (suppressed if found else at_first)

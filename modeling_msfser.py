@@ -267,7 +267,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
             used = drop_inputs(present, shares)
         refuse_ignored_adapters(self.cross_fusion)
         sources, gate = self.fuse_texts(vectors, used)
-        if self.config.audio:
+        if frames is not None and frame_mask is not None:
             pooled = self.pool_sound(frames, frame_mask, sources)
         logits, fused, routing = self.numbers(sources, pooled, used)
         output = MsfSerOutput(loss=None if labels is None else ccc_loss(logits, labels), logits=logits)

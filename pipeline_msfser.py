@@ -184,9 +184,7 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
 
     # The library's signatures know neither the options' names nor several windows per recording.
 
-    def _sanitize_parameters(  # type: ignore[override]
-        self, **options: Any
-    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    def _sanitize_parameters(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         check_options(**options)
         return options, {}, {}
 

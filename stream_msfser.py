@@ -28,6 +28,17 @@ _SHORTEST_WINDOW = 1.0
 _SHORTEST_HOP = 0.1
 # Seconds. A word is final once so much sound follows it: recognizers mistake the last words before a cut.
 _FOLLOWING = 1.0
+# What a result without speech has no value of, besides the numbers and texts.
+_OF_SPEECH = (
+    "intervals",
+    "interval_level",
+    "contributions",
+    "baseline",
+    "gate",
+    "routing",
+    "percentiles",
+    "percentiles_of",
+)
 # Seconds. The same word in two windows is found within this of the same place.
 _SAME_PLACE = 0.4
 _REMEMBERED_WORDS = 8
@@ -140,7 +151,7 @@ def _result(
     end = start + len(sound) / SAMPLING_RATE
     times = {"start": round(start, 3), "end": round(end, 3)}
     warnings, voice_seconds = sound_warnings(sound)
-    found = {"error": NO_SPEECH} if voice_seconds <= 0 else predict(sound)
+    found: dict[str, Any] = {"error": NO_SPEECH} if voice_seconds <= 0 else predict(sound)
     if "error" in found:
         if voice_seconds > 0:
             warnings.append(found["error"])
@@ -150,7 +161,8 @@ def _result(
             "words": firm.finish(),
             "tentative": [],
             "texts": dict.fromkeys((*TENSOR_NAMES, "words"), f"absent: {found['error']}"),
-            **dict.fromkeys(("gate", "routing")),
+            **dict.fromkeys(_OF_SPEECH),
+            "has_speech": False,
             "speech_seconds": voice_seconds,
             "warnings": warnings,
         }

@@ -51,7 +51,7 @@ from ..hub.encoders import ensure_encoders
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
 from ..starter.assemble import AUDIO_ENCODER, TEXT_ENCODER, starter_processor
-from ..starter.fit import fit_starter
+from ..starter.fit import fit_numbers, fitted_to
 from ..starter.material import read_sentences
 from ..train import main as train
 from ..training.settings import Settings, build_model, parse_settings, read_unit_rows
@@ -100,9 +100,9 @@ def starter_without(corpus: str, data: Path, folder: Path) -> None:
     protocol = read_protocol()
     others = [name for name in protocol.trained if name != corpus]
     clips = read_corpora(data, Protocol(protocol.table, others, (), protocol.label_range, protocol.emotions))
-    model, norms = fit_starter(clips, read_sentences([data]))
-    model.save_pretrained(folder)
-    starter_processor(norms).save_pretrained(folder)
+    fitted = fitted_to(clips, read_sentences([data]))
+    fit_numbers(fitted).save_pretrained(folder)
+    starter_processor(fitted.norms).save_pretrained(folder)
 
 
 def read_corpus(name: str, data: Path, starter: Path, test_speakers: int) -> Corpus:

@@ -23,7 +23,7 @@ import json
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -72,7 +72,7 @@ def measure(config: MsfSerConfig, seconds: Sequence[float], repeats: int, device
         device: A GPU; on a CPU there is no peak memory, and its rows are 0.
     """
     by_count = [range(start, start + CLIPS_IN_BATCH) for start in range(0, len(seconds), CLIPS_IN_BATCH)]
-    indices = {"stock": by_count, "ours": batches_by_size(seconds, BATCH_SECONDS, len(seconds))}
+    indices: dict[str, Any] = {"stock": by_count, "ours": batches_by_size(seconds, BATCH_SECONDS, len(seconds))}
     models = {name: _model(config, name == "ours", device) for name in indices}
     batches = {
         name: [_inputs(config, [seconds[i] for i in batch if i < len(seconds)], device) for batch in of]
@@ -124,8 +124,8 @@ def _inputs(config: MsfSerConfig, seconds: Sequence[float], device: torch.device
         "labels": torch.rand(len(seconds), 3, generator=draw),
     }
     for name in config.semantics or ():
-        shape = (len(seconds), TOKENS)
-        batch[f"{name}_input_ids"] = torch.randint(4, config.text_config.vocab_size, shape, generator=draw)
+        shape, vocabulary = (len(seconds), TOKENS), cast(Any, config.text_config).vocab_size
+        batch[f"{name}_input_ids"] = torch.randint(4, vocabulary, shape, generator=draw)
         batch[f"{name}_attention_mask"] = torch.ones(shape, dtype=torch.long)
     return {name: tensor.to(device) for name, tensor in batch.items()}
 

@@ -93,7 +93,8 @@ def paced(items: Iterator[np.ndarray], clock: Callable[[], float] = time.monoton
 def rtf(ser: MsfSerPipeline, sound: np.ndarray, arguments: Any) -> list[Row]:
     """The real-time factors."""
     rows = []
-    for name, options in (("words", {}), ("sound", _SOUND_ALONE)):
+    kinds: dict[str, dict[str, Any]] = {"words": {}, "sound": _SOUND_ALONE}
+    for name, options in kinds.items():
         spent = []
         for _ in range(arguments.repeats):
             start = time.perf_counter()

@@ -162,7 +162,7 @@ def crowd(voices: Sequence[np.ndarray], fewest: int = 12) -> Kind:
         for _ in range(int(draw.integers(fewest, 2 * fewest + 1))):
             picked: list[np.ndarray] = []
             while sum(map(len, picked)) < 2 * len(sound):
-                picked.append(voices[draw.integers(len(voices))])
+                picked.append(voices[int(draw.integers(len(voices)))])
             voice = np.concatenate(picked)[draw.integers(len(sound)) :][: len(sound)]
             sound += voice / max(np.abs(voice).max(), 1e-9) * 10 ** (draw.uniform(-6, 0) / 20)
         return sound

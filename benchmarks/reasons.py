@@ -56,7 +56,7 @@ def contributions(
     found = []
     count = len(inputs["transcript"])
     for start in range(0, count, _BATCH):
-        some = {name: list(values[start : start + _BATCH]) for name, values in inputs.items()}
+        some: dict[str, Any] = {name: list(values[start : start + _BATCH]) for name, values in inputs.items()}
         output = model(**processor(sampling_rate=SAMPLING_RATE, **some), output_contributions=True)
         found.append((output.logits.numpy(), output.contributions.numpy()))
     logits, parts = zip(*found, strict=True)

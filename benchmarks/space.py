@@ -154,7 +154,7 @@ def _stopped(tab: Any) -> tuple[int, float]:
     tab.get_by_role("button", name="Stop", exact=True).last.click()
     link = tab.get_by_role("link", name="JSON").last
     link.wait_for()
-    tab.get_by_text(re.compile(r"^\d+:\d\d heard$")).wait_for()
+    tab.get_by_text(re.compile(r"^\d+:\d\d analyzed$")).wait_for()
     saved = json.loads(base64.b64decode(link.get_attribute("href").partition("base64,")[2]))
     lost = re.search(r"(\d+) s of sound did not arrive", tab.content())
     return len(saved["course"]), float(lost[1]) if lost else 0.0
@@ -229,8 +229,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 answers.append(list(users.map(ask, range(USERS))))
                 used.append(process.memory_info().rss)
             if chromium is not None:
-                heard, lost = _stopped(live)
-                visits += [row("space/live_results", heard), row("space/live_lost_seconds", lost)]
+                results, lost = _stopped(live)
+                visits += [row("space/live_results", results), row("space/live_lost_seconds", lost)]
         by_page = []
         for client, clip, item in zip(clients, clips, table.itertuples(), strict=True):
             texts = item.transcript, item.emphasis, item.description

@@ -109,8 +109,8 @@ def convert(
         cross_fusion="none",
         fusion_size=width,
     )
-    config.audio_config._name_or_path = _SPEECH
     model = MsfSerModel(config)
+    model.audio_encoder.config._name_or_path = model.config.audio_config._name_or_path = _SPEECH
     state = {f"audio_encoder.{_renamed(name)}": weight for name, weight in parts["ssl"].items()}
     state |= {f"pooling.hidden.{name}": parts["pool"][f"sap_linear.{name}"] for name in ("weight", "bias")}
     state["pooling.score.weight"] = parts["pool"]["attention"].T
@@ -145,7 +145,7 @@ def read_baseline(
     if (folder / "config.json").is_file():
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         names = settings.get("id2label") or {}
-        order = [str(names.get(str(i), "")).lower() for i in range(len(names))]
+        order: Sequence[str] = [str(names.get(str(i), "")).lower() for i in range(len(names))]
         mean, std = (settings.get(n) if given is None else given for n, given in (("mean", mean), ("std", std)))
         whole = load_file(folder / "model.safetensors")
         parts: dict[str, Weights] = {

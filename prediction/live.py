@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 _DIMENSIONS = ("valence", "arousal", "dominance")
 _SCALE = 9
 # The line of a scale, its middle and the value; and where a terminal cannot show them.
-_SIGNS, _PLAIN_SIGNS = "─┼●", "-+o"
+_SIGNS, _PLAIN_SIGNS = ("─", "┼", "●"), ("-", "+", "o")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -46,7 +46,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         prog="msfser live",
         usage="ffmpeg ... | msfser live - [OPTIONS]",
         description="Predicts valence, arousal and dominance of sound as it arrives: a line for each hop.",
-        epilog="Everybody who is heard must know and agree (docs/responsible-use.md). No sound is kept.",
+        epilog="Everybody who is recorded must know and agree (docs/responsible-use.md). No sound is kept.",
     )
     parser.add_argument("source", metavar="-", help="the pipe: WAV, or raw 16-bit samples (s16le, mono); or a file")
     parser.add_argument(
@@ -83,7 +83,7 @@ def _run(arguments: argparse.Namespace, read: Callable[[int], bytes]) -> None:
     named = load_named(arguments.model)
     if (message := license_message(named.source)) is not None:
         logger.info(message)
-    logger.info("Everybody who is heard must know and agree (docs/responsible-use.md); no sound is kept.")
+    logger.info("Everybody who is recorded must know and agree (docs/responsible-use.md); no sound is kept.")
     pipeline = MsfSerPipeline(model=named.model, processor=named.processor)
     sound = open_pipe(read, arguments.rate)
     results = pipeline.stream(
@@ -99,7 +99,8 @@ def _run(arguments: argparse.Namespace, read: Callable[[int], bytes]) -> None:
 def _lines(encoding: str) -> Callable[[Mapping[str, Any]], str]:
     """What makes the line of a result for a terminal; the first one follows the names of the columns."""
     try:
-        line, middle, value = _SIGNS if _SIGNS.encode(encoding) else ""
+        "".join(_SIGNS).encode(encoding)
+        line, middle, value = _SIGNS
     except (UnicodeEncodeError, LookupError):
         line, middle, value = _PLAIN_SIGNS
     empty = line * (_SCALE // 2) + middle + line * (_SCALE // 2)

@@ -83,7 +83,7 @@ def progress(done: float | None, text: str) -> str:
 
 def scales(result: Mapping[str, Any], before: Mapping[str, float] | None = None) -> str:
     """The three numbers, each on a scale with its middle, its interval, and its rank in words."""
-    rows = "".join(_scale(result, name, before and before[name]) for name in texts.SCALES)
+    rows = "".join(_scale(result, name, None if before is None else before[name]) for name in texts.SCALES)
     hint = escaped(f"{texts.certainty(result)} {texts.compared(result)}".strip())
     return f'<div class="ser-scales">{rows}</div><p class="ser-hint">{hint}</p>'
 

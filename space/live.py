@@ -1,4 +1,4 @@
-"""The tab Live: the microphone, and what is heard while somebody speaks."""
+"""The tab Live: the microphone, and the results while somebody speaks."""
 
 import contextlib
 import queue
@@ -95,20 +95,18 @@ class Session:
 
 
 def panel(session: Session | None, is_over: bool = False) -> str:
-    """What has been heard so far."""
+    """The results so far."""
     if session is None:
-        return figures.message(
-            "Nothing heard yet", "Press <b>Record</b> and speak. The first numbers come after a second."
-        )
+        return figures.message("No sound yet", "Press <b>Record</b> and speak. The first numbers come after a second.")
     if session.failure:
         return figures.failure(session.failure)
     results = list(session.results)
     if not results:
-        return figures.message("Listening", "The first numbers come after a second.")
+        return figures.message("Recording", "The first numbers come after a second.")
     newest, end = results[-1], results[-1]["end"]
     start = 0.0 if is_over else max(0.0, end - _SECONDS_SHOWN)
     if is_over:
-        now = f'<h2 class="ser-title">{texts.minutes(end)} heard</h2>'
+        now = f'<h2 class="ser-title">{texts.minutes(end)} analyzed</h2>'
     elif newest["valence"] is None:
         now = figures.message("Nobody speaks")
     else:

@@ -39,9 +39,10 @@ with few exceptions, and regulates other uses. Analyze only recordings of people
 
 KEPT = """It is not kept. It is stored in a temporary file so that you can correct its words, and is deleted about
 {minutes} minutes after the upload. It is used for nothing else, and neither the recording nor its words are logged.
-What the microphone on the tab **Live** hears is deleted at once: only its last seconds are in memory."""
+The sound of the microphone on the tab **Live** is deleted as soon as it is read; the last seconds are in memory. Parts
+that the page is too slow to read are deleted like other recordings."""
 
-LIVE_NOTICE = """**Before you start.** Everybody who can be heard must know that emotion recognition is running, and
+LIVE_NOTICE = """**Before you start.** Everybody in the room must know that emotion recognition is running, and
 agree to it. Do not use it at work or at school, where the
 [EU AI Act](https://eur-lex.europa.eu/eli/reg/2024/1689/oj) prohibits it, nor for decisions about people. The last
 seconds of sound are in memory, and none of it is kept."""

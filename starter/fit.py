@@ -89,6 +89,13 @@ def fitted_to(voices: pd.DataFrame, sentences: Sentences) -> Fitted:
     return Fitted(clips, norms, titles_of(voices), voices["speaker"].to_numpy())
 
 
+def fit_numbers(fitted: Fitted) -> MsfSerModel:
+    """Fits a starter to all voices and sentences, in evaluation mode, without intervals."""
+    model = fit(new_starter, fitted.clips, _items(fitted, np.arange(len(fitted.speakers))), 0, RECIPE)
+    assert isinstance(model, MsfSerModel)
+    return model
+
+
 def fit_starter(fitted: Fitted, kept: Path) -> MsfSerModel:
     """Fits a starter to all voices and sentences, in evaluation mode, with intervals and scale.
 
@@ -96,8 +103,7 @@ def fit_starter(fitted: Fitted, kept: Path) -> MsfSerModel:
         fitted: What it is fitted to.
         kept: A folder for the cross-fits, which are not repeated.
     """
-    model = fit(new_starter, fitted.clips, _items(fitted, np.arange(len(fitted.speakers))), 0, RECIPE)
-    assert isinstance(model, MsfSerModel)
+    model = fit_numbers(fitted)
     add_intervals(model, fitted, kept)
     return model
 

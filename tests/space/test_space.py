@@ -607,18 +607,18 @@ def test_an_accessibility_checker_finds_nothing_serious(tab, page, axe, theme):
 
 
 def test_the_live_course_follows_the_voice(tab, ser, monkeypatch):
-    """The microphone is fed from a file, and the fake stream tells the level of what it hears."""
+    """The microphone is fed from a file, and the fake stream tells the level of its sound."""
     tab.get_by_role("tab", name="Live").click()
     tab.get_by_text("Before you start").wait_for()
 
     def stream(chunks, sampling_rate, skip):
-        heard = 0.0
+        seconds = 0.0
         for i, chunk in enumerate(chunks):
-            heard += len(chunk) / sampling_rate
+            seconds += len(chunk) / sampling_rate
             level = float(np.clip(10 * np.abs(chunk).mean(), 0, 1))
             numbers = {"valence": 0.5, "arousal": level, "dominance": 0.5}
-            word = {"word": f"word{i}", "start": heard - 0.1, "end": heard, "emphasized": False}
-            yield {"start": 0.0, "end": heard, "skipped": 0, "words": [word], "tentative": [], **numbers}
+            word = {"word": f"word{i}", "start": seconds - 0.1, "end": seconds, "emphasized": False}
+            yield {"start": 0.0, "end": seconds, "skipped": 0, "words": [word], "tentative": [], **numbers}
 
     monkeypatch.setattr(ser, "stream", stream)
     tab.get_by_role("button", name="Record", exact=True).last.click()
@@ -626,7 +626,7 @@ def test_the_live_course_follows_the_voice(tab, ser, monkeypatch):
     tab.wait_for_timeout(4000)
     tab.get_by_role("button", name="Stop", exact=True).last.click()
     tab.get_by_role("link", name="CSV").last.wait_for()
-    tab.get_by_text(re.compile(r"0:0\d heard")).wait_for()
+    tab.get_by_text(re.compile(r"0:0\d analyzed")).wait_for()
     saved = tab.get_by_role("link", name="JSON").last.get_attribute("href").partition("base64,")[2]
     results = json.loads(base64.b64decode(saved))["course"]
     arousal = [one["arousal"] for one in results]
@@ -655,7 +655,7 @@ def test_a_live_session_keeps_results_and_no_sound(monkeypatch):
     assert not session.is_open and len(session.results) == 3
     assert all(not isinstance(value, np.ndarray) for one in session.results for value in one.values())
     shown = live.panel(session, is_over=True)
-    assert "0:03 heard" in shown and "1 results were left out" in shown
+    assert "0:03 analyzed" in shown and "1 results were left out" in shown
     assert "<mark>w1</mark> <mark>w2</mark> <mark>w3</mark> last" in shown
     assert shown.count("L") and "speech-emotion-live.csv" in shown
     # The second has no numbers, as nobody speaks.
