@@ -62,6 +62,12 @@ class MsfSerIntervals(nn.Module):
         return (numbers - half).clamp(0, 1), (numbers + half).clamp(0, 1)
 
 
+def set_intervals(model: Any, intervals: MsfSerIntervals | None) -> None:
+    """Gives [`MsfSerModel`] other intervals, or none."""
+    model.config.intervals = intervals is not None
+    model.intervals = None if intervals is None else intervals.to(model.device)
+
+
 def intervals_of(output: Mapping[str, torch.Tensor], row: int) -> dict[str, list[float]] | None:
     """The low and the high end of each dimension of one item of [`MsfSerOutput`]; `None` without intervals."""
     if output.get("low") is None:

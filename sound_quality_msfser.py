@@ -119,11 +119,17 @@ class SoundMeter:
 
 def sound_warnings(samples: np.ndarray) -> tuple[list[str], float]:
     """The warnings of [`SoundMeter`] for a whole sound, `(samples,)` at 16 kHz, and its seconds of speech."""
+    meter = measured(samples)
+    spoken = meter.speech_seconds()
+    return meter.warnings(spoken), spoken
+
+
+def measured(samples: np.ndarray) -> SoundMeter:
+    """The meter of a whole sound, `(samples,)` at 16 kHz."""
     meter = SoundMeter()
     for start in range(0, len(samples), 30 * SAMPLING_RATE):
         meter.add(samples[start : start + 30 * SAMPLING_RATE])
-    spoken = meter.speech_seconds()
-    return meter.warnings(spoken), spoken
+    return meter
 
 
 def _loud(level: np.ndarray, below: float) -> np.ndarray:

@@ -20,7 +20,7 @@ from .configuration_msfser import LABELS, TENSOR_NAMES
 from .course_msfser import Word, middle, shifted
 from .inputs_msfser import EACH, RETURN, check_options
 from .sound_forms_msfser import checked_rate, is_file, is_number
-from .sound_quality_msfser import sound_warnings
+from .sound_quality_msfser import measured
 from .word_times_msfser import letters_of
 
 # Seconds. A stream has its first result after as much sound, unless the hop is longer.
@@ -150,7 +150,10 @@ def _result(
     """The result of one window; of one without voice, which costs nothing, and of one that cannot be predicted."""
     end = start + len(sound) / SAMPLING_RATE
     times = {"start": round(start, 3), "end": round(end, 3)}
-    warnings, voice_seconds = sound_warnings(sound)
+    meter = measured(sound)
+    # Words may be found where the sound alone is not taken for speech, so only sound without any voice is left out.
+    voice_seconds, spoken = meter.voice_seconds(), meter.speech_seconds()
+    warnings = meter.warnings(spoken)
     found: dict[str, Any] = {"error": NO_SPEECH} if voice_seconds <= 0 else predict(sound)
     if "error" in found:
         if voice_seconds > 0:
@@ -163,7 +166,7 @@ def _result(
             "texts": dict.fromkeys((*TENSOR_NAMES, "words"), f"absent: {found['error']}"),
             **dict.fromkeys(_OF_SPEECH),
             "has_speech": False,
-            "speech_seconds": voice_seconds,
+            "speech_seconds": spoken,
             "warnings": warnings,
         }
     del found["duration"]

@@ -116,14 +116,15 @@ class SettingsParser(HfArgumentParser):
 
     def help_text(self, everything: bool) -> str:
         """The options, one on a line: those of the command, or (`everything`) those of the library too."""
-        lines = [f"usage: {self.usage}", str(self.description)]
+        more = "" if everything else f"; --help_all also shows {self.library.__name__}"
+        lines = [f"usage: {self.usage}{more}", str(self.description)]
         for kind in self.kinds:
             lines += ["", f"{(kind.__doc__ or '').splitlines()[0].rstrip('.')}:"]
             lines += [_option_line(field) for field in dataclasses.fields(kind)]
         if everything:
             full = HfArgumentParser(self.library, usage=self.usage, add_help=False)
             return "\n".join([*lines, "", "Options of the library:", *full.format_help().splitlines()[3:]])
-        return "\n".join([*lines, f"--help_all also shows the options of {self.library.__name__}."])
+        return "\n".join(lines)
 
     def _read(self, file: str) -> dict[str, Any]:
         path = Path(file)

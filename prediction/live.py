@@ -44,8 +44,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parses the command line."""
     parser = argparse.ArgumentParser(
         prog="msfser live",
-        usage="ffmpeg ... | msfser live - [OPTIONS]",
-        description="Predicts valence, arousal and dominance of sound as it arrives: a line for each hop.",
+        usage="msfser live - [OPTIONS]",
+        description="Predicts valence, arousal and dominance of sound as it arrives, such as ffmpeg pipes: a line "
+        "for each hop.",
         epilog="Everybody who is recorded must know and agree (docs/responsible-use.md). No sound is kept.",
     )
     parser.add_argument("source", metavar="-", help="the pipe: WAV, or raw 16-bit samples (s16le, mono); or a file")

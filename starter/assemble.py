@@ -32,10 +32,9 @@ from ..configuration_msfser import SEMANTICS
 from ..emphasis_msfser import EMPHASIS
 from ..hub.encoders import ensure_encoders
 from ..hub.model_names import content_hash
-from ..intervals_msfser import MsfSerIntervals
+from ..intervals_msfser import MsfSerIntervals, set_intervals
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
-from ..training.calibration import set_intervals
 from ..training.settings import RUN_FILE
 
 logger = logging.getLogger("msfser.starter")

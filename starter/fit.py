@@ -26,8 +26,9 @@ from ..corpora.acted_layouts import LAYOUTS
 from ..evaluation.baselines import FITTING_CODE
 from ..evaluation.held_out import Fold, HeldOut, Setting, Split, System, speaker_groups
 from ..hub.encoders import ensure_encoders
+from ..intervals_msfser import set_intervals
 from ..modeling_msfser import MsfSerModel
-from ..training.calibration import GROUPS, calibrated, scale_of, set_intervals
+from ..training.calibration import GROUPS, calibrated, scale_of
 from ..training.feature_store import fingerprint
 from ..training.features import FEATURES_VERSION
 from ..training.fitting import Clips, fit, predict

@@ -9,9 +9,9 @@ from transformers import AutoModel
 from transformers.utils import logging as library_logging
 
 from msfser import LABELS, MsfSerModel, MsfSerPipeline
-from msfser.intervals_msfser import LEVELS, MsfSerIntervals, check_level, percentile_of, percentiles_of
+from msfser.intervals_msfser import LEVELS, MsfSerIntervals, check_level, percentile_of, percentiles_of, set_intervals
 from msfser.loss_msfser import UNRATED
-from msfser.training.calibration import calibrated, scale_of, set_intervals
+from msfser.training.calibration import calibrated, scale_of
 
 RATE = 16_000
 

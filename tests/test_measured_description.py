@@ -92,7 +92,7 @@ def test_without_a_voice_there_is_no_description(sound):
     ("broken", "sentence"),
     [
         ({"quantiles": NORMS["quantiles"]}, "which corpus"),
-        ({"corpus": "mine", "quantiles": {}}, "no 4 rising numbers for 'loudness'"),
+        ({"corpus": "mine", "quantiles": {}}, "no 4 rising numbers for 'pitch'"),
         ({"corpus": "mine", "quantiles": NORMS["quantiles"] | {"rate": [4, 3, 2, 1]}}, "'rate'"),
     ],
 )

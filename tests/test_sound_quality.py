@@ -10,7 +10,7 @@ import soxr
 from spoken import RATE, Recognizer
 from tiny import noise, tiny_model, tiny_processor
 
-from msfser import MsfSerPipeline
+from msfser import MsfSerPipeline, MsfSerProcessor
 from msfser.audio_msfser import load_audio
 from msfser.corpora.probe.synthesizer import Synthesizer
 from msfser.sound_quality_msfser import SoundMeter, sound_warnings
@@ -127,14 +127,12 @@ def test_a_text_that_is_too_long_for_the_model_is_told():
 
 @pytest.mark.parametrize("letters", range(5, 12))
 def test_a_text_of_bytes_is_too_long_with_its_two_special_tokens(letters):
-    pipe = MsfSerPipeline(tiny_model("whisper"), processor=tiny_processor("whisper"), recognizer=None)
     text = "a" * letters
 
     def tokenizer(text, **options):
         return {"input_ids": [0, *text.encode(), 2]}
 
-    pipe.processor = SimpleNamespace(tokenizer=tokenizer, max_tokens=10)
-    assert pipe._is_cut("description", text) == (letters > 8)
+    assert MsfSerProcessor.is_cut(SimpleNamespace(tokenizer=tokenizer, max_tokens=10), text) == (letters > 8)
 
 
 def test_the_parts_of_a_sound_are_measured_as_the_whole():

@@ -1,6 +1,7 @@
 """A run of `msfser train` that takes a second: tiny encoders, a tiny corpus and the command that trains on them."""
 
 import csv
+import json
 import os
 from pathlib import Path
 
@@ -10,6 +11,12 @@ import torch
 from safetensors.torch import load_file
 from tiny import noise, tiny_model, tiny_tokenizer
 from transformers import WhisperModel
+
+from msfser import LABELS
+from msfser.evaluation.results import INTERVALS, Row
+
+# The names of the rows about the intervals on the test part.
+INTERVAL_ROWS = {f"{INTERVALS}test/{label}/{kind}" for label in LABELS for kind in ("coverage", "width")}
 
 WORDS = ["a", "b", "c", "d", "e", "f"]
 
@@ -68,3 +75,10 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
+
+
+def score_rows(folder: Path, intervals: set[str] = INTERVAL_ROWS) -> list[Row]:
+    """The rows with the scores of a run, whose other rows must be those about intervals."""
+    rows: list[Row] = json.loads((folder / "results.json").read_text())
+    assert {row["name"] for row in rows if row["name"].startswith(INTERVALS)} == intervals
+    return [row for row in rows if row["name"] not in intervals]

@@ -16,7 +16,6 @@ import torch
 from ..configuration_msfser import LABELS
 from ..intervals_msfser import INTERVAL_LEVEL, LEVELS, MsfSerIntervals
 from ..loss_msfser import UNRATED
-from ..modeling_msfser import MsfSerModel
 from .folds import make_folds
 
 # Groups of speakers that are left out in turn, and the fewest speakers whose spread says something.
@@ -138,9 +137,3 @@ def scale_of(labels: np.ndarray, predictions: np.ndarray, name: str) -> dict[str
             for label, column in zip(LABELS, values.astype(float).T, strict=True)
         }
     return scale
-
-
-def set_intervals(model: MsfSerModel, intervals: MsfSerIntervals | None) -> None:
-    """Gives a model other intervals, or none."""
-    model.config.intervals = intervals is not None
-    model.intervals = None if intervals is None else intervals.to(model.device)

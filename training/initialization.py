@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from ..corpora.shards import annotation_settings
 from ..hub.loading import find_named
 from ..hub.model_names import content_hash
+from ..intervals_msfser import set_intervals
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
-from .calibration import set_intervals
 from .data_identity import Identity
 
 if TYPE_CHECKING:

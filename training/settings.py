@@ -149,7 +149,7 @@ class ModelSettings:
         MsfSerConfig.intra_fusion, "emphasis with transcript: gate, attention, concat"
     )
     cross_fusion: Literal["fm_moe", "film", "attention", "concat", "none"] = _setting(
-        MsfSerConfig.cross_fusion, "audio with texts: fm_moe, film, attention, concat; none: audio alone"
+        MsfSerConfig.cross_fusion, "audio with texts: fm_moe, film, attention, concat, none"
     )
     film_position: Literal["pooled", "frames"] = _setting(
         MsfSerConfig.film_position, "what FiLM modulates: pooled or frames"

@@ -12,11 +12,11 @@ from transformers import EarlyStoppingCallback, EvalPrediction, TrainingArgument
 from transformers.trainer_utils import SaveStrategy
 
 from ..configuration_msfser import LABELS
-from ..intervals_msfser import MsfSerIntervals
+from ..intervals_msfser import MsfSerIntervals, set_intervals
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
 from .adapters import merged, with_adapters
-from .calibration import FEWEST_SPEAKERS, calibrated, scale_of, set_intervals
+from .calibration import FEWEST_SPEAKERS, calibrated, scale_of
 from .collator import FeatureCollator
 from .features import check_inputs, encode_parts
 from .settings import RunSettings, Settings, build_model, corpus_title

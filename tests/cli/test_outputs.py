@@ -93,7 +93,7 @@ def test_the_starter_is_not_assembled_over_other_files(tmp_path, name):
 
 
 def test_a_starter_is_known_by_its_card(tmp_path):
-    card = assemble.FOLDER / assemble.CARD
+    card = assemble.STARTERS["starter"].folder / assemble.CARD
     (tmp_path / "README.md").write_text(card.read_text(encoding="utf-8") + "another version", encoding="utf-8")
     assert assemble._is_starter(tmp_path)
     (tmp_path / "run.yaml").write_text("")

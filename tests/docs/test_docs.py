@@ -20,6 +20,7 @@ from msfser import MsfSerModel, MsfSerProcessor
 from msfser.benchmarks.tables import BLOCKS, rendered
 from msfser.cli.main import COMMANDS, main
 from msfser.evaluation.results import RESULTS, read
+from msfser.intervals_msfser import MsfSerIntervals, set_intervals
 from msfser.starter import assemble
 from msfser.transcription_msfser import MsfSerRecognizer
 
@@ -62,7 +63,9 @@ def run(page: str, name: str) -> None:
 def newcomer(tmp_path, monkeypatch) -> Path:
     """A folder with models in outputs/starter and outputs/probe, recordings, and a small corpus of seven ratings."""
     monkeypatch.chdir(tmp_path)
-    tiny_model("whisper", semantics=[], audio_states="weighted").save_pretrained("outputs/starter")
+    starter = tiny_model("whisper", semantics=[], audio_states="weighted")
+    set_intervals(starter, MsfSerIntervals())
+    starter.save_pretrained("outputs/starter")
     tiny_model("whisper").save_pretrained("outputs/probe")
     for folder in ("outputs/starter", "outputs/probe"):
         tiny_processor("whisper").save_pretrained(folder)
@@ -446,7 +449,11 @@ def test_results_are_rows_with_a_command():
 def test_the_headline_is_that_of_the_results():
     row = read(RESULTS / "starter.json")["held_out/mean"]
     value, low, high = (f"{row[key]:.2f}" for key in ("value", "low", "high"))
-    assert f"(CCC) of {value} (95% interval {low} to {high})" in " ".join(TEXTS["README.md"].split())
+    readme = " ".join(TEXTS["README.md"].split())
+    assert f"(CCC) of {value} (95% interval {low} to {high})" in readme
+    row = read(RESULTS / "loco.json")["starter/mean"]
+    value, low, high = (f"{row[key]:.2f}" for key in ("value", "low", "high"))
+    assert f"of other corpora of {value} ({low} to {high})" in readme
 
 
 def test_the_probe_shows_that_each_input_is_needed():

@@ -13,8 +13,7 @@ from tiny import noise, tiny_model, tiny_processor
 
 from msfser import LABELS, concordance
 from msfser.cli.main import main as msfser
-from msfser.intervals_msfser import MsfSerIntervals
-from msfser.training.calibration import set_intervals
+from msfser.intervals_msfser import MsfSerIntervals, set_intervals
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,7 @@ from tiny import AUDIO_CONFIGS, TEXT_CONFIG, noise, tiny_model, tiny_processor
 
 from msfser import MsfSerModel
 from msfser.hub import export as command
-from msfser.intervals_msfser import MsfSerIntervals
-from msfser.training.calibration import set_intervals
+from msfser.intervals_msfser import MsfSerIntervals, set_intervals
 
 for package in ("onnx", "onnxscript"):
     pytest.importorskip(package, reason='exporting needs its packages: pip install "msfser[onnx]"')

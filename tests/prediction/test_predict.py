@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -248,10 +249,12 @@ def test_what_another_model_predicted_is_not_thrown_away(calls, model, tmp_path,
     shutil.copytree(model, other)
     torch.manual_seed(1)
     MsfSerModel(tiny_config(semantics=[])).save_pretrained(other)
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(
-            "msfser.prediction.predicting._write", lambda *_: (_ for _ in ()).throw(OSError("the disk is full."))
-        )
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="the disk is full"):
+
+        def full(*_: Any, **shown: Any) -> None:
+            raise OSError("the disk is full.")
+
+        patch.setattr("msfser.prediction.predicting._write", full)
         predict("calls", "-o", "r.csv", "--model", model)
     kept = {path.name: path.read_bytes() for path in Path("r.csv.parts").rglob("*.parquet")}
     assert kept

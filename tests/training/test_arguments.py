@@ -1,7 +1,6 @@
 """Every argument of the library works or is refused at the start, with the reason."""
 
 import dataclasses
-import json
 import shutil
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import datasets
 import pytest
 import torch
 from tiny import tiny_model, tiny_processor
-from tiny_run import command, environment, make_tiny
+from tiny_run import command, environment, make_tiny, score_rows
 from transformers import TrainingArguments
 
 from msfser import MsfSerCollator
@@ -135,7 +134,7 @@ def test_what_works(tiny, tmp_path, more):
         main(command(tiny, tmp_path / "run", *SHORT, *more.split()))
     finally:
         torch.use_deterministic_algorithms(deterministic)
-    assert len(json.loads((tmp_path / "run" / "results.json").read_text())) == 12
+    assert len(score_rows(tmp_path / "run")) == 12
 
 
 # Few rows

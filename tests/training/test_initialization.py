@@ -8,11 +8,10 @@ import pandas as pd
 import pytest
 import torch
 from tiny import noise, tiny_model, tiny_processor
-from tiny_run import make_tiny, weights
+from tiny_run import make_tiny, score_rows, weights
 from transformers import TrainingArguments
 
 from msfser import MsfSerModel, MsfSerProcessor
-from msfser.evaluation.results import read
 from msfser.hub.card import render_card
 from msfser.train import main
 from msfser.training.adapters import with_adapters
@@ -58,6 +57,10 @@ def refused(argv: list[str]) -> str:
     return str(stop.value)
 
 
+def without_intervals(of_run: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: weight for name, weight in of_run.items() if not name.startswith("intervals.")}
+
+
 def test_model_and_processor_are_those_that_were_saved(tiny, tmp_path):
     settings = parse_settings(command(tiny, tmp_path / "run", "--head_dropout", "0.1"))
     model, processor = build_model(settings.run, settings.model)
@@ -76,13 +79,26 @@ def test_model_and_processor_are_those_that_were_saved(tiny, tmp_path):
 def test_training_goes_on_from_its_weights(tiny, tmp_path):
     main(command(tiny, tmp_path / "run", "--learning_rate", "1e-12"))
     start, end = weights(tiny / "start"), weights(tmp_path / "run")
-    assert start.keys() == end.keys()
+    assert start.keys() == without_intervals(end).keys() != end.keys()
     assert all(torch.allclose(weight, end[name], atol=1e-6) for name, weight in start.items())
     main(command(tiny, tmp_path / "other", "--learning_rate", "1e-3"))
     end = weights(tmp_path / "other")
     moved = {name for name, weight in start.items() if not torch.allclose(weight, end[name], atol=1e-5)}
     assert any(name.startswith("heads.") for name in moved)
     assert not any("_encoder" in name for name in moved)
+
+
+def test_no_intervals_of_the_start_are_kept(trained, tiny, tmp_path):
+    """They are those of other numbers."""
+    start = MsfSerModel.from_pretrained(trained)
+    assert start.config.intervals and start.config.scale
+    argv = command(tiny, tmp_path / "run", "--num_train_epochs", "1")
+    argv[argv.index("--init_from") + 1] = str(trained)
+    main([*argv, "--intervals", "false"])
+    assert len(score_rows(tmp_path / "run", intervals=set())) == 12
+    end = MsfSerModel.from_pretrained(tmp_path / "run")
+    assert end.intervals is None and not end.config.intervals and end.config.scale is None
+    assert weights(tmp_path / "run").keys() == without_intervals(weights(trained)).keys()
 
 
 @pytest.mark.parametrize(
@@ -175,7 +191,7 @@ def test_a_table_without_texts_and_a_model_that_reads_them(tiny, tmp_path):
     argv = command(tiny, tmp_path / "run")
     argv[argv.index("--data") + 1] = str(corpus)
     main(argv)
-    assert {name.split("/")[1] for name in read(tmp_path / "run" / "results.json")} == {"audio"}
+    assert {row["name"].split("/")[1] for row in score_rows(tmp_path / "run")} == {"audio"}
     assert MsfSerModel.from_pretrained(tmp_path / "run").config.semantics == ["les", "gs", "es"]
 
 
@@ -218,7 +234,7 @@ def test_adapters_are_trained_in_place_of_the_encoders_and_merged(tiny, tmp_path
     _, info = MsfSerModel.from_pretrained(tmp_path / "run", output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
     start, end = weights(tiny / "start"), weights(tmp_path / "run")
-    assert start.keys() == end.keys()
+    assert start.keys() == without_intervals(end).keys() != end.keys()
     moved = {name for name, weight in start.items() if not torch.allclose(weight, end[name], atol=1e-6)}
     adapted = {name.split(".")[-2] for name in moved if "_encoder" in name}
     assert adapted == {"q_proj", "v_proj", "query", "value"}

@@ -18,7 +18,7 @@ import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
 from tiny import noise
-from tiny_run import WORDS, command, environment, make_tiny, weights
+from tiny_run import WORDS, command, environment, make_tiny, score_rows, weights
 
 from msfser import LABELS, MsfSerCollator, MsfSerConfig, MsfSerModel, MsfSerProcessor
 from msfser.corpora.registry import CORPORA
@@ -48,7 +48,7 @@ def test_a_run_saves_a_folder_with_weights_code_and_results(tiny, tmp_path):
     assert {path.suffix for path in folder.iterdir()} == {".safetensors", ".json", ".py", ".yaml"}
     about = [path for path in folder.glob("*.json") if path.name != "results.json"]
     assert not [path.name for path in about if str(tiny) in path.read_text()]
-    rows = json.loads((folder / "results.json").read_text())
+    rows = score_rows(folder)
     assert {row["name"].split("/")[1] for row in rows} == {"audio", "audio+transcript", "all"}
     assert len(rows) == 12
     for row in rows:
@@ -316,7 +316,7 @@ def test_two_processes_train_and_save_one_folder(tiny, tmp_path, more):
     )
     assert run.returncode == 0, run.stderr[-3000:]
     assert "2 processes" in run.stderr
-    assert len(json.loads((tmp_path / "run" / "results.json").read_text())) == 12
+    assert len(score_rows(tmp_path / "run")) == 12
     MsfSerModel.from_pretrained(tmp_path / "run")
 
 
@@ -420,9 +420,8 @@ def test_model_settings_are_the_switches_of_the_config():
     config = MsfSerConfig()
     switches = {f.name: f.type for f in dataclasses.fields(MsfSerConfig) if f.name in MsfSerConfig.__annotations__}
     own = {f.name: f.type for f in dataclasses.fields(ModelSettings)}
-    assert own == {n: t for n, t in switches.items() if n not in ("audio_config", "text_config", "unrated")} | {
-        "semantics": list[str]
-    }
+    of_run = ("audio_config", "text_config", "unrated", "intervals", "scale")  # what a run finds out, and no switch
+    assert own == {n: t for n, t in switches.items() if n not in of_run} | {"semantics": list[str]}
     assert all(getattr(ModelSettings(), name) == getattr(config, name) for name in own)
 
 
