@@ -194,12 +194,13 @@ def test_a_slow_consumer_gets_the_newest_and_a_count(pipe):
 
     stream = pipe.stream(source(), RATE, skip=True)
     first = next(stream)
-    assert (first["end"], first["skipped"]) == (2.0, 1)  # both hops were there
+    assert first["end"] in (1.0, 2.0) and first["skipped"] == first["end"] - 1  # the second hop was there or not
     go_on.set()
     assert is_read.wait(60)
-    time.sleep(0.2)
+    for thread in live_threads():
+        thread.join(60)
     newest = next(stream)
-    assert (newest["end"], newest["skipped"]) == (9.5, 7)
+    assert (newest["end"], newest["skipped"]) == (9.5, 9 - first["end"])
     check_windows(pipe, [first, newest], sound)
     assert not newest["tentative"] and not list(stream)
 

@@ -28,11 +28,11 @@ def made():
         for corpus in CORPORA
         for i in range(4)
         for emotion in EMOTIONS
-        for intensity in ("normal", "strong")
+        for intensity in (("normal", "strong") if corpus == "ravdess" else (None,))
         for sentence in "ab"
     ]
     table = pd.DataFrame(rows)
-    arousal = table["emotion"].map(EMOTIONS).to_numpy() * np.where(table["intensity"] == "strong", 1.0, 0.6)
+    arousal = table["emotion"].map(EMOTIONS).to_numpy() * np.where(table["intensity"] == "normal", 0.6, 1.0)
     labels = np.stack([draw.uniform(0.2, 0.8, len(table)), arousal, arousal], 1).astype(np.float32)
     clips = Clips(labels, table["speaker"].to_numpy(), {}, {}, {}, strong_counterparts(table))
     spread = {"all": 0.01, "sound": 0.02, "noise": 0.5, "band": 0.02, "crop": 0.02}
