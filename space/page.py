@@ -207,6 +207,8 @@ class _Page:
             "concurrency_id": "model",
             "show_progress_on": self.waiting,
             "api_visibility": "private",
+            # Otherwise the page would drop a run that begins while a canceled one ends.
+            "trigger_mode": "always_last",
         }
         language = [self.fields["language"]] if "language" in self.fields else []
         edited = [self.audio, self.previous, *self.fields.values()]
@@ -259,7 +261,8 @@ class _Page:
             with contextlib.closing(follow(self.ser, audio, **given)) as steps:
                 while True:
                     try:
-                        yield [gr.skip(), gr.skip(), gr.skip(), figures.progress(*next(steps)), *unchanged]
+                        # The end of a run that was canceled before may have hidden the controls.
+                        yield [*_busy(*next(steps)), *unchanged]
                     except StopIteration as end:
                         result = end.value
                         break
@@ -303,8 +306,12 @@ class _Page:
 
 
 def _begin() -> list[Any]:
+    return _busy(None, "Waiting for its turn")
+
+
+def _busy(fraction: float | None, words: str) -> list[Any]:
     disabled = gr.Button(interactive=False)
-    waiting = gr.HTML(figures.progress(None, "Waiting for its turn"), visible=True)
+    waiting = gr.HTML(figures.progress(fraction, words), visible=True)
     return [disabled, disabled, gr.Button(visible=True), waiting]
 
 
