@@ -84,7 +84,7 @@ def _table(table: Table, rows: Mapping[str, Row]) -> list[str]:
         cells = [cell.replace("*", given) for cell in table.cells] if isinstance(given, str) else given
         if any(_is_complete([cell], rows) for cell in cells if cell):
             lines.append(_line([words, *(_filled(c, rows) if _is_complete([c], rows) else "-" for c in cells)]))
-    return lines
+    return lines if len(lines) > 2 else []
 
 
 def _line(cells: Sequence[str]) -> str:
