@@ -52,7 +52,7 @@ FORMATS: dict[str, Callable[[Row], str]] = {
 
 def pages() -> list[Path]:
     """The Markdown pages of the project that have blocks."""
-    found = [*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("docs/*/**/*.md")]
+    found = [*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("starter/*/*.md"), *ROOT.glob("docs/*/**/*.md")]
     return sorted(page for page in found if _BLOCK.search(page.read_text(encoding="utf-8")))
 
 

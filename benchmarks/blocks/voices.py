@@ -229,10 +229,31 @@ VOICES: dict[str, Block] = {
         ],
     ),
     "starter_swap": Block("starter", [_swap_table("")]),
-    "starter_groups": Block("groups", [_groups_table("starter")]),
-    "open_groups": Block("groups", [_groups_table("starter-open")]),
+    "starter_groups": Block(
+        "groups",
+        [
+            _groups_table("starter"),
+            "\nOn emotiontts_kr, women get a higher valence than men for the same acted emotions: "
+            "{starter/emotiontts_kr/women_minus_men/valence_bias:difference}.",
+        ],
+    ),
+    "open_groups": Block(
+        "groups",
+        [
+            _groups_table("starter-open"),
+            "\nHere, too, women get a higher valence than men on emotiontts_kr: "
+            "{starter-open/emotiontts_kr/women_minus_men/valence_bias:difference}.",
+        ],
+    ),
     "open_words": Block("starter", [_words_table("open/")]),
-    "open_swap": Block("starter", [_swap_table("open/")]),
+    "open_swap": Block(
+        "starter",
+        [
+            _swap_table("open/"),
+            "\nA gain of +12 or -12 dB changes the numbers of {open/gain/share_moved:share} of the clips by more than "
+            "0.02, and by up to {open/gain/max_shift:.2f}: the clip is then described or recognized differently.",
+        ],
+    ),
     "open_loco": Block(
         "loco",
         [
