@@ -33,7 +33,7 @@ from ..processing_msfser import MsfSerProcessor
 from ..training.features import encode_parts
 from ..training.settings import RunSettings, read_data
 from .coverage import coverage_rows, ends_of
-from .groups import groups_of
+from .groups import bias_rows, groups_of
 from .input_sets import input_sets
 from .intervals import resampled_units
 from .leave_out import PROTOCOL, SYSTEMS, leave_corpora_out, read_protocol, save
@@ -58,7 +58,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    model: MsfSerModel, processor: MsfSerProcessor, run: RunSettings, part: str = "test", by: str | None = None
+    model: MsfSerModel, processor: MsfSerProcessor, run: RunSettings, part: str = "test", by: Sequence[str] = ()
 ) -> Evaluation:
     """Predicts a part of a corpus with fewer and with all inputs, and scores it.
 
@@ -67,12 +67,13 @@ def evaluate(
         processor: The model's.
         run: The corpus.
         part: `train`, `validation`, `test`, or `all` of them.
-        by: A grouping: `speaker`, or a column of the table.
+        by: Groupings: `speaker`, or columns of the table.
 
     Returns:
         Rows `PART/INPUTS/DIMENSION` and, with `by`, `PART/BY=VALUE/DIMENSION` for all inputs: CCC with its 95 %
-        interval over speakers where they are known. With intervals around the numbers also
-        `intervals/PART/INPUTS/DIMENSION/coverage` and `.../width`, and the same of groups.
+        interval over speakers where they are known; `bias/PART/BY=VALUE/DIMENSION` and `bias_minus_others/...` by
+        [`bias_rows`]. With intervals around the numbers also `intervals/PART/INPUTS/DIMENSION/coverage` and
+        `.../width`, and the same of groups.
 
     Raises:
         ValueError: The corpus cannot be read, or it has no such part or grouping.
@@ -91,14 +92,17 @@ def evaluate(
         table = _predictions(model, processor, of_set).assign(inputs=inputs)
         rows += _rows(f"{part}/{inputs}", table, model)
         tables.append(table)
-    if by is not None:
-        whole = tables[-1]
-        groups = groups_of(run, whole["file"].tolist(), whole["speaker"].tolist())
-        if by not in groups:
-            raise ValueError(f"--by {by}: {run.data} has {', '.join(groups) or 'no groups'}.")
-        for value, group in whole.groupby(groups[by].to_numpy(), sort=True):
+    whole = tables[-1]
+    groups = groups_of(run, whole["file"].tolist(), whole["speaker"].tolist()) if by else {}
+    for grouping in by:
+        if grouping not in groups:
+            raise ValueError(f"--by {grouping}: {run.data} has {', '.join(groups) or 'no groups'}.")
+        of_items = groups[grouping].to_numpy()
+        for value, group in whole.groupby(of_items, sort=True):
             if len(group) >= _FEWEST:
-                rows += _rows(f"{part}/{by}={value}", group, model)
+                name = f"{part}/{grouping}={value}"
+                rows += _rows(name, group, model)
+                rows += [row | {"items": len(group)} for row in bias_rows(name, whole, of_items == value)]
     ends = [] if model.intervals is None else [f"{label}_{end}" for label in LABELS for end in ("low", "high")]
     columns = ["file", "speaker", "inputs", *LABELS, *ends, *(f"{label}_label" for label in LABELS)]
     return Evaluation(rows, pd.concat(tables, ignore_index=True)[columns])
@@ -190,7 +194,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         default="test",
         help="part of the corpus (default: %(default)s)",
     )
-    parser.add_argument("--by", metavar="COLUMN", help="score groups, too: speaker, or a column of the table")
+    parser.add_argument(
+        "--by", nargs="+", default=[], metavar="COLUMN", help="score groups, too: speaker, or columns of the table"
+    )
     parser.add_argument(
         "--label_range",
         nargs="+",

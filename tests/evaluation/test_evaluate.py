@@ -48,7 +48,7 @@ def evaluate(model: Path, *more: object) -> tuple[dict[str, dict], pd.DataFrame]
 
 
 def test_the_rows_can_be_computed_from_the_predictions(corpus, model):
-    rows, table = evaluate(model, "--by", "emotion")
+    rows, table = evaluate(model, "--by", "emotion", "speaker")
     assert table["inputs"].drop_duplicates().tolist() == ["audio", "audio+transcript", "all"]
     assert len(table) == 3 * 24
     for inputs, of_set in table.groupby("inputs"):
@@ -59,6 +59,13 @@ def test_the_rows_can_be_computed_from_the_predictions(corpus, model):
             assert row["value"] == pytest.approx(value, abs=1e-5) and row["low"] <= row["value"] <= row["high"]
             assert row["items"] == 24 and row["resampled"] == "6 speakers"
     assert rows["test/emotion=anger/mean"]["items"] == 12
+    whole = table[table["inputs"] == "all"]
+    errors = whole["arousal"] - whole["arousal_label"]
+    is_angry = whole["file"].str.extract(r"(\d+)\.wav$")[0].astype(int) % 2 == 1
+    assert rows["bias/test/emotion=anger/arousal"]["value"] == pytest.approx(errors[is_angry].mean(), abs=1e-6)
+    difference = rows["bias_minus_others/test/emotion=anger/arousal"]
+    assert difference["value"] == pytest.approx(errors[is_angry].mean() - errors[~is_angry].mean(), abs=1e-6)
+    assert difference["low"] < difference["value"] < difference["high"] and difference["items"] == 12
     names = {row["model_sha256"] for row in rows.values()}
     assert len(names) == 1 and set(table["model_sha256"]) == names and set(table["model"]) == {"mine"}
 
