@@ -162,7 +162,7 @@ class _Page:
                     cache_examples=False,
                     api_name="load_example",
                 )
-        self.previous = gr.State(_shown(first))
+        self.previous, self.wish = gr.State(_shown(first)), gr.State(_Wish())
 
     def _editor(self, first: Mapping[str, Any]) -> None:
         """The texts that the model reads, to be edited; the language that is spoken, if words are recognized."""
@@ -207,8 +207,6 @@ class _Page:
             "concurrency_id": "model",
             "show_progress_on": self.waiting,
             "api_visibility": "private",
-            # Otherwise the page would drop a run that begins while a canceled one ends.
-            "trigger_mode": "always_last",
         }
         language = [self.fields["language"]] if "language" in self.fields else []
         edited = [self.audio, self.previous, *self.fields.values()]
@@ -217,14 +215,13 @@ class _Page:
             ("edited", self.again.click, self._analyze_edited, edited),
             ("example", self.examples.load_input_event.then, self._analyze_anew, [self.audio, *language]),
         ]
-        runs = []
         for name, trigger, function, inputs in ways:
-            begun = trigger(_begin, outputs=controls, api_name=f"begin_{name}", **quick)
-            event = begun.then(function, inputs, [*controls, *shown], api_name=f"analyze_{name}", **run)
+            begun = trigger(_begin, [self.wish], controls, api_name=f"begin_{name}", **quick)
+            event = begun.then(function, [self.wish, *inputs], [*controls, *shown], api_name=f"analyze_{name}", **run)
             # Also where the queue is full.
             event.failure(_end, outputs=controls, api_name=f"end_{name}", **quick)
-            runs.append(event)
-        self.cancel.click(_end, outputs=controls, cancels=runs, api_name="cancel", **quick)
+        # The run ends itself: after a cancellation by gradio the page sometimes drops the next run.
+        self.cancel.click(_cancel, [self.wish], [self.cancel, self.waiting], api_name="cancel", **quick)
         # The words of another recording must not be used for this one.
         self.audio.input(
             self._receive, [self.audio], [self.start, self.again, *shown], api_name="new_recording", **quick
@@ -243,25 +240,27 @@ class _Page:
         ready = figures.message("Ready", f"{seconds:.0f} s of sound. Press <b>Analyze</b>.")
         return [*[gr.Button(interactive=True)] * 2, ready, *cleared]
 
-    def _analyze_anew(self, audio: Text, language: Text = None) -> Iterator[list[Any]]:
+    def _analyze_anew(self, wish: "_Wish", audio: Text, language: Text = None) -> Iterator[list[Any]]:
         """Analyzes a recording, whose texts are made automatically."""
-        yield from self._analyze(audio, None, {"language": language})
+        yield from self._analyze(wish, audio, None, {"language": language})
 
-    def _analyze_edited(self, audio: Text, previous: Any, *given: Text) -> Iterator[list[Any]]:
+    def _analyze_edited(self, wish: "_Wish", audio: Text, previous: Any, *given: Text) -> Iterator[list[Any]]:
         """Analyzes a recording with texts that are given; those that are empty or unchanged are made automatically."""
         automatic = previous["automatic"] if previous else {}
         fields = dict(zip(self.fields, given, strict=True))
         changed = {name: text for name, text in fields.items() if not text or text != automatic.get(name)}
-        yield from self._analyze(audio, previous, changed)
+        yield from self._analyze(wish, audio, previous, changed)
 
-    def _analyze(self, audio: Text, previous: Any, given: Mapping[str, Text]) -> Iterator[list[Any]]:
+    def _analyze(self, wish: "_Wish", audio: Text, previous: Any, given: Mapping[str, Text]) -> Iterator[list[Any]]:
         unchanged = [gr.skip()] * (2 + len(self.fields))
         try:
-            # When the visitor cancels, gradio closes this generator, and with it the job.
+            # When the visitor leaves, gradio closes this generator, and with it the job.
             with contextlib.closing(follow(self.ser, audio, **given)) as steps:
                 while True:
+                    if wish.is_canceled:
+                        yield [*_end(), *unchanged]
+                        return
                     try:
-                        # The end of a run that was canceled before may have hidden the controls.
                         yield [*_busy(*next(steps)), *unchanged]
                     except StopIteration as end:
                         result = end.value
@@ -305,8 +304,20 @@ class _Page:
             button.click(function, list(inputs.values()), output, api_name=name, **event)
 
 
-def _begin() -> list[Any]:
+class _Wish:
+    """Whether a visitor wants the run to end."""
+
+    is_canceled = False
+
+
+def _begin(wish: _Wish) -> list[Any]:
+    wish.is_canceled = False
     return _busy(None, "Waiting for its turn")
+
+
+def _cancel(wish: _Wish) -> list[Any]:
+    wish.is_canceled = True
+    return [gr.Button(visible=False), gr.HTML(figures.progress(None, "Canceling"), visible=True)]
 
 
 def _busy(fraction: float | None, words: str) -> list[Any]:

@@ -119,7 +119,12 @@ def test_raw_and_wav_give_the_numbers_of_the_recording(folder, capfd, monkeypatc
 
 def test_lines_come_while_the_source_is_open_and_an_interrupt_ends_it(folder):
     process = subprocess.Popen(
-        command(folder, "--skip"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command(folder, "--skip"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # What a shell starts in the background ignores Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     process.stdin.write(np.round(voice(1.1) * 32_767).astype(np.int16).tobytes())
     process.stdin.flush()
