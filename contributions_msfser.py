@@ -23,7 +23,7 @@ from .configuration_msfser import LABELS
 from .word_times_msfser import join_words, words_of
 
 # What users call the inputs, in the order in which they are shown.
-_INPUTS = {"sound": "audio", "transcript": "gs", "emphasis": "les", "description": "es"}
+INPUTS = {"sound": "audio", "transcript": "gs", "emphasis": "les", "description": "es"}
 # And the experts.
 _EXPERTS = {"audio": "sound", "semantics": "words", "description": "description"}
 # So many parts of a transcript are left out at most, one after the other, and so many in one batch.
@@ -194,7 +194,7 @@ def reasons_of(model: Any, output: Mapping[str, Any], row: int, texts: Mapping[s
     reasons["word_contributions"] = output["word_contributions"][row]
     if "contributions" in output:
         places = {name: place for place, name in enumerate(input_names(model.config))}
-        has = {name: places[of] for name, of in _INPUTS.items() if of in places and (of == "audio" or texts.get(name))}
+        has = {name: places[of] for name, of in INPUTS.items() if of in places and (of == "audio" or texts.get(name))}
         found = zip(LABELS, output["contributions"][row].tolist(), strict=True)
         reasons["contributions"] = {label: {name: of[i] for name, i in has.items()} for label, of in found}
         reasons["baseline"] = dict(zip(LABELS, output["baseline"][row].tolist(), strict=True))
@@ -233,7 +233,7 @@ def mean_reasons(windows: Sequence[Any], weights: np.ndarray) -> dict[str, Any]:
     if windows[0].contributions is None:
         return dict.fromkeys(("contributions", "baseline"))
     shares = weights / weights.sum()
-    names = [name for name in _INPUTS if any(name in window.contributions[LABELS[0]] for window in windows)]
+    names = [name for name in INPUTS if any(name in window.contributions[LABELS[0]] for window in windows)]
 
     def mean(values: Iterable[float]) -> float:
         return float(np.dot(shares, [*values]))

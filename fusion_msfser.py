@@ -198,14 +198,8 @@ class MsfSerExpert(nn.Module):
         return self.dropout(nn.functional.gelu(self.norm(self.project(x))))
 
 
-class MsfSerBaselineExpert(nn.Module):
+class MsfSerBaselineExpert(MsfSerExpert):
     """Dropout, linear, LayerNorm, ReLU, dropout: hidden layer of the challenge baseline (`cross_fusion="none"`)."""
-
-    def __init__(self, size: int, width: int, dropout: float):
-        super().__init__()
-        self.project = nn.Linear(size, width)
-        self.norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`(batch, size)` -> `(batch, width)`."""

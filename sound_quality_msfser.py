@@ -63,14 +63,8 @@ class SoundMeter:
         periodicity = correlation[:, _LAGS].max(1) * _TAPER_CORRELATION[0] / np.maximum(power.mean(1), 1e-12)
         ratio = _decibels(upper) - _decibels(lower)
         self._frames.append(np.stack((level, periodicity, ratio)).astype(np.float32))
-        octaves = np.log2(SAMPLING_RATE / (correlation[:, _LAGS].argmax(1) + _LAGS.start))
-        low, high = (power[:, slice(*np.searchsorted(_FREQUENCIES, band))].sum(1) for band in _TILT_BANDS)
-        tilt = _decibels(high) - _decibels(low)
-        middle = power[:, slice(*np.searchsorted(_FREQUENCIES, _FLATNESS_BAND))] + 1e-12
-        flatness = np.log(middle).mean(1) - np.log(middle.mean(1))
-        loud = _loud(level, _QUIET_BELOW_LOUD)
-        voiced = loud & (periodicity > _LEAST_PERIODICITY)
-        self._is_speech = self._is_speech or speech_score(level, octaves, tilt, flatness, loud, voiced) >= 0
+        # One part that is speech is enough.
+        self._is_speech = self._is_speech or _is_speech(power, correlation, level, periodicity)
 
     def voice_seconds(self) -> float:
         """Seconds with a voice, or with anything else that has a pitch."""
@@ -130,6 +124,18 @@ def measured(samples: np.ndarray) -> SoundMeter:
     for start in range(0, len(samples), 30 * SAMPLING_RATE):
         meter.add(samples[start : start + 30 * SAMPLING_RATE])
     return meter
+
+
+def _is_speech(power: np.ndarray, correlation: np.ndarray, level: np.ndarray, periodicity: np.ndarray) -> bool:
+    """Whether a part is speech, from its frames: spectrum, `(frames, frequencies)`, and the rest of [`SoundMeter`]."""
+    octaves = np.log2(SAMPLING_RATE / (correlation[:, _LAGS].argmax(1) + _LAGS.start))
+    low, high = (power[:, slice(*np.searchsorted(_FREQUENCIES, band))].sum(1) for band in _TILT_BANDS)
+    tilt = _decibels(high) - _decibels(low)
+    middle = power[:, slice(*np.searchsorted(_FREQUENCIES, _FLATNESS_BAND))] + 1e-12
+    flatness = np.log(middle).mean(1) - np.log(middle.mean(1))
+    loud = _loud(level, _QUIET_BELOW_LOUD)
+    voiced = loud & (periodicity > _LEAST_PERIODICITY)
+    return speech_score(level, octaves, tilt, flatness, loud, voiced) >= 0
 
 
 def _loud(level: np.ndarray, below: float) -> np.ndarray:

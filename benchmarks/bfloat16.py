@@ -32,10 +32,10 @@ from ..encoders_msfser import waveform_states
 from ..evaluation.results import Row
 from ..fast_encoders_msfser import quantize_linear_layers, speed_up
 from ..fast_products_msfser import has_bfloat16
-from .command import parser_of, record
+from .command import check_repeats, parser_of, record
 from .encoder_step import CLIP_COUNT, CLIP_SECONDS, VARIANTS
 from .speed import agreement, interleaved, machine, padded, paper_model, products, ratio, small_model
-from .training_speed import CLIPS
+from .training_speed import clip_seconds
 
 SINGLE_SECONDS = 6.0
 
@@ -48,11 +48,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     if unknown := sorted(set(arguments.rows) - set(ROWS)):
         parser.error(f"{', '.join(unknown)}: there is no such group of rows, only {', '.join(ROWS)}.")
-    if arguments.repeats < 1:
-        parser.error(f"--repeats {arguments.repeats}: give at least 1.")
+    check_repeats(parser, arguments.repeats)
     if not has_bfloat16():
         raise SystemExit("This CPU has neither AVX512-BF16 nor AMX: there is nothing to measure in bfloat16.")
-    seconds = [clip["seconds"] for clip in json.loads(CLIPS.read_text(encoding="utf-8"))]
+    seconds = clip_seconds()
     for group in arguments.rows:
         rows = [{**machine(), **each} for each in ROWS[group](seconds, arguments.repeats)]
         record("speed", rows, "bfloat16", [group, "--repeats", str(arguments.repeats)])

@@ -26,6 +26,17 @@ def parser_of(module: str, doc: str | None) -> argparse.ArgumentParser:
     )
 
 
+def check_repeats(parser: argparse.ArgumentParser, repeats: int) -> None:
+    """Ends a command that is to repeat its measurements less than once.
+
+    Args:
+        parser: The command's.
+        repeats: As it was given.
+    """
+    if repeats < 1:
+        parser.error(f"--repeats {repeats}: give at least 1.")
+
+
 def shown_command(module: str, argv: Sequence[str]) -> str:
     """The command without the paths of one machine.
 

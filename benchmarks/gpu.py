@@ -19,7 +19,6 @@ The command needs a few minutes and 40 GB of GPU memory. Its rows go to
 
 import copy
 import functools
-import json
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,9 +34,9 @@ from ..configuration_msfser import MsfSerConfig
 from ..evaluation.results import Row, row
 from ..modeling_msfser import MsfSerModel
 from ..training.batches import batches_by_size
-from .command import parser_of, record
+from .command import check_repeats, parser_of, record
 from .speed import interleaved, machine, ratio
-from .training_speed import CLIPS
+from .training_speed import clip_seconds
 
 COPIES = 4
 CLIPS_IN_BATCH = 16
@@ -52,11 +51,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = parser_of("gpu", __doc__)
     parser.add_argument("--repeats", type=int, default=5, help="interleaved repeats (5)")
     arguments = parser.parse_args(argv)
-    if arguments.repeats < 1:
-        parser.error(f"--repeats {arguments.repeats}: give at least 1.")
+    check_repeats(parser, arguments.repeats)
     if not torch.cuda.is_available():
         raise SystemExit("There is no CUDA GPU here, and nothing is measured: run this command on a machine with one.")
-    seconds = [clip["seconds"] for clip in json.loads(CLIPS.read_text(encoding="utf-8"))] * COPIES
+    seconds = clip_seconds() * COPIES
     rows = measure(MsfSerConfig(), seconds, arguments.repeats, torch.device("cuda"))
     about = {**machine(), "device": torch.cuda.get_device_name()}
     record("speed", [{**about, **each} for each in rows], "gpu", ["--repeats", str(arguments.repeats)])

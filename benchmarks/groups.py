@@ -13,29 +13,21 @@ guess them. All inputs are read, texts as the default pipeline makes them. All l
 Intervals are over speakers and seeds.
 """
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pandas as pd
 
 from ..cli.errors import cli_errors
 from ..configuration_msfser import LABELS
 from ..evaluation.acted import Material, Scores
-from ..evaluation.held_out import HeldOut
 from ..evaluation.intervals import Interval
-from ..evaluation.leave_out import Protocol, read_corpora, read_protocol
+from ..evaluation.leave_out import Protocol
 from ..evaluation.results import Row, row, rows_of
-from ..evaluation.starter_system import starter_system
-from ..hub.encoders import ensure_encoders
-from ..starter.assemble import AUDIO_ENCODER, STARTERS, TEXT_ENCODER
-from ..starter.material import read_sentences
-from ..training.feature_store import fingerprint
-from ..training.fitting import Clips
-from .command import parser_of, record
-from .starter import TESTS, folds_of, recognized_words
+from ..starter.assemble import STARTERS
+from .command import record
+from .starter import RESUME, Recipes, parsed
 
 WOMEN, MEN = "F", "M"
 _MEASURES = (*(f"{label}_bias" for label in LABELS), "mean")
@@ -101,44 +93,17 @@ def _measured(
     return scores.interval(measure)
 
 
-def held_out_predictions(
-    folder: Path, protocol: Protocol, clips: pd.DataFrame, seeds: Sequence[int], output: Path
-) -> Mapping[str, np.ndarray]:
-    """The predictions of the recipe of each starter, from all inputs, `(seeds, clips, 3)` by its name."""
-    words = recognized_words(clips["path"].tolist(), output)
-    sentences = read_sentences([folder])
-    labels = clips[[*LABELS]].to_numpy(np.float32)
-    identity = fingerprint(*map(Path, clips["path"]), labels)
-    found = {}
-    for starter in STARTERS.values():
-        system = starter_system(clips, starter.voices, sentences, words, TESTS)
-        engine = HeldOut(labels, folds_of(clips, starter.voices), identity, output / "fits")
-        engine.run([system], seeds)
-        found[starter.name] = engine.gathered([system], seeds)[system.name]["all"]
-    return found
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Fits what is missing, prints and writes the results."""
-    parser = parser_of("groups", __doc__)
-    parser.add_argument("--data", type=Path, required=True, help="the folder with the corpora")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the fits (0 1 2)")
-    parser.add_argument("--output_dir", type=Path, default=Path("outputs/starter_fits"), help="where fits are kept")
-    arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    datasets.disable_progress_bars()
-    arguments.output_dir.mkdir(parents=True, exist_ok=True)
-    with cli_errors("groups", resume="run the same command again; finished fits are kept"):
-        ensure_encoders([AUDIO_ENCODER, TEXT_ENCODER])
-        protocol = read_protocol()
-        clips = read_corpora(arguments.data, protocol)
-        genders = genders_of(arguments.data, protocol)
-        predictions = held_out_predictions(arguments.data, protocol, clips, arguments.seeds, arguments.output_dir)
-    bare = Clips(
-        clips[[*LABELS]].to_numpy(np.float32), clips["speaker"].to_numpy(), {}, {}, {}, np.full(len(clips), -1)
-    )
-    material = Material(bare, clips, clips["path"].tolist(), {})
-    of_clips = [genders.get(path) for path in clips["path"]]
+    arguments = parsed("groups", __doc__, argv)
+    with cli_errors("groups", resume=RESUME):
+        recipes = Recipes(arguments.data, arguments.output_dir)
+        genders = genders_of(arguments.data, recipes.protocol)
+        predictions = {
+            starter.name: recipes.predictions(starter.voices, arguments.seeds)["all"] for starter in STARTERS.values()
+        }
+    material = recipes.material()
+    of_clips = [genders.get(path) for path in recipes.clips["path"]]
     rows = [
         found | {"name": f"{starter}/{found['name']}"}
         for starter, of_starter in predictions.items()

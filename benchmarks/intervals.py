@@ -27,11 +27,11 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pandas as pd
-import torch
 from scipy import stats
 
 from ..cli.errors import cli_errors
 from ..configuration_msfser import LABELS
+from ..evaluation.coverage import ends_of
 from ..evaluation.intervals import clusters, interval, share_interval
 from ..evaluation.leave_out import make_systems, open_engine, read_corpora, read_protocol
 from ..evaluation.predictions import predict_part
@@ -44,14 +44,6 @@ from ..training.calibration import calibrated, constant_width
 from .command import parser_of, record
 
 _SYSTEM = "starter"
-
-
-def ends_of(
-    given: tuple[np.ndarray, np.ndarray, Sequence[str]], numbers: np.ndarray, folds: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Low and high ends for some numbers `(items, 3)`, from others, their labels and their speakers."""
-    low, high = calibrated(*given, folds)(torch.tensor(numbers, dtype=torch.float32))
-    return low.numpy(), high.numpy()
 
 
 def held_out_rows(
@@ -70,7 +62,7 @@ def held_out_rows(
     for group in np.unique(groups):
         here, rest = groups == group, groups != group
         given = numbers[rest], labels[rest], speakers[rest].tolist()
-        low[here], high[here] = ends_of(given, numbers[here], groups[rest])
+        low[here], high[here] = ends_of(calibrated(*given, groups[rest]), numbers[here])
         constant[here] = constant_width(numbers[rest], labels[rest])
     hits, width, errors = (low <= labels) & (labels <= high), high - low, np.abs(labels - numbers)
     constant_widths = np.clip(numbers + constant, 0, 1) - np.clip(numbers - constant, 0, 1)
@@ -112,7 +104,7 @@ def left_out_rows(
     for name, of_corpus in clips.reset_index().groupby("corpus", sort=False):
         rest = (voices["corpus"] != name).to_numpy()
         given = numbers[rest], labels[rest], voices["speaker"][rest].tolist()
-        low, high = ends_of(given, found[0, of_corpus["index"]], groups[rest])
+        low, high = ends_of(calibrated(*given, groups[rest]), found[0, of_corpus["index"]])
         truth = of_corpus[[*LABELS]].to_numpy()
         hits = ((low <= truth) & (truth <= high)).mean(1)
         rows.append(row(f"left_out/{name}/coverage", *share_interval(hits, clusters(of_corpus["speaker"]))))
@@ -134,7 +126,8 @@ def probe_rows(folder: Path) -> list[Row]:
     given = [f"{name}_label" for name in LABELS]
     calibration, test = (predict_part(folder, part).table for part in ("validation", "test"))
     numbers, labels = calibration[[*LABELS]].to_numpy(), calibration[given].to_numpy()
-    low, high = ends_of((numbers, labels, calibration["speaker"].tolist()), test[[*LABELS]].to_numpy())
+    intervals = calibrated(numbers, labels, calibration["speaker"].tolist())
+    low, high = ends_of(intervals, test[[*LABELS]].to_numpy())
     hits = ((low <= test[given].to_numpy()) & (test[given].to_numpy() <= high)).mean(1)
     widths = [row(f"probe_width/{name}", width) for name, width in zip(LABELS, (high - low).mean(0), strict=True)]
     return [row("coverage/probe", *share_interval(hits, clusters(test["speaker"]))), *widths]

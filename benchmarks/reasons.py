@@ -30,7 +30,7 @@ from .. import MsfSerModel, MsfSerProcessor, modeling_msfser
 from ..audio_msfser import SAMPLING_RATE, load_audio
 from ..cli.errors import cli_errors
 from ..configuration_msfser import LABELS
-from ..contributions_msfser import contributions_of, input_names
+from ..contributions_msfser import INPUTS, contributions_of, input_names
 from ..corpora.probe.corpus import read_probe
 from ..evaluation.intervals import interval, share_interval
 from ..evaluation.leave_out import read_corpora, read_protocol
@@ -38,14 +38,13 @@ from ..evaluation.results import Row, row
 from ..pipeline_msfser import MsfSerPipeline
 from ..starter.assemble import starter_folder
 from .command import parser_of, record
-from .starter_checks import emobank
+from .starter_checks import emobank, inputs_of, of_next
 
 _CORPUS = "emotiontts_kr"
 _SWAPPED, _TIMED = 200, 40  # clips
 _BATCH = 16
 # What the rule of the probe corpus names for each dimension.
 _RULE = {"valence": ("les", "gs"), "arousal": ("audio",), "dominance": ("es",)}
-_INPUTS = {"sound": "audio", "transcript": "gs", "emphasis": "les", "description": "es"}
 
 
 @torch.inference_mode()
@@ -90,21 +89,14 @@ def probe_rows(folders: Sequence[Path], data: Path) -> list[Row]:
 def swap_rows(model: MsfSerModel, processor: MsfSerProcessor, paths: Sequence[str], data: Path) -> list[Row]:
     """How well the stated contributions foretell the change of a number when an input is exchanged."""
     draw = np.random.default_rng(0)
-    sounds = [load_audio(paths[clip]) for clip in draw.permutation(len(paths))[:_SWAPPED]]
-    sentences = emobank(data)[0][:_SWAPPED]
-    describer = MsfSerPipeline(model=model, processor=processor)._trained.describer
-    inputs: dict[str, list[Any]] = {
-        "audio": sounds,
-        "transcript": sentences,
-        "emphasis": [" ".join(sentence.split()[:3]) for sentence in sentences],
-        "description": describer(sounds, [None] * len(sounds)) if describer else [None] * len(sounds),
-    }
+    chosen = [paths[clip] for clip in draw.permutation(len(paths))[:_SWAPPED]]
+    inputs = inputs_of(chosen, emobank(data)[0][:_SWAPPED], model, processor)
     numbers, parts = contributions(model, processor, inputs)
     names, pairs = input_names(model.config), {}
-    for shown, name in _INPUTS.items():
+    for shown, name in INPUTS.items():
         column = "audio" if shown == "sound" else shown
         if any(value is not None for value in inputs[column]):
-            swapped, _ = contributions(model, processor, {**inputs, column: _next(inputs[column])})
+            swapped, _ = contributions(model, processor, {**inputs, column: of_next(inputs[column])})
             stated = np.roll(parts, -1, axis=0)[..., names.index(name)] - parts[..., names.index(name)]
             pairs[shown] = np.stack([stated, swapped - numbers], axis=-1)  # (clips, 3, 2)
 
@@ -140,10 +132,6 @@ def time_row(ser: MsfSerPipeline, paths: Sequence[str]) -> Row:
             shares.append((inside, time.process_time() - start))
     seconds = np.array(shares)
     return row("reasons/time_share", *interval(lambda items: np.divide(*seconds[items].sum(0)), len(seconds)))
-
-
-def _next(values: Sequence[Any]) -> list[Any]:
-    return [*values[1:], values[0]]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -61,8 +61,8 @@ from ..pipeline_msfser import MsfSerPipeline
 from ..processing_msfser import MsfSerCollator, MsfSerProcessor
 from ..training.collator import FeatureCollator
 from ..training.features import add_lengths, cache_features
-from .command import WHISPER, load_recognizer, parser_of, record
-from .training_speed import CLIPS, TOKENIZER, VARIANTS, training_step
+from .command import WHISPER, check_repeats, load_recognizer, parser_of, record
+from .training_speed import TOKENIZER, VARIANTS, clip_seconds, training_step
 
 # Of inference, and of training on cached features, as in the paper.
 BATCH_SIZE, PAPER_BATCH_SIZE = 4, 32
@@ -78,10 +78,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     unknown = sorted(set(arguments.rows) - set(ROWS))
     if unknown:
         parser.error(f"{', '.join(unknown)}: there is no such group of rows, only {', '.join(ROWS)}.")
-    if arguments.repeats < 1:
-        parser.error(f"--repeats {arguments.repeats}: give at least 1.")
-    clips = json.loads(CLIPS.read_text(encoding="utf-8"))[: arguments.clips]
-    seconds = [clip["seconds"] for clip in clips]
+    check_repeats(parser, arguments.repeats)
+    seconds = clip_seconds()[: arguments.clips]
     some = ["--clips", str(arguments.clips)] if arguments.clips else []
     for group in arguments.rows:
         rows = [{**machine(), **row} for row in ROWS[group](seconds, arguments.repeats)]

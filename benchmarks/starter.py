@@ -21,6 +21,7 @@ FOLDER holds RAVDESS (speech), EmoDB, nEMO, emotiontts_kr, GoEmotions and EmoBan
 Fits are kept in `outputs/starter_fits`, and processes that are given the same command share them.
 """
 
+import argparse
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -52,6 +53,7 @@ from .command import parser_of, record
 from .starter_checks import rows_of_starter
 
 GROUPS = 3
+RESUME = "run the same command again; finished fits are kept"
 _BATCH = 16  # clips
 TESTS: Mapping[str, augmentation.Distortion] = {
     "noise": lambda samples, draw: augmentation.noise(samples, draw, snr=10.0),
@@ -139,30 +141,62 @@ def held_out_rows(material: Material, predictions: Mapping[str, np.ndarray]) -> 
     return rows + [row(f"neutral/{name}", mean) for name, mean in zip(LABELS, means, strict=True)]
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Fits what is missing, prints and writes the results."""
-    parser = parser_of("starter", __doc__)
+def parsed(module: str, doc: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments of a benchmark of these fits; their folder is made."""
+    parser = parser_of(module, doc)
     parser.add_argument("--data", type=Path, required=True, help="the folder with the corpora")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the fits (0 1 2)")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/starter_fits"), help="where fits are kept")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     datasets.disable_progress_bars()
-    output = arguments.output_dir
-    output.mkdir(parents=True, exist_ok=True)
-    with cli_errors("starter", resume="run the same command again; finished fits are kept"):
+    arguments.output_dir.mkdir(parents=True, exist_ok=True)
+    return arguments
+
+
+class Recipes:
+    """The recipe of the starters on corpora in a folder, whose fits are kept.
+
+    Args:
+        data: The folder with the corpora and GoEmotions.
+        output: Where fits and recognized words are kept.
+
+    Raises:
+        ValueError: A corpus is missing or wrong; the sentence says which.
+        OSError: An encoder cannot be reached.
+    """
+
+    def __init__(self, data: Path, output: Path):
         ensure_encoders([AUDIO_ENCODER, TEXT_ENCODER])
-        protocol = read_protocol()
-        clips = read_corpora(arguments.data, protocol)
-        words = recognized_words(clips["path"].tolist(), output)
-        system = starter_system(clips, protocol.trained, read_sentences([arguments.data]), words, TESTS)
-        labels = clips[[*LABELS]].to_numpy(np.float32)
-        identity = fingerprint(*map(Path, clips["path"]), labels)
-        engine = HeldOut(labels, folds_of(clips, protocol.trained), identity, output / "fits")
-        engine.run([system], arguments.seeds)
-    bare = Clips(labels, clips["speaker"].to_numpy(), {}, {}, {}, strong_counterparts(clips))
-    material = Material(bare, clips, clips["path"].tolist(), {})
-    rows = held_out_rows(material, engine.gathered([system], arguments.seeds)[system.name])
+        self.protocol = read_protocol()
+        self.clips = read_corpora(data, self.protocol)
+        self.words = recognized_words(self.clips["path"].tolist(), output)
+        self._sentences, self._fits = read_sentences([data]), output / "fits"
+        self._labels = self.clips[[*LABELS]].to_numpy(np.float32)
+
+    def predictions(self, trained: Sequence[str], seeds: Sequence[int]) -> Mapping[str, np.ndarray]:
+        """By kind what models of some corpora predict for other speakers, `(seeds, clips, 3)`; see [`folds_of`]."""
+        system = starter_system(self.clips, trained, self._sentences, self.words, TESTS)
+        identity = fingerprint(*map(Path, self.clips["path"]), self._labels)
+        engine = HeldOut(self._labels, folds_of(self.clips, trained), identity, self._fits)
+        engine.run([system], seeds)
+        return engine.gathered([system], seeds)[system.name]
+
+    def material(self) -> Material:
+        """The clips without what encoders make of them."""
+        speakers, stronger = self.clips["speaker"].to_numpy(), strong_counterparts(self.clips)
+        bare = Clips(self._labels, speakers, {}, {}, {}, stronger)
+        return Material(bare, self.clips, self.clips["path"].tolist(), {})
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Fits what is missing, prints and writes the results."""
+    arguments = parsed("starter", __doc__, argv)
+    with cli_errors("starter", resume=RESUME):
+        recipes = Recipes(arguments.data, arguments.output_dir)
+        predictions = recipes.predictions(recipes.protocol.trained, arguments.seeds)
+    material, words = recipes.material(), recipes.words
+    rows = held_out_rows(material, predictions)
     for starter in STARTERS.values():
         rows += rows_of_starter(starter, arguments.data, material, words)
     record("starter", rows, "starter", argv)

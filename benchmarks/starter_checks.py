@@ -117,21 +117,33 @@ def swap_rows(model: MsfSerModel, processor: MsfSerProcessor, material: Material
     place = find_goemotions(data)
     assert place is not None  # the starter was fitted to it
     sentences = draw.permutation(read_goemotions(place)["validation"]["transcript"][:])[:_SWAPPED].tolist()
-    describer = _pipeline(model, processor)._trained.describer
-    sounds = [load_audio(material.paths[clip]) for clip in chosen]
-    inputs: dict[str, list[Any]] = {
-        "audio": sounds,
-        "transcript": sentences,
-        "emphasis": [" ".join(sentence.split()[:3]) for sentence in sentences],
-        "description": describer(sounds, [None] * len(sounds)) if describer else [None] * len(sounds),
-    }
+    inputs = inputs_of([material.paths[clip] for clip in chosen], sentences, model, processor)
     plain = _numbers(model, processor, inputs)
     rows = []
     for name, values in inputs.items():
-        moved = np.abs(_numbers(model, processor, {**inputs, name: [*values[1:], values[0]]}) - plain)
+        moved = np.abs(_numbers(model, processor, {**inputs, name: of_next(values)}) - plain)
         found = interval(lambda items, moved=moved: moved[items].mean(0), len(plain))
         rows += rows_of([f"swap/{'sound' if name == 'audio' else name}/{label}" for label in LABELS], found)
     return rows
+
+
+def inputs_of(
+    paths: Sequence[str], sentences: Sequence[str], model: MsfSerModel, processor: MsfSerProcessor
+) -> dict[str, list[Any]]:
+    """Inputs of the processor by name: clips, each with a sentence, its first three words, and a description."""
+    sounds = [load_audio(path) for path in paths]
+    describer = _pipeline(model, processor)._trained.describer
+    return {
+        "audio": sounds,
+        "transcript": list(sentences),
+        "emphasis": [" ".join(sentence.split()[:3]) for sentence in sentences],
+        "description": describer(sounds, [None] * len(sounds)) if describer else [None] * len(sounds),
+    }
+
+
+def of_next(values: Sequence[Any]) -> list[Any]:
+    """For each item the value of the next one; for the last one that of the first."""
+    return [*values[1:], values[0]]
 
 
 @torch.inference_mode()

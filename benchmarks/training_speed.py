@@ -99,6 +99,11 @@ def epoch(variant: str, batch: int, folder: Path, count: int | None = None) -> d
     return {"seconds": seconds, "peak_bytes": peak, "rest_seconds": rest}
 
 
+def clip_seconds() -> list[float]:
+    """The lengths of the clips in `clips.json`."""
+    return [clip["seconds"] for clip in json.loads(CLIPS.read_text(encoding="utf-8"))]
+
+
 def recordings(folder: Path) -> list[dict[str, Any]]:
     """The clips as rows of the schema: noise of their lengths, their texts, random labels."""
     draw = np.random.default_rng(0)

@@ -43,12 +43,12 @@ class Session:
         self._start, self._seconds = 0.0, 0.0
         self._last_seen: Any = None
         self._chunks: queue.Queue[np.ndarray | None] = queue.Queue(_MOST_CHUNKS)
-        self._thread = threading.Thread(target=self._listen, args=(ser, sampling_rate), daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(ser, sampling_rate), daemon=True)
         self._thread.start()
 
     @property
     def is_open(self) -> bool:
-        """Whether it still listens."""
+        """Whether it still runs."""
         return self._thread.is_alive()
 
     def has_news(self) -> bool:
@@ -57,8 +57,8 @@ class Session:
         is_new, self._last_seen = state != self._last_seen, state
         return is_new
 
-    def hear(self, samples: np.ndarray, sampling_rate: int) -> None:
-        """Takes sound, `(samples,)`; if too much is waiting already, it is left out."""
+    def add(self, samples: np.ndarray, sampling_rate: int) -> None:
+        """Adds sound, `(samples,)`; if too much is waiting already, it is left out."""
         self._seconds += len(samples) / sampling_rate
         self._start = self._start or time.monotonic() - self._seconds
         self.lost = max(0.0, time.monotonic() - self._start - self._seconds)
@@ -76,7 +76,7 @@ class Session:
             while (samples := self._chunks.get(timeout=_PATIENCE)) is not None:
                 yield samples
 
-    def _listen(self, ser: Any, sampling_rate: int) -> None:
+    def _run(self, ser: Any, sampling_rate: int) -> None:
         try:
             for result in ser.stream(self._incoming(), sampling_rate, skip=True):
                 self._keep(result)
@@ -136,14 +136,14 @@ def tab(ser: Pipeline, opened: gr.Tab) -> None:
     # One for each visitor; it is dropped with the visitor's session.
     session = gr.State(None)
 
-    def hear(chunk: Text, session: Session | None) -> list[Any]:
-        """Takes the next piece of sound."""
+    def add(chunk: Text, session: Session | None) -> list[Any]:
+        """Adds the next piece of sound."""
         if chunk is None:
             return [session, gr.skip()]
         samples, rate = _taken(chunk)
         if session is None or not session.is_open:
             session = Session(ser, rate)
-        session.hear(samples, rate)
+        session.add(samples, rate)
         return [session, panel(session) if session.has_news() else gr.skip()]
 
     def stop(session: Session | None) -> list[Any]:
@@ -158,10 +158,10 @@ def tab(ser: Pipeline, opened: gr.Tab) -> None:
     chunks = f"() => ({{__type__: 'update', stream_every: {_SECONDS_A_CHUNK}}})"
     opened.select(None, None, audio, js=chunks, api_name="open_live")
     audio.stream(
-        hear,
+        add,
         [audio, session],
         [session, shown],
-        api_name="hear",
+        api_name="add_sound",
         time_limit=MOST_MINUTES * 60,
         concurrency_limit=MOST_SESSIONS,
         concurrency_id="live",

@@ -171,7 +171,7 @@ def said(words) -> str:
 def test_known_words_are_told_by_letters_and_place():
     firm = FirmWords(1.0)
     assert [*map(said, firm.add([word("No,", 0.5), word("no,", 1.0), word("wai", 3.4)], 0, 4))] == ["No, no,", "wai"]
-    # Moved by 0.1 s, marked otherwise; a tentative word is heard anew; one that is said again is another one.
+    # Moved by 0.1 s, marked otherwise; a tentative word is recognized anew; one that is said again is another one.
     assert [*map(said, firm.add([word("no.", 1.1), word("no", 2.5), word("way", 3.5)], 1, 5))] == ["no way", ""]
     # The newest known word is misheard: what overlaps it is no new word.
     assert [*map(said, firm.add([word("no", 2.5), word("sway", 3.45), word("out", 4.8)], 2, 6))] == ["", "out"]

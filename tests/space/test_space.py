@@ -658,7 +658,7 @@ def test_a_live_session_keeps_results_and_no_sound(monkeypatch):
 
     session = live.Session(SimpleNamespace(stream=stream), 8000)
     for _ in range(3):
-        session.hear(np.zeros(8000, np.float32), 8000)
+        session.add(np.zeros(8000, np.float32), 8000)
     session.stop()
     assert not session.is_open and len(session.results) == 3
     assert all(not isinstance(value, np.ndarray) for one in session.results for value in one.values())
@@ -683,7 +683,7 @@ def test_a_live_session_that_fails_says_so():
 def test_a_live_session_is_closed_when_the_visitor_has_gone(monkeypatch):
     monkeypatch.setattr(live, "_PATIENCE", 0.2)
     session = live.Session(SimpleNamespace(stream=lambda chunks, *_, **__: (one for one in chunks if 0)), 8000)
-    session.hear(np.zeros(100, np.float32), 8000)
+    session.add(np.zeros(100, np.float32), 8000)
     session._thread.join(5)
     assert not session.is_open
 

@@ -157,10 +157,10 @@ def test_words_move_the_numbers(folder):
     good, bad = "I love this, thank you so much!", "This is horrible, I hate it."
     with torch.no_grad():
         read = model(**processor(transcript=[good, bad])).logits
-        heard = model(**processor(speech(), sampling_rate=RATE, transcript=good)).logits
+        spoken = model(**processor(speech(), sampling_rate=RATE, transcript=good)).logits
         other = model(**processor(speech(), sampling_rate=RATE, transcript=bad)).logits
     assert read[0, 0] > 0.6 and read[1, 0] < 0.4
-    assert heard[0, 0] > other[0, 0] + 0.1
+    assert spoken[0, 0] > other[0, 0] + 0.1
 
 
 def test_a_starter_is_fitted_to_the_corpora_of_a_folder(tmp_path, monkeypatch):

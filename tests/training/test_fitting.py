@@ -194,8 +194,8 @@ def test_a_fit_reads_sentences_and_sounds():
     new = lambda: tiny_model("whisper", audio_states="weighted", freeze_audio="all")  # noqa: E731
     recipe = Recipe(ranking_loss_weight=0.0, learning_rate=0.02, epochs=20)
     model = fit(new, corpus, np.arange(160), 0, recipe)
-    heard = predict(model, corpus, np.arange(80, 160), "clean", texts=())
-    assert concordance(torch.tensor(heard), torch.tensor(corpus.labels[80:160])).min() > 0.5
+    of_sound = predict(model, corpus, np.arange(80, 160), "clean", texts=())
+    assert concordance(torch.tensor(of_sound), torch.tensor(corpus.labels[80:160])).min() > 0.5
     sentences = corpus.sentences
     with torch.no_grad():
         read = model(gs_embedding=sentences.texts["gs"], gs_attention_mask=torch.ones(200, 1)).logits
