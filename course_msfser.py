@@ -202,12 +202,19 @@ def middle(word: Mapping[str, Any]) -> float:
 
 def result_of(windows: Sequence[ScoredWindow]) -> dict[str, Any]:
     """The pipeline's output for one recording, from all of its windows."""
-    if windows[0].recording.is_long:
-        return _summary(windows)
-    (window,) = windows
+    result = _summary(windows) if windows[0].recording.is_long else _of_window(windows[0])
+    if not result["has_speech"]:
+        # The numbers mean nothing, so nothing is said about their errors.
+        for part in (result, *result.get("course", ())):
+            part["intervals"] = None
+        result["interval_level"] = None
+    return result
+
+
+def _of_window(window: ScoredWindow) -> dict[str, Any]:
     return {
         **window.values,
-        **_intervals(windows, window.intervals),
+        **_intervals([window], window.intervals),
         "transcript": window.annotation.transcript,
         "words": window.scored_words(),
         "emphasis": window.annotation.emphasis,
@@ -217,7 +224,7 @@ def result_of(windows: Sequence[ScoredWindow]) -> dict[str, Any]:
         "gate": window.gate,
         "routing": window.routing,
         "duration": window.end,
-        **_quality(windows, window.words),
+        **_quality([window], window.words),
     }
 
 

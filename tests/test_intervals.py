@@ -11,6 +11,7 @@ from transformers.utils import logging as library_logging
 from msfser import LABELS, MsfSerModel, MsfSerPipeline
 from msfser.intervals_msfser import LEVELS, MsfSerIntervals, check_level, percentile_of, percentiles_of, set_intervals
 from msfser.loss_msfser import UNRATED
+from msfser.prediction.tables import rows_of_result
 from msfser.training.calibration import calibrated, scale_of
 
 RATE = 16_000
@@ -159,6 +160,18 @@ def test_the_interval_of_a_long_recording_is_the_mean_of_its_windows(pipe):
         ends = np.array([window["intervals"][label] for window in result["course"]])
         low, high = result["intervals"][label]
         assert ends[:, 0].min() - 1e-6 <= low <= result[label] <= high <= ends[:, 1].max() + 1e-6
+
+
+@pytest.mark.parametrize("seconds", [2.0, 33.0])
+def test_without_speech_there_is_no_interval(model, seconds):
+    silent = MsfSerPipeline(model, processor=tiny_processor("whisper"), recognizer=None, describer=None)
+    sound = {"array": np.zeros(int(seconds * RATE), np.float32), "sampling_rate": RATE}
+    result = silent(sound)
+    assert not result["has_speech"] and result["intervals"] is None and result["interval_level"] is None
+    assert all(window["intervals"] is None for window in result.get("course", ()))
+    assert ("course" in result) == (seconds > 30)
+    (row,) = rows_of_result("silence.wav", result, None, max_width=0.4)
+    assert row["valence"] is None and "they have no interval" in row["warnings"][-1]
 
 
 def test_a_model_without_intervals_says_so():
