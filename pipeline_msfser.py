@@ -126,8 +126,8 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
             the order of the inputs. `docs/predicting.md` describes the fields in detail.
 
             - `valence`, `arousal`, `dominance`: in 0..1.
-            - `intervals`: by dimension `[low, high]` in 0..1, which contains the number; `None` without such a model, or
-              where `has_speech` is `False`.
+            - `intervals`: by dimension `[low, high]` in 0..1, which contains the number; `None` without such a
+              model, or without speech.
             - `interval_level`: of the intervals, or `None`.
             - `percentiles`: by dimension the percentile, 0..100, of the number among the `labels` and among the
               `predictions` of the corpus that the model was fitted to; or `None`.
