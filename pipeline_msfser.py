@@ -362,6 +362,12 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
             self._named = recognizer, MsfSerAnnotator(recognizer, device=str(self.device))
         return self._named[1]
 
+    def recognizer_for(self, options: Mapping[str, Any]) -> MsfSerRecognizer | None:
+        """The recognizer that calls with these options use, or `None` if the model reads no words."""
+        if not self._reads("emphasis", "transcript"):
+            return None
+        return self._transcriber_for(options.get("recognizer", AS_TRAINED)).recognizer
+
     def _describer_for(self, describer: str | Describer | None) -> MsfSerAnnotator:
         """The annotator that finds emphasized words and describes."""
         if describer == AS_TRAINED:

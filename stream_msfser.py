@@ -4,7 +4,6 @@ The window that ends with a hop is the newest sound, as long as `window`; at the
 pipeline like a recording of its own, so that its numbers are those of the recording cut the same way.
 """
 
-import functools
 import math
 import threading
 from collections import deque
@@ -21,6 +20,7 @@ from .course_msfser import Word, middle, shifted
 from .inputs_msfser import EACH, RETURN, check_options
 from .sound_forms_msfser import checked_rate, is_file, is_number
 from .sound_quality_msfser import measured
+from .transcription_msfser import MsfSerRecognizer
 from .word_times_msfser import letters_of
 
 # Seconds. A stream has its first result after as much sound, unless the hop is longer.
@@ -107,7 +107,7 @@ class StreamingMixin:
         options |= {"sampling_rate": SAMPLING_RATE, "channel": None, "channels_first": None, "errors": RETURN}
         blocks = stream_blocks(chunks, sampling_rate, channel)
         words = FirmWords(min(_FOLLOWING, (window - hop) / 2))
-        return _results(functools.partial(self, **options), blocks, Hops(window, hop), words, skip)
+        return _results(_Predictor(self, options), blocks, Hops(window, hop), words, skip)
 
 
 def _check_stream(chunks: Any, sampling_rate: Any, window: Any, hop: Any, longest: float) -> None:
@@ -125,6 +125,28 @@ def _check_stream(chunks: Any, sampling_rate: Any, window: Any, hop: Any, longes
         raise ValueError(f"window={window} is outside {_SHORTEST_WINDOW:g}..{longest:g} s, which this model can use.")
     if not _SHORTEST_HOP <= hop <= window:
         raise ValueError(f"hop={hop} is outside {_SHORTEST_HOP:g}..{window:g} s: it is at most as long as the window.")
+
+
+class _Predictor:
+    """Predicts the windows of a stream, with a recognizer that follows it after the first one.
+
+    Args:
+        ser: A [`MsfSerPipeline`].
+        options: Of its calls.
+    """
+
+    def __init__(self, ser: Any, options: Mapping[str, Any]):
+        self._ser, self._options, self._is_first = ser, dict(options), True
+
+    def __call__(self, sound: np.ndarray) -> dict[str, Any]:
+        """The result of the next window, `(samples,)`."""
+        result: dict[str, Any] = self._ser(sound, **self._options)
+        if self._is_first:
+            self._is_first = False
+            recognizer = self._ser.recognizer_for(self._options)
+            if isinstance(recognizer, MsfSerRecognizer):
+                self._options["recognizer"] = recognizer.following()
+        return result
 
 
 def _results(

@@ -1,5 +1,6 @@
 """Sound to text with the times of its words, by Whisper of any size at the length of the clip."""
 
+import copy
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from .audio_msfser import SAMPLING_RATE
 from .encoders_msfser import load_recognizer, whisper_states
 from .feature_extraction_msfser import MsfSerFeatureExtractor
-from .greedy_msfser import most_probable_tokens
+from .greedy_msfser import KeysAndValues, MsfSerDecoder, sound_keys_and_values
 from .languages_msfser import is_surely_english, language_code
 from .word_times_msfser import (
     FRAME,
@@ -114,12 +115,11 @@ class MsfSerRecognizer:
                 "The generation config lists no alignment_heads, which word times need: use the one of the published "
                 "Whisper of this size."
             )
-        # Other attention implementations do not return their weights.
-        model.set_attn_implementation("eager")
         self.model: Any = model.eval()
         self.tokenizer: Any = tokenizer
         self.english_only = not getattr(self.ids, "is_multilingual", False)
-        self._silence_states: torch.Tensor | None = None
+        self._silence: tuple[torch.Tensor, KeysAndValues] | None = None
+        self._guess: list[int] | None = None  # the tokens of the last clip, if the next one may have them, too
 
     @classmethod
     def from_pretrained(
@@ -133,6 +133,16 @@ class MsfSerRecognizer:
         """
         model, tokenizer = load_recognizer(name)
         return cls(model.to(device or "cpu"), tokenizer)  # type: ignore[arg-type]
+
+    def following(self) -> "MsfSerRecognizer":
+        """The same recognizer for windows that overlap, one after the other.
+
+        It guesses that a window has words of the one before it, and checks them at once: the same texts in less time.
+        """
+        self._silent_end()
+        other = copy.copy(self)
+        other._guess = []
+        return other
 
     def __call__(self, sounds: Sequence[np.ndarray], language: str | None = None) -> list[Transcription]:
         """Transcribes clips of any length; a clip's result does not depend on the others.
@@ -258,26 +268,29 @@ class MsfSerRecognizer:
         tokens: list[list[int]] | None,
     ) -> list[DecodedClip]:
         """Decodes clips in a window, with texts as long as `length` allows, both in seconds."""
-        states = self._append_silence(self._encode(sounds, window))
+        states = self._encode(sounds, window)
         codes: list[Any] = (
             [language] * len(sounds) if language is not None or self.english_only else self._languages(states)
         )
         prompts = [self._prompt(code) for code in codes]
+        sound = self._keys_and_values(states)
+        decoder, end = MsfSerDecoder(self.model, sound), int(self.ids.eos_token_id)
+        read = None
         if tokens is None:
-            tokens = self._generate_tokens(states, prompts, length)
-        end: int = self.ids.eos_token_id
-        longest = max(map(len, tokens))
-        ids = [p + t + [end] * (longest - len(t)) for p, t in zip(prompts, tokens, strict=True)]
-        output = self.model.model.decoder(
-            input_ids=torch.tensor(ids, device=states.device), encoder_hidden_states=states, output_attentions=True
-        )
-        heads = [output.cross_attentions[layer][:, head] for layer, head in self.ids.alignment_heads]
-        attention = torch.stack(heads).mean(0)  # (batch, tokens, frames)
+            read = self._generate_tokens(decoder, prompts, length)
+            tokens = [[token for token in row if token < end] for row in read]
+        if tokens != read:
+            # They are given, or special tokens were read that are no part of the text.
+            longest = max(map(len, tokens))
+            ids = [p + t + [end] * (longest - len(t)) for p, t in zip(prompts, tokens, strict=True)]
+            decoder = MsfSerDecoder(self.model, sound)
+            decoder.read(torch.tensor(ids, device=states.device))
+        hidden, attention = decoder.states, decoder.attention
         results = []
         for i, (ids_of_clip, code) in enumerate(zip(tokens, codes, strict=True)):
             first = len(prompts[i]) - 1  # the position that predicts the first token
             last = first + len(ids_of_clip)
-            logits = self.model.proj_out(output.last_hidden_state[i, : last + 1]).log_softmax(-1)
+            logits = self.model.proj_out(hidden[i, : last + 1]).log_softmax(-1)
             targets = torch.tensor([*ids_of_clip, end], device=logits.device)
             frames = max(1, math.ceil(len(sounds[i]) / FRAME))
             # The position before a token is the one that attends to its sound.
@@ -311,26 +324,47 @@ class MsfSerRecognizer:
         )
         return states[-1]
 
-    def _append_silence(self, states: torch.Tensor) -> torch.Tensor:
-        """Appends the states of the silence that ends the 30 s on which Whisper was trained.
+    def _silent_end(self) -> tuple[torch.Tensor, KeysAndValues]:
+        """The states of 30 s with silence after the first second, and what the decoder attends to in them.
 
-        Without them the decoder treats the end of a short window as a cut and repeats the text. They hardly depend on
-        the clip, so they are computed once.
+        Whisper was trained on clips that end so. Without the silence the decoder treats the end of a short window as a
+        cut and repeats the text. Its states hardly depend on the clip, so they are computed once.
         """
-        if self._silence_states is None:
+        if self._silence is None:
             # Not only digital silence: the features are scaled by the loudest moment.
             sound = np.zeros(int(LONGEST * SAMPLING_RATE), np.float32)
             sound[:SAMPLING_RATE] = 0.05 * np.random.default_rng(0).standard_normal(SAMPLING_RATE)
-            self._silence_states = self._encode([sound], LONGEST)
-        rest = self._silence_states[:, max(states.shape[1], self._silence_states.shape[1] - _REST_FRAMES) :].to(states)
-        return torch.cat([states, rest.expand(len(states), -1, -1)], dim=1)
+            states = self._encode([sound], LONGEST)
+            self._silence = states, sound_keys_and_values(self.model, states)
+        return self._silence
 
-    def _generate_tokens(self, states: torch.Tensor, prompts: list[list[int]], length: float) -> list[list[int]]:
-        """The most probable tokens of each clip, without special ones."""
+    def _append_silence(self, states: torch.Tensor) -> torch.Tensor:
+        """Appends the states of the silent end."""
+        silent, _ = self._silent_end()
+        return torch.cat([states, silent[:, _first_rest(states, silent) :].to(states).expand(len(states), -1, -1)], 1)
+
+    def _keys_and_values(self, states: torch.Tensor) -> KeysAndValues:
+        """What the decoder attends to in sounds and the silent end."""
+        silent, of_silence = self._silent_end()
+        first = _first_rest(states, silent)
+
+        def joined(part: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
+            return torch.cat([part, end[:, :, first:].to(part).expand(len(part), -1, -1, -1)], dim=2)
+
+        of_sound = sound_keys_and_values(self.model, states)
+        return [
+            (joined(keys, silent_keys), joined(values, silent_values))
+            for (keys, values), (silent_keys, silent_values) in zip(of_sound, of_silence, strict=True)
+        ]
+
+    def _generate_tokens(self, decoder: MsfSerDecoder, prompts: list[list[int]], length: float) -> list[list[int]]:
+        """The most probable tokens of each clip."""
         most = min(self._room(), int(_TOKENS_PER_SECOND * length))
-        ids = torch.tensor(prompts, device=states.device)
-        rows = most_probable_tokens(self.model, states, ids, most)
-        return [[token for token in row if token < self.ids.eos_token_id] for row in rows]
+        ids = torch.tensor(prompts, device=self.model.device)
+        rows = decoder.most_probable_tokens(ids, most, self._guess or ())
+        if self._guess is not None:
+            self._guess = rows[-1]
+        return rows
 
     def _languages(self, states: torch.Tensor) -> list[str]:
         ids = self.model.detect_language(encoder_outputs=BaseModelOutput(last_hidden_state=states)).tolist()
@@ -430,6 +464,11 @@ class MsfSerRecognizer:
         for k, (offset, samples) in enumerate(pieces):
             if any(letters_of(word) for word in words[cuts[k] : cuts[k + 1]]):
                 yield offset, samples, words[cuts[k] : cuts[k + 1]]
+
+
+def _first_rest(states: torch.Tensor, silent: torch.Tensor) -> int:
+    """From which frame on the states of the silent end follow those of a clip."""
+    return max(states.shape[1], silent.shape[1] - _REST_FRAMES)
 
 
 def _tokens_of(

@@ -23,7 +23,7 @@ from msfser.audio_msfser import load_audio
 from msfser.benchmarks.recognition import nonspeech, normalized
 from msfser.corpora.probe.synthesizer import Synthesizer
 from msfser.encoders_msfser import load_recognizer
-from msfser.greedy_msfser import most_probable_tokens
+from msfser.greedy_msfser import MsfSerDecoder, sound_keys_and_values
 from msfser.transcription_msfser import DecodedClip, MsfSerRecognizer, _loops
 from msfser.word_times_msfser import (
     _levels,
@@ -90,7 +90,7 @@ def test_the_most_probable_tokens_are_those_of_the_library(polyglot, most):
     states = torch.randn(4, 50, model.config.d_model, generator=draw) * 3
     prompts = torch.tensor([polyglot._prompt(code) for code in ("en", "de", "en", "de")])
     with torch.no_grad():
-        found = most_probable_tokens(model, states, prompts, most)
+        found = MsfSerDecoder(model, sound_keys_and_values(model, states)).most_probable_tokens(prompts, most)
         output = GenerationMixin.generate(
             model,
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
@@ -102,6 +102,38 @@ def test_the_most_probable_tokens_are_those_of_the_library(polyglot, most):
     expected = [itertools.takewhile(lambda token: token != end, row[prompts.shape[1] :]) for row in output.tolist()]
     assert found == [*map(list, expected)]
     assert most < 25 or len({tuple(row) for row in found}) > 1
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_guess_changes_no_token_state_or_attention(polyglot, seed):
+    """Guesses that are right, wrong in places, too long, or of other texts."""
+    model, draw = polyglot.model, np.random.default_rng(seed)
+    states = torch.randn(1, 40, model.config.d_model, generator=torch.Generator().manual_seed(seed)) * 3
+    sound = sound_keys_and_values(model, states)
+    prompt = torch.tensor([polyglot._prompt("en")])
+    with torch.no_grad():
+        plain = MsfSerDecoder(model, sound)
+        (expected,) = plain.most_probable_tokens(prompt, 25)
+        wrong = [*expected]
+        wrong[len(wrong) // 2] = 7
+        others = draw.integers(5, 20, 30).tolist()
+        for guess in (expected, expected[3:], wrong, expected * 3, others, [others[0], *expected]):
+            decoder = MsfSerDecoder(model, sound)
+            assert decoder.most_probable_tokens(prompt, 25, guess) == [expected]
+            assert torch.allclose(decoder.states, plain.states, atol=1e-5)
+            assert torch.allclose(decoder.attention, plain.attention, atol=1e-5)
+
+
+def test_a_right_guess_is_read_at_once(polyglot, monkeypatch):
+    model = polyglot.model
+    sound = sound_keys_and_values(model, torch.randn(1, 40, 32, generator=torch.Generator().manual_seed(1)) * 3)
+    prompt, sizes = torch.tensor([polyglot._prompt("en")]), []
+    read = MsfSerDecoder.read
+    with torch.no_grad():
+        (expected,) = MsfSerDecoder(model, sound).most_probable_tokens(prompt, 25)
+        monkeypatch.setattr(MsfSerDecoder, "read", lambda self, ids: sizes.append(ids.shape[1]) or read(self, ids))
+        MsfSerDecoder(model, sound).most_probable_tokens(prompt, 25, expected)
+    assert sizes[0] == 4 and sizes[1] == 13 and len(sizes) < len(expected) / 3
 
 
 # Division of frames
@@ -225,10 +257,8 @@ def test_no_english_is_transcribed_if_another_language_is_stated(polyglot, monke
 def test_a_multilingual_recognizer_is_told_the_language_or_detects_it(polyglot, monkeypatch, language, expected):
     monkeypatch.setattr(transcription_msfser, "_TOKENS_PER_SECOND", 1)
     seen = []
-    decoder = polyglot.model.model.decoder
-    hook = decoder.register_forward_pre_hook(
-        lambda module, args, kwargs: seen.append(kwargs["input_ids"][0].tolist()), with_kwargs=True
-    )
+    embed = polyglot.model.model.decoder.embed_tokens
+    hook = embed.register_forward_pre_hook(lambda module, args: seen.append(args[0][0].tolist()))
     polyglot([noise(1.0)], language)
     hook.remove()
     prompts = [ids[:4] for ids in seen if len(ids) >= 4]
