@@ -9,7 +9,7 @@ from torch import nn
 # Of each layer, `(batch, heads, positions, size)`.
 KeysAndValues = list[tuple[torch.Tensor, torch.Tensor]]
 # Guessed tokens are tried so many at a time.
-_TRIED = 12
+_TRIED = 8
 
 
 def sound_keys_and_values(model: Any, states: torch.Tensor) -> KeysAndValues:
@@ -99,40 +99,37 @@ class MsfSerDecoder:
         Args:
             prompts: `(batch, tokens)`, of equal length.
             most: How many tokens a text has at most.
-            guess: Tokens of which the text of a single sound may contain runs, as that of a sound that overlaps it:
-                those that turn out to be the most probable ones are read at once, which takes less time.
+            guess: Tokens that the text of a single sound may have in this order, as that of a sound that overlaps it.
+                Those that turn out to be the most probable ones are read at once, which takes less time.
 
         Returns:
             The tokens of each text without prompt and end. All of them were read.
         """
         end = self._ids.eos_token_id
-        at_first = self._suppressed(self._ids.begin_suppress_tokens)
-        later = self._suppressed()
+        suppressed = self._suppressed(self._ids.begin_suppress_tokens), self._suppressed()
         found: list[list[int]] = [[] for _ in prompts]
-        tokens, tried = prompts, []  # the tokens to read, and those of them that are a guess
-        at = 0  # in the guess
         is_ended = torch.zeros(len(prompts), dtype=torch.bool, device=prompts.device)
-        states = self.read(tokens)
+        following = _Following(guess if len(prompts) == 1 else ())
+        tried = following.tried(most - 1)
+        states = self.read(torch.cat([prompts, prompts.new_tensor([tried])], dim=1) if tried else prompts)
         while len(found[0]) < most:
             logits = self._model.proj_out(states[:, -1 - len(tried) :])
-            next_tokens = (logits + (later if found[0] else at_first)).argmax(-1)
+            logits[:, 0] += suppressed[bool(found[0])]
+            logits[:, 1:] += suppressed[1]
+            next_tokens = logits.argmax(-1)
             right = 0
             while right < len(tried) and next_tokens[0, right] == tried[right]:
                 right += 1
             self.forget(len(tried) - right)
-            at += right
             tokens = next_tokens[:, right : right + 1].masked_fill(is_ended[:, None], end)
             is_ended = is_ended | (tokens[:, 0] == end)
             for row, token in zip(found, tokens[:, 0].tolist(), strict=True):
                 row += [*tried[:right], token]
             if is_ended.all():
                 break
-            tried = []
-            if len(found) == 1 and found[0][-1] in guess[at:]:
-                at = guess.index(found[0][-1], at) + 1
-                tried = [*guess[at : at + min(_TRIED, most - len(found[0]) - 1)]]
-                tokens = torch.cat([tokens, tokens.new_tensor([tried])], dim=1)
-            states = self.read(tokens)
+            following.add(right, found[0][-1])
+            tried = following.tried(most - len(found[0]) - 1)
+            states = self.read(torch.cat([tokens, tokens.new_tensor([tried])], dim=1) if tried else tokens)
         return [row[: row.index(end)] if end in row else row for row in found]
 
     def _suppressed(self, others: Sequence[int] | None = None) -> torch.Tensor:
@@ -141,6 +138,29 @@ class MsfSerDecoder:
         suppressed = torch.zeros(len(weight), device=weight.device, dtype=weight.dtype)
         suppressed[[*(self._ids.suppress_tokens or []), *(others or [])]] = -torch.inf
         return suppressed
+
+
+class _Following:
+    """Where a text is in the guess of its tokens.
+
+    Args:
+        guess: The tokens.
+    """
+
+    def __init__(self, guess: Sequence[int]):
+        self._guess, self._next, self._is_lost = list(guess), 0, False
+
+    def tried(self, most: int) -> list[int]:
+        """The next tokens by the guess, at most so many; none where the text has left it."""
+        return [] if self._is_lost else self._guess[self._next : self._next + max(0, min(_TRIED, most))]
+
+    def add(self, right: int, token: int) -> None:
+        """Goes on by so many right guesses and another token: where the guess has it nearby, or in place of one."""
+        self._next += right
+        places = [place for place, guessed in enumerate(self._guess) if guessed == token]
+        self._is_lost = not places and not right and self._next > 0
+        if not self._is_lost:
+            self._next = 1 + min(places, key=lambda place: abs(place - self._next), default=self._next)
 
 
 def _by_head(project: nn.Module, x: torch.Tensor, heads: int) -> torch.Tensor:

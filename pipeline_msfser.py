@@ -317,7 +317,8 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
         recording.is_long = len(sound) > int(longest * SAMPLING_RATE)
         if not recording.is_long:
             check_words(given["words"] or (), len(sound) / SAMPLING_RATE)
-            recording.meter.add(sound)
+            if not recording.meter.seconds:
+                recording.meter.add(sound)
             yield Segment(recording, 0.0, sound)
             return
         check_words(given["words"] or (), math.inf)

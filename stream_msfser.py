@@ -4,6 +4,7 @@ The window that ends with a hop is the newest sound, as long as `window`; at the
 pipeline like a recording of its own, so that its numbers are those of the recording cut the same way.
 """
 
+import dataclasses
 import math
 import threading
 from collections import deque
@@ -18,8 +19,9 @@ from .audio_msfser import SAMPLING_RATE, stream_blocks
 from .configuration_msfser import LABELS, TENSOR_NAMES
 from .course_msfser import Word, middle, shifted
 from .inputs_msfser import EACH, RETURN, check_options
+from .recordings_msfser import open_recording
 from .sound_forms_msfser import checked_rate, is_file, is_number
-from .sound_quality_msfser import measured
+from .sound_quality_msfser import SoundMeter, measured
 from .transcription_msfser import MsfSerRecognizer
 from .word_times_msfser import letters_of
 
@@ -107,7 +109,7 @@ class StreamingMixin:
         options |= {"sampling_rate": SAMPLING_RATE, "channel": None, "channels_first": None, "errors": RETURN}
         blocks = stream_blocks(chunks, sampling_rate, channel)
         words = FirmWords(min(_FOLLOWING, (window - hop) / 2))
-        return _results(_Predictor(self, options), blocks, Hops(window, hop), words, skip)
+        return _results(_Predictor(self, options, hop), blocks, Hops(window, hop), words, skip)
 
 
 def _check_stream(chunks: Any, sampling_rate: Any, window: Any, hop: Any, longest: float) -> None:
@@ -133,24 +135,26 @@ class _Predictor:
     Args:
         ser: A [`MsfSerPipeline`].
         options: Of its calls.
+        hop: From one window to the next, in seconds.
     """
 
-    def __init__(self, ser: Any, options: Mapping[str, Any]):
-        self._ser, self._options, self._is_first = ser, dict(options), True
+    def __init__(self, ser: Any, options: Mapping[str, Any], hop: float):
+        self._ser, self._options, self._hop, self._is_first = ser, dict(options), hop, True
 
-    def __call__(self, sound: np.ndarray) -> dict[str, Any]:
-        """The result of the next window, `(samples,)`."""
-        result: dict[str, Any] = self._ser(sound, **self._options)
+    def __call__(self, sound: np.ndarray, meter: SoundMeter) -> dict[str, Any]:
+        """The result of the next window, `(samples,)`, of which the meter knows already."""
+        recording = dataclasses.replace(open_recording(sound, SAMPLING_RATE, None), meter=meter)
+        result: dict[str, Any] = self._ser(recording, **self._options)
         if self._is_first:
             self._is_first = False
             recognizer = self._ser.recognizer_for(self._options)
             if isinstance(recognizer, MsfSerRecognizer):
-                self._options["recognizer"] = recognizer.following()
+                self._options["recognizer"] = recognizer.following(self._hop)
         return result
 
 
 def _results(
-    predict: Callable[[np.ndarray], dict[str, Any]],
+    predict: Callable[[np.ndarray, SoundMeter], dict[str, Any]],
     blocks: Iterable[np.ndarray],
     hops: "Hops",
     words: "FirmWords",
@@ -167,7 +171,7 @@ def _results(
 
 
 def _result(
-    predict: Callable[[np.ndarray], dict[str, Any]], sound: np.ndarray, start: float, firm: "FirmWords"
+    predict: Callable[[np.ndarray, SoundMeter], dict[str, Any]], sound: np.ndarray, start: float, firm: "FirmWords"
 ) -> dict[str, Any]:
     """The result of one window; of one without voice, which costs nothing, and of one that cannot be predicted."""
     end = start + len(sound) / SAMPLING_RATE
@@ -176,7 +180,7 @@ def _result(
     # Words may be found where the sound alone is not taken for speech, so only sound without any voice is left out.
     voice_seconds, spoken = meter.voice_seconds(), meter.speech_seconds()
     warnings = meter.warnings(spoken)
-    found: dict[str, Any] = {"error": NO_SPEECH} if voice_seconds <= 0 else predict(sound)
+    found: dict[str, Any] = {"error": NO_SPEECH} if voice_seconds <= 0 else predict(sound, meter)
     if "error" in found:
         if voice_seconds > 0:
             warnings.append(found["error"])

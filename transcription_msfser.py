@@ -119,7 +119,8 @@ class MsfSerRecognizer:
         self.tokenizer: Any = tokenizer
         self.english_only = not getattr(self.ids, "is_multilingual", False)
         self._silence: tuple[torch.Tensor, KeysAndValues] | None = None
-        self._guess: list[int] | None = None  # the tokens of the last clip, if the next one may have them, too
+        self._hop: float | None = None  # seconds to the next clip, if clips overlap
+        self._guess: list[int] = []  # its tokens, by the clip before
 
     @classmethod
     def from_pretrained(
@@ -134,14 +135,14 @@ class MsfSerRecognizer:
         model, tokenizer = load_recognizer(name)
         return cls(model.to(device or "cpu"), tokenizer)  # type: ignore[arg-type]
 
-    def following(self) -> "MsfSerRecognizer":
-        """The same recognizer for windows that overlap, one after the other.
+    def following(self, hop: float) -> "MsfSerRecognizer":
+        """The same recognizer for windows of a stream, each so many seconds after the one before.
 
         It guesses that a window has words of the one before it, and checks them at once: the same texts in less time.
         """
         self._silent_end()
         other = copy.copy(self)
-        other._guess = []
+        other._hop = hop
         return other
 
     def __call__(self, sounds: Sequence[np.ndarray], language: str | None = None) -> list[Transcription]:
@@ -311,6 +312,9 @@ class MsfSerRecognizer:
                     focus=float(np.mean(inside or [0.0])),
                 )
             )
+        if self._hop is not None:
+            started = zip(results[-1].tokens, results[-1].starts, strict=False)
+            self._guess = [token for token, start in started if start * FRAME >= self._hop * SAMPLING_RATE]
         return results
 
     def _encode(self, sounds: list[np.ndarray], window: float) -> torch.Tensor:
@@ -361,10 +365,7 @@ class MsfSerRecognizer:
         """The most probable tokens of each clip."""
         most = min(self._room(), int(_TOKENS_PER_SECOND * length))
         ids = torch.tensor(prompts, device=self.model.device)
-        rows = decoder.most_probable_tokens(ids, most, self._guess or ())
-        if self._guess is not None:
-            self._guess = rows[-1]
-        return rows
+        return decoder.most_probable_tokens(ids, most, self._guess)
 
     def _languages(self, states: torch.Tensor) -> list[str]:
         ids = self.model.detect_language(encoder_outputs=BaseModelOutput(last_hidden_state=states)).tolist()

@@ -8,7 +8,9 @@
 - `reasons/probe_first/DIMENSION`: share of the items of the probe corpus's test part to whose number the inputs that
   its rule names contribute most, by absolute value: emphasis and transcript to valence, whose larger part is the
   emphasis, the sound to arousal and the description to dominance. `reasons/probe_first` is the lowest of the three.
-  `reasons/probe_emphasis_first`: to how many valences the emphasis alone contributes most.
+  `reasons/probe_first_far/DIMENSION`: likewise of the items whose number lies at least 0.1 from the baseline, as
+  otherwise nothing contributes much. `reasons/probe_emphasis_first`: to how many valences the emphasis alone
+  contributes most.
 - `reasons/swap_r`: the default starter, clips of emotiontts_kr, sentences of EmoBank's test part, neither of which it
   was fitted to, and measured descriptions. One input of a clip is exchanged for that of the next clip; Pearson's r
   between the change of a number and the difference between the two stated contributions, over clips, inputs and
@@ -43,6 +45,8 @@ from .starter_checks import emobank, inputs_of, of_next
 _CORPUS = "emotiontts_kr"
 _SWAPPED, _TIMED = 200, 40  # clips
 _BATCH = 16
+# A number so far from the baseline has a reason to be found.
+_FAR = 0.1
 # What the rule of the probe corpus names for each dimension.
 _RULE = {"valence": ("les", "gs"), "arousal": ("audio",), "dominance": ("es",)}
 
@@ -68,20 +72,25 @@ def probe_rows(folders: Sequence[Path], data: Path) -> list[Row]:
     inputs: dict[str, Any] = {"audio": [load_audio(audio) for audio in test.to_pandas()["audio"]]}
     inputs |= {name: test[name][:] for name in ("transcript", "emphasis", "description")}
     hits: dict[str, list[np.ndarray]] = {}
+    distances = []  # from the baseline, (items, 3) each
     for folder in folders:
         model, processor = MsfSerModel.from_pretrained(folder).eval(), MsfSerProcessor.from_pretrained(folder)
         _, parts = contributions(model, processor, inputs)
         names = input_names(model.config)
+        distances.append(np.abs(parts.sum(-1)))
         largest = np.abs(parts).argmax(-1)  # (items, 3)
         for d, label in enumerate(LABELS):
             named = [names.index(name) for name in _RULE[label]]
             hits.setdefault(label, []).append(np.isin(largest[:, d], named))
         hits.setdefault("emphasis", []).append(largest[:, 0] == names.index("les"))
     found = {name: share_interval(np.stack(of_seeds)) for name, of_seeds in hits.items()}
+    far = np.mean(distances, axis=0) >= _FAR
+    of_far = {label: share_interval(np.stack(hits[label])[:, far[:, d]]) for d, label in enumerate(LABELS)}
     lowest = min(LABELS, key=lambda label: found[label].value)
     return [
         row("reasons/probe_first", *found[lowest]),
         *(row(f"reasons/probe_first/{label}", *found[label]) for label in LABELS),
+        *(row(f"reasons/probe_first_far/{label}", *of_far[label]) for label in LABELS),
         row("reasons/probe_emphasis_first", *found["emphasis"]),
     ]
 

@@ -133,7 +133,7 @@ def test_a_right_guess_is_read_at_once(polyglot, monkeypatch):
         (expected,) = MsfSerDecoder(model, sound).most_probable_tokens(prompt, 25)
         monkeypatch.setattr(MsfSerDecoder, "read", lambda self, ids: sizes.append(ids.shape[1]) or read(self, ids))
         MsfSerDecoder(model, sound).most_probable_tokens(prompt, 25, expected)
-    assert sizes[0] == 4 and sizes[1] == 13 and len(sizes) < len(expected) / 3
+    assert sizes[0] == 4 + 8 and len(sizes) <= 4
 
 
 # Division of frames
