@@ -1,8 +1,9 @@
 """Runs the demo page: valence, arousal and dominance of a recording, with reasons, and its words to correct.
 
 The page uses the model in MSFSER_MODEL, a folder or a name on the Hub, at the revision in MSFSER_REVISION. By default
-a Space uses the model of its own name, and any other machine the folder outputs/starter. A Space runs the files of
-this folder alone, without the package: the model brings its code along.
+a Space uses the model of its own name, and any other machine the folder outputs/starter. MSFSER_PRECISION is float32,
+the default, or bfloat16. A Space runs the files of this folder alone, without the package: the model brings its code
+along.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from .page import build, options
 STARTER = "outputs/starter"
 MODEL = os.environ.get("MSFSER_MODEL") or os.environ.get("SPACE_ID") or STARTER
 REVISION = os.environ.get("MSFSER_REVISION") or None
+PRECISION = os.environ.get("MSFSER_PRECISION") or None
 
 
 def own_uploads() -> Path:
@@ -69,7 +71,7 @@ def main(argv: Sequence[str] = ()) -> None:
         )
     threading.Thread(target=_delete_old_every_minute, args=[own_uploads()], daemon=True).start()
     try:
-        ser = load(MODEL, REVISION)
+        ser = load(MODEL, REVISION, **({"precision": PRECISION} if PRECISION else {}))
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise SystemExit(f"msfser space: error: the model {MODEL} cannot be loaded: {reason}") from error

@@ -291,6 +291,7 @@ def test_an_audio_only_model_shows_and_asks_for_no_words(clips, tmp_path):
 def test_it_says_when_nobody_spoke(ser, clips):
     assert "No speech was detected, so this means little." in _told(analysis.predict(ser, str(clips / "silent.wav")))
     assert "No speech" not in _told(analysis.predict(ser, str(clips / "0.wav")))
+    assert analysis.predict(ser, str(clips / "silent.wav"))["intervals"] is None
 
 
 def test_a_result_is_saved_as_csv_and_json(ser, clips):
@@ -317,6 +318,23 @@ def test_without_a_trained_model_no_name_is_looked_up(tmp_path, monkeypatch):
     monkeypatch.setattr(app, "MODEL", app.STARTER)
     monkeypatch.setattr(app, "load", lambda *_: pytest.fail("a model was looked up"))
     with pytest.raises(SystemExit, match="make starter"):
+        app.main()
+
+
+def test_the_page_computes_in_the_precision_of_its_settings(tmp_path, monkeypatch):
+    tiny_model(semantics=[]).save_pretrained(tmp_path)
+    tiny_processor().save_pretrained(tmp_path)
+    monkeypatch.setattr(app, "MODEL", str(tmp_path))
+    monkeypatch.setattr(app, "own_uploads", lambda: tmp_path / "uploads")
+    used = []
+    monkeypatch.setattr(app, "build", lambda ser, *_: used.append(ser.model.precision) or pytest.fail("built"))
+    for precision, expected in ((None, "float32"), ("bfloat16", "bfloat16")):
+        monkeypatch.setattr(app, "PRECISION", precision)
+        with pytest.raises(pytest.fail.Exception):
+            app.main()
+        assert used[-1] == expected
+    monkeypatch.setattr(app, "PRECISION", "half")
+    with pytest.raises(SystemExit, match="precision='half' is not known: choose 'float32' or 'bfloat16'"):
         app.main()
 
 
