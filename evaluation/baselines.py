@@ -1,7 +1,10 @@
 """Baselines for [`HeldOut`]: the mean, eGeMAPS with support-vector regression, and models of pooled encoder states."""
 
 import importlib.util
+import os
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -59,14 +62,26 @@ def egemaps(paths: Sequence[str], folder: Path) -> np.ndarray:
     path = folder / f"egemaps_{fingerprint(*map(Path, paths))[:12]}.npy"
     with FileLock(f"{path}.lock"):
         if not path.is_file():
-            import opensmile
-
-            smile = opensmile.Smile(opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.Functionals)
-            sounds = (load_audio(recording) for recording in tqdm(paths, desc="eGeMAPS"))
-            rows = [smile.process_signal(sound, SAMPLING_RATE).to_numpy()[0] for sound in sounds]
+            with ThreadPoolExecutor(os.cpu_count(), initializer=_open_smile) as pool:
+                rows = [*tqdm(pool.map(_functionals, paths), desc="eGeMAPS", total=len(paths))]
             with whole_file(path) as unfinished, open(unfinished, "wb") as file:
                 np.save(file, np.array(rows, np.float32))
     return np.load(path)
+
+
+# An extractor serves one thread.
+_of_thread = threading.local()
+
+
+def _open_smile() -> None:
+    import opensmile
+
+    _of_thread.smile = opensmile.Smile(opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.Functionals)
+
+
+def _functionals(recording: str) -> np.ndarray:
+    row: np.ndarray = _of_thread.smile.process_signal(load_audio(recording), SAMPLING_RATE).to_numpy()[0]
+    return row
 
 
 def svr_system(features: np.ndarray, labels: np.ndarray, corpora: np.ndarray) -> System:
