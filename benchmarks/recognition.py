@@ -20,7 +20,7 @@ over the clips in `words.csv` of their medians; the interval is over these clips
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,12 +158,8 @@ def _plain_rows(recognizer: MsfSerRecognizer, folder: Path) -> list[Row]:
     table = pd.read_csv(folder / "metadata.csv", dtype=str)
     sounds = dict(zip(table["file_name"], _sounds(folder), strict=True))
     transcribed = dict(zip(sounds, recognizer(list(sounds.values()), "en"), strict=True))
-    pairs = [
-        jiwer.process_words(" ".join(normalized(text)), " ".join(normalized(transcribed[file].text or "")))
-        for file, text in zip(table["file_name"], table["transcription"], strict=True)
-    ]
-    counts = np.array([[p.substitutions + p.deletions + p.insertions, len(p.references[0])] for p in pairs])
-    references = _word_times(folder)
+    counts = word_errors(table["transcription"], [transcribed[file].text or "" for file in table["file_name"]])
+    references = word_times(folder)
     timed = [sounds[file] for file in references]
     texts = [" ".join(entry["word"] for entry in words) for words in references.values()]
     found = {
@@ -175,20 +171,29 @@ def _plain_rows(recognizer: MsfSerRecognizer, folder: Path) -> list[Row]:
     rows[0]["clips"] = len(counts)
     for name, of_files in found.items():
         matched = zip(references.values(), of_files, strict=True)
-        errors = [_time_errors(reference, words or []) for reference, words in matched]
+        errors = [time_errors(reference, words or []) for reference, words in matched]
         medians = [np.median(of_clip) for of_clip in errors if of_clip]
         rows.append(row(name, *median_interval(medians)) | {"clips": len(medians)})
     return rows
 
 
-def _word_times(folder: Path) -> dict[str, list[dict[str, Any]]]:
+def word_errors(spoken: Iterable[str], written: Iterable[str]) -> np.ndarray:
+    """The number of errors, and of words, of each text, `(texts, 2)`; without case and punctuation."""
+    pairs = [
+        jiwer.process_words(" ".join(normalized(text)), " ".join(normalized(found)))
+        for text, found in zip(spoken, written, strict=True)
+    ]
+    return np.array([[p.substitutions + p.deletions + p.insertions, len(p.references[0])] for p in pairs])
+
+
+def word_times(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """File to its words as the recognizer gives them."""
     table = pd.read_csv(folder / "words.csv", dtype={"word": str}, keep_default_na=False)
     table = table.rename(columns={"start_s": "start", "end_s": "end"})
     return {name: group[["word", "start", "end"]].to_dict("records") for name, group in table.groupby("file_name")}
 
 
-def _time_errors(reference: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]) -> list[float]:
+def time_errors(reference: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]) -> list[float]:
     """Absolute errors in seconds of the starts and ends of words that are matched."""
     spoken, written = ([_joined(entry["word"]) for entry in words] for words in (reference, found))
     if not written:

@@ -1,0 +1,169 @@
+"""How fast the recognizer is against faster-whisper and the library's own pipeline, with word times, and how exact.
+
+    pip install -e ".[peers]"
+    OMP_NUM_THREADS=2 python -m msfser.benchmarks.recognizers --plain FOLDER --faster_whisper FOLDER
+
+All decode greedily with the weights of Whisper tiny.en, the language stated; `--faster_whisper` is a folder with them
+in CTranslate2's format. The clips are those of 2 to 10 s in `--plain` (`benchmarks/recognition.py`), in the order of
+its table. Ratios are of times, measured interleaved: the median of the repeats with the lowest and the highest. The
+rows are added to `results/speed.json`, each with its machine, versions and threads.
+
+- `recognizer_vs_faster_whisper/ratio`: faster-whisper in int8 against ours, both clip by clip; `..._float32/ratio`:
+  in float32; `recognizer_vs_faster_whisper_batch/ratio`: in int8, against ours in batches of 8 clips, which
+  faster-whisper does not have for separate clips.
+- `recognizer_vs_transformers/ratio`: the library's pipeline, which pads each clip to 30 s.
+- `recognizer_wer/SYSTEM`: word errors over words; `recognizer_times/SYSTEM`: the median over the clips with word times
+  of their median errors, in seconds.
+"""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import AutomaticSpeechRecognitionPipeline, WhisperFeatureExtractor
+
+from ..audio_msfser import SAMPLING_RATE, load_audio
+from ..evaluation.intervals import interval, median_interval
+from ..evaluation.results import Row, row
+from ..transcription_msfser import MsfSerRecognizer
+from .command import check_repeats, load_recognizer, parser_of, record
+from .recognition import time_errors, word_errors, word_times
+from .speed import interleaved, machine, ratio
+
+_SHORTEST, _LONGEST = 2.0, 10.0  # seconds
+_BATCH = 8
+
+
+class Recognized(NamedTuple):
+    """The text of a clip, and its words as in [`Transcription`]."""
+
+    text: str
+    words: list[dict[str, Any]]
+
+
+System = Callable[[Sequence[np.ndarray]], list[Recognized]]
+
+
+def ours(recognizer: MsfSerRecognizer, batch: int) -> System:
+    """The recognizer, in batches."""
+
+    def recognized(sounds: Sequence[np.ndarray]) -> list[Recognized]:
+        batches = (sounds[start : start + batch] for start in range(0, len(sounds), batch))
+        return [Recognized(found.text or "", found.words) for some in batches for found in recognizer(some, "en")]
+
+    return recognized
+
+
+def faster_whisper(folder: Path, kind: str) -> System:
+    """faster-whisper, clip by clip, in `"int8"` or `"float32"`.
+
+    Raises:
+        ImportError: It is missing.
+    """
+    try:
+        from faster_whisper import WhisperModel
+    except ImportError as error:
+        raise ImportError('faster-whisper is missing: pip install "msfser[peers]".') from error
+    model = WhisperModel(str(folder), device="cpu", compute_type=kind, cpu_threads=torch.get_num_threads())
+
+    def recognized(sounds: Sequence[np.ndarray]) -> list[Recognized]:
+        results = []
+        for sound in sounds:
+            segments = [*model.transcribe(sound, language="en", beam_size=1, word_timestamps=True)[0]]
+            words = [word for segment in segments for word in segment.words or ()]
+            times = [{"word": word.word.strip(), "start": word.start, "end": word.end} for word in words]
+            results.append(Recognized("".join(segment.text for segment in segments).strip(), times))
+        return results
+
+    return recognized
+
+
+def library(recognizer: MsfSerRecognizer) -> System:
+    """The library's pipeline, clip by clip."""
+    model = copy.deepcopy(recognizer.model)
+    model.set_attn_implementation("eager")  # others do not return the weights, which word times need
+    recognize = AutomaticSpeechRecognitionPipeline(
+        model=model, tokenizer=recognizer.tokenizer, feature_extractor=WhisperFeatureExtractor()
+    )
+
+    def recognized(sounds: Sequence[np.ndarray]) -> list[Recognized]:
+        results = []
+        for sound in sounds:
+            found: Any = recognize({"raw": sound, "sampling_rate": SAMPLING_RATE}, return_timestamps="word")
+            times = [(chunk["text"].strip(), *chunk["timestamp"]) for chunk in found["chunks"]]
+            words = [
+                {"word": word, "start": start, "end": start if end is None else end} for word, start, end in times
+            ]
+            results.append(Recognized(found["text"].strip(), words))
+        return results
+
+    return recognized
+
+
+def error_rows(
+    systems: Mapping[str, System], sounds: Mapping[str, np.ndarray], texts: Mapping[str, str], folder: Path
+) -> list[Row]:
+    """Word errors, and errors of word times.
+
+    Args:
+        systems: By name.
+        sounds: By file.
+        texts: What is said, by file.
+        folder: With the times of words.
+    """
+    rows = []
+    references = {file: words for file, words in word_times(folder).items() if file in sounds}
+    for name, recognized in systems.items():
+        found = dict(zip(sounds, recognized([*sounds.values()]), strict=True))
+        counts = word_errors(texts.values(), [found[file].text for file in texts])
+        rows.append(row(f"recognizer_wer/{name}", *interval(lambda i, c=counts: np.divide(*c[i].sum(0)), len(counts))))
+        errors = [time_errors(words, found[file].words) for file, words in references.items()]
+        medians = [np.median(of_clip) for of_clip in errors if of_clip]
+        rows.append(row(f"recognizer_times/{name}", *median_interval(medians)) | {"clips": len(medians)})
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measures, prints the rows and adds them to `benchmarks/results/speed.json`."""
+    parser = parser_of("recognizers", __doc__)
+    parser.add_argument("--plain", type=Path, required=True, help="folder with metadata.csv and words.csv, English")
+    parser.add_argument(
+        "--faster_whisper", type=Path, required=True, help="folder with the weights for faster-whisper"
+    )
+    parser.add_argument("--repeats", type=int, default=5, help="interleaved repeats (5)")
+    arguments = parser.parse_args(argv)
+    check_repeats(parser, arguments.repeats)
+    for needed in (arguments.plain / "words.csv", arguments.faster_whisper / "model.bin"):
+        if not needed.is_file():
+            parser.error(f"{needed}: there is no such file; name a folder that has it.")
+    table = pd.read_csv(arguments.plain / "metadata.csv", dtype=str).set_index("file_name")
+    sounds = {file: load_audio(arguments.plain / file) for file in table.index}
+    sounds = {file: sound for file, sound in sounds.items() if _SHORTEST <= len(sound) / SAMPLING_RATE <= _LONGEST}
+    recognizer = load_recognizer()
+    systems = {
+        "ours": ours(recognizer, 1),
+        "ours_in_batches": ours(recognizer, _BATCH),
+        "faster_whisper_int8": faster_whisper(arguments.faster_whisper, "int8"),
+        "faster_whisper_float32": faster_whisper(arguments.faster_whisper, "float32"),
+        "transformers": library(recognizer),
+    }
+    rows = error_rows(systems, sounds, {file: table["transcription"][file] for file in sounds}, arguments.plain)
+    clips = [*sounds.values()]
+    tasks = {name: lambda recognized=recognized: recognized(clips) for name, recognized in systems.items()}
+    spent = interleaved(tasks, arguments.repeats)
+    rows += [
+        ratio("recognizer_vs_faster_whisper/ratio", spent["faster_whisper_int8"], spent["ours"]),
+        ratio("recognizer_vs_faster_whisper_float32/ratio", spent["faster_whisper_float32"], spent["ours"]),
+        ratio("recognizer_vs_faster_whisper_batch/ratio", spent["faster_whisper_int8"], spent["ours_in_batches"]),
+        ratio("recognizer_vs_transformers/ratio", spent["transformers"], spent["ours"]),
+    ]
+    beside = {**machine(), "seconds_of_sound": round(sum(map(len, clips)) / SAMPLING_RATE, 1)}
+    record("speed", [{**beside, **one} for one in rows], "recognizers", argv)
+
+
+if __name__ == "__main__":
+    main()
