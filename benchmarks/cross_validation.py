@@ -8,12 +8,15 @@ the table has: sound and transcripts. `regressor` is the layer-mix regressor of 
 is predicted by models that were trained on the others, with each of the seeds. Writes
 `benchmarks/results/crossval.json`: `CORPUS/SYSTEM/DIMENSION`, `CORPUS/SYSTEM/mean` and the paired difference
 `CORPUS/train_minus_regressor` of the mean CCC, each the mean over the seeds with its interval over speakers and seeds.
+With `--whole_clips`, `whole_clips` is `train` on every frame of whole clips in place of random crops.
+
 Start the command in the project's folder. What is finished is kept in the output folder.
 """
 
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,10 +40,20 @@ from ..training.folds import PREDICTIONS_FILE, read_predictions
 from .command import parser_of, record
 
 CORPORA = ("ravdess", "emodb")
+# Of the system `whole_clips`.
+_WHOLE = ("--crop_seconds", 0, "--frame_stride", 1)
 SETTINGS = Path(__file__).parents[1] / "configs" / "probe.yaml"
 
 
-def of_train(name: str, clips: pd.DataFrame, data: Path, protocol: Protocol, seed: int, output: Path) -> np.ndarray:
+def of_train(
+    name: str,
+    clips: pd.DataFrame,
+    data: Path,
+    protocol: Protocol,
+    seed: int,
+    output: Path,
+    settings: Sequence[object] = (),
+) -> np.ndarray:
     """The predictions of `train.py --cross_validate speaker` for each clip, `(clips, 3)`.
 
     Args:
@@ -50,6 +63,7 @@ def of_train(name: str, clips: pd.DataFrame, data: Path, protocol: Protocol, see
         protocol: How they are read.
         seed: Of the training.
         output: Where the folds are kept.
+        settings: More options of `msfser train`.
     """
     source = pd.read_csv(data / name / protocol.table, dtype=str, keep_default_na=False)
     table = output / f"{name}.csv"
@@ -57,13 +71,23 @@ def of_train(name: str, clips: pd.DataFrame, data: Path, protocol: Protocol, see
         source[source["file_name"].isin(clips["file"])].to_csv(unfinished, index=False)
     folder = output / f"{name}_{seed}"
     options = ["--data", table, "--audio_folder", (data / name).resolve(), "--label_range", *protocol.label_range]
-    options += ["--cross_validate", "speaker", "--seed", seed, "--output_dir", folder]
+    options += ["--cross_validate", "speaker", "--seed", seed, "--output_dir", folder, *settings]
     train([str(SETTINGS), *map(str, options)])
     found = read_predictions(folder / PREDICTIONS_FILE)
     found = found[found["inputs"] == found["inputs"].iloc[-1]]
     if [Path(file).name for file in found["file"]] != [Path(file).name for file in clips["file"]]:
         raise ValueError(f"{folder / PREDICTIONS_FILE} has the predictions of other clips: remove {folder}.")
     return found[[*LABELS]].to_numpy()
+
+
+def trained(
+    name: str, clips: pd.DataFrame, protocol: Protocol, arguments: Any, settings: Sequence[object] = ()
+) -> np.ndarray:
+    """[`of_train`] with each seed of the command, `(seeds, clips, 3)`."""
+    output = arguments.output_dir / "whole_clips" if settings else arguments.output_dir
+    output.mkdir(parents=True, exist_ok=True)
+    seeds = (of_train(name, clips, arguments.data, protocol, seed, output, settings) for seed in arguments.seeds)
+    return np.stack([*seeds])
 
 
 def of_regressor(clips: pd.DataFrame, labels: np.ndarray, seeds: Sequence[int], folder: Path) -> np.ndarray:
@@ -80,11 +104,11 @@ def of_regressor(clips: pd.DataFrame, labels: np.ndarray, seeds: Sequence[int], 
 def rows_of_systems(
     corpus: str, predictions: Mapping[str, np.ndarray], labels: np.ndarray, speakers: Sequence[str]
 ) -> list[Row]:
-    """The CCC of each system, and the difference of the two, with intervals over speakers and seeds.
+    """The CCC of each system, and how much higher that of `train` is, with intervals over speakers and seeds.
 
     Args:
         corpus: The start of the names.
-        predictions: Of `train` and `regressor`, `(seeds, clips, 3)`.
+        predictions: Of `train` and other systems, `(seeds, clips, 3)`.
         labels: `(clips, 3)`.
         speakers: Of each clip.
     """
@@ -108,10 +132,15 @@ def rows_of_systems(
             correlation=True,
         )
         rows += rows_of(names, found)
-    difference = interval(
-        lambda items, seeds: ccc("train", items, seeds)[-1] - ccc("regressor", items, seeds)[-1], units, seeds=count
-    )
-    return [*rows, row(f"{corpus}/train_minus_regressor", *difference)]
+    for other in predictions:
+        if other != "train":
+            difference = interval(
+                lambda items, seeds, other=other: ccc("train", items, seeds)[-1] - ccc(other, items, seeds)[-1],  # type: ignore[misc]
+                units,
+                seeds=count,
+            )
+            rows.append(row(f"{corpus}/train_minus_{other}", *difference))
+    return rows
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -120,6 +149,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder with the corpora")
     parser.add_argument("--corpora", nargs="+", choices=CORPORA, default=[*CORPORA], help="ravdess emodb")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="0 1 2")
+    parser.add_argument("--whole_clips", action="store_true", help="also train on whole clips, which takes long")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/benchmarks/cross_validation"))
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -131,10 +161,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             clips = read_corpora(arguments.data, one)
             labels = clips[[*LABELS]].to_numpy(np.float64)
             regressor = of_regressor(clips, labels, arguments.seeds, arguments.output_dir / "regressor")
-            ours = [
-                of_train(name, clips, arguments.data, protocol, seed, arguments.output_dir) for seed in arguments.seeds
-            ]
-            predictions = {"train": np.stack(ours), "regressor": regressor}
+            predictions = {"train": trained(name, clips, protocol, arguments), "regressor": regressor}
+            if arguments.whole_clips:
+                predictions["whole_clips"] = trained(name, clips, protocol, arguments, _WHOLE)
             rows += rows_of_systems(name, predictions, labels, clips["speaker"].tolist())
     record("crossval", rows, "cross_validation", argv)
 

@@ -43,6 +43,22 @@ _BFLOAT16 = {
     "- of training steps, all weights": "train_bf16/hours_per_hour:.1f",
 }
 
+_RECOGNIZERS = {
+    "one clip after another: faster-whisper in 8 bits, its time by ours": "recognizer_vs_faster_whisper/ratio:times",
+    "- faster-whisper in float32": "recognizer_vs_faster_whisper_float32/ratio:times",
+    "- the pipeline of transformers": "recognizer_vs_transformers/ratio:times",
+    "faster-whisper in 8 bits, one after another, by ours in batches of 8": (
+        "recognizer_vs_faster_whisper_batch/ratio:times"
+    ),
+}
+_RECOGNIZER_ERRORS = {
+    "ours": "ours",
+    "ours, in batches of 8": "ours_in_batches",
+    "faster-whisper, 8 bits": "faster_whisper_int8",
+    "faster-whisper, float32": "faster_whisper_float32",
+    "transformers": "transformers",
+}
+
 RUNNING: dict[str, Block] = {
     "stress": Block(
         "stress",
@@ -103,6 +119,19 @@ RUNNING: dict[str, Block] = {
         [
             Table(("", ""), {words: (f"{{{key}}}",) for words, key in _BFLOAT16.items()}),
             "\n{wavlm_bf16/ratio:machine}. The matrix products run at {wavlm_bf16/gflops:.0f} GFLOP/s.",
+        ],
+    ),
+    "recognizers": Block(
+        "speed",
+        [
+            Table(("", ""), {words: (f"{{{key}}}",) for words, key in _RECOGNIZERS.items()}),
+            "",
+            Table(
+                ("", "word error rate", "median error of word times"),
+                _RECOGNIZER_ERRORS,
+                ["{recognizer_wer/*:rate1}", "{recognizer_times/*:ms}"],
+            ),
+            "\n{recognizer_vs_faster_whisper/ratio:machine}.",
         ],
     ),
     "live": Block(

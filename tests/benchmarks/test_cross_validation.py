@@ -45,13 +45,17 @@ def test_both_systems_predict_each_clip_without_its_speaker(data, tmp_path, monk
     monkeypatch.setattr("msfser.evaluation.regressor._STEPS", 3)
     monkeypatch.setattr("msfser.benchmarks.command.RESULTS", tmp_path / "results")
     argv = ["--data", str(data), "--corpora", "emodb", "--seeds", "0", "--output_dir", str(tmp_path / "out")]
+    argv.append("--whole_clips")
     cross_validation.main(argv)
     rows = read(tmp_path / "results" / "crossval.json")
-    names = [f"emodb/{system}/{name}" for system in ("train", "regressor") for name in (*LABELS, "mean")]
-    assert list(rows) == [*names, "emodb/train_minus_regressor"]
+    names = [f"emodb/{system}/{name}" for system in ("train", "regressor", "whole_clips") for name in (*LABELS, "mean")]
+    assert list(rows) == [*names, "emodb/train_minus_regressor", "emodb/train_minus_whole_clips"]
     difference = rows["emodb/train/mean"]["value"] - rows["emodb/regressor/mean"]["value"]
     assert rows["emodb/train_minus_regressor"]["value"] == pytest.approx(difference)
-    assert rows["emodb/train/mean"]["command"].endswith("--data FOLDER --corpora emodb --seeds 0 --output_dir FOLDER")
+    assert rows["emodb/train/mean"]["command"].endswith("--data FOLDER --corpora emodb --seeds 0 --output_dir FOLDER --whole_clips")
+    settings = (tmp_path / "out" / "whole_clips" / "emodb_0" / "run.yaml").read_text()
+    assert "crop_seconds: 0" in settings and "frame_stride: 1" in settings
+
     table = read_predictions(tmp_path / "out" / "emodb_0" / "predictions.csv")
     assert set(table["fold"]) == {"00", "01", "02"} and len(table) == 3 * 16
     # Labels were scaled from -1..1.
