@@ -30,7 +30,7 @@ FOLDER = Path(__file__).parent / "examples"
 EXAMPLES = {
     "wonderful.mp3": "“… WONDERFUL but … dreadful”",
     "dreadful.mp3": "The same, other stress: “… wonderful but … DREADFUL”",
-    "calm.mp3": "The first one, slow, low and quiet",
+    "calm.mp3": "The first one, slow, low, and quiet",
     "thanks.mp3": "“Thank you so much …”",
     "sorry.mp3": "“I am so sorry …”, same voice",
     "long.mp3": "Longer, livens up",
@@ -45,7 +45,7 @@ _TENSORS = {"transcript": "gs", "emphasis": "les", "description": "es"}
 # What can be edited: name of the text, label, what is shown where it is empty.
 _EDITED = {
     "transcript": ("Words", "recognized automatically"),
-    "emphasis": ("Stressed words (in a row)", "found automatically"),
+    "emphasis": ("Stressed words (consecutive)", "found automatically"),
     "description": ("How it sounds", "such as: calm but firm"),
 }
 
@@ -157,7 +157,7 @@ class _Page:
                 self.examples = gr.Examples(
                     [[str(FOLDER / file), *(["en"] if language else [])] for file in EXAMPLES],
                     [self.audio, *language],
-                    label="Examples by a computer voice; the last two go wrong",
+                    label="Examples by a computer voice; the model gets the last two wrong",
                     example_labels=list(EXAMPLES.values()),
                     cache_examples=False,
                     api_name="load_example",
@@ -175,10 +175,10 @@ class _Page:
             self.fields["language"] = gr.Dropdown(
                 [("Not stated", ""), *sorted((name.title(), code) for code, name in LANGUAGES.items())],
                 value="en",
-                label="Language, to recognize the words",
+                label="Language of the speech",
                 render=False,
             )
-        with gr.Accordion("What if it were said otherwise?"):
+        with gr.Accordion("What if it had been said differently?"):
             for name in self.read:
                 label, placeholder = _EDITED[name]
                 lines = 2 if name == "transcript" else 1

@@ -35,17 +35,18 @@ UNEXPECTED = "The recording could not be analyzed: try it again, or try another 
 NOT_FOR = """The numbers are a machine's estimate of how speech comes across on average. They do not tell what anybody
 feels. **Do not use them for decisions about people:** no clinical, hiring, school, or workplace use. The
 [EU AI Act](https://eur-lex.europa.eu/eli/reg/2024/1689/oj) prohibits emotion recognition at work and in education,
-with few exceptions, and regulates other uses. Analyze only recordings of people who know and agree."""
+with narrow exceptions, and regulates other uses. Analyze only recordings of people who know and agree."""
 
-KEPT = """It is not kept. It is stored in a temporary file so that you can correct its words, and is deleted about
-{minutes} minutes after the upload. It is used for nothing else, and neither the recording nor its words are logged.
+KEPT = """It is kept for about {minutes} minutes, in a temporary file, so that you can correct its words; then it is
+deleted. It is used for nothing else, and neither the recording nor its words are logged.
 The sound of the microphone on the tab **Live** is deleted as soon as it is read; the last seconds are in memory. Parts
 that the page is too slow to read are deleted like other recordings."""
 
 LIVE_NOTICE = """**Before you start.** Everybody in the room must know that emotion recognition is running, and
 agree to it. Do not use it at work or at school, where the
-[EU AI Act](https://eur-lex.europa.eu/eli/reg/2024/1689/oj) prohibits it, nor for decisions about people. The last
-seconds of sound are in memory, and none of it is kept."""
+[EU AI Act](https://eur-lex.europa.eu/eli/reg/2024/1689/oj) prohibits it, with narrow exceptions, nor for
+decisions about people. Sound is deleted as soon as it is read; what the page is too slow to read is deleted after about
+10 minutes."""
 
 
 def in_words(dimension: str, value: float) -> str:
@@ -66,7 +67,7 @@ def warnings(result: Mapping[str, Any]) -> list[str]:
     """Why the result may mean little."""
     if not has_speech(result):
         others = [sentence for sentence in result["warnings"] if not sentence.startswith("No speech")]
-        return ["No speech was detected, so this means little.", *others]
+        return ["No speech was detected, so the numbers mean nothing.", *others]
     return list(result["warnings"])
 
 
@@ -100,8 +101,8 @@ def certainty(result: Mapping[str, Any]) -> str:
     if not result.get("intervals"):
         return "This model does not say how sure it is." if has_speech(result) else ""
     return (
-        f"Wide bars show how sure it is: {result['interval_level']:.0%} of comparable recordings have their label "
-        "within the bar."
+        "The bar around a number shows how uncertain it is: of new speakers like those of the calibration, about "
+        f"{result['interval_level']:.0%} of labels lie within it."
     )
 
 

@@ -48,11 +48,15 @@ def test_both_systems_predict_each_clip_without_its_speaker(data, tmp_path, monk
     argv.append("--whole_clips")
     cross_validation.main(argv)
     rows = read(tmp_path / "results" / "crossval.json")
-    names = [f"emodb/{system}/{name}" for system in ("train", "regressor", "whole_clips") for name in (*LABELS, "mean")]
+    names = [
+        f"emodb/{system}/{name}" for system in ("train", "regressor", "whole_clips") for name in (*LABELS, "mean")
+    ]
     assert list(rows) == [*names, "emodb/train_minus_regressor", "emodb/train_minus_whole_clips"]
     difference = rows["emodb/train/mean"]["value"] - rows["emodb/regressor/mean"]["value"]
     assert rows["emodb/train_minus_regressor"]["value"] == pytest.approx(difference)
-    assert rows["emodb/train/mean"]["command"].endswith("--data FOLDER --corpora emodb --seeds 0 --output_dir FOLDER --whole_clips")
+    assert rows["emodb/train/mean"]["command"].endswith(
+        "--data FOLDER --corpora emodb --seeds 0 --output_dir FOLDER --whole_clips"
+    )
     settings = (tmp_path / "out" / "whole_clips" / "emodb_0" / "run.yaml").read_text()
     assert "crop_seconds: 0" in settings and "frame_stride: 1" in settings
 

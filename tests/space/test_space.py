@@ -283,13 +283,15 @@ def test_an_audio_only_model_shows_and_asks_for_no_words(clips, tmp_path):
     assert "What was said" not in figures.panel(analysis.predict(ser, str(clips / "0.wav")), "A clip")
     built = pages.build(ser, "sound")
     labels = {c["props"].get("label") for c in built.config["components"]}
-    assert not {"Words", "Stressed words (in a row)", "How it sounds"} & labels
+    assert not {"Words", "Stressed words (consecutive)", "How it sounds"} & labels
     (predict,) = [one for one in built.config["dependencies"] if one["api_name"] == "predict"]
     assert len(predict["inputs"]) == 1
 
 
 def test_it_says_when_nobody_spoke(ser, clips):
-    assert "No speech was detected, so this means little." in _told(analysis.predict(ser, str(clips / "silent.wav")))
+    assert "No speech was detected, so the numbers mean nothing." in _told(
+        analysis.predict(ser, str(clips / "silent.wav"))
+    )
     assert "No speech" not in _told(analysis.predict(ser, str(clips / "0.wav")))
     assert analysis.predict(ser, str(clips / "silent.wav"))["intervals"] is None
 
