@@ -34,7 +34,7 @@ from .memory_msfser import free_memory
 from .processing_msfser import MsfSerProcessor
 from .recordings_msfser import Recording, open_recording, with_index
 from .sound_forms_msfser import check_batch
-from .sound_quality_msfser import SoundMeter
+from .sound_quality_msfser import SoundMeter, measured
 from .stream_msfser import StreamingMixin
 from .transcription_msfser import MsfSerRecognizer
 from .word_times_msfser import check_words, text_of, texts_of_words
@@ -317,8 +317,8 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
         recording.is_long = len(sound) > int(longest * SAMPLING_RATE)
         if not recording.is_long:
             check_words(given["words"] or (), len(sound) / SAMPLING_RATE)
-            if not recording.meter.seconds:
-                recording.meter.add(sound)
+            if not recording.is_measured:
+                recording.meter = measured(sound)
             yield Segment(recording, 0.0, sound)
             return
         check_words(given["words"] or (), math.inf)
@@ -364,7 +364,7 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
         return self._named[1]
 
     def recognizer_for(self, options: Mapping[str, Any]) -> MsfSerRecognizer | None:
-        """The recognizer that calls with these options use, or `None` if the model reads no words."""
+        """The recognizer that calls with these options use; `None` if there is none or the model reads no words."""
         if not self._reads("emphasis", "transcript"):
             return None
         return self._transcriber_for(options.get("recognizer", AS_TRAINED)).recognizer

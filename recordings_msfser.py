@@ -43,6 +43,7 @@ class Recording:
     word_contributions: bool = False  # whether words are left out one after the other
     interval_level: float = INTERVAL_LEVEL
     meter: SoundMeter = field(default_factory=SoundMeter)  # of its sound, as far as it is read
+    is_measured: bool = False  # the meter has measured all of it
     error: Exception | None = None  # why there is no result
     ends_run: bool = False  # whether the error is one of the inputs as a whole
 

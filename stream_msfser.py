@@ -143,7 +143,7 @@ class _Predictor:
 
     def __call__(self, sound: np.ndarray, meter: SoundMeter) -> dict[str, Any]:
         """The result of the next window, `(samples,)`, of which the meter knows already."""
-        recording = dataclasses.replace(open_recording(sound, SAMPLING_RATE, None), meter=meter)
+        recording = dataclasses.replace(open_recording(sound, SAMPLING_RATE, None), meter=meter, is_measured=True)
         result: dict[str, Any] = self._ser(recording, **self._options)
         if self._is_first:
             self._is_first = False

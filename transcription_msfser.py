@@ -136,11 +136,11 @@ class MsfSerRecognizer:
         return cls(model.to(device or "cpu"), tokenizer)  # type: ignore[arg-type]
 
     def following(self, hop: float) -> "MsfSerRecognizer":
-        """The same recognizer for windows of a stream, each so many seconds after the one before.
+        """The same recognizer for windows of a stream, each usually so many seconds after the one before.
 
-        It guesses that a window has words of the one before it, and checks them at once: the same texts in less time.
+        It guesses that a window has words of the one before it, and checks several tokens at once: the same texts, but
+        for rounding, in less time. A wrong guess only costs time.
         """
-        self._silent_end()
         other = copy.copy(self)
         other._hop = hop
         return other
@@ -271,7 +271,9 @@ class MsfSerRecognizer:
         """Decodes clips in a window, with texts as long as `length` allows, both in seconds."""
         states = self._encode(sounds, window)
         codes: list[Any] = (
-            [language] * len(sounds) if language is not None or self.english_only else self._languages(states)
+            [language] * len(sounds)
+            if language is not None or self.english_only
+            else self._languages(self._append_silence(states))
         )
         prompts = [self._prompt(code) for code in codes]
         sound = self._keys_and_values(states)
@@ -328,8 +330,9 @@ class MsfSerRecognizer:
         )
         return states[-1]
 
+    @torch.no_grad()
     def _silent_end(self) -> tuple[torch.Tensor, KeysAndValues]:
-        """The states of 30 s with silence after the first second, and what the decoder attends to in them.
+        """The states of the silence at the end of 30 s, `(1, frames, size)`, and what the decoder attends to in them.
 
         Whisper was trained on clips that end so. Without the silence the decoder treats the end of a short window as a
         cut and repeats the text. Its states hardly depend on the clip, so they are computed once.
@@ -338,19 +341,19 @@ class MsfSerRecognizer:
             # Not only digital silence: the features are scaled by the loudest moment.
             sound = np.zeros(int(LONGEST * SAMPLING_RATE), np.float32)
             sound[:SAMPLING_RATE] = 0.05 * np.random.default_rng(0).standard_normal(SAMPLING_RATE)
-            states = self._encode([sound], LONGEST)
+            states = self._encode([sound], LONGEST)[:, -_REST_FRAMES:]
             self._silence = states, sound_keys_and_values(self.model, states)
         return self._silence
 
     def _append_silence(self, states: torch.Tensor) -> torch.Tensor:
         """Appends the states of the silent end."""
-        silent, _ = self._silent_end()
-        return torch.cat([states, silent[:, _first_rest(states, silent) :].to(states).expand(len(states), -1, -1)], 1)
+        rest = self._silent_end()[0][:, _first_rest(states) :]
+        return torch.cat([states, rest.to(states).expand(len(states), -1, -1)], dim=1)
 
     def _keys_and_values(self, states: torch.Tensor) -> KeysAndValues:
         """What the decoder attends to in sounds and the silent end."""
-        silent, of_silence = self._silent_end()
-        first = _first_rest(states, silent)
+        _, of_silence = self._silent_end()
+        first = _first_rest(states)
 
         def joined(part: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
             return torch.cat([part, end[:, :, first:].to(part).expand(len(part), -1, -1, -1)], dim=2)
@@ -467,9 +470,9 @@ class MsfSerRecognizer:
                 yield offset, samples, words[cuts[k] : cuts[k + 1]]
 
 
-def _first_rest(states: torch.Tensor, silent: torch.Tensor) -> int:
-    """From which frame on the states of the silent end follow those of a clip."""
-    return max(states.shape[1], silent.shape[1] - _REST_FRAMES)
+def _first_rest(states: torch.Tensor) -> int:
+    """From which frame on the states of the silent end follow those of a clip, so that both have at most 30 s."""
+    return max(0, states.shape[1] + _REST_FRAMES - int(LONGEST * SAMPLING_RATE / FRAME))
 
 
 def _tokens_of(

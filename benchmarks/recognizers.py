@@ -1,4 +1,4 @@
-"""How fast the recognizer is against faster-whisper and the library's own pipeline, with word times, and how exact.
+"""How fast the recognizer is against faster-whisper and the library's own pipeline, with word times, and how accurate.
 
     pip install -e ".[peers]"
     OMP_NUM_THREADS=2 python -m msfser.benchmarks.recognizers --plain FOLDER --faster_whisper FOLDER
@@ -68,12 +68,15 @@ def faster_whisper(folder: Path, kind: str) -> System:
         from faster_whisper import WhisperModel
     except ImportError as error:
         raise ImportError('faster-whisper is missing: pip install "msfser[peers]".') from error
+    # Without temperature 0, unsure clips are decoded again, at random.
+    options: dict[str, Any] = {"language": "en", "beam_size": 1, "temperature": 0.0}
+    options |= {"word_timestamps": True, "without_timestamps": True}
     model = WhisperModel(str(folder), device="cpu", compute_type=kind, cpu_threads=torch.get_num_threads())
 
     def recognized(sounds: Sequence[np.ndarray]) -> list[Recognized]:
         results = []
         for sound in sounds:
-            segments = [*model.transcribe(sound, language="en", beam_size=1, word_timestamps=True)[0]]
+            segments = [*model.transcribe(sound, **options)[0]]
             words = [word for segment in segments for word in segment.words or ()]
             times = [{"word": word.word.strip(), "start": word.start, "end": word.end} for word in words]
             results.append(Recognized("".join(segment.text for segment in segments).strip(), times))
@@ -93,7 +96,11 @@ def library(recognizer: MsfSerRecognizer) -> System:
     def recognized(sounds: Sequence[np.ndarray]) -> list[Recognized]:
         results = []
         for sound in sounds:
-            found: Any = recognize({"raw": sound, "sampling_rate": SAMPLING_RATE}, return_timestamps="word")
+            found: Any = recognize(
+                {"raw": sound, "sampling_rate": SAMPLING_RATE},
+                return_timestamps="word",
+                generate_kwargs={"num_beams": 1},
+            )
             times = [(chunk["text"].strip(), *chunk["timestamp"]) for chunk in found["chunks"]]
             words = [
                 {"word": word, "start": start, "end": start if end is None else end} for word, start, end in times

@@ -27,7 +27,10 @@ _SECONDS_SHOWN = 60.0
 _WORDS_SHOWN = 40
 # Without a new chunk, somebody has closed the page.
 _PATIENCE = 20.0
-_KEPT = ("start", "end", *texts.SCALES, "intervals", "interval_level", "percentiles", "percentiles_of", "transcript")
+_KEPT = (
+    *("start", "end", *texts.SCALES, "intervals", "interval_level", "percentiles", "percentiles_of"),
+    *("transcript", "has_speech"),
+)
 
 
 class Session:
@@ -90,8 +93,7 @@ class Session:
         self.tentative = result["tentative"]
         # At the end, the last result is repeated with the words that are left.
         if not self.results or result["end"] > self.results[-1]["end"]:
-            has_speech = result["valence"] is not None
-            self.results.append({name: result.get(name) for name in _KEPT} | {"has_speech": has_speech})
+            self.results.append({name: result.get(name) for name in _KEPT})
 
 
 def panel(session: Session | None, is_over: bool = False) -> str:

@@ -45,8 +45,8 @@ that the page is too slow to read are deleted like other recordings."""
 LIVE_NOTICE = """**Before you start.** Everybody in the room must know that emotion recognition is running, and
 agree to it. Do not use it at work or at school, where the
 [EU AI Act](https://eur-lex.europa.eu/eli/reg/2024/1689/oj) prohibits it, with narrow exceptions, nor for
-decisions about people. Sound is deleted as soon as it is read; what the page is too slow to read is deleted after about
-10 minutes."""
+decisions about people. Sound is deleted as soon as it is read; what the page is too slow to read is deleted after
+about 10 minutes."""
 
 
 def in_words(dimension: str, value: float) -> str:

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from spoken import RATE, Recognizer, voice
-from tiny import tiny_model, tiny_processor
+from tiny import tiny_model, tiny_processor, tiny_recognizer
 
 from msfser import LABELS, MsfSerPipeline
 from msfser.audio_msfser import load_audio
+from msfser.greedy_msfser import MsfSerDecoder
 from msfser.stream_msfser import FirmWords, Hops, NewestSound
 
 TEXTS = ("transcript", "emphasis", "description")
@@ -38,9 +39,10 @@ def numbers(results) -> np.ndarray:
     return np.array([[result[name] for name in LABELS] for result in results])
 
 
-def check_windows(pipe, results, sound):
+def check_windows(pipe, results, sound, **options):
     """The results are those of the recording cut the same way."""
-    cut = [pipe(sound[round(r["start"] * RATE) : round(r["end"] * RATE)], sampling_rate=RATE) for r in results]
+    starts_and_ends = [(round(r["start"] * RATE), round(r["end"] * RATE)) for r in results]
+    cut = [pipe(sound[start:end], sampling_rate=RATE, **options) for start, end in starts_and_ends]
     assert np.abs(numbers(results) - numbers(cut)).max() < 1e-5
     for name in (*TEXTS, "texts", "gate", "warnings", "speech_seconds"):
         assert [r[name] for r in results] == [c[name] for c in cut], name
@@ -53,6 +55,24 @@ def test_windows_are_those_of_the_recording(pipe, recording):
     assert [(r["start"], r["end"]) for r in results] == times
     assert not any(r["skipped"] for r in results)
     check_windows(pipe, results, recording)
+
+
+def test_a_recognizer_that_follows_the_stream_changes_no_window(pipe, recording, monkeypatch):
+    """With a gap in which nobody speaks; the recognizer is the real one with random weights."""
+    recognizer, guesses = tiny_recognizer(), []
+    read = MsfSerDecoder.most_probable_tokens
+
+    def noted(decoder, prompts, most, guess=()):
+        guesses.append(len(guess))
+        return read(decoder, prompts, most, guess)
+
+    monkeypatch.setattr(MsfSerDecoder, "most_probable_tokens", noted)
+    sound = np.concatenate([recording[: 3 * RATE], np.zeros(4 * RATE, np.float32), recording[3 * RATE : 6 * RATE]])
+    results = list(pipe.stream(chunks(sound, 1_600), RATE, window=3.0, hop=0.5, recognizer=recognizer))
+    assert any(guesses) and recognizer._guess == []
+    spoken = [result for result in results if result["valence"] is not None]
+    assert len(spoken) < len(results)
+    check_windows(pipe, spoken, sound, recognizer=recognizer)
 
 
 @pytest.mark.parametrize(("window", "hop"), [(2.0, 0.7), (3.0, 3.0), (12.0, 5.0), (1.0, 0.1)])

@@ -1,5 +1,6 @@
 """Transcription: word times, batches, long clips, languages and non-speech; with tiny.en if it is installed."""
 
+import copy
 import itertools
 from difflib import SequenceMatcher
 
@@ -7,15 +8,8 @@ import numpy as np
 import pytest
 import torch
 from published import WHISPER, needs
-from tiny import AUDIO_CONFIGS, noise, tiny_tokenizer
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    GenerationConfig,
-    GenerationMixin,
-    WhisperConfig,
-    WhisperForConditionalGeneration,
-)
+from tiny import AUDIO_CONFIGS, noise, tiny_recognizer
+from transformers import AutoConfig, AutoModel, GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput
 
 from msfser import languages_msfser, transcription_msfser
@@ -36,6 +30,8 @@ from msfser.word_times_msfser import (
 
 needs_whisper = needs(WHISPER)
 
+# Tokens that the random recognizer writes early in some texts.
+_EARLY = (8, 11)
 UNCLEAR = "not clearly English, and the recognizer knows only English"
 
 
@@ -63,25 +59,7 @@ def decoded(tokens: list[int], **fields) -> DecodedClip:
 
 @pytest.fixture(scope="module")
 def polyglot() -> MsfSerRecognizer:
-    """A tiny random Whisper that knows two languages."""
-    torch.manual_seed(0)
-    config = WhisperConfig(
-        **AUDIO_CONFIGS["whisper"] | {"max_source_positions": 1500, "eos_token_id": 40, "pad_token_id": 40}
-    )
-    model = WhisperForConditionalGeneration(config)
-    model.generation_config = GenerationConfig(
-        decoder_start_token_id=41,
-        eos_token_id=40,
-        pad_token_id=40,
-        no_timestamps_token_id=50,
-        is_multilingual=True,
-        lang_to_id={"<|en|>": 42, "<|de|>": 43},
-        task_to_id={"transcribe": 44, "translate": 45},
-        suppress_tokens=[*range(4), *range(20, 40)],
-        begin_suppress_tokens=[40],
-        alignment_heads=[[0, 0], [0, 1]],
-    )
-    return MsfSerRecognizer(model, tiny_tokenizer())
+    return tiny_recognizer()
 
 
 @pytest.mark.parametrize("most", [1, 2, 25])
@@ -104,24 +82,76 @@ def test_the_most_probable_tokens_are_those_of_the_library(polyglot, most):
     assert most < 25 or len({tuple(row) for row in found}) > 1
 
 
+@pytest.mark.parametrize("ends_like", [None, *_EARLY])
 @pytest.mark.parametrize("seed", range(8))
-def test_a_guess_changes_no_token_state_or_attention(polyglot, seed):
+def test_a_guess_changes_no_token_state_or_attention(seed, ends_like):
     """Guesses that are right, wrong in places, too long, or of other texts."""
-    model, draw = polyglot.model, np.random.default_rng(seed)
+    recognizer = tiny_recognizer(ends_like)
+    model, draw = recognizer.model, np.random.default_rng(seed)
     states = torch.randn(1, 40, model.config.d_model, generator=torch.Generator().manual_seed(seed)) * 3
     sound = sound_keys_and_values(model, states)
-    prompt = torch.tensor([polyglot._prompt("en")])
+    prompt = torch.tensor([recognizer._prompt("en")])
     with torch.no_grad():
         plain = MsfSerDecoder(model, sound)
         (expected,) = plain.most_probable_tokens(prompt, 25)
-        wrong = [*expected]
+        read = prompt.shape[1] + len(expected)
+        wrong = [*expected, 9, 9]
         wrong[len(wrong) // 2] = 7
         others = draw.integers(5, 20, 30).tolist()
         for guess in (expected, expected[3:], wrong, expected * 3, others, [others[0], *expected]):
             decoder = MsfSerDecoder(model, sound)
             assert decoder.most_probable_tokens(prompt, 25, guess) == [expected]
-            assert torch.allclose(decoder.states, plain.states, atol=1e-5)
-            assert torch.allclose(decoder.attention, plain.attention, atol=1e-5)
+            assert torch.allclose(decoder.states[:, :read], plain.states[:, :read], atol=1e-5)
+            assert torch.allclose(decoder.attention[:, :read], plain.attention[:, :read], atol=1e-5)
+
+
+@pytest.mark.parametrize("ends_like", _EARLY)
+def test_some_random_texts_end_early(ends_like):
+    model = tiny_recognizer(ends_like).model
+    lengths = set()
+    for seed in range(8):
+        states = torch.randn(1, 40, model.config.d_model, generator=torch.Generator().manual_seed(seed)) * 3
+        with torch.no_grad():
+            decoder = MsfSerDecoder(model, sound_keys_and_values(model, states))
+            lengths.add(len(decoder.most_probable_tokens(torch.tensor([[41, 42, 44, 50]]), 25)[0]))
+    assert min(lengths) < 25
+
+
+@pytest.mark.parametrize("ends_like", [None, *_EARLY])
+def test_read_tokens_are_scored_as_given_ones(ends_like):
+    recognizer = tiny_recognizer(ends_like)
+    sounds = [noise(1.0, 1), noise(1.0, 2), noise(1.0, 3)]
+    read = recognizer._decode(sounds, "en")
+    given = recognizer._decode(sounds, "en", [clip.tokens for clip in read])
+    for one, other in zip(read, given, strict=True):
+        assert (one.tokens, one.starts) == (other.tokens, other.starts)
+        for name in ("no_speech", "log_probability", "entropy", "focus"):
+            assert getattr(one, name) == pytest.approx(getattr(other, name), abs=1e-5)
+
+
+def test_the_windows_of_a_stream_have_the_texts_of_recordings(polyglot):
+    """Two streams that share a recognizer, each with another recording; the recognizer itself guesses nothing."""
+    streams = [polyglot.following(1.0), polyglot.following(1.0)]
+    recordings = [noise(9.0, 1), noise(9.0, 2)]
+    for start in range(0, 6 * 16_000, 16_000):
+        for recognizer, recording in zip(streams, recordings, strict=True):
+            window = recording[start : start + 3 * 16_000]
+            (alone,), (followed,) = (one.decode([window]) for one in (polyglot, recognizer))
+            for (_, _, expected), (_, _, found) in zip(alone, followed, strict=True):
+                assert (found.tokens, found.starts, found.language) == (
+                    expected.tokens,
+                    expected.starts,
+                    expected.language,
+                )
+    assert polyglot._guess == [] and all(recognizer._guess for recognizer in streams)
+    assert polyglot._silence is not None and not polyglot._silence[0].requires_grad
+
+
+def test_the_language_is_detected_with_the_silent_end(polyglot, monkeypatch):
+    seen = []
+    monkeypatch.setattr(polyglot, "_languages", lambda states: seen.append(states) or ["de"])
+    polyglot._decode([noise(1.0)], None)
+    assert torch.equal(seen[0], polyglot._append_silence(polyglot._encode([noise(1.0)], 2.0)))
 
 
 def test_a_right_guess_is_read_at_once(polyglot, monkeypatch):
@@ -281,10 +311,10 @@ def test_unknown_languages_and_wrong_input_are_sentences(polyglot):
 
 
 def test_alignment_heads_are_needed(polyglot):
-    model = WhisperForConditionalGeneration(polyglot.model.config)
-    model.generation_config = GenerationConfig()
+    model = copy.deepcopy(polyglot.model)
+    model.generation_config.alignment_heads = None
     with pytest.raises(ValueError, match="no alignment_heads"):
-        MsfSerRecognizer(model, tiny_tokenizer())
+        MsfSerRecognizer(model, polyglot.tokenizer)
 
 
 def test_given_words_keep_their_spelling_and_order(polyglot):
@@ -317,7 +347,7 @@ def test_a_model_that_is_not_whisper_is_refused(tmp_path):
         load_recognizer(str(tmp_path))
 
 
-def test_the_tail_of_silence_follows_the_model(polyglot):
+def test_the_tail_of_silence_follows_the_model(polyglot, monkeypatch):
     """It is computed once, and the model may have moved since."""
     states = torch.zeros(1, 100, 32)
     assert polyglot._append_silence(states).device.type == "cpu"
@@ -325,6 +355,11 @@ def test_the_tail_of_silence_follows_the_model(polyglot):
         with_tail = polyglot._append_silence(moved)
         assert (with_tail.device, with_tail.dtype) == (moved.device, moved.dtype)
         assert with_tail.shape[1] > moved.shape[1]
+        if moved.device.type == "cpu":
+            layers = copy.deepcopy(polyglot).model.to(moved.dtype)
+            monkeypatch.setattr(polyglot, "model", layers)
+            for keys, values in polyglot._keys_and_values(moved):
+                assert keys.dtype == values.dtype == moved.dtype and keys.shape[2] == with_tail.shape[1]
 
 
 # With tiny.en

@@ -3,9 +3,10 @@
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import GenerationConfig, PreTrainedTokenizerFast, WhisperConfig, WhisperForConditionalGeneration
 
 from msfser import MsfSerConfig, MsfSerFeatureExtractor, MsfSerModel, MsfSerProcessor
+from msfser.transcription_msfser import MsfSerRecognizer
 
 CONV = {"conv_dim": (16, 16, 16), "conv_kernel": (10, 8, 4), "conv_stride": (5, 8, 8)}
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
@@ -100,6 +101,32 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 def tiny_processor(encoder: str = "wavlm") -> MsfSerProcessor:
     kind = {"kind": "log_mel", "feature_size": 20} if encoder == "whisper" else {"kind": "waveform"}
     return MsfSerProcessor(MsfSerFeatureExtractor(**kind), tiny_tokenizer())
+
+
+def tiny_recognizer(ends_like: int | None = None) -> MsfSerRecognizer:
+    """A tiny random Whisper that knows two languages; its texts end where it would have written a token."""
+    end = 40
+    torch.manual_seed(0)
+    config = WhisperConfig(
+        **AUDIO_CONFIGS["whisper"] | {"max_source_positions": 1500, "eos_token_id": end, "pad_token_id": end}
+    )
+    model = WhisperForConditionalGeneration(config)
+    model.generation_config = GenerationConfig(
+        decoder_start_token_id=41,
+        eos_token_id=end,
+        pad_token_id=end,
+        no_timestamps_token_id=50,
+        is_multilingual=True,
+        lang_to_id={"<|en|>": 42, "<|de|>": 43},
+        task_to_id={"transcribe": 44, "translate": 45},
+        suppress_tokens=[*range(4), *range(20, 40)],
+        begin_suppress_tokens=[end],
+        alignment_heads=[[0, 0], [0, 1]],
+    )
+    if ends_like is not None:
+        with torch.no_grad():
+            model.proj_out.weight[end] = 1.01 * model.proj_out.weight[ends_like]
+    return MsfSerRecognizer(model, tiny_tokenizer())
 
 
 def noise(seconds: float, seed: int = 0) -> np.ndarray:

@@ -690,6 +690,19 @@ def test_a_live_session_keeps_results_and_no_sound(monkeypatch):
     assert re.search(r'<path class="ser-arousal"[^>]* d="([^"]*)"', shown)[1].count("L") == 1
 
 
+def test_a_live_window_with_too_little_speech_is_not_called_a_model_without_intervals():
+    none = {"intervals": None, "interval_level": None}
+
+    def stream(chunks, sampling_rate, skip):
+        yield _live_result(1, **none, has_speech=False)
+        yield _live_result(2, **none, has_speech=True)
+
+    for count, is_said in ((1, False), (2, True)):
+        session = live.Session(SimpleNamespace(stream=lambda *a, n=count, **k: [*stream(*a, **k)][:n]), 8000)
+        session.stop()
+        assert ("does not say how sure" in live.panel(session)) is is_said
+
+
 def test_a_live_session_that_fails_says_so():
     def stream(chunks, sampling_rate, skip):
         raise RuntimeError("no")
