@@ -127,9 +127,9 @@ RUNNING: dict[str, Block] = {
             Table(("", ""), {words: (f"{{{key}}}",) for words, key in _RECOGNIZERS.items()}),
             "",
             Table(
-                ("", "word error rate", "median error of word times"),
+                ("", "word error rate", "median error of word times, s"),
                 _RECOGNIZER_ERRORS,
-                ["{recognizer_wer/*:rate1}", "{recognizer_times/*:ms}"],
+                ["{recognizer_wer/*:rate1}", "{recognizer_times/*:.3f}"],
             ),
             "\n{recognizer_vs_faster_whisper/ratio:machine}.",
         ],
