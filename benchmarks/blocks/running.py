@@ -98,9 +98,8 @@ RUNNING: dict[str, Block] = {
     "predict": Block(
         "predict",
         [
-            "With the starter, one core predicts {speed/hours_per_hour_and_core:.0f} hours of sound per hour, with "
-            "start-up; {speed/share_recognize:share} of the time goes into the recognition of words and "
-            "{speed/share_encode:share} into the model. Two processes on two cores are "
+            "From sound alone, one core predicts {speed/hours_per_hour_and_core:.0f} hours of sound per hour, with "
+            "start-up; {speed/share_encode:share} of the time goes into the model. Two processes on two cores are "
             "{speed/two_processes:.2f} times as fast as one.",
         ],
     ),
