@@ -638,7 +638,8 @@ def test_the_live_course_follows_the_voice(tab, ser, monkeypatch):
             level = float(np.clip(10 * np.abs(chunk).mean(), 0, 1))
             numbers = {"valence": 0.5, "arousal": level, "dominance": 0.5}
             word = {"word": f"word{i}", "start": seconds - 0.1, "end": seconds, "emphasized": False}
-            yield {"start": 0.0, "end": seconds, "skipped": 0, "words": [word], "tentative": [], **numbers}
+            result = {"start": 0.0, "end": seconds, "skipped": 0, "words": [word], "tentative": []}
+            yield {**result, **numbers, "has_speech": True}
 
     read_chunk, chunks_read = live._taken, []
 
@@ -666,7 +667,7 @@ def _live_result(end, **changed):
     numbers = dict.fromkeys(LABELS, 0.5)
     words = [{"word": f"w{end:.0f}", "start": end - 1, "end": end, "emphasized": True}]
     result = {"start": max(0.0, end - 4), "end": float(end), "skipped": 0, "words": words, "tentative": [], **numbers}
-    return result | changed
+    return {**result, "has_speech": changed.get("valence", 0.5) is not None, **changed}
 
 
 def test_a_live_session_keeps_results_and_no_sound(monkeypatch):
