@@ -462,7 +462,7 @@ def test_the_headline_is_that_of_the_results():
     assert f"(CCC) of {value} (95% interval {low} to {high})" in readme
     row = read(RESULTS / "loco.json")["starter/mean"]
     value, low, high = (f"{row[key]:.2f}" for key in ("value", "low", "high"))
-    assert f"of other corpora of {value} ({low} to {high})" in readme
+    assert f"from sound alone, {value} ({low} to {high})" in readme
 
 
 def test_the_probe_shows_that_each_input_is_needed():

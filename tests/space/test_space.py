@@ -223,7 +223,7 @@ def test_a_result_has_scales_with_interval_and_rank(ser, clips):
     assert "Rather negative, rather excited, neither submissive nor dominant." in told
     assert "Valence 0.25 likely 0.10 to 0.50, more negative than 70%" in told
     assert "more excited than 78%" in told and "more dominant than 50%" in told
-    assert "90% of comparable recordings" in told and "the recordings of a <corpus>" in told
+    assert "about 90% of labels lie within it" in told and "the recordings of a <corpus>" in told
     drawn = figures.scales(result)
     assert "left:25.0%" in drawn and "left:10.0%;width:40.0%" in drawn
     assert 'role="img" aria-label="Valence on a scale from 0, negative, to 1, positive: 0.25, likely' in drawn
