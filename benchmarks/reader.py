@@ -30,7 +30,7 @@ from transformers import BertConfig, BertModel, BertTokenizer, WhisperConfig, Wh
 
 from ..audio_msfser import SAMPLING_RATE
 from ..configuration_msfser import LABELS
-from ..evaluation.results import Row
+from ..evaluation.results import Row, row
 from .command import parser_of, record
 
 ROWS = 100_000
@@ -111,7 +111,7 @@ def measure(folder: Path, count: int, steps: Sequence[str] = STEPS) -> list[Row]
         values |= {f"{step}_seconds": seconds, f"{step}_growth": growth[step]}
     if growth:
         values["memory_growth"] = max(growth.values())
-    return [{"name": f"rows_{count}/{name}", "value": value} for name, value in values.items()]
+    return [row(f"rows_{count}/{name}", value) for name, value in values.items()]
 
 
 def write_rows(folder: Path, count: int) -> Path:
