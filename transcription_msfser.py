@@ -24,11 +24,11 @@ from .word_times_msfser import (
     cut_into_pieces,
     has_no_spaces,
     join_words,
-    letter_span,
     letters_of,
     matching_index,
     monotonic_starts,
     quietest_cut,
+    tokens_of,
     trim_quiet_edges,
     word_spans,
     words_of,
@@ -404,7 +404,7 @@ class MsfSerRecognizer:
         ends, is_incomplete = self._token_ends(clip.tokens)
         words = []
         for start, end in word_spans(text, ends):
-            tokens = _tokens_of(text, start, end, ends, is_incomplete)
+            tokens = tokens_of(text, start, end, ends, is_incomplete)
             if tokens is not None:
                 spelling = text[start:end].replace(_INCOMPLETE, "")
                 words.append({"word": spelling, "start": clip.starts[tokens[0]], "end": clip.starts[tokens[1]]})
@@ -416,7 +416,7 @@ class MsfSerRecognizer:
         for word, ids in zip(words, spelled, strict=True):
             text = self.tokenizer.decode(ids)
             # A tokenizer may not know the letters.
-            tokens = _tokens_of(text, 0, len(text), *self._token_ends(ids)) or (0, len(ids))
+            tokens = tokens_of(text, 0, len(text), *self._token_ends(ids)) or (0, len(ids))
             if letters_of(word):
                 results.append({"word": word, "start": starts[first + tokens[0]], "end": starts[first + tokens[1]]})
             first += len(ids)
@@ -473,21 +473,6 @@ class MsfSerRecognizer:
 def _first_rest(states: torch.Tensor) -> int:
     """From which frame on the states of the silent end follow those of a clip, so that both have at most 30 s."""
     return max(0, states.shape[1] + _REST_FRAMES - int(LONGEST * SAMPLING_RATE / FRAME))
-
-
-def _tokens_of(
-    text: str, start: int, end: int, ends: Sequence[int], is_incomplete: Sequence[bool]
-) -> tuple[int, int] | None:
-    """The tokens `(first, end)` of the letters in a part of a text; `None` without letters.
-
-    Punctuation belongs to the spelling of a word, not to its time. A character may span several tokens.
-    """
-    first, last = letter_span(text[start:end])
-    if first == last:
-        return None
-    # The first token with a part of the first letter, and the one that completes the last.
-    begin = next(i for i, at in enumerate(ends) if at > start + first or (at == start + first and is_incomplete[i]))
-    return begin, next(i for i, at in enumerate(ends) if at >= start + last) + 1
 
 
 def _is_speech(clip: DecodedClip) -> bool:

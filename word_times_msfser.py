@@ -254,3 +254,18 @@ def letter_span(text: str) -> tuple[int, int]:
     while end < len(text) and unicodedata.category(text[end]).startswith("M"):
         end += 1
     return letters[0], end
+
+
+def tokens_of(
+    text: str, start: int, end: int, ends: Sequence[int], is_incomplete: Sequence[bool]
+) -> tuple[int, int] | None:
+    """The tokens `(first, end)` of the letters in a part of a text; `None` without letters.
+
+    Punctuation belongs to the spelling of a word, not to its time. A character may span several tokens.
+    """
+    first, last = letter_span(text[start:end])
+    if first == last:
+        return None
+    # The first token with a part of the first letter, and the one that completes the last.
+    begin = next(i for i, at in enumerate(ends) if at > start + first or (at == start + first and is_incomplete[i]))
+    return begin, next(i for i, at in enumerate(ends) if at >= start + last) + 1

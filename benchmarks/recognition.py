@@ -158,7 +158,7 @@ def _plain_rows(recognizer: MsfSerRecognizer, folder: Path) -> list[Row]:
     table = pd.read_csv(folder / "metadata.csv", dtype=str)
     sounds = dict(zip(table["file_name"], _sounds(folder), strict=True))
     transcribed = dict(zip(sounds, recognizer(list(sounds.values()), "en"), strict=True))
-    counts = word_errors(table["transcription"], [transcribed[file].text or "" for file in table["file_name"]])
+    texts_found = [transcribed[file].text or "" for file in table["file_name"]]
     references = word_times(folder)
     timed = [sounds[file] for file in references]
     texts = [" ".join(entry["word"] for entry in words) for words in references.values()]
@@ -167,23 +167,36 @@ def _plain_rows(recognizer: MsfSerRecognizer, folder: Path) -> list[Row]:
         "plain/aligned_median_time_error_attention": recognizer.align(timed, texts),
         "plain/aligned_median_time_error_sphinx": SphinxAligner()(timed, texts),
     }
-    rows = [row("plain/wer", *interval(lambda items: np.divide(*counts[items].sum(0)), len(counts)))]
-    rows[0]["clips"] = len(counts)
-    for name, of_files in found.items():
-        matched = zip(references.values(), of_files, strict=True)
-        errors = [time_errors(reference, words or []) for reference, words in matched]
-        medians = [np.median(of_clip) for of_clip in errors if of_clip]
-        rows.append(row(name, *median_interval(medians)) | {"clips": len(medians)})
-    return rows
-
-
-def word_errors(spoken: Iterable[str], written: Iterable[str]) -> np.ndarray:
-    """The number of errors, and of words, of each text, `(texts, 2)`; without case and punctuation."""
-    pairs = [
-        jiwer.process_words(" ".join(normalized(text)), " ".join(normalized(found)))
-        for text, found in zip(spoken, written, strict=True)
+    return [
+        word_error_row("plain/wer", table["transcription"], texts_found),
+        *(time_error_row(name, references.values(), of_files) for name, of_files in found.items()),
     ]
-    return np.array([[p.substitutions + p.deletions + p.insertions, len(p.references[0])] for p in pairs])
+
+
+def word_error_row(name: str, spoken: Iterable[str], written: Iterable[str]) -> Row:
+    """The row of word errors over words, without case and punctuation; its interval is over texts."""
+    pairs = [
+        jiwer.process_words(" ".join(normalized(text)), " ".join(normalized(found_text)))
+        for text, found_text in zip(spoken, written, strict=True)
+    ]
+    counts = np.array([[p.substitutions + p.deletions + p.insertions, len(p.references[0])] for p in pairs])
+    found = interval(lambda items: np.divide(*counts[items].sum(0)), len(counts))
+    return row(name, *found) | {"clips": len(counts)}
+
+
+def time_error_row(
+    name: str, references: Iterable[Sequence[Mapping[str, Any]]], found: Iterable[Sequence[Mapping[str, Any]] | None]
+) -> Row:
+    """The row of the median over clips of the median errors of word times, in seconds.
+
+    Args:
+        name: Of the row.
+        references: The words of each clip with their true times.
+        found: Those of a recognizer or aligner; `None` for none.
+    """
+    errors = [_time_errors(reference, words or []) for reference, words in zip(references, found, strict=True)]
+    medians = [np.median(of_clip) for of_clip in errors if of_clip]
+    return row(name, *median_interval(medians)) | {"clips": len(medians)}
 
 
 def word_times(folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -193,7 +206,7 @@ def word_times(folder: Path) -> dict[str, list[dict[str, Any]]]:
     return {name: group[["word", "start", "end"]].to_dict("records") for name, group in table.groupby("file_name")}
 
 
-def time_errors(reference: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]) -> list[float]:
+def _time_errors(reference: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]) -> list[float]:
     """Absolute errors in seconds of the starts and ends of words that are matched."""
     spoken, written = ([_joined(entry["word"]) for entry in words] for words in (reference, found))
     if not written:

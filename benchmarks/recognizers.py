@@ -27,11 +27,10 @@ import torch
 from transformers import AutomaticSpeechRecognitionPipeline, WhisperFeatureExtractor
 
 from ..audio_msfser import SAMPLING_RATE, load_audio
-from ..evaluation.intervals import interval, median_interval
-from ..evaluation.results import Row, row
+from ..evaluation.results import Row
 from ..transcription_msfser import MsfSerRecognizer
 from .command import check_repeats, load_recognizer, parser_of, record
-from .recognition import time_errors, word_errors, word_times
+from .recognition import time_error_row, word_error_row, word_times
 from .speed import interleaved, machine, ratio
 
 _SHORTEST, _LONGEST = 2.0, 10.0  # seconds
@@ -126,11 +125,9 @@ def error_rows(
     references = {file: words for file, words in word_times(folder).items() if file in sounds}
     for name, recognized in systems.items():
         found = dict(zip(sounds, recognized([*sounds.values()]), strict=True))
-        counts = word_errors(texts.values(), [found[file].text for file in texts])
-        rows.append(row(f"recognizer_wer/{name}", *interval(lambda i, c=counts: np.divide(*c[i].sum(0)), len(counts))))
-        errors = [time_errors(words, found[file].words) for file, words in references.items()]
-        medians = [np.median(of_clip) for of_clip in errors if of_clip]
-        rows.append(row(f"recognizer_times/{name}", *median_interval(medians)) | {"clips": len(medians)})
+        rows.append(word_error_row(f"recognizer_wer/{name}", texts.values(), [found[file].text for file in texts]))
+        words = [found[file].words for file in references]
+        rows.append(time_error_row(f"recognizer_times/{name}", references.values(), words))
     return rows
 
 
