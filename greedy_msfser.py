@@ -1,143 +1,142 @@
-"""Whisper's decoder token by token, in less time than by the library's loop, which prepares for much more."""
+"""The most probable texts of sounds, token by token, and what the decoder expected of them."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import torch
-from torch import nn
 
-# Of each layer, `(batch, heads, positions, size)`.
-KeysAndValues = list[tuple[torch.Tensor, torch.Tensor]]
+from .decoder_msfser import MsfSerDecoder
+
 # Guessed tokens are tried so many at a time.
 _TRIED = 8
 
 
-def sound_keys_and_values(model: Any, states: torch.Tensor) -> KeysAndValues:
-    """What a Whisper's decoder attends to in a sound.
+@dataclass(frozen=True)
+class DecodedText:
+    """A text, and what the decoder expected of it: at each of its tokens, and at its end."""
+
+    tokens: list[int]  # without prompt and end
+    no_speech: float  # probability that there is none
+    log_probabilities: torch.Tensor  # natural, of each token and of the end, `(tokens + 1,)`
+    entropies: torch.Tensor  # of what was expected there, in nats, `(tokens + 1,)`
+    attention: torch.Tensor  # mean of the alignment heads there, `(tokens + 1, frames)`
+
+
+def most_probable_texts(
+    decoder: MsfSerDecoder, prompts: torch.Tensor, most: Sequence[int], guess: Sequence[int] = ()
+) -> list[DecodedText]:
+    """Reads the prompts, and the most probable next token until each text ends, as the library's greedy search.
 
     Args:
-        model: A `WhisperForConditionalGeneration`.
-        states: Of its encoder, `(batch, frames, size)`.
+        decoder: It has read nothing.
+        prompts: `(batch, tokens)`, of equal length.
+        most: How many tokens each text has at most.
+        guess: Tokens that the text of a single sound may have in this order, as that of a sound that overlaps it.
+            Those that turn out to be the most probable ones are read at once, which takes less time.
     """
-    heads = model.config.decoder_attention_heads
-    return [
-        (_by_head(layer.encoder_attn.k_proj, states, heads), _by_head(layer.encoder_attn.v_proj, states, heads))
-        for layer in model.model.decoder.layers
-    ]
+    first = prompts.shape[1] - 1
+    following = _Following(guess if len(prompts) == 1 else ())
+    tried = following.tried(most[0] - 1)
+    states = decoder.read(_followed_by(prompts, tried))
+    logits = decoder.logits(torch.cat([states[:, :1], states[:, first:]], dim=1))
+    texts, logits = _Texts(decoder, first, logits[:, 0], most), logits[:, 1:]
+    suppressed = _suppressed(decoder, logits, *(decoder.ids.begin_suppress_tokens or []))
+    while True:
+        next_tokens = (logits + suppressed).argmax(-1)
+        right = 0
+        while right < len(tried) and next_tokens[0, right] == tried[right]:
+            right += 1
+        decoder.forget(len(tried) - right)
+        last = texts.add(next_tokens[:, : right + 1], logits[:, : right + 1])
+        if not len(last):
+            return texts.finished()
+        following.add(right, int(last[0, 0]))
+        tried = following.tried(most[0] - texts.length - 1)
+        logits = decoder.logits(decoder.read(_followed_by(last, tried)))
+        suppressed = _suppressed(decoder, logits)
 
 
-class MsfSerDecoder:
-    """Whisper's decoder for some sounds: it keeps what it read, so that nothing is computed twice.
+def given_texts(decoder: MsfSerDecoder, prompts: torch.Tensor, texts: Sequence[list[int]]) -> list[DecodedText]:
+    """Reads the prompts, `(batch, tokens)` of equal length, and the tokens of texts; nothing was read before."""
+    end, first = decoder.ids.eos_token_id, prompts.shape[1] - 1
+    longest = max(map(len, texts))
+    padded = prompts.new_tensor([[*text, *[end] * (longest - len(text))] for text in texts])
+    states = decoder.read(torch.cat([prompts, padded], dim=1))
+    no_speech = _no_speech(decoder, decoder.logits(states[:, 0]))
+    decoded = []
+    for row, text in enumerate(texts):
+        # One by one: the logits of a batch of long texts would fill the memory.
+        logits = decoder.logits(states[row, first : first + len(text) + 1])
+        expected = _expectation(logits, prompts.new_tensor([*text, end]))
+        attention = decoder.attention(row, first, len(text) + 1)
+        decoded.append(DecodedText(list(text), float(no_speech[row]), *expected, attention))
+    return decoded
+
+
+class _Texts:
+    """The texts of a batch as they grow.
+
+    Those that have ended are left out as soon as half of the batch has, so that none waits long for a longer one.
 
     Args:
-        model: A `WhisperForConditionalGeneration` in evaluation mode, whose generation config names the end, the
-            tokens that are suppressed, and the alignment heads.
-        sound: Of [`sound_keys_and_values`].
+        decoder: It has read the prompts.
+        first: The last position of the prompts.
+        start: The logits at the start, `(batch, vocabulary)`.
+        most: How many tokens each text has at most.
     """
 
-    def __init__(self, model: Any, sound: KeysAndValues):
-        self._model, self._layers, self._ids = model, model.model.decoder.layers, model.generation_config
-        self._heads: int = model.config.decoder_attention_heads
-        self._sound = sound
-        self._text: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._alignment: dict[int, list[int]] = {}
-        for layer, head in self._ids.alignment_heads:
-            self._alignment.setdefault(layer, []).append(head)
-        self._states: list[torch.Tensor] = []
-        self._attention: list[torch.Tensor] = []
+    def __init__(self, decoder: MsfSerDecoder, first: int, start: torch.Tensor, most: Sequence[int]):
+        self._decoder, self._first, self._end = decoder, first, int(decoder.ids.eos_token_id)
+        self._no_speech = _no_speech(decoder, start)
+        self._limits = torch.tensor(most, device=start.device)
+        self._is_ended = torch.zeros_like(self._limits, dtype=torch.bool)
+        self._items = torch.arange(len(most), device=start.device)
+        # Tokens, log probabilities and entropies, `(rows, tokens)` each.
+        self._read: list[tuple[torch.Tensor, ...]] = []
+        self._finished: dict[int, DecodedText] = {}
+        self.length = 0
 
-    @property
-    def states(self) -> torch.Tensor:
-        """The normalized states after each token, `(batch, tokens, size)`."""
-        return torch.cat(self._states, dim=1)
-
-    @property
-    def attention(self) -> torch.Tensor:
-        """The mean attention of the alignment heads at each token, `(batch, tokens, frames)`."""
-        return torch.cat(self._attention, dim=1)
-
-    def read(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Reads the next tokens, `(batch, tokens)`, and returns the states after them, `(batch, tokens, size)`."""
-        decoder, position = self._model.model.decoder, sum(states.shape[1] for states in self._states)
-        end = position + tokens.shape[1]
-        x = decoder.embed_tokens(tokens) + decoder.embed_positions.weight[position:end]
-        visible = torch.ones(tokens.shape[1], end, dtype=torch.bool, device=x.device).tril(position)
-        text, of_alignment = [], []
-        for index, (layer, of_sound) in enumerate(zip(self._layers, self._sound, strict=True)):
-            normed = layer.self_attn_layer_norm(x)
-            projections = (layer.self_attn.k_proj, layer.self_attn.v_proj)
-            key, value = (_by_head(project, normed, self._heads) for project in projections)
-            if position:
-                key, value = (torch.cat(pair, dim=2) for pair in zip(self._text[index], (key, value), strict=True))
-            text.append((key, value))
-            query = _by_head(layer.self_attn.q_proj, normed, self._heads)
-            mask = visible if tokens.shape[1] > 1 else None
-            x = x + _joined(layer.self_attn, nn.functional.scaled_dot_product_attention(query, key, value, mask))
-
-            query = _by_head(layer.encoder_attn.q_proj, layer.encoder_attn_layer_norm(x), self._heads)
-            key, value = of_sound
-            if index in self._alignment:
-                chosen = self._alignment[index]
-                scores = query[:, chosen] @ key[:, chosen].transpose(-1, -2) * query.shape[-1] ** -0.5
-                of_alignment.append(scores.softmax(-1))
-            x = x + _joined(layer.encoder_attn, nn.functional.scaled_dot_product_attention(query, key, value))
-            x = x + layer.fc2(layer.activation_fn(layer.fc1(layer.final_layer_norm(x))))
-        self._text = text
-        self._states.append(decoder.layer_norm(x))
-        self._attention.append(torch.cat(of_alignment, dim=1).mean(1))
-        return self._states[-1]
-
-    def forget(self, count: int) -> None:
-        """Forgets the last tokens, fewer than were read last."""
-        if count:
-            self._text = [(key[:, :, :-count], value[:, :, :-count]) for key, value in self._text]
-            self._states[-1], self._attention[-1] = self._states[-1][:, :-count], self._attention[-1][:, :-count]
-
-    def most_probable_tokens(self, prompts: torch.Tensor, most: int, guess: Sequence[int] = ()) -> list[list[int]]:
-        """Reads the prompts, and the most probable next token until each text ends, as the library's greedy search.
-
-        Args:
-            prompts: `(batch, tokens)`, of equal length.
-            most: How many tokens a text has at most.
-            guess: Tokens that the text of a single sound may have in this order, as that of a sound that overlaps it.
-                Those that turn out to be the most probable ones are read at once, which takes less time.
+    def add(self, tokens: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """Adds the next tokens, `(rows, tokens)`, which were chosen by the logits, `(rows, tokens, vocabulary)`.
 
         Returns:
-            The tokens of each text without prompt and end. All of them were read.
+            The last token of each text that goes on, `(rows, 1)`.
         """
-        end = self._ids.eos_token_id
-        suppressed = self._suppressed(self._ids.begin_suppress_tokens), self._suppressed()
-        found: list[list[int]] = [[] for _ in prompts]
-        is_ended = torch.zeros(len(prompts), dtype=torch.bool, device=prompts.device)
-        following = _Following(guess if len(prompts) == 1 else ())
-        tried = following.tried(most - 1)
-        states = self.read(torch.cat([prompts, prompts.new_tensor([tried])], dim=1) if tried else prompts)
-        while len(found[0]) < most:
-            logits = self._model.proj_out(states[:, -1 - len(tried) :])
-            logits[:, 0] += suppressed[bool(found[0])]
-            logits[:, 1:] += suppressed[1]
-            next_tokens = logits.argmax(-1)
-            right = 0
-            while right < len(tried) and next_tokens[0, right] == tried[right]:
-                right += 1
-            self.forget(len(tried) - right)
-            tokens = next_tokens[:, right : right + 1].masked_fill(is_ended[:, None], end)
-            is_ended = is_ended | (tokens[:, 0] == end)
-            for row, token in zip(found, tokens[:, 0].tolist(), strict=True):
-                row += [*tried[:right], token]
-            if is_ended.all():
-                break
-            following.add(right, found[0][-1])
-            tried = following.tried(most - len(found[0]) - 1)
-            states = self.read(torch.cat([tokens, tokens.new_tensor([tried])], dim=1) if tried else tokens)
-        return [row[: row.index(end)] if end in row else row for row in found]
+        self.length += tokens.shape[1]
+        last = tokens[:, -1].masked_fill(self._is_ended | (self._limits < self.length), self._end)
+        tokens = torch.cat([tokens[:, :-1], last[:, None]], dim=1)
+        self._read.append((tokens, *_expectation(logits, tokens)))
+        self._is_ended = self._is_ended | (last == self._end)
+        if 2 * int(self._is_ended.sum()) < len(last):
+            return last[:, None]
+        self._finish()
+        left = (~self._is_ended).nonzero()[:, 0]
+        self._decoder.keep(left)
+        self._read = [tuple(tensor[left] for tensor in part) for part in self._read]
+        self._no_speech, self._limits, self._items, self._is_ended = (
+            tensor[left] for tensor in (self._no_speech, self._limits, self._items, self._is_ended)
+        )
+        return last[left, None]
 
-    def _suppressed(self, others: Sequence[int] | None = None) -> torch.Tensor:
-        """What is added to the logits, `(vocabulary,)`."""
-        weight = self._model.proj_out.weight
-        suppressed = torch.zeros(len(weight), device=weight.device, dtype=weight.dtype)
-        suppressed[[*(self._ids.suppress_tokens or []), *(others or [])]] = -torch.inf
-        return suppressed
+    def finished(self) -> list[DecodedText]:
+        """The texts in order, after all have ended."""
+        return [self._finished[item] for item in sorted(self._finished)]
+
+    def _finish(self) -> None:
+        tokens, log_probabilities, entropies = (torch.cat(parts, dim=1) for parts in zip(*self._read, strict=True))
+        for row, (item, is_ended, text) in enumerate(
+            zip(self._items.tolist(), self._is_ended.tolist(), tokens.tolist(), strict=True)
+        ):
+            if is_ended:
+                length = text.index(self._end)
+                self._finished[item] = DecodedText(
+                    tokens=text[:length],
+                    no_speech=float(self._no_speech[row]),
+                    log_probabilities=log_probabilities[row, : length + 1],
+                    entropies=entropies[row, : length + 1],
+                    # The position before a token is the one that attends to its sound.
+                    attention=self._decoder.attention(row, self._first, length + 1),
+                )
 
 
 class _Following:
@@ -163,9 +162,26 @@ class _Following:
             self._next = 1 + min(places, key=lambda place: abs(place - self._next), default=self._next)
 
 
-def _by_head(project: nn.Module, x: torch.Tensor, heads: int) -> torch.Tensor:
-    return project(x).unflatten(-1, (heads, -1)).transpose(1, 2)
+def _followed_by(tokens: torch.Tensor, others: list[int]) -> torch.Tensor:
+    return torch.cat([tokens, tokens.new_tensor([others])], dim=1) if others else tokens
 
 
-def _joined(attention: Any, of_heads: torch.Tensor) -> torch.Tensor:
-    return attention.out_proj(of_heads.transpose(1, 2).flatten(2))
+def _suppressed(decoder: MsfSerDecoder, logits: torch.Tensor, *at_first: int) -> torch.Tensor:
+    """What is added to logits, `(tokens, vocabulary)`; some tokens are suppressed at the first position only."""
+    suppressed = logits.new_zeros(logits.shape[1:])
+    suppressed[:, decoder.ids.suppress_tokens or []] = -torch.inf
+    suppressed[0, list(at_first)] = -torch.inf
+    return suppressed
+
+
+def _no_speech(decoder: MsfSerDecoder, logits: torch.Tensor) -> torch.Tensor:
+    """The probability that there is no speech, `(batch,)`, from the logits at the start, `(batch, vocabulary)`."""
+    # As in Whisper's own code, the token for no speech precedes the one for no timestamps.
+    return logits.softmax(-1)[:, decoder.ids.no_timestamps_token_id - 1]
+
+
+def _expectation(logits: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The log probabilities of tokens `(...)` and the entropies in nats, from logits `(..., vocabulary)`."""
+    log_probabilities = logits.log_softmax(-1)
+    entropies = -(log_probabilities.exp() * log_probabilities).sum(-1)
+    return log_probabilities.gather(-1, tokens[..., None]).squeeze(-1), entropies

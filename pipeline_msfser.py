@@ -40,7 +40,7 @@ from .transcription_msfser import MsfSerRecognizer
 from .word_times_msfser import check_words, text_of, texts_of_words
 
 _NOT_READ = "the model does not read it"
-# How many batches of windows are collected, so that those of similar length share one.
+# How many batches of passages, and of windows, are collected, so that those of similar length share one.
 _BATCHES_AHEAD = 4
 # The times of a whole transcript are found in memory, for which longer recordings are too long. Seconds.
 _LONGEST_TO_ALIGN = 600.0
@@ -231,9 +231,10 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
     ) -> Iterator[dict[str, Any]]:
         """The results of inputs with their indices and options; only a few batches are in memory at once."""
         transcriber = self._transcriber_for(options.get("recognizer", AS_TRAINED))
-        passages = self._passages(items)
-        transcribed = (self._transcribe_segments(batch, transcriber) for batch in batches(passages, batch_size))
-        windows = windows_of(itertools.chain.from_iterable(transcribed))
+        collected = batch_size * _BATCHES_AHEAD if batch_size > 1 else 1
+        passages = batches(self._passages(items), collected)
+        transcribed = (self._transcribe_segments(some, transcriber) for some in passages)
+        windows = batches(windows_of(itertools.chain.from_iterable(transcribed)), collected)
         scored = self._scored(windows, batch_size, self._describer_for(options.get("describer", AS_TRAINED)))
         return self._collected(scored, options.get("errors", RAISE))
 
@@ -406,10 +407,10 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
         return [segment for passage in passages for segment in passage]
 
     def _scored(
-        self, windows: Iterable[tuple[Segment, ...]], batch_size: int, describer: MsfSerAnnotator
+        self, collected: Iterable[list[tuple[Segment, ...]]], batch_size: int, describer: MsfSerAnnotator
     ) -> Iterator[tuple[Sequence[Segment], ScoredWindow | None]]:
         """The windows in order; those that share a batch have similar lengths, so that there is little padding."""
-        for some in batches(windows, batch_size * _BATCHES_AHEAD if batch_size > 1 else 1):
+        for some in collected:
             usable = [i for i in range(len(some)) if some[i][0].recording.error is None]
             by_length = sorted(usable, key=lambda i: sum(len(segment.sound) for segment in some[i]))
             scored: dict[int, ScoredWindow | None] = {}

@@ -14,9 +14,11 @@ from transformers import PreTrainedTokenizerBase, WhisperForConditionalGeneratio
 from transformers.modeling_outputs import BaseModelOutput
 
 from .audio_msfser import SAMPLING_RATE
+from .decoder_msfser import KeysAndValues, MsfSerDecoder, sound_keys_and_values
 from .encoders_msfser import load_recognizer, whisper_states
 from .feature_extraction_msfser import MsfSerFeatureExtractor
-from .greedy_msfser import KeysAndValues, MsfSerDecoder, sound_keys_and_values
+from .greedy_msfser import given_texts, most_probable_texts
+from .inputs_msfser import batches
 from .languages_msfser import is_surely_english, language_code
 from .word_times_msfser import (
     FRAME,
@@ -236,23 +238,26 @@ class MsfSerRecognizer:
     def _decode(
         self, sounds: list[np.ndarray], language: str | None, tokens: list[list[int]] | None = None
     ) -> list[DecodedClip]:
-        """Decodes clips of at most 30 s; given tokens are scored in place of generated ones.
-
-        Only clips of the same window share a batch, so that none needs padding.
-        """
+        """Decodes clips of at most 30 s; given tokens are scored in place of generated ones."""
         lengths = [float(min(LONGEST, math.ceil(len(sound) / SAMPLING_RATE + _SILENCE_AFTER))) for sound in sounds]
         results: dict[int, DecodedClip] = {}
 
         def decode(items: Sequence[int], window: float | None = None) -> None:
-            for length in sorted({lengths[i] for i in items}):
-                alike = [i for i in items if lengths[i] == length]
-                for start in range(0, len(alike), _BATCH_SIZE):
-                    batch = alike[start : start + _BATCH_SIZE]
-                    given = None if tokens is None else [tokens[i] for i in batch]
-                    chosen = [sounds[i] for i in batch]
-                    results.update(
-                        zip(batch, self._decode_batch(chosen, window or length, length, language, given), strict=True)
+            by_length = sorted(items, key=lengths.__getitem__)
+            for batch in batches(by_length, _BATCH_SIZE):
+                results.update(
+                    zip(
+                        batch,
+                        self._decode_batch(
+                            [sounds[i] for i in batch],
+                            [window or lengths[i] for i in batch],
+                            [lengths[i] for i in batch],
+                            language,
+                            None if tokens is None else [tokens[i] for i in batch],
+                        ),
+                        strict=True,
                     )
+                )
 
         decode(range(len(sounds)))
         if tokens is None:
@@ -263,53 +268,48 @@ class MsfSerRecognizer:
     def _decode_batch(
         self,
         sounds: list[np.ndarray],
-        window: float,
-        length: float,
+        windows: list[float],
+        lengths: list[float],
         language: str | None,
         tokens: list[list[int]] | None,
     ) -> list[DecodedClip]:
-        """Decodes clips in a window, with texts as long as `length` allows, both in seconds."""
-        states = self._encode(sounds, window)
-        codes: list[Any] = (
-            [language] * len(sounds)
-            if language is not None or self.english_only
-            else self._languages(self._append_silence(states))
-        )
-        prompts = [self._prompt(code) for code in codes]
-        sound = self._keys_and_values(states)
-        decoder, end = MsfSerDecoder(self.model, sound), int(self.ids.eos_token_id)
-        read = None
+        """Decodes clips, each in a window, with a text as long as `lengths` allow, both in seconds.
+
+        Clips of the same window, which are neighbors, are encoded together, so that none needs padding; all are
+        decoded together, as most of that time goes into reading the decoder's weights.
+        """
+        encoded, codes = [], []
+        for window, group in itertools.groupby(range(len(sounds)), windows.__getitem__):
+            states = self._encode([sounds[i] for i in group], window)
+            encoded.append(self._keys_and_values(states))
+            if language is not None or self.english_only:
+                codes += [language] * len(states)
+            else:
+                codes += self._languages(self._append_silence(states))
+        prompts = torch.tensor([self._prompt(code) for code in codes], device=self.model.device)
+        texts = None
         if tokens is None:
-            read = self._generate_tokens(decoder, prompts, length)
-            tokens = [[token for token in row if token < end] for row in read]
-        if tokens != read:
-            # They are given, or special tokens were read that are no part of the text.
-            longest = max(map(len, tokens))
-            ids = [p + t + [end] * (longest - len(t)) for p, t in zip(prompts, tokens, strict=True)]
-            decoder = MsfSerDecoder(self.model, sound)
-            decoder.read(torch.tensor(ids, device=states.device))
-        hidden, attention = decoder.states, decoder.attention
+            most = [min(self._room(), int(_TOKENS_PER_SECOND * length)) for length in lengths]
+            texts = most_probable_texts(MsfSerDecoder(self.model, *encoded), prompts, most, self._guess)
+            # Special tokens are no part of a text.
+            tokens = [[token for token in text.tokens if token < self.ids.eos_token_id] for text in texts]
+        if texts is None or tokens != [text.tokens for text in texts]:
+            texts = given_texts(MsfSerDecoder(self.model, *encoded), prompts, tokens)
         results = []
-        for i, (ids_of_clip, code) in enumerate(zip(tokens, codes, strict=True)):
-            first = len(prompts[i]) - 1  # the position that predicts the first token
-            last = first + len(ids_of_clip)
-            logits = self.model.proj_out(hidden[i, : last + 1]).log_softmax(-1)
-            targets = torch.tensor([*ids_of_clip, end], device=logits.device)
-            frames = max(1, math.ceil(len(sounds[i]) / FRAME))
-            # The position before a token is the one that attends to its sound.
-            weights = attention[i, first : last + 1, :frames].cpu().double().numpy()
+        for sound, code, text in zip(sounds, codes, texts, strict=True):
+            frames = max(1, math.ceil(len(sound) / FRAME))
+            weights = text.attention[:, :frames].cpu().double().numpy()
             weights = weights / weights.sum(1, keepdims=True)
             starts = monotonic_starts(weights)
             edges = itertools.pairwise([*starts, frames])
-            inside = [weights[k, slice(*edge)].sum() for k, edge in zip(range(len(ids_of_clip)), edges, strict=False)]
+            inside = [weights[k, slice(*edge)].sum() for k, edge in zip(range(len(text.tokens)), edges, strict=False)]
             results.append(
                 DecodedClip(
-                    tokens=ids_of_clip,
+                    tokens=text.tokens,
                     language=code or "en",
-                    # As in Whisper's own code, the no-speech token precedes the one for no timestamps.
-                    no_speech=logits[0, self.ids.no_timestamps_token_id - 1].exp().item(),
-                    log_probability=logits[first:].gather(1, targets[:, None]).mean().item(),
-                    entropy=(-logits[first:].exp() * logits[first:]).sum(1).quantile(0.5).item(),
+                    no_speech=text.no_speech,
+                    log_probability=text.log_probabilities.mean().item(),
+                    entropy=text.entropies.quantile(0.5).item(),
                     starts=[max(0, start - _LAG_FRAMES) for start in starts],
                     focus=float(np.mean(inside or [0.0])),
                 )
@@ -363,12 +363,6 @@ class MsfSerRecognizer:
             (joined(keys, silent_keys), joined(values, silent_values))
             for (keys, values), (silent_keys, silent_values) in zip(of_sound, of_silence, strict=True)
         ]
-
-    def _generate_tokens(self, decoder: MsfSerDecoder, prompts: list[list[int]], length: float) -> list[list[int]]:
-        """The most probable tokens of each clip."""
-        most = min(self._room(), int(_TOKENS_PER_SECOND * length))
-        ids = torch.tensor(prompts, device=self.model.device)
-        return decoder.most_probable_tokens(ids, most, self._guess)
 
     def _languages(self, states: torch.Tensor) -> list[str]:
         ids = self.model.detect_language(encoder_outputs=BaseModelOutput(last_hidden_state=states)).tolist()

@@ -9,9 +9,8 @@ import torch
 from spoken import RATE, Recognizer, voice
 from tiny import tiny_model, tiny_processor, tiny_recognizer
 
-from msfser import LABELS, MsfSerPipeline
+from msfser import LABELS, MsfSerPipeline, transcription_msfser
 from msfser.audio_msfser import load_audio
-from msfser.greedy_msfser import MsfSerDecoder
 from msfser.stream_msfser import FirmWords, Hops, NewestSound
 
 TEXTS = ("transcript", "emphasis", "description")
@@ -60,13 +59,13 @@ def test_windows_are_those_of_the_recording(pipe, recording):
 def test_a_recognizer_that_follows_the_stream_changes_no_window(pipe, recording, monkeypatch):
     """With a gap in which nobody speaks; the recognizer is the real one with random weights."""
     recognizer, guesses = tiny_recognizer(), []
-    read = MsfSerDecoder.most_probable_tokens
+    read = transcription_msfser.most_probable_texts
 
     def noted(decoder, prompts, most, guess=()):
         guesses.append(len(guess))
         return read(decoder, prompts, most, guess)
 
-    monkeypatch.setattr(MsfSerDecoder, "most_probable_tokens", noted)
+    monkeypatch.setattr(transcription_msfser, "most_probable_texts", noted)
     sound = np.concatenate([recording[: 3 * RATE], np.zeros(4 * RATE, np.float32), recording[3 * RATE : 6 * RATE]])
     results = list(pipe.stream(chunks(sound, 1_600), RATE, window=3.0, hop=0.5, recognizer=recognizer))
     assert any(guesses) and recognizer._guess == []

@@ -16,8 +16,9 @@ from msfser import languages_msfser, transcription_msfser
 from msfser.audio_msfser import load_audio
 from msfser.benchmarks.recognition import nonspeech, normalized
 from msfser.corpora.probe.synthesizer import Synthesizer
+from msfser.decoder_msfser import MsfSerDecoder, sound_keys_and_values
 from msfser.encoders_msfser import load_recognizer
-from msfser.greedy_msfser import MsfSerDecoder, sound_keys_and_values
+from msfser.greedy_msfser import given_texts, most_probable_texts
 from msfser.transcription_msfser import DecodedClip, MsfSerRecognizer, _loops
 from msfser.word_times_msfser import (
     _levels,
@@ -68,7 +69,7 @@ def test_the_most_probable_tokens_are_those_of_the_library(polyglot, most):
     states = torch.randn(4, 50, model.config.d_model, generator=draw) * 3
     prompts = torch.tensor([polyglot._prompt(code) for code in ("en", "de", "en", "de")])
     with torch.no_grad():
-        found = MsfSerDecoder(model, sound_keys_and_values(model, states)).most_probable_tokens(prompts, most)
+        texts = most_probable_texts(MsfSerDecoder(model, sound_keys_and_values(model, states)), prompts, [most] * 4)
         output = GenerationMixin.generate(
             model,
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
@@ -78,13 +79,13 @@ def test_the_most_probable_tokens_are_those_of_the_library(polyglot, most):
         )
     end = model.generation_config.eos_token_id
     expected = [itertools.takewhile(lambda token: token != end, row[prompts.shape[1] :]) for row in output.tolist()]
-    assert found == [*map(list, expected)]
-    assert most < 25 or len({tuple(row) for row in found}) > 1
+    assert [text.tokens for text in texts] == [*map(list, expected)]
+    assert most < 25 or len({tuple(text.tokens) for text in texts}) > 1
 
 
 @pytest.mark.parametrize("ends_like", [None, *_EARLY])
 @pytest.mark.parametrize("seed", range(8))
-def test_a_guess_changes_no_token_state_or_attention(seed, ends_like):
+def test_a_guess_changes_no_text(seed, ends_like):
     """Guesses that are right, wrong in places, too long, or of other texts."""
     recognizer = tiny_recognizer(ends_like)
     model, draw = recognizer.model, np.random.default_rng(seed)
@@ -92,17 +93,16 @@ def test_a_guess_changes_no_token_state_or_attention(seed, ends_like):
     sound = sound_keys_and_values(model, states)
     prompt = torch.tensor([recognizer._prompt("en")])
     with torch.no_grad():
-        plain = MsfSerDecoder(model, sound)
-        (expected,) = plain.most_probable_tokens(prompt, 25)
-        read = prompt.shape[1] + len(expected)
+        (plain,) = most_probable_texts(MsfSerDecoder(model, sound), prompt, [25])
+        expected = plain.tokens
         wrong = [*expected, 9, 9]
         wrong[len(wrong) // 2] = 7
         others = draw.integers(5, 20, 30).tolist()
         for guess in (expected, expected[3:], wrong, expected * 3, others, [others[0], *expected]):
-            decoder = MsfSerDecoder(model, sound)
-            assert decoder.most_probable_tokens(prompt, 25, guess) == [expected]
-            assert torch.allclose(decoder.states[:, :read], plain.states[:, :read], atol=1e-5)
-            assert torch.allclose(decoder.attention[:, :read], plain.attention[:, :read], atol=1e-5)
+            (text,) = most_probable_texts(MsfSerDecoder(model, sound), prompt, [25], guess)
+            assert text.tokens == expected and text.no_speech == pytest.approx(plain.no_speech, abs=1e-6)
+            for name in ("log_probabilities", "entropies", "attention"):
+                torch.testing.assert_close(getattr(text, name), getattr(plain, name), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("ends_like", _EARLY)
@@ -113,14 +113,55 @@ def test_some_random_texts_end_early(ends_like):
         states = torch.randn(1, 40, model.config.d_model, generator=torch.Generator().manual_seed(seed)) * 3
         with torch.no_grad():
             decoder = MsfSerDecoder(model, sound_keys_and_values(model, states))
-            lengths.add(len(decoder.most_probable_tokens(torch.tensor([[41, 42, 44, 50]]), 25)[0]))
+            (text,) = most_probable_texts(decoder, torch.tensor([[41, 42, 44, 50]]), [25])
+            lengths.add(len(text.tokens))
     assert min(lengths) < 25
+
+
+@pytest.mark.parametrize("ends_like", [None, *_EARLY])
+@pytest.mark.parametrize("seed", range(4))
+def test_sounds_of_different_lengths_are_read_together_as_alone(seed, ends_like):
+    """Their texts have different limits; some end early."""
+    recognizer = tiny_recognizer(ends_like)
+    draw = torch.Generator().manual_seed(seed)
+    states = [torch.randn(n, frames, 32, generator=draw) * 3 for n, frames in ((1, 40), (2, 9), (1, 23))]
+    most, given = [25, 1, 7, 12], [[5, 6, 7], [], [8], [9] * 9]
+    prompts = torch.tensor([recognizer._prompt(code) for code in ("en", "de", "en", "de")])
+    with torch.no_grad():
+        sounds = [sound_keys_and_values(recognizer.model, some) for some in states]
+        together = most_probable_texts(MsfSerDecoder(recognizer.model, *sounds), prompts, most)
+        together += given_texts(MsfSerDecoder(recognizer.model, *sounds), prompts, given)
+        alone = []
+        for read, options in ((most_probable_texts, most), (given_texts, given)):
+            for i, state in enumerate(itertools.chain(*states)):
+                decoder = MsfSerDecoder(recognizer.model, sound_keys_and_values(recognizer.model, state[None]))
+                alone += read(decoder, prompts[i : i + 1], options[i : i + 1])
+    assert [text.tokens for text in together] == [text.tokens for text in alone]
+    for text, expected in zip(together, alone, strict=True):
+        assert text.no_speech == pytest.approx(expected.no_speech, abs=1e-6)
+        for name in ("log_probabilities", "entropies"):
+            torch.testing.assert_close(getattr(text, name), getattr(expected, name), atol=1e-5, rtol=0)
+        frames = expected.attention.shape[1]
+        torch.testing.assert_close(text.attention[:, :frames], expected.attention, atol=1e-5, rtol=0)
+        assert not text.attention[:, frames:].any()
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_clips_of_different_lengths_are_decoded_together_as_alone(polyglot, given):
+    sounds = [noise(seconds, seed) for seed, seconds in enumerate((4.0, 0.3, 1.5, 28.0, 1.2, 12.5))]
+    tokens = [[5 + i] * (i + 1) for i in range(len(sounds))] if given else None
+    together = polyglot._decode(sounds, None, tokens)
+    for i, (sound, clip) in enumerate(zip(sounds, together, strict=True)):
+        (alone,) = polyglot._decode([sound], None, None if tokens is None else [tokens[i]])
+        assert (clip.tokens, clip.starts, clip.language) == (alone.tokens, alone.starts, alone.language)
+        for name in ("no_speech", "log_probability", "entropy", "focus"):
+            assert getattr(clip, name) == pytest.approx(getattr(alone, name), abs=1e-4)
 
 
 @pytest.mark.parametrize("ends_like", [None, *_EARLY])
 def test_read_tokens_are_scored_as_given_ones(ends_like):
     recognizer = tiny_recognizer(ends_like)
-    sounds = [noise(1.0, 1), noise(1.0, 2), noise(1.0, 3)]
+    sounds = [noise(1.0, 1), noise(2.5, 2), noise(1.0, 3)]
     read = recognizer._decode(sounds, "en")
     given = recognizer._decode(sounds, "en", [clip.tokens for clip in read])
     for one, other in zip(read, given, strict=True):
@@ -160,9 +201,9 @@ def test_a_right_guess_is_read_at_once(polyglot, monkeypatch):
     prompt, sizes = torch.tensor([polyglot._prompt("en")]), []
     read = MsfSerDecoder.read
     with torch.no_grad():
-        (expected,) = MsfSerDecoder(model, sound).most_probable_tokens(prompt, 25)
+        (expected,) = most_probable_texts(MsfSerDecoder(model, sound), prompt, [25])
         monkeypatch.setattr(MsfSerDecoder, "read", lambda self, ids: sizes.append(ids.shape[1]) or read(self, ids))
-        MsfSerDecoder(model, sound).most_probable_tokens(prompt, 25, expected)
+        most_probable_texts(MsfSerDecoder(model, sound), prompt, [25], expected.tokens)
     assert sizes[0] == 4 + 8 and len(sizes) <= 4
 
 
