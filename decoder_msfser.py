@@ -1,6 +1,5 @@
-"""Whisper's decoder, which reads tokens in less time than the library's, as it prepares for less."""
+"""Whisper's decoder, which reads the texts of several sounds at once, each at its own position."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,103 +26,124 @@ def sound_keys_and_values(model: Any, states: torch.Tensor) -> KeysAndValues:
 class MsfSerDecoder:
     """Whisper's decoder for some sounds: it keeps what it read, so that nothing is computed twice.
 
+    The library's decoder has the same numbers, but needs texts of equal length, and prepares for much more.
+
     Args:
         model: A `WhisperForConditionalGeneration` in evaluation mode, whose generation config names the special tokens
             and the alignment heads.
-        sounds: Of [`sound_keys_and_values`]; each may have several sounds of equal length.
+        rows: How many sounds it reads at once.
+        frames: Of the longest sound.
+        tokens: Of the longest text, with its prompt.
+        dtype: Of the keys and values.
     """
 
-    def __init__(self, model: Any, *sounds: KeysAndValues):
+    def __init__(self, model: Any, rows: int, frames: int, tokens: int, dtype: torch.dtype = torch.float32):
         self.ids: Any = model.generation_config
         self._model, self._layers = model, model.model.decoder.layers
-        self._heads: int = model.config.decoder_attention_heads
-        self._sound, self._bias = _padded(sounds)
-        self._text: list[tuple[torch.Tensor, torch.Tensor]] = []
+        config = model.config
+        self._heads: int = config.decoder_attention_heads
         self._alignment_heads: dict[int, list[int]] = {}
         for layer, head in self.ids.alignment_heads:
             self._alignment_heads.setdefault(layer, []).append(head)
-        self._queries: dict[int, list[torch.Tensor]] = {layer: [] for layer in self._alignment_heads}
-        self._position = 0
+
+        def room(heads: int, positions: int) -> torch.Tensor:
+            size = config.d_model // self._heads
+            return torch.zeros(rows, heads, positions, size, dtype=dtype, device=model.device)
+
+        self._sound = [(room(self._heads, frames), room(self._heads, frames)) for _ in self._layers]
+        self._text = [(room(self._heads, tokens), room(self._heads, tokens)) for _ in self._layers]
+        self._queries = {layer: room(len(heads), tokens) for layer, heads in self._alignment_heads.items()}
+        self._frames = torch.zeros(rows, dtype=torch.long, device=model.device)
+        self._positions = torch.zeros_like(self._frames)
+
+    @property
+    def rows(self) -> int:
+        """How many sounds it reads at once."""
+        return len(self._positions)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._positions.device
+
+    def put(self, row: int, sound: KeysAndValues) -> None:
+        """Puts another sound, of [`sound_keys_and_values`], in a row, which has no text then."""
+        self._frames[row], self._positions[row] = sound[0][0].shape[2], 0
+        for kept, given in zip(self._sound, sound, strict=True):
+            for of_all, of_one in zip(kept, given, strict=True):
+                of_all[row, :, : of_one.shape[2]] = of_one[0]
 
     def read(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Reads the next tokens, `(batch, tokens)`, and returns the states after them, `(batch, tokens, size)`."""
-        decoder, position = self._model.model.decoder, self._position
-        end = position + tokens.shape[1]
-        x = decoder.embed_tokens(tokens) + decoder.embed_positions.weight[position:end]
-        visible = torch.ones(tokens.shape[1], end, dtype=torch.bool, device=x.device).tril(position)
-        text = []
-        for index, (layer, of_sound) in enumerate(zip(self._layers, self._sound, strict=True)):
+        """Reads the next tokens of each row, `(rows, tokens)`.
+
+        Returns:
+            The logits of the token after each, `(rows, tokens, vocabulary)`.
+        """
+        decoder, rows = self._model.model.decoder, torch.arange(len(tokens), device=tokens.device)[:, None]
+        places = self._positions[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
+        of_text, of_sound = self._visible(places)
+        x = decoder.embed_tokens(tokens) + decoder.embed_positions.weight[places]
+        for index, layer in enumerate(self._layers):
             normed = layer.self_attn_layer_norm(x)
-            projections = (layer.self_attn.k_proj, layer.self_attn.v_proj)
-            key, value = (_by_head(project, normed, self._heads) for project in projections)
-            if position:
-                key, value = (torch.cat(pair, dim=2) for pair in zip(self._text[index], (key, value), strict=True))
-            text.append((key, value))
+            for project, kept in zip((layer.self_attn.k_proj, layer.self_attn.v_proj), self._text[index], strict=True):
+                kept[rows, :, places] = project(normed).unflatten(-1, (self._heads, -1)).to(kept.dtype)
             query = _by_head(layer.self_attn.q_proj, normed, self._heads)
-            mask = visible if tokens.shape[1] > 1 else None
-            x = x + _joined(layer.self_attn, nn.functional.scaled_dot_product_attention(query, key, value, mask))
+            x = x + _attended(layer.self_attn, query, self._text[index], of_text)
 
             query = _by_head(layer.encoder_attn.q_proj, layer.encoder_attn_layer_norm(x), self._heads)
             if index in self._alignment_heads:
-                self._queries[index].append(query[:, self._alignment_heads[index]])
-            attended = nn.functional.scaled_dot_product_attention(query, *of_sound, self._bias)
-            x = x + _joined(layer.encoder_attn, attended)
+                chosen = query[:, self._alignment_heads[index]].transpose(1, 2)
+                self._queries[index][rows, :, places] = chosen.to(self._queries[index].dtype)
+            x = x + _attended(layer.encoder_attn, query, self._sound[index], of_sound)
             x = x + layer.fc2(layer.activation_fn(layer.fc1(layer.final_layer_norm(x))))
-        self._text, self._position = text, end
-        return decoder.layer_norm(x)
-
-    def logits(self, states: torch.Tensor) -> torch.Tensor:
-        """What follows the states `(..., size)`: `(..., vocabulary)`."""
-        logits: torch.Tensor = self._model.proj_out(states)
+        self._positions = self._positions + tokens.shape[1]
+        logits: torch.Tensor = self._model.proj_out(decoder.layer_norm(x))
         return logits
 
     def attention(self, row: int, first: int, count: int) -> torch.Tensor:
-        """The mean attention of the alignment heads at some tokens of one text, `(count, frames)`."""
+        """The mean attention of the alignment heads at some tokens of a row, `(count, frames)`."""
         of_layers = []
         for layer, heads in self._alignment_heads.items():
-            query = torch.cat([part[row] for part in self._queries[layer]], dim=1)[:, first : first + count]
-            scores = query @ self._sound[layer][0][row, heads].transpose(-1, -2) * query.shape[-1] ** -0.5
-            of_layers.append((scores if self._bias is None else scores + self._bias[row]).softmax(-1))
+            query = self._queries[layer][row, :, first : first + count]
+            key = self._sound[layer][0][row, heads, : int(self._frames[row])]
+            of_layers.append((query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).float().softmax(-1))
         return torch.cat(of_layers).mean(0)
 
-    def forget(self, count: int) -> None:
-        """Forgets the last tokens, fewer than were read last."""
-        if count:
-            self._text = [(key[:, :, :-count], value[:, :, :-count]) for key, value in self._text]
-            for parts in self._queries.values():
-                parts[-1] = parts[-1][:, :, :-count]
-            self._position -= count
+    def forget(self, row: int, count: int) -> None:
+        """Forgets the last tokens of a row."""
+        self._positions[row] -= count
 
-    def keep(self, rows: torch.Tensor) -> None:
-        """Keeps these sounds and their texts, in this order."""
-        self._sound = [(key[rows], value[rows]) for key, value in self._sound]
-        self._text = [(key[rows], value[rows]) for key, value in self._text]
-        self._queries = {layer: [part[rows] for part in parts] for layer, parts in self._queries.items()}
-        self._bias = None if self._bias is None else self._bias[rows]
+    def remove(self, row: int) -> None:
+        """Removes a row; the last one is in its place then."""
+        last = self.rows - 1
+
+        def without(kept: torch.Tensor) -> torch.Tensor:
+            if row != last:
+                kept[row] = kept[last]
+            return kept[:last]
+
+        self._sound = [(without(keys), without(values)) for keys, values in self._sound]
+        self._text = [(without(keys), without(values)) for keys, values in self._text]
+        self._queries = {layer: without(queries) for layer, queries in self._queries.items()}
+        self._frames, self._positions = without(self._frames), without(self._positions)
+
+    def _visible(self, places: torch.Tensor) -> list[torch.Tensor]:
+        """Which positions of the texts, and which frames, tokens at these places attend to, `(rows, 1, tokens, ...)`.
+
+        Both end at the last one that any row needs.
+        """
+        lasts = (places, (self._frames - 1)[:, None])
+        return [(torch.arange(int(last.max()) + 1, device=last.device) <= last[..., None])[:, None] for last in lasts]
 
 
-def _padded(sounds: Sequence[KeysAndValues]) -> tuple[KeysAndValues, torch.Tensor | None]:
-    """Sounds of different lengths as a batch, and what is added to the attention's scores, `(batch, 1, 1, frames)`."""
-    if len(sounds) == 1:
-        return sounds[0], None
-    frames = [sound[0][0].shape[2] for sound in sounds]
-
-    def joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
-        return torch.cat([nn.functional.pad(part, (0, 0, 0, max(frames) - part.shape[2])) for part in parts])
-
-    together = [
-        (joined([keys for keys, _ in layer]), joined([values for _, values in layer]))
-        for layer in zip(*sounds, strict=True)
-    ]
-    lengths = torch.tensor([count for sound, count in zip(sounds, frames, strict=True) for _ in sound[0][0]])
-    is_padding = torch.arange(max(frames)) >= lengths[:, None]
-    bias = torch.zeros(is_padding.shape).masked_fill(is_padding, -torch.inf)
-    return together, bias[:, None, None].to(together[0][0])
+def _attended(
+    attention: Any, query: torch.Tensor, kept: tuple[torch.Tensor, torch.Tensor], visible: torch.Tensor
+) -> Any:
+    keys, values = (part[:, :, : visible.shape[-1]].to(query.dtype) for part in kept)
+    mask = None if bool(visible.all()) else visible
+    of_heads = nn.functional.scaled_dot_product_attention(query, keys, values, mask)
+    return attention.out_proj(of_heads.transpose(1, 2).flatten(2))
 
 
 def _by_head(project: nn.Module, x: torch.Tensor, heads: int) -> torch.Tensor:
     return project(x).unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
-def _joined(attention: Any, of_heads: torch.Tensor) -> torch.Tensor:
-    return attention.out_proj(of_heads.transpose(1, 2).flatten(2))

@@ -1,14 +1,25 @@
 """The most probable texts of sounds, token by token, and what the decoder expected of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from .decoder_msfser import MsfSerDecoder
+from .decoder_msfser import KeysAndValues, MsfSerDecoder
 
 # Guessed tokens are tried so many at a time.
 _TRIED = 8
+# A text may be a loop if its end repeats so often, over so many tokens; it is looked at again after so many more.
+_LOOP_TIMES, _LOOP_TOKENS, _LOOP_STEP = 3, 24, 8
+
+
+@dataclass(frozen=True)
+class SoundToRead:
+    """A sound whose text is read."""
+
+    sound: KeysAndValues  # of [`sound_keys_and_values`], of one sound
+    prompt: list[int]
+    most: int  # tokens of the text
 
 
 @dataclass(frozen=True)
@@ -17,126 +28,157 @@ class DecodedText:
 
     tokens: list[int]  # without prompt and end
     no_speech: float  # probability that there is none
-    log_probabilities: torch.Tensor  # natural, of each token and of the end, `(tokens + 1,)`
-    entropies: torch.Tensor  # of what was expected there, in nats, `(tokens + 1,)`
+    log_probabilities: list[float]  # natural, of each token and of the end
+    entropies: list[float]  # of what was expected there, in nats
     attention: torch.Tensor  # mean of the alignment heads there, `(tokens + 1, frames)`
 
 
 def most_probable_texts(
-    decoder: MsfSerDecoder, prompts: torch.Tensor, most: Sequence[int], guess: Sequence[int] = ()
+    decoder: MsfSerDecoder,
+    sounds: Iterable[SoundToRead],
+    is_loop: Callable[[int, DecodedText], bool] = lambda item, text: False,
+    guess: Sequence[int] = (),
 ) -> list[DecodedText]:
-    """Reads the prompts, and the most probable next token until each text ends, as the library's greedy search.
+    """Reads the most probable next token until each text ends, as the library's greedy search.
+
+    A sound whose text has ended is replaced by the next one, so that as many are read at once as the decoder has rows:
+    most of the time goes into its weights. Special tokens, such as times, are never chosen.
 
     Args:
-        decoder: It has read nothing.
-        prompts: `(batch, tokens)`, of equal length.
-        most: How many tokens each text has at most.
+        decoder: It has read nothing, and has no more rows than there are sounds.
+        sounds: None is asked for before a row is free.
+        is_loop: Whether the text so far of the sound with this number is a loop, which will not end; it is asked only
+            about texts whose end repeats, and ends those.
         guess: Tokens that the text of a single sound may have in this order, as that of a sound that overlaps it.
             Those that turn out to be the most probable ones are read at once, which takes less time.
     """
-    first = prompts.shape[1] - 1
-    following = _Following(guess if len(prompts) == 1 else ())
-    tried = following.tried(most[0] - 1)
-    states = decoder.read(_followed_by(prompts, tried))
-    logits = decoder.logits(torch.cat([states[:, :1], states[:, first:]], dim=1))
-    texts, logits = _Texts(decoder, first, logits[:, 0], most), logits[:, 1:]
-    suppressed = _suppressed(decoder, logits, *(decoder.ids.begin_suppress_tokens or []))
-    while True:
-        next_tokens = (logits + suppressed).argmax(-1)
-        right = 0
-        while right < len(tried) and next_tokens[0, right] == tried[right]:
-            right += 1
-        decoder.forget(len(tried) - right)
-        last = texts.add(next_tokens[:, : right + 1], logits[:, : right + 1])
-        if not len(last):
-            return texts.finished()
-        following.add(right, int(last[0, 0]))
-        tried = following.tried(most[0] - texts.length - 1)
-        logits = decoder.logits(decoder.read(_followed_by(last, tried)))
-        suppressed = _suppressed(decoder, logits)
+    queue, end = enumerate(sounds), int(decoder.ids.eos_token_id)
+    texts: list[_Text] = []
+    for row, (item, sound) in zip(range(decoder.rows), queue, strict=False):
+        decoder.put(row, sound.sound)
+        texts.append(_Text(item, sound, end, guess if decoder.rows == 1 else ()))
+    finished: dict[int, DecodedText] = {}
+    while texts:
+        count = min(len(text.unread) for text in texts)
+        steps = _read(decoder, texts, count)
+        # Backwards, as the last row takes the place of one that is removed.
+        for row in reversed(range(len(texts))):
+            text = texts[row]
+            decoder.forget(row, count - text.go_on(steps[row]))
+            if not text.is_ended and not (text.repeats and is_loop(text.item, text.decoded(decoder, row))):
+                continue
+            finished[text.item] = text.decoded(decoder, row)
+            if (following := next(queue, None)) is not None:
+                decoder.put(row, following[1].sound)
+                texts[row] = _Text(*following, end)
+            else:
+                decoder.remove(row)
+                texts[row] = texts[-1]
+                texts.pop()
+    return [finished[item] for item in sorted(finished)]
 
 
-def given_texts(decoder: MsfSerDecoder, prompts: torch.Tensor, texts: Sequence[list[int]]) -> list[DecodedText]:
-    """Reads the prompts, `(batch, tokens)` of equal length, and the tokens of texts; nothing was read before."""
-    end, first = decoder.ids.eos_token_id, prompts.shape[1] - 1
-    longest = max(map(len, texts))
-    padded = prompts.new_tensor([[*text, *[end] * (longest - len(text))] for text in texts])
-    states = decoder.read(torch.cat([prompts, padded], dim=1))
-    no_speech = _no_speech(decoder, decoder.logits(states[:, 0]))
-    decoded = []
-    for row, text in enumerate(texts):
-        # One by one: the logits of a batch of long texts would fill the memory.
-        logits = decoder.logits(states[row, first : first + len(text) + 1])
-        expected = _expectation(logits, prompts.new_tensor([*text, end]))
-        attention = decoder.attention(row, first, len(text) + 1)
-        decoded.append(DecodedText(list(text), float(no_speech[row]), *expected, attention))
-    return decoded
+def given_text(decoder: MsfSerDecoder, sound: SoundToRead, tokens: Sequence[int]) -> DecodedText:
+    """Reads the tokens of a text; the decoder has one row."""
+    decoder.put(0, sound.sound)
+    first, end = len(sound.prompt) - 1, int(decoder.ids.eos_token_id)
+    logits = decoder.read(torch.tensor([[*sound.prompt, *tokens]], device=decoder.device))[0]
+    log_probabilities, entropies = _certainty(logits)
+    of_tokens = log_probabilities[range(first, len(logits)), [*tokens, end]]
+    return DecodedText(
+        tokens=list(tokens),
+        no_speech=float(log_probabilities[0, _no_speech_token(decoder)].exp()),
+        log_probabilities=of_tokens.tolist(),
+        entropies=entropies[first:].tolist(),
+        attention=decoder.attention(0, first, len(tokens) + 1),
+    )
 
 
-class _Texts:
-    """The texts of a batch as they grow.
+@dataclass(frozen=True)
+class _Step:
+    """What follows a token, with natural log probabilities."""
 
-    Those that have ended are left out as soon as half of the batch has, so that none waits long for a longer one.
+    token: int  # the most probable one that is allowed
+    log_probability: float
+    log_probability_of_end: float
+    entropy: float
+    no_speech: float  # probability of the token for it
+
+
+class _Text:
+    """A text as it grows.
 
     Args:
-        decoder: It has read the prompts.
-        first: The last position of the prompts.
-        start: The logits at the start, `(batch, vocabulary)`.
-        most: How many tokens each text has at most.
+        item: Its number.
+        sound: Its sound.
+        end: The token that ends it.
+        guess: As in [`most_probable_texts`].
     """
 
-    def __init__(self, decoder: MsfSerDecoder, first: int, start: torch.Tensor, most: Sequence[int]):
-        self._decoder, self._first, self._end = decoder, first, int(decoder.ids.eos_token_id)
-        self._no_speech = _no_speech(decoder, start)
-        self._limits = torch.tensor(most, device=start.device)
-        self._is_ended = torch.zeros_like(self._limits, dtype=torch.bool)
-        self._items = torch.arange(len(most), device=start.device)
-        # Tokens, log probabilities and entropies, `(rows, tokens)` each.
-        self._read: list[tuple[torch.Tensor, ...]] = []
-        self._finished: dict[int, DecodedText] = {}
-        self.length = 0
+    def __init__(self, item: int, sound: SoundToRead, end: int, guess: Sequence[int] = ()):
+        self.item, self.is_ended, self._end, self._most = item, False, end, sound.most
+        self._prompt_left = len(sound.prompt)
+        self._following = _Following(guess)
+        self._tokens: list[int] = []
+        self._steps: list[_Step] = []
+        self.unread = [*sound.prompt, *self._following.tried(sound.most)]
 
-    def add(self, tokens: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        """Adds the next tokens, `(rows, tokens)`, which were chosen by the logits, `(rows, tokens, vocabulary)`.
+    @property
+    def first(self) -> int:
+        """The index in `unread` of the token that the text follows; negative if it was read."""
+        return self._prompt_left - 1
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the end of the text repeats, and it is time to look."""
+        is_time = len(self._tokens) >= _LOOP_TOKENS and len(self._tokens) % _LOOP_STEP == 0
+        return is_time and period_of(self._tokens, _LOOP_TIMES, _LOOP_TOKENS) is not None
+
+    def go_on(self, steps: Sequence[_Step]) -> int:
+        """Goes on by what follows each of the next unread tokens.
 
         Returns:
-            The last token of each text that goes on, `(rows, 1)`.
+            How many of them were right.
         """
-        self.length += tokens.shape[1]
-        last = tokens[:, -1].masked_fill(self._is_ended | (self._limits < self.length), self._end)
-        tokens = torch.cat([tokens[:, :-1], last[:, None]], dim=1)
-        self._read.append((tokens, *_expectation(logits, tokens)))
-        self._is_ended = self._is_ended | (last == self._end)
-        if 2 * int(self._is_ended.sum()) < len(last):
-            return last[:, None]
-        self._finish()
-        left = (~self._is_ended).nonzero()[:, 0]
-        self._decoder.keep(left)
-        self._read = [tuple(tensor[left] for tensor in part) for part in self._read]
-        self._no_speech, self._limits, self._items, self._is_ended = (
-            tensor[left] for tensor in (self._no_speech, self._limits, self._items, self._is_ended)
+        read, self.unread = self.unread[: len(steps)], self.unread[len(steps) :]
+        guessed = 0
+        for index, step in enumerate(steps):
+            self._steps.append(step)
+            self._prompt_left -= 1
+            if self._prompt_left > 0:
+                continue
+            self.is_ended = step.token == self._end or len(self._tokens) == self._most
+            if self.is_ended:
+                return index + 1
+            self._tokens.append(step.token)
+            if read[index + 1 : index + 2] != [step.token]:
+                self._following.add(guessed, step.token)
+                self.unread = [step.token, *self._following.tried(self._most - len(self._tokens))]
+                return index + 1
+            guessed += 1
+        return len(steps)
+
+    def decoded(self, decoder: MsfSerDecoder, row: int) -> DecodedText:
+        """The text after its end, which is in a row of the decoder."""
+        count = len(self._tokens) + 1
+        steps = self._steps[-count:]
+        return DecodedText(
+            tokens=self._tokens,
+            no_speech=self._steps[0].no_speech,
+            log_probabilities=[*(step.log_probability for step in steps[:-1]), steps[-1].log_probability_of_end],
+            entropies=[step.entropy for step in steps],
+            # The position before a token is the one that attends to its sound.
+            attention=decoder.attention(row, len(self._steps) - count, count),
         )
-        return last[left, None]
 
-    def finished(self) -> list[DecodedText]:
-        """The texts in order, after all have ended."""
-        return [self._finished[item] for item in sorted(self._finished)]
 
-    def _finish(self) -> None:
-        tokens, log_probabilities, entropies = (torch.cat(parts, dim=1) for parts in zip(*self._read, strict=True))
-        for row, (item, is_ended, text) in enumerate(
-            zip(self._items.tolist(), self._is_ended.tolist(), tokens.tolist(), strict=True)
-        ):
-            if is_ended:
-                length = text.index(self._end)
-                self._finished[item] = DecodedText(
-                    tokens=text[:length],
-                    no_speech=float(self._no_speech[row]),
-                    log_probabilities=log_probabilities[row, : length + 1],
-                    entropies=entropies[row, : length + 1],
-                    # The position before a token is the one that attends to its sound.
-                    attention=self._decoder.attention(row, self._first, length + 1),
-                )
+def period_of(tokens: Sequence[int], times: int, least: int) -> int | None:
+    """After how many tokens the end of a text repeats, at least so many times and over so many tokens."""
+    for period in range(1, len(tokens) // times + 1):
+        length = max(times * period, least)
+        if length <= len(tokens) and tokens[-length:-period] == tokens[period - length :]:
+            return period
+    return None
 
 
 class _Following:
@@ -151,7 +193,7 @@ class _Following:
 
     def tried(self, most: int) -> list[int]:
         """The next tokens by the guess, at most so many; none where the text has left it."""
-        return [] if self._is_lost else self._guess[self._next : self._next + max(0, min(_TRIED, most))]
+        return [] if self._is_lost else self._guess[self._next : self._next + min(_TRIED, most)]
 
     def add(self, right: int, token: int) -> None:
         """Goes on by so many right guesses and another token: where the guess has it nearby, or in place of one."""
@@ -162,26 +204,38 @@ class _Following:
             self._next = 1 + min(places, key=lambda place: abs(place - self._next), default=self._next)
 
 
-def _followed_by(tokens: torch.Tensor, others: list[int]) -> torch.Tensor:
-    return torch.cat([tokens, tokens.new_tensor([others])], dim=1) if others else tokens
+def _read(decoder: MsfSerDecoder, texts: Sequence[_Text], count: int) -> list[list[_Step]]:
+    """Reads so many tokens of each text."""
+    ids = decoder.ids
+    logits = decoder.read(torch.tensor([text.unread[:count] for text in texts], device=decoder.device))
+    allowed = logits.clone()
+    allowed[..., ids.suppress_tokens or []] = -torch.inf
+    # In Whisper's vocabulary the special tokens follow the end.
+    allowed[..., ids.eos_token_id + 1 :] = -torch.inf
+    for row, text in enumerate(texts):
+        if 0 <= text.first < count:
+            allowed[row, text.first, ids.begin_suppress_tokens or []] = -torch.inf
+    tokens = allowed.argmax(-1)
+    log_probabilities, entropies = _certainty(logits)
+    steps = (
+        tokens,
+        log_probabilities.gather(-1, tokens[..., None]).squeeze(-1),
+        log_probabilities[..., ids.eos_token_id],
+        entropies,
+        log_probabilities[..., _no_speech_token(decoder)].exp(),
+    )
+    return [
+        [_Step(*step) for step in zip(*row, strict=True)]
+        for row in zip(*(part.tolist() for part in steps), strict=True)
+    ]
 
 
-def _suppressed(decoder: MsfSerDecoder, logits: torch.Tensor, *at_first: int) -> torch.Tensor:
-    """What is added to logits, `(tokens, vocabulary)`; some tokens are suppressed at the first position only."""
-    suppressed = logits.new_zeros(logits.shape[1:])
-    suppressed[:, decoder.ids.suppress_tokens or []] = -torch.inf
-    suppressed[0, list(at_first)] = -torch.inf
-    return suppressed
+def _no_speech_token(decoder: MsfSerDecoder) -> int:
+    # As in Whisper's own code: the token for no speech precedes the one for no timestamps.
+    return int(decoder.ids.no_timestamps_token_id) - 1
 
 
-def _no_speech(decoder: MsfSerDecoder, logits: torch.Tensor) -> torch.Tensor:
-    """The probability that there is no speech, `(batch,)`, from the logits at the start, `(batch, vocabulary)`."""
-    # As in Whisper's own code, the token for no speech precedes the one for no timestamps.
-    return logits.softmax(-1)[:, decoder.ids.no_timestamps_token_id - 1]
-
-
-def _expectation(logits: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The log probabilities of tokens `(...)` and the entropies in nats, from logits `(..., vocabulary)`."""
-    log_probabilities = logits.log_softmax(-1)
-    entropies = -(log_probabilities.exp() * log_probabilities).sum(-1)
-    return log_probabilities.gather(-1, tokens[..., None]).squeeze(-1), entropies
+def _certainty(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log probabilities `(..., vocabulary)`, and the entropies in nats `(...)`."""
+    log_probabilities = logits.float().log_softmax(-1)
+    return log_probabilities, -(log_probabilities.exp() * log_probabilities).sum(-1)

@@ -17,7 +17,7 @@ from .audio_msfser import SAMPLING_RATE
 from .decoder_msfser import KeysAndValues, MsfSerDecoder, sound_keys_and_values
 from .encoders_msfser import load_recognizer, whisper_states
 from .feature_extraction_msfser import MsfSerFeatureExtractor
-from .greedy_msfser import given_texts, most_probable_texts
+from .greedy_msfser import DecodedText, SoundToRead, given_text, most_probable_texts, period_of
 from .inputs_msfser import batches
 from .languages_msfser import is_surely_english, language_code
 from .word_times_msfser import (
@@ -50,7 +50,7 @@ _INCOMPLETE = "\ufffd"
 _MOST_NO_SPEECH = 0.5
 _LEAST_LOG_PROBABILITY = -1.3
 _LEAST_FOCUS = 0.35
-_LOOP_TOKENS = 8
+_LOOP_TIMES, _LOOP_TOKENS = 2, 8
 # Seconds: a shorter clip is not divided to find out whether its repeated text was spoken so.
 _SHORTEST_TO_HALVE = 1.0
 
@@ -240,84 +240,79 @@ class MsfSerRecognizer:
     ) -> list[DecodedClip]:
         """Decodes clips of at most 30 s; given tokens are scored in place of generated ones."""
         lengths = [float(min(LONGEST, math.ceil(len(sound) / SAMPLING_RATE + _SILENCE_AFTER))) for sound in sounds]
-        results: dict[int, DecodedClip] = {}
-
-        def decode(items: Sequence[int], window: float | None = None) -> None:
-            by_length = sorted(items, key=lengths.__getitem__)
-            for batch in batches(by_length, _BATCH_SIZE):
-                results.update(
-                    zip(
-                        batch,
-                        self._decode_batch(
-                            [sounds[i] for i in batch],
-                            [window or lengths[i] for i in batch],
-                            [lengths[i] for i in batch],
-                            language,
-                            None if tokens is None else [tokens[i] for i in batch],
-                        ),
-                        strict=True,
-                    )
-                )
-
-        decode(range(len(sounds)))
+        # Long texts start first, so that few are left at the end.
+        order = sorted(range(len(sounds)), key=lengths.__getitem__, reverse=True)
+        results = self._decode_in_windows(sounds, lengths, lengths, order, language, tokens)
         if tokens is None:
-            decode([i for i in sorted(results) if _is_speech(results[i]) and _loops(results[i])], LONGEST)
+            loops = [i for i in order if _is_speech(results[i]) and _loops(results[i])]
+            windows = [LONGEST] * len(sounds)
+            results |= self._decode_in_windows(sounds, windows, lengths, loops, language, None)
         return [results[i] for i in range(len(sounds))]
 
     @torch.no_grad()
-    def _decode_batch(
+    def _decode_in_windows(
         self,
-        sounds: list[np.ndarray],
-        windows: list[float],
-        lengths: list[float],
+        sounds: Sequence[np.ndarray],
+        windows: Sequence[float],
+        lengths: Sequence[float],
+        order: Sequence[int],
         language: str | None,
-        tokens: list[list[int]] | None,
-    ) -> list[DecodedClip]:
-        """Decodes clips, each in a window, with a text as long as `lengths` allow, both in seconds.
+        tokens: Sequence[list[int]] | None,
+    ) -> dict[int, DecodedClip]:
+        """Decodes some clips, each in a window, with a text as long as `lengths` allow, both in seconds.
 
-        Clips of the same window, which are neighbors, are encoded together, so that none needs padding; all are
-        decoded together, as most of that time goes into reading the decoder's weights.
+        Clips of the same window, which are neighbors in the order, are encoded together, so that none needs padding.
         """
-        encoded, codes = [], []
-        for window, group in itertools.groupby(range(len(sounds)), windows.__getitem__):
-            states = self._encode([sounds[i] for i in group], window)
-            encoded.append(self._keys_and_values(states))
-            if language is not None or self.english_only:
-                codes += [language] * len(states)
-            else:
-                codes += self._languages(self._append_silence(states))
-        prompts = torch.tensor([self._prompt(code) for code in codes], device=self.model.device)
-        texts = None
+        if not order:
+            return {}
+        codes: dict[int, str | None] = {}
+
+        def to_read() -> Iterator[SoundToRead]:
+            for window, alike in itertools.groupby(order, windows.__getitem__):
+                for batch in batches(alike, _BATCH_SIZE):
+                    states = self._encode([sounds[i] for i in batch], window)
+                    codes.update(zip(batch, self._codes(states, language), strict=True))
+                    for row, i in enumerate(batch):
+                        sound = self._keys_and_values(states[row : row + 1])
+                        most = min(self._room(), int(_TOKENS_PER_SECOND * lengths[i]))
+                        yield SoundToRead(sound, self._prompt(codes[i]), most)
+
+        def is_loop(number: int, text: DecodedText) -> bool:
+            i = order[number]
+            return _loops(self._decoded_clip(sounds[i], codes[i], text))
+
+        rows = min(_BATCH_SIZE, len(order)) if tokens is None else 1
+        longest = max(windows[i] for i in order)
+        frames = min(int((longest) * SAMPLING_RATE / FRAME) + _REST_FRAMES, int(LONGEST * SAMPLING_RATE / FRAME))
+        decoder = MsfSerDecoder(self.model, rows, frames, int(self.model.config.max_target_positions))
         if tokens is None:
-            most = [min(self._room(), int(_TOKENS_PER_SECOND * length)) for length in lengths]
-            texts = most_probable_texts(MsfSerDecoder(self.model, *encoded), prompts, most, self._guess)
-            # Special tokens are no part of a text.
-            tokens = [[token for token in text.tokens if token < self.ids.eos_token_id] for text in texts]
-        if texts is None or tokens != [text.tokens for text in texts]:
-            texts = given_texts(MsfSerDecoder(self.model, *encoded), prompts, tokens)
-        results = []
-        for sound, code, text in zip(sounds, codes, texts, strict=True):
-            frames = max(1, math.ceil(len(sound) / FRAME))
-            weights = text.attention[:, :frames].cpu().double().numpy()
-            weights = weights / weights.sum(1, keepdims=True)
-            starts = monotonic_starts(weights)
-            edges = itertools.pairwise([*starts, frames])
-            inside = [weights[k, slice(*edge)].sum() for k, edge in zip(range(len(text.tokens)), edges, strict=False)]
-            results.append(
-                DecodedClip(
-                    tokens=text.tokens,
-                    language=code or "en",
-                    no_speech=text.no_speech,
-                    log_probability=text.log_probabilities.mean().item(),
-                    entropy=text.entropies.quantile(0.5).item(),
-                    starts=[max(0, start - _LAG_FRAMES) for start in starts],
-                    focus=float(np.mean(inside or [0.0])),
-                )
-            )
+            texts = most_probable_texts(decoder, to_read(), is_loop, self._guess)
+        else:
+            texts = [given_text(decoder, sound, tokens[i]) for i, sound in zip(order, to_read(), strict=True)]
+        clips = {i: self._decoded_clip(sounds[i], codes[i], text) for i, text in zip(order, texts, strict=True)}
         if self._hop is not None:
-            started = zip(results[-1].tokens, results[-1].starts, strict=False)
+            last = clips[order[-1]]
+            started = zip(last.tokens, last.starts, strict=False)
             self._guess = [token for token, start in started if start * FRAME >= self._hop * SAMPLING_RATE]
-        return results
+        return clips
+
+    def _decoded_clip(self, sound: np.ndarray, code: str | None, text: DecodedText) -> DecodedClip:
+        """The text of a clip with the frames of its tokens."""
+        frames = max(1, math.ceil(len(sound) / FRAME))
+        weights = text.attention[:, :frames].cpu().double().numpy()
+        weights = weights / weights.sum(1, keepdims=True)
+        starts = monotonic_starts(weights)
+        edges = itertools.pairwise([*starts, frames])
+        inside = [weights[k, slice(*edge)].sum() for k, edge in zip(range(len(text.tokens)), edges, strict=False)]
+        return DecodedClip(
+            tokens=text.tokens,
+            language=code or "en",
+            no_speech=text.no_speech,
+            log_probability=float(np.mean(text.log_probabilities)),
+            entropy=float(np.median(text.entropies)),
+            starts=[max(0, start - _LAG_FRAMES) for start in starts],
+            focus=float(np.mean(inside or [0.0])),
+        )
 
     def _encode(self, sounds: list[np.ndarray], window: float) -> torch.Tensor:
         """The encoder's states `(batch, window / 20 ms, size)`, with silence after each sound."""
@@ -363,6 +358,12 @@ class MsfSerRecognizer:
             (joined(keys, silent_keys), joined(values, silent_values))
             for (keys, values), (silent_keys, silent_values) in zip(of_sound, of_silence, strict=True)
         ]
+
+    def _codes(self, states: torch.Tensor, language: str | None) -> list[str | None]:
+        """The language of each clip, which may be stated; an English recognizer detects none."""
+        if language is not None or self.english_only:
+            return [language] * len(states)
+        return [*self._languages(self._append_silence(states))]
 
     def _languages(self, states: torch.Tensor) -> list[str]:
         ids = self.model.detect_language(encoder_outputs=BaseModelOutput(last_hidden_state=states)).tolist()
@@ -480,11 +481,4 @@ def _loops(clip: DecodedClip) -> bool:
 
 def _period(clip: DecodedClip) -> int | None:
     """After how many tokens the end of the text repeats, if the attention is scattered too."""
-    tokens = clip.tokens
-    if clip.focus >= _LEAST_FOCUS:
-        return None
-    for period in range(1, len(tokens) // 2 + 1):
-        length = max(2 * period, _LOOP_TOKENS)
-        if length <= len(tokens) and tokens[-length:-period] == tokens[period - length :]:
-            return period
-    return None
+    return None if clip.focus >= _LEAST_FOCUS else period_of(clip.tokens, _LOOP_TIMES, _LOOP_TOKENS)

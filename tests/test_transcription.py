@@ -18,7 +18,7 @@ from msfser.benchmarks.recognition import nonspeech, normalized
 from msfser.corpora.probe.synthesizer import Synthesizer
 from msfser.decoder_msfser import MsfSerDecoder, sound_keys_and_values
 from msfser.encoders_msfser import load_recognizer
-from msfser.greedy_msfser import given_texts, most_probable_texts
+from msfser.greedy_msfser import DecodedText, SoundToRead, given_text, most_probable_texts
 from msfser.transcription_msfser import DecodedClip, MsfSerRecognizer, _loops
 from msfser.word_times_msfser import (
     _levels,
@@ -32,7 +32,7 @@ from msfser.word_times_msfser import (
 needs_whisper = needs(WHISPER)
 
 # Tokens that the random recognizer writes early in some texts.
-_EARLY = (8, 11)
+_EARLY = (8, 12)
 UNCLEAR = "not clearly English, and the recognizer knows only English"
 
 
@@ -63,24 +63,74 @@ def polyglot() -> MsfSerRecognizer:
     return tiny_recognizer()
 
 
+def texts_of(recognizer, states, codes, most, rows=None, guess=()) -> list[DecodedText]:
+    """The texts of sounds whose states are given, some at once."""
+    model = recognizer.model
+    sounds = [
+        SoundToRead(sound_keys_and_values(model, state[None]), recognizer._prompt(code), limit)
+        for state, code, limit in zip(states, codes, most, strict=True)
+    ]
+    with torch.no_grad():
+        decoder = MsfSerDecoder(model, rows or len(sounds), frames=max(map(len, states)), tokens=64)
+        return most_probable_texts(decoder, iter(sounds), guess)
+
+
+def states_of(recognizer, *frames: int, seed: int = 0) -> list[torch.Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    return [torch.randn(count, recognizer.model.config.d_model, generator=draw) * 3 for count in frames]
+
+
+def check_equal(text: DecodedText, expected: DecodedText) -> None:
+    assert text.tokens == expected.tokens
+    assert text.no_speech == pytest.approx(expected.no_speech, abs=1e-6)
+    assert text.log_probabilities == pytest.approx(expected.log_probabilities, abs=1e-5)
+    assert text.entropies == pytest.approx(expected.entropies, abs=1e-5)
+    torch.testing.assert_close(text.attention, expected.attention, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("most", [1, 2, 25])
 def test_the_most_probable_tokens_are_those_of_the_library(polyglot, most):
-    model, draw = polyglot.model, torch.Generator().manual_seed(3)
-    states = torch.randn(4, 50, model.config.d_model, generator=draw) * 3
-    prompts = torch.tensor([polyglot._prompt(code) for code in ("en", "de", "en", "de")])
+    model, codes = polyglot.model, ("en", "de", "en", "de")
+    states = states_of(polyglot, 50, 50, 50, 50, seed=3)
+    prompts = torch.tensor([polyglot._prompt(code) for code in codes])
+    texts = texts_of(polyglot, states, codes, [most] * 4)
+    end = model.generation_config.eos_token_id
+    special = range(end + 1, model.config.vocab_size)
     with torch.no_grad():
-        texts = most_probable_texts(MsfSerDecoder(model, sound_keys_and_values(model, states)), prompts, [most] * 4)
         output = GenerationMixin.generate(
             model,
-            encoder_outputs=BaseModelOutput(last_hidden_state=states),
+            encoder_outputs=BaseModelOutput(last_hidden_state=torch.stack(states)),
             attention_mask=torch.ones(4, 50, dtype=torch.long),
             decoder_input_ids=prompts,
             max_length=prompts.shape[1] + most,
+            suppress_tokens=[*model.generation_config.suppress_tokens, *special],
         )
-    end = model.generation_config.eos_token_id
     expected = [itertools.takewhile(lambda token: token != end, row[prompts.shape[1] :]) for row in output.tolist()]
     assert [text.tokens for text in texts] == [*map(list, expected)]
     assert most < 25 or len({tuple(text.tokens) for text in texts}) > 1
+
+
+@pytest.mark.parametrize("ends_like", [None, *_EARLY])
+@pytest.mark.parametrize("seed", range(4))
+def test_what_was_expected_of_a_text_is_that_of_the_library(seed, ends_like):
+    recognizer = tiny_recognizer(ends_like)
+    (state,), prompt = states_of(recognizer, 40, seed=seed), recognizer._prompt("de")
+    (text,) = texts_of(recognizer, [state], ["de"], [12])
+    with torch.no_grad():
+        output = recognizer.model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=state[None]),
+            decoder_input_ids=torch.tensor([[*prompt, *text.tokens]]),
+        )
+        decoder = MsfSerDecoder(recognizer.model, 1, frames=40, tokens=64)
+        sound = SoundToRead(sound_keys_and_values(recognizer.model, state[None]), prompt, 12)
+        check_equal(given_text(decoder, sound, text.tokens), text)
+    expected = output.logits[0].log_softmax(-1)
+    ids = recognizer.ids
+    assert text.no_speech == pytest.approx(expected[0, ids.no_timestamps_token_id - 1].exp().item(), abs=1e-6)
+    expected = expected[len(prompt) - 1 :]
+    of_tokens = expected[range(len(expected)), [*text.tokens, ids.eos_token_id]]
+    assert text.log_probabilities == pytest.approx(of_tokens.tolist(), abs=1e-5)
+    assert text.entropies == pytest.approx((-expected.exp() * expected).sum(-1).tolist(), abs=1e-5)
 
 
 @pytest.mark.parametrize("ends_like", [None, *_EARLY])
@@ -88,62 +138,34 @@ def test_the_most_probable_tokens_are_those_of_the_library(polyglot, most):
 def test_a_guess_changes_no_text(seed, ends_like):
     """Guesses that are right, wrong in places, too long, or of other texts."""
     recognizer = tiny_recognizer(ends_like)
-    model, draw = recognizer.model, np.random.default_rng(seed)
-    states = torch.randn(1, 40, model.config.d_model, generator=torch.Generator().manual_seed(seed)) * 3
-    sound = sound_keys_and_values(model, states)
-    prompt = torch.tensor([recognizer._prompt("en")])
-    with torch.no_grad():
-        (plain,) = most_probable_texts(MsfSerDecoder(model, sound), prompt, [25])
-        expected = plain.tokens
-        wrong = [*expected, 9, 9]
-        wrong[len(wrong) // 2] = 7
-        others = draw.integers(5, 20, 30).tolist()
-        for guess in (expected, expected[3:], wrong, expected * 3, others, [others[0], *expected]):
-            (text,) = most_probable_texts(MsfSerDecoder(model, sound), prompt, [25], guess)
-            assert text.tokens == expected and text.no_speech == pytest.approx(plain.no_speech, abs=1e-6)
-            for name in ("log_probabilities", "entropies", "attention"):
-                torch.testing.assert_close(getattr(text, name), getattr(plain, name), atol=1e-5, rtol=0)
+    states, draw = states_of(recognizer, 40, seed=seed), np.random.default_rng(seed)
+    (plain,) = texts_of(recognizer, states, ["en"], [25])
+    expected = plain.tokens
+    wrong = [*expected, 9, 9]
+    wrong[len(wrong) // 2] = 7
+    others = draw.integers(5, 20, 30).tolist()
+    for guess in (expected, expected[3:], wrong, expected * 3, others, [others[0], *expected]):
+        check_equal(*texts_of(recognizer, states, ["en"], [25], guess=guess), plain)
 
 
 @pytest.mark.parametrize("ends_like", _EARLY)
 def test_some_random_texts_end_early(ends_like):
-    model = tiny_recognizer(ends_like).model
-    lengths = set()
-    for seed in range(8):
-        states = torch.randn(1, 40, model.config.d_model, generator=torch.Generator().manual_seed(seed)) * 3
-        with torch.no_grad():
-            decoder = MsfSerDecoder(model, sound_keys_and_values(model, states))
-            (text,) = most_probable_texts(decoder, torch.tensor([[41, 42, 44, 50]]), [25])
-            lengths.add(len(text.tokens))
-    assert min(lengths) < 25
+    recognizer = tiny_recognizer(ends_like)
+    texts = texts_of(recognizer, states_of(recognizer, *[40] * 8), ["en"] * 8, [25] * 8)
+    assert len({len(text.tokens) for text in texts}) > 2
 
 
 @pytest.mark.parametrize("ends_like", [None, *_EARLY])
-@pytest.mark.parametrize("seed", range(4))
-def test_sounds_of_different_lengths_are_read_together_as_alone(seed, ends_like):
-    """Their texts have different limits; some end early."""
+@pytest.mark.parametrize("rows", [1, 2, 3, 7])
+@pytest.mark.parametrize("seed", range(2))
+def test_sounds_are_read_at_once_as_alone(seed, rows, ends_like):
+    """They have different lengths and limits; some texts end early, and other sounds follow in their rows."""
     recognizer = tiny_recognizer(ends_like)
-    draw = torch.Generator().manual_seed(seed)
-    states = [torch.randn(n, frames, 32, generator=draw) * 3 for n, frames in ((1, 40), (2, 9), (1, 23))]
-    most, given = [25, 1, 7, 12], [[5, 6, 7], [], [8], [9] * 9]
-    prompts = torch.tensor([recognizer._prompt(code) for code in ("en", "de", "en", "de")])
-    with torch.no_grad():
-        sounds = [sound_keys_and_values(recognizer.model, some) for some in states]
-        together = most_probable_texts(MsfSerDecoder(recognizer.model, *sounds), prompts, most)
-        together += given_texts(MsfSerDecoder(recognizer.model, *sounds), prompts, given)
-        alone = []
-        for read, options in ((most_probable_texts, most), (given_texts, given)):
-            for i, state in enumerate(itertools.chain(*states)):
-                decoder = MsfSerDecoder(recognizer.model, sound_keys_and_values(recognizer.model, state[None]))
-                alone += read(decoder, prompts[i : i + 1], options[i : i + 1])
-    assert [text.tokens for text in together] == [text.tokens for text in alone]
-    for text, expected in zip(together, alone, strict=True):
-        assert text.no_speech == pytest.approx(expected.no_speech, abs=1e-6)
-        for name in ("log_probabilities", "entropies"):
-            torch.testing.assert_close(getattr(text, name), getattr(expected, name), atol=1e-5, rtol=0)
-        frames = expected.attention.shape[1]
-        torch.testing.assert_close(text.attention[:, :frames], expected.attention, atol=1e-5, rtol=0)
-        assert not text.attention[:, frames:].any()
+    states = states_of(recognizer, 40, 9, 23, 40, 1, 30, 12, seed=seed)
+    codes, most = ["en", "de", "en", "de", "de", "en", "en"], [25, 1, 7, 12, 25, 3, 16]
+    together = texts_of(recognizer, states, codes, most, rows)
+    for i, text in enumerate(together):
+        check_equal(text, *texts_of(recognizer, [states[i]], [codes[i]], [most[i]]))
 
 
 @pytest.mark.parametrize("given", [False, True])
@@ -196,14 +218,11 @@ def test_the_language_is_detected_with_the_silent_end(polyglot, monkeypatch):
 
 
 def test_a_right_guess_is_read_at_once(polyglot, monkeypatch):
-    model = polyglot.model
-    sound = sound_keys_and_values(model, torch.randn(1, 40, 32, generator=torch.Generator().manual_seed(1)) * 3)
-    prompt, sizes = torch.tensor([polyglot._prompt("en")]), []
+    states, sizes = states_of(polyglot, 40, seed=1), []
     read = MsfSerDecoder.read
-    with torch.no_grad():
-        (expected,) = most_probable_texts(MsfSerDecoder(model, sound), prompt, [25])
-        monkeypatch.setattr(MsfSerDecoder, "read", lambda self, ids: sizes.append(ids.shape[1]) or read(self, ids))
-        most_probable_texts(MsfSerDecoder(model, sound), prompt, [25], expected.tokens)
+    (expected,) = texts_of(polyglot, states, ["en"], [25])
+    monkeypatch.setattr(MsfSerDecoder, "read", lambda self, ids: sizes.append(ids.shape[1]) or read(self, ids))
+    texts_of(polyglot, states, ["en"], [25], guess=expected.tokens)
     assert sizes[0] == 4 + 8 and len(sizes) <= 4
 
 

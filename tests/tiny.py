@@ -123,8 +123,11 @@ def tiny_recognizer(ends_like: int | None = None) -> MsfSerRecognizer:
         begin_suppress_tokens=[end],
         alignment_heads=[[0, 0], [0, 1]],
     )
-    if ends_like is not None:
-        with torch.no_grad():
+    with torch.no_grad():  # larger weights, so that texts are various
+        model.model.decoder.embed_positions.weight.mul_(20)
+        for weights in model.model.decoder.layers.parameters():
+            weights.mul_(8 if weights.ndim > 1 else 1)
+        if ends_like is not None:
             model.proj_out.weight[end] = 1.01 * model.proj_out.weight[ends_like]
     return MsfSerRecognizer(model, tiny_tokenizer())
 
