@@ -61,6 +61,7 @@ class MsfSerAnnotator:
         describer: Writes the descriptions; `None` for none.
         aligner: Finds the times of given words; the recognizer does if the aligner cannot, or if there is none.
         device: The device that the recognizer runs on.
+        precision: That of a recognizer by name: see [`MsfSerRecognizer`].
     """
 
     def __init__(
@@ -70,22 +71,26 @@ class MsfSerAnnotator:
         describer: Describer | None = None,
         aligner: Aligner | None = None,
         device: str | None = None,
+        precision: str = "float32",
     ):
         self._recognizer = recognizer
         self.emphasis = emphasis
         self.describer = describer
         self.aligner = aligner
         self.device = device
+        self.precision = precision
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any] | None, device: str | None = None) -> "MsfSerAnnotator":
+    def from_settings(
+        cls, settings: Mapping[str, Any] | None, device: str | None = None, precision: str = "float32"
+    ) -> "MsfSerAnnotator":
         """Makes texts as those of a training corpus were made, as far as that needs nothing but the model.
 
         `settings` is `MsfSerProcessor.annotation`, or `None` for the defaults of the class. Any other describer than
         the measured one has to be given, and the times of given words always come from the recognizer.
         """
         if settings is None:
-            return cls(device=device)
+            return cls(device=device, precision=precision)
         recognizer = settings["transcript"]["recognizer"]
         if "recognizer_sha256" in settings["transcript"]:
             logger.warning_once(
@@ -105,13 +110,14 @@ class MsfSerAnnotator:
             emphasis=EmphasisConfig(**settings["emphasis"]),
             describer=describer,
             device=device,
+            precision=precision,
         )
 
     @property
     def recognizer(self) -> MsfSerRecognizer | None:
         """The recognizer, loaded at the first use, with an `OSError` that names the remedy if it cannot be found."""
         if isinstance(self._recognizer, str):
-            self._recognizer = MsfSerRecognizer.from_pretrained(self._recognizer, device=self.device)
+            self._recognizer = MsfSerRecognizer.from_pretrained(self._recognizer, self.device, self.precision)
         return self._recognizer
 
     def __call__(

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from .fast_products_msfser import logits_of
+
 # Of each layer, `(batch, heads, positions, size)`.
 KeysAndValues = list[tuple[torch.Tensor, torch.Tensor]]
 
@@ -34,10 +36,9 @@ class MsfSerDecoder:
         rows: How many sounds it reads at once.
         frames: Of the longest sound.
         tokens: Of the longest text, with its prompt.
-        dtype: Of the keys and values.
     """
 
-    def __init__(self, model: Any, rows: int, frames: int, tokens: int, dtype: torch.dtype = torch.float32):
+    def __init__(self, model: Any, rows: int, frames: int, tokens: int):
         self.ids: Any = model.generation_config
         self._model, self._layers = model, model.model.decoder.layers
         config = model.config
@@ -45,6 +46,9 @@ class MsfSerDecoder:
         self._alignment_heads: dict[int, list[int]] = {}
         for layer, head in self.ids.alignment_heads:
             self._alignment_heads.setdefault(layer, []).append(head)
+
+        kind = model.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.dtype
 
         def room(heads: int, positions: int) -> torch.Tensor:
             size = config.d_model // self._heads
@@ -97,8 +101,7 @@ class MsfSerDecoder:
             x = x + _attended(layer.encoder_attn, query, self._sound[index], of_sound)
             x = x + layer.fc2(layer.activation_fn(layer.fc1(layer.final_layer_norm(x))))
         self._positions = self._positions + tokens.shape[1]
-        logits: torch.Tensor = self._model.proj_out(decoder.layer_norm(x))
-        return logits
+        return logits_of(decoder.layer_norm(x), self._model.proj_out.weight)
 
     def attention(self, row: int, first: int, count: int) -> torch.Tensor:
         """The mean attention of the alignment heads at some tokens of a row, `(count, frames)`."""

@@ -5,6 +5,7 @@ Under autocast the weights stay in float32. Those that no gradient reaches are r
 beside the model, not in it: copies and files do not change.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,10 +14,16 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.utils.weak import WeakTensorKeyDictionary
+from transformers.utils import logging
 
+logger = logging.get_logger(__name__)
+
+PRECISIONS = ("float32", "bfloat16")
 # With fewer rows oneDNN spends more time on rearranging float32 weights than it saves.
 _FEWEST_ROWS = 32
 _FLOATS = (torch.float32, torch.bfloat16)
+# How many of the greatest logits are computed in float32.
+_EXACT = 32
 # What a kept weight is compared by: some tools write to `.data`, which changes no version.
 _PROBES = 256
 _KEPT: Any = WeakTensorKeyDictionary()
@@ -56,6 +63,22 @@ def has_bfloat16() -> bool:
     names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     supported = any(getattr(torch.cpu, name, bool)() for name in names)
     return supported and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def check_precision(precision: str) -> None:
+    """Raises a `ValueError` if there is no such precision."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision={precision!r} is not known: choose {' or '.join(map(repr, PRECISIONS))}.")
+
+
+def in_precision(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """What encoders, or a recognizer, of one of the `PRECISIONS` run in on a device."""
+    if precision == "float32":
+        return contextlib.nullcontext()
+    if device.type == "cpu" and not has_bfloat16():
+        logger.warning_once("This CPU has neither AVX512-BF16 nor AMX: bfloat16 is replaced by float32.")
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
 
 
 def is_reduced(x: torch.Tensor, weight: torch.Tensor) -> bool:
@@ -116,6 +139,28 @@ def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = N
     return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight.to(x.dtype), bias, "none", [], "")
 
 
+def logits_of(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """`x w^T` in float32 for many outputs: `(..., size)` and `(outputs, size)` -> `(..., outputs)`, without gradients.
+
+    If [`is_reduced`], the greatest logits are exact and the others are not: bfloat16 has too few digits to choose.
+    """
+    if is_reduced(x, weight):
+        logits = linear(x, weight, None).float()
+        greatest = logits.topk(min(_EXACT, logits.shape[-1])).indices
+        return logits.scatter_(-1, greatest, (x[..., None, :] * weight[greatest]).sum(-1))
+    with torch.autocast(x.device.type, enabled=False):
+        rows = x.flatten(0, -2)
+        if len(rows) == 1 or not _is_for_one_dnn(x.expand(_FEWEST_ROWS, *x.shape), weight):
+            return nn.functional.linear(x, weight)
+        return product(rows, kept(as_float_matrix, weight)).unflatten(0, x.shape[:-1])
+
+
+def as_float_matrix(weight: torch.Tensor) -> torch.Tensor:
+    """A matrix `(outputs, size)` in float32 as [`product`] reads it fastest."""
+    packed: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
+    return packed
+
+
 def as_matrix(weight: torch.Tensor) -> torch.Tensor:
     """A matrix `(outputs, size)` in bfloat16 as [`product`] reads it fastest."""
     packed: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.to(torch.bfloat16).contiguous())
@@ -125,7 +170,7 @@ def as_matrix(weight: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def kept(make: Callable[..., torch.Tensor], *parameters: torch.Tensor) -> torch.Tensor:
     """What `make` makes of parameters, made again only after one of them has changed."""
-    states = [_state(parameter) for parameter in parameters]
+    states = [make, *map(_state, parameters)]
     found = _KEPT.get(parameters[0])
     if found is None or found[0] != states:
         found = _KEPT[parameters[0]] = (states, make(*(parameter.detach() for parameter in parameters)))

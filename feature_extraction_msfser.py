@@ -195,7 +195,9 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
         window = torch.hann_window(_N_FFT, device="cpu")
         spectrum = torch.stft(torch.from_numpy(samples), _N_FFT, _HOP, window=window, return_complex=True)
         power = spectrum[:, :-1].abs().square()
-        mel = _mel_filters(self.feature_size) @ power
+        # In float32 whatever autocast says, as a model expects it.
+        with torch.autocast("cpu", enabled=False):
+            mel = _mel_filters(self.feature_size) @ power
         log = mel.clamp(min=1e-10).log10()
         log = torch.maximum(log, log.max() - 8.0)
         return ((log + 4.0) / 4.0).T.numpy()

@@ -117,7 +117,7 @@ class _Text:
 
     def __init__(self, item: int, sound: SoundToRead, end: int, guess: Sequence[int] = ()):
         self.item, self.is_ended, self._end, self._most = item, False, end, sound.most
-        self._prompt_left = len(sound.prompt)
+        self._prompt = self._prompt_left = len(sound.prompt)
         self._following = _Following(guess)
         self._tokens: list[int] = []
         self._steps: list[_Step] = []
@@ -159,16 +159,16 @@ class _Text:
         return len(steps)
 
     def decoded(self, decoder: MsfSerDecoder, row: int) -> DecodedText:
-        """The text after its end, which is in a row of the decoder."""
-        count = len(self._tokens) + 1
-        steps = self._steps[-count:]
+        """The text as far as it was read, as if it ended there; it is in a row of the decoder."""
+        first = self._prompt - 1
+        steps = self._steps[first:]
         return DecodedText(
-            tokens=self._tokens,
+            tokens=self._tokens[: len(steps) - 1],
             no_speech=self._steps[0].no_speech,
             log_probabilities=[*(step.log_probability for step in steps[:-1]), steps[-1].log_probability_of_end],
             entropies=[step.entropy for step in steps],
             # The position before a token is the one that attends to its sound.
-            attention=decoder.attention(row, len(self._steps) - count, count),
+            attention=decoder.attention(row, first, len(steps)),
         )
 
 

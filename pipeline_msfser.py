@@ -76,8 +76,8 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
         interval_level: Of the intervals, 0.01..0.99; 0.9 by default.
         batch_size: How many windows form a batch. With one, each result comes before the next recording is asked for.
             With more, windows of similar length share a batch, so results arrive after four batches.
-        precision: That in which the encoders compute, `"float32"` or `"bfloat16"`: see [`MsfSerModel.set_precision`];
-            by default that of the model.
+        precision: That in which the encoders, and a recognizer that is loaded by name, compute, `"float32"` or
+            `"bfloat16"`: see [`MsfSerModel.set_precision`]; by default that of the model.
         **kwargs: Of `transformers.Pipeline`, such as `device`.
 
     Sound that arrives bit by bit is for [`StreamingMixin.stream`].
@@ -105,7 +105,9 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
         self.model.eval()
         if precision is not None:
             self.model.set_precision(precision)
-        self._trained = MsfSerAnnotator.from_settings(self.processor.annotation, device=str(self.device))
+        self._trained = MsfSerAnnotator.from_settings(
+            self.processor.annotation, str(self.device), self.model.precision
+        )
         # The last recognizer that was loaded by name, so that it is loaded once.
         self._named: tuple[str, MsfSerAnnotator] | None = None
 
@@ -361,7 +363,10 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
         if not isinstance(recognizer, str):
             return MsfSerAnnotator(recognizer)
         if self._named is None or self._named[0] != recognizer:
-            self._named = recognizer, MsfSerAnnotator(recognizer, device=str(self.device))
+            self._named = (
+                recognizer,
+                MsfSerAnnotator(recognizer, device=str(self.device), precision=self.model.precision),
+            )
         return self._named[1]
 
     def recognizer_for(self, options: Mapping[str, Any]) -> MsfSerRecognizer | None:

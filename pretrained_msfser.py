@@ -20,7 +20,7 @@ from .attention_msfser import attention_by_encoder, check_attentions, choose_att
 from .configuration_msfser import MsfSerConfig
 from .encoders_msfser import load_weights
 from .fast_encoders_msfser import quantize_linear_layers
-from .fast_products_msfser import has_bfloat16
+from .fast_products_msfser import check_precision, in_precision
 from .fusion_msfser import MsfSerLayerMix, MsfSerMissingInputEmbedding, MsfSerRouting, MsfSerZeroLinear
 from .gradients_msfser import freeze, has_adapters, prepare_training
 from .intervals_msfser import MsfSerIntervals
@@ -30,7 +30,6 @@ logger = logging.get_logger(__name__)
 # Lists to which an encoder appends its `hidden_states` and `attentions`, as far as they are asked for.
 Record = dict[str, list[torch.Tensor]]
 
-PRECISIONS = ("float32", "bfloat16")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -183,8 +182,7 @@ class MsfSerPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: There is no such precision, the weights are not in float32, or the model has 8-bit layers.
         """
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision={precision!r} is not known: choose {' or '.join(map(repr, PRECISIONS))}.")
+        check_precision(precision)
         if self.dtype != torch.float32 or self.is_8_bit:
             found = "8-bit layers" if self.is_8_bit else f"weights in {self.dtype}"
             raise ValueError(f"The model has {found}, and precision= needs weights in float32: reload it without.")
@@ -193,12 +191,7 @@ class MsfSerPreTrainedModel(PreTrainedModel):
 
     def _in_precision(self) -> contextlib.AbstractContextManager[Any]:
         """What the encoders run in."""
-        if self.precision == "float32":
-            return contextlib.nullcontext()
-        if self.device.type == "cpu" and not has_bfloat16():
-            logger.warning_once("This CPU has neither AVX512-BF16 nor AMX: the encoders compute in float32.")
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
+        return in_precision(self.precision, self.device)
 
     def _returned(self, tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
         """What the encoders return, in float32 whatever they compute in."""

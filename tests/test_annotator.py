@@ -173,17 +173,17 @@ def test_pitch_is_measured_once(recognizer, monkeypatch):
 def test_a_recognizer_is_loaded_when_it_is_needed(monkeypatch):
     loaded = []
 
-    def load(name, device=None):
-        loaded.append((name, device))
+    def load(*arguments):
+        loaded.append(arguments)
         return Recognizer()
 
     monkeypatch.setattr("msfser.annotator_msfser.MsfSerRecognizer.from_pretrained", load)
-    annotator = MsfSerAnnotator("some/whisper", device="cpu")
+    annotator = MsfSerAnnotator("some/whisper", device="cpu", precision="bfloat16")
     annotator([SOUND], [{"words": WORDS}])
     assert loaded == []
     annotator([SOUND])
     annotator([SOUND])
-    assert loaded == [("some/whisper", "cpu")]
+    assert loaded == [("some/whisper", "cpu", "bfloat16")]
 
 
 def test_a_set_of_texts_for_each_sound(recognizer):

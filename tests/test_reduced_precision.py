@@ -3,19 +3,22 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
 from test_half_precision import inputs_for, spread
-from tiny import AUDIO_CONFIGS, noise, tiny_model, tiny_processor
+from tiny import AUDIO_CONFIGS, noise, tiny_model, tiny_processor, tiny_recognizer, tiny_tokenizer
 from transformers import AutoConfig, AutoModel, Trainer, TrainingArguments
 
-from msfser import LABELS, MsfSerCollator, MsfSerModel, fast_products_msfser, pretrained_msfser
+from msfser import LABELS, MsfSerCollator, MsfSerModel, fast_products_msfser
+from msfser.decoder_msfser import MsfSerDecoder
 from msfser.encoders_msfser import waveform_states
 from msfser.fast_encoders_msfser import speed_up
-from msfser.fast_products_msfser import MsfSerLinear, has_bfloat16
+from msfser.fast_products_msfser import MsfSerLinear, has_bfloat16, logits_of
 from msfser.loss_msfser import concordance
 from msfser.pipeline_msfser import MsfSerPipeline
+from msfser.transcription_msfser import MsfSerRecognizer
 
 needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(), reason="this CPU has no bfloat16 instructions")
 WAVEFORMS = [name for name in AUDIO_CONFIGS if name != "whisper"]
@@ -23,8 +26,7 @@ WAVEFORMS = [name for name in AUDIO_CONFIGS if name != "whisper"]
 
 @pytest.fixture
 def without_bfloat16(monkeypatch):
-    for module in (fast_products_msfser, pretrained_msfser):
-        monkeypatch.setattr(module, "has_bfloat16", lambda: False)
+    monkeypatch.setattr(fast_products_msfser, "has_bfloat16", lambda: False)
 
 
 def logits(model: MsfSerModel, inputs) -> torch.Tensor:
@@ -88,14 +90,63 @@ def test_files_copies_and_pickles_are_those_of_float32(tmp_path):
 
 def test_a_cpu_without_bfloat16_stays_in_float32_and_says_so(without_bfloat16, monkeypatch):
     notes = []
-    monkeypatch.setattr(pretrained_msfser.logger, "warning_once", notes.append)
+    monkeypatch.setattr(fast_products_msfser.logger, "warning_once", notes.append)
     model, inputs = tiny_model(), inputs_for("wavlm")
     expected = logits(model, inputs)
     assert torch.equal(logits(model.set_precision("bfloat16"), inputs), expected)
     assert "neither AVX512-BF16 nor AMX" in notes[0]
 
 
+@needs_bfloat16
+def test_a_recognizer_computes_in_it(monkeypatch):
+    sounds = [noise(seconds, seed) for seed, seconds in enumerate((2.0, 0.5, 5.0))]
+    plain, reduced = tiny_recognizer(), MsfSerRecognizer(tiny_recognizer().model, tiny_tokenizer(), "bfloat16")
+    assert reduced._decode([], "en") == []
+    seen = []
+    put = MsfSerDecoder.put
+    monkeypatch.setattr(
+        MsfSerDecoder, "put", lambda self, row, sound: seen.append(sound[0][0].dtype) or put(self, row, sound)
+    )
+    expected, found = (recognizer._decode(sounds, "en") for recognizer in (plain, reduced))
+    assert seen == [torch.float32] * 3 + [torch.bfloat16] * 3
+    for one, other in zip(expected, found, strict=True):
+        assert one != other and other.log_probability == pytest.approx(one.log_probability, abs=0.3)
+    for one, other in zip(plain.model.parameters(), reduced.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 40])
+def test_logits_in_float32_are_the_product(rows):
+    draw = torch.Generator().manual_seed(0)
+    weight, x = torch.randn(300, 48, generator=draw), torch.randn(2, rows, 48, generator=draw)
+    for _ in range(2):
+        torch.testing.assert_close(logits_of(x, weight), x @ weight.T)
+        weight.mul_(2)  # the arranged copy follows
+
+
+@needs_bfloat16
+def test_the_greatest_logits_are_exact_in_bfloat16():
+    draw = torch.Generator().manual_seed(0)
+    weight, x = torch.randn(5_000, 48, generator=draw), torch.randn(3, 2, 48, generator=draw)
+    expected = x @ weight.T
+    with torch.autocast("cpu", torch.bfloat16):
+        found = logits_of(x, weight)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.topk(16).values, expected.topk(16).values)
+    assert torch.equal(found.topk(16).indices, expected.topk(16).indices)
+    assert 0 < (found - expected).abs().max() < 0.2
+
+
+def test_features_are_in_float32_under_autocast():
+    extract = tiny_processor("whisper").feature_extractor
+    with torch.autocast("cpu", torch.bfloat16):
+        found = extract(noise(1.0), 16_000)["input_features"]
+    np.testing.assert_array_equal(found, extract(noise(1.0), 16_000)["input_features"])
+
+
 def test_impossible_precisions_are_refused():
+    with pytest.raises(ValueError, match="'bf16' is not known: choose 'float32' or 'bfloat16'"):
+        MsfSerRecognizer(tiny_recognizer().model, tiny_tokenizer(), "bf16")
     for wrong in ("float16", "bf16", None):
         with pytest.raises(ValueError, match="is not known: choose 'float32' or 'bfloat16'"):
             tiny_model().set_precision(wrong)

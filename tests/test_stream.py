@@ -61,9 +61,9 @@ def test_a_recognizer_that_follows_the_stream_changes_no_window(pipe, recording,
     recognizer, guesses = tiny_recognizer(), []
     read = transcription_msfser.most_probable_texts
 
-    def noted(decoder, sounds, guess=()):
+    def noted(decoder, sounds, is_loop, guess=()):
         guesses.append(len(guess))
-        return read(decoder, sounds, guess)
+        return read(decoder, sounds, is_loop, guess)
 
     monkeypatch.setattr(transcription_msfser, "most_probable_texts", noted)
     sound = np.concatenate([recording[: 3 * RATE], np.zeros(4 * RATE, np.float32), recording[3 * RATE : 6 * RATE]])

@@ -18,7 +18,7 @@ from msfser.benchmarks.recognition import nonspeech, normalized
 from msfser.corpora.probe.synthesizer import Synthesizer
 from msfser.decoder_msfser import MsfSerDecoder, sound_keys_and_values
 from msfser.encoders_msfser import load_recognizer
-from msfser.greedy_msfser import DecodedText, SoundToRead, given_text, most_probable_texts
+from msfser.greedy_msfser import DecodedText, SoundToRead, given_text, most_probable_texts, period_of
 from msfser.transcription_msfser import DecodedClip, MsfSerRecognizer, _loops
 from msfser.word_times_msfser import (
     _levels,
@@ -63,7 +63,7 @@ def polyglot() -> MsfSerRecognizer:
     return tiny_recognizer()
 
 
-def texts_of(recognizer, states, codes, most, rows=None, guess=()) -> list[DecodedText]:
+def texts_of(recognizer, states, codes, most, rows=None, **options) -> list[DecodedText]:
     """The texts of sounds whose states are given, some at once."""
     model = recognizer.model
     sounds = [
@@ -71,8 +71,8 @@ def texts_of(recognizer, states, codes, most, rows=None, guess=()) -> list[Decod
         for state, code, limit in zip(states, codes, most, strict=True)
     ]
     with torch.no_grad():
-        decoder = MsfSerDecoder(model, rows or len(sounds), frames=max(map(len, states)), tokens=64)
-        return most_probable_texts(decoder, iter(sounds), guess)
+        decoder = MsfSerDecoder(model, rows or len(sounds), frames=max(map(len, states)), tokens=128)
+        return most_probable_texts(decoder, iter(sounds), **options)
 
 
 def states_of(recognizer, *frames: int, seed: int = 0) -> list[torch.Tensor]:
@@ -166,6 +166,50 @@ def test_sounds_are_read_at_once_as_alone(seed, rows, ends_like):
     together = texts_of(recognizer, states, codes, most, rows)
     for i, text in enumerate(together):
         check_equal(text, *texts_of(recognizer, [states[i]], [codes[i]], [most[i]]))
+
+
+def test_a_text_that_loops_is_ended(polyglot):
+    """Those whose end repeats are asked about; the others are as before."""
+    with torch.no_grad():
+        model = copy.deepcopy(polyglot.model)
+        model.model.decoder.embed_positions.weight.zero_()  # without positions, texts soon repeat
+    recognizer = MsfSerRecognizer(model, polyglot.tokenizer)
+    states, codes, most = states_of(recognizer, *[40] * 6), ["en"] * 6, [120] * 6
+    asked: list[int] = []
+
+    def is_loop(number, text):
+        asked.append(number)
+        assert period_of(text.tokens, 3, 23) is not None and len(text.log_probabilities) == len(text.tokens) + 1
+        return number % 2 == 0
+
+    plain = texts_of(recognizer, states, codes, most)
+    texts = texts_of(recognizer, states, codes, most, rows=3, is_loop=is_loop)
+    assert set(asked) >= {0, 1}
+    for number, (text, expected) in enumerate(zip(texts, plain, strict=True)):
+        if number % 2 == 0 and number in asked:
+            count = len(text.tokens)
+            assert 23 <= count < 120 and text.tokens == expected.tokens[:count]
+            assert text.log_probabilities[:-1] == pytest.approx(expected.log_probabilities[:count], abs=1e-5)
+            assert text.entropies == pytest.approx(expected.entropies[: count + 1], abs=1e-5)
+            torch.testing.assert_close(text.attention, expected.attention[: count + 1], atol=1e-5, rtol=0)
+        else:
+            check_equal(text, expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "times", "least", "period"),
+    [
+        ("abcbcbc", 3, 6, 2),
+        ("abcbcbc", 3, 7, None),
+        ("abcbcbc", 4, 6, None),
+        ("xaaaaaa", 3, 6, 1),
+        ("abcabc", 2, 6, 3),
+        ("abcabd", 2, 6, None),
+        ("", 2, 8, None),
+    ],
+)
+def test_after_how_many_tokens_an_end_repeats(text, times, least, period):
+    assert period_of(text, times, least) == period
 
 
 @pytest.mark.parametrize("given", [False, True])
