@@ -85,20 +85,21 @@ class MsfSerDecoder:
         """
         decoder, rows = self._model.model.decoder, torch.arange(len(tokens), device=tokens.device)[:, None]
         places = self._positions[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
-        of_text, of_sound = self._visible(places)
+        of_text, of_sound = self._masks(places, self._text[0][0].dtype)
+        tokens_read, frames = int(places.max()) + 1, int(self._frames.max())
         x = decoder.embed_tokens(tokens) + decoder.embed_positions.weight[places]
         for index, layer in enumerate(self._layers):
             normed = layer.self_attn_layer_norm(x)
             for project, kept in zip((layer.self_attn.k_proj, layer.self_attn.v_proj), self._text[index], strict=True):
                 kept[rows, :, places] = project(normed).unflatten(-1, (self._heads, -1)).to(kept.dtype)
             query = _by_head(layer.self_attn.q_proj, normed, self._heads)
-            x = x + _attended(layer.self_attn, query, self._text[index], of_text)
+            x = x + _attended(layer.self_attn, query, self._text[index], tokens_read, of_text)
 
             query = _by_head(layer.encoder_attn.q_proj, layer.encoder_attn_layer_norm(x), self._heads)
             if index in self._alignment_heads:
                 chosen = query[:, self._alignment_heads[index]].transpose(1, 2)
                 self._queries[index][rows, :, places] = chosen.to(self._queries[index].dtype)
-            x = x + _attended(layer.encoder_attn, query, self._sound[index], of_sound)
+            x = x + _attended(layer.encoder_attn, query, self._sound[index], frames, of_sound)
             x = x + layer.fc2(layer.activation_fn(layer.fc1(layer.final_layer_norm(x))))
         self._positions = self._positions + tokens.shape[1]
         return logits_of(decoder.layer_norm(x), self._model.proj_out.weight)
@@ -130,20 +131,24 @@ class MsfSerDecoder:
         self._queries = {layer: without(queries) for layer, queries in self._queries.items()}
         self._frames, self._positions = without(self._frames), without(self._positions)
 
-    def _visible(self, places: torch.Tensor) -> list[torch.Tensor]:
-        """Which positions of the texts, and which frames, tokens at these places attend to, `(rows, 1, tokens, ...)`.
+    def _masks(self, places: torch.Tensor, dtype: torch.dtype) -> list[torch.Tensor | None]:
+        """What is added to the scores of tokens at these places for each position of the texts, and for each frame.
 
-        Both end at the last one that any row needs.
+        `(rows, 1, tokens, positions)` and `(rows, 1, 1, frames)`, which end at the last one that any row needs; `None`
+        if all rows need all of them.
         """
-        lasts = (places, (self._frames - 1)[:, None])
-        return [(torch.arange(int(last.max()) + 1, device=last.device) <= last[..., None])[:, None] for last in lasts]
+        masks: list[torch.Tensor | None] = []
+        for last in (places, (self._frames - 1)[:, None]):
+            hidden = torch.arange(int(last.max()) + 1, device=last.device) > last[..., None]
+            mask = torch.zeros(hidden.shape, dtype=dtype, device=last.device).masked_fill_(hidden, -torch.inf)
+            masks.append(mask[:, None] if hidden.any() else None)
+        return masks
 
 
 def _attended(
-    attention: Any, query: torch.Tensor, kept: tuple[torch.Tensor, torch.Tensor], visible: torch.Tensor
+    attention: Any, query: torch.Tensor, kept: tuple[torch.Tensor, torch.Tensor], count: int, mask: torch.Tensor | None
 ) -> Any:
-    keys, values = (part[:, :, : visible.shape[-1]].to(query.dtype) for part in kept)
-    mask = None if bool(visible.all()) else visible
+    keys, values = (part[:, :, :count].to(query.dtype) for part in kept)
     of_heads = nn.functional.scaled_dot_product_attention(query, keys, values, mask)
     return attention.out_proj(of_heads.transpose(1, 2).flatten(2))
 

@@ -41,7 +41,7 @@ from .word_times_msfser import check_words, text_of, texts_of_words
 
 _NOT_READ = "the model does not read it"
 # How many batches of passages, and of windows, are collected, so that those of similar length share one.
-_BATCHES_AHEAD = 4
+_BATCHES_AHEAD = 8
 # The times of a whole transcript are found in memory, for which longer recordings are too long. Seconds.
 _LONGEST_TO_ALIGN = 600.0
 
@@ -75,7 +75,7 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
             it, or `"return"` the result `{"error": sentence}`. A missing recognizer is always raised.
         interval_level: Of the intervals, 0.01..0.99; 0.9 by default.
         batch_size: How many windows form a batch. With one, each result comes before the next recording is asked for.
-            With more, windows of similar length share a batch, so results arrive after four batches.
+            With more, windows of similar length share a batch, so results arrive after eight batches.
         precision: That in which the encoders, and a recognizer that is loaded by name, compute, `"float32"` or
             `"bfloat16"`: see [`MsfSerModel.set_precision`]; by default that of the model.
         **kwargs: Of `transformers.Pipeline`, such as `device`.

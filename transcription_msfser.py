@@ -187,9 +187,11 @@ class MsfSerRecognizer:
         Sounds are as in `__call__`; the code of the language is one that the recognizer knows.
         """
         pieces = [list(cut_into_pieces(sound)) for sound in sounds]
-        decoded = iter(self._decode([samples for clip in pieces for _, samples in clip], code))
+        sounds = [samples for clip in pieces for _, samples in clip]
+        decoded = iter(self._decode(sounds, [code] * len(sounds)))
         clips = [[(offset, samples, next(decoded)) for offset, samples in clip] for clip in pieces]
-        return [[part for piece in clip for part in self._spoken_repetition(*piece)] for clip in clips]
+        parts = iter(self._spoken_repetitions([piece for clip in clips for piece in clip]))
+        return [[part for _ in clip for part in next(parts)] for clip in clips]
 
     def align(self, sounds: Sequence[np.ndarray], transcripts: Sequence[str]) -> list[list[dict[str, Any]]]:
         """Finds the times of given words, in any language that the recognizer knows, by feeding them to the decoder.
@@ -216,49 +218,57 @@ class MsfSerRecognizer:
             if len(ids) > self._room():
                 raise ValueError(f"The transcript of item {i} is too long for its sound: cut both into shorter clips.")
         results: list[list[dict[str, Any]]] = [[] for _ in sounds]
-        decoded = self._decode([samples for _, _, samples, _ in shares], None, tokens)
+        decoded = self._decode([samples for _, _, samples, _ in shares], [None] * len(shares), tokens)
         for (i, offset, samples, words), parts, clip in zip(shares, spelled, decoded, strict=True):
             results[i] += trim_quiet_edges(self._given_words(words, parts, clip.starts), samples, offset)
         return results
 
     # Decoding
 
-    def _spoken_repetition(self, offset: float, samples: np.ndarray, clip: DecodedClip) -> list[Piece]:
-        """A piece, or its halves if its text repeats and each half, decoded alone, has most of what is repeated.
+    def _spoken_repetitions(self, pieces: Sequence[Piece]) -> list[list[Piece]]:
+        """Each piece, or its halves if its text repeats and each half, decoded alone, has most of what is repeated.
 
         Attention scatters over sentences that are spoken several times as it does in a loop.
         """
-        piece = [(offset, samples, clip)]
-        period = _period(clip)
-        if period is None or not _is_speech(clip) or len(samples) < _SHORTEST_TO_HALVE * SAMPLING_RATE:
-            return piece
-        cut = quietest_cut(samples, len(samples) // 3, 2 * len(samples) // 3)
-        halves = [(offset, samples[:cut]), (offset + cut / SAMPLING_RATE, samples[cut:])]
-        decoded = self._decode([half for _, half in halves], clip.language)
-        repeated = {letters_of(word) for word in words_of(self.tokenizer.decode(clip.tokens[-period:]))}
-        parts: list[Piece] = []
-        for half, found in zip(halves, decoded, strict=True):
-            of_half = self._spoken_repetition(*half, found)
-            spoken = {letters_of(word) for _, _, part in of_half for word in words_of(self._text(part))}
-            is_repeated = 2 * len(repeated & spoken) >= len(repeated)
-            if not is_repeated or not all(_is_speech(part) and not _loops(part) for _, _, part in of_half):
-                return piece
-            parts += of_half
+        parts = [[piece] for piece in pieces]
+        repeating, halves = [], []
+        for i, (offset, samples, clip) in enumerate(pieces):
+            is_long = len(samples) >= _SHORTEST_TO_HALVE * SAMPLING_RATE
+            if _loops(clip) and _is_speech(clip) and is_long:
+                cut = quietest_cut(samples, len(samples) // 3, 2 * len(samples) // 3)
+                repeating.append(i)
+                halves += [(offset, samples[:cut]), (offset + cut / SAMPLING_RATE, samples[cut:])]
+        if not repeating:
+            return parts
+        languages = [pieces[i][2].language for i in repeating for _ in range(2)]
+        decoded = self._decode([samples for _, samples in halves], languages)
+        of_halves = iter(self._spoken_repetitions([(*half, clip) for half, clip in zip(halves, decoded, strict=True)]))
+        for i in repeating:
+            both = [next(of_halves), next(of_halves)]
+            if all(self._has_repeated(half, pieces[i][2]) for half in both):
+                parts[i] = [part for half in both for part in half]
         return parts
 
+    def _has_repeated(self, half: Sequence[Piece], clip: DecodedClip) -> bool:
+        """Whether the parts of a half have texts, with most of what the text of its clip repeats."""
+        repeated = {letters_of(word) for word in words_of(self.tokenizer.decode(clip.tokens[-(_period(clip) or 1) :]))}
+        spoken = {letters_of(word) for _, _, part in half for word in words_of(self._text(part))}
+        is_text = all(_is_speech(part) and not _loops(part) for _, _, part in half)
+        return is_text and 2 * len(repeated & spoken) >= len(repeated)
+
     def _decode(
-        self, sounds: list[np.ndarray], language: str | None, tokens: list[list[int]] | None = None
+        self, sounds: list[np.ndarray], languages: Sequence[str | None], tokens: list[list[int]] | None = None
     ) -> list[DecodedClip]:
-        """Decodes clips of at most 30 s; given tokens are scored in place of generated ones."""
+        """Decodes clips of at most 30 s, with their languages where known; given tokens replace generated ones."""
         lengths = [float(min(LONGEST, math.ceil(len(sound) / SAMPLING_RATE + _SILENCE_AFTER))) for sound in sounds]
         # Long texts start first, so that few are left at the end.
         order = sorted(range(len(sounds)), key=lengths.__getitem__, reverse=True)
         with in_precision(self.precision, self.model.device):
-            results = self._decode_in_windows(sounds, lengths, lengths, order, language, tokens)
+            results = self._decode_in_windows(sounds, lengths, lengths, order, languages, tokens)
             if tokens is None:
                 loops = [i for i in order if _is_speech(results[i]) and _loops(results[i])]
                 windows = [LONGEST] * len(sounds)
-                results |= self._decode_in_windows(sounds, windows, lengths, loops, language, None)
+                results |= self._decode_in_windows(sounds, windows, lengths, loops, languages, None)
         return [results[i] for i in range(len(sounds))]
 
     @torch.no_grad()
@@ -268,7 +278,7 @@ class MsfSerRecognizer:
         windows: Sequence[float],
         lengths: Sequence[float],
         order: Sequence[int],
-        language: str | None,
+        languages: Sequence[str | None],
         tokens: Sequence[list[int]] | None,
     ) -> dict[int, DecodedClip]:
         """Decodes some clips, each in a window, with a text as long as `lengths` allow, both in seconds.
@@ -283,7 +293,7 @@ class MsfSerRecognizer:
             for window, alike in itertools.groupby(order, windows.__getitem__):
                 for batch in batches(alike, _BATCH_SIZE):
                     states = self._encode([sounds[i] for i in batch], window)
-                    codes.update(zip(batch, self._codes(states, language), strict=True))
+                    codes.update(zip(batch, self._codes(states, [languages[i] for i in batch]), strict=True))
                     for row, i in enumerate(batch):
                         sound = self._keys_and_values(states[row : row + 1])
                         most = min(self._room(), int(_TOKENS_PER_SECOND * lengths[i]))
@@ -371,11 +381,12 @@ class MsfSerRecognizer:
             for (keys, values), (silent_keys, silent_values) in zip(of_sound, of_silence, strict=True)
         ]
 
-    def _codes(self, states: torch.Tensor, language: str | None) -> list[str | None]:
-        """The language of each clip, which may be stated; an English recognizer detects none."""
-        if language is not None or self.english_only:
-            return [language] * len(states)
-        return [*self._languages(self._append_silence(states))]
+    def _codes(self, states: torch.Tensor, languages: Sequence[str | None]) -> list[str | None]:
+        """The language of each clip, which may be known; an English recognizer detects none."""
+        if self.english_only or None not in languages:
+            return [*languages]
+        detected = self._languages(self._append_silence(states))
+        return [known or code for known, code in zip(languages, detected, strict=True)]
 
     def _languages(self, states: torch.Tensor) -> list[str]:
         ids = self.model.detect_language(encoder_outputs=BaseModelOutput(last_hidden_state=states)).tolist()
@@ -465,7 +476,7 @@ class MsfSerRecognizer:
         cuts = [0] * len(pieces) + [len(words)]
         if len(pieces) > 1:
             # The words recognized in each piece show where to divide the given ones.
-            decoded = self._decode([samples for _, samples in pieces], None)
+            decoded = self._decode([samples for _, samples in pieces], [None] * len(pieces))
             recognized = [words_of(self._text(clip)) for clip in decoded]
             counts = np.cumsum([0, *map(len, recognized)])
             found, given = ([letters_of(word) for word in part] for part in (itertools.chain(*recognized), words))

@@ -29,7 +29,7 @@ class ShardedPrediction(ShardedTable):
     steps = ("result",)
     made = {"result": pa.string(), "error": pa.string()}  # noqa: RUF012
     # Many rows in a shard share batches better, and few leave several processes less to wait for at the end.
-    rows_per_shard, most_rows_per_shard, fewest_shards = 16, 64, 64
+    rows_per_shard, most_rows_per_shard, fewest_shards = 32, 64, 64
     # Raised when the same settings give other results.
     version = 2
 

@@ -101,13 +101,13 @@ def test_a_cpu_without_bfloat16_stays_in_float32_and_says_so(without_bfloat16, m
 def test_a_recognizer_computes_in_it(monkeypatch):
     sounds = [noise(seconds, seed) for seed, seconds in enumerate((2.0, 0.5, 5.0))]
     plain, reduced = tiny_recognizer(), MsfSerRecognizer(tiny_recognizer().model, tiny_tokenizer(), "bfloat16")
-    assert reduced._decode([], "en") == []
+    assert reduced._decode([], []) == []
     seen = []
     put = MsfSerDecoder.put
     monkeypatch.setattr(
         MsfSerDecoder, "put", lambda self, row, sound: seen.append(sound[0][0].dtype) or put(self, row, sound)
     )
-    expected, found = (recognizer._decode(sounds, "en") for recognizer in (plain, reduced))
+    expected, found = (recognizer._decode(sounds, ["en"] * 3) for recognizer in (plain, reduced))
     assert seen == [torch.float32] * 3 + [torch.bfloat16] * 3
     for one, other in zip(expected, found, strict=True):
         assert one != other and other.log_probability == pytest.approx(one.log_probability, abs=0.3)

@@ -216,9 +216,9 @@ def test_after_how_many_tokens_an_end_repeats(text, times, least, period):
 def test_clips_of_different_lengths_are_decoded_together_as_alone(polyglot, given):
     sounds = [noise(seconds, seed) for seed, seconds in enumerate((4.0, 0.3, 1.5, 28.0, 1.2, 12.5))]
     tokens = [[5 + i] * (i + 1) for i in range(len(sounds))] if given else None
-    together = polyglot._decode(sounds, None, tokens)
+    together = polyglot._decode(sounds, [None] * len(sounds), tokens)
     for i, (sound, clip) in enumerate(zip(sounds, together, strict=True)):
-        (alone,) = polyglot._decode([sound], None, None if tokens is None else [tokens[i]])
+        (alone,) = polyglot._decode([sound], [None], None if tokens is None else [tokens[i]])
         assert (clip.tokens, clip.starts, clip.language) == (alone.tokens, alone.starts, alone.language)
         for name in ("no_speech", "log_probability", "entropy", "focus"):
             assert getattr(clip, name) == pytest.approx(getattr(alone, name), abs=1e-4)
@@ -228,8 +228,8 @@ def test_clips_of_different_lengths_are_decoded_together_as_alone(polyglot, give
 def test_read_tokens_are_scored_as_given_ones(ends_like):
     recognizer = tiny_recognizer(ends_like)
     sounds = [noise(1.0, 1), noise(2.5, 2), noise(1.0, 3)]
-    read = recognizer._decode(sounds, "en")
-    given = recognizer._decode(sounds, "en", [clip.tokens for clip in read])
+    read = recognizer._decode(sounds, ["en"] * 3)
+    given = recognizer._decode(sounds, ["en"] * 3, [clip.tokens for clip in read])
     for one, other in zip(read, given, strict=True):
         assert (one.tokens, one.starts) == (other.tokens, other.starts)
         for name in ("no_speech", "log_probability", "entropy", "focus"):
@@ -257,7 +257,7 @@ def test_the_windows_of_a_stream_have_the_texts_of_recordings(polyglot):
 def test_the_language_is_detected_with_the_silent_end(polyglot, monkeypatch):
     seen = []
     monkeypatch.setattr(polyglot, "_languages", lambda states: seen.append(states) or ["de"])
-    polyglot._decode([noise(1.0)], None)
+    polyglot._decode([noise(1.0)], [None])
     assert torch.equal(seen[0], polyglot._append_silence(polyglot._encode([noise(1.0)], 2.0)))
 
 
@@ -368,7 +368,7 @@ def test_a_text_without_a_letter_is_no_speech(polyglot):
 
 def test_certainty_is_that_of_the_tokens_and_the_end(polyglot):
     tokens = [5, 6, 7, 8]
-    (clip,) = polyglot._decode([noise(1.0)], "en", [tokens])
+    (clip,) = polyglot._decode([noise(1.0)], ["en"], [tokens])
     states = polyglot._append_silence(polyglot._encode([noise(1.0)], 2.0))
     ids = torch.tensor([[*polyglot._prompt("en"), *tokens]])
     with torch.no_grad():
