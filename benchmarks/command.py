@@ -47,10 +47,10 @@ def shown_command(module: str, argv: Sequence[str]) -> str:
     return shlex.join(["python", "-m", f"msfser.benchmarks.{module}", *without_paths(argv)])
 
 
-def load_recognizer() -> MsfSerRecognizer:
+def load_recognizer(precision: str = "float32") -> MsfSerRecognizer:
     """The default recognizer."""
     ensure_encoders([WHISPER])
-    return MsfSerRecognizer.from_pretrained(WHISPER)
+    return MsfSerRecognizer.from_pretrained(WHISPER, precision=precision)
 
 
 def record(results: str, rows: Sequence[Row], module: str, argv: Sequence[str] | None = None) -> None:

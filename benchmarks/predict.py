@@ -16,6 +16,7 @@ two cores. Times are those of whole commands, start-up included; the machine has
 | `speed/start_seconds` | of these, for imports |
 | `speed/share_PART` | share of this time; `decode` is a thread's that runs at the same time |
 | `speed/two_processes` | time of one process divided by that of two |
+| `speed_bfloat16/...` | the same with `--precision bfloat16`, where the CPU has it |
 """
 
 import os
@@ -40,6 +41,7 @@ from ..corpora.audio_folder import scan_folder
 from ..corpora.probe.synthesizer import Synthesizer
 from ..corpora.probe.texts import TEXTS
 from ..evaluation.results import Row, row
+from ..fast_products_msfser import has_bfloat16
 from ..prediction.sharded_prediction import ShardedPrediction
 from .command import parser_of, record
 from .speed import machine
@@ -86,10 +88,13 @@ def measure(recordings: Path, folder: Path, model: str, draw: np.random.Generato
     rows = [
         row("table/rows", len(table)),
         row("table/errors", int(table["error"].notna().sum())),
-        row("speed/hours_per_hour_and_core", hours / (seconds / 3600)),
-        row("speed/start_seconds", seconds - float(_TOOK.findall(log)[0][0])),
-        *shares(log),
+        *speed("speed", hours, seconds, log),
     ]
+    if has_bfloat16():
+        in_bfloat16 = start([*names, "--precision", "bfloat16"], folder / "bfloat16.csv", cores[:1])
+        seconds_in_bfloat16, log = finish(in_bfloat16)
+        print(f"in bfloat16: {seconds_in_bfloat16:.0f} s\n{log}")
+        rows += speed("speed_bfloat16", hours, seconds_in_bfloat16, log)
 
     kill_at_random(names, folder / "killed.csv", cores, draw)
     finish(start(names, folder / "killed.csv", cores))
@@ -159,13 +164,17 @@ def kill_at_random(arguments: Sequence[str], output: Path, cores: Sequence[int],
         print(f"killed after {count} of {shards} shards")
 
 
-def shares(log: str) -> list[Row]:
-    """The share of each part, as the command prints them."""
+def speed(name: str, hours: float, seconds: float, log: str) -> list[Row]:
+    """The speed of a command for so many hours of sound, and the share of each part, as the command prints them."""
     found = _TOOK.search(log)
     if found is None:
         raise SystemExit(f"the command does not say what the time went into: {log}")
     parts = dict(part.rsplit(" ", 1) for part in found[2].split(", ")) | {"decode": f"{found[3]}%"}
-    return [row(f"speed/share_{name}", float(share.rstrip("%")) / 100) for name, share in parts.items()]
+    return [
+        row(f"{name}/hours_per_hour_and_core", hours / (seconds / 3600)),
+        row(f"{name}/start_seconds", seconds - float(found[1])),
+        *(row(f"{name}/share_{part}", float(share.rstrip("%")) / 100) for part, share in parts.items()),
+    ]
 
 
 def synthetic_speech(draw: np.random.Generator) -> np.ndarray:

@@ -17,6 +17,8 @@ over the clips in `words.csv` of their medians; the interval is over these clips
 | `speech/false_reject` | share of English clips (plain, probe, `--speech`) classified as no speech |
 | `nonspeech/false_accept` | share of generated sounds without speech classified as speech |
 | `nonspeech/KIND/...` | the same of one kind of sound |
+| `bfloat16/...` | the same in bfloat16, where the CPU has it |
+| `bfloat16/changed_words` | words of the English clips that it changes, over those recognized in float32 |
 """
 
 import re
@@ -34,10 +36,15 @@ from ..audio_msfser import SAMPLING_RATE, load_audio
 from ..corpora.probe.corpus import make_probe
 from ..evaluation.intervals import interval, median_interval, resampled_units, share_interval
 from ..evaluation.results import Row, row
+from ..fast_products_msfser import has_bfloat16
 from ..transcription_msfser import MsfSerRecognizer, Transcription
 from .command import load_recognizer, parser_of, record
 
 _BATCH_SIZE = 32
+_IN_BFLOAT16 = (
+    *("plain/wer", "plain/median_time_error", "validation/stressed_words"),
+    *("speech/false_reject", "nonspeech/false_accept"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -50,8 +57,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     needed += [folder / "metadata.csv" for folder in (options.plain, *options.speech)]
     if absent := [str(path) for path in needed if not path.is_file()]:
         parser.error(f"{', '.join(absent)}: there is no such file; name folders that have it.")
-    recognizer = load_recognizer()
-    rows = _plain_rows(recognizer, options.plain)
+    rows, found = measure(load_recognizer(), options.plain, options.speech)
+    if has_bfloat16():
+        reduced, found_in_bfloat16 = measure(load_recognizer("bfloat16"), options.plain, options.speech)
+        rows += [one | {"name": f"bfloat16/{one['name']}"} for one in reduced if one["name"] in _IN_BFLOAT16]
+        texts = [(one.text, other.text or "") for one, other in zip(found, found_in_bfloat16, strict=True) if one.text]
+        rows.append(word_error_row("bfloat16/changed_words", *zip(*texts, strict=True)))
+    record("recognition", rows, "recognition", argv)
+
+
+def measure(
+    recognizer: MsfSerRecognizer, plain: Path, speech: Sequence[Path]
+) -> tuple[list[Row], list[Transcription]]:
+    """The rows of a recognizer, and what it recognized in the English clips."""
+    rows = _plain_rows(recognizer, plain)
     folder = make_probe("data/probe")
     table = pd.read_parquet(folder / "metadata.parquet")
     table = table[table["split"] == "validation"]
@@ -62,17 +81,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     speakers: list[str | None] = [f"probe {speaker}" for speaker in table["speaker"]]
     rows.append(_share("validation/stressed_words", recognized, speakers))
-    for path in (options.plain, *options.speech):
+    for path in (plain, *speech):
         found += _transcribed(recognizer, _sounds(path))
         speakers += _speakers(path)
     rows.append(_share("speech/false_reject", [result.reason == "no speech" for result in found], speakers))
     kinds, sounds = zip(*nonspeech(seed=0), strict=True)
-    found = _transcribed(recognizer, sounds)
+    of_sounds = _transcribed(recognizer, sounds)
     for name in ("", *dict.fromkeys(kinds)):
         prefix = f"nonspeech/{name}/".replace("//", "/")
-        of_kind = [result for result, kind in zip(found, kinds, strict=True) if name in ("", kind)]
+        of_kind = [result for result, kind in zip(of_sounds, kinds, strict=True) if name in ("", kind)]
         rows.append(_share(f"{prefix}false_accept", [result.reason != "no speech" for result in of_kind]))
-    record("recognition", rows, "recognition", argv)
+    return rows, found
 
 
 def normalized(text: str) -> list[str]:

@@ -12,6 +12,7 @@ rows are added to `results/speed.json`, each with its machine, versions and thre
   in float32; `recognizer_vs_faster_whisper_batch/ratio`: in int8, against ours in batches of 8 clips, which
   faster-whisper does not have for separate clips.
 - `recognizer_vs_transformers/ratio`: the library's pipeline, which pads each clip to 30 s.
+- `recognizer_bf16_vs_faster_whisper/ratio`, `..._in_batches/ratio`: in int8, against ours in bfloat16.
 - `recognizer_wer/SYSTEM`: word errors over words; `recognizer_times/SYSTEM`: the median over the clips with word times
   of their median errors, in seconds.
 """
@@ -28,6 +29,7 @@ from transformers import AutomaticSpeechRecognitionPipeline, WhisperFeatureExtra
 
 from ..audio_msfser import SAMPLING_RATE, load_audio
 from ..evaluation.results import Row
+from ..fast_products_msfser import has_bfloat16
 from ..transcription_msfser import MsfSerRecognizer
 from .command import check_repeats, load_recognizer, parser_of, record
 from .recognition import time_error_row, word_error_row, word_times
@@ -155,6 +157,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "faster_whisper_float32": faster_whisper(arguments.faster_whisper, "float32"),
         "transformers": library(recognizer),
     }
+    if has_bfloat16():
+        reduced = load_recognizer("bfloat16")
+        systems |= {"ours_bfloat16": ours(reduced, 1), "ours_bfloat16_in_batches": ours(reduced, _BATCH)}
     rows = error_rows(systems, sounds, {file: table["transcription"][file] for file in sounds}, arguments.plain)
     clips = [*sounds.values()]
     tasks = {name: lambda recognized=recognized: recognized(clips) for name, recognized in systems.items()}
@@ -165,6 +170,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         ratio("recognizer_vs_faster_whisper_batch/ratio", spent["faster_whisper_int8"], spent["ours_in_batches"]),
         ratio("recognizer_vs_transformers/ratio", spent["transformers"], spent["ours"]),
     ]
+    for kind in ("", "_in_batches"):
+        if f"ours_bfloat16{kind}" in spent:
+            name = f"recognizer_bf16_vs_faster_whisper{kind}/ratio"
+            rows.append(ratio(name, spent["faster_whisper_int8"], spent[f"ours_bfloat16{kind}"]))
     beside = {**machine(), "seconds_of_sound": round(sum(map(len, clips)) / SAMPLING_RATE, 1)}
     record("speed", [{**beside, **one} for one in rows], "recognizers", argv)
 

@@ -269,7 +269,7 @@ def test_recognizers_are_not_kept_after_their_call(pipe, sounds):
 def test_only_the_last_named_recognizer_is_kept_and_loaded_once(pipe, sounds, monkeypatch):
     loaded = []
 
-    def load(name, device=None):
+    def load(name, *_):
         loaded.append((name, Recognizer()))
         return loaded[-1][1]
 

@@ -50,10 +50,14 @@ _RECOGNIZERS = {
     "faster-whisper in 8 bits, one after another, by ours in batches of 8": (
         "recognizer_vs_faster_whisper_batch/ratio:times"
     ),
+    "the same by ours in bfloat16, one after another": "recognizer_bf16_vs_faster_whisper/ratio:times",
+    "- in batches of 8": "recognizer_bf16_vs_faster_whisper_in_batches/ratio:times",
 }
 _RECOGNIZER_ERRORS = {
     "ours": "ours",
     "ours, in batches of 8": "ours_in_batches",
+    "ours, bfloat16": "ours_bfloat16",
+    "ours, bfloat16, in batches of 8": "ours_bfloat16_in_batches",
     "faster-whisper, 8 bits": "faster_whisper_int8",
     "faster-whisper, float32": "faster_whisper_float32",
     "transformers": "transformers",
@@ -98,9 +102,11 @@ RUNNING: dict[str, Block] = {
     "predict": Block(
         "predict",
         [
-            "From sound alone, one core predicts {speed/hours_per_hour_and_core:.0f} hours of sound per hour, with "
-            "start-up; {speed/share_encode:share} of the time goes into the model. Two processes on two cores are "
-            "{speed/two_processes:.2f} times as fast as one.",
+            "With words and description, one core predicts {speed/hours_per_hour_and_core:.1f} hours of sound per "
+            "hour, and with `--precision bfloat16` {speed_bfloat16/hours_per_hour_and_core:.1f}, start-up included. "
+            "{speed/share_recognize:share} of the time goes into the recognition of words "
+            "({speed_bfloat16/share_recognize:share} in bfloat16), {speed/share_encode:share} into the model. Two "
+            "processes on two cores are {speed/two_processes:.2f} times as fast as one.",
         ],
     ),
     "speed": Block(

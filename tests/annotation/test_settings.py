@@ -31,7 +31,7 @@ def recognizer_folder(folder, weights=b"weights"):
 @pytest.fixture
 def local(monkeypatch):
     """A folder is a recognizer too."""
-    monkeypatch.setattr(MsfSerRecognizer, "from_pretrained", lambda name, device=None: Recognizer("local", False))
+    monkeypatch.setattr(MsfSerRecognizer, "from_pretrained", lambda name, *_: Recognizer("local", False))
 
 
 def test_a_local_recognizer_is_known_by_its_content(tmp_path, journal, local):

@@ -92,9 +92,7 @@ def journal_fixture(monkeypatch, tmp_path_factory):
     monkeypatch.setattr(sharded_table.ShardedTable, "rows_per_shard", 3)
     monkeypatch.setattr(annotate, "ensure_encoders", lambda names: None)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-    monkeypatch.setattr(
-        MsfSerRecognizer, "from_pretrained", lambda name, device=None: Recognizer(name, name.endswith(".en"))
-    )
+    monkeypatch.setattr(MsfSerRecognizer, "from_pretrained", lambda name, *_: Recognizer(name, name.endswith(".en")))
     for step in ("transcribe", "emphasize", "describe"):
         original = getattr(MsfSerAnnotator, step)
 

@@ -28,14 +28,16 @@ def test_the_recordings_are_mixed_and_five_are_broken(tmp_path):
     assert {file.suffix for file in files} == {f".{kind}" for kind in predict.KINDS}
 
 
-def test_the_shares_are_those_that_the_command_prints():
+def test_the_speed_and_the_shares_are_those_that_the_command_prints():
     log = "3 rows\ntook 2.5 s: wait 8%, encode 84%, rest 8%; meanwhile a thread decoded for 7% of the time."
-    found = {row["name"]: row["value"] for row in predict.shares(log)}
+    found = {row["name"]: row["value"] for row in predict.speed("speed", 0.5, 90.0, log)}
     assert found == {
+        "speed/hours_per_hour_and_core": 20.0,
+        "speed/start_seconds": 87.5,
         "speed/share_wait": 0.08,
         "speed/share_encode": 0.84,
         "speed/share_rest": 0.08,
         "speed/share_decode": 0.07,
     }
     with pytest.raises(SystemExit, match="does not say"):
-        predict.shares("3 rows")
+        predict.speed("speed", 0.5, 90.0, "3 rows")
