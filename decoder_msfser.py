@@ -57,8 +57,7 @@ class MsfSerDecoder:
         self._sound = [(room(self._heads, frames), room(self._heads, frames)) for _ in self._layers]
         self._text = [(room(self._heads, tokens), room(self._heads, tokens)) for _ in self._layers]
         self._queries = {layer: room(len(heads), tokens) for layer, heads in self._alignment_heads.items()}
-        self._frames = torch.zeros(rows, dtype=torch.long, device=model.device)
-        self._positions = torch.zeros_like(self._frames)
+        self._frames, self._positions = [0] * rows, [0] * rows
 
     @property
     def rows(self) -> int:
@@ -68,7 +67,13 @@ class MsfSerDecoder:
     @property
     def device(self) -> torch.device:
         """Where it computes."""
-        return self._positions.device
+        device: torch.device = self._model.device
+        return device
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens there are."""
+        return len(self._model.proj_out.weight)
 
     def put(self, row: int, sound: KeysAndValues) -> None:
         """Puts another sound, of [`sound_keys_and_values`], in a row, which has no text then."""
@@ -83,25 +88,35 @@ class MsfSerDecoder:
         Returns:
             The logits of the token after each, `(rows, tokens, vocabulary)`.
         """
-        decoder, rows = self._model.model.decoder, torch.arange(len(tokens), device=tokens.device)[:, None]
-        places = self._positions[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
-        of_text, of_sound = self._masks(places, self._text[0][0].dtype)
-        tokens_read, frames = int(places.max()) + 1, int(self._frames.max())
+        decoder, count = self._model.model.decoder, tokens.shape[1]
+        first, last = min(self._positions), max(self._positions)
+        places = torch.tensor(self._positions, device=tokens.device)[:, None]
+        places = places + torch.arange(count, device=tokens.device)
+        rows = torch.arange(len(tokens), device=tokens.device)[:, None]
+        of_text = self._hidden(places, last + count) if first < last or count > 1 else None
+        frames = torch.tensor(self._frames, device=tokens.device)[:, None] - 1
+        of_sound = self._hidden(frames, max(self._frames)) if min(self._frames) < max(self._frames) else None
+
+        def keep(kept: torch.Tensor, by_head: torch.Tensor) -> None:
+            if first == last:
+                kept[:, :, first : first + count] = by_head
+            else:
+                kept[rows, :, places] = by_head.transpose(1, 2).to(kept.dtype)
+
         x = decoder.embed_tokens(tokens) + decoder.embed_positions.weight[places]
         for index, layer in enumerate(self._layers):
             normed = layer.self_attn_layer_norm(x)
             for project, kept in zip((layer.self_attn.k_proj, layer.self_attn.v_proj), self._text[index], strict=True):
-                kept[rows, :, places] = project(normed).unflatten(-1, (self._heads, -1)).to(kept.dtype)
+                keep(kept, _by_head(project, normed, self._heads))
             query = _by_head(layer.self_attn.q_proj, normed, self._heads)
-            x = x + _attended(layer.self_attn, query, self._text[index], tokens_read, of_text)
+            x = x + _attended(layer.self_attn, query, self._text[index], last + count, of_text)
 
             query = _by_head(layer.encoder_attn.q_proj, layer.encoder_attn_layer_norm(x), self._heads)
             if index in self._alignment_heads:
-                chosen = query[:, self._alignment_heads[index]].transpose(1, 2)
-                self._queries[index][rows, :, places] = chosen.to(self._queries[index].dtype)
-            x = x + _attended(layer.encoder_attn, query, self._sound[index], frames, of_sound)
+                keep(self._queries[index], query[:, self._alignment_heads[index]])
+            x = x + _attended(layer.encoder_attn, query, self._sound[index], max(self._frames), of_sound)
             x = x + layer.fc2(layer.activation_fn(layer.fc1(layer.final_layer_norm(x))))
-        self._positions = self._positions + tokens.shape[1]
+        self._positions = [position + count for position in self._positions]
         return logits_of(decoder.layer_norm(x), self._model.proj_out.weight)
 
     def attention(self, row: int, first: int, count: int) -> torch.Tensor:
@@ -109,7 +124,7 @@ class MsfSerDecoder:
         of_layers = []
         for layer, heads in self._alignment_heads.items():
             query = self._queries[layer][row, :, first : first + count]
-            key = self._sound[layer][0][row, heads, : int(self._frames[row])]
+            key = self._sound[layer][0][row, heads, : self._frames[row]]
             of_layers.append((query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).float().softmax(-1))
         return torch.cat(of_layers).mean(0)
 
@@ -129,20 +144,18 @@ class MsfSerDecoder:
         self._sound = [(without(keys), without(values)) for keys, values in self._sound]
         self._text = [(without(keys), without(values)) for keys, values in self._text]
         self._queries = {layer: without(queries) for layer, queries in self._queries.items()}
-        self._frames, self._positions = without(self._frames), without(self._positions)
+        for of_rows in (self._frames, self._positions):
+            of_rows[row] = of_rows[last]
+            of_rows.pop()
 
-    def _masks(self, places: torch.Tensor, dtype: torch.dtype) -> list[torch.Tensor | None]:
-        """What is added to the scores of tokens at these places for each position of the texts, and for each frame.
+    def _hidden(self, lasts: torch.Tensor, count: int) -> torch.Tensor:
+        """What is added to scores so that those after the last one of each token are hidden.
 
-        `(rows, 1, tokens, positions)` and `(rows, 1, 1, frames)`, which end at the last one that any row needs; `None`
-        if all rows need all of them.
+        `(rows, 1 or tokens)` -> `(rows, 1, 1 or tokens, count)`.
         """
-        masks: list[torch.Tensor | None] = []
-        for last in (places, (self._frames - 1)[:, None]):
-            hidden = torch.arange(int(last.max()) + 1, device=last.device) > last[..., None]
-            mask = torch.zeros(hidden.shape, dtype=dtype, device=last.device).masked_fill_(hidden, -torch.inf)
-            masks.append(mask[:, None] if hidden.any() else None)
-        return masks
+        hidden = torch.arange(count, device=lasts.device) > lasts[..., None]
+        mask = torch.zeros(hidden.shape, dtype=self._text[0][0].dtype, device=lasts.device)
+        return mask.masked_fill_(hidden, -torch.inf)[:, None]
 
 
 def _attended(

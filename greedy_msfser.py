@@ -57,10 +57,11 @@ def most_probable_texts(
     for row, (item, sound) in zip(range(decoder.rows), queue, strict=False):
         decoder.put(row, sound.sound)
         texts.append(_Text(item, sound, end, guess if decoder.rows == 1 else ()))
+    suppressed = _suppressed(decoder)
     finished: dict[int, DecodedText] = {}
     while texts:
         count = min(len(text.unread) for text in texts)
-        steps = _read(decoder, texts, count)
+        steps = _read(decoder, texts, count, suppressed)
         # Backwards, as the last row takes the place of one that is removed.
         for row in reversed(range(len(texts))):
             text = texts[row]
@@ -204,14 +205,21 @@ class _Following:
             self._next = 1 + min(places, key=lambda place: abs(place - self._next), default=self._next)
 
 
-def _read(decoder: MsfSerDecoder, texts: Sequence[_Text], count: int) -> list[list[_Step]]:
+def _suppressed(decoder: MsfSerDecoder) -> torch.Tensor:
+    """Which tokens are never chosen, `(vocabulary,)`, bool."""
+    ids = decoder.ids
+    suppressed = torch.zeros(decoder.vocabulary, dtype=torch.bool, device=decoder.device)
+    suppressed[ids.suppress_tokens or []] = True
+    # In Whisper's vocabulary the special tokens follow the end.
+    suppressed[ids.eos_token_id + 1 :] = True
+    return suppressed
+
+
+def _read(decoder: MsfSerDecoder, texts: Sequence[_Text], count: int, suppressed: torch.Tensor) -> list[list[_Step]]:
     """Reads so many tokens of each text."""
     ids = decoder.ids
     logits = decoder.read(torch.tensor([text.unread[:count] for text in texts], device=decoder.device))
-    allowed = logits.clone()
-    allowed[..., ids.suppress_tokens or []] = -torch.inf
-    # In Whisper's vocabulary the special tokens follow the end.
-    allowed[..., ids.eos_token_id + 1 :] = -torch.inf
+    allowed = logits.masked_fill(suppressed, -torch.inf)
     for row, text in enumerate(texts):
         if 0 <= text.first < count:
             allowed[row, text.first, ids.begin_suppress_tokens or []] = -torch.inf
