@@ -118,8 +118,13 @@ def each_alone(
         if len(windows) == 1:
             windows[0][0].recording.error = error
             return [None]
-    rows = zip(windows, *columns, strict=True)
-    return [each_alone(function, [window], *([value] for value in row))[0] for window, *row in rows]
+    middle = len(windows) // 2
+    halves = (slice(None, middle), slice(middle, None))
+    return [
+        result
+        for half in halves
+        for result in each_alone(function, windows[half], *(column[half] for column in columns))
+    ]
 
 
 def spread_words(passage: Sequence[Segment], annotation: Annotation) -> None:

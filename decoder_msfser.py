@@ -7,16 +7,19 @@ from torch import nn
 
 from .fast_products_msfser import logits_of
 
-# Of each layer, `(batch, heads, positions, size)`.
+# Of each layer, `(batch, heads, positions, size of a head)`.
 KeysAndValues = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 def sound_keys_and_values(model: Any, states: torch.Tensor) -> KeysAndValues:
-    """What a Whisper's decoder attends to in a sound.
+    """What a Whisper's decoder attends to in sounds.
 
     Args:
         model: A `WhisperForConditionalGeneration`.
-        states: Of its encoder, `(batch, frames, size)`.
+        states: Of its encoder, `(batch, frames, width)`.
+
+    Returns:
+        For each layer keys and values, `(batch, heads, frames, size of a head)`.
     """
     heads = model.config.decoder_attention_heads
     return [
@@ -28,7 +31,7 @@ def sound_keys_and_values(model: Any, states: torch.Tensor) -> KeysAndValues:
 class MsfSerDecoder:
     """Whisper's decoder for some sounds: it keeps what it read, so that nothing is computed twice.
 
-    The library's decoder has the same numbers, but needs texts of equal length, and prepares for much more.
+    The library's decoder computes the same, but needs texts of equal length, and spends more time around each step.
 
     Args:
         model: A `WhisperForConditionalGeneration` in evaluation mode, whose generation config names the special tokens
@@ -39,6 +42,7 @@ class MsfSerDecoder:
     """
 
     def __init__(self, model: Any, rows: int, frames: int, tokens: int):
+        # The special tokens.
         self.ids: Any = model.generation_config
         self._model, self._layers = model, model.model.decoder.layers
         config = model.config
@@ -76,7 +80,10 @@ class MsfSerDecoder:
         return len(self._model.proj_out.weight)
 
     def put(self, row: int, sound: KeysAndValues) -> None:
-        """Puts another sound, of [`sound_keys_and_values`], in a row, which has no text then."""
+        """Puts another sound in a row, which has no text then.
+
+        The sound is of [`sound_keys_and_values`], a batch of one, with at most as many frames as the decoder has.
+        """
         self._frames[row], self._positions[row] = sound[0][0].shape[2], 0
         for kept, given in zip(self._sound, sound, strict=True):
             for of_all, of_one in zip(kept, given, strict=True):

@@ -2,7 +2,8 @@
 
 The bfloat16 kernels run under `torch.autocast("cpu", torch.bfloat16)`, and for a model whose weights are in bfloat16.
 Under autocast the weights stay in float32. Those that no gradient reaches are rounded and arranged once, and kept
-beside the model, not in it: copies and files do not change.
+beside the model, not in it: copies and files do not change. Of a recognizer in float32, the vocabulary's weights are
+arranged and kept, too.
 """
 
 import contextlib
@@ -140,9 +141,10 @@ def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = N
 
 
 def logits_of(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """`x w^T` in float32 for many outputs: `(..., size)` and `(outputs, size)` -> `(..., outputs)`, without gradients.
+    """`x w^T` for many outputs, without gradients: `(..., size)` and `(outputs, size)` -> `(..., outputs)`.
 
-    If [`is_reduced`], the greatest logits are exact and the others are not: bfloat16 has too few digits to choose.
+    All are in float32. If [`is_reduced`], only the greatest ones are computed so, as bfloat16 has too few digits to
+    choose between them.
     """
     if is_reduced(x, weight):
         logits = linear(x, weight, None).float()
@@ -150,7 +152,8 @@ def logits_of(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return logits.scatter_(-1, greatest, (x[..., None, :] * weight[greatest]).sum(-1))
     with torch.autocast(x.device.type, enabled=False):
         rows = x.flatten(0, -2)
-        if len(rows) == 1 or not _is_for_one_dnn(x.expand(_FEWEST_ROWS, *x.shape), weight):
+        # An arranged matrix is faster from two rows on.
+        if len(rows) == 1 or not _is_for_one_dnn(rows.expand(_FEWEST_ROWS, *rows.shape), weight):
             return nn.functional.linear(x, weight)
         return product(rows, kept(as_float_matrix, weight)).unflatten(0, x.shape[:-1])
 
@@ -170,7 +173,8 @@ def as_matrix(weight: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def kept(make: Callable[..., torch.Tensor], *parameters: torch.Tensor) -> torch.Tensor:
     """What `make` makes of parameters, made again only after one of them has changed."""
-    states = [make, *map(_state, parameters)]
+    # The code of a function, which outlives no model and is the same in each call.
+    states = [getattr(make, "__code__", make), *map(_state, parameters)]
     found = _KEPT.get(parameters[0])
     if found is None or found[0] != states:
         found = _KEPT[parameters[0]] = (states, make(*(parameter.detach() for parameter in parameters)))

@@ -9,8 +9,9 @@ from .decoder_msfser import KeysAndValues, MsfSerDecoder
 
 # Guessed tokens are tried so many at a time.
 _TRIED = 8
-# A text may be a loop if its end repeats so often, over so many tokens; it is looked at again after so many more.
-_LOOP_TIMES, _LOOP_TOKENS, _LOOP_STEP = 3, 24, 8
+# A text may be a loop if its end repeats so often, over so many tokens. It is looked at whenever its length is a
+# multiple of the last number, also if tokens were guessed.
+_REPEATED_TIMES, _REPEATED_TOKENS, _LOOK_AFTER = 3, 24, 8
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class DecodedText:
 
     tokens: list[int]  # without prompt and end
     no_speech: float  # probability that there is none
-    log_probabilities: list[float]  # natural, of each token and of the end
+    log_probabilities: list[float]  # natural, of each token and of the end; of a text that was stopped, without it
     entropies: list[float]  # of what was expected there, in nats
     attention: torch.Tensor  # mean of the alignment heads there, `(tokens + 1, frames)`
 
@@ -48,7 +49,7 @@ def most_probable_texts(
         decoder: It has read nothing, and has no more rows than there are sounds.
         sounds: None is asked for before a row is free.
         is_loop: Whether the text so far of the sound with this number is a loop, which will not end; it is asked only
-            about texts whose end repeats, and ends those.
+            about texts whose end repeats, and those are stopped.
         guess: Tokens that the text of a single sound may have in this order, as that of a sound that overlaps it.
             Those that turn out to be the most probable ones are read at once, which takes less time.
     """
@@ -66,9 +67,12 @@ def most_probable_texts(
         for row in reversed(range(len(texts))):
             text = texts[row]
             decoder.forget(row, count - text.go_on(steps[row]))
-            if not text.is_ended and not (text.repeats and is_loop(text.item, text.decoded(decoder, row))):
+            if not text.is_ended and not text.repeats:
                 continue
-            finished[text.item] = text.decoded(decoder, row)
+            decoded = text.decoded(decoder, row)
+            if not text.is_ended and not is_loop(text.item, decoded):
+                continue
+            finished[text.item] = decoded
             if (following := next(queue, None)) is not None:
                 decoder.put(row, following[1].sound)
                 texts[row] = _Text(*following, end)
@@ -80,7 +84,13 @@ def most_probable_texts(
 
 
 def given_text(decoder: MsfSerDecoder, sound: SoundToRead, tokens: Sequence[int]) -> DecodedText:
-    """Reads the tokens of a text; the decoder has one row."""
+    """Reads the tokens of a text.
+
+    Args:
+        decoder: It has one row.
+        sound: The sound.
+        tokens: Of the text, without prompt and end; there may be none.
+    """
     decoder.put(0, sound.sound)
     first, end = len(sound.prompt) - 1, int(decoder.ids.eos_token_id)
     logits = decoder.read(torch.tensor([[*sound.prompt, *tokens]], device=decoder.device))[0]
@@ -132,8 +142,11 @@ class _Text:
     @property
     def repeats(self) -> bool:
         """Whether the end of the text repeats, and it is time to look."""
-        is_time = len(self._tokens) >= _LOOP_TOKENS and len(self._tokens) % _LOOP_STEP == 0
-        return is_time and period_of(self._tokens, _LOOP_TIMES, _LOOP_TOKENS) is not None
+        return self._is_time_to_look and period_of(self._tokens, _REPEATED_TIMES, _REPEATED_TOKENS) is not None
+
+    @property
+    def _is_time_to_look(self) -> bool:
+        return len(self._tokens) >= _REPEATED_TOKENS and len(self._tokens) % _LOOK_AFTER == 0
 
     def go_on(self, steps: Sequence[_Step]) -> int:
         """Goes on by what follows each of the next unread tokens.
@@ -152,7 +165,7 @@ class _Text:
             if self.is_ended:
                 return index + 1
             self._tokens.append(step.token)
-            if read[index + 1 : index + 2] != [step.token]:
+            if read[index + 1 : index + 2] != [step.token] or self._is_time_to_look:
                 self._following.add(guessed, step.token)
                 self.unread = [step.token, *self._following.tried(self._most - len(self._tokens))]
                 return index + 1
@@ -160,14 +173,17 @@ class _Text:
         return len(steps)
 
     def decoded(self, decoder: MsfSerDecoder, row: int) -> DecodedText:
-        """The text as far as it was read, as if it ended there; it is in a row of the decoder."""
+        """The text as far as it was read; it is in a row of the decoder."""
         first = self._prompt - 1
         steps = self._steps[first:]
+        log_probabilities = [step.log_probability for step in steps[:-1]]
+        if self.is_ended:
+            log_probabilities.append(steps[-1].log_probability_of_end)
         return DecodedText(
             tokens=self._tokens[: len(steps) - 1],
             no_speech=self._steps[0].no_speech,
-            log_probabilities=[*(step.log_probability for step in steps[:-1]), steps[-1].log_probability_of_end],
-            entropies=[step.entropy for step in steps],
+            log_probabilities=log_probabilities,
+            entropies=[step.entropy for step in steps[: len(log_probabilities)]],
             # The position before a token is the one that attends to its sound.
             attention=decoder.attention(row, first, len(steps)),
         )

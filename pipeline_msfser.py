@@ -231,7 +231,7 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
     def _results(
         self, items: Iterable[tuple[int | None, Any, Mapping[str, Any]]], batch_size: int, options: Mapping[str, Any]
     ) -> Iterator[dict[str, Any]]:
-        """The results of inputs with their indices and options; only a few batches are in memory at once."""
+        """The results of inputs with their indices and options; only some batches are in memory at once."""
         transcriber = self._transcriber_for(options.get("recognizer", AS_TRAINED))
         collected = batch_size * _BATCHES_AHEAD if batch_size > 1 else 1
         passages = batches(self._passages(items), collected)

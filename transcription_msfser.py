@@ -44,6 +44,8 @@ _REST_FRAMES = 500
 # In frames of 20 ms: median over the training part of the probe corpus.
 _LAG_FRAMES = 4
 _BATCH_SIZE = 16
+# Tokens of the longest prompt, and the end.
+_PROMPT = 5
 # Fast speech has about 6 tokens a second; more are a loop.
 _TOKENS_PER_SECOND = 10
 # What a tokenizer decodes an incomplete character as.
@@ -88,8 +90,8 @@ class MsfSerRecognizer:
 
     The encoder's input is the clip and one or two seconds of silence, not 30 s. The decoder also attends to the states
     of the silence that ends a window of 30 s, without which it repeats the text of short clips. A text whose end
-    repeats while the attention is scattered is decoded again in the full window, and then in halves: it is a loop of
-    the decoder unless each half, cut at a pause, has most of what is repeated.
+    repeats while the attention is scattered is stopped and decoded again in the full window, and then in halves: it is
+    a loop of the decoder unless each half, cut at a pause, has most of what is repeated.
 
     **Non-speech.** A piece counts as speech if Whisper's no-speech token has a probability under 0.5 and the tokens a
     mean log probability over -1.3; the thresholds were chosen on a third of the clips of `benchmarks/recognition.py`.
@@ -105,19 +107,23 @@ class MsfSerRecognizer:
     synthetic speech only), and quiet edges are cut off.
 
     Args:
-        model: A complete Whisper with its generation config (special ids, alignment heads).
+        model: A complete Whisper with its generation config (special ids, alignment heads). In bfloat16 its layers are
+            replaced by faster ones, in place.
         tokenizer: Its tokenizer.
-        precision: `"float32"`, or `"bfloat16"`, which takes less time on a GPU, and on a CPU with AVX512-BF16 or AMX;
-            the choice of a word stays in float32, but some texts change.
+        precision: `"float32"`, or `"bfloat16"`, which takes less time for many sounds at once, on a CPU with
+            AVX512-BF16 or AMX. The choice of a word stays in float32, but some texts change.
 
     Raises:
-        ValueError: The generation config lists no alignment heads, or there is no such precision.
+        ValueError: The generation config lists no alignment heads, there is no such precision, or the weights are not
+            in float32 and another one is asked for.
     """
 
     def __init__(
         self, model: WhisperForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, precision: str = "float32"
     ):
         check_precision(precision)
+        if precision != "float32" and model.dtype != torch.float32:
+            raise ValueError(f"The recognizer has weights in {model.dtype}, and precision= needs weights in float32.")
         self.ids: Any = model.generation_config
         if not getattr(self.ids, "alignment_heads", None):
             raise ValueError(
@@ -159,7 +165,7 @@ class MsfSerRecognizer:
         return other
 
     def __call__(self, sounds: Sequence[np.ndarray], language: str | None = None) -> list[Transcription]:
-        """Transcribes clips of any length; a clip's result does not depend on the others.
+        """Transcribes clips of any length; a clip's result does not depend on the others, but for rounding.
 
         The sounds are `(samples,)` each, float32 in -1..1 at 16 kHz, not empty, from [`load_audio`]. The language is a
         code or an English name ("de", "german"); without it a multilingual recognizer detects the language, and an
@@ -231,30 +237,34 @@ class MsfSerRecognizer:
         Attention scatters over sentences that are spoken several times as it does in a loop.
         """
         parts = [[piece] for piece in pieces]
-        repeating, halves = [], []
+        # What is repeated, by the number of the piece.
+        repeating: dict[int, set[str]] = {}
+        halves = []
         for i, (offset, samples, clip) in enumerate(pieces):
-            is_long = len(samples) >= _SHORTEST_TO_HALVE * SAMPLING_RATE
-            if _loops(clip) and _is_speech(clip) and is_long:
+            period = _period(clip)
+            if period is not None and _is_speech(clip) and len(samples) >= _SHORTEST_TO_HALVE * SAMPLING_RATE:
+                repeating[i] = self._letters(self.tokenizer.decode(clip.tokens[-period:]))
                 cut = quietest_cut(samples, len(samples) // 3, 2 * len(samples) // 3)
-                repeating.append(i)
                 halves += [(offset, samples[:cut]), (offset + cut / SAMPLING_RATE, samples[cut:])]
         if not repeating:
             return parts
         languages = [pieces[i][2].language for i in repeating for _ in range(2)]
         decoded = self._decode([samples for _, samples in halves], languages)
         of_halves = iter(self._spoken_repetitions([(*half, clip) for half, clip in zip(halves, decoded, strict=True)]))
-        for i in repeating:
+        for i, repeated in repeating.items():
             both = [next(of_halves), next(of_halves)]
-            if all(self._has_repeated(half, pieces[i][2]) for half in both):
+            if all(self._has_most(half, repeated) for half in both):
                 parts[i] = [part for half in both for part in half]
         return parts
 
-    def _has_repeated(self, half: Sequence[Piece], clip: DecodedClip) -> bool:
-        """Whether the parts of a half have texts, with most of what the text of its clip repeats."""
-        repeated = {letters_of(word) for word in words_of(self.tokenizer.decode(clip.tokens[-(_period(clip) or 1) :]))}
-        spoken = {letters_of(word) for _, _, part in half for word in words_of(self._text(part))}
+    def _has_most(self, half: Sequence[Piece], repeated: set[str]) -> bool:
+        """Whether all parts of a half have texts, with most of the words that are repeated."""
+        spoken = set().union(*(self._letters(self._text(part)) for _, _, part in half))
         is_text = all(_is_speech(part) and not _loops(part) for _, _, part in half)
         return is_text and 2 * len(repeated & spoken) >= len(repeated)
+
+    def _letters(self, text: str) -> set[str]:
+        return {letters_of(word) for word in words_of(text)}
 
     def _decode(
         self, sounds: list[np.ndarray], languages: Sequence[str | None], tokens: list[list[int]] | None = None
@@ -288,6 +298,7 @@ class MsfSerRecognizer:
         if not order:
             return {}
         codes: dict[int, str | None] = {}
+        most = {i: min(self._room(), int(_TOKENS_PER_SECOND * lengths[i])) for i in order}
 
         def to_read() -> Iterator[SoundToRead]:
             for window, alike in itertools.groupby(order, windows.__getitem__):
@@ -296,24 +307,23 @@ class MsfSerRecognizer:
                     codes.update(zip(batch, self._codes(states, [languages[i] for i in batch]), strict=True))
                     for row, i in enumerate(batch):
                         sound = self._keys_and_values(states[row : row + 1])
-                        most = min(self._room(), int(_TOKENS_PER_SECOND * lengths[i]))
-                        yield SoundToRead(sound, self._prompt(codes[i]), most)
+                        yield SoundToRead(sound, self._prompt(codes[i]), most[i])
 
         def is_loop(number: int, text: DecodedText) -> bool:
             i = order[number]
             return _loops(self._decoded_clip(sounds[i], codes[i], text))
 
         rows = min(_BATCH_SIZE, len(order)) if tokens is None else 1
-        longest = max(windows[i] for i in order)
-        frames = min(int((longest) * SAMPLING_RATE / FRAME) + _REST_FRAMES, int(LONGEST * SAMPLING_RATE / FRAME))
-        decoder = MsfSerDecoder(self.model, rows, frames, int(self.model.config.max_target_positions))
+        seconds = min(LONGEST, max(windows[i] for i in order) + _REST_FRAMES * FRAME / SAMPLING_RATE)
+        longest = max(most.values()) if tokens is None else max(map(len, tokens))
+        decoder = MsfSerDecoder(self.model, rows, round(seconds * SAMPLING_RATE / FRAME), longest + _PROMPT)
         if tokens is None:
             texts = most_probable_texts(decoder, to_read(), is_loop, self._guess)
         else:
             texts = [given_text(decoder, sound, tokens[i]) for i, sound in zip(order, to_read(), strict=True)]
         clips = {i: self._decoded_clip(sounds[i], codes[i], text) for i, text in zip(order, texts, strict=True)}
         if self._hop is not None:
-            last = clips[order[-1]]
+            last = clips[max(order)]
             started = zip(last.tokens, last.starts, strict=False)
             self._guess = [token for token, start in started if start * FRAME >= self._hop * SAMPLING_RATE]
         return clips
@@ -389,7 +399,10 @@ class MsfSerRecognizer:
         return [known or code for known, code in zip(languages, detected, strict=True)]
 
     def _languages(self, states: torch.Tensor) -> list[str]:
-        ids = self.model.detect_language(encoder_outputs=BaseModelOutput(last_hidden_state=states)).tolist()
+        # As the choice of a word, in the precision of the weights.
+        with torch.autocast(states.device.type, enabled=False):
+            output = BaseModelOutput(last_hidden_state=states.to(self.model.dtype))
+            ids = self.model.detect_language(encoder_outputs=output).tolist()
         codes = {index: token.strip("<|>") for token, index in self.ids.lang_to_id.items()}
         return [codes[index] for index in ids]
 
@@ -401,7 +414,7 @@ class MsfSerRecognizer:
 
     def _room(self) -> int:
         """How many tokens fit in addition to the prompt and the end."""
-        return int(self.model.config.max_target_positions) - 5
+        return int(self.model.config.max_target_positions) - _PROMPT
 
     def _tokenize(self, word: str) -> list[int]:
         """The tokens of a word after a space, or without one in scripts without spaces; none crosses words."""

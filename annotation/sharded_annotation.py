@@ -43,7 +43,7 @@ class ShardedAnnotation(ShardedTable):
     }
     given = ("transcript", "words", "emphasis", "description")
     # Raised when a step gives other results with the same settings.
-    version = 2
+    version = 3
 
     def __init__(
         self,

@@ -17,8 +17,8 @@ over the clips in `words.csv` of their medians; the interval is over these clips
 | `speech/false_reject` | share of English clips (plain, probe, `--speech`) classified as no speech |
 | `nonspeech/false_accept` | share of generated sounds without speech classified as speech |
 | `nonspeech/KIND/...` | the same of one kind of sound |
-| `bfloat16/...` | the same in bfloat16, where the CPU has it |
-| `bfloat16/changed_words` | words of the English clips that it changes, over those recognized in float32 |
+| `bfloat16/...` | five of these in bfloat16, where the CPU has it |
+| `bfloat16/changed_words` | words that it changes, over those that float32 recognizes in English clips |
 """
 
 import re
@@ -42,8 +42,11 @@ from .command import load_recognizer, parser_of, record
 
 _BATCH_SIZE = 32
 _IN_BFLOAT16 = (
-    *("plain/wer", "plain/median_time_error", "validation/stressed_words"),
-    *("speech/false_reject", "nonspeech/false_accept"),
+    "plain/wer",
+    "plain/median_time_error",
+    "validation/stressed_words",
+    "speech/false_reject",
+    "nonspeech/false_accept",
 )
 
 

@@ -82,7 +82,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--precision",
         choices=("float32", "bfloat16"),
         default="float32",
-        help="that of the encoders; bfloat16 is faster on a GPU and on CPUs that have it (default: %(default)s)",
+        help="of encoders and recognizer; bfloat16 is faster on a GPU and on CPUs that have it (default: %(default)s)",
     )
     parser.add_argument("--batch_size", type=int, default=8, help="windows in a batch (default: %(default)s)")
     parser.add_argument(

@@ -80,7 +80,7 @@ def open_prediction(
         options: Of the pipeline.
         device: That the model runs on.
         output: The table that is made in the end.
-        precision: That of the encoders, `"float32"` or `"bfloat16"`.
+        precision: That of the encoders and the recognizer, `"float32"` or `"bfloat16"`.
 
     Raises:
         ValueError: An option has no such setting.

@@ -1,7 +1,9 @@
 """bfloat16 on a CPU: close to float32, only where the CPU has it, weights and files unchanged."""
 
 import copy
+import gc
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -118,7 +120,7 @@ def test_a_recognizer_computes_in_it(monkeypatch):
 @pytest.mark.parametrize("rows", [1, 2, 40])
 def test_logits_in_float32_are_the_product(rows):
     draw = torch.Generator().manual_seed(0)
-    weight, x = torch.randn(300, 48, generator=draw), torch.randn(2, rows, 48, generator=draw)
+    weight, x = torch.randn(300, 48, generator=draw), torch.randn(1, rows, 48, generator=draw)
     for _ in range(2):
         torch.testing.assert_close(logits_of(x, weight), x @ weight.T)
         weight.mul_(2)  # the arranged copy follows
@@ -147,6 +149,8 @@ def test_features_are_in_float32_under_autocast():
 def test_impossible_precisions_are_refused():
     with pytest.raises(ValueError, match="'bf16' is not known: choose 'float32' or 'bfloat16'"):
         MsfSerRecognizer(tiny_recognizer().model, tiny_tokenizer(), "bf16")
+    with pytest.raises(ValueError, match=r"weights in torch\.bfloat16, and precision= needs weights in float32"):
+        MsfSerRecognizer(tiny_recognizer().model.bfloat16(), tiny_tokenizer(), "bfloat16")
     for wrong in ("float16", "bf16", None):
         with pytest.raises(ValueError, match="is not known: choose 'float32' or 'bfloat16'"):
             tiny_model().set_precision(wrong)
@@ -236,6 +240,25 @@ def test_each_weight_is_rounded_once_without_gradients(monkeypatch):
     first = logits(model, inputs)
     count = len(made)
     assert count and torch.equal(logits(model, inputs), first) and len(made) == count
+
+
+@needs_bfloat16
+def test_front_ends_arrange_their_weights_once_and_keep_no_model(monkeypatch):
+    packed = []
+    for name in ("_reorder_linear_weight",):
+        pack = getattr(torch.ops.mkldnn, name)
+        monkeypatch.setattr(torch.ops.mkldnn, name, lambda *args, pack=pack: packed.append(1) or pack(*args))
+    model, inputs = tiny_model().set_precision("bfloat16"), inputs_for("wavlm")
+    logits(model, inputs)
+    count = len(packed)
+    kept_before = dict(fast_products_msfser._KEPT)
+    logits(model, inputs)
+    assert count and len(packed) == count
+    assert all(fast_products_msfser._KEPT[key] is kept for key, kept in kept_before.items())
+    gone = weakref.ref(model.audio_encoder)
+    del model, kept_before
+    gc.collect()
+    assert gone() is None
 
 
 @needs_bfloat16

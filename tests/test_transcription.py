@@ -179,7 +179,7 @@ def test_a_text_that_loops_is_ended(polyglot):
 
     def is_loop(number, text):
         asked.append(number)
-        assert period_of(text.tokens, 3, 23) is not None and len(text.log_probabilities) == len(text.tokens) + 1
+        assert period_of(text.tokens, 3, 23) is not None and len(text.log_probabilities) == len(text.tokens)
         return number % 2 == 0
 
     plain = texts_of(recognizer, states, codes, most)
@@ -189,11 +189,49 @@ def test_a_text_that_loops_is_ended(polyglot):
         if number % 2 == 0 and number in asked:
             count = len(text.tokens)
             assert 23 <= count < 120 and text.tokens == expected.tokens[:count]
-            assert text.log_probabilities[:-1] == pytest.approx(expected.log_probabilities[:count], abs=1e-5)
-            assert text.entropies == pytest.approx(expected.entropies[: count + 1], abs=1e-5)
+            assert text.log_probabilities == pytest.approx(expected.log_probabilities[:count], abs=1e-5)
+            assert text.entropies == pytest.approx(expected.entropies[:count], abs=1e-5)
             torch.testing.assert_close(text.attention, expected.attention[: count + 1], atol=1e-5, rtol=0)
         else:
             check_equal(text, expected)
+
+
+def test_guesses_stop_a_loop_where_it_is_stopped_without(polyglot):
+    with torch.no_grad():
+        model = copy.deepcopy(polyglot.model)
+        model.model.decoder.embed_positions.weight.zero_()
+    recognizer = MsfSerRecognizer(model, polyglot.tokenizer)
+    stopped = 0
+    for seed in range(6):
+        states = states_of(recognizer, 40, seed=seed)
+        (plain,) = texts_of(recognizer, states, ["en"], [120])
+        (expected,) = texts_of(recognizer, states, ["en"], [120], is_loop=lambda *_: True)
+        stopped += len(expected.tokens) < len(plain.tokens)
+        for guess in (plain.tokens, plain.tokens[3:], [7, *plain.tokens]):
+            check_equal(*texts_of(recognizer, states, ["en"], [120], guess=guess, is_loop=lambda *_: True), expected)
+    assert stopped
+
+
+def test_a_text_is_judged_with_its_own_sound_and_language(polyglot, monkeypatch):
+    """Clips are read in the order of their lengths, and judged while they are read."""
+    with torch.no_grad():
+        model = copy.deepcopy(polyglot.model)
+        model.model.decoder.embed_positions.weight.zero_()
+    recognizer, seen = MsfSerRecognizer(model, polyglot.tokenizer), []
+    judged = recognizer._decoded_clip
+
+    def noted(sound, code, text):
+        seen.append((len(sound), code, text.tokens))
+        return judged(sound, code, text)
+
+    monkeypatch.setattr(recognizer, "_decoded_clip", noted)
+    monkeypatch.setattr(transcription_msfser, "_loops", lambda clip: False)
+    sounds = {"en": noise(4.0, 0), "de": noise(28.0, 1)}
+    decoded = recognizer._decode([*sounds.values()], [*sounds])
+    assert len(seen) > len(sounds)
+    for length, code, tokens in seen:
+        assert length == len(sounds[code])
+        assert decoded[[*sounds].index(code)].tokens[: len(tokens)] == tokens
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,11 @@ MODEL: dict[str, Block] = {
                     "the same, transcript given, PocketSphinx": "plain/aligned_median_time_error_sphinx:ms",
                     "English speech classified as no speech": "speech/false_reject:rate",
                     "sounds without speech classified as speech, 18 kinds": "nonspeech/false_accept:rate",
+                    "in bfloat16: word error rate, read speech": "bfloat16/plain/wer:rate",
+                    "- words changed, of those recognized in English clips": "bfloat16/changed_words:rate",
+                    "- median error of word times": "bfloat16/plain/median_time_error:ms",
+                    "- English speech classified as no speech": "bfloat16/speech/false_reject:rate",
+                    "- sounds without speech classified as speech": "bfloat16/nonspeech/false_accept:rate",
                 },
                 ["{*}"],
             )

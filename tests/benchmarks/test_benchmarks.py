@@ -102,7 +102,8 @@ def test_times_are_resampled_by_clip_and_each_kind_of_sound_has_its_shares(monke
     pd.DataFrame(words).to_csv(tmp_path / "words.csv", index=False)
     probe = pd.DataFrame({"audio": ["clip9"], "split": "validation", "speaker": "p", "stressed_word": 0})
     probe.assign(words=[[{"word": "x"}]]).to_parquet(tmp_path / "metadata.parquet")
-    monkeypatch.setattr(recognition, "load_recognizer", Recognizer)
+    monkeypatch.setattr(recognition, "load_recognizer", lambda precision="float32": Recognizer())
+    monkeypatch.setattr(recognition, "has_bfloat16", lambda: True)
     monkeypatch.setattr(recognition, "SphinxAligner", lambda: Recognizer().align)
     monkeypatch.setattr(recognition, "make_probe", lambda folder: tmp_path)
     monkeypatch.setattr(recognition, "load_audio", lambda path: path.name)
@@ -117,7 +118,9 @@ def test_times_are_resampled_by_clip_and_each_kind_of_sound_has_its_shares(monke
         assert (found["value"], found["low"], found["high"]) == pytest.approx((0.4, 0.1, 0.7)) and found["clips"] == 7
     assert rows["plain/wer"]["value"] == 0 and rows["plain/wer"]["clips"] == 8 and "other" in rows
     assert rows["nonspeech/tone/false_accept"]["value"] == 1 and rows["nonspeech/hum/false_accept"]["value"] == 0
-    assert rows["nonspeech/false_accept"]["value"] == 3 / 8
+    assert rows["nonspeech/false_accept"]["value"] == rows["bfloat16/nonspeech/false_accept"]["value"] == 3 / 8
+    assert rows["bfloat16/plain/wer"]["value"] == rows["bfloat16/changed_words"]["value"] == 0
+    assert "bfloat16/nonspeech/tone/false_accept" not in rows
     exact = stats.binomtest(3, 3).proportion_ci(0.95, "exact")
     assert rows["nonspeech/tone/false_accept"]["low"] == pytest.approx(exact.low)
     assert (
