@@ -99,15 +99,16 @@ class MsfSerDecoder:
         first, last = min(self._positions), max(self._positions)
         places = torch.tensor(self._positions, device=tokens.device)[:, None]
         places = places + torch.arange(count, device=tokens.device)
-        rows = torch.arange(len(tokens), device=tokens.device)[:, None]
         of_text = self._hidden(places, last + count) if first < last or count > 1 else None
-        frames = torch.tensor(self._frames, device=tokens.device)[:, None] - 1
-        of_sound = self._hidden(frames, max(self._frames)) if min(self._frames) < max(self._frames) else None
+        frames, of_sound = max(self._frames), None
+        if min(self._frames) < frames:
+            of_sound = self._hidden(torch.tensor(self._frames, device=tokens.device)[:, None] - 1, frames)
 
         def keep(kept: torch.Tensor, by_head: torch.Tensor) -> None:
             if first == last:
                 kept[:, :, first : first + count] = by_head
             else:
+                rows = torch.arange(len(tokens), device=tokens.device)[:, None]
                 kept[rows, :, places] = by_head.transpose(1, 2).to(kept.dtype)
 
         x = decoder.embed_tokens(tokens) + decoder.embed_positions.weight[places]
@@ -121,7 +122,7 @@ class MsfSerDecoder:
             query = _by_head(layer.encoder_attn.q_proj, layer.encoder_attn_layer_norm(x), self._heads)
             if index in self._alignment_heads:
                 keep(self._queries[index], query[:, self._alignment_heads[index]])
-            x = x + _attended(layer.encoder_attn, query, self._sound[index], max(self._frames), of_sound)
+            x = x + _attended(layer.encoder_attn, query, self._sound[index], frames, of_sound)
             x = x + layer.fc2(layer.activation_fn(layer.fc1(layer.final_layer_norm(x))))
         self._positions = [position + count for position in self._positions]
         return logits_of(decoder.layer_norm(x), self._model.proj_out.weight)

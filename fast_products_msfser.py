@@ -99,14 +99,14 @@ def wants_gradient(*tensors: torch.Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
-def _is_for_one_dnn(x: torch.Tensor, weight: torch.Tensor) -> bool:
+def _is_for_one_dnn(x: torch.Tensor, weight: torch.Tensor, fewest_rows: int = _FEWEST_ROWS) -> bool:
     # In this order: a traced tensor, or one that is handled otherwise, must not reach the conditions of the kernel.
     return (
         not torch.compiler.is_compiling()
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
-        and x.numel() >= _FEWEST_ROWS * x.shape[-1]
+        and x.numel() >= fewest_rows * x.shape[-1]
         and torch.backends.mkl.is_available()
         and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
@@ -151,22 +151,19 @@ def logits_of(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         greatest = logits.topk(min(_EXACT, logits.shape[-1])).indices
         return logits.scatter_(-1, greatest, (x[..., None, :] * weight[greatest]).sum(-1))
     with torch.autocast(x.device.type, enabled=False):
-        rows = x.flatten(0, -2)
         # An arranged matrix is faster from two rows on.
-        if len(rows) == 1 or not _is_for_one_dnn(rows.expand(_FEWEST_ROWS, *rows.shape), weight):
+        if not _is_for_one_dnn(x, weight, fewest_rows=2):
             return nn.functional.linear(x, weight)
-        return product(rows, kept(as_float_matrix, weight)).unflatten(0, x.shape[:-1])
-
-
-def as_float_matrix(weight: torch.Tensor) -> torch.Tensor:
-    """A matrix `(outputs, size)` in float32 as [`product`] reads it fastest."""
-    packed: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
-    return packed
+        return product(x.flatten(0, -2), kept(_arranged, weight)).unflatten(0, x.shape[:-1])
 
 
 def as_matrix(weight: torch.Tensor) -> torch.Tensor:
     """A matrix `(outputs, size)` in bfloat16 as [`product`] reads it fastest."""
-    packed: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.to(torch.bfloat16).contiguous())
+    return _arranged(weight.to(torch.bfloat16))
+
+
+def _arranged(weight: torch.Tensor) -> torch.Tensor:
+    packed: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
     return packed
 
 

@@ -128,7 +128,7 @@ class _Text:
 
     def __init__(self, item: int, sound: SoundToRead, end: int, guess: Sequence[int] = ()):
         self.item, self.is_ended, self._end, self._most = item, False, end, sound.most
-        self._prompt = self._prompt_left = len(sound.prompt)
+        self._prompt = len(sound.prompt)
         self._following = _Following(guess)
         self._tokens: list[int] = []
         self._steps: list[_Step] = []
@@ -137,7 +137,7 @@ class _Text:
     @property
     def first(self) -> int:
         """The index in `unread` of the token that the text follows; negative if it was read."""
-        return self._prompt_left - 1
+        return self._prompt - 1 - len(self._steps)
 
     @property
     def repeats(self) -> bool:
@@ -158,8 +158,7 @@ class _Text:
         guessed = 0
         for index, step in enumerate(steps):
             self._steps.append(step)
-            self._prompt_left -= 1
-            if self._prompt_left > 0:
+            if len(self._steps) < self._prompt:
                 continue
             self.is_ended = step.token == self._end or len(self._tokens) == self._most
             if self.is_ended:

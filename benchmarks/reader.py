@@ -122,15 +122,15 @@ def write_rows(folder: Path, count: int) -> Path:
     with open(folder / "metadata.csv", "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["audio", "transcript", *LABELS, "speaker"])
-        for row in range(count):
-            name = f"audio/{row:06d}.wav"
+        for number in range(count):
+            name = f"audio/{number:06d}.wav"
             start, length = draw.integers(0, SAMPLING_RATE), int(draw.integers(1600, 8000))
             # The level makes each recording another one: equal ones in several parts are refused.
             sound = draw.uniform(0.5, 1) * noise[start : start + length]
             soundfile.write(folder / name, sound, SAMPLING_RATE)
             labels = draw.integers(2, 15, 3) / 2
             text = " ".join(draw.choice(_WORDS, 8))
-            table.writerow([name, text, *labels.tolist(), f"speaker {row // ROWS_PER_SPEAKER}"])
+            table.writerow([name, text, *labels.tolist(), f"speaker {number // ROWS_PER_SPEAKER}"])
     return folder / "metadata.csv"
 
 

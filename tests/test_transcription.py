@@ -63,6 +63,15 @@ def polyglot() -> MsfSerRecognizer:
     return tiny_recognizer()
 
 
+@pytest.fixture
+def repeating() -> MsfSerRecognizer:
+    """Without positions, its texts soon repeat."""
+    recognizer = tiny_recognizer()
+    with torch.no_grad():
+        recognizer.model.model.decoder.embed_positions.weight.zero_()
+    return recognizer
+
+
 def texts_of(recognizer, states, codes, most, rows=None, **options) -> list[DecodedText]:
     """The texts of sounds whose states are given, some at once."""
     model = recognizer.model
@@ -168,13 +177,9 @@ def test_sounds_are_read_at_once_as_alone(seed, rows, ends_like):
         check_equal(text, *texts_of(recognizer, [states[i]], [codes[i]], [most[i]]))
 
 
-def test_a_text_that_loops_is_ended(polyglot):
+def test_a_text_that_loops_is_ended(repeating):
     """Those whose end repeats are asked about; the others are as before."""
-    with torch.no_grad():
-        model = copy.deepcopy(polyglot.model)
-        model.model.decoder.embed_positions.weight.zero_()  # without positions, texts soon repeat
-    recognizer = MsfSerRecognizer(model, polyglot.tokenizer)
-    states, codes, most = states_of(recognizer, *[40] * 6), ["en"] * 6, [120] * 6
+    states, codes, most = states_of(repeating, *[40] * 6), ["en"] * 6, [120] * 6
     asked: list[int] = []
 
     def is_loop(number, text):
@@ -182,8 +187,8 @@ def test_a_text_that_loops_is_ended(polyglot):
         assert period_of(text.tokens, 3, 23) is not None and len(text.log_probabilities) == len(text.tokens)
         return number % 2 == 0
 
-    plain = texts_of(recognizer, states, codes, most)
-    texts = texts_of(recognizer, states, codes, most, rows=3, is_loop=is_loop)
+    plain = texts_of(repeating, states, codes, most)
+    texts = texts_of(repeating, states, codes, most, rows=3, is_loop=is_loop)
     assert set(asked) >= {0, 1}
     for number, (text, expected) in enumerate(zip(texts, plain, strict=True)):
         if number % 2 == 0 and number in asked:
@@ -196,38 +201,31 @@ def test_a_text_that_loops_is_ended(polyglot):
             check_equal(text, expected)
 
 
-def test_guesses_stop_a_loop_where_it_is_stopped_without(polyglot):
-    with torch.no_grad():
-        model = copy.deepcopy(polyglot.model)
-        model.model.decoder.embed_positions.weight.zero_()
-    recognizer = MsfSerRecognizer(model, polyglot.tokenizer)
+def test_guesses_stop_a_loop_where_it_is_stopped_without(repeating):
     stopped = 0
     for seed in range(6):
-        states = states_of(recognizer, 40, seed=seed)
-        (plain,) = texts_of(recognizer, states, ["en"], [120])
-        (expected,) = texts_of(recognizer, states, ["en"], [120], is_loop=lambda *_: True)
+        states = states_of(repeating, 40, seed=seed)
+        (plain,) = texts_of(repeating, states, ["en"], [120])
+        (expected,) = texts_of(repeating, states, ["en"], [120], is_loop=lambda *_: True)
         stopped += len(expected.tokens) < len(plain.tokens)
         for guess in (plain.tokens, plain.tokens[3:], [7, *plain.tokens]):
-            check_equal(*texts_of(recognizer, states, ["en"], [120], guess=guess, is_loop=lambda *_: True), expected)
+            check_equal(*texts_of(repeating, states, ["en"], [120], guess=guess, is_loop=lambda *_: True), expected)
     assert stopped
 
 
-def test_a_text_is_judged_with_its_own_sound_and_language(polyglot, monkeypatch):
+def test_a_text_is_judged_with_its_own_sound_and_language(repeating, monkeypatch):
     """Clips are read in the order of their lengths, and judged while they are read."""
-    with torch.no_grad():
-        model = copy.deepcopy(polyglot.model)
-        model.model.decoder.embed_positions.weight.zero_()
-    recognizer, seen = MsfSerRecognizer(model, polyglot.tokenizer), []
-    judged = recognizer._decoded_clip
+    seen = []
+    judged = repeating._decoded_clip
 
     def noted(sound, code, text):
         seen.append((len(sound), code, text.tokens))
         return judged(sound, code, text)
 
-    monkeypatch.setattr(recognizer, "_decoded_clip", noted)
+    monkeypatch.setattr(repeating, "_decoded_clip", noted)
     monkeypatch.setattr(transcription_msfser, "_loops", lambda clip: False)
     sounds = {"en": noise(4.0, 0), "de": noise(28.0, 1)}
-    decoded = recognizer._decode([*sounds.values()], [*sounds])
+    decoded = repeating._decode([*sounds.values()], [*sounds])
     assert len(seen) > len(sounds)
     for length, code, tokens in seen:
         assert length == len(sounds[code])
