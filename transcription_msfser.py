@@ -14,12 +14,13 @@ from transformers import PreTrainedTokenizerBase, WhisperForConditionalGeneratio
 from transformers.modeling_outputs import BaseModelOutput
 
 from .audio_msfser import SAMPLING_RATE
+from .decoded_clip_msfser import DecodedClip
 from .decoder_msfser import KeysAndValues, MsfSerDecoder, sound_keys_and_values
 from .encoders_msfser import load_recognizer, whisper_states
 from .fast_encoders_msfser import speed_up
 from .fast_products_msfser import check_precision, in_precision
 from .feature_extraction_msfser import MsfSerFeatureExtractor
-from .greedy_msfser import DecodedText, SoundToRead, given_text, most_probable_texts, period_of
+from .greedy_msfser import DecodedText, SoundToRead, given_text, most_probable_texts
 from .inputs_msfser import batches
 from .languages_msfser import is_surely_english, language_code
 from .word_times_msfser import (
@@ -30,7 +31,6 @@ from .word_times_msfser import (
     join_words,
     letters_of,
     matching_index,
-    monotonic_starts,
     quietest_cut,
     tokens_of,
     trim_quiet_edges,
@@ -41,8 +41,6 @@ from .word_times_msfser import (
 # The clip is followed by one or two seconds of silence, and by the states of the silence at the end of 30 s.
 _SILENCE_AFTER = 1.0
 _REST_FRAMES = 500
-# In frames of 20 ms: median over the training part of the probe corpus.
-_LAG_FRAMES = 4
 _BATCH_SIZE = 16
 # Tokens of the longest prompt, and the end.
 _PROMPT = 5
@@ -50,11 +48,6 @@ _PROMPT = 5
 _TOKENS_PER_SECOND = 10
 # What a tokenizer decodes an incomplete character as.
 _INCOMPLETE = "\ufffd"
-# Thresholds for speech and for a loop: see MsfSerRecognizer.
-_MOST_NO_SPEECH = 0.5
-_LEAST_LOG_PROBABILITY = -1.3
-_LEAST_FOCUS = 0.35
-_LOOP_TIMES, _LOOP_TOKENS = 2, 8
 # Seconds: a shorter clip is not divided to find out whether its repeated text was spoken so.
 _SHORTEST_TO_HALVE = 1.0
 
@@ -70,19 +63,6 @@ class Transcription:
     words: list[dict[str, Any]]  # `{"word", "start", "end"}` with punctuation, in seconds; empty without a text
     reason: str | None
     confidence: float | None  # mean natural log probability of the tokens, at most 0
-
-
-@dataclass(frozen=True)
-class DecodedClip:
-    """The decoder's output for a clip of at most 30 s."""
-
-    tokens: list[int]
-    language: str
-    no_speech: float  # probability that there is none
-    log_probability: float  # mean over the tokens and the end
-    entropy: float  # of what the decoder expected there, in nats: median over the tokens and the end
-    focus: float  # share of the attention that lies on each token's own frames
-    starts: list[int]  # the frame at which each token starts, and that at which the last one ends
 
 
 class MsfSerRecognizer:
@@ -241,9 +221,8 @@ class MsfSerRecognizer:
         repeating: dict[int, set[str]] = {}
         halves = []
         for i, (offset, samples, clip) in enumerate(pieces):
-            period = _period(clip)
-            if period is not None and _is_speech(clip) and len(samples) >= _SHORTEST_TO_HALVE * SAMPLING_RATE:
-                repeating[i] = self._letters(self.tokenizer.decode(clip.tokens[-period:]))
+            if clip.period is not None and clip.is_speech and len(samples) >= _SHORTEST_TO_HALVE * SAMPLING_RATE:
+                repeating[i] = self._letters(self.tokenizer.decode(clip.tokens[-clip.period :]))
                 cut = quietest_cut(samples, len(samples) // 3, 2 * len(samples) // 3)
                 halves += [(offset, samples[:cut]), (offset + cut / SAMPLING_RATE, samples[cut:])]
         if not repeating:
@@ -260,7 +239,7 @@ class MsfSerRecognizer:
     def _has_most(self, half: Sequence[Piece], repeated: set[str]) -> bool:
         """Whether all parts of a half have texts, with most of the words that are repeated."""
         spoken = set().union(*(self._letters(self._text(part)) for _, _, part in half))
-        is_text = all(_is_speech(part) and not _loops(part) for _, _, part in half)
+        is_text = all(part.is_speech and not part.loops for _, _, part in half)
         return is_text and 2 * len(repeated & spoken) >= len(repeated)
 
     def _letters(self, text: str) -> set[str]:
@@ -276,7 +255,7 @@ class MsfSerRecognizer:
         with in_precision(self.precision, self.model.device):
             results = self._decode_in_windows(sounds, lengths, lengths, order, languages, tokens)
             if tokens is None:
-                loops = [i for i in order if _is_speech(results[i]) and _loops(results[i])]
+                loops = [i for i in order if results[i].is_speech and results[i].loops]
                 windows = [LONGEST] * len(sounds)
                 results |= self._decode_in_windows(sounds, windows, lengths, loops, languages, None)
         return [results[i] for i in range(len(sounds))]
@@ -311,7 +290,7 @@ class MsfSerRecognizer:
 
         def is_loop(number: int, text: DecodedText) -> bool:
             i = order[number]
-            return _loops(self._decoded_clip(sounds[i], codes[i], text))
+            return DecodedClip.from_text(text, len(sounds[i]), codes[i]).loops
 
         rows = min(_BATCH_SIZE, len(order)) if tokens is None else 1
         seconds = min(LONGEST, max(windows[i] for i in order) + _REST_FRAMES * FRAME / SAMPLING_RATE)
@@ -321,30 +300,14 @@ class MsfSerRecognizer:
             texts = most_probable_texts(decoder, to_read(), is_loop, self._guess)
         else:
             texts = [given_text(decoder, sound, tokens[i]) for i, sound in zip(order, to_read(), strict=True)]
-        clips = {i: self._decoded_clip(sounds[i], codes[i], text) for i, text in zip(order, texts, strict=True)}
+        clips = {
+            i: DecodedClip.from_text(text, len(sounds[i]), codes[i]) for i, text in zip(order, texts, strict=True)
+        }
         if self._hop is not None:
             last = clips[max(order)]
             started = zip(last.tokens, last.starts, strict=False)
             self._guess = [token for token, start in started if start * FRAME >= self._hop * SAMPLING_RATE]
         return clips
-
-    def _decoded_clip(self, sound: np.ndarray, code: str | None, text: DecodedText) -> DecodedClip:
-        """The text of a clip with the frames of its tokens."""
-        frames = max(1, math.ceil(len(sound) / FRAME))
-        weights = text.attention[:, :frames].cpu().double().numpy()
-        weights = weights / weights.sum(1, keepdims=True)
-        starts = monotonic_starts(weights)
-        edges = itertools.pairwise([*starts, frames])
-        inside = [weights[k, slice(*edge)].sum() for k, edge in zip(range(len(text.tokens)), edges, strict=False)]
-        return DecodedClip(
-            tokens=text.tokens,
-            language=code or "en",
-            no_speech=text.no_speech,
-            log_probability=float(np.mean(text.log_probabilities)),
-            entropy=float(np.median(text.entropies)),
-            starts=[max(0, start - _LAG_FRAMES) for start in starts],
-            focus=float(np.mean(inside or [0.0])),
-        )
 
     def _encode(self, sounds: list[np.ndarray], window: float) -> torch.Tensor:
         """The encoder's states `(batch, window / 20 ms, size)`, with silence after each sound."""
@@ -475,9 +438,9 @@ class MsfSerRecognizer:
 
     def why_rejected(self, clip: DecodedClip, stated: bool) -> str | None:
         """Why the decoder's output is no text; `None` if it is one. The language may be stated."""
-        if not _is_speech(clip) or not letters_of(self._text(clip)):
+        if not clip.is_speech or not letters_of(self._text(clip)):
             return "no speech"
-        if _loops(clip):
+        if clip.loops:
             return "the recognizer repeats itself"
         if self.english_only and not (stated or is_surely_english(clip.log_probability, clip.entropy)):
             return "not clearly English, and the recognizer knows only English"
@@ -504,17 +467,3 @@ class MsfSerRecognizer:
 def _first_rest(states: torch.Tensor) -> int:
     """From which frame on the states of the silent end follow those of a clip, so that both have at most 30 s."""
     return max(0, states.shape[1] + _REST_FRAMES - int(LONGEST * SAMPLING_RATE / FRAME))
-
-
-def _is_speech(clip: DecodedClip) -> bool:
-    return clip.no_speech < _MOST_NO_SPEECH and clip.log_probability > _LEAST_LOG_PROBABILITY
-
-
-def _loops(clip: DecodedClip) -> bool:
-    """Whether the end of the text repeats while the attention is scattered."""
-    return _period(clip) is not None
-
-
-def _period(clip: DecodedClip) -> int | None:
-    """After how many tokens the end of the text repeats, if the attention is scattered too."""
-    return None if clip.focus >= _LEAST_FOCUS else period_of(clip.tokens, _LOOP_TIMES, _LOOP_TOKENS)

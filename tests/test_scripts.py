@@ -11,9 +11,10 @@ from transformers import PreTrainedTokenizerFast
 
 from msfser import LABELS, MsfSerPipeline
 from msfser.annotator_msfser import MsfSerAnnotator
+from msfser.decoded_clip_msfser import DecodedClip
 from msfser.emphasis_msfser import bare_word, find_emphasis, measure_prosody, random_segment
 from msfser.encoders_msfser import load_recognizer
-from msfser.transcription_msfser import DecodedClip, MsfSerRecognizer, Transcription
+from msfser.transcription_msfser import MsfSerRecognizer, Transcription
 from msfser.word_times_msfser import has_no_spaces, join_words, texts_of_words, words_of
 
 # "I very much like eating Chinese food", "I like this book", "I go home".

@@ -16,10 +16,11 @@ from msfser import languages_msfser, transcription_msfser
 from msfser.audio_msfser import load_audio
 from msfser.benchmarks.recognition import nonspeech, normalized
 from msfser.corpora.probe.synthesizer import Synthesizer
+from msfser.decoded_clip_msfser import DecodedClip
 from msfser.decoder_msfser import MsfSerDecoder, sound_keys_and_values
 from msfser.encoders_msfser import load_recognizer
 from msfser.greedy_msfser import DecodedText, SoundToRead, given_text, most_probable_texts, period_of
-from msfser.transcription_msfser import DecodedClip, MsfSerRecognizer, _loops
+from msfser.transcription_msfser import MsfSerRecognizer
 from msfser.word_times_msfser import (
     _levels,
     cut_into_pieces,
@@ -216,14 +217,14 @@ def test_guesses_stop_a_loop_where_it_is_stopped_without(repeating):
 def test_a_text_is_judged_with_its_own_sound_and_language(repeating, monkeypatch):
     """Clips are read in the order of their lengths, and judged while they are read."""
     seen = []
-    judged = repeating._decoded_clip
+    judged = DecodedClip.from_text
 
-    def noted(sound, code, text):
-        seen.append((len(sound), code, text.tokens))
-        return judged(sound, code, text)
+    def noted(text, samples, code):
+        seen.append((samples, code, text.tokens))
+        return judged(text, samples, code)
 
-    monkeypatch.setattr(repeating, "_decoded_clip", noted)
-    monkeypatch.setattr(transcription_msfser, "_loops", lambda clip: False)
+    monkeypatch.setattr(DecodedClip, "from_text", noted)
+    monkeypatch.setattr(DecodedClip, "loops", False)
     sounds = {"en": noise(4.0, 0), "de": noise(28.0, 1)}
     decoded = repeating._decode([*sounds.values()], [*sounds])
     assert len(seen) > len(sounds)
@@ -377,11 +378,11 @@ def test_an_index_among_the_recognized_words_is_found_among_the_given_ones():
 
 def test_only_scattered_repetition_is_a_loop():
     twice = [5, 6, 7, 8] * 2
-    assert _loops(decoded(twice, focus=0.2))
-    assert _loops(decoded([9] * 8, focus=0.2))
-    assert not _loops(decoded(twice, focus=0.5))
-    assert not _loops(decoded([5, 6, 7, 8, 5, 6, 7, 9], focus=0.2))
-    assert not _loops(decoded([5, 6, 5, 6], focus=0.2))
+    assert decoded(twice, focus=0.2).loops
+    assert decoded([9] * 8, focus=0.2).loops
+    assert not decoded(twice, focus=0.5).loops
+    assert not decoded([5, 6, 7, 8, 5, 6, 7, 9], focus=0.2).loops
+    assert not decoded([5, 6, 5, 6], focus=0.2).loops
 
 
 # Languages
