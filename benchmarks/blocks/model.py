@@ -117,7 +117,7 @@ MODEL: dict[str, Block] = {
                 },
                 ["{no_speech/*:rate1}"],
             ),
-            "\nOf clean speech and speech with noise, {no_speech/false_alarms:rate1} counts as none.",
+            "\nOf speech, clean or with noise, {no_speech/false_alarms:rate1} is missed.",
         ],
     ),
     "english": Block(

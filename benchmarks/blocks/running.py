@@ -44,13 +44,13 @@ _BFLOAT16 = {
 }
 
 _RECOGNIZERS = {
-    "one clip after another: faster-whisper in 8 bits, its time by ours": "recognizer_vs_faster_whisper/ratio:times",
+    "one clip at a time, time divided by ours: faster-whisper in 8 bits": "recognizer_vs_faster_whisper/ratio:times",
     "- faster-whisper in float32": "recognizer_vs_faster_whisper_float32/ratio:times",
     "- the pipeline of transformers": "recognizer_vs_transformers/ratio:times",
-    "faster-whisper in 8 bits, one after another, by ours in batches of 8": (
+    "faster-whisper in 8 bits, one clip at a time, divided by ours in batches of 8": (
         "recognizer_vs_faster_whisper_batch/ratio:times"
     ),
-    "the same by ours in bfloat16, one after another": "recognizer_bf16_vs_faster_whisper/ratio:times",
+    "the same divided by ours in bfloat16, one clip at a time": "recognizer_bf16_vs_faster_whisper/ratio:times",
     "- in batches of 8": "recognizer_bf16_vs_faster_whisper_in_batches/ratio:times",
 }
 _RECOGNIZER_ERRORS = {

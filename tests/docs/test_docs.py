@@ -61,7 +61,7 @@ def run(page: str, name: str) -> None:
 
 @pytest.fixture
 def newcomer(tmp_path, monkeypatch) -> Path:
-    """A folder with models in outputs/starter and outputs/probe, recordings, and a small corpus of seven ratings."""
+    """A folder with models in outputs/starter and outputs/probe, recordings, and a small corpus, twice."""
     monkeypatch.chdir(tmp_path)
     starter = tiny_model("whisper", semantics=[], audio_states="weighted")
     set_intervals(starter, MsfSerIntervals())
@@ -79,6 +79,7 @@ def newcomer(tmp_path, monkeypatch) -> Path:
         for i in range(8):
             soundfile.write(f"my/{i}.wav", noise(0.5, i), 16_000)
             table.writerow([f"{i}.wav", "so it was", f"s{i}", 1 + i % 7, 7 - i % 7, 4])
+    shutil.copytree("my", "other")
     return tmp_path
 
 
