@@ -51,12 +51,9 @@ class MsfSerDecoder:
         for layer, head in self.ids.alignment_heads:
             self._alignment_heads.setdefault(layer, []).append(head)
 
-        kind = model.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.dtype
-
         def room(heads: int, positions: int) -> torch.Tensor:
             size = config.d_model // self._heads
-            return torch.zeros(rows, heads, positions, size, dtype=dtype, device=model.device)
+            return torch.zeros(rows, heads, positions, size, dtype=model.dtype, device=model.device)
 
         self._sound = [(room(self._heads, frames), room(self._heads, frames)) for _ in self._layers]
         self._text = [(room(self._heads, tokens), room(self._heads, tokens)) for _ in self._layers]
@@ -169,8 +166,10 @@ class MsfSerDecoder:
 def _attended(
     attention: Any, query: torch.Tensor, kept: tuple[torch.Tensor, torch.Tensor], count: int, mask: torch.Tensor | None
 ) -> Any:
-    keys, values = (part[:, :, :count].to(query.dtype) for part in kept)
-    of_heads = nn.functional.scaled_dot_product_attention(query, keys, values, mask)
+    keys, values = (part[:, :, :count] for part in kept)
+    # Also under autocast in the type of the weights: CPUs attend with few queries in float32 in a fraction of the time.
+    with torch.autocast(query.device.type, enabled=False):
+        of_heads = nn.functional.scaled_dot_product_attention(query.to(keys.dtype), keys, values, mask)
     return attention.out_proj(of_heads.transpose(1, 2).flatten(2))
 
 

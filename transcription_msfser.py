@@ -80,7 +80,7 @@ class MsfSerRecognizer:
     **Other languages.** An English recognizer writes English words for any language, but doubts them. If no language
     is stated, a text of which it is not sure enough ([`is_surely_english`]) is left out. Some foreign speech still
     gets an English text, and some unclear English none, so state the language wherever it is known.
-    `docs/evaluation.md` has the error rates.
+    `docs/recognition.md` has the error rates.
 
     **Word times.** A word lies where the mean attention of the alignment heads is greatest, with the words in order
     and at least one frame of 20 ms each. It is moved 80 ms earlier, as the attention lags (measured with tiny.en on
