@@ -196,14 +196,14 @@ def _plain_rows(recognizer: MsfSerRecognizer, folder: Path) -> list[Row]:
 
 
 def word_error_row(name: str, spoken: Iterable[str], written: Iterable[str]) -> Row:
-    """The row of word errors over words, without case and punctuation; its interval is over texts."""
+    """The row of word errors over words, without case and punctuation; its interval, from 0 up, is over texts."""
     pairs = [
         jiwer.process_words(" ".join(normalized(text)), " ".join(normalized(found_text)))
         for text, found_text in zip(spoken, written, strict=True)
     ]
     counts = np.array([[p.substitutions + p.deletions + p.insertions, len(p.references[0])] for p in pairs])
-    found = interval(lambda items: np.divide(*counts[items].sum(0)), len(counts))
-    return row(name, *found) | {"clips": len(counts)}
+    value, low, high = interval(lambda items: np.divide(*counts[items].sum(0)), len(counts))
+    return row(name, value, max(0.0, low), high) | {"clips": len(counts)}
 
 
 def time_error_row(

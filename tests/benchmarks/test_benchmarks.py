@@ -126,3 +126,8 @@ def test_times_are_resampled_by_clip_and_each_kind_of_sound_has_its_shares(monke
     assert (
         rows["speech/false_reject"]["high"] > 0 and rows["speech/false_reject"]["resampled"] == "speakers where known"
     )
+
+
+def test_a_rate_of_word_errors_has_no_interval_below_zero():
+    found = recognition.word_error_row("wer", ["one two three"] * 3, ["one two three", "one two three", "one"])
+    assert found["low"] == 0 < found["value"] < found["high"]
