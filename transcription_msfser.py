@@ -87,8 +87,8 @@ class MsfSerRecognizer:
     synthetic speech only), and quiet edges are cut off.
 
     Args:
-        model: A complete Whisper with its generation config (special ids, alignment heads). In bfloat16 its layers are
-            replaced by faster ones, in place.
+        model: A complete Whisper with its generation config (special ids, alignment heads). Its layers are replaced by
+            faster ones, in place.
         tokenizer: Its tokenizer.
         precision: `"float32"`, or `"bfloat16"`, which takes less time for many sounds at once, on a CPU with
             AVX512-BF16 or AMX. The choice of a word stays in float32, but some texts change.
@@ -110,7 +110,7 @@ class MsfSerRecognizer:
                 "The generation config lists no alignment_heads, which word times need: use the one of the published "
                 "Whisper of this size."
             )
-        self.model: Any = model.eval() if precision == "float32" else speed_up(model.eval())
+        self.model: Any = speed_up(model.eval())
         self.precision = precision
         self.tokenizer: Any = tokenizer
         self.english_only = not getattr(self.ids, "is_multilingual", False)
