@@ -138,3 +138,30 @@ def test_several_test_parts_are_scored_apart(tiny, tmp_path):
     train(command(tiny, tmp_path / "run", *options, "--test", "Test2", "Test1"))
     found = results(tmp_path / "run", intervals_of("test", "Test1"))
     assert {name.split("/")[0] for name in found} == {"test", "Test1"}
+
+
+@pytest.mark.parametrize(
+    ("written", "more", "found"),
+    [
+        ("data: [A, B]", [], ["A", "B"]),
+        ("data: [A, B]", ["--data", "C"], ["C"]),
+        ("data: [A, B]", ["--data=C", "--data", "D"], ["C", "D"]),
+        ("data: A\nmore_data: [B]", ["--data", "C"], ["C"]),
+        ("data: [A, B]", ["--more_data", "X"], ["A", "X"]),
+        ("data: [A, B]", ["--more-data", "none"], ["A"]),
+        ("data: [A, B]", ["--data", "C", "--more_data", "X", "Y"], ["C", "X", "Y"]),
+        ("", ["--more_data", "X", "--data", "A", "--data=B"], ["A", "X", "B"]),
+        ("", ["--data", "A", "--data", "B", "--seed", "1", "--more_data", "X"], ["A", "X", "B"]),
+        ("", ["--data", "A", "--data", "B", "--more_data", "none"], ["A", "B"]),
+    ],
+)
+def test_the_command_line_names_all_corpora_or_none(tmp_path, written, more, found):
+    (tmp_path / "some.yaml").write_text(f"use_cpu: true\n{written}\n")
+    run = parse_settings([str(tmp_path / "some.yaml"), "--output_dir", "x", *more]).run
+    assert [run.data, *run.more_data] == found
+
+
+def test_data_without_a_value_takes_no_option_for_it(tmp_path):
+    (tmp_path / "some.yaml").write_text("use_cpu: true\n")
+    with pytest.raises(SystemExit, match="argument --data: expected one argument"):
+        parse_settings([str(tmp_path / "some.yaml"), "--output_dir", "x", "--data", "A", "--data", "--seed", "1"])
