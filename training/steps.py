@@ -150,7 +150,8 @@ def add_intervals(
 
 def _fitted_intervals(predictions: pd.DataFrame, rows: datasets.Dataset) -> MsfSerIntervals | None:
     """Intervals from the predictions for speakers that no model was fitted to; `None` with a log of the reason."""
-    speakers, folds = _names(predictions["speaker"]), None
+    speakers = _names(predictions["speaker"])
+    folds: np.ndarray | None = None
     if unknown := speakers.count(""):
         logger.info("no intervals: they need all speakers to be known, and %d utterances name none", unknown)
         return None

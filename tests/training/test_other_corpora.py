@@ -140,6 +140,19 @@ def test_several_test_parts_are_scored_apart(tiny, tmp_path):
     assert {name.split("/")[0] for name in found} == {"test", "Test1"}
 
 
+def test_no_intervals_where_every_speaker_is_trained_on(tiny, tmp_path):
+    with open(tiny / "corpus" / "metadata.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        row["speaker_id"] = row["speaker_id"].replace("validation", "train")
+    write_csv(tmp_path / "a.csv", rows)
+    options = ["--data", str(tmp_path / "a.csv"), "--audio_folder", str(tiny / "corpus"), "--num_train_epochs", "1"]
+    train(command(tiny, tmp_path / "run", *options, "--allow_speaker_overlap", "true"))
+    assert "test/all/mean" in results(tmp_path / "run", set())
+    config = MsfSerModel.from_pretrained(tmp_path / "run").config
+    assert not config.intervals and config.scale
+
+
 @pytest.mark.parametrize(
     ("written", "more", "found"),
     [
