@@ -224,7 +224,7 @@ def test_a_matched_pair_is_of_one_kind(stronger):
         normal, strong = batch["pairs"].T
         assert len(normal) == np.count_nonzero(stronger >= 0) and torch.equal(kinds[normal], kinds[strong])
         seen.add(tuple(kinds.tolist()))
-    assert len(seen) > 10
+    assert len(seen) > 4
 
 
 def test_an_epoch_has_each_clip_once():
