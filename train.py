@@ -102,7 +102,6 @@ def train(settings: Settings) -> None:
     from msfser.training.steps import (
         add_intervals,
         encode,
-        labels_of,
         make_trainer,
         predictions_of,
         save_model,
@@ -124,7 +123,7 @@ def train(settings: Settings) -> None:
         # Evaluation and saved folder
         save_model(trainer)
         left_out = predictions_of(trainer, encoded["validation"])
-        intervals = add_intervals(trainer, run, left_out, labels_of(parts["train"]))
+        intervals = add_intervals(trainer, run, left_out, parts["train"])
         tests = [name for name in encoded if name not in ("train", "validation")]
         rows = [row for name in tests for row in evaluate_inputs(trainer, encoded[name], name, intervals)]
         _finish(training, start, rows)
@@ -154,7 +153,7 @@ def cross_validate(settings: Settings) -> None:
     # Frozen encoders, once for all folds
     from msfser.evaluation.cross_validated import predict_left_out, rows_of_folds
     from msfser.evaluation.input_sets import input_sets
-    from msfser.training.steps import add_intervals, encode, fold_trainer, labels_of, save_model, with_row_names
+    from msfser.training.steps import add_intervals, encode, fold_trainer, save_model, with_row_names
 
     _fetch_encoders(settings)
     trainer = fold_trainer(settings, rows)  # what it refuses, it refuses before they run
@@ -180,7 +179,7 @@ def cross_validate(settings: Settings) -> None:
             trainer = fold_trainer(settings, items, is_final=True)
             trainer.train(resume_from_checkpoint=start.checkpoint)
             save_model(trainer)
-            add_intervals(trainer, run, table[table["inputs"] == list(sets)[-1]], labels_of(rows))
+            add_intervals(trainer, run, table[table["inputs"] == list(sets)[-1]], rows)
 
         # Scores
         _finish(training, start, decided_by_one(lambda: rows_of_folds(table, run), training))

@@ -3,7 +3,7 @@
 The command line is parsed by [`transformers.HfArgumentParser`], which makes one option of each field of some
 dataclasses. A list is emptied by the word `none`. The metadata of a field may have, beside its `help`: `item`, which
 makes an item of a list of a word; and `further`, the name of the list that gets the values of an option that is given
-again.
+again. An option that is given replaces the list of the settings file, too.
 """
 
 import copy
@@ -84,15 +84,21 @@ class SettingsParser(HfArgumentParser):
             start = f"the first argument is {argv[0]!r}; " if argv else ""
             self.error(f"{start}give the settings file first, such as configs/probe.yaml")
         written = self._read(argv[0])
+        options = {_option_name(word) for word in argv if word.startswith("--")}
+        for name in options & self.fields.keys():
+            further = self.fields[name].metadata.get("further")
+            if further is not None and further not in options:
+                written.pop(further, None)
         self.set_defaults(**written)
-        namespace, rest = self.parse_known_args(self._gathered(argv[1:]))
-        options = {word[2:].partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
+        once, again = self._without_repetitions(argv[1:])
+        namespace, rest = self.parse_known_args(once)
         given = frozenset({*written, *options})
         if rest:
             self._refuse_unknown([word for word in rest if word.startswith("--")] or rest, "the command line")
         if refused := sorted(given & self.reserved):
             self.error(f"{', '.join(refused)}: the command decides this itself, leave it out")
         values = {name: [] if value == [EMPTY_LIST] else value for name, value in vars(namespace).items()}
+        values |= {name: [*values[name], *more] for name, more in again.items()}
         for name in self.unsupported:
             if values[name] != self.defaults[name]:
                 self.error(f"{name} does not apply: {self.unsupported[name]}")
@@ -150,20 +156,22 @@ class SettingsParser(HfArgumentParser):
         names = {field.name for kind in self.kinds for field in dataclasses.fields(kind)}
         return {name: _as_given(v, self.fields[name]) if name in names else v for name, v in settings.items()}
 
-    def _gathered(self, words: Sequence[str]) -> list[str]:
-        """The command line with what an option, such as `--data`, is given for the second time in another option."""
+    def _without_repetitions(self, words: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
+        """The command line with each option of `further` values once, and its other values by the list for them."""
         kept: list[str] = []
         again: dict[str, list[str]] = {}
-        seen, rest = set[str](), iter(words)
-        for word in rest:
-            name, joint, value = word.removeprefix("--").partition("=")
+        seen, rest = set[str](), list(words)
+        while rest:
+            word = rest.pop(0)
+            name = _option_name(word) if word.startswith("--") else ""
             further = self.fields[name].metadata.get("further") if name in self.fields else None
-            if further is None or not word.startswith("--") or name not in seen:
+            has_value = "=" in word or (rest and not rest[0].startswith("--"))
+            if further is None or name not in seen or not has_value:
                 kept.append(word)
-                seen |= {name} if word.startswith("--") else set()
             else:
-                again.setdefault(further, []).append(value if joint else next(rest, ""))
-        return kept + [word for name, values in again.items() for word in (f"--{name}", *values)]
+                again.setdefault(further, []).append(word.partition("=")[2] if "=" in word else rest.pop(0))
+            seen.add(name)
+        return kept, again
 
     def _refuse_unknown(self, names: Sequence[str], source: str) -> None:
         if not names:
@@ -171,6 +179,11 @@ class SettingsParser(HfArgumentParser):
         near = difflib.get_close_matches(names[0].lstrip("-").partition("=")[0], self.fields, n=1)
         hint = f"did you mean {near[0]}?" if near else "--help_all lists the settings"
         self.error(f"{source} has unknown settings ({', '.join(names)}); {hint}".removesuffix("?"))
+
+
+def _option_name(word: str) -> str:
+    """The setting that a word of the command line, such as `--label-range=1`, names."""
+    return word.removeprefix("--").partition("=")[0].replace("-", "_")
 
 
 def _options_of(kind: Any) -> Any:

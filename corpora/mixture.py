@@ -21,6 +21,8 @@ from .schema import SPLITS
 # What a member may set beside the options of its reader.
 _SETTINGS = ("data", "corpus", "name", "weight", "texts")
 _EXAMPLE = '--data "{data: my/other, corpus: whiser, weight: 0.5}"'
+# What other rows of the results begin with.
+_OTHER_ROWS = ("cross_validation", "fold", "intervals")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +45,22 @@ class Member:
     weight: float = 1.0
     texts: tuple[str, ...] | None = None
 
+    def __post_init__(self) -> None:
+        check_part_name(self.name)
+
+
+def check_part_name(name: str) -> None:
+    """Check that the results, whose rows are called PART/INPUTS/DIMENSION, can name a part so.
+
+    Raises:
+        ValueError: They cannot.
+    """
+    if "/" in name or name in _OTHER_ROWS:
+        raise ValueError(
+            f"a corpus or a test part cannot be called {name!r}, which the results cannot tell from other rows; give "
+            'it another name without a slash, a corpus by --data "{data: ..., name: ...}".'
+        )
+
 
 def member_of(written: str, default: Member) -> Member:
     """Return the member that a word of the command line gives.
@@ -53,7 +71,7 @@ def member_of(written: str, default: Member) -> Member:
         default: The first corpus.
 
     Raises:
-        ValueError: It is a mapping of something else.
+        ValueError: It is a mapping of something else, or the name cannot be used.
     """
     if not written.lstrip().startswith("{"):
         return dataclasses.replace(default, name=_name_of(written), data=written, weight=1.0, texts=None)

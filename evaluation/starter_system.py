@@ -69,4 +69,5 @@ def starter_system(
         return found | {kind: predict(model, here, rest, kind, texts=()) for kind in tests}
 
     depends = [FEATURES_VERSION, SWITCHES, sorted(tests), {name: list(texts) for name, texts in words.items()}]
-    return System("starter", fit_predict, _CODE, depends=[*depends, clips[[*LABELS]].to_numpy()])
+    depends += [clips[[*LABELS]].to_numpy(), sentences.identity]
+    return System("starter", fit_predict, _CODE, depends=depends)

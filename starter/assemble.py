@@ -182,7 +182,8 @@ def check_output(folder: Path) -> None:
 def _is_starter(folder: Path) -> bool:
     """Whether a folder has the card of a starter, of any version, and no settings of a run."""
     card = folder / CARD
-    has_card = card.is_file() and f"\n{TITLE}" in card.read_text(encoding="utf-8", errors="replace")
+    # That of a starter of --fit begins with the title.
+    has_card = card.is_file() and f"\n{TITLE}" in "\n" + card.read_text(encoding="utf-8", errors="replace")
     return not (folder / RUN_FILE).exists() and (
         has_card or all(p.name.endswith(UNFINISHED) for p in folder.iterdir())
     )

@@ -12,6 +12,7 @@ corpus`, `python -m msfser.benchmarks.starter`); here it is fitted to everything
 """
 
 import argparse
+import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ from ..evaluation.held_out import Fold, HeldOut, Setting, Split, System, speaker
 from ..hub.encoders import ensure_encoders
 from ..intervals_msfser import set_intervals
 from ..modeling_msfser import MsfSerModel
-from ..training.calibration import GROUPS, calibrated, scale_of
+from ..training.calibration import FEWEST_SPEAKERS, GROUPS, calibrated, scale_of
 from ..training.feature_store import fingerprint
 from ..training.features import FEATURES_VERSION
 from ..training.fitting import Clips, fit, predict
@@ -47,6 +48,8 @@ from .assemble import (
 )
 from .material import RECIPE, material, read_sentences, read_voices, training_items
 from .voices import gain_free_norms, voice_measures
+
+logger = logging.getLogger("msfser.starter")
 
 # Where cross-fits are kept.
 FITS = Path("outputs/starter_fits/cross_fits")
@@ -112,13 +115,17 @@ def fit_starter(fitted: Fitted, kept: Path) -> MsfSerModel:
 def add_intervals(model: MsfSerModel, fitted: Fitted, kept: Path) -> None:
     """Gives a starter its intervals and `config.scale`; all other weights stay as they are.
 
-    Sentences alone and sounds without speech have no part in it: they are no recordings of speakers.
+    Sentences alone and sounds without speech have no part in it: they are no recordings of speakers. Of too few
+    speakers there are neither intervals nor a scale, which is logged.
 
     Args:
         model: Fitted to all voices.
         fitted: What it is fitted to.
         kept: A folder for the cross-fits, which are not repeated.
     """
+    if (found := len(set(fitted.speakers))) < FEWEST_SPEAKERS:
+        logger.info("no intervals: they need %d speakers, and there are %d", FEWEST_SPEAKERS, found)
+        return
     numbers, groups = cross_fits(fitted, kept)
     labels = fitted.clips.labels[: len(fitted.speakers)]
     set_intervals(model, calibrated(numbers, labels, fitted.speakers.tolist(), groups))
@@ -143,8 +150,11 @@ def cross_fits(fitted: Fitted, kept: Path) -> tuple[np.ndarray, np.ndarray]:
         str(group): Fold(Split(np.flatnonzero(groups != group), np.flatnonzero(groups == group)), [])
         for group in np.unique(groups)
     }
-    described = fitted.clips.texts["es"].numpy()
-    identity = fingerprint(labels, speakers.tolist(), described, *map(len, fitted.clips.states["clean"]))
+    described, sentences = fitted.clips.texts["es"], fitted.clips.sentences
+    assert sentences is not None
+    # What the encoder made of the recordings tells them apart.
+    data = labels, speakers.tolist(), described, sentences.identity
+    identity = fingerprint(*data, *fitted.clips.states["clean"])
     engine = HeldOut(labels, folds, identity, kept)
 
     def fit_predict(train: np.ndarray, rest: np.ndarray, setting: Setting, seed: int) -> dict[str, np.ndarray]:

@@ -13,6 +13,8 @@ import torch
 from ..audio_msfser import SAMPLING_RATE
 from ..configuration_msfser import LABELS
 from ..corpora.acted import COLUMNS, read_acted
+from ..corpora.acted_layouts import LAYOUTS
+from ..corpora.audio_folder import scan_folder
 from ..corpora.goemotions import find_goemotions, read_goemotions
 from ..evaluation.acted import EMODB_EMOTIONS, strong_counterparts
 from ..training import augmentation
@@ -44,15 +46,21 @@ def read_voices(folders: Sequence[Path], corpora: Collection[str]) -> pd.DataFra
     Of EmoDB only the emotions whose clips are the same in all copies are used.
 
     Raises:
-        ValueError: A folder has none of the corpora.
+        ValueError: A folder has none of the corpora, nor GoEmotions; or none of the folders has one.
     """
     tables = []
-    for folder in folders:
+    spoken = [folder for folder in folders if find_goemotions(folder) is None or _has_voices(folder, corpora)]
+    for folder in spoken or folders:
         rows = read_acted(folder, corpora=tuple(corpora))
         table = rows.select_columns([*COLUMNS, "speaker", *LABELS]).to_pandas()
         tables.append(table.assign(path=[audio["path"] for audio in rows["audio"]]))
     voices = pd.concat(tables, ignore_index=True)
     return voices[(voices["corpus"] != "emodb") | voices["emotion"].isin(EMODB_EMOTIONS)].reset_index(drop=True)
+
+
+def _has_voices(folder: Path, corpora: Collection[str]) -> bool:
+    names = [Path(file).stem for file in scan_folder(folder).recordings]
+    return any(LAYOUTS[corpus].clip(name) for corpus in corpora for name in names)
 
 
 def read_sentences(folders: Sequence[Path], most: int = SENTENCES) -> Sentences:

@@ -211,9 +211,14 @@ class _PairedBatches(Sampler[list[int]]):
     def __init__(self, items: np.ndarray, stronger: np.ndarray, batch_size: int, draw: np.random.Generator):
         self.batch_size, self.draw = batch_size, draw
         present, listed = set(items.tolist()), items.tolist()
-        pairs = {i: int(stronger[i]) for i in listed if stronger[i] in present}
-        second = set(pairs.values())
-        self.units = [[i, pairs[i]] if i in pairs else [i] for i in listed if i not in second]
+        normal_of: dict[int, list[int]] = {}
+        for item in listed:
+            if stronger[item] in present:
+                normal_of.setdefault(int(stronger[item]), []).append(item)
+        # A strong clip may be that of several normal ones; it is in an epoch once.
+        units = {normal[0]: [*normal, strong] for strong, normal in normal_of.items()}
+        rest = {item for unit in units.values() for item in unit[1:]}
+        self.units = [units.get(item, [item]) for item in listed if item not in rest]
         self.size = len(items) // batch_size
 
     def __len__(self) -> int:
@@ -283,7 +288,8 @@ def _crops(clips: Clips, chosen: np.ndarray, recipe: Recipe, draw: np.random.Gen
     if not clips.states:
         return []
     # A matched pair is of one kind, so that its order is one of the voice where levels are equal.
-    units = [max(int(item), int(clips.stronger[item])) for item in chosen]
+    stronger = clips.stronger[chosen]
+    units = np.where(stronger >= 0, stronger, chosen)
     weights = clips.sampling_weights
     kinds = draw.choice(list(weights), size=len(clips), p=list(weights.values()))
     crop = Crop(recipe.crop_frames, recipe.frame_stride)

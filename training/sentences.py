@@ -12,6 +12,8 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from .feature_store import fingerprint
+
 
 @dataclass(frozen=True)
 class Sentences:
@@ -29,6 +31,11 @@ class Sentences:
     def neutral(self) -> np.ndarray:
         """The indices of those whose label is the center of each scale."""
         return np.flatnonzero((self.labels == 0.5).all(1))
+
+    @cached_property
+    def identity(self) -> str:
+        """A hash of labels and vectors."""
+        return fingerprint(self.labels, *(part for of_text in sorted(self.texts.items()) for part in of_text))
 
     def inputs(self, chosen: np.ndarray, les_dropout: float, draw: np.random.Generator) -> dict[str, torch.Tensor]:
         """The model's inputs of some sentences, `-1` for none; LES is dropped at random."""

@@ -272,6 +272,8 @@ def _corpus(name: str) -> "Corpus":
 
 
 def _check(run: RunSettings, training: TrainingArguments) -> None:
+    from ..corpora.mixture import check_part_name
+
     defaults, corpus = RunSettings(), _corpus(run.corpus)
     given = [f.name for f in dataclasses.fields(run) if getattr(run, f.name) != getattr(defaults, f.name)]
     if run.cross_validate is None:
@@ -281,6 +283,8 @@ def _check(run: RunSettings, training: TrainingArguments) -> None:
         corpus.check_options([*given, *(["fold"] if corpus.folds else [])])  # all folds have the same rows
     if run.cross_validate is None and (useless := {*given} & {"folds", "group_file", "final_model"}):
         raise ValueError(f"{min(useless)} belongs to cross-validation: give --cross_validate speaker, or leave it out")
+    for name in run.test:
+        check_part_name(name)
     _ = run.ranges
     if wrong := [pair for pair in run.columns if "=" not in pair]:
         raise ValueError(f"--columns needs pairs such as speaker=actor, not {', '.join(wrong)}")

@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import datasets
@@ -110,11 +110,6 @@ def save_model(trainer: MsfSerTrainer) -> None:
     trainer.save_model(trainer.args.output_dir)
 
 
-def labels_of(rows: datasets.Dataset) -> np.ndarray:
-    """The labels of some rows, `(rows, 3)`."""
-    return np.array([rows[label] for label in LABELS], float).T
-
-
 def predictions_of(trainer: MsfSerTrainer, items: datasets.Dataset) -> pd.DataFrame:
     """The `speaker` of each item, predictions and labels, with all inputs; in all processes."""
     found: Any = trainer.predict(items)
@@ -123,16 +118,16 @@ def predictions_of(trainer: MsfSerTrainer, items: datasets.Dataset) -> pd.DataFr
 
 
 def add_intervals(
-    trainer: MsfSerTrainer, run: RunSettings, predictions: pd.DataFrame, labels: np.ndarray
+    trainer: MsfSerTrainer, run: RunSettings, predictions: pd.DataFrame, rows: datasets.Dataset
 ) -> MsfSerIntervals | None:
     """Fits intervals and `config.scale` to predictions, and saves the model of the run anew with them.
 
     Args:
         trainer: Its model was saved, and is left as it is.
         run: The settings.
-        predictions: The three numbers and the `speaker` of items whose speakers no model was fitted to; with several
+        predictions: The three numbers and the `speaker` of items that the model was not fitted to; with several
             models, the `fold` that theirs left out.
-        labels: `(items, 3)` of all items that were trained on.
+        rows: Rows of the schema, all that the model was fitted to.
 
     Returns:
         The intervals; `None`, with a log of the reason, without settings or speakers for them.
@@ -140,27 +135,50 @@ def add_intervals(
     Raises:
         OSError: The folder cannot be written.
     """
-    folds = pd.factorize(predictions["fold"])[0] if "fold" in predictions else None
-    numbers, given = (predictions[[*names]].to_numpy(np.float64) for names in (LABELS, GIVEN))
-    speakers = [str(speaker or "") for speaker in predictions["speaker"]]
-    intervals = None
     if not run.intervals:
         return None
-    if not all(speakers):
-        logger.info("no intervals: they need the speakers of %d utterances to be known", len(speakers))
-    elif folds is not None and len({*zip(speakers, folds, strict=True)}) > len(set(speakers)):
-        logger.info("no intervals: they need folds that have no speaker in common")
-    elif len(set(speakers)) < FEWEST_SPEAKERS:
-        logger.info("no intervals: they need %d speakers beside those of the training", FEWEST_SPEAKERS)
-    else:
-        intervals = calibrated(numbers, given, speakers, folds)
+    intervals = _fitted_intervals(predictions, rows)
     if trainer.args.process_index == 0:
         folder = str(trainer.args.output_dir)
         model = MsfSerModel.from_pretrained(folder)
         set_intervals(model, intervals)
-        model.config.scale = scale_of(labels, numbers, corpus_title(run))
+        labels = np.array([rows[label] for label in LABELS], float).T
+        model.config.scale = scale_of(labels, predictions[[*LABELS]].to_numpy(np.float64), corpus_title(run))
         model.save_pretrained(folder)
     return intervals
+
+
+def _fitted_intervals(predictions: pd.DataFrame, rows: datasets.Dataset) -> MsfSerIntervals | None:
+    """Intervals from the predictions for speakers that no model was fitted to; `None` with a log of the reason."""
+    speakers = _names(predictions["speaker"])
+    folds: np.ndarray | None = None
+    if unknown := speakers.count(""):
+        logger.info("no intervals: they need all speakers to be known, and %d utterances name none", unknown)
+        return None
+    if "fold" in predictions:
+        folds = pd.factorize(predictions["fold"])[0]
+        if len({*zip(speakers, folds, strict=True)}) > len(set(speakers)):
+            logger.info("no intervals: they need folds that have no speaker in common")
+            return None
+    else:  # a validation part, which may share speakers with the training part
+        trained = _names(rows["speaker"])
+        if unknown := trained.count(""):
+            logger.warning("%d training utterances name no speaker: intervals may be of speakers seen there", unknown)
+        is_new = ~np.isin(speakers, sorted(set(trained)))
+        if not is_new.all():
+            shown = np.count_nonzero(~is_new), len(speakers)
+            logger.info("intervals: %d of %d validation utterances are of training speakers and do not count", *shown)
+        predictions, speakers = predictions[is_new], np.array(speakers)[is_new].tolist()
+    if len(set(speakers)) < FEWEST_SPEAKERS:
+        logger.info("no intervals: they need %d speakers beside those of the training", FEWEST_SPEAKERS)
+        return None
+    numbers, given = (predictions[[*names]].to_numpy(np.float64) for names in (LABELS, GIVEN))
+    return calibrated(numbers, given, speakers, folds)
+
+
+def _names(speakers: Iterable[Any]) -> list[str]:
+    """The names of speakers, "" for those that are not known: `None`, and what pandas makes of it."""
+    return ["" if pd.isna(speaker) else str(speaker) for speaker in speakers]
 
 
 def fold_trainer(

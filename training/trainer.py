@@ -151,7 +151,7 @@ class MsfSerTrainer(Trainer):
         if self.train_dataset is not None:
             # What it refuses, it refuses before the first batch is made.
             self._check_optimizer()
-            _check_batches(self.args, self.train_dataset)
+            _check_batches(self.args, self.train_dataset, batch_seconds)
             self._train_batch_size = self.args.train_batch_size
         for kind in (ProgressCallback, PrinterCallback):
             self.remove_callback(kind)
@@ -360,8 +360,8 @@ def _in_order_to_the_last(training: TrainingArguments) -> Iterator[None]:
         training.dataloader_drop_last, training.train_sampling_strategy = kept
 
 
-def _check_batches(training: TrainingArguments, rows: Any) -> None:
-    """Makes every batch of an epoch one of at least two rows.
+def _check_batches(training: TrainingArguments, rows: Any, batch_seconds: float) -> None:
+    """Makes every batch of an epoch one of at least two rows; of batches by seconds, their sampler does so.
 
     Raises:
         ValueError: There are too few rows, or `per_device_train_batch_size` is 1.
@@ -381,7 +381,7 @@ def _check_batches(training: TrainingArguments, rows: Any) -> None:
     if count < batch and training.dataloader_drop_last:
         training.per_device_train_batch_size = count // processes
         logger.info("%d training rows are fewer than a batch of %d, which is lowered to them", count, batch)
-    elif processes == 1 and count % batch == 1 and not training.dataloader_drop_last:
+    elif not batch_seconds and processes == 1 and count % batch == 1 and not training.dataloader_drop_last:
         training.dataloader_drop_last = True
         logger.info("the last batch of an epoch would have one row; it is left out (dataloader_drop_last)")
 

@@ -6,6 +6,7 @@ from corpus_trees import write_csv, write_sound, write_whiser
 
 from msfser.corpora.mixture import Member, member_of, read_mixture
 from msfser.corpora.schema import FEATURES
+from msfser.evaluation.results import CROSS_VALIDATED, FOLD, INTERVALS
 
 
 def write_corpus(folder, seed, per_part=(6, 2, 2), labels=("valence", "arousal", "dominance"), low=0.0, high=1.0):
@@ -81,6 +82,17 @@ def test_members_of_the_command_line(tmp_path):
         with pytest.raises(ValueError, match=match) as caught:
             member_of(wrong, first)
         assert "\n" not in str(caught.value) and str(caught.value).endswith('weight: 0.5}".')
+
+
+@pytest.mark.parametrize("name", ["en/podcast", *(start.rstrip("/") for start in (CROSS_VALIDATED, FOLD, INTERVALS))])
+def test_a_name_that_the_results_cannot_have_is_refused(name):
+    first = Member("a", "my/a")
+    with pytest.raises(ValueError, match=f"cannot be called '{name}', which the results cannot tell") as caught:
+        member_of(f"{{data: my/b, name: {name}}}", first)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match=f"cannot be called '{name}'"):
+        Member(name, "my/a")
+    assert member_of("my/b/folds", first).name == "folds"
 
 
 def test_a_named_corpus_beside_a_table(three, tmp_path):

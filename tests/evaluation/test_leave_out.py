@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import torch
 import yaml
 from tiny import noise, tiny_model, tiny_processor
 
@@ -20,12 +21,13 @@ from msfser.evaluation import baselines, leave_out, starter_system
 from msfser.evaluation.acted import strong_counterparts
 from msfser.evaluation.baselines import svr_system
 from msfser.evaluation.evaluate import parse
-from msfser.evaluation.held_out import mean_ccc
+from msfser.evaluation.held_out import HeldOut, mean_ccc
 from msfser.evaluation.leave_out import read_corpora, read_protocol, save
 from msfser.evaluation.regressor import fit_regressor
 from msfser.evaluation.results import read
 from msfser.starter import material
 from msfser.starter.material import RECIPE
+from msfser.training.sentences import Sentences
 
 EMOTIONS = {"anger": (-0.5, 0.6, 0.2), "neutral": (0.0, 0.0, 0.0), "boredom": (-0.6, -0.6, -0.3)}
 
@@ -219,6 +221,18 @@ def test_the_command(data, tiny, tmp_path, monkeypatch):
     inner = look["inner"]["emotiontts_kr"]
     assert len(inner) == 4 and inner[look["chosen"]["emotiontts_kr"]] == max(inner.values())
     assert {*table["recipe"]} == {look["recipe"]}
+
+
+def test_other_sentences_are_another_recipe(tmp_path):
+    labels = np.random.default_rng(0).uniform(size=(6, 3)).astype(np.float32)
+    clips = pd.DataFrame(labels, columns=[*LABELS]).assign(corpus="a", path="a.wav", speaker="a")
+    engine, vectors = HeldOut(labels, {}, "", tmp_path), torch.tensor(labels)
+
+    def recipe(labels, vectors):
+        return engine.recipe(starter_system.starter_system(clips, ["a"], Sentences(labels, {"gs": vectors})))
+
+    assert recipe(labels, vectors) == recipe(labels.copy(), vectors.clone())
+    assert len({recipe(labels, vectors), recipe(1 - labels, vectors), recipe(labels, -vectors)}) == 3
 
 
 def test_the_history_keeps_every_look_but_an_unfinished_one(tmp_path):

@@ -19,6 +19,8 @@ from msfser.hub import publish
 from msfser.starter import assemble as starter
 from msfser.starter import fit as fitting
 from msfser.starter import material
+from msfser.training.fitting import Clips
+from msfser.training.sentences import Sentences
 
 RATE = 16_000
 
@@ -163,8 +165,9 @@ def test_words_move_the_numbers(folder):
     assert spoken[0, 0] > other[0, 0] + 0.1
 
 
-def test_a_starter_is_fitted_to_the_corpora_of_a_folder(tmp_path, monkeypatch):
-    """Files made up in the layouts of two corpora, and a handful of sentences."""
+@pytest.fixture
+def tiny_fits(tmp_path, monkeypatch):
+    """Tiny encoders and short fits."""
     new = lambda: tiny_model("whisper", audio_states="weighted", freeze_audio="all")  # noqa: E731
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     for module in (fitting, material, starter):
@@ -175,20 +178,28 @@ def test_a_starter_is_fitted_to_the_corpora_of_a_folder(tmp_path, monkeypatch):
     measured = np.random.default_rng(0)
     monkeypatch.setattr(fitting, "voice_measures", lambda paths: measured.uniform(size=(len(paths), len(WORDS))))
     monkeypatch.setattr(starter, "ensure_encoders", lambda names: None)
+
+
+def write_sentences(folder):
+    rows = [
+        f"the food was {letter},{label},{part}"
+        for part in ("train", "dev", "test")
+        for letter, label in zip("abcd", ("joy", "neutral", "anger", "neutral"), strict=True)
+    ]
+    folder.mkdir(parents=True)
+    (folder / "goemotions.csv").write_text("\n".join(["text,labels,split", *rows]))
+
+
+def test_a_starter_is_fitted_to_the_corpora_of_a_folder(tiny_fits, tmp_path):
+    """Files made up in the layouts of two corpora, and a handful of sentences."""
     data = tmp_path / "data"
-    (data / "goemotions").mkdir(parents=True)
+    write_sentences(data / "goemotions")
     for speaker in range(1001, 1004):
         for emotion in ("ANG", "HAP", "NEU", "SAD"):
             soundfile.write(data / f"{speaker}_IEO_{emotion}_XX.wav", noise(0.6, speaker), RATE)
     for number in range(1, 13):
         for emotion in ("anger", "neutral"):
             soundfile.write(data / f"EB0_{emotion}_{number}.wav", noise(0.6, number), RATE)
-    rows = [
-        f"the food was {letter},{label},{part}"
-        for part in ("train", "dev", "test")
-        for letter, label in zip("abcd", ("joy", "neutral", "anger", "neutral"), strict=True)
-    ]
-    (data / "goemotions" / "goemotions.csv").write_text("\n".join(["text,labels,split", *rows]))
     starter.main([str(tmp_path / "mine"), "--fit", str(data)])
     card = (tmp_path / "mine" / "README.md").read_text(encoding="utf-8")
     assert "CREMA-D, nEMO" in card.splitlines()[0] and "36 clips" in card
@@ -202,3 +213,50 @@ def test_a_starter_is_fitted_to_the_corpora_of_a_folder(tmp_path, monkeypatch):
     (data / "goemotions" / "goemotions.csv").unlink()
     with pytest.raises(SystemExit, match="there is no GoEmotions in it"):
         starter.main([str(tmp_path / "third"), "--fit", str(data)])
+
+
+def test_sentences_may_be_in_a_folder_of_their_own_and_few_speakers_have_no_intervals(tiny_fits, tmp_path, caplog):
+    voices, sentences, other = (tmp_path / name for name in ("voices", "sentences", "other"))
+    write_sentences(sentences)
+    voices.mkdir()
+    for number in range(1, 17):
+        for speaker, emotion in (("EB0", "anger"), ("KA1", "neutral")):
+            soundfile.write(voices / f"{speaker}_{emotion}_{number}.wav", noise(0.6, number), RATE)
+    with caplog.at_level("INFO", logger="msfser.starter"):
+        starter.main([str(tmp_path / "mine"), "--fit", str(sentences), str(voices)])
+    assert "no intervals: they need 3 speakers, and there are 2" in caplog.text
+    fitted = AutoModel.from_pretrained(tmp_path / "mine", trust_remote_code=True)
+    assert fitted.intervals is None and fitted.config.scale is None
+    # A folder of neither is a mistake, and so are sentences alone.
+    other.mkdir()
+    with pytest.raises(SystemExit, match=r"other: there is no clip of RAVDESS speech"):
+        starter.main([str(tmp_path / "mine"), "--fit", str(voices), str(sentences), str(other)])
+    with pytest.raises(SystemExit, match=r"sentences: there is no clip of RAVDESS speech"):
+        starter.main([str(tmp_path / "mine"), "--fit", str(sentences)])
+
+
+def test_cross_fits_are_repeated_for_other_sentences_and_other_recordings(tmp_path, monkeypatch):
+    draw = np.random.default_rng(0)
+    labels = draw.uniform(size=(12, 3)).astype(np.float32)
+    states = [torch.tensor(draw.standard_normal((2, 5, 4))).half() for _ in labels]
+    vectors = torch.tensor(draw.standard_normal((12, 4)))
+    speakers, alone = np.array([*"abcdabcdabcd"]), np.full(12, -1)
+    sentences = Sentences(labels, {"gs": vectors})
+    clips = Clips(labels, speakers, {"clean": states}, {}, {"es": vectors}, alone, sentences=sentences)
+    fits = []
+    monkeypatch.setattr(fitting, "fit", lambda *of: fits.append(of))
+    monkeypatch.setattr(fitting, "predict", lambda model, clips, items, *of: np.zeros((len(items), 3)))
+
+    def count(**changed):
+        del fits[:]
+        fitted = fitting.Fitted(dataclasses.replace(clips, **changed), {}, "a corpus", speakers)
+        fitting.cross_fits(fitted, tmp_path)
+        return len(fits)
+
+    assert count() == 4 and count() == 0
+    assert count(sentences=Sentences(1 - labels, {"gs": vectors})) == 4
+    assert count(sentences=Sentences(labels, {"gs": -vectors})) == 4
+    assert count(sentences=Sentences(labels, {"les": vectors})) == 4
+    # Of the same length, but another sound.
+    assert count(states={"clean": [*states[:-1], -states[-1]]}) == 4
+    assert count() == 0

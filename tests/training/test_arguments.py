@@ -206,3 +206,15 @@ def test_the_trainer_refuses_batches_of_one(tmp_path, count, batch, words):
         MsfSerTrainer(
             tiny_model(), arguments, MsfSerCollator(tiny_processor()), rows(count), encoder_learning_rate=1e-5
         )
+
+
+def test_batches_by_seconds_leave_out_no_row(tmp_path, caplog):
+    """Seventeen rows: counted, the last batch of 16 would have one."""
+    arguments = TrainingArguments(
+        str(tmp_path), per_device_train_batch_size=16, remove_unused_columns=False, use_cpu=True
+    )
+    options = {"encoder_learning_rate": 1e-5, "processing_class": tiny_processor(), "batch_seconds": 5.0}
+    with caplog.at_level("INFO", logger="msfser.train"):
+        trainer = MsfSerTrainer(tiny_model(), arguments, MsfSerCollator(tiny_processor()), rows(17), **options)
+    assert sorted(row for batch in trainer.get_train_dataloader().batch_sampler for row in batch) == [*range(17)]
+    assert "would have one row" not in caplog.text

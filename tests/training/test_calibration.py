@@ -1,10 +1,14 @@
-"""Calibration: coverage for new speakers, by simulation, and what it refuses."""
+"""Calibration: coverage for new speakers, by simulation, what it refuses, and whose predictions training uses."""
 
+import datasets
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from msfser import LABELS
 from msfser.loss_msfser import UNRATED
+from msfser.training import steps
 from msfser.training.calibration import calibrated, constant_width, quantiles_of_errors
 
 
@@ -73,3 +77,51 @@ def test_it_is_always_the_same_and_leaves_the_generator_alone():
 def test_few_speakers_are_refused():
     with pytest.raises(ValueError, match="3 or more speakers, and there are 2"):
         calibrated(*simulated(np.random.default_rng(0), 2))
+
+
+# After training
+
+
+def of_part(numbers, labels, speakers, **more) -> pd.DataFrame:
+    """The predictions for a validation part."""
+    columns = dict(zip(LABELS, numbers.T, strict=True)) | dict(zip(steps.GIVEN, labels.T, strict=True))
+    return pd.DataFrame({"speaker": speakers, **columns, **more})
+
+
+def trained_on(*speakers: str | None) -> datasets.Dataset:
+    return datasets.Dataset.from_dict({"speaker": list(speakers)})
+
+
+def test_speakers_of_the_training_do_not_count(caplog):
+    """The model knows three of the eight speakers, whom it predicts without an error."""
+    numbers, labels, speakers = simulated(np.random.default_rng(0), 8)
+    is_known = np.isin(speakers, ["s0", "s1", "s2"])
+    labels[is_known] = numbers[is_known]
+    with caplog.at_level("INFO", logger="msfser.train"):
+        found = steps._fitted_intervals(of_part(numbers, labels, speakers), trained_on("s1", "s0", "x", "s2", "s1"))
+    others = calibrated(numbers[~is_known], labels[~is_known], np.array(speakers)[~is_known].tolist()).state_dict()
+    everyone = calibrated(numbers, labels, speakers).state_dict()
+    of_found = found.state_dict()
+    assert all(torch.allclose(weight, others[name], atol=1e-3) for name, weight in of_found.items())
+    assert not torch.allclose(of_found["quantiles"], everyone["quantiles"], atol=1e-1)
+    assert "90 of 240 validation utterances are of training speakers and do not count" in caplog.text
+
+
+def test_few_new_speakers_are_too_few(caplog):
+    part = of_part(*simulated(np.random.default_rng(0), 4))
+    with caplog.at_level("INFO", logger="msfser.train"):
+        assert steps._fitted_intervals(part, trained_on("s0", "s1")) is None
+    assert "no intervals: they need 3 speakers beside those of the training" in caplog.text
+    # In a cross-validation the predictions are by models that left their speakers out.
+    assert steps._fitted_intervals(part.assign(fold=part["speaker"]), trained_on("s0", "s1", "s2", "s3")) is not None
+
+
+def test_unknown_speakers_are_no_speaker(caplog):
+    numbers, labels, speakers = simulated(np.random.default_rng(0), 5)
+    some = [None if speaker == "s4" else speaker for speaker in speakers]
+    with caplog.at_level("INFO", logger="msfser.train"):
+        assert steps._fitted_intervals(of_part(numbers, labels, some), trained_on("x")) is None
+    assert "no intervals: they need all speakers to be known, and 30 utterances name none" in caplog.text
+    # Of the training they may be anyone, which is said.
+    found = steps._fitted_intervals(of_part(numbers, labels, speakers), trained_on("x", None, None))
+    assert found is not None and "2 training utterances name no speaker" in caplog.text

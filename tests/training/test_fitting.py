@@ -200,3 +200,51 @@ def test_a_fit_reads_sentences_and_sounds():
     with torch.no_grad():
         read = model(gs_embedding=sentences.texts["gs"], gs_attention_mask=torch.ones(200, 1)).logits
     assert concordance(read, torch.tensor(sentences.labels)).min() > 0.5
+
+
+# Clips in the order of the names of RAVDESS, and of CREMA-D, where a strong clip comes before its two normal ones.
+NORMAL_FIRST = np.array([1, -1, 3, -1, -1, 6, -1, -1])
+STRONG_FIRST = np.array([-1, 0, 0, -1, 3, 3, -1, 3])
+
+
+def two_kinds(stronger: np.ndarray) -> Clips:
+    """Clips whose frames tell their kind."""
+    count = len(stronger)
+    states = {kind: [torch.full((3, 20, SIZE), value) for _ in stronger] for kind, value in (("a", 1.0), ("b", 2.0))}
+    return Clips(np.zeros((count, 3), np.float32), np.arange(count), states, {"a": 0.5, "b": 0.5}, {}, stronger)
+
+
+@pytest.mark.parametrize("stronger", [NORMAL_FIRST, STRONG_FIRST])
+def test_a_matched_pair_is_of_one_kind(stronger):
+    corpus, recipe = two_kinds(stronger), Recipe(ranking_loss_weight=0.5)
+    seen = set()
+    for seed in range(20):
+        batch = fitting._training_batch(corpus, np.arange(8), np.arange(0), recipe, np.random.default_rng(seed))
+        kinds = batch["audio_states"][:, 0, 0, 0]
+        normal, strong = batch["pairs"].T
+        assert len(normal) == np.count_nonzero(stronger >= 0) and torch.equal(kinds[normal], kinds[strong])
+        seen.add(tuple(kinds.tolist()))
+    assert len(seen) > 4
+
+
+def test_an_epoch_has_each_clip_once():
+    """Also a strong one with two normal ones; sounds without speech are in it as often as they are listed."""
+    items = np.array([0, 1, 2, 3, 4, 5, 6, 6, 7])
+    batches = fitting._PairedBatches(items, STRONG_FIRST, 3, np.random.default_rng(0))
+    assert batches.units == [[1, 2, 0], [4, 5, 7, 3], [6], [6]]
+    for _ in range(3):
+        assert sorted(item for batch in batches for item in batch) == items.tolist()
+    # A strong clip that is held out has no pair.
+    assert fitting._PairedBatches(items[1:3], STRONG_FIRST, 2, np.random.default_rng(0)).units == [[1], [2]]
+
+
+def test_pairs_whose_normal_clip_comes_first_are_drawn_as_for_the_shipped_starters():
+    """Those were fitted so: a pair is at the place of its normal clip, and of the kind of the other."""
+    corpus, recipe = two_kinds(NORMAL_FIRST), Recipe(ranking_loss_weight=0.5)
+    items = np.array([7, 0, 1, 2, 3, 4, 5, 6])
+    units = fitting._PairedBatches(items, NORMAL_FIRST, 4, np.random.default_rng(0)).units
+    assert units == [[7], [0, 1], [2, 3], [4], [5, 6]]
+    batch = fitting._training_batch(corpus, items, items[:0], recipe, np.random.default_rng(3))
+    kinds = np.random.default_rng(3).choice([1.0, 2.0], size=8, p=[0.5, 0.5])
+    keys = [max(item, NORMAL_FIRST[item]) for item in items]
+    assert batch["audio_states"][:, 0, 0, 0].tolist() == kinds[keys].tolist()

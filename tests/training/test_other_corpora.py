@@ -138,3 +138,43 @@ def test_several_test_parts_are_scored_apart(tiny, tmp_path):
     train(command(tiny, tmp_path / "run", *options, "--test", "Test2", "Test1"))
     found = results(tmp_path / "run", intervals_of("test", "Test1"))
     assert {name.split("/")[0] for name in found} == {"test", "Test1"}
+
+
+def test_no_intervals_where_every_speaker_is_trained_on(tiny, tmp_path):
+    with open(tiny / "corpus" / "metadata.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        row["speaker_id"] = row["speaker_id"].replace("validation", "train")
+    write_csv(tmp_path / "a.csv", rows)
+    options = ["--data", str(tmp_path / "a.csv"), "--audio_folder", str(tiny / "corpus"), "--num_train_epochs", "1"]
+    train(command(tiny, tmp_path / "run", *options, "--allow_speaker_overlap", "true"))
+    assert "test/all/mean" in results(tmp_path / "run", set())
+    config = MsfSerModel.from_pretrained(tmp_path / "run").config
+    assert not config.intervals and config.scale
+
+
+@pytest.mark.parametrize(
+    ("written", "more", "found"),
+    [
+        ("data: [A, B]", [], ["A", "B"]),
+        ("data: [A, B]", ["--data", "C"], ["C"]),
+        ("data: [A, B]", ["--data=C", "--data", "D"], ["C", "D"]),
+        ("data: A\nmore_data: [B]", ["--data", "C"], ["C"]),
+        ("data: [A, B]", ["--more_data", "X"], ["A", "X"]),
+        ("data: [A, B]", ["--more-data", "none"], ["A"]),
+        ("data: [A, B]", ["--data", "C", "--more_data", "X", "Y"], ["C", "X", "Y"]),
+        ("", ["--more_data", "X", "--data", "A", "--data=B"], ["A", "X", "B"]),
+        ("", ["--data", "A", "--data", "B", "--seed", "1", "--more_data", "X"], ["A", "X", "B"]),
+        ("", ["--data", "A", "--data", "B", "--more_data", "none"], ["A", "B"]),
+    ],
+)
+def test_the_command_line_names_all_corpora_or_none(tmp_path, written, more, found):
+    (tmp_path / "some.yaml").write_text(f"use_cpu: true\n{written}\n")
+    run = parse_settings([str(tmp_path / "some.yaml"), "--output_dir", "x", *more]).run
+    assert [run.data, *run.more_data] == found
+
+
+def test_data_without_a_value_takes_no_option_for_it(tmp_path):
+    (tmp_path / "some.yaml").write_text("use_cpu: true\n")
+    with pytest.raises(SystemExit, match="argument --data: expected one argument"):
+        parse_settings([str(tmp_path / "some.yaml"), "--output_dir", "x", "--data", "A", "--data", "--seed", "1"])

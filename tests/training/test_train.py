@@ -357,6 +357,7 @@ def test_accelerate_reads_its_settings(path):
         (["--corpus", "iemocap"], "--fold 1 (to 5)"),
         (["--corpus", "msp_podcast", "--fold", "1"], "not to msp_podcast"),
         (["--fold", "1"], "not to table"),
+        (["--test", "Test1", "en/podcast"], "a test part cannot be called 'en/podcast'"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence(tiny, tmp_path, more, words):
