@@ -68,7 +68,7 @@ def bias_rows(name: str, table: pd.DataFrame, members: np.ndarray) -> list[Row]:
 
 
 def mean_of_known(errors: np.ndarray) -> np.ndarray:
-    """The mean of each column, `(items, columns)` -> `(columns,)`, over the items that have it; NaN where there is none."""
+    """The mean of each column, `(items, columns)` -> `(columns,)`, over the items that have it; NaN without any."""
     known = (~np.isnan(errors)).sum(0)
     return np.divide(np.nansum(errors, axis=0), known, out=np.full(known.shape, np.nan), where=known > 0)
 

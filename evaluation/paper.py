@@ -16,8 +16,8 @@ PAPER: dict[str, float] = {
     "gate_concat": 0.681,
     "full": 0.692,
 }
-# A row agrees with the paper if its mean over these seeds is this close. The order of rows is no criterion: they differ
-# by .001 to .02.
+# A row agrees with the paper if its mean over these seeds is this close. The order of rows is no criterion: they
+# differ by .001 to .02.
 BAND, SEEDS = 0.01, (0, 1, 2)
 
 
