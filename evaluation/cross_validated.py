@@ -31,8 +31,8 @@ def predict_left_out(
         about: What the table says of each row of all folds.
 
     Returns:
-        A row for each item and set of inputs: what is known about it, `inputs`, and predictions and labels in 0..1, NaN
-        where a dimension is not rated.
+        A row for each item and set of inputs: what is known about it, `inputs`, and predictions and labels in 0..1;
+        labels of dimensions that are not rated are NaN.
     """
     tables = []
     for inputs, items in sets.items():

@@ -268,7 +268,9 @@ def test_the_control_reads_the_corpus_of_the_command_line(tiny, tmp_path, contro
     table.loc[table.index[table["split"] == "Test1"][:4], "split"] = "Test2"
     table.to_csv(tmp_path / "table.csv", index=False)
     options = ["--data", str(tmp_path / "table.csv"), "--audio_folder", str(tiny / "corpus")]
-    rows, full, random = control(*options, "--label_range", "1", "7", "--test", "Test1", "--speaker_from", r"(\d+)\.wav")
+    rows, full, random = control(
+        *options, "--label_range", "1", "7", "--test", "Test1", "--speaker_from", r"(\d+)\.wav"
+    )
     assert rows["items"]["value"] == rows["speakers"]["value"] == 4 and "random_window_minus_full/mean" in rows
     given = table[table["split"] == "Test1"]
     for found in (full, random):
