@@ -43,7 +43,7 @@ from msfser.training.settings import (
     parse_settings,
     read_data,
     read_unit_rows,
-    unrated_dimensions,
+    warn_of_unrated,
 )
 
 # Slow imports are deferred until settings and data have been validated.
@@ -93,6 +93,7 @@ def train(settings: Settings) -> None:
         return
     for name, part in parts.items():
         logger.info("%s: %d utterances", name, len(part))
+    warn_of_unrated(parts["train"])
     if switches.semantics:
         if not run.init_from:  # a trained model does without them
             warn_of_absent_texts(run.data, parts["train"], switches.semantics)
@@ -110,7 +111,6 @@ def train(settings: Settings) -> None:
 
     _fetch_encoders(settings)
     model, processor = build_model(run, switches)
-    model.config.unrated = unrated_dimensions(parts["train"])
 
     # Trainer: what it refuses, it refuses before the frozen encoders run.
     trainer = make_trainer(run, training, model, processor, parts["train"], parts["validation"], score)
@@ -147,6 +147,7 @@ def cross_validate(settings: Settings) -> None:
     logger.info(
         "%d utterances, %d folds; no part is left to choose an epoch by: the last is kept", len(rows), len(folds)
     )
+    warn_of_unrated(rows)
     if switches.semantics:
         warn_of_shared_texts(run.data, {"train": rows.select(folds[0].rest), "test": rows.select(folds[0].rows)})
 

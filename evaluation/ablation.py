@@ -7,7 +7,8 @@
 
 Options that the command does not know go to `msfser train`. The settings file is the full model. A row that would
 change nothing in it is left out, and so is a row whose model would have no input for some item of the corpus. In the
-control `random_window` the emphasized words are as many neighboring words from a random position.
+control `random_window` the emphasized words are as many neighboring words from a random position
+(`training/random_emphasis.py`).
 
 A finished run is not repeated, and a killed run is resumed. Processes that are given the same command share the runs.
 To measure changed code or another settings file of the same name, remove `outputs/ablation/NAME` first.
@@ -30,22 +31,20 @@ from typing import Any, NamedTuple
 import datasets
 import numpy as np
 import pandas as pd
-import torch
 from filelock import FileLock, Timeout
 
 from ..cli.errors import cli_errors
 from ..cli.outputs import whole_file, write_text
 from ..configuration_msfser import LABELS
-from ..emphasis_msfser import random_segment
 from ..hub.encoders import ensure_encoders
-from ..loss_msfser import concordance
 from ..train import main as train
 from ..training.collator import FeatureCollator
 from ..training.data_identity import inputs_of
 from ..training.features import COLUMNS, encode_parts, has_input, keep_inputs
+from ..training.labels import rated_labels
 from ..training.settings import build_model, parse_settings, read_data, read_run
 from ..training.trainer import MsfSerTrainer
-from .intervals import Interval, clusters, interval
+from .intervals import Interval, clusters, concordance_of_rated, interval
 from .paper import beside_paper
 from .plots import intervals
 from .predictions import predict_part
@@ -108,6 +107,7 @@ _OURS = {
     "--output_dir": "the runs are in outputs/ablation/NAME, give --name",
     "--overwrite": "to train anew remove outputs/ablation/NAME, or give another --name",
     "--do_predict": "the ablation trains and predicts",
+    "--random_emphasis": "the row random_window trains with it",
 }
 
 
@@ -143,13 +143,10 @@ class Run:
 
     def argv(self) -> list[str]:
         """The arguments of `msfser train`."""
-        data: dict[str, Any] = {} if self.fold is None else {"fold": self.fold}
-        if self.row == RANDOM_WINDOW:
-            # Its paths are absolute, and the reader of the corpus has checked labels and speakers.
-            data = {"corpus": "table", "data": self._windows(), "audio_folder": "/", "columns": []}
-            data |= {"label_range": [0, 1], "allow_speaker_overlap": True}
-        others = {"seed": self.seed, "output_dir": self.output}
-        return [*self.settings, *as_options({**ROWS[self.row].settings, **data, **others})]
+        others: dict[str, Any] = {} if self.fold is None else {"fold": self.fold}
+        others |= {"random_emphasis": self.seed} if self.row == RANDOM_WINDOW else {}
+        others |= {"seed": self.seed, "output_dir": self.output}
+        return [*self.settings, *as_options({**ROWS[self.row].settings, **others})]
 
     def is_finished(self) -> bool:
         """Whether the run is trained and its items are predicted.
@@ -171,40 +168,10 @@ class Run:
             return
         if not (self.output / "results.json").is_file():
             logger.info("row %s, seed %d%s", self.row, self.seed, "" if self.fold is None else f", fold {self.fold}")
-            if self.row == RANDOM_WINDOW and not self._windows().is_file():
-                self._write_windows()
             train(self.argv())
         table = predict_part(self.output, self.part).table
         with whole_file(self.predictions) as unfinished:
             table.to_csv(unfinished, index_label="item")
-
-    def _windows(self) -> Path:
-        return self.output.with_suffix(".parquet")
-
-    def _write_windows(self) -> None:
-        fold = {} if self.fold is None else {"fold": self.fold}
-        parts = random_windows(read_data(parse_settings([*self.settings, *as_options(fold)]).run), self.seed)
-        rows = [part.add_column("split", [name] * len(part)) for name, part in parts.items()]
-        with whole_file(self._windows()) as unfinished:
-            datasets.concatenate_datasets(rows).to_parquet(unfinished)
-
-
-def random_windows(parts: datasets.DatasetDict, seed: int) -> datasets.DatasetDict:
-    """The corpus with as many neighboring words from a random position in place of each row's emphasized words.
-
-    The words are those with times, otherwise those of the transcript; a row that has neither, or no emphasized words,
-    gets none. Seed and order of the rows decide the positions.
-    """
-    made = {}
-    for number, (name, part) in enumerate(parts.items()):
-        generator = np.random.default_rng([seed, number])
-        texts = []
-        for item in part.select_columns(["transcript", "emphasis", "words"]):
-            words = [word["word"] for word in item["words"] or ()] or (item["transcript"] or "").split()
-            drawn = random_segment(words, len((item["emphasis"] or "").split()), generator)
-            texts.append(drawn if item["emphasis"] else None)
-        made[name] = part.remove_columns("emphasis").add_column("emphasis", texts, feature=datasets.Value("string"))
-    return datasets.DatasetDict(made)
 
 
 def rows_that_differ(settings: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -289,7 +256,8 @@ def compare(predictions: dict[str, dict[int, pd.DataFrame]]) -> list[Row]:
     Returns:
         Rows of results without their command: the CCC `ROW/DIMENSION`, its difference to the full model
         `ROW_minus_full/DIMENSION`, and the differences of `PAIRS` named likewise, all means over the seeds;
-        `ROW/seedN/DIMENSION` without interval; and the counts `items` and `speakers`.
+        `ROW/seedN/DIMENSION` without interval; and the counts `items` and `speakers`. Items that are not rated in a
+        dimension do not count in it; a dimension without a rated item has no rows, and is not in the mean.
 
     Raises:
         ValueError: The labels of an item differ between runs.
@@ -301,20 +269,24 @@ def compare(predictions: dict[str, dict[int, pd.DataFrame]]) -> list[Row]:
     for table in (table for of_seeds in tables.values() for table in of_seeds):
         common = common.intersection(table.index, sort=False)
     first, columns = first.loc[common], [f"{label}_label" for label in LABELS]
+    labels = rated_labels(first[columns].to_numpy(float))
     for name, of_seeds in tables.items():
-        if not all(np.allclose(table.loc[common, columns], first[columns], atol=1e-6) for table in of_seeds):
+        others = [rated_labels(table.loc[common, columns].to_numpy(float)) for table in of_seeds]
+        if not all(np.allclose(other, labels, atol=1e-6, equal_nan=True) for other in others):
             raise ValueError(f"The runs of {name} were trained on other labels: remove their folder.")
-    values = [np.stack([table.loc[common, [*LABELS]] for table in of_seeds], axis=1) for of_seeds in tables.values()]
-    predicted = torch.from_numpy(np.stack(values, axis=1))  # (items, rows, seeds, 3)
-    given = torch.tensor(first[columns].to_numpy(float))[:, None, None].expand_as(predicted)
+    rated = [label for label, of_label in zip(LABELS, labels.T, strict=True) if not np.isnan(of_label).all()]
+    dimensions = [*rated, "mean"]
+    values = [np.stack([table.loc[common, rated] for table in of_seeds], axis=1) for of_seeds in tables.values()]
+    predicted = np.stack(values, axis=1)  # (items, rows, seeds, rated dimensions)
+    given = labels[:, None, None, [LABELS.index(label) for label in rated]]
 
     def scores(items: np.ndarray | slice) -> np.ndarray:
-        """CCC, `(rows, seeds, 4)`: the dimensions and their mean."""
-        ccc = concordance(predicted[items], given[items])
-        return torch.cat([ccc, ccc.mean(-1, keepdim=True)], dim=-1).numpy()
+        """CCC, `(rows, seeds, dimensions)`."""
+        of_items = predicted[items]
+        return concordance_of_rated(of_items, np.broadcast_to(given[items], of_items.shape))
 
     def measure(items: np.ndarray, used_seeds: np.ndarray) -> np.ndarray:
-        """CCC, `(rows, 4)`."""
+        """CCC, `(rows, dimensions)`."""
         return scores(items)[:, used_seeds].mean(1)
 
     pairs = [(name, FULL) for name in names if name != FULL]
@@ -322,7 +294,7 @@ def compare(predictions: dict[str, dict[int, pd.DataFrame]]) -> list[Row]:
     minuends, subtrahends = ([names.index(pair[end]) for pair in pairs] for end in (0, 1))
 
     def differences(items: np.ndarray, used_seeds: np.ndarray) -> np.ndarray:
-        """`(pairs, 4)`."""
+        """`(pairs, dimensions)`."""
         ccc = measure(items, used_seeds)
         return ccc[minuends] - ccc[subtrahends]
 
@@ -331,20 +303,21 @@ def compare(predictions: dict[str, dict[int, pd.DataFrame]]) -> list[Row]:
     found = interval(measure, speakers, seeds=len(seeds), correlation=True)
     rows = [row("items", len(common)), row("speakers", len(speakers))]
     for name, of_seeds, *ends in zip(names, scores(slice(None)), *found, strict=True):
-        rows += rows_of([f"{name}/{dimension}" for dimension in DIMENSIONS], Interval(*ends))
+        rows += rows_of([f"{name}/{dimension}" for dimension in dimensions], Interval(*ends))
         for seed, of_seed in zip(seeds, of_seeds, strict=True):
-            scored = zip(DIMENSIONS, of_seed, strict=True)
+            scored = zip(dimensions, of_seed, strict=True)
             rows += [row(f"{name}/seed{seed}/{dimension}", ccc) for dimension, ccc in scored]
     for (name, other), *ends in zip(pairs, *interval(differences, speakers, seeds=len(seeds)), strict=True):
-        rows += rows_of([f"{name}_minus_{other}/{dimension}" for dimension in DIMENSIONS], Interval(*ends))
+        rows += rows_of([f"{name}_minus_{other}/{dimension}" for dimension in dimensions], Interval(*ends))
     return rows
 
 
 def as_table(rows: Sequence[Row]) -> str:
     """The rows as text: CCC, and below it the differences."""
     cells = {row["name"]: with_ends(row) for row in rows}
+    dimensions = [dimension for dimension in DIMENSIONS if f"{FULL}/{dimension}" in cells]
     shown = {
-        title: [cells[f"{measure}/{dimension}"] for dimension in DIMENSIONS]
+        title: [cells[f"{measure}/{dimension}"] for dimension in dimensions]
         for name, variant in ROWS.items()
         for measure, title in (
             (name, variant.title),
@@ -352,18 +325,19 @@ def as_table(rows: Sequence[Row]) -> str:
         )
         if f"{measure}/mean" in cells
     }
-    return pd.DataFrame.from_dict(shown, orient="index", columns=list(DIMENSIONS)).to_string()
+    return pd.DataFrame.from_dict(shown, orient="index", columns=dimensions).to_string()
 
 
 def plot(rows: Sequence[Row]) -> str:
     """The differences to the full model as SVG."""
     ends = {row["name"]: (row["value"], row["low"], row["high"]) for row in rows}
+    dimensions = [dimension for dimension in DIMENSIONS if f"{FULL}/{dimension}" in ends]
     shown = {
-        variant.title: [ends[f"{name}_minus_full/{dimension}"] for dimension in DIMENSIONS]
+        variant.title: [ends[f"{name}_minus_full/{dimension}"] for dimension in dimensions]
         for name, variant in ROWS.items()
         if f"{name}_minus_full/mean" in ends
     }
-    return intervals(shown, [f"{dimension}, CCC minus full" for dimension in DIMENSIONS], reference=0.0)
+    return intervals(shown, [f"{dimension}, CCC minus full" for dimension in dimensions], reference=0.0)
 
 
 def summarize(runs: Sequence[Run], command: str) -> list[Row]:
@@ -423,10 +397,6 @@ def _ablate(arguments: argparse.Namespace, options: Sequence[str], command: str)
     order = [(row, seed, fold) for seed in arguments.seeds for row in rows for fold in arguments.folds]
     runs = [Run(row, seed, fold, settings, folder, arguments.part) for row, seed, fold in order]
     data_settings = parse_settings(of_first_fold).run
-    if isinstance(data_settings.ranges, Mapping) and len(data_settings.ranges) < len(LABELS):
-        raise ValueError(
-            "msfser ablate compares all three dimensions: give the --label_range of each, or a corpus that has all."
-        )
     if not all(run.is_finished() for run in runs):
         kept = rows_with_inputs(of_first_fold, rows)
         runs = [run for run in runs if run.row in kept]

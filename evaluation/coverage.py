@@ -7,7 +7,7 @@ import torch
 
 from ..configuration_msfser import LABELS
 from ..intervals_msfser import INTERVAL_LEVEL, MsfSerIntervals
-from ..loss_msfser import UNRATED
+from ..training.labels import rated_labels
 from .intervals import share_interval
 from .results import INTERVALS, Row, row
 
@@ -22,8 +22,12 @@ def ends_of(
 
 
 def contained(low: np.ndarray, high: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Whether each label is between the ends, `(items, 3)`; labels and ends may differ by rounding."""
-    return (low - 1e-6 <= labels) & (labels <= high + 1e-6)
+    """Whether each label is between the ends, `(items, 3)`: 1 or 0, and NaN where it is not rated.
+
+    Labels and ends may differ by rounding.
+    """
+    given = rated_labels(labels)
+    return np.where(np.isnan(given), np.nan, (low - 1e-6 <= given) & (given <= high + 1e-6))
 
 
 def coverage_rows(
@@ -42,7 +46,7 @@ def coverage_rows(
     hits = contained(low, high, labels)
     rows: list[Row] = []
     for d, label in enumerate(LABELS):
-        rated = np.flatnonzero(labels[:, d] != UNRATED)
+        rated = np.flatnonzero(~np.isnan(hits[:, d]))
         if not len(rated):
             continue
         place = np.full(len(labels), -1)

@@ -6,13 +6,12 @@ from typing import Any
 import datasets
 import numpy as np
 import pandas as pd
-import torch
 from transformers import Trainer
 
 from ..configuration_msfser import LABELS
-from ..loss_msfser import concordance
+from ..training.labels import rated_labels
 from ..training.settings import RunSettings
-from .intervals import clusters
+from .intervals import ccc_interval, clusters
 from .results import CROSS_VALIDATED, FOLD, Row, ccc_rows, row
 
 _PREDICTED, _GIVEN = [*LABELS], [f"{label}_label" for label in LABELS]
@@ -32,15 +31,16 @@ def predict_left_out(
         about: What the table says of each row of all folds.
 
     Returns:
-        A row for each item and set of inputs: what is known about it, `inputs`, and predictions and labels in 0..1.
+        A row for each item and set of inputs: what is known about it, `inputs`, and predictions and labels in 0..1;
+        labels of dimensions that are not rated are NaN.
     """
     tables = []
     for inputs, items in sets.items():
         part = items.select(np.flatnonzero(np.isin(items["index"], left_out)))
         if len(part):
             found: Any = trainer.predict(part)
-            table = about.iloc[part["index"]].assign(inputs=inputs)
-            tables.append(table.assign(**_columns(_PREDICTED, found.predictions), **_columns(_GIVEN, found.label_ids)))
+            table, given = about.iloc[part["index"]].assign(inputs=inputs), rated_labels(found.label_ids)
+            tables.append(table.assign(**_columns(_PREDICTED, found.predictions), **_columns(_GIVEN, given)))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -69,7 +69,7 @@ def rows_of_folds(table: pd.DataFrame, run: RunSettings) -> list[Row]:
         rows += [of_dimension | {"items": len(of_set)} for of_dimension in found]
     whole = table[table["inputs"] == table["inputs"].iloc[-1]]
     for name, of_fold in whole.groupby("fold", sort=True):
-        mean = concordance(*map(torch.tensor, _values(of_fold))).mean().item()
+        mean = ccc_interval(*_values(of_fold), [np.arange(len(of_fold))]).value[-1]
         rows.append(row(f"{FOLD}{name}/mean", mean) | {"items": len(of_fold)})
     return rows
 

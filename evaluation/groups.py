@@ -9,6 +9,7 @@ import pyarrow as pa
 from ..configuration_msfser import LABELS
 from ..corpora.schema import FEATURES
 from ..corpora.table import open_table
+from ..training.labels import rated_labels
 from ..training.settings import RunSettings
 from .intervals import interval, resampled_units
 from .results import Row, rows_of
@@ -48,26 +49,26 @@ def bias_rows(name: str, table: pd.DataFrame, members: np.ndarray) -> list[Row]:
         Rows `bias/NAME/DIMENSION` and, if others are left, `bias_minus_others/NAME/DIMENSION`, with 95 % intervals
         over speakers where they are known; none of a dimension without labels.
     """
-    errors = table[[*LABELS]].to_numpy(float) - table[[f"{label}_label" for label in LABELS]].to_numpy(float)
+    errors = table[[*LABELS]].to_numpy(float) - rated_labels(table[[f"{label}_label" for label in LABELS]])
     units, resampled = resampled_units([None if pd.isna(speaker) else speaker for speaker in table["speaker"]])
     inside = np.flatnonzero(members)
 
     def difference(items: np.ndarray) -> np.ndarray:
-        return _mean(errors[items[members[items]]]) - _mean(errors[items[~members[items]]])
+        return mean_of_known(errors[items[members[items]]]) - mean_of_known(errors[items[~members[items]]])
 
     if isinstance(units, int):
-        found = interval(lambda items: _mean(errors[inside[items]]), len(inside))
+        found = interval(lambda items: mean_of_known(errors[inside[items]]), len(inside))
     else:
         own = [unit[members[unit]] for unit in units if members[unit].any()]
-        found = interval(lambda items: _mean(errors[items]), own)
+        found = interval(lambda items: mean_of_known(errors[items]), own)
     rows = rows_of([f"bias/{name}/{label}" for label in LABELS], found)
     if not members.all():
         rows += rows_of([f"bias_minus_others/{name}/{label}" for label in LABELS], interval(difference, units))
     return [row | {"resampled": resampled} for row in rows]
 
 
-def _mean(errors: np.ndarray) -> np.ndarray:
-    """The mean of each column, `(items, 3)` -> `(3,)`, over the items that have it; NaN where there is none."""
+def mean_of_known(errors: np.ndarray) -> np.ndarray:
+    """The mean of each column, `(items, columns)` -> `(columns,)`, over the items that have it; NaN without any."""
     known = (~np.isnan(errors)).sum(0)
     return np.divide(np.nansum(errors, axis=0), known, out=np.full(known.shape, np.nan), where=known > 0)
 

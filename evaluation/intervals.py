@@ -19,7 +19,8 @@ import pandas as pd
 import torch
 from scipy import stats
 
-from ..loss_msfser import UNRATED, concordance
+from ..loss_msfser import concordance
+from ..training.labels import rated_labels
 
 CONFIDENCE = 0.95
 
@@ -63,26 +64,30 @@ def resampled_units(speakers: Sequence[str | None]) -> tuple[int | list[np.ndarr
 def ccc_interval(predicted: np.ndarray, given: np.ndarray, units: int | Sequence[np.ndarray]) -> Interval:
     """CCC of valence, arousal, dominance and their mean, arrays `(4,)`, from values `(utterances, 3)`.
 
-    Utterances with the label `UNRATED` do not count in its dimension. A dimension without a rated utterance is NaN,
-    and not in the mean.
+    Utterances that are not rated in a dimension do not count in it. A dimension without a rated utterance is NaN, and
+    not in the mean.
     """
-    labels = torch.tensor(given).double()
-    present = (labels != UNRATED).any(0)
-    pair = torch.tensor(predicted).double()[:, present], labels[:, present]
-    rated = None if (pair[1] != UNRATED).all() else pair[1] != UNRATED
-
-    def measure(items: np.ndarray) -> np.ndarray:
-        predictions, ratings = (values[items] for values in pair)
-        ccc = concordance(predictions, ratings, None if rated is None else rated[items])
-        return torch.cat([ccc, ccc.mean(-1, keepdim=True)]).numpy()
-
-    found = interval(measure, units, correlation=True)
+    labels = rated_labels(given)
+    present = ~np.isnan(labels).all(0)
+    numbers, labels = np.asarray(predicted)[:, present], labels[:, present]
+    found = interval(lambda items: concordance_of_rated(numbers[items], labels[items]), units, correlation=True)
     if present.all():
         return found
-    kept = np.append(present.numpy(), True)
+    kept = np.append(present, True)
     ends = np.full((3, len(kept)), np.nan)
     ends[:, kept] = found
     return Interval(*ends)
+
+
+def concordance_of_rated(predicted: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """CCC of each dimension and their mean: `(items, ..., dimensions)` -> `(..., dimensions + 1)`.
+
+    Items that are not rated in a dimension do not count in it; as in [`concordance`] it is 0 without any.
+    """
+    numbers, labels = (torch.from_numpy(values).double() for values in (predicted, rated_labels(given)))
+    rated = ~labels.isnan()
+    ccc = concordance(numbers, labels, None if rated.all() else rated)
+    return torch.cat([ccc, ccc.mean(-1, keepdim=True)], dim=-1).numpy()
 
 
 def interval(

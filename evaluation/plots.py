@@ -1,6 +1,7 @@
 """Plots as SVG text: values with their intervals, and points against the diagonal."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from matplotlib.figure import Figure
 
 # Value, low end and high end.
 Ends = tuple[float, float, float]
+# Of a dimension without labels: it is not shown.
+NOT_RATED: Ends = (math.nan, math.nan, math.nan)
 # Every data point is a `<use>` in a group with this id.
 POINTS = "points"
 
@@ -47,7 +50,8 @@ def intervals(
 ) -> str:
     """Panels side by side, each with its title, and in each a point and a line for every row.
 
-    `ends` are those of the horizontal axes, by default the range of each panel; a vertical line is at `reference`.
+    `ends` are those of the horizontal axes, by default the range of each panel; a vertical line is at `reference`. A
+    value that is NaN is not shown.
     """
     values = np.array(list(rows.values()), float)  # (rows, panels, 3)
     size = (0.3 + 0.075 * max(map(len, rows)) + _PANEL * len(titles), 0.6 + _ROW * len(rows))
@@ -56,11 +60,12 @@ def intervals(
         panels = np.atleast_1d(figure.subplots(1, len(titles), sharey=True))
         heights = np.arange(len(rows))
         for panel, (axes, title) in enumerate(zip(panels, titles, strict=True)):
-            value, low, high = values[:, panel].T
+            there = ~np.isnan(values[:, panel, 0])
+            value, low, high = values[there, panel].T
             if reference is not None:
                 axes.axvline(reference, color=_INK, linewidth=0.8)
-            axes.hlines(heights, low, high, color=_MARK, linewidth=2.2)
-            _points(axes, value, heights, size=6)
+            axes.hlines(heights[there], low, high, color=_MARK, linewidth=2.2)
+            _points(axes, value, heights[there], size=6)
             axes.set(title=title, xlim=ends, ylim=(len(rows) - 0.5, -0.5), yticks=heights, yticklabels=list(rows))
             axes.grid(axis="y", visible=False)
             axes.locator_params(axis="x", nbins=4)

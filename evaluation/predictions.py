@@ -16,6 +16,7 @@ from ..training.collator import FeatureCollator
 from ..training.data_identity import check_identity, inputs_of
 from ..training.features import encode_parts, has_input
 from ..training.folds import PREDICTIONS_FILE, read_predictions
+from ..training.labels import rated_labels
 from ..training.settings import read_data, read_run
 from .results import Row
 
@@ -26,7 +27,8 @@ class Predictions(NamedTuple):
     """Predictions of a run for a part of its corpus.
 
     The table has a row for each item with an input, in order; its index is the row of the part, from 0. The columns
-    are `file`, `speaker`, `valence`, `arousal`, `dominance` (predicted), `valence_label`, ... (given), each in 0..1.
+    are `file`, `speaker`, `valence`, `arousal`, `dominance` (predicted), `valence_label`, ... (given), each in 0..1,
+    and NaN where a dimension is not rated.
     With a gate also `gate`, the mean over its features of the weight of the emphasized words; with the mixture of
     experts `routing_DIMENSION_EXPERT`, the weight of the expert.
     """
@@ -35,6 +37,11 @@ class Predictions(NamedTuple):
     items: datasets.Dataset | None  # the same items in the schema; `None` for those of a cross-validation
     layer_weights: list[float] | None  # of each state of the speech encoder; `None` where only the last is used
     intervals: MsfSerIntervals | None = None  # of the model
+
+
+def rated_dimensions(table: pd.DataFrame) -> list[str]:
+    """The dimensions of which an item in a table of [`Predictions`] has a label."""
+    return [label for label in LABELS if table[f"{label}_label"].notna().any()]
 
 
 def results_of(folder: Path) -> list[Row]:
@@ -81,7 +88,7 @@ def predict_part(folder: Path, part: str = "test") -> Predictions:
         "file": [(audio or {}).get("path") for audio in items["audio"]],
         "speaker": items["speaker"],
         **_by_label(torch.cat([output.logits for output in outputs])),
-        **{f"{label}_label": items[label] for label in LABELS},
+        **{f"{label}_label": rated_labels(items[label][:]) for label in LABELS},
     }
     if outputs[0].gate is not None:
         columns["gate"] = torch.cat([output.gate for output in outputs]).mean(1).tolist()

@@ -22,12 +22,12 @@ from ..cli.outputs import write_text
 from ..configuration_msfser import LABELS
 from ..loss_msfser import concordance
 from ..training.settings import RUN_FILE, read_run
-from .groups import groups_of
+from .groups import groups_of, mean_of_known
 from .intervals import interval
-from .plots import Ends, intervals, scatter
-from .predictions import Predictions, predict_part, predictions_of_folds, results_of
+from .plots import NOT_RATED, Ends, intervals, scatter
+from .predictions import Predictions, predict_part, predictions_of_folds, rated_dimensions, results_of
 from .report_intervals import calibration_plots, coverage_by_group, risk_plot
-from .results import Row, resampled, scored
+from .results import Row, of_test, resampled
 
 INPUTS = {"audio": "audio only", "audio+transcript": "audio and transcript", "all": "all inputs"}
 EXPERTS = {"audio": "audio", "semantics": "emphasized words, transcript", "description": "description"}
@@ -58,7 +58,7 @@ def page(folder: Path) -> str:
         ValueError: The folder is not that of a finished run, or its corpus cannot be used.
         OSError: A file cannot be read.
     """
-    rows = results_of(folder)
+    rows = of_test(results_of(folder))
     run, _, _ = read_run(folder)
     found = predict_part(folder) if run.cross_validate is None else predictions_of_folds(folder)
     table = found.table
@@ -67,7 +67,7 @@ def page(folder: Path) -> str:
     head = (
         f"<p>{part}: {len(table)} utterances, {table['speaker'].nunique()} speakers. Every value is in 0..1; 0.5 "
         "is the middle of the scale. Intervals are 95 % intervals, those of the CCC over "
-        f"{resampled(rows)}, the others over utterances.</p>"
+        f"{resampled(rows)}, the others over utterances.{_unrated(table)}</p>"
         f"<details><summary>Settings of the run</summary><pre>{escape(settings)}</pre></details>"
     )
     sections = [head, _agreement(table), _by_inputs(rows)]
@@ -79,10 +79,23 @@ def page(folder: Path) -> str:
     return _PAGE.format(title=f"{_TITLE} {escape(folder.resolve().name)}", body="\n".join(sections))
 
 
+def _unrated(table: pd.DataFrame) -> str:
+    """What the labels that are not there mean for the page; "" where all are."""
+    words = ""
+    for label in LABELS:
+        rated = table[f"{label}_label"].count()
+        if not rated:
+            words += f" No utterance has a label of {label}, so that nothing is shown of it."
+        elif rated < len(table):
+            words += f" {rated} utterances have a label of {label}; the others do not count in it."
+    return words
+
+
 def _agreement(table: pd.DataFrame) -> str:
     figures, spread = [], []
-    for label in LABELS:
-        given, predicted = table[f"{label}_label"].to_numpy(), table[label].to_numpy()
+    for label in rated_dimensions(table):
+        rated = table[table[f"{label}_label"].notna()]
+        given, predicted = rated[f"{label}_label"].to_numpy(), rated[label].to_numpy()
         ccc = concordance(torch.tensor(predicted), torch.tensor(given)).item()
         error = predicted - given
         r = np.corrcoef(predicted, given)[0, 1] if predicted.std() and given.std() else np.nan
@@ -100,11 +113,12 @@ def _agreement(table: pd.DataFrame) -> str:
 
 
 def _by_inputs(rows: Sequence[Row]) -> str:
-    shown: dict[str, list[Ends]] = {}
-    for row in scored(rows):
-        inputs = row["name"].split("/")[1]
-        shown.setdefault(INPUTS.get(inputs, inputs), []).append((row["value"], row["low"], row["high"]))
-    names = (*LABELS, "mean")
+    found: dict[str, dict[str, Ends]] = {}
+    for row in rows:
+        _, inputs, dimension = row["name"].split("/")
+        found.setdefault(INPUTS.get(inputs, inputs), {})[dimension] = row["value"], row["low"], row["high"]
+    names = [name for name in (*LABELS, "mean") if any(name in of_inputs for of_inputs in found.values())]
+    shown = {title: [of_inputs.get(name, NOT_RATED) for name in names] for title, of_inputs in found.items()}
     words = "CCC of the same model with fewer of its inputs; missing inputs are replaced by their learned embeddings."
     ends = (min(0.0, _range(shown)[0]), 1.0)
     return _section("Reliability by input", words, intervals(shown, [f"{name}, CCC" for name in names], ends=ends))
@@ -113,14 +127,15 @@ def _by_inputs(rows: Sequence[Row]) -> str:
 def _by_group(name: str, groups: pd.Series, table: pd.DataFrame) -> str:
     counts = groups.value_counts()
     kept = sorted(counts.index[:_MOST_GROUPS])
-    errors = np.stack([table[label] - table[f"{label}_label"] for label in LABELS], axis=1)
+    labels = rated_dimensions(table)
+    errors = _errors(table)
     rmse: dict[str, list[Ends]] = {}
     bias: dict[str, list[Ends]] = {}
     for group in kept:
         of_group = errors[(groups == group).to_numpy()]
 
         def measure(drawn: np.ndarray, of_group: np.ndarray = of_group) -> np.ndarray:
-            return np.stack([np.sqrt(np.square(of_group[drawn]).mean(0)), of_group[drawn].mean(0)])
+            return np.stack([np.sqrt(mean_of_known(np.square(of_group[drawn]))), mean_of_known(of_group[drawn])])
 
         found = np.stack(interval(measure, len(of_group)), axis=-1)  # (measures, dimensions, ends)
         rmse[f"{group} ({counts[group]})"], bias[f"{group} ({counts[group]})"] = found.tolist()
@@ -131,8 +146,8 @@ def _by_group(name: str, groups: pd.Series, table: pd.DataFrame) -> str:
     return _section(
         f"Error by {name}",
         words,
-        intervals(rmse, [f"{label}, RMSE" for label in LABELS], ends=(0.0, _range(rmse)[1])),
-        intervals(bias, [f"{label}, bias" for label in LABELS], ends=(-most, most), reference=0.0),
+        intervals(rmse, [f"{label}, RMSE" for label in labels], ends=(0.0, _range(rmse)[1])),
+        intervals(bias, [f"{label}, bias" for label in labels], ends=(-most, most), reference=0.0),
     )
 
 
@@ -153,6 +168,7 @@ def _intervals(found: Predictions, groups: Mapping[str, pd.Series]) -> str:
 
 def _reasons(found: Predictions) -> str:
     table, figures = found.table, []
+    labels = rated_dimensions(table)
     if found.layer_weights:
         bars = {f"layer {n}: {weight:.3f}": [(weight, 0.0, weight)] for n, weight in enumerate(found.layer_weights)}
         figures.append(intervals(bars, ["weight of the layer"], ends=(0, max(found.layer_weights))))
@@ -160,12 +176,12 @@ def _reasons(found: Predictions) -> str:
         spread = {"over utterances": [_spread(table["gate"])]}
         figures.append(intervals(spread, ["gate: emphasized words"], ends=(0, 1)))
     shares = {
-        title: [_spread(table[f"routing_{label}_{expert}"]) for label in LABELS]
+        title: [_spread(table[f"routing_{label}_{expert}"]) for label in labels]
         for expert, title in EXPERTS.items()
-        if f"routing_{LABELS[0]}_{expert}" in table
+        if f"routing_{labels[0]}_{expert}" in table
     }
     if shares:
-        figures.append(intervals(shares, [f"{label}, weight" for label in LABELS], ends=(0, 1)))
+        figures.append(intervals(shares, [f"{label}, weight" for label in labels], ends=(0, 1)))
     if not figures:
         return ""
     return _section(
@@ -180,17 +196,21 @@ def _reasons(found: Predictions) -> str:
 
 
 def _worst(table: pd.DataFrame) -> str:
-    errors = np.stack([table[label] - table[f"{label}_label"] for label in LABELS], axis=1)
-    order = np.argsort(-np.square(errors).sum(1), kind="stable")[:_WORST]
+    order = np.argsort(-mean_of_known(np.square(_errors(table)).T), kind="stable")[:_WORST]
     rows = table.iloc[order]
     names = [Path(file).name if file else "-" for file in rows["file"]]
     shown = {"file": names, "speaker": rows["speaker"].fillna("-")}
-    for label in LABELS:
+    for label in rated_dimensions(table):
         shown |= {f"{label}, given": rows[f"{label}_label"], f"{label}, predicted": rows[label]}
     with pd.option_context("display.max_colwidth", None):
-        listed = pd.DataFrame(shown).to_html(index=False, border=0, float_format="{:.2f}".format)
+        listed = pd.DataFrame(shown).to_html(index=False, border=0, float_format="{:.2f}".format, na_rep="-")
     words = "Check these first: the label may be wrong, the recording bad, or the model may miss something."
     return _section(f"The {len(order)} largest errors", words, listed)
+
+
+def _errors(table: pd.DataFrame) -> np.ndarray:
+    """Predicted minus given, `(utterances, rated dimensions)`; NaN where there is no label."""
+    return np.stack([table[label] - table[f"{label}_label"] for label in rated_dimensions(table)], axis=1)
 
 
 def _section(title: str, words: str, *figures: str) -> str:
@@ -200,7 +220,7 @@ def _section(title: str, words: str, *figures: str) -> str:
 
 def _range(shown: Mapping[str, Sequence[Ends]]) -> tuple[float, float]:
     found = np.array(list(shown.values()))
-    return float(found.min()), float(found.max())
+    return float(np.nanmin(found)), float(np.nanmax(found))
 
 
 def _spread(values: pd.Series) -> Ends:

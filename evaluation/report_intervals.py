@@ -9,7 +9,8 @@ from ..configuration_msfser import LABELS
 from ..intervals_msfser import INTERVAL_LEVEL, MsfSerIntervals
 from .coverage import contained, ends_of
 from .intervals import interval, share_interval
-from .plots import Ends, intervals, scatter
+from .plots import NOT_RATED, Ends, intervals, scatter
+from .predictions import rated_dimensions
 
 _LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 # Shares of the utterances that are kept, those with the narrowest intervals.
@@ -18,7 +19,7 @@ _MOST_GROUPS = 30
 
 
 def calibration_plots(table: pd.DataFrame, of_model: MsfSerIntervals) -> list[str]:
-    """For each dimension the share of labels that the intervals contain, against their level.
+    """For each rated dimension the share of labels that the intervals contain, against their level.
 
     Args:
         table: Predictions and labels, as in [`Predictions`].
@@ -28,12 +29,13 @@ def calibration_plots(table: pd.DataFrame, of_model: MsfSerIntervals) -> list[st
     hits = {level: contained(*ends_of(of_model, numbers, level), labels) for level in _LEVELS}
     low, high = ends_of(of_model, numbers)
     plots = []
-    for d, label in enumerate(LABELS):
-        share, width = hits[INTERVAL_LEVEL][:, d].mean(), (high - low)[:, d].mean()
-        notes = (f"at level {INTERVAL_LEVEL}: {share:.2f}", f"mean width {width:.2f}")
-        plots.append(
-            scatter(label, notes, _LEVELS, [hits[level][:, d].mean() for level in _LEVELS], ("level", "share"))
-        )
+    for label in rated_dimensions(table):
+        d = LABELS.index(label)
+        rated = ~np.isnan(labels[:, d])
+        shares = {level: of_level[rated, d].mean() for level, of_level in hits.items()}
+        width = (high - low)[rated, d].mean()
+        notes = (f"at level {INTERVAL_LEVEL}: {shares[INTERVAL_LEVEL]:.2f}", f"mean width {width:.2f}")
+        plots.append(scatter(label, notes, _LEVELS, [*shares.values()], ("level", "share")))
     return plots
 
 
@@ -46,16 +48,17 @@ def coverage_by_group(groups: Mapping[str, pd.Series], table: pd.DataFrame, of_m
         of_model: The intervals.
     """
     numbers, labels = _values(table)
-    hits = contained(*ends_of(of_model, numbers), labels)
+    rated = rated_dimensions(table)
+    hits = contained(*ends_of(of_model, numbers), labels)[:, [LABELS.index(label) for label in rated]]
     plots = []
     for of_items in groups.values():
         counts = of_items.value_counts()
         shown: dict[str, list[Ends]] = {}
         for group in sorted(counts.index[:_MOST_GROUPS]):
             of_group = hits[(of_items == group).to_numpy()]
-            shown[f"{group} ({counts[group]})"] = [tuple(share_interval(column)) for column in of_group.T]
+            shown[f"{group} ({counts[group]})"] = [_share(column[~np.isnan(column)]) for column in of_group.T]
         if shown:
-            titles = [f"{label}, share" for label in LABELS]
+            titles = [f"{label}, share" for label in rated]
             plots.append(intervals(shown, titles, ends=(0.0, 1.0), reference=INTERVAL_LEVEL))
     return plots
 
@@ -65,20 +68,29 @@ def risk_plot(table: pd.DataFrame, of_model: MsfSerIntervals) -> str:
     numbers, labels = _values(table)
     low, high = ends_of(of_model, numbers)
     errors, width = np.abs(numbers - labels), high - low
+    dimensions = rated_dimensions(table)
     shown: dict[str, list[Ends]] = {}
     for share in _KEPT:
         row = []
-        for d in range(len(LABELS)):
-            kept = errors[width[:, d] <= np.quantile(width[:, d], share), d]
-            row.append(_mean(kept))
+        for d in map(LABELS.index, dimensions):
+            rated = ~np.isnan(errors[:, d])
+            of_rated, widths = errors[rated, d], width[rated, d]
+            row.append(_mean(of_rated[widths <= np.quantile(widths, share)]))
         shown[f"narrowest {share:.0%}" if share < 1 else "all"] = row
     most = max(high for ends in shown.values() for _, _, high in ends)
-    return intervals(shown, [f"{label}, mean error" for label in LABELS], ends=(0.0, most))
+    return intervals(shown, [f"{label}, mean error" for label in dimensions], ends=(0.0, most))
 
 
 def _mean(values: np.ndarray) -> Ends:
     value, low, high = interval(lambda drawn: values[drawn].mean(), len(values))
     return float(value), float(low), float(high)
+
+
+def _share(hits: np.ndarray) -> Ends:
+    if not len(hits):
+        return NOT_RATED
+    value, low, high = share_interval(hits)
+    return value, low, high
 
 
 def _values(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -92,6 +92,11 @@ def scored(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if not row["name"].startswith((FOLD, INTERVALS))]
 
 
+def of_test(rows: Sequence[Row]) -> list[Row]:
+    """The scores of the test part, or of all folds, without those of further test parts and of each corpus."""
+    return [row for row in scored(rows) if row["name"].startswith(("test/", CROSS_VALIDATED))]
+
+
 def as_table(rows: Sequence[Row]) -> str:
     """The results of a run as text: a line for each set of inputs, what the intervals resample, and any folds."""
     lines = [f"{'inputs':20}" + "".join(f"{name:>23}" for name in (*LABELS, "mean"))]

@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..configuration_msfser import LABELS, TENSOR_NAMES
 from ..corpora.registry import CORPORA, Corpus
-from ..evaluation.results import CROSS_VALIDATED, INTERVALS, Row, read, resampled, scored
+from ..evaluation.results import INTERVALS, Row, of_test, read, resampled
 from ..starter.assemble import STARTERS
 from ..training.settings import ModelSettings, RunSettings, SavedRun, read_run
 
@@ -98,6 +98,7 @@ def render_card(
         high=f"{high:g}",
         example=f"{low + 0.62 * (high - low):.2f}",
         sound=bool(config["audio"]),
+        unrated=config.get("unrated") or [],
         texts=[text for text, name in TENSOR_NAMES.items() if name in config["semantics"]],
         encoder_licenses={name: ENCODER_LICENSES.get(name, "see its page on the Hub") for name in known_encoders},
         initial=_initial_model(saved.run.init_from),
@@ -136,14 +137,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_rows(folder: Path) -> list[Row]:
-    """The rows of the test set or of a cross-validation, with all numbers that the card shows."""
+    """The rows of the test set or of a cross-validation; a dimension that nobody rated has none."""
     path = folder / "results.json"
     if not path.is_file():
         raise OSError(f"{folder} has no results.json: train and evaluate the model with msfser train.")
     try:
-        found = scored(json.loads(path.read_text(encoding="utf-8")))
-        rows = [row for row in found if row["name"].startswith(("test/", CROSS_VALIDATED))]
-        if not rows or any(of_inputs.keys() != {*LABELS, "mean"} for of_inputs in _scores(rows).values()):
+        rows = of_test(json.loads(path.read_text(encoding="utf-8")))
+        if not rows or not all({"mean"} <= of.keys() <= {*LABELS, "mean"} for of in _scores(rows).values()):
             raise ValueError("rows are missing")
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not what msfser train writes: train again.") from error
@@ -252,8 +252,8 @@ def _inputs_in_words(inputs: str) -> str:
 
 
 def _cells(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
-    ordered = [rows[dimension] for dimension in (*LABELS, "mean")]
-    return [f"{row['value']:.2f} ({row['low']:.2f}..{row['high']:.2f})" for row in ordered]
+    ordered = [rows.get(dimension) for dimension in (*LABELS, "mean")]
+    return [f"{row['value']:.2f} ({row['low']:.2f}..{row['high']:.2f})" if row else "-" for row in ordered]
 
 
 def _public_settings(saved: SavedRun) -> dict[str, str]:

@@ -15,8 +15,8 @@ import torch
 
 from ..configuration_msfser import LABELS
 from ..intervals_msfser import INTERVAL_LEVEL, LEVELS, MsfSerIntervals
-from ..loss_msfser import UNRATED
 from .folds import make_folds
+from .labels import rated_labels
 
 # Groups of speakers that are left out in turn, and the fewest speakers whose spread says something.
 GROUPS, FEWEST_SPEAKERS = 4, 3
@@ -34,7 +34,7 @@ def calibrated(
 
     Args:
         numbers: `(items, 3)` in 0..1, each by a model that was not fitted to its speaker.
-        labels: `(items, 3)`; `UNRATED` ones do not count.
+        labels: `(items, 3)`; what is not rated does not count.
         speakers: Of each item.
         folds: Of each item the group that its model left out; by default groups of speakers are made.
 
@@ -48,7 +48,7 @@ def calibrated(
         for place, fold in enumerate(make_folds(speakers, min(GROUPS, found))):
             folds[fold.rows] = place
     given = torch.tensor(numbers, dtype=torch.float32)
-    errors = np.where(labels == UNRATED, np.nan, np.abs(labels - numbers))
+    errors = np.abs(rated_labels(labels) - numbers)
     fits = {fold: fit_scale(numbers[folds != fold], labels[folds != fold]) for fold in np.unique(folds)}
     intervals = fit_scale(numbers, labels)
     tables, widths = [], []
@@ -69,9 +69,10 @@ def fit_scale(numbers: np.ndarray, labels: np.ndarray) -> MsfSerIntervals:
 
     The quantiles stay open.
     """
-    rated = torch.tensor(labels != UNRATED)
     given = torch.tensor(numbers, dtype=torch.float32)
-    errors = (torch.tensor(labels, dtype=torch.float32) - given).abs() * rated
+    errors = (torch.tensor(rated_labels(labels), dtype=torch.float32) - given).abs()
+    rated = ~errors.isnan()
+    errors = errors.where(rated, 0)
     means = errors.sum(0) / rated.sum(0).clamp(min=1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -105,7 +106,7 @@ def _blended(
 
 def constant_width(numbers: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Half the width at the default level, by dimension, of intervals that are everywhere equally wide."""
-    errors = np.where(labels == UNRATED, np.nan, np.abs(labels - numbers))
+    errors = np.abs(rated_labels(labels) - numbers)
     return quantiles_of_errors(errors)[:, LEVELS.index(INTERVAL_LEVEL)]
 
 
@@ -131,7 +132,7 @@ def scale_of(labels: np.ndarray, predictions: np.ndarray, name: str) -> dict[str
     """
     shares = np.linspace(0, 1, _QUANTILES)
     scale: dict[str, Any] = {"of": name}
-    for kind, values in (("labels", np.where(labels == UNRATED, np.nan, labels)), ("predictions", predictions)):
+    for kind, values in (("labels", rated_labels(labels)), ("predictions", predictions)):
         scale[kind] = {
             label: [] if np.isnan(column).all() else np.nanquantile(column, shares).round(4).tolist()
             for label, column in zip(LABELS, values.astype(float).T, strict=True)

@@ -16,11 +16,13 @@ import pandas as pd
 
 from ..cli.outputs import whole_file
 from ..configuration_msfser import LABELS
+from .labels import rated_labels
 from .run_folder import FOLDS_FOLDER
 
 PREDICTIONS_FILE = "predictions.csv"
 
-_NUMBERS = [*LABELS, *(f"{label}_label" for label in LABELS)]
+_GIVEN = [f"{label}_label" for label in LABELS]
+_NUMBERS = [*LABELS, *_GIVEN]
 _COLUMNS = ["row", "file", "speaker", "unit", "fold", "inputs", *_NUMBERS]
 
 
@@ -126,13 +128,15 @@ def _write(path: Path, predictions: pd.DataFrame) -> None:
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
-    """Reads the predictions of folds; files and speakers that are not known are blank.
+    """Reads the predictions of folds; files and speakers that are not known are blank, labels of nobody NaN.
 
     Raises:
         ValueError: The file holds something else.
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)[_COLUMNS]
-        return table.astype({"row": int} | dict.fromkeys(_NUMBERS, float))
+        table = table.astype({"row": int} | dict.fromkeys(_NUMBERS, float))
+        table[_GIVEN] = rated_labels(table[_GIVEN])
+        return table
     except (ValueError, LookupError) as error:
         raise ValueError(f"{path} is not what msfser train --cross_validate writes: remove it.") from error

@@ -99,6 +99,7 @@ class RunSettings:
     allow_speaker_overlap: bool = _setting(False, "accept speakers in more than one part")
     speaker_from: str | None = _setting(None, "regular expression that finds the speaker in a file name")
     split_by: Literal["speaker", "file"] = _setting("speaker", "what parts are made by: speaker, or file")
+    random_emphasis: int | None = _setting(None, "seed of random words in place of the emphasized ones, as a control")
     init_from: str | None = _setting(None, "trained model to start from: starter, a folder, or a Hub name")
     audio_encoder: str = _setting("openai/whisper-tiny.en", "Hub name or folder")
     text_encoder: str = _setting("sentence-transformers/all-MiniLM-L6-v2", "Hub name or folder")
@@ -175,7 +176,7 @@ class ModelSettings:
 
 
 # Settings that older runs do not have.
-_ADDED: dict[str, Any] = {"intervals": False}
+_ADDED: dict[str, Any] = {"intervals": False, "random_emphasis": None}
 # What a command is told, rather than what its run is: not in `run.yaml`.
 _UNSAVED = ("overwrite",)
 
@@ -303,6 +304,8 @@ def _check(run: RunSettings, training: TrainingArguments) -> None:
             raise ValueError(f"{name} cannot be {count}; give at least 1")
     if training.max_steps <= 0 and training.num_train_epochs == 0 and not training.do_predict:
         raise ValueError("num_train_epochs cannot be 0, which trains nothing; give a number above 0")
+    if run.random_emphasis is not None and run.random_emphasis < 0:
+        raise ValueError(f"random_emphasis cannot be {run.random_emphasis}; give a number of at least 0")
     if not 0 <= training.seed < 2**32:
         raise ValueError(f"seed cannot be {training.seed}; give a number of 0 to {2**32 - 1}")
     if run.lora_rank < 0:
@@ -320,7 +323,8 @@ def _check(run: RunSettings, training: TrainingArguments) -> None:
 
 
 def _check_cross_validation(run: RunSettings, training: TrainingArguments) -> None:
-    if named := [name for name in ("more_data", "test", "speaker_from") if getattr(run, name)]:
+    of_parts = ("more_data", "test", "speaker_from", "random_emphasis")
+    if named := [name for name in of_parts if getattr(run, name) != getattr(RunSettings(), name)]:
         raise ValueError(
             f"{named[0]} does not apply to cross_validate, which reads one corpus as a whole; leave it out"
         )
@@ -374,7 +378,7 @@ def read_data(run: RunSettings, require_labels: bool = True, needed: Sequence[st
     """The parts of the run's corpus in the schema.
 
     Args:
-        run: Names the corpus and says how it is read.
+        run: Names the corpus and says how it is read, and whether emphasized words are replaced by random ones.
         require_labels: Whether each row must have all three labels.
         needed: Parts that must be there.
 
@@ -389,17 +393,24 @@ def read_data(run: RunSettings, require_labels: bool = True, needed: Sequence[st
         raise ValueError(
             f"{run.data} has no {absent[0]} part: add a column 'split', or leave it out to have one made."
         )
-    return parts
+    if run.random_emphasis is None:
+        return parts
+    from .random_emphasis import random_windows
+
+    return random_windows(parts, run.random_emphasis)
 
 
 def unrated_dimensions(part: "datasets.Dataset") -> list[str]:
-    """The dimensions of which a part has no label; a warning says that nothing is learned of them."""
+    """The dimensions of which a part has no label."""
     from ..loss_msfser import UNRATED
 
-    unrated = [label for label in LABELS if all(value == UNRATED for value in part[label])]
-    if unrated:
-        logger.warning("%s is not rated: the model learns nothing of it, and its numbers mean nothing", unrated[0])
-    return unrated
+    return [label for label in LABELS if all(value == UNRATED for value in part[label])]
+
+
+def warn_of_unrated(part: "datasets.Dataset") -> None:
+    """Warns where nothing is learned of a dimension."""
+    for label in unrated_dimensions(part):
+        logger.warning("%s is not rated: the model learns nothing of it, and its numbers mean nothing", label)
 
 
 def corpus_options(run: RunSettings) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from .adapters import merged, with_adapters
 from .calibration import FEWEST_SPEAKERS, calibrated, scale_of
 from .collator import FeatureCollator
 from .features import check_inputs, encode_parts
-from .settings import RunSettings, Settings, build_model, corpus_title
+from .settings import RunSettings, Settings, build_model, corpus_title, unrated_dimensions
 from .trainer import EpochLines, MsfSerTrainer
 
 logger = logging.getLogger("msfser.train")
@@ -70,7 +70,8 @@ def make_trainer(
     Args:
         run: Learning rates of the encoders and of mixing weights, batches, crops, early stopping.
         training: The arguments of the library; the size of the batch may be lowered in them.
-        model: On any device. With `lora_rank` the trainer's is another one, with adapters.
+        model: On any device; its config is told which dimensions the training rows do not rate. With `lora_rank` the
+            trainer's is another one, with adapters.
         processor: The model's.
         train: Rows of the schema, also before the frozen encoders ran.
         validation: Rows by which the epoch is chosen.
@@ -80,6 +81,7 @@ def make_trainer(
         ValueError: A setting is refused.
         ImportError: A package that a setting needs is missing.
     """
+    model.config.unrated = unrated_dimensions(train)
     stopping = [EarlyStoppingCallback(run.early_stopping_patience)] if run.early_stopping_patience else []
     try:
         return MsfSerTrainer(

@@ -20,6 +20,8 @@ from msfser.evaluation.groups import groups_of
 from msfser.evaluation.plots import POINTS
 from msfser.evaluation.predictions import predict_part
 from msfser.evaluation.results import read
+from msfser.loss_msfser import UNRATED
+from msfser.training.random_emphasis import random_windows
 from msfser.training.settings import RunSettings, read_data, read_run
 
 WORDS = ["a", "b", "c", "d", "e", "f"]
@@ -193,8 +195,8 @@ def test_random_windows_replace_only_the_emphasized_words(done, monkeypatch):
     pairs = list(zip(*columns, strict=True))
     assert all(len(window.split()) == len(given.split()) and window in text for given, window, text in pairs)
     assert sum(window == given for given, window, _ in pairs) < len(pairs) / 2
-    assert ablation.random_windows(original, 0)["train"]["emphasis"] == [window for _, window, _ in pairs]
-    assert ablation.random_windows(original, 1)["train"]["emphasis"] != [window for _, window, _ in pairs]
+    assert random_windows(original, 0)["train"]["emphasis"] == [window for _, window, _ in pairs]
+    assert random_windows(original, 1)["train"]["emphasis"] != [window for _, window, _ in pairs]
 
 
 def test_windows_come_from_the_timed_words_and_need_a_given_emphasis():
@@ -205,7 +207,7 @@ def test_windows_come_from_the_timed_words_and_need_a_given_emphasis():
             {"transcript": "x", "emphasis": None, "words": words},
         ]
     )
-    made = ablation.random_windows(datasets.DatasetDict({"test": part}), 0)["test"]["emphasis"]
+    made = random_windows(datasets.DatasetDict({"test": part}), 0)["test"]["emphasis"]
     assert made[0] in ("So", "it", "was") and made[1] is None
 
 
@@ -239,6 +241,61 @@ def test_the_cost_is_printed_first(done, monkeypatch, capsys):
     printed = re.search(r"4 of 6 runs are missing. One of the full model takes about (\d+) s", out)
     assert printed and int(printed[1]) < 60
     assert "msfser ablate: interrupted: run the same command again to continue." in err
+
+
+@pytest.fixture
+def control(tiny, tmp_path, monkeypatch):
+    """Runs the full model and the control with these options; the results, and the predictions of both."""
+    (tmp_path / "ours.yaml").write_text((tiny / "tiny.yaml").read_text().replace(f"data: {tiny}/corpus", ""))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ablation, "RESULTS", tmp_path)
+    monkeypatch.setattr(ablation, "ASSETS", tmp_path)
+    monkeypatch.setattr(ablation, "seconds_of_a_run", lambda _: 0.0)
+
+    def run(*options: str):
+        ablation.main(["ours.yaml", "--seeds", "0", "--rows", "random_window", *options])
+        names = (tmp_path / f"outputs/ablation/ours/{row}_0" for row in ("full", "random_window"))
+        return read(tmp_path / "ablation_ours.json"), *(pd.read_csv(name / "test_predictions.csv") for name in names)
+
+    return run
+
+
+def test_the_control_reads_the_corpus_of_the_command_line(tiny, tmp_path, control):
+    """Labels on a scale, parts with names of their own, and speakers that are found in the names of the files."""
+    table = pd.read_csv(tiny / "corpus" / "metadata.csv").drop(columns="speaker")
+    table[[*LABELS]] = 1 + 6 * table[[*LABELS]]
+    table["split"] = table["split"].replace({"validation": "Development", "test": "Test1"})
+    table.loc[table.index[table["split"] == "Test1"][:4], "split"] = "Test2"
+    table.to_csv(tmp_path / "table.csv", index=False)
+    options = ["--data", str(tmp_path / "table.csv"), "--audio_folder", str(tiny / "corpus")]
+    rows, full, random = control(
+        *options, "--label_range", "1", "7", "--test", "Test1", "--speaker_from", r"(\d+)\.wav"
+    )
+    assert rows["items"]["value"] == rows["speakers"]["value"] == 4 and "random_window_minus_full/mean" in rows
+    given = table[table["split"] == "Test1"]
+    for found in (full, random):
+        assert [Path(file).name for file in found["file"]] == given["file_name"].tolist()
+        labels = found[[f"{label}_label" for label in LABELS]].to_numpy()
+        assert labels == pytest.approx((given[[*LABELS]].to_numpy() - 1) / 6, abs=1e-6)
+    run = run_of(Path("outputs/ablation/ours/random_window_0"))
+    assert (run.data, run.more_data, run.random_emphasis) == (str(tmp_path / "table.csv"), [], 0)
+    with pytest.raises(SystemExit):
+        ablation.main(["ours.yaml", *options, "--random_emphasis", "1"])
+
+
+def test_corpora_that_rate_different_dimensions_are_compared_on_what_they_rate(tiny, tmp_path, control):
+    table = pd.read_csv(tiny / "corpus" / "metadata.csv")
+    (tmp_path / "two").mkdir()
+    for row in table.index:
+        soundfile.write(tmp_path / "two" / table["file_name"][row], noise(0.5, 100 + row), 16_000)
+    table.drop(columns="dominance").to_csv(tmp_path / "two" / "metadata.csv", index=False)
+    more = f"{{data: {tmp_path}/two, label_range: [valence=0:1, arousal=0:1]}}"
+    rows, full, random = control("--data", str(tiny / "corpus"), "--data", more)
+    for name, found in (("full", full), ("random_window", random)):
+        assert len(found) == 16 and found["dominance_label"].notna().sum() == 8
+        alone = {row["name"]: row for row in ablation.compare({"full": {0: found[found["dominance_label"].notna()]}})}
+        assert rows[f"{name}/dominance"]["value"] == pytest.approx(alone["full/dominance"]["value"])
+    assert rows["full/seed0/dominance"]["value"] == rows["full/dominance"]["value"]
 
 
 def made_up(seed: int, shift: float = 0.0) -> pd.DataFrame:
@@ -278,6 +335,32 @@ def test_only_items_of_all_rows_are_compared():
     assert rows["items"]["value"] == 30
     with pytest.raises(ValueError, match="audio were trained on other labels"):
         ablation.compare({"full": full, "audio": {0: made_up(1).assign(valence_label=0.5)}})
+
+
+def test_items_that_are_not_rated_do_not_count():
+    """As NaN, which tables have, and as the label that models are trained with."""
+    some = {name: made_up(seed) for name, seed in (("full", 0), ("audio", 1))}
+    rated = {name: {0: table[table["item"] < 30]} for name, table in some.items()}
+    expected = {row["name"]: row["value"] for row in ablation.compare(rated)}
+    for unrated in (np.nan, UNRATED):
+        part = {name: {0: table.copy()} for name, table in some.items()}
+        for of_seeds in part.values():
+            of_seeds[0].loc[30:, "arousal_label"] = unrated
+        found = {row["name"]: row["value"] for row in ablation.compare(part)}
+        for name in ("full/arousal", "audio/seed0/arousal", "audio_minus_full/arousal"):
+            assert found[name] == pytest.approx(expected[name])
+        of_dimensions = [found[f"full/{label}"] for label in LABELS]
+        assert found["full/mean"] == pytest.approx(np.mean(of_dimensions))
+
+
+def test_two_dimensions_are_compared():
+    tables = {name: {0: made_up(seed).assign(arousal_label=UNRATED)} for name, seed in (("full", 0), ("audio", 1))}
+    rows = ablation.compare(tables)
+    value = {row["name"]: row["value"] for row in rows}
+    assert not any("arousal" in name for name in value)
+    assert value["full/mean"] == pytest.approx((value["full/valence"] + value["full/dominance"]) / 2)
+    assert ablation.as_table(rows).split()[:3] == ["valence", "dominance", "mean"]
+    assert points_in(ElementTree.fromstring(ablation.plot(rows))) == 3
 
 
 def test_items_without_a_speaker_are_drawn_alone():

@@ -34,6 +34,10 @@ def test_shares_and_widths_are_counted():
     assert "intervals/test/arousal/coverage" not in rows
     assert 0.85 < rows["intervals/test/dominance/coverage"]["value"] < 0.95
     assert rows["intervals/test/dominance/coverage"]["low"] < 0.9
+    as_tables_have_it = coverage_rows(
+        "test", intervals, numbers, np.where(labels == UNRATED, np.nan, labels), clusters(SPEAKERS)
+    )
+    assert {row["name"]: row for row in as_tables_have_it} == rows
 
 
 def test_they_are_shown_beside_the_scores():
@@ -45,10 +49,14 @@ def test_they_are_shown_beside_the_scores():
     assert shown.startswith(as_table(rows)) and "90 % intervals contain the label (test): valence 0.9" in shown
 
 
+def as_predictions(numbers: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
+    columns = dict(zip(LABELS, numbers.T, strict=True))
+    return pd.DataFrame(columns | {f"{label}_label": labels[:, d] for d, label in enumerate(LABELS)})
+
+
 def test_the_report_has_plots_of_them(monkeypatch):
     numbers, labels, intervals = some()
-    columns = dict(zip(LABELS, numbers.T, strict=True))
-    table = pd.DataFrame(columns | {f"{label}_label": labels[:, d] for d, label in enumerate(LABELS)})
+    table = as_predictions(numbers, labels)
     drawn = []
     monkeypatch.setattr(report_intervals, "scatter", lambda *words: drawn.append(words) or "<svg>")
     monkeypatch.setattr(report_intervals, "intervals", lambda *words, **more: drawn.append(words) or "<svg>")
@@ -65,3 +73,28 @@ def test_the_report_has_plots_of_them(monkeypatch):
     risks = drawn[-1][0]
     assert risks["all"][0][0] == pytest.approx(np.abs(numbers - labels)[:, 0].mean())
     assert risks["narrowest 25%"][0][0] < risks["all"][0][0]
+
+
+def test_labels_that_are_not_there_do_not_count_in_the_plots(monkeypatch):
+    """A dimension that nobody rated has no panel; of one that is rated in part, the rated utterances count."""
+    numbers, labels, intervals = some()
+    part = labels.copy()
+    part[:120, 0], part[:, 1] = np.nan, np.nan
+    whole, table, drawn = as_predictions(numbers[120:], labels[120:]), as_predictions(numbers, part), []
+    monkeypatch.setattr(report_intervals, "scatter", lambda *words: drawn.append(words) or "<svg>")
+    monkeypatch.setattr(report_intervals, "intervals", lambda *words, **more: drawn.append(words) or "<svg>")
+    halves = {"half": pd.Series(["first"] * 120 + ["last"] * 120)}
+    for of_table, groups in ((table, halves), (whole, {"half": halves["half"][120:].reset_index(drop=True)})):
+        report_intervals.calibration_plots(of_table, intervals)
+        report_intervals.coverage_by_group(groups, of_table, intervals)
+        report_intervals.risk_plot(of_table, intervals)
+    assert [words[0] for words in drawn[:2]] == ["valence", "dominance"]
+    assert drawn[0] == drawn[4]
+    groups, titles = drawn[2]
+    assert titles == ["valence, share", "dominance, share"]
+    assert np.isnan(groups["first (120)"][0]).all() and groups["last (120)"][0] == drawn[7][0]["last (120)"][0]
+    risks, titles = drawn[3]
+    assert titles == ["valence, mean error", "dominance, mean error"]
+    assert [of_dimensions[0] for of_dimensions in risks.values()] == [
+        of_dimensions[0] for of_dimensions in drawn[8][0].values()
+    ]

@@ -5,22 +5,31 @@ import pytest
 
 from msfser.evaluation.ablation import ROWS
 from msfser.evaluation.intervals import ccc_interval
-from msfser.evaluation.paper import BAND, PAPER, beside_paper
+from msfser.evaluation.paper import BAND, PAPER, SEEDS, beside_paper
 from msfser.evaluation.results import as_table, ccc_rows, row
 from msfser.loss_msfser import UNRATED
 
 
 def test_the_rows_of_the_paper_are_rows_of_the_ablation():
-    assert {*PAPER} <= {*ROWS} and BAND == 0.01
+    assert {*PAPER} <= {*ROWS} and BAND == 0.01 and SEEDS == (0, 1, 2)
 
 
 def test_figures_are_shown_beside_the_papers():
     rows = [row("full/mean", 0.70), row("audio/mean", 0.6705), row("no_gs/mean", 0.5), row("full/valence", 0.1)]
+    rows += [row(f"full/seed{seed}/mean", 0.7) for seed in SEEDS]
     lines = beside_paper(rows).splitlines()
-    assert len(lines) == 3 and "stated beforehand" in lines[0]
+    assert len(lines) == 3 and "stated beforehand for the mean over seeds 0, 1, 2." in lines[0]
     assert lines[1].split() == ["audio", "0.670", "paper", "0.659", "outside", "the", "band"]
     assert lines[2].split() == ["full", "0.700", "paper", "0.692", "within", "the", "band"]
     assert beside_paper([row("no_gs/mean", 0.5)]) == ""
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1, 7), (0, 1, 2, 3)])
+def test_other_seeds_than_those_that_were_stated_get_no_verdict(seeds):
+    rows = [row("full/mean", 0.70), *(row(f"full/seed{seed}/mean", 0.7) for seed in seeds)]
+    first, line = beside_paper(rows).splitlines()
+    assert "without a verdict" in first and first.endswith(f"and this is over {', '.join(map(str, seeds))}.")
+    assert line.split() == ["full", "0.700", "paper", "0.692"]
 
 
 def test_intervals_of_two_dimensions_are_those_of_the_three_without_one():
