@@ -241,21 +241,21 @@ def test_few_rows_are_in_memory(monkeypatch, suffix):
 
 
 @pytest.mark.parametrize(
-    ("order", "part", "files"),
+    ("order", "files"),
     [
-        (("e.parquet", "calls/metadata.csv"), "test", ["e.wav", "{calls}/a.wav", "{calls}/broken.wav"]),
-        (("calls/metadata.csv", "e.parquet"), "test", ["a.wav", "broken.wav", "e.wav"]),
-        (("e.parquet", "calls/metadata.csv"), "validation", ["{calls}/a.wav", "{calls}/broken.wav"]),
+        (("e.parquet", "calls/metadata.csv"), ["e.wav", "{calls}/a.wav", "{calls}/broken.wav"]),
+        (("calls/metadata.csv", "e.parquet"), ["a.wav", "broken.wav", "e.wav"]),
     ],
 )
-def test_a_part_may_have_embedded_recordings_and_files(calls, model, tmp_path, order, part, files):
+def test_a_part_may_have_embedded_recordings_and_files(calls, model, tmp_path, order, files):
     folder = shutil.copytree(model, tmp_path / "run")
     soundfile.write(buffer := io.BytesIO(), noise(1.0, 9), 16_000, format="WAV")
-    row = {"audio": {"bytes": buffer.getvalue(), "path": "e.wav"}, "split": part, "speaker": "one"}
+    row = {"audio": {"bytes": buffer.getvalue(), "path": "e.wav"}, "split": "test", "speaker": "one"}
     pq.write_table(pa.Table.from_pylist([row]), "e.parquet")
     (calls / "metadata.csv").write_text("file_name,split,speaker\na.wav,test,two\nbroken.wav,test,three\n")
+    Path("settings.yaml").touch()
     data = [word for name in order for word in ("--data", name)]
-    train([*data, "--do_predict", "--output_dir", str(folder), "--use_cpu"])
+    train(["settings.yaml", *data, "--do_predict", "--output_dir", str(folder), "--use_cpu"])
     table = pd.read_csv(folder / "predictions.csv")
     assert table["file"].tolist() == [name.format(calls=calls) for name in files]
     assert table["valence"].isna().tolist() == ["broken" in name for name in files]
@@ -335,8 +335,8 @@ def test_no_input_is_replaced(calls, model):
         ("calls", "calls/metadata.csv"),
         ("shards", "shards/data/part-00000.parquet"),
     ):
-        for more in ([], ["--overwrite"]):
-            with pytest.raises(SystemExit, match="would be replaced: give another name"):
+        for more, words in (([], "give another name"), (["--overwrite"], "would be replaced: give another name")):
+            with pytest.raises(SystemExit, match=words):
                 predict(named, "-o", output, "--model", model, "--audio_folder", ".", *more)
     assert [path.read_bytes() for path in inputs] == before and not [*Path().rglob("*.parts")]
     # Another file beside the table is none of them.
