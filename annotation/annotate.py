@@ -19,7 +19,7 @@ from ..annotator_msfser import Aligner, MsfSerAnnotator
 from ..cli.arguments import column_pair
 from ..cli.errors import cli_errors
 from ..cli.messages import show_messages
-from ..corpora.registry import CORPORA, read_source
+from ..corpora.registry import CORPORA, read_source, ready_data
 from ..corpora.table import SourceRows
 from ..description_msfser import NORMS, Describer, MeasuredDescriber
 from ..emphasis_msfser import EMPHASIS, EmphasisConfig
@@ -142,9 +142,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def sharded_annotation(arguments: argparse.Namespace, device: str) -> ShardedAnnotation:
     """Reads the rows that the arguments name; nothing is made or loaded yet."""
-    source = read_source(
-        arguments.corpus, arguments.data, columns=dict(arguments.columns), audio_folder=arguments.audio_folder
-    )
+    data = ready_data(arguments.corpus, arguments.data)
+    source = read_source(arguments.corpus, data, columns=dict(arguments.columns), audio_folder=arguments.audio_folder)
     if arguments.retranscribe:
         if arguments.recognizer == "none":
             raise ValueError("--retranscribe needs a recognizer; name one with --recognizer.")
@@ -155,6 +154,7 @@ def sharded_annotation(arguments: argparse.Namespace, device: str) -> ShardedAnn
         settings,
         lambda: make_annotator(arguments, settings, device),
         Path(arguments.output),
+        Path(data),
         server=None if arguments.url is None else (arguments.url, arguments.describer),
     )
 

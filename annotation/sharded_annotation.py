@@ -25,6 +25,7 @@ class ShardedAnnotation(ShardedTable):
         settings: Of each step, as [`MsfSerAnnotator.from_settings`] reads them.
         make_annotator: Loads the annotator; called only if there is something to make.
         output: As in [`ShardedTable`].
+        folder: As in [`ShardedTable`].
         server: The address and the model of a describer's server, which the settings do not have.
     """
 
@@ -51,9 +52,10 @@ class ShardedAnnotation(ShardedTable):
         settings: Mapping[str, Mapping[str, Any]],
         make_annotator: Callable[[], MsfSerAnnotator],
         output: Path,
+        folder: Path,
         server: tuple[str, str] | None = None,
     ):
-        super().__init__(source, settings, output)
+        super().__init__(source, settings, output, folder)
         self.make_annotator = make_annotator
         self.server = server
         known = (*self.given, "language")
@@ -111,7 +113,7 @@ class ShardedAnnotation(ShardedTable):
             texts["language"] = stated or self.settings["transcript"]["language"]
         return dict(zip(rows, given, strict=True))
 
-    def check(self, shards: Sequence[int]) -> None:
+    def check(self, shards: Sequence[int], surplus: Sequence[Path]) -> None:
         """Asks for a language before hours of work.
 
         Raises:

@@ -19,7 +19,7 @@ def recordings_of_part(run: RunSettings, name: str) -> SourceRows:
         name: Of the part.
 
     Returns:
-        The rows; `audio` is the path as it is written in the table.
+        The rows; `audio` is the path as it is written in the table, and null where the recording is embedded.
 
     Raises:
         ValueError: There is no such part, or no recording.
@@ -31,10 +31,11 @@ def recordings_of_part(run: RunSettings, name: str) -> SourceRows:
         raise ValueError(f"{run.data} has no recordings: msfser evaluate predicts and scores a corpus of texts.")
     whole = read_source(run.corpus, run.data, columns=run.column_names, audio_folder=run.audio_folder)
     origin, index = f"{whole.origin}, {name}", table.column_names.index("audio")
-    if pc.struct_field(audio, "bytes").null_count < len(table):
-        table = table.set_column(index, "audio", pa.nulls(len(table), pa.string()))
-        return SourceRows(table, None, part.select_columns(["audio"]), Path.cwd(), origin)
     files = pc.struct_field(audio, "path").to_pylist()
-    written = dict(zip(whole.files or (), whole.recording_names(), strict=True))
-    table = table.set_column(index, "audio", pa.array([written.get(file, file) for file in files], pa.string()))
+    written = {} if whole.files is None else dict(zip(whole.files, whole.recording_names(), strict=True))
+    names = pa.array([written.get(file) for file in files], pa.string())
+    if pc.struct_field(audio, "bytes").null_count < len(table):
+        table = table.set_column(index, "audio", names)
+        return SourceRows(table, None, part.select_columns(["audio"]), Path.cwd(), origin)
+    table = table.set_column(index, "audio", pc.coalesce(names, pa.array(files, pa.string())))
     return SourceRows(table, files, None, whole.audio_folder, origin)

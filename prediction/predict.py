@@ -9,6 +9,7 @@ A recording that cannot be used is a row with the reason. What is predicted is k
 """
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,11 +25,12 @@ def main(argv: Sequence[str]) -> None:
     with cli_errors("predict", resume="run the same command again to continue; what is predicted is kept"):
         check(arguments)
         # Slow imports are deferred until the names and the table have been checked.
-        from .recordings import find_recordings
+        from .recordings import find_recordings, refuse_to_replace
 
         source = find_recordings(
             arguments.recordings, dict(arguments.columns), arguments.audio_folder, arguments.corpus, arguments.test
         )
+        refuse_to_replace(outputs_of(arguments), arguments.recordings, arguments.corpus, source)
         from .predicting import predict
 
         predict(source, arguments)
@@ -110,6 +112,11 @@ def _channel(text: str) -> int | str:
     return int(text)
 
 
+def outputs_of(arguments: argparse.Namespace) -> list[Path]:
+    """The files that are to be written."""
+    return [path for path in (arguments.output, arguments.submission) if path is not None]
+
+
 def check(arguments: argparse.Namespace) -> None:
     """Checks what can be checked before anything slow is imported.
 
@@ -119,6 +126,10 @@ def check(arguments: argparse.Namespace) -> None:
     """
     output: Path = arguments.output
     suffix_of(output)
+    inputs = {os.path.realpath(path) for name in arguments.recordings for path in matches(name)}
+    for written in outputs_of(arguments):
+        if os.path.realpath(written) in inputs:
+            raise ValueError(f"{written} is one of the inputs and would be replaced: give another name.")
     refuse_existing(output, arguments.overwrite)
     low, high = arguments.label_range
     if not low < high:
@@ -131,8 +142,6 @@ def check(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--batch_size is {arguments.batch_size}: give 1 or more.")
     if not output.parent.is_dir():
         raise ValueError(f"there is no folder {str(output.parent)!r} for the output: make it first.")
-    for name in arguments.recordings:
-        matches(name)
     if (submission := arguments.submission) is not None:
         if arguments.corpus == "table":
             raise ValueError("--submission needs the part of a named corpus: give --corpus msp_podcast --test Test3.")
@@ -142,6 +151,6 @@ def check(arguments: argparse.Namespace) -> None:
             raise ValueError("--submission has one row for each recording: leave out --course and --channel each.")
         if not submission.parent.is_dir():
             raise ValueError(f"there is no folder {str(submission.parent)!r} for the submission: make it first.")
-        if submission == output:
+        if submission.resolve() == output.resolve():
             raise ValueError(f"--submission and -o are both {output}: give two files.")
         refuse_existing(submission, arguments.overwrite)

@@ -3,9 +3,8 @@
 import argparse
 import json
 import logging
-import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,11 @@ from accelerate import PartialState
 from ..cli.messages import show_messages
 from ..cli.outputs import whole_file
 from ..corpora.audio_folder import left_out_message
-from ..corpora.shards import SHARDS_NOTE
 from ..corpora.table import SourceRows
 from ..hub.loading import NamedModel, load_named
 from ..hub.model_names import model_settings
 from ..inputs_msfser import check_options
+from ..sharding.output_folder import remove_results
 from ..sharding.processes import joined_processes, run_shards
 from .model_messages import license_message, option_names
 from .paths import suffix_of
@@ -112,7 +111,7 @@ def predict_table(
         data: Where the recordings were read from.
         output: The table; shards are kept beside it until it is whole.
         label_range: The scale of the three numbers.
-        overwrite: Whether to start over if shards of something else are beside the output.
+        overwrite: Whether to start over if shards are beside the output.
         **shown: `course` and `max_width`, as in [`rows_of_result`].
 
     Raises:
@@ -124,22 +123,10 @@ def predict_table(
     def finish(work: ShardedPrediction) -> None:
         with work.pipeline.stopwatch.measure("write"):
             _write(work, output, label_range, **shown)
+            remove_results(work.output)
         _log_parts(work.pipeline, time.perf_counter() - start)
 
-    def open_anew() -> ShardedPrediction:
-        work = open_work()
-        if overwrite and state.is_main_process and (work.output / SHARDS_NOTE).is_file():
-            shutil.rmtree(work.output)
-        return work
-
-    try:
-        work = run_shards(state, open_anew, data, finish)
-    except (Exception, KeyboardInterrupt):
-        if state.is_main_process:
-            _remove_empty(parts_of(output))
-        raise
-    if state.is_main_process:
-        shutil.rmtree(work.output)
+    run_shards(state, open_work, data, finish, overwrite)
 
 
 def parts_of(output: Path) -> Path:
@@ -147,28 +134,29 @@ def parts_of(output: Path) -> Path:
     return output.with_name(f"{output.name}.parts")
 
 
-def _remove_empty(parts: Path) -> None:
-    """Removes the folder of a run that has predicted nothing."""
-    if (parts / SHARDS_NOTE).is_file() and not any(parts.glob("data/*.parquet")):
-        shutil.rmtree(parts)
-
-
 def _write(work: ShardedPrediction, output: Path, label_range: tuple[float, float], **shown: Any) -> None:
-    files, rows = work.source.recording_names(), list[dict[str, Any]]()
-    for number in range(work.count):
-        made = pyarrow.parquet.read_table(work.shard(number), columns=["result", "error"]).to_pylist()
-        for row, entry in zip(work.rows(number), made, strict=True):
-            result = None if entry["result"] is None else json.loads(entry["result"])
-            name = files[row] or f"row {row + 1}"
-            rows += rows_of_result(name, result, entry["error"], label_range, **shown)
+    count, failed, first_error = 0, 0, ""
+
+    def rows() -> Iterator[dict[str, Any]]:
+        nonlocal count, failed, first_error
+        for number in range(work.count):
+            made = pyarrow.parquet.read_table(work.shard(number), columns=["result", "error"]).to_pylist()
+            for row, entry in zip(work.rows(number), made, strict=True):
+                result = None if entry["result"] is None else json.loads(entry["result"])
+                for of_result in rows_of_result(work.name(row), result, entry["error"], label_range, **shown):
+                    count += 1
+                    if (error := of_result["error"]) is not None:
+                        failed += 1
+                        first_error = first_error or error
+                    yield of_result
+
     with whole_file(output) as unfinished, unfinished.open("wb") as file:
-        write_table(rows, suffix_of(output), file)
-    failed = sum(row["error"] is not None for row in rows)
+        write_table(rows(), suffix_of(output), file)
     if work.left_out:
         logger.warning(left_out_message(work.left_out))
-    logger.info(f"{len(rows)} rows in {output}, {failed} of them without a result.")
-    if failed == len(rows):
-        logger.warning(f"no recording has a result; the first: {rows[0]['error']}")
+    logger.info(f"{count} rows in {output}, {failed} of them without a result.")
+    if failed == count:
+        logger.warning(f"no recording has a result; the first: {first_error}")
 
 
 def _log_parts(pipeline: TimedPipeline, seconds: float) -> None:

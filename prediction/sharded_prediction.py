@@ -1,13 +1,15 @@
 """Predictions for every row of a table, in shards, so that a killed run can be resumed."""
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from ..corpora.table import SourceRows
+from ..sharding.output_folder import remove_results
 from ..sharding.sharded_table import ShardedTable, hashed, recording_of
 from .timed_pipeline import TimedPipeline
 
@@ -18,7 +20,8 @@ class ShardedPrediction(ShardedTable):
     """The pipeline's result for each row, as JSON, or why there is none.
 
     Args:
-        source: The rows; texts that they have are given to the pipeline.
+        source: The rows; texts that they have are given to the pipeline. Names in `left_out` start at the working
+            folder.
         settings: What the results depend on besides the rows: the model and the options of the pipeline.
         pipeline: With the model.
         options: Of the pipeline.
@@ -49,18 +52,32 @@ class ShardedPrediction(ShardedTable):
         names = [name for name in _TEXTS if name in source.table.column_names]
         self._given = source.table.select(names)
 
+    @contextlib.contextmanager
+    def prepared(self, data: Path, overwrite: bool = False) -> Iterator[None]:
+        """See [`ShardedTable.prepared`]; at the end, a folder without results is removed."""
+        try:
+            with super().prepared(data, overwrite):
+                try:
+                    yield
+                finally:
+                    if not any(self.output.glob("data/*.parquet")):
+                        remove_results(self.output)
+        finally:
+            with contextlib.suppress(OSError):  # it is not empty: another run's, or something else is in it
+                self.output.rmdir()
+
     def step_keys(self, rows: range) -> dict[str, str]:
         """See [`ShardedTable.step_keys`]."""
         given = self._given.slice(rows.start, len(rows)).to_pydict()
         return {"result": hashed(self.version, self.settings, [self.identity(row) for row in rows], given)}
 
-    def check(self, shards: Sequence[int]) -> None:
+    def check(self, shards: Sequence[int], surplus: Sequence[Path]) -> None:
         """Keeps what is predicted.
 
         Raises:
             ValueError: Some shards were made with other settings, or for other recordings.
         """
-        if any(map(self.is_outdated, shards)):
+        if surplus or any(map(self.is_outdated, shards)):
             raise ValueError(
                 f"{self.output} holds what an interrupted run predicted for other recordings or with other options: "
                 "run the same command as before, or start over with --overwrite."
@@ -78,8 +95,8 @@ class ShardedPrediction(ShardedTable):
             for row, result in zip(order, results, strict=True):
                 is_error = isinstance(result, dict) and set(result) == {"error"}
                 error = " ".join(result["error"].split()) if is_error else None
-                if error and self.source.files is not None and self.source.files[row]:
-                    error = error.replace(self.source.files[row], str(self.table["audio"][row].as_py()))
+                if error and isinstance(recording := recording_of(self.source, row), str) and recording:
+                    error = error.replace(recording, self.name(row))
                 made[row] = {"result": None if is_error else json.dumps(result), "error": error}
                 self._advance(1)
         return [made[row] for row in rows]
@@ -92,6 +109,6 @@ class ShardedPrediction(ShardedTable):
     def _item(self, row: int) -> dict[str, Any]:
         """A row as the pipeline reads it."""
         (texts,) = self._given.slice(row, 1).to_pylist()
-        # Where there is no such file, the pipeline's error says so.
-        source = recording_of(self.source, row) or str(self.table["audio"][row].as_py())
-        return {"audio": source, **{name: text for name, text in texts.items() if text}}
+        if (recording := recording_of(self.source, row)) == "":
+            recording = self.name(row)  # the pipeline's error says that there is no such file
+        return {"audio": recording, **{name: text for name, text in texts.items() if text}}

@@ -1,10 +1,13 @@
 """The table of predictions, as CSV, JSON lines or Parquet."""
 
+import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
 
 from ..configuration_msfser import LABELS
 from ..processing_msfser import to_scale
@@ -15,7 +18,12 @@ COLUMNS = (
     *("file", "duration", "speech_seconds", *LABELS, *(end for ends in ENDS.values() for end in ends)),
     *("transcript", "emphasis", "description", "warnings", "error"),
 )
-_NUMBERS = ("duration", "speech_seconds", *LABELS, *(end for ends in ENDS.values() for end in ends))
+# Further columns where a recording may have several rows.
+_OF_SEVERAL = ("channel", "start", "end")
+# Rows of a table that are in memory at once.
+_ROWS_AT_ONCE = 10_000
+_TEXTS = ("file", "transcript", "emphasis", "description", "error")
+_NUMBERS = ("start", "end", "duration", "speech_seconds", *LABELS, *(end for ends in ENDS.values() for end in ends))
 
 
 def rows_of_result(
@@ -71,22 +79,42 @@ def _too_wide(row: Mapping[str, Any], max_width: float) -> str | None:
     return f"The numbers are left out: the interval of {widest} is {widths[widest]:.3g} wide."
 
 
-def write_table(rows: Sequence[Mapping[str, Any]], suffix: str, file: BinaryIO) -> None:
-    """Writes rows; in CSV, warnings are one text with semicolons."""
-    extra = [name for name in ("channel", "start", "end") if any(name in row for row in rows)]
-    names = ["file", *extra, *COLUMNS[1:]]
+def write_table(rows: Iterable[Mapping[str, Any]], suffix: str, file: BinaryIO) -> None:
+    """Writes rows, some at a time; in CSV, warnings are one text with semicolons."""
+    left, start = iter(rows), list[Mapping[str, Any]]()
+    for row in left:
+        start.append(row)
+        if row["error"] is None:  # it has all columns
+            break
+    names = ["file", *(name for name in _OF_SEVERAL if name in start[-1]), *COLUMNS[1:]]
+    rows = itertools.chain(start, left)
     if suffix == ".jsonl":
         for row in rows:
             of_row = {name: row.get(name) for name in names}
             file.write(json.dumps(of_row, ensure_ascii=False).encode() + b"\n")
         return
-    table = pd.DataFrame([{name: row.get(name) for name in names} for row in rows], columns=names)
-    if "channel" in table:
-        table["channel"] = table["channel"].astype("Int64")
+    tables = _tables(iter(rows), names)
     if suffix == ".parquet":
-        texts = ("file", "transcript", "emphasis", "description", "error")
-        table = table.astype(dict.fromkeys(texts, "string") | dict.fromkeys(_NUMBERS, "float64"))
-        table.to_parquet(file, index=False)
+        _write_parquet(tables, file)
         return
-    table["warnings"] = ["; ".join(warnings or ()) for warnings in table["warnings"]]
-    table.round(6).to_csv(file, index=False)
+    for number, table in enumerate(tables):
+        table["warnings"] = ["; ".join(warnings or ()) for warnings in table["warnings"]]
+        table.round(6).to_csv(file, index=False, header=number == 0)
+
+
+def _tables(rows: Iterator[Mapping[str, Any]], names: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """Tables of at most `_ROWS_AT_ONCE` rows, whose columns have the same types in all of them."""
+    types = dict.fromkeys(_NUMBERS, "float64") | dict.fromkeys(_TEXTS, "string") | {"channel": "Int64"}
+    while batch := [*itertools.islice(rows, _ROWS_AT_ONCE)]:
+        table = pd.DataFrame([{name: row.get(name) for name in names} for row in batch], columns=[*names])
+        yield table.astype({name: kind for name, kind in types.items() if name in names})
+
+
+def _write_parquet(tables: Iterator[pd.DataFrame], file: BinaryIO) -> None:
+    first = next(tables)
+    schema = pa.Schema.from_pandas(first, preserve_index=False)
+    # None of the first rows may have a warning.
+    schema = schema.set(schema.get_field_index("warnings"), pa.field("warnings", pa.list_(pa.string())))
+    with pyarrow.parquet.ParquetWriter(file, schema) as writer:
+        for table in itertools.chain([first], tables):
+            writer.write_table(pa.Table.from_pandas(table, schema, preserve_index=False))

@@ -54,13 +54,14 @@ def begun(shard: Path) -> Path:
     return shard.parent.parent / f".{shard.name}{_BEGUN}"
 
 
-def check_output(output: Path, source: SourceRows, data: Path) -> None:
+def check_output(output: Path, source: SourceRows, data: Path, overwrite: bool = False) -> None:
     """Refuses a folder in which a run would overwrite what it did not make.
 
     Args:
         output: The folder, which may be missing.
         source: What is to be written there.
         data: Where the source was read from.
+        overwrite: Whether the results of another source may be replaced.
 
     Raises:
         ValueError: The folder holds the input, other files, shards of something else, or those of another source.
@@ -75,6 +76,17 @@ def check_output(output: Path, source: SourceRows, data: Path) -> None:
         if not all(path.name.startswith((SHARDS_NOTE, f".{SHARDS_NOTE}")) for path in resolved.iterdir()):
             raise ValueError(f"the output {str(output)!r} contains other files: name an empty or a new folder.")
         return
+    if not overwrite:
+        _check_source(output, source)
+    for shard in sorted((output / "data").glob("part-*.parquet")):
+        if not _SHARD.fullmatch(shard.name) or shard_keys(shard) == {}:
+            raise ValueError(
+                f"{str(shard)!r} was not written by this command and would be replaced: move it, or name another "
+                "folder."
+            )
+
+
+def _check_source(output: Path, source: SourceRows) -> None:
     note = read_note(output)
     noted, given = note.get("audio_folder"), audio_folder_of(source)
     is_same_folder = noted == given or (noted and given and os.path.realpath(noted) == os.path.realpath(given))
@@ -86,12 +98,6 @@ def check_output(output: Path, source: SourceRows, data: Path) -> None:
             f"the output {str(output)!r} contains the results of another source"
             f"{made_of and f', {made_of}'}: name another folder, or remove it."
         )
-    for shard in sorted((output / "data").glob("part-*.parquet")):
-        if not _SHARD.fullmatch(shard.name) or shard_keys(shard) == {}:
-            raise ValueError(
-                f"{str(shard)!r} was not written by this command and would be replaced: move it, or name another "
-                "folder."
-            )
 
 
 def check_rows(shards: list[Path], source: SourceRows) -> None:
@@ -149,6 +155,15 @@ def leftovers(output: Path, known: set[Path]) -> list[Path]:
     inside = list(data.iterdir()) if data.is_dir() else []
     unfinished = [path for path in (*output.iterdir(), *inside) if _UNFINISHED.fullmatch(path.name)]
     return [*unfinished, *(path for path in inside if _SHARD.fullmatch(path.name) and path not in known)]
+
+
+def remove_results(output: Path) -> None:
+    """Removes what runs wrote into a folder, and nothing else; the lock stays with the run that holds it."""
+    for path in leftovers(output, set()):
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # something else is in it, or it is not there
+        (output / "data").rmdir()
+    (output / SHARDS_NOTE).unlink(missing_ok=True)
 
 
 def audio_folder_of(source: SourceRows) -> str | None:

@@ -29,8 +29,12 @@ def joined_processes() -> Iterator[PartialState]:
 
 
 def run_shards(
-    state: PartialState, open_work: Callable[[], Work], data: Path, finish: Callable[[Work], object]
-) -> Work:
+    state: PartialState,
+    open_work: Callable[[], Work],
+    data: Path,
+    finish: Callable[[Work], object],
+    overwrite: bool = False,
+) -> None:
     """Makes all shards of a table, whatever an earlier run left.
 
     Args:
@@ -38,9 +42,10 @@ def run_shards(
         open_work: Opens the table; the main process does so first, so that it alone fetches what is missing.
         data: Where the rows were read from.
         finish: What the main process does when all shards are there; other runs are kept out until then.
+        overwrite: Whether to make all shards anew, in the place of whatever an earlier run left.
 
     Raises:
-        ValueError: See [`ShardedTable.prepared`] and [`ShardedTable.check`].
+        ValueError: See [`ShardedTable.prepared`] and [`ShardedTable.check_made`].
         OSError: A file cannot be read or written.
     """
     with state.main_process_first():
@@ -48,9 +53,9 @@ def run_shards(
     with contextlib.ExitStack() as stack:
         with state.main_process_first():
             if state.is_main_process:
-                stack.enter_context(work.prepared(data))
+                stack.enter_context(work.prepared(data, overwrite))
         work.run(quiet=not state.is_local_main_process)
         state.wait_for_everyone()
         if state.is_main_process:
+            work.check_made()
             finish(work)
-    return work

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from ..audio_msfser import SAMPLING_RATE, load_audio
 from ..cli.interrupts import raise_if_interrupted
 from ..corpora.audio_folder import left_out_message
+from ..corpora.schema import audio_source
 from ..corpora.shards import SHARDS_NOTE
 from ..corpora.table import SourceRows
 from .output_folder import (
@@ -32,6 +33,7 @@ from .output_folder import (
     check_rows,
     leftovers,
     only_run,
+    remove_results,
     shard_keys,
     write_whole,
 )
@@ -59,6 +61,7 @@ class ShardedTable(abc.ABC):
         source: The rows.
         settings: What the steps depend on besides the rows; the note beside the shards records it.
         output: The folder for `data` and the note.
+        folder: Where the names in `source.left_out` start.
     """
 
     command: str
@@ -67,14 +70,13 @@ class ShardedTable(abc.ABC):
     given: tuple[str, ...] = ()
     rows_per_shard = 64
 
-    def __init__(self, source: SourceRows, settings: Mapping[str, Any], output: Path):
+    def __init__(self, source: SourceRows, settings: Mapping[str, Any], output: Path, folder: Path = Path()):
         self.source = source
         self.settings = settings
         self.output = output
         self.table = source.table.select([name for name in source.table.column_names if name not in self.made])
         self.count = -(-len(source.table) // self.rows_per_shard)
-        origin, own = Path(source.origin), output.resolve()
-        folder = origin if origin.is_dir() else origin.parent
+        own = output.resolve()
         self.left_out = {name: why for name, why in source.left_out.items() if (folder / name).resolve() != own}
         self._keys: dict[int, dict[str, str]] = {}
         self._table_keys: dict[int, str] = {}
@@ -96,21 +98,29 @@ class ShardedTable(abc.ABC):
             stored: The columns as they are in the shard; `None` where every step is stale.
         """
 
-    def check(self, shards: Sequence[int]) -> None:  # noqa: B027 (not every subclass has something to check)
-        """Raises a `ValueError` for rows that cannot be used, before any of the shards is made."""
+    def check(self, shards: Sequence[int], surplus: Sequence[Path]) -> None:  # noqa: B027 (not every subclass checks)
+        """Raises a `ValueError` for rows or results that this run cannot use, before anything is made or removed.
+
+        Args:
+            shards: Those that will be made.
+            surplus: Those of rows that the source no longer has, which will be removed.
+        """
 
     @contextlib.contextmanager
-    def prepared(self, data: Path) -> Iterator[None]:
+    def prepared(self, data: Path, overwrite: bool = False) -> Iterator[None]:
         """Makes the output folder, notes what will be in it, and keeps other runs out of it.
+
+        A run that is refused leaves the folder as it was.
 
         Args:
             data: Where the source was read from.
+            overwrite: Whether to remove what an earlier run left.
 
         Raises:
-            ValueError: The folder holds what this run would overwrite, or another run writes there.
+            ValueError: The folder holds what this run would overwrite, another run writes there, or [`check`] refuses.
             OSError: The folder cannot be made.
         """
-        check_output(self.output, self.source, data)
+        check_output(self.output, self.source, data, overwrite)
         table = self.source.table
         ours = [name for name in self.made if name in table.column_names and name not in self.given]
         if replaced := [name for name in ours if table[name].null_count < len(table)]:
@@ -124,7 +134,9 @@ class ShardedTable(abc.ABC):
                 f"the output {str(self.output)!r} cannot be made ({error.strerror or error}): name another folder."
             ) from error
         with only_run(self.output):
-            check_output(self.output, self.source, data)  # another run may just have ended
+            check_output(self.output, self.source, data, overwrite)  # another run may just have ended
+            if overwrite:
+                remove_results(self.output)
             self._clear()
             try:
                 yield
@@ -138,9 +150,11 @@ class ShardedTable(abc.ABC):
         left = leftovers(self.output, {*shards})
         surplus = [path for path in left if path.suffix == ".parquet"]
         present = [*filter(Path.is_file, shards), *surplus]
-        stored = [self.stored_keys(number).get("table") for number in range(self.count)]
-        if present and (surplus or stored != [self.table_key(number) for number in range(self.count)]):
+        stored = [self.stored_keys(number) for number in range(self.count)]
+        tables = [self.table_key(number) for number in range(self.count)]
+        if present and (surplus or [keys.get("table") for keys in stored] != tables):
             check_rows(present, self.source)
+        self.check([number for number in range(self.count) if stored[number] != self.keys(number)], surplus)
         if surplus or not (self.output / SHARDS_NOTE).is_file():
             self._write_note(complete=False)
         (self.output / "data").mkdir(exist_ok=True)
@@ -150,7 +164,6 @@ class ShardedTable(abc.ABC):
     def run(self, quiet: bool) -> None:
         """Makes the shards that no other process has begun; `quiet` hides the progress bar, which counts those too."""
         stale = [number for number in range(self.count) if self.stored_keys(number) != self.keys(number)]
-        self.check(stale)
         if not quiet and (outdated := sum(map(self.is_outdated, stale))):
             logger.info(
                 f"{outdated} of {self.count} shards were made with other settings or data: they are made anew."
@@ -174,6 +187,16 @@ class ShardedTable(abc.ABC):
         except FileExistsError:
             return False
         return True
+
+    def check_made(self) -> None:
+        """Checks that all shards are those of this run.
+
+        Raises:
+            ValueError: One is missing, or was made by something else meanwhile.
+        """
+        for number in range(self.count):
+            if self.stored_keys(number) != self.keys(number):
+                raise ValueError(f"{self.shard(number)} was changed during the run: run the same command again.")
 
     def finish(self) -> None:
         """Notes that all shards are there, and logs what is in them."""
@@ -219,6 +242,10 @@ class ShardedTable(abc.ABC):
     @functools.cached_property
     def _names(self) -> list[str | None]:
         return self.source.recording_names()
+
+    def name(self, row: int) -> str:
+        """What messages call a recording: its path as it is written, or the name with which it is embedded."""
+        return self.table["audio"][row].as_py() or self._names[row] or f"row {row + 1}"
 
     def keys(self, number: int) -> dict[str, str]:
         """A key for each step, and that of the table.
@@ -284,8 +311,8 @@ class ShardedTable(abc.ABC):
             if row not in errors:
                 try:
                     recording = recording_of(self.source, row)
-                    if not recording:
-                        raise ValueError(f"there is no file {self.table['audio'][row].as_py()!r}.")
+                    if recording == "":
+                        raise ValueError(f"there is no file {self.name(row)!r}.")
                     sound = load_audio(recording)
                 except (ValueError, OSError) as error:
                     errors[row] = " ".join(str(error).split())
@@ -323,11 +350,15 @@ class ShardedTable(abc.ABC):
 
 
 def recording_of(source: SourceRows, row: int) -> bytes | str:
-    """The encoded recording of a row, or its path, which is empty where there is no such file."""
+    """The encoded recording of a row, or its path, which is empty where there is no such file.
+
+    Of several corpora, some may embed their recordings while others name files.
+    """
     if source.files is not None:
         return source.files[row]
     assert source.embedded is not None
-    return source.embedded[row]["audio"]["bytes"]
+    recording = audio_source(source.embedded[row]["audio"])
+    return "" if recording is None else recording
 
 
 def hashed(*parts: Any) -> str:

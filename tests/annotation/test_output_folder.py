@@ -27,6 +27,7 @@ from tones import (
 
 from msfser import LABELS
 from msfser.annotation import annotate
+from msfser.sharding import sharded_table
 from msfser.sharding.output_folder import only_run
 
 OPTIONS = ("--recognizer", "none", "--describer", "none")
@@ -164,6 +165,31 @@ def test_two_runs_at_once(tmp_path):
         assert [path.name for path in out.iterdir()] == ["annotation.json.lock"]
     assert len(run(table, out, *OPTIONS)) == 8
     assert sorted(path.name for path in out.iterdir()) == ["annotation.json", "data"]
+
+
+def test_a_refused_command_leaves_a_shorter_table_its_shards(tmp_path):
+    table, out = make_corpus(tmp_path), tmp_path / "out"
+    run(table, out, "--language", "en")
+    before = state_of(out)
+    rows = [{"audio": f"audio/{i}.wav", "language": "xx", **dict.fromkeys(LABELS, 4)} for i in range(2)]
+    assert "none that Whisper knows" in fails(write_csv(table, rows), "--output", out, "--language", "en")
+    assert state_of(out) == before
+
+
+def test_a_shard_that_changes_during_the_run_is_noticed(tmp_path, monkeypatch):
+    table, out = make_corpus(tmp_path), tmp_path / "out"
+    make_shard = sharded_table.ShardedTable.make_shard
+
+    def disturbed(self, number):
+        make_shard(self, number)
+        if number == 2:
+            shutil.copy(self.shard(1), self.shard(0))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sharded_table.ShardedTable, "make_shard", disturbed)
+        message = fails(table, "--output", out, *OPTIONS)
+    assert "part-00000.parquet was changed during the run: run the same command again" in message
+    assert [row["audio"] for row in run(table, out, *OPTIONS)] == [f"audio/{i}.wav" for i in range(8)]
 
 
 def hold(out, held):

@@ -1,5 +1,6 @@
 """`msfser predict`: what it reads, what it writes, and what a killed run leaves."""
 
+import io
 import json
 import os
 import re
@@ -12,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
@@ -20,11 +23,14 @@ from tiny import noise, tiny_config, tiny_model, tiny_processor
 from msfser import LABELS, MsfSerModel, MsfSerPipeline
 from msfser.cli.main import main as msfser
 from msfser.hub.loading import load_named
+from msfser.prediction import tables
 from msfser.prediction.recordings import find_recordings
 from msfser.prediction.sharded_prediction import ShardedPrediction
 from msfser.prediction.tables import rows_of_result
 from msfser.prediction.timed_pipeline import Stopwatch, TimedPipeline, ahead
 from msfser.sharding import sharded_table
+from msfser.sharding.output_folder import only_run
+from msfser.train import main as train
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +95,23 @@ def test_what_cannot_be_found_is_said(calls, names, words):
         find_recordings(names)
     with pytest.raises(ValueError, match="--columns and --audio_folder belong to a table"):
         find_recordings(["calls"], columns={"audio": "path"})
+
+
+def test_many_long_names_are_no_path(calls, model):
+    """A shell replaces `calls/*.wav` by the names; joined, they are longer than a path may be."""
+    folder = Path(*["n" * 200] * 8)
+    folder.mkdir(parents=True)
+    files = [shutil.copy(calls / "a.wav", folder / f"{number}.wav") for number in range(4)]
+    assert sum(len(os.path.abspath(file)) for file in files) > 4096
+    assert predict(*files, "-o", "r.csv", "--model", model)["file"].tolist() == [str(file) for file in files]
+
+
+def test_what_was_named_is_told_apart_in_few_words(calls):
+    files = [str(shutil.copy(calls / "a.wav", calls / f"{number}.wav")) for number in range(40)]
+    origins = [find_recordings(names).origin for names in (files, files[:-1], files[1:], files[:1])]
+    assert len({*origins}) == 4 and max(map(len, origins)) < len(files[0]) + 40
+    assert origins[0].startswith(f"{files[0]} and 39 more (") and origins[3] == files[0]
+    assert find_recordings([*files, *files]).origin == origins[0]
 
 
 # Output
@@ -159,6 +182,87 @@ def test_a_table_gives_its_texts(tmp_path, calls):
     assert table[["transcript", "emphasis", "description"]].to_numpy().tolist() == [["the food", "food", "a b c"]]
 
 
+RESULT: dict[str, Any] = {"valence": 0.123456789, "arousal": 0.5, "dominance": 1.0, "duration": 2.0}
+RESULT |= {"speech_seconds": 0.0, "transcript": 'so, "then"', "warnings": []}
+
+
+@pytest.mark.parametrize("course", [False, True])
+@pytest.mark.parametrize("channels", [None, 2])
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_table_that_is_written_in_pieces_is_the_same(monkeypatch, suffix, channels, course):
+    windows = [{"start": i / 2, "end": i + 1.0, **dict.fromkeys(LABELS, i / 3), "transcript": None} for i in range(2)]
+    intervals = {name: [0.1, 1 / 3] for name in LABELS}
+    results = [
+        None,
+        None,
+        RESULT | {"course": windows},
+        None,
+        RESULT | {"intervals": intervals, "warnings": ["a", "b"]},
+    ]
+    rows: list[dict[str, Any]] = []
+    for number, result in enumerate(results * 2):
+        both = (
+            None if result is None else [result | {"channel": channel} for channel in range(channels or 0)] or result
+        )
+        error = "broken." if result is None else None
+        rows += tables.rows_of_result(f"{number}.wav", both, error, course=course)
+    written = []
+    for at_once in (100, 3, 1):
+        monkeypatch.setattr(tables, "_ROWS_AT_ONCE", at_once)
+        tables.write_table(iter(rows), suffix, file := io.BytesIO())
+        written.append(file.getvalue())
+    if suffix == ".parquet":
+        whole, *pieces = (pd.read_parquet(io.BytesIO(content)) for content in written)
+        for piece in pieces:
+            pd.testing.assert_frame_equal(piece, whole)
+        return
+    assert written[0] == written[1] == written[2]
+    if suffix == ".csv":
+        extra = (["channel"] if channels else []) + (["start", "end"] if course else [])
+        table = pd.DataFrame(rows, columns=["file", *extra, *tables.COLUMNS[1:]])
+        if channels:
+            table["channel"] = table["channel"].astype("Int64")
+        table["warnings"] = ["; ".join(warnings or ()) for warnings in table["warnings"]]
+        assert written[0].decode() == table.round(6).to_csv(index=False)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_few_rows_are_in_memory(monkeypatch, suffix):
+    monkeypatch.setattr(tables, "_ROWS_AT_ONCE", 2)
+    file, held = io.BytesIO(), []
+
+    def rows():
+        for number in range(10):
+            held.append(number - file.getvalue().count(b".wav"))
+            yield from tables.rows_of_result(f"{number}.wav", RESULT, None)
+
+    tables.write_table(rows(), suffix, file)
+    assert max(held) <= 3 and file.getvalue().count(b".wav") == 10
+
+
+@pytest.mark.parametrize(
+    ("order", "files"),
+    [
+        (("e.parquet", "calls/metadata.csv"), ["e.wav", "{calls}/a.wav", "{calls}/broken.wav"]),
+        (("calls/metadata.csv", "e.parquet"), ["a.wav", "broken.wav", "e.wav"]),
+    ],
+)
+def test_a_part_may_have_embedded_recordings_and_files(calls, model, tmp_path, order, files):
+    folder = shutil.copytree(model, tmp_path / "run")
+    soundfile.write(buffer := io.BytesIO(), noise(1.0, 9), 16_000, format="WAV")
+    row = {"audio": {"bytes": buffer.getvalue(), "path": "e.wav"}, "split": "test", "speaker": "one"}
+    pq.write_table(pa.Table.from_pylist([row]), "e.parquet")
+    (calls / "metadata.csv").write_text("file_name,split,speaker\na.wav,test,two\nbroken.wav,test,three\n")
+    Path("settings.yaml").touch()
+    data = [word for name in order for word in ("--data", name)]
+    train(["settings.yaml", *data, "--do_predict", "--output_dir", str(folder), "--use_cpu"])
+    table = pd.read_csv(folder / "predictions.csv")
+    assert table["file"].tolist() == [name.format(calls=calls) for name in files]
+    assert table["valence"].isna().tolist() == ["broken" in name for name in files]
+    reason = table["error"].dropna().item()
+    assert table["file"][table["error"].notna()].item() in reason and reason.count("broken.wav") == 1
+
+
 def test_a_row_of_a_result():
     (row,) = rows_of_result("a.wav", None, "it is broken.")
     assert row["file"] == "a.wav" and row["error"] == "it is broken." and row["valence"] is None
@@ -214,6 +318,33 @@ def test_a_wrong_command_is_refused(calls, model, arguments, words):
     assert not Path("r.csv").exists() and not list(Path().glob("*.parts"))
 
 
+def test_no_input_is_replaced(calls, model):
+    soundfile.write("one.wav", noise(1.0, 1), 16_000)
+    for table in (Path("t.csv"), calls / "metadata.csv"):
+        table.write_text("file_name,valence\none.wav,1\n")
+    Path("link.csv").symlink_to("t.csv")
+    msfser(["annotate", "t.csv", "--output", "shards", "--recognizer", "none", "--describer", "none"])
+    inputs = [Path("t.csv"), calls / "metadata.csv", *Path("shards/data").iterdir()]
+    before = [path.read_bytes() for path in inputs]
+    for named, output in (
+        ("t.csv", "t.csv"),
+        ("t.csv", "calls/../t.csv"),
+        ("t.csv", "link.csv"),
+        ("link.csv", "t.csv"),
+        ("calls/metadata.csv", "calls/metadata.csv"),
+        ("calls", "calls/metadata.csv"),
+        ("shards", "shards/data/part-00000.parquet"),
+    ):
+        for more, words in (([], "give another name"), (["--overwrite"], "would be replaced: give another name")):
+            with pytest.raises(SystemExit, match=words):
+                predict(named, "-o", output, "--model", model, "--audio_folder", ".", *more)
+    assert [path.read_bytes() for path in inputs] == before and not [*Path().rglob("*.parts")]
+    # Another file beside the table is none of them.
+    (calls / "r.csv").write_text("old")
+    (calls / "metadata.csv").write_text("file_name\na.wav\n")
+    assert predict("calls", "-o", "calls/r.csv", "--model", model, "--overwrite")["file"].tolist() == ["a.wav"]
+
+
 def test_overwrite_replaces_the_table(calls, model):
     Path("r.csv").write_text("old")
     assert len(predict("calls", "-o", "r.csv", "--model", model, "--overwrite")) == 4
@@ -244,27 +375,91 @@ def test_a_stopped_run_goes_on(calls, model, monkeypatch, tmp_path):
     pd.testing.assert_frame_equal(resumed, expected, check_exact=False, atol=2e-6)
 
 
-def test_what_another_model_predicted_is_not_thrown_away(calls, model, tmp_path, monkeypatch):
+def test_what_another_model_predicted_is_not_thrown_away(calls, model, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(model, other)
     torch.manual_seed(1)
     MsfSerModel(tiny_config(semantics=[])).save_pretrained(other)
-    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="the disk is full"):
+    parts = stopped("calls", "-o", "r.csv", "--model", model)
+    kept = contents(parts)
+    assert "data/part-00000.parquet" in kept
+    for more in (["--model", other], ["--model", model, "--channel", "0"]):
+        with pytest.raises(SystemExit, match="run the same command as before, or start over with --overwrite"):
+            predict("calls", "-o", "r.csv", *more)
+    assert contents(parts) == kept
+    second = predict("calls", "-o", "r.csv", "--model", other, "--overwrite")
+    first = predict("calls", "-o", "first.csv", "--model", model)
+    assert not np.allclose(first["valence"].dropna(), second["valence"].dropna())
+
+
+def stopped(*arguments: object) -> Path:
+    """Predicts until the table would be written, and gives the folder that is left."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit, match="the disk is full"):
 
         def full(*_: Any, **shown: Any) -> None:
             raise OSError("the disk is full.")
 
         patch.setattr("msfser.prediction.predicting._write", full)
-        predict("calls", "-o", "r.csv", "--model", model)
-    kept = {path.name: path.read_bytes() for path in Path("r.csv.parts").rglob("*.parquet")}
-    assert kept
-    for more in (["--model", other], ["--model", model, "--channel", "0"]):
-        with pytest.raises(SystemExit, match="run the same command as before, or start over with --overwrite"):
-            predict("calls", "-o", "r.csv", *more)
-    assert kept == {path.name: path.read_bytes() for path in Path("r.csv.parts").rglob("*.parquet")}
-    second = predict("calls", "-o", "r.csv", "--model", other, "--overwrite")
-    first = predict("calls", "-o", "first.csv", "--model", model)
-    assert not np.allclose(first["valence"].dropna(), second["valence"].dropna())
+        predict(*arguments)
+    output = arguments[arguments.index("-o") + 1]
+    return Path(f"{output}.parts")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("with_table", [False, True])
+def test_a_resumed_run_does_not_list_its_own_folder(calls, model, caplog, with_table):
+    if with_table:
+        (calls / "metadata.csv").write_text("file_name\na.wav\nlong.flac\nbroken.wav\ninner/stereo.wav\n")
+    arguments = ("calls", "-o", "calls/r.csv", "--model", model)
+    stopped(*arguments)
+    caplog.clear()
+    assert len(predict(*arguments)) == 4 and not Path("calls/r.csv.parts").exists()
+    assert "left out 1 file of the folder: of the type .txt, which is not read (1): 'calls/notes.txt'." in caplog.text
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+@pytest.mark.parametrize("has_shards", [False, True])
+def test_a_second_run_leaves_the_first_one_alone(calls, model, has_shards, overwrite):
+    arguments = ("calls", "-o", "r.csv", "--model", model)
+    parts = stopped(*arguments)
+    if not has_shards:
+        for shard in parts.glob("data/*"):
+            shard.unlink()
+    (parts / ".part-00000.parquet.begun").touch()
+    with only_run(parts):
+        before = contents(parts)
+        with pytest.raises(SystemExit, match=r"another run is writing to 'r\.csv\.parts'"):
+            predict(*arguments, *overwrite)
+        assert contents(parts) == before
+    assert len(predict(*arguments)) == 4 and not parts.exists()
+
+
+@pytest.mark.parametrize("gone", ["a.wav", "long.flac"])
+def test_a_refused_run_leaves_everything(calls, model, monkeypatch, gone):
+    monkeypatch.setattr(ShardedPrediction, "rows_per_shard", 1)
+    monkeypatch.setattr(ShardedPrediction, "most_rows_per_shard", 1)
+    arguments = ("calls", "-o", "r.csv", "--model", model)
+    parts = stopped(*arguments)
+    before = contents(parts)
+    assert len(before) == 5
+    (calls / gone).rename("aside")
+    with pytest.raises(SystemExit, match="run the same command as before, or start over with --overwrite"):
+        predict(*arguments)
+    assert contents(parts) == before
+    Path("aside").rename(calls / gone)
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardedPrediction, "make_rows", None)  # nothing is predicted again
+        assert len(predict(*arguments)) == 4
+
+
+def test_a_file_that_no_run_wrote_stays(calls, model):
+    parts = stopped("calls", "-o", "r.csv", "--model", model)
+    (parts / "mine.txt").write_text("mine")
+    predict("calls", "-o", "r.csv", "--model", model, "--overwrite")
+    assert contents(parts) == {"mine.txt": b"mine"}
 
 
 @pytest.mark.parametrize("wrong", [["--language", "klingon"], ["--model", "calls"], ["--channel", "-1"]])

@@ -72,6 +72,8 @@ def test_the_table_must_have_the_recordings_of_the_part(tmp_path):
         (["--channel", "each"], "leave out --course and --channel each"),
         (["--submission", "gone/s.csv"], "no folder 'gone' for the submission"),
         (["--submission", "out.csv"], "--submission and -o are both out.csv"),
+        (["--submission", "msp/../out.csv"], "--submission and -o are both out.csv"),
+        (["--submission", "msp/Labels/labels_consensus.csv", "--overwrite"], "belongs to msp, which is read"),
         (["--test", "Test4"], "has no part Test4; it has Train 4"),
     ],
 )
