@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import datasets
 import numpy as np
@@ -49,7 +50,7 @@ def check_duplicate_contents(
     audio = recordings.with_format("arrow")[:]["audio"]
     content = pc.struct_field(audio, "bytes")
     has_names = audio.type.get_field_index("path") >= 0
-    names = pc.struct_field(audio, "path").to_pylist() if has_names else [None] * len(audio)
+    names: list[Any] = pc.struct_field(audio, "path").to_pylist() if has_names else [None] * len(audio)
     embedded = content.is_valid().to_numpy()
 
     def sample(index: int) -> bytes:

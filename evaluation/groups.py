@@ -41,8 +41,8 @@ def _categories(member: Member, files: pd.Series) -> dict[str, pd.Series]:
         return {name: pd.Series(values, dtype=object) for name, values in found.items()}
     if member.data == PROBE:  # it has none
         return {}
-    options = {name: member.options.get(name) for name in ("columns", "audio_folder")}
-    source = open_table(member.data, **options)
+    columns, audio_folder = (member.options.get(name) for name in ("columns", "audio_folder"))
+    source = open_table(member.data, columns=columns, audio_folder=audio_folder)
     table = source.table.to_pandas().select_dtypes(["object", "string", "bool"])
     texts = table.drop(columns=[*FEATURES, "split"], errors="ignore")
     texts.index = pd.Index(source.recording_names() if source.files is None else source.files, dtype=object)

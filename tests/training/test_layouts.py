@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 import soundfile
 from corpus_trees import write_csv
-from tiny import noise
 from tiny_run import command, make_tiny, score_rows
 
 from msfser import LABELS
@@ -36,10 +35,16 @@ def utterances(counts=COUNTS, low=1.0, high=7.0):
     return rows
 
 
+def voice(number):
+    """A voiced sound, so that the describer has something to say."""
+    times = np.arange(int((0.4 + number / 100) * RATE)) / RATE
+    return sum(0.1 / k * np.sin(2 * np.pi * k * (110 + 5 * number) * times) for k in range(1, 8))
+
+
 def write_sounds(folder, rows):
     folder.mkdir(parents=True, exist_ok=True)
     for number, row in enumerate(rows):
-        soundfile.write(folder / row["name"], noise(0.4 + number / 100, number), RATE)
+        soundfile.write(folder / row["name"], voice(number), RATE)
 
 
 def write_labels(path, rows, **fixed):
@@ -99,7 +104,7 @@ def hub_shards(folder):
         for k, row in enumerate(utterances(low=0.0, high=1.0)):
             if row["part"] == part:
                 buffer = io.BytesIO()
-                soundfile.write(buffer, noise(0.4 + k / 100, k), RATE, format="WAV")
+                soundfile.write(buffer, voice(k), RATE, format="WAV")
                 sound = {"audio": {"bytes": buffer.getvalue(), "path": row["name"]}, "transcript": row["text"]}
                 rows.append(sound | {"speaker": row["speaker"]} | {label: row[label] for label in LABELS})
         whole = datasets.Dataset.from_list(rows).cast_column("audio", datasets.Audio())
@@ -149,14 +154,16 @@ def test_a_layout_is_annotated_trained_on_and_predicted(tiny, tmp_path, monkeypa
     fast = [*options, "--per_device_train_batch_size", "4", "--num_train_epochs", "1", "--intervals", "false"]
     annotate(["corpus", *corpus, "--recognizer", "none", "--output", "annotated"])
     runs = {data: command(tiny, tmp_path / f"run_{data}", *fast, "--data", data) for data in ("corpus", "annotated")}
-    read_raw, read_annotated = (contents(argv) for argv in runs.values())
-    assert read_raw == read_annotated and {*read_raw} >= {"train", "validation", "test"}
-    for argv in runs.values():
+    # What is trained on is the same, before and after, and so is what is tested.
+    whole, described = map(contents, runs.values())
+    assert whole == described and {*whole} >= {"train", "validation", "test"}
+    scored = []
+    for data, argv in runs.items():
         train(argv)
-    scores = [{row["name"]: row for row in score_rows(tmp_path / f"run_{data}", set())} for data in runs]
-    assert "test/audio/mean" in scores[0] and "test/all/mean" in scores[1]
-    described = pd.read_parquet("annotated/data/part-00000.parquet")
-    assert described["description"].notna().all() and described["error"].isna().all()
+        scored.append({row["name"].rpartition("/")[0] for row in score_rows(tmp_path / f"run_{data}", set())})
+    assert "test/audio" in scored[0] and len(scored[0]) < len(scored[1])
+    shard = pd.read_parquet("annotated/data/part-00000.parquet")
+    assert shard["description"].notna().all() and shard["error"].isna().all()
     for number, data in enumerate(("corpus", "annotated")):
         words = ["predict", data, *corpus, *part, "--model", "run_annotated", "--recognizer", "none"]
         msfser([*words, "-o", f"{number}.csv"])
@@ -175,7 +182,7 @@ def test_an_older_release_is_ablated(tiny, tmp_path, monkeypatch):
     annotate(["corpus", *options, "--recognizer", "none", "--output", "annotated"])
     fast = "num_train_epochs: 1\nper_device_train_batch_size: 4\nintervals: false\ncorpus: msp_podcast\n"
     Path("old.yaml").write_text((tiny / "tiny.yaml").read_text() + fast + "data: annotated\n")
-    ablation.main(["old.yaml", "--seeds", "0", "--rows", "audio", "no_es"])
+    ablation.main(["old.yaml", "--seeds", "0", "--rows", "audio"])
     rows = read(tmp_path / "ablation_old.json")
     assert rows["items"]["value"] == 4
-    assert {"full/mean", "audio_minus_full/mean", "no_es_minus_full/mean"} <= rows.keys()
+    assert {"full/mean", "audio_minus_full/mean"} <= rows.keys()
