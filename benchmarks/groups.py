@@ -1,4 +1,4 @@
-"""How the recipes of the starters treat groups of speakers that they were not fitted to.
+"""How the recipes of the starters treat groups of speakers that they were not fitted to, and whether they go by words.
 
     python -m msfser.benchmarks.groups --data FOLDER
 
@@ -9,15 +9,22 @@ guess them. All inputs are read, texts as the default pipeline makes them. All l
 - `STARTER/CORPUS/...`: of all speakers of a corpus; `STARTER/CORPUS/GENDER/...` of its women (`F`) or men (`M`).
 - `.../DIMENSION_bias`: mean prediction minus mean label; `.../mean`: CCC, mean over the dimensions; `.../speakers`.
 - `STARTER/CORPUS/women_minus_men/DIMENSION_bias`, `.../mean`: the difference between the two.
+- `STARTER/CORPUS/words/WHAT/DIMENSION_r`: Pearson's r of the valence of the words alone with WHAT: the number from
+  all inputs (`all`), that from sound alone (`sound`), or the label (`labels`); `.../all_minus_labels/...` and
+  `.../sound_minus_labels/...` are the differences. A number that goes with the words more than its label does is the
+  shortcut of which arXiv 2312.06270 warns. The words are those that the default pipeline recognizes, and their valence
+  is what the fitted `starter` says of them without sound; `.../words/clips` counts the clips that have words. A corpus
+  whose words all have one valence has no such rows.
 
 Intervals are over speakers and seeds.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from ..cli.errors import cli_errors
 from ..configuration_msfser import LABELS
@@ -25,11 +32,14 @@ from ..evaluation.acted import Material, Scores
 from ..evaluation.intervals import Interval
 from ..evaluation.leave_out import Protocol
 from ..evaluation.results import Row, row, rows_of
-from ..starter.assemble import STARTERS
+from ..starter.assemble import STARTER, STARTERS, fitted_starter, starter_processor
+from ..training.features import encode_texts
 from .command import record
 from .starter import RESUME, Recipes, parsed
 
 WOMEN, MEN = "F", "M"
+# The predictions that are compared with the words.
+_KINDS = ("all", "sound")
 _MEASURES = (*(f"{label}_bias" for label in LABELS), "mean")
 
 
@@ -74,6 +84,69 @@ def rows_of_groups(material: Material, predictions: np.ndarray, genders: Sequenc
             yield from rows_of([f"{corpus}/women_minus_men/{measure}" for measure in _MEASURES], found)
 
 
+@torch.inference_mode()
+def valence_of_words(texts: Sequence[str | None]) -> np.ndarray:
+    """What the fitted starter says of texts without sound: valence `(texts,)`, NaN where there is no text."""
+    spoken = [index for index, text in enumerate(texts) if text]
+    found = np.full(len(texts), np.nan)
+    model = fitted_starter(STARTERS[STARTER])
+    vectors = encode_texts([texts[index] for index in spoken], model, starter_processor())
+    logits = model(gs_embedding=vectors, gs_attention_mask=torch.ones(len(vectors), 1).long()).logits
+    found[spoken] = logits[:, LABELS.index("valence")].double().numpy()
+    return found
+
+
+def rows_of_words(material: Material, predictions: Mapping[str, np.ndarray], valence: np.ndarray) -> Iterator[Row]:
+    """How much the numbers of one starter, and the labels, go with the valence of the words alone.
+
+    Args:
+        material: The clips.
+        predictions: By what they are made from, `(seeds, clips, 3)`, for speakers that were held out.
+        valence: Of the words of each clip, `(clips,)`; NaN without words.
+    """
+    corpora = material.table["corpus"].to_numpy()
+    for corpus in dict.fromkeys(corpora):
+        members = (corpora == corpus) & ~np.isnan(valence)
+        if len(np.unique(valence[members])) > 1:
+            yield row(f"{corpus}/words/clips", members.sum())
+            for found in _word_rows(material, predictions, valence, members):
+                yield found | {"name": f"{corpus}/words/{found['name']}"}
+
+
+def _word_rows(
+    material: Material, predictions: Mapping[str, np.ndarray], valence: np.ndarray, members: np.ndarray
+) -> Iterator[Row]:
+    some = next(iter(predictions.values()))
+    scores = Scores(material, {"all": {"all": np.where(members[:, None], some, np.nan)}})
+
+    def measure(clips: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+        of_numbers = [
+            np.mean([_correlations(numbers[seed, clips], valence[clips]) for seed in seeds], axis=0)
+            for numbers in predictions.values()
+        ]
+        return np.stack([*of_numbers, _correlations(material.clips.labels[clips], valence[clips])])
+
+    def difference(clips: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+        found = measure(clips, seeds)
+        return found[:-1] - found[-1]
+
+    of_names = {
+        (*predictions, "labels"): scores.interval(measure, correlation=True),
+        tuple(f"{kind}_minus_labels" for kind in predictions): scores.interval(difference),
+    }
+    for names, found in of_names.items():
+        for place, name in enumerate(names):
+            yield from rows_of([f"{name}/{label}_r" for label in LABELS], Interval(*(end[place] for end in found)))
+
+
+def _correlations(numbers: np.ndarray, valence: np.ndarray) -> np.ndarray:
+    """Pearson's r of numbers `(clips, 3)` with a valence `(clips,)`, `(3,)`; NaN where one of the two is constant."""
+    first, second = (values - values.mean(0, dtype=np.float64) for values in (numbers, valence[:, None]))
+    varies = (np.ptp(numbers, axis=0) > 0) & (np.ptp(valence) > 0)
+    sizes = np.sqrt((first**2).sum(0) * (second**2).sum(0))
+    return np.divide((first * second).sum(0), sizes, out=np.full(sizes.shape, np.nan), where=varies)
+
+
 def _measured(
     material: Material, predictions: np.ndarray, members: np.ndarray, others: np.ndarray | None = None
 ) -> Interval:
@@ -100,14 +173,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         recipes = Recipes(arguments.data, arguments.output_dir)
         genders = genders_of(arguments.data, recipes.protocol)
         predictions = {
-            starter.name: recipes.predictions(starter.voices, arguments.seeds)["all"] for starter in STARTERS.values()
+            starter.name: recipes.predictions(starter.voices, arguments.seeds) for starter in STARTERS.values()
         }
+        valence = valence_of_words(recipes.words["gs"])
     material = recipes.material()
     of_clips = [genders.get(path) for path in recipes.clips["path"]]
     rows = [
         found | {"name": f"{starter}/{found['name']}"}
         for starter, of_starter in predictions.items()
-        for found in rows_of_groups(material, of_starter, of_clips)
+        for found in (
+            *rows_of_groups(material, of_starter["all"], of_clips),
+            *rows_of_words(material, {kind: of_starter[kind] for kind in _KINDS}, valence),
+        )
     ]
     record("groups", rows, "groups", argv)
 

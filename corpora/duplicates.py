@@ -5,11 +5,11 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import datasets
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.compute as pc
 
 logger = logging.getLogger(__name__)
@@ -46,20 +46,32 @@ def check_duplicate_files(
 def check_duplicate_contents(
     name: str, recordings: datasets.Dataset, splits: np.ndarray, official: bool, kind: str = "split"
 ) -> None:
-    """Refuse embedded recordings, a column `audio`, as [`check_duplicate_files`] does."""
+    """Refuse recordings of a column `audio`, embedded or files, by their content: see [`check_duplicate_files`]."""
     audio = recordings.with_format("arrow")[:]["audio"]
     content = pc.struct_field(audio, "bytes")
-    sizes = pc.binary_length(content).to_numpy()
+    has_names = audio.type.get_field_index("path") >= 0
+    names: list[Any] = pc.struct_field(audio, "path").to_pylist() if has_names else [None] * len(audio)
+    embedded = content.is_valid().to_numpy()
 
     def sample(index: int) -> bytes:
+        if not embedded[index]:
+            return _sample_of_file(names[index])
         buffer = content[index].as_buffer()
         middle, end = max(0, buffer.size // 2 - _SAMPLE), max(0, buffer.size - _SAMPLE)
         return buffer.slice(middle, min(_SAMPLE, buffer.size)).to_pybytes() + buffer.slice(end).to_pybytes()
 
+    def digest(index: int) -> bytes:
+        return hashlib.sha256(content[index].as_buffer()).digest() if embedded[index] else _hash_file(names[index])
+
+    sizes = pc.fill_null(pc.binary_length(content), 0).to_numpy().astype(np.int64)
     with ThreadPoolExecutor(_THREADS) as pool:
-        keys = _content_keys(sizes, splits, sample, lambda i: hashlib.sha256(content[i].as_buffer()).digest(), pool)
-    names = pc.struct_field(audio, "path") if audio.type.get_field_index("path") >= 0 else pa.nulls(len(audio))
-    shown = [f"recording {i}" + (f", {path}" if path else "") for i, path in enumerate(names.to_pylist(), start=1)]
+        files = np.flatnonzero(~embedded)
+        sizes[files] = list(pool.map(lambda i: os.path.getsize(names[i]), files))
+        keys = _content_keys(sizes, splits, sample, digest, pool)
+    shown = [
+        (f"recording {i}" + (f", {path}" if path else "")) if inside else path
+        for i, (path, inside) in enumerate(zip(names, embedded, strict=True), start=1)
+    ]
     _refuse(name, keys, shown, splits, kind, warn_only=official)
 
 

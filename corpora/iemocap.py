@@ -13,6 +13,7 @@ and so on to Session5. The attributes are means of ratings from 1 to 5.
 import logging
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +38,9 @@ _ALIGNMENT_FOLDER = "sentences/ForcedAlignment"
 _FRAMES_PER_SECOND = 100
 # A blank rating has moved the means of a few utterances by half a step out of the scale, to 0.5 and 5.5.
 _SLACK = 0.5
+
+_GENDERS = {"F": "Female", "M": "Male"}
+_NAME = re.compile(r"Ses\d\d[FM]_\w+_([FM])\w+\.wav")
 
 _NUMBER = r"(-?\d+(?:\.\d+)?)"
 _LABEL_LINE = re.compile(
@@ -150,6 +154,12 @@ def read_iemocap(folder: str | os.PathLike[str], *, fold: int) -> datasets.Datas
 def session_of(speaker: str) -> str:
     """Return the session of a speaker: "Ses01" of "Ses01F"."""
     return speaker[:5]
+
+
+def iemocap_categories(folder: str | os.PathLike[str], files: Sequence[str]) -> dict[str, list[str | None]]:
+    """Return the gender of the speaker of each recording, which its name says; `None` of other names."""
+    turns = [_NAME.fullmatch(file) for file in files]
+    return {"gender": [_GENDERS[turn[1]] if turn else None for turn in turns]}
 
 
 def _split(session: int, fold: int) -> str:

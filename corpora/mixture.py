@@ -13,10 +13,11 @@ import yaml
 
 from ..configuration_msfser import LABELS, TENSOR_NAMES
 from ..loss_msfser import UNRATED
-from .duplicates import check_duplicate_files
+from .duplicates import check_duplicate_contents
 from .label_ranges import parse_label_range
 from .registry import CORPORA, OPTIONS, read_corpus
 from .schema import SPLITS
+from .sources import TABLE_SUFFIXES
 
 # What a member may set beside the options of its reader.
 _SETTINGS = ("data", "corpus", "name", "weight", "texts")
@@ -86,18 +87,45 @@ def member_of(written: str, default: Member) -> Member:
             raise ValueError(f"the corpus {corpus!r} is none of {', '.join(CORPORA)}")
         if not 0 < weight < float("inf"):
             raise ValueError(f"the weight is {weight:g} and not above 0")
+        texts = None if texts is None else _as_list(texts)
         if texts is not None and not {*texts} <= {*TENSOR_NAMES}:
             raise ValueError(f"its texts are none of {', '.join(TENSOR_NAMES)}")
         options = {name: given[name] for name in OPTIONS if name in given}
+        if "test" in options:
+            options["test"] = _as_list(options["test"])
         if "label_range" in options:
             options["label_range"] = parse_label_range(options["label_range"])
         if "columns" in options and not isinstance(options["columns"], dict):
             raise ValueError("its columns are no mapping, such as {speaker: actor}")
+        name = str(given.get("name", _name_of(given["data"])))
+        if "/" in name:
+            raise ValueError(f"its name {name!r} has a slash")
     except (yaml.YAMLError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split()).removesuffix(".")
         raise ValueError(f"--data {written} cannot be read ({reason}); write it as in {_EXAMPLE}.") from error
-    name = str(given.get("name", _name_of(given["data"])))
     return Member(name, given["data"], corpus, options, weight, None if texts is None else tuple(texts))
+
+
+def _as_list(given: Any) -> list[str]:
+    """Return what a mapping gives where it may name one or several."""
+    return [str(one) for one in (given if isinstance(given, list) else [given])]
+
+
+def members_of(data: str, more: Sequence[str], corpus: str, options: Mapping[str, Any]) -> list[Member]:
+    """Return the corpora of a run: one, or several.
+
+    Args:
+        data: Of the first corpus.
+        more: Of the others, as [`member_of`] reads them.
+        corpus: The reader of the first.
+        options: Of its reader; those that it does not accept are left out.
+
+    Raises:
+        ValueError: As in [`member_of`].
+    """
+    accepted = CORPORA[corpus].accepts
+    first = Member(_name_of(data), data, corpus, {name: v for name, v in options.items() if name in accepted})
+    return [first, *(member_of(written, first) for written in more)]
 
 
 def read_parts(
@@ -128,15 +156,10 @@ def read_parts(
     if not more:
         parts = read_corpus(corpus, data, **options, require_labels=require_labels, needed=needed)
     else:
-        first = Member(_name_of(data), data, corpus, {k: v for k, v in options.items() if k in _accepted(corpus)})
-        parts = read_mixture([first, *(member_of(words, first) for words in more)], require_labels, needed)
+        parts = read_mixture(members_of(data, more, corpus, options), require_labels, needed)
     if not require_labels:
         return parts
     return datasets.DatasetDict({name: with_unrated(part) for name, part in parts.items()})
-
-
-def _accepted(corpus: str) -> tuple[str, ...]:
-    return CORPORA[corpus].accepts
 
 
 def with_unrated(part: datasets.Dataset) -> datasets.Dataset:
@@ -151,9 +174,10 @@ def with_unrated(part: datasets.Dataset) -> datasets.Dataset:
 
 
 def _name_of(data: str) -> str:
-    """The name of a folder or a file, but of `metadata.csv` that of its folder."""
+    """The name of a folder, or of a table without its suffix, but of `metadata.csv` that of its folder."""
     path = Path(data)
-    return (path.parent if path.stem == "metadata" and path.parent.name else path).stem or data
+    stem = path.stem if path.suffix.lower() in TABLE_SUFFIXES else path.name
+    return (path.parent.name if stem == "metadata" else "") or stem or data
 
 
 def read_mixture(
@@ -167,16 +191,14 @@ def read_mixture(
         needed: As in `read_corpus`.
 
     Returns:
-        train, validation and test of all of them, and the test part of each by its name. The speakers of a member have
-        its name before theirs. Labels that a member does not rate are null.
+        train, validation and test of all of them, the test part of each by its name, and its further test parts as
+        `NAME_PART`. The speakers of a member have its name before theirs. Labels that a member does not rate are null.
 
     Raises:
-        ValueError: Names are not distinct, a part is missing, a recording is in more than one part, or as in
-            `read_corpus`.
+        ValueError: Names are not distinct, a part is missing, a recording that one member trains on is in another part
+            of another one, or as in `read_corpus`.
     """
-    names = [member.name for member in members]
-    if twice := sorted({name for name in names if names.count(name) > 1 or name in SPLITS}):
-        raise ValueError(f'two corpora are called {twice[0]!r}; give each a name: --data "{{data: ..., name: ...}}".')
+    _refuse_twice([member.name for member in members])
     read: dict[str, datasets.DatasetDict] = {}
     for member in members:
         parts = read_corpus(member.corpus, member.data, **member.options, require_labels=require_labels, needed=needed)
@@ -191,8 +213,19 @@ def read_mixture(
             of_split = [(part.select(_drawn(len(part), weight)), weight) for part, weight in of_split]
         if of_split:
             found[split] = datasets.concatenate_datasets([part for part, _ in of_split])
-    found |= {name: parts["test"] for name, parts in read.items() if "test" in parts}
-    return datasets.DatasetDict(found)
+    tests = [
+        (name if split == "test" else f"{name}_{split}", part)
+        for name, parts in read.items()
+        for split, part in parts.items()
+        if split not in ("train", "validation")
+    ]
+    _refuse_twice([name for name, _ in tests])
+    return datasets.DatasetDict({**found, **dict(tests)})
+
+
+def _refuse_twice(names: Sequence[str]) -> None:
+    if twice := sorted({name for name in names if names.count(name) > 1 or name in SPLITS}):
+        raise ValueError(f'two corpora are called {twice[0]!r}; give each a name: --data "{{data: ..., name: ...}}".')
 
 
 def _as_member(part: datasets.Dataset, member: Member) -> datasets.Dataset:
@@ -214,16 +247,20 @@ def _drawn(count: int, weight: float) -> np.ndarray:
 
 
 def _refuse_shared(read: Mapping[str, datasets.DatasetDict]) -> None:
-    """Refuse recordings that one corpus trains on and another tests on."""
-    files: list[str] = []
-    splits: list[str] = []
-    for parts in read.values():
-        for split in SPLITS:
-            paths = [audio["path"] for audio in (parts[split]["audio"] if split in parts else []) if audio]
-            paths = [path for path in paths if path and Path(path).is_file()]
-            files += paths
-            # Development may be the validation and the test part of one corpus.
-            splits += ["train" if split == "train" else "validation or test"] * len(paths)
-    if files:
-        real = [str(Path(path).resolve()) for path in files]
-        check_duplicate_files(" and ".join(read), files, real, np.array(splits, dtype=object), official=False)
+    """Refuse recordings that one corpus trains on and another validates or tests on.
+
+    What a corpus has in several of its own parts is its reader's concern, who only warns where they are official.
+    """
+    for name in read:
+        sounds: list[datasets.Dataset] = []
+        splits: list[str] = []
+        for other, parts in read.items():
+            for split in [split for split in parts if (split == "train") == (other == name)]:
+                part = parts[split].select_columns(["audio"])
+                has_sound = part.with_format("arrow")[:]["audio"].is_valid().to_numpy()
+                sounds.append(part.select(np.flatnonzero(has_sound)))
+                # Development may be the validation and the test part of one corpus.
+                splits += ["train" if split == "train" else "validation or test"] * int(has_sound.sum())
+        if splits:
+            recordings = datasets.concatenate_datasets(sounds)
+            check_duplicate_contents(" and ".join(read), recordings, np.array(splits, dtype=object), official=False)

@@ -78,16 +78,15 @@ def find_layout(root: Path, audio_name: str, anywhere: bool = False) -> Layout:
         audio_name: What messages call the folder of recordings that is not there.
         anywhere: Recordings may also be in other folders.
     """
-    labels: list[Path] = []
     lists: list[Path] = []
     leaves: dict[str, list[Path]] = {}
     for folder, folders, files in _walk(root, _DEPTH):
-        labels += [folder / name for name in files if name.lower() in _LABELS_FILES]
         lists += [folder / name for name in files if name.lower() == "partitions.txt" or _LIST.fullmatch(name)]
         for name in folders:
             if name.lower() in _LEAVES:
                 leaves.setdefault(name.lower(), []).append(folder / name)
     audio = [folder for name in _AUDIO for folder in leaves.get(name, [])]
+    labels = find_labels(root)
     missing = [] if labels else [f"the file Labels/{_LABELS_FILES[0]}"]
     if not audio and anywhere:
         audio = [root]
@@ -95,7 +94,7 @@ def find_layout(root: Path, audio_name: str, anywhere: bool = False) -> Layout:
         missing.append(f"the folder {audio_name}")
     return Layout(
         root,
-        labels[0] if labels else None,
+        labels,
         audio[0].name if audio else audio_name,
         audio,
         _files_by_name(audio),
@@ -104,6 +103,14 @@ def find_layout(root: Path, audio_name: str, anywhere: bool = False) -> Layout:
         lists,
         missing,
     )
+
+
+def find_labels(root: Path) -> Path | None:
+    """Return the table of labels of a corpus."""
+    for folder, _, files in _walk(root, _DEPTH):
+        if found := [folder / name for name in files if name.lower() in _LABELS_FILES]:
+            return found[0]
+    return None
 
 
 def _walk(root: Path, depth: int) -> Iterator[tuple[Path, list[str], list[str]]]:

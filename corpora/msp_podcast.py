@@ -25,15 +25,19 @@ import pyarrow.compute as pc
 
 from . import tree
 from .columns import WORDS
-from .msp_layout import Layout, find_layout, find_rows
-from .schema import SPLIT_ALIASES, SPLITS
+from .msp_layout import Layout, find_labels, find_layout, find_rows
+from .schema import SPLIT_ALIASES, SPLITS, UNKNOWN
 from .shards import SHARDS_NOTE
+from .sources import read_csv
 from .table import open_table, read_annotated, read_rows
 
 logger = logging.getLogger(__name__)
 
 LABEL_RANGE: tuple[float, float] = (1.0, 7.0)
 ATTRIBUTES = {"valence": "EmoVal", "arousal": "EmoAct", "dominance": "EmoDom"}
+
+# Columns of the table of labels that are not of the schema.
+_CATEGORIES = {"gender": "Gender", "emotion": "EmoClass"}
 
 # What can be tested on: a development set too, as in the paper, whose figures are of it.
 TESTS = ("Test1", "Test2", "Test3", "Development")
@@ -216,6 +220,37 @@ def read_whiser(
         require_labels=require_labels,
         split_by="file",
     )
+
+
+def msp_categories(folder: str | os.PathLike[str], files: Sequence[str]) -> dict[str, list[str | None]]:
+    """Return what the table of labels, or what `annotate` made of it, says of recordings beside the schema.
+
+    Args:
+        folder: Of MSP-Podcast or WHiSER, or what `annotate` made of it.
+        files: Names of recordings, without their folders.
+
+    Returns:
+        `gender` and `emotion` of each, as they are written there, `None` where they are not known; those of the two
+        that the table has.
+    """
+    root = Path(folder)
+    if (root / SHARDS_NOTE).is_file():
+        rows = open_table(root)
+        table, names = rows.table, [os.path.basename(name or "") for name in rows.recording_names()]
+        columns = {name: name for name in _CATEGORIES}
+    else:
+        labels = find_labels(root)
+        assert labels is not None  # the corpus has been read
+        table, columns = read_csv(labels), _CATEGORIES
+        names = table["FileName"].to_pylist()
+    found = {}
+    for name, column in columns.items():
+        if column in table.column_names:
+            values = [(value or "").strip() for value in table[column].cast(pa.string()).to_pylist()]
+            known = [value if value and value.lower() not in UNKNOWN else None for value in values]
+            of_file = dict(zip(names, known, strict=True))
+            found[name] = [of_file.get(file) for file in files]
+    return found
 
 
 def _absent(layout: Layout, rows: pa.Table) -> list[str]:

@@ -18,10 +18,10 @@ from .audio_paths import real_path_finder
 from .emobank import LABEL_RANGE as EMOBANK_RANGE
 from .emobank import read_emobank
 from .iemocap import LABEL_RANGE as IEMOCAP_RANGE
-from .iemocap import read_iemocap, session_of
+from .iemocap import iemocap_categories, read_iemocap, session_of
 from .label_ranges import LabelRange
 from .msp_podcast import LABEL_RANGE as MSP_RANGE
-from .msp_podcast import msp_podcast_parts, read_msp_podcast, read_whiser
+from .msp_podcast import msp_categories, msp_podcast_parts, read_msp_podcast, read_whiser
 from .probe.corpus import make_probe, read_probe
 from .schema import SPLITS
 from .sources import FOLDER_TABLES, holds_table
@@ -54,6 +54,8 @@ class Corpus:
         session_of: From a speaker to the session that recorded it; `None` where there are no sessions.
         read_parts: From the data, and the names of parts if not all are wanted, to the parts that are there, labeled
             or not, by their names; `None` where `read` gives them all.
+        categories: From the data and the names of recordings to further columns of text, such as `gender`; `None`
+            where the corpus has none.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Corpus:
     synthetic: bool = False
     session_of: Callable[[str], str] | None = None
     read_parts: Callable[[str, Sequence[str]], Mapping[str, datasets.Dataset]] | None = None
+    categories: Callable[[str, Sequence[str]], Mapping[str, Sequence[str | None]]] | None = None
 
     def check_options(self, given: Collection[str]) -> None:
         """Check the names of the options that a user gave.
@@ -100,6 +103,7 @@ CORPORA: dict[str, Corpus] = {
             label_range=MSP_RANGE,
             language="en",
             read_parts=msp_podcast_parts,
+            categories=msp_categories,
         ),
         Corpus(
             *(
@@ -112,11 +116,13 @@ CORPORA: dict[str, Corpus] = {
             ),
             label_range=MSP_RANGE,
             language="en",
+            categories=msp_categories,
         ),
         Corpus(
             *("iemocap", "IEMOCAP", read_iemocap, ("fold",), 5, _AGREEMENT, IEMOCAP_RANGE),
             language="en",
             session_of=session_of,
+            categories=iemocap_categories,
         ),
         Corpus("emobank", "EmoBank", read_emobank, license="cc-by-sa-4.0", label_range=EMOBANK_RANGE, language="en"),
         Corpus("probe", "probe corpus", read_probe, (), 0, "apache-2.0", (0.0, 1.0), language="en", synthetic=True),
@@ -188,7 +194,9 @@ def read_source(
     with_errors: bool = False,
     parts: Sequence[str] = (),
 ) -> SourceRows:
-    """Open recordings to be annotated or measured: no labels are needed, and a table keeps its other columns.
+    """Open recordings to be annotated or measured: no labels are needed, and other columns are kept.
+
+    Those of a table are all of them; those of a named corpus are its `Corpus.categories`.
 
     Args:
         corpus: A key of `CORPORA`.
@@ -216,7 +224,10 @@ def read_source(
         read = entry.read(data, **fold) if entry.read_parts is None else entry.read_parts(data, parts)
         if fold:
             read = {"": datasets.concatenate_datasets(list(read.values()))}
-        return _rows_of(read, data, f"{corpus} in {os.path.realpath(data)}")
+        rows = _rows_of(read, data, f"{corpus} in {os.path.realpath(data)}")
+        for name, values in categories_of(corpus, data, rows.files or ()).items():
+            rows = rows._replace(table=rows.table.append_column(name, pa.array(values, pa.string())))
+        return rows
     if parts:
         raise ValueError("--test belongs to a named corpus; leave it out, or name one with --corpus.")
     if os.path.isdir(data) and not holds_table(data):
@@ -227,6 +238,18 @@ def read_source(
         return rows._replace(left_out=contents.left_out)
     rows = open_table(data, columns=columns, audio_folder=audio_folder, with_errors=with_errors)
     return rows._replace(left_out=_not_in_table(rows, data)) if os.path.isdir(data) else rows
+
+
+def categories_of(corpus: str, data: str, files: Sequence[str | None]) -> Mapping[str, Sequence[str | None]]:
+    """Return further columns of text, such as `gender`, that a named corpus has for recordings.
+
+    Args:
+        corpus: A key of `CORPORA`.
+        data: Its folder.
+        files: The path of each recording; what is none of the corpus is `None` in each column.
+    """
+    read = CORPORA[corpus].categories
+    return {} if read is None else read(data, [os.path.basename(file or "") for file in files])
 
 
 def _not_in_table(rows: SourceRows, folder: str) -> dict[str, str]:

@@ -28,8 +28,8 @@ SAVED_DATASETS: tuple[str, ...] = ("dataset_dict.json", "state.json")
 TABLE_SUFFIXES: tuple[str, ...] = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 
 _DELIMITERS = (",", ";", "\t", "|")
-# Shards as the Hub has them: the part, the number, and how many there are.
-_HUB_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.parquet")
+# Shards as the Hub has them: the part, the number, and how many there are; older ones end with a hash.
+_HUB_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(?:-[0-9a-f]+)?\.parquet")
 _HUB_SHARDS = "PART-00000-of-00001.parquet"
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
@@ -219,16 +219,23 @@ def _hub_shards(folder: Path) -> dict[str, list[Path]]:
     """Return the shards of each part of a dataset that was downloaded from the Hub, in its folder or in `data`.
 
     Raises:
-        ValueError: Some of a part are not there.
+        ValueError: Some of a part are not there, or there are those of two downloads.
     """
     parts: dict[str, list[Path]] = {}
+    places: dict[str, list[tuple[int, int]]] = {}
     for path in sorted((*folder.glob("*-of-*.parquet"), *folder.glob("data/*-of-*.parquet"))):
         if match := _HUB_SHARD.fullmatch(path.name):
             parts.setdefault(match[1], []).append(path)
-    for part, paths in parts.items():
-        count = int(paths[0].stem.rpartition("-")[2])
-        if len(paths) != count:
-            raise ValueError(f"{folder}: {len(paths)} of {count} shards of {part!r} are there; copy the others too.")
+            places.setdefault(match[1], []).append((int(match[2]), int(match[3])))
+    for part, found in places.items():
+        counts = {count for _, count in found}
+        if len(counts) > 1 or len({*found}) < len(found):
+            names = " and ".join(repr(os.path.relpath(path, folder)) for path in (parts[part][0], parts[part][-1]))
+            raise ValueError(f"{folder}: {names} are shards of two downloads of {part!r}; keep those of one.")
+        if len(found) != max(counts):
+            raise ValueError(
+                f"{folder}: {len(found)} of {max(counts)} shards of {part!r} are there; copy the others too."
+            )
     return parts
 
 

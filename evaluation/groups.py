@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from ..configuration_msfser import LABELS
+from ..corpora.mixture import Member, members_of
+from ..corpora.registry import PROBE, categories_of
 from ..corpora.schema import FEATURES
 from ..corpora.table import open_table
 from ..training.labels import rated_labels
-from ..training.settings import RunSettings
+from ..training.settings import RunSettings, corpus_options
 from .intervals import interval, resampled_units
 from .results import Row, rows_of
 
@@ -19,21 +20,34 @@ def groups_of(run: RunSettings, files: Sequence[str | None], speakers: Sequence[
     """The group of each item by the name of the grouping; null where it is not known.
 
     Args:
-        run: The corpus. Its table may have further columns of text, such as `emotion`, that have 2 to 20 values.
-        files: The recording of each item.
+        run: The corpus, or several. A table may have further columns of text, such as `emotion`, and a named corpus
+            has its `Corpus.categories`, such as `gender`; those with 2 to 20 values are groupings.
+        files: The recording of each item: its path, or the name with which it is embedded.
         speakers: The speaker of each item.
     """
     found = {"speaker": pd.Series(speakers, dtype=object)}
-    if run.corpus == "table" and run.data != "probe":
-        source = open_table(run.data, columns=run.column_names, audio_folder=run.audio_folder)
-        if source.files is not None:
-            of_file = source.table.append_column("file", pa.array(source.files)).to_pandas().set_index("file")
-            texts = of_file.select_dtypes(["object", "string", "bool"])
-            texts = texts.drop(columns=[*FEATURES, "split"], errors="ignore")
-            of_item = pd.Series(files, dtype=object)
-            found |= {name: of_item.map(_agreed(texts[name])) for name in texts if _is_text(texts[name])}
+    of_item = pd.Series(files, dtype=object)
+    if of_item.notna().any():
+        for member in members_of(run.data, run.more_data, run.corpus, corpus_options(run)):
+            for name, groups in _categories(member, of_item).items():
+                found[name] = found[name].combine_first(groups) if name in found else groups
     categories = {name: groups for name, groups in found.items() if name == "speaker" or 2 <= groups.nunique() <= 20}
     return {name: groups for name, groups in categories.items() if groups.notna().any()}
+
+
+def _categories(member: Member, files: pd.Series) -> dict[str, pd.Series]:
+    """The columns of text of one corpus for the recordings of all items; null in those that are not of it."""
+    if member.corpus != "table":
+        found = categories_of(member.corpus, member.data, [None if pd.isna(file) else file for file in files])
+        return {name: pd.Series(values, dtype=object) for name, values in found.items()}
+    if member.data == PROBE:  # it has none
+        return {}
+    columns, audio_folder = (member.options.get(name) for name in ("columns", "audio_folder"))
+    source = open_table(member.data, columns=columns, audio_folder=audio_folder)
+    table = source.table.to_pandas().select_dtypes(["object", "string", "bool"])
+    texts = table.drop(columns=[*FEATURES, "split"], errors="ignore")
+    texts.index = pd.Index(source.recording_names() if source.files is None else source.files, dtype=object)
+    return {name: files.map(_agreed(texts[name])) for name in texts if _is_text(texts[name])}
 
 
 def bias_rows(name: str, table: pd.DataFrame, members: np.ndarray) -> list[Row]:
@@ -75,7 +89,7 @@ def mean_of_known(errors: np.ndarray) -> np.ndarray:
 
 def _agreed(values: pd.Series) -> pd.Series:
     """One value for each recording; those whose rows differ are left out."""
-    pairs = pd.DataFrame({"file": values.index, "value": values.array}).drop_duplicates()
+    pairs = pd.DataFrame({"file": values.index, "value": values.array}).dropna(subset="file").drop_duplicates()
     return pairs.drop_duplicates("file", keep=False).set_index("file")["value"]
 
 

@@ -429,8 +429,10 @@ def corpus_options(run: RunSettings) -> dict[str, Any]:
 
 def corpus_title(run: RunSettings) -> str:
     """What the corpus of a run is called: its title, or for a table the name of its folder."""
+    from ..corpora.sources import TABLE_SUFFIXES
+
     path = Path(run.data)
-    folder = path.parent if path.suffix else path
+    folder = path.parent if path.suffix.lower() in TABLE_SUFFIXES else path
     title = folder.name or path.stem if run.corpus == "table" else _corpus(run.corpus).title
     return f"{title} and others" if run.more_data else title
 

@@ -1,5 +1,7 @@
 """What is shown of real voices with weak labels: peers, corpora left out, fine-tuning, and the starters."""
 
+from collections.abc import Sequence
+
 from ...configuration_msfser import LABELS
 from .schema import CCC, DIMENSIONS, Block, Table
 
@@ -77,6 +79,27 @@ def _groups_table(starter: str) -> Table:
         groups,
         ("{*/speakers:.0f}", *(f"{{*/{label}_bias:difference}}" for label in LABELS), "{*/mean:ccc}"),
     )
+
+
+def _shortcut_table(starter: str) -> Table:
+    """How much numbers and labels go with the valence of the words alone."""
+    kinds = {
+        "number from all inputs": "all",
+        "number from sound alone": "sound",
+        "label": "labels",
+        "all inputs minus label": "all_minus_labels",
+        "sound alone minus label": "sound_minus_labels",
+    }
+    rows: dict[str, Sequence[str]] = {}
+    for title, corpus in _CORPORA.items():
+        for words, what in kinds.items():
+            shown = "difference" if "_minus_" in what else "ccc"
+            start = f"{starter}/{corpus}/words"
+            rows[f"{title}, {words}"] = [
+                *(f"{{{start}/{what}/{label}_r:{shown}}}" for label in LABELS),
+                f"{{{start}/clips:.0f}}" if what == "all" else "",
+            ]
+    return Table(("**weak** labels, r with the valence of the words alone", *LABELS, "clips with words"), rows)
 
 
 VOICES: dict[str, Block] = {
@@ -237,6 +260,8 @@ VOICES: dict[str, Block] = {
             "{starter/emotiontts_kr/women_minus_men/valence_bias:difference}.",
         ],
     ),
+    "starter_shortcut": Block("groups", [_shortcut_table("starter")]),
+    "open_shortcut": Block("groups", [_shortcut_table("starter-open")]),
     "open_groups": Block(
         "groups",
         [

@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from tiny import tiny_model, tiny_processor
 
 from msfser.benchmarks import groups
 from msfser.configuration_msfser import LABELS
@@ -56,3 +58,57 @@ def test_genders_are_those_of_the_tables(tmp_path):
 def test_a_wrong_folder_is_a_sentence(tmp_path):
     with pytest.raises(SystemExit, match=r"metadata_weak\.csv is missing"):
         groups.main(["--data", str(tmp_path), "--output_dir", str(tmp_path / "out")])
+
+
+def worded(shortcut: float) -> tuple[Material, dict[str, np.ndarray], np.ndarray]:
+    """As [`made`]; the number from all inputs also follows the words, and a third of the clips has none."""
+    material, predictions, _ = made(0.0)
+    predictions[1] = predictions[0]  # two seeds that differ would widen every interval
+    valence = np.random.default_rng(1).uniform(0.2, 0.8, len(material.table))
+    pulled = predictions.copy()
+    pulled[..., 0] += shortcut * (valence - 0.5)
+    valence[::3] = np.nan
+    return material, {"all": pulled, "sound": predictions}, valence
+
+
+def test_a_pull_of_the_words_is_found():
+    material, predictions, valence = worded(1.0)
+    valence[material.table["corpus"] == "b"] = 0.4
+    rows = {row["name"]: row for row in groups.rows_of_words(material, predictions, valence)}
+    known = ~np.isnan(valence) & (material.table["corpus"] == "a").to_numpy()
+    assert rows["a/words/clips"]["value"] == known.sum() > 100
+    for what, numbers in {**predictions, "labels": material.clips.labels[None]}.items():
+        for d, label in enumerate(LABELS):
+            expected = np.mean([np.corrcoef(of_seed[known, d], valence[known])[0, 1] for of_seed in numbers])
+            row = rows[f"a/words/{what}/{label}_r"]
+            assert row["value"] == pytest.approx(expected, abs=1e-6) and row["low"] < row["value"] < row["high"]
+    pull = rows["a/words/all_minus_labels/valence_r"]
+    both = rows["a/words/all/valence_r"], rows["a/words/labels/valence_r"]
+    assert pull["value"] == pytest.approx(both[0]["value"] - both[1]["value"]) and pull["low"] > 0.3
+    for name in ("all_minus_labels/arousal_r", "sound_minus_labels/valence_r"):
+        assert rows[f"a/words/{name}"]["low"] < 0.1 and abs(rows[f"a/words/{name}"]["value"]) < 0.1
+    # Paired: what words and labels share by chance does not widen it.
+    paired = rows["a/words/sound_minus_labels/valence_r"]
+    assert paired["high"] - paired["low"] < 0.5 * (both[1]["high"] - both[1]["low"])
+    # One sentence, or none, tells nothing.
+    assert not any(name.startswith("b/") for name in rows)
+
+
+def test_a_number_without_spread_has_no_correlation():
+    material, predictions, valence = worded(0.0)
+    predictions["sound"][..., 1] = np.float32(0.1)
+    names = {row["name"] for row in groups.rows_of_words(material, predictions, valence)}
+    assert "a/words/sound/arousal_r" not in names and "a/words/sound/valence_r" in names
+    assert "a/words/sound_minus_labels/arousal_r" not in names and "a/words/labels/arousal_r" in names
+
+
+def test_the_valence_of_words_is_that_of_the_text_branch(monkeypatch):
+    model, processor = tiny_model(), tiny_processor()
+    monkeypatch.setattr(groups, "fitted_starter", lambda starter: model)
+    monkeypatch.setattr(groups, "starter_processor", lambda: processor)
+    found = groups.valence_of_words(["the food was wonderful", None, "dreadful", ""])
+    assert np.isnan(found).tolist() == [False, True, False, True]
+    for place, text in ((0, "the food was wonderful"), (2, "dreadful")):
+        with torch.no_grad():
+            expected = model(**processor(transcript=text)).logits[0, 0].item()
+        assert found[place] == pytest.approx(expected, abs=1e-5)

@@ -13,9 +13,9 @@ from msfser.corpora.probe.corpus import make_probe
 RATE = 16_000
 
 
-def write_sound(path: Path, value: float = 0.0) -> None:
+def write_sound(path: Path, value: float = 0.0, samples: int = 16) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, np.full(16, value, np.float32), RATE)
+    soundfile.write(path, np.full(samples, value, np.float32), RATE)
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:

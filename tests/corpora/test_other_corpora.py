@@ -12,6 +12,7 @@ from test_table import fails, flat, make_rows, names_of, speakers_of, wav_bytes,
 from msfser import LABELS
 from msfser.corpora.label_ranges import parse_label_range
 from msfser.corpora.registry import read_corpus
+from msfser.corpora.sources import holds_table
 from msfser.corpora.table import read_table
 
 TWO = {"valence": (-1, 1), "arousal": (0, 1)}
@@ -224,7 +225,8 @@ def test_choosing_the_test_part_of_embedded_recordings(tmp_path):
 # Sources
 
 
-def test_a_download_of_the_hub(tmp_path):
+@pytest.mark.parametrize("hashes", [("", ""), ("-0f3b2a1c9e8d7c6b", "-9e8d7c6b0f3b2a1c")])
+def test_a_download_of_the_hub(tmp_path, hashes):
     rows = with_splits(make_rows(tmp_path))
     expected = flat(read_table(write_jsonl(tmp_path / "a.jsonl", rows)))
     folder = tmp_path / "hub"
@@ -234,10 +236,20 @@ def test_a_download_of_the_hub(tmp_path):
         table = pa.Table.from_pylist(without(of_part, "split"))
         for number in range(2):
             half = table.slice(number * len(table) // 2, len(table) // 2)
-            pq.write_table(half, folder / "data" / f"{part}-{number:05d}-of-00002.parquet")
+            pq.write_table(half, folder / "data" / f"{part}-{number:05d}-of-00002{hashes[number]}.parquet")
+    assert holds_table(folder)
     assert flat(read_corpus("table", str(folder), audio_folder=tmp_path)) == expected
-    (folder / "data" / "test-00001-of-00002.parquet").unlink()
+    (folder / "data" / f"test-00001-of-00002{hashes[1]}.parquet").unlink()
     fails("1 of 2 shards of 'test' are there; copy the others too", folder)
+
+
+@pytest.mark.parametrize("other", ["train-00000-of-00002.parquet", "data/train-00000-of-00001-0f3b.parquet"])
+def test_two_downloads_in_one_folder(tmp_path, other):
+    for name in ("train-00000-of-00001.parquet", other):
+        (tmp_path / "hub" / name).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(make_rows(tmp_path)), tmp_path / "hub" / name)
+    message = fails("are shards of two downloads of 'train'; keep those of one", tmp_path / "hub")
+    assert f"'{other}'" in message and "'train-00000-of-00001.parquet'" in message
 
 
 def test_a_lone_part_of_embedded_recordings(tmp_path):

@@ -14,7 +14,7 @@ from tiny_run import INTERVAL_ROWS, command, make_tiny, score_rows, weights
 from msfser import MsfSerModel, MsfSerPipeline, MsfSerProcessor
 from msfser.annotation.annotate import main as annotate
 from msfser.train import main as train
-from msfser.training.settings import parse_settings, read_run
+from msfser.training.settings import RunSettings, corpus_title, parse_settings, read_run
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_from_the_folder_of_the_challenge_to_the_submission(tiny, tmp_path, monk
 
 def test_several_corpora_are_trained_as_one(tiny, tmp_path):
     folder = write_challenge(tmp_path / "msp")
-    more = f"{{data: {folder}, corpus: msp_podcast, test: [Development], name: MSP, weight: 0.5, texts: [transcript]}}"
+    more = f"{{data: {folder}, corpus: msp_podcast, test: Development, name: MSP, weight: 0.5, texts: [transcript]}}"
     train(command(tiny, tmp_path / "run", "--data", str(tiny / "corpus"), "--data", more, "--num_train_epochs", "1"))
     found = results(tmp_path / "run", intervals_of("test", "corpus", "MSP"))
     assert {name.split("/")[0] for name in found} == {"test", "corpus", "MSP"}
@@ -126,6 +126,14 @@ def test_several_corpora_are_trained_as_one(tiny, tmp_path):
     listed = tmp_path / "two.yaml"
     listed.write_text((tiny / "tiny.yaml").read_text() + f"data:\n- {tiny}/corpus\n- {{data: {folder}, name: MSP}}\n")
     assert parse_settings([str(listed), "--output_dir", "x"]).run.more_data == [f"{{data: {folder}, name: MSP}}"]
+
+
+@pytest.mark.parametrize(
+    ("data", "title"), [("my/Corpus-1.12", "Corpus-1.12"), ("my/metadata.csv", "my"), ("a.parquet", "a")]
+)
+def test_the_title_of_a_table_is_the_name_of_its_folder(data, title):
+    assert corpus_title(RunSettings(data=data)) == title
+    assert corpus_title(RunSettings(data=data, more_data=["b"])) == f"{title} and others"
 
 
 def test_several_test_parts_are_scored_apart(tiny, tmp_path):
