@@ -7,6 +7,8 @@ import pandas as pd
 import pyarrow as pa
 
 from ..configuration_msfser import LABELS
+from ..corpora.mixture import Member, member_of
+from ..corpora.registry import PROBE
 from ..corpora.schema import FEATURES
 from ..corpora.table import open_table
 from ..training.settings import RunSettings
@@ -18,19 +20,27 @@ def groups_of(run: RunSettings, files: Sequence[str | None], speakers: Sequence[
     """The group of each item by the name of the grouping; null where it is not known.
 
     Args:
-        run: The corpus. Its table may have further columns of text, such as `emotion`, that have 2 to 20 values.
+        run: The corpus, or several. A table may have further columns of text, such as `emotion`, that have 2 to 20
+            values.
         files: The recording of each item.
         speakers: The speaker of each item.
     """
     found = {"speaker": pd.Series(speakers, dtype=object)}
-    if run.corpus == "table" and run.data != "probe":
-        source = open_table(run.data, columns=run.column_names, audio_folder=run.audio_folder)
-        if source.files is not None:
-            of_file = source.table.append_column("file", pa.array(source.files)).to_pandas().set_index("file")
-            texts = of_file.select_dtypes(["object", "string", "bool"])
-            texts = texts.drop(columns=[*FEATURES, "split"], errors="ignore")
-            of_item = pd.Series(files, dtype=object)
-            found |= {name: of_item.map(_agreed(texts[name])) for name in texts if _is_text(texts[name])}
+    first = Member("", run.data, run.corpus, {"columns": run.column_names, "audio_folder": run.audio_folder})
+    for member in (first, *(member_of(written, first) for written in run.more_data)):
+        if member.corpus != "table" or member.data == PROBE:
+            continue
+        options = {name: member.options.get(name) for name in ("columns", "audio_folder")}
+        source = open_table(member.data, **options)
+        if source.files is None:
+            continue
+        of_file = source.table.append_column("file", pa.array(source.files)).to_pandas().set_index("file")
+        texts = of_file.select_dtypes(["object", "string", "bool"])
+        texts = texts.drop(columns=[*FEATURES, "split"], errors="ignore")
+        of_item = pd.Series(files, dtype=object)
+        for name in (name for name in texts if _is_text(texts[name])):
+            of_member = of_item.map(_agreed(texts[name]))
+            found[name] = found[name].combine_first(of_member) if name in found else of_member
     categories = {name: groups for name, groups in found.items() if name == "speaker" or 2 <= groups.nunique() <= 20}
     return {name: groups for name, groups in categories.items() if groups.notna().any()}
 
