@@ -30,8 +30,8 @@ def groups_of(run: RunSettings, files: Sequence[str | None], speakers: Sequence[
     for member in (first, *(member_of(written, first) for written in run.more_data)):
         if member.corpus != "table" or member.data == PROBE:
             continue
-        options = {name: member.options.get(name) for name in ("columns", "audio_folder")}
-        source = open_table(member.data, **options)
+        of = member.options
+        source = open_table(member.data, columns=of.get("columns"), audio_folder=of.get("audio_folder"))
         if source.files is None:
             continue
         of_file = source.table.append_column("file", pa.array(source.files)).to_pandas().set_index("file")
