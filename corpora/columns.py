@@ -109,14 +109,17 @@ def text_column(part: Part, column: str, values: pa.ChunkedArray | None = None) 
 
 def speaker_column(part: Part, column: str) -> pa.ChunkedArray:
     """Return a column of speakers; "Unknown" and "NA" are no speakers, and a number such as "30.0" is "30"."""
-    speakers = text_column(part, column)
+    return _known_speakers(text_column(part, column))
+
+
+def _known_speakers(speakers: pa.ChunkedArray) -> pa.ChunkedArray:
     is_known = pc.invert(pc.is_in(pc.utf8_lower(pc.utf8_trim_whitespace(speakers)), pa.array(UNKNOWN)))
     known = pc.if_else(is_known, speakers, pa.scalar(None, pa.string()))
     return pc.replace_substring_regex(known, r"^(\d+)\.0+$", r"\1")
 
 
-def speakers_of_names(part: Part, names: Sequence[str | None], pattern: str) -> pa.Array:
-    """Return the speaker that the path of each recording names.
+def speakers_of_names(part: Part, names: Sequence[str | None], pattern: str) -> pa.ChunkedArray:
+    """Return the speaker that the path of each recording names, as [`speaker_column`] does that of a column.
 
     Args:
         part: The table.
@@ -141,7 +144,7 @@ def speakers_of_names(part: Part, names: Sequence[str | None], pattern: str) -> 
                 "speakers in a column."
             )
         speakers.append(match[group])
-    return pa.array(speakers, pa.string())
+    return _known_speakers(pa.chunked_array([speakers], pa.string()))
 
 
 def label_column(part: Part, column: str, label_range: tuple[float, float], required: bool) -> pa.Array:

@@ -13,7 +13,7 @@ there is read: only the parts that a run needs must be there, with their labels 
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -28,7 +28,7 @@ from .columns import WORDS
 from .msp_layout import Layout, find_labels, find_layout, find_rows
 from .schema import SPLIT_ALIASES, SPLITS, UNKNOWN
 from .shards import SHARDS_NOTE
-from .sources import read_csv
+from .sources import open_source, read_csv
 from .table import open_table, read_annotated, read_rows
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,9 @@ _CATEGORIES = {"gender": "Gender", "emotion": "EmoClass"}
 
 # What can be tested on: a development set too, as in the paper, whose figures are of it.
 TESTS = ("Test1", "Test2", "Test3", "Development")
+
+# What the column `split` of an annotated corpus calls the parts that it does not call as their owners do.
+_ANNOTATED = {"Train": "train", "Development": "validation"}
 
 # Marks in transcripts that are not spoken: [laughter], (laughs), <unk>, <eps>.
 _MARKS = re.compile(r"\[[^\]]*\]|\([^)]*\)|<[^>]*>")
@@ -80,11 +83,18 @@ def read_msp_podcast(
     if unknown := [name for name in test if name not in TESTS]:
         raise ValueError(f"test is {unknown[0]!r}; MSP-Podcast has {', '.join(TESTS)}.")
     root = tree.existing_folder(folder, "Labels/labels_consensus.csv")
-    if (root / SHARDS_NOTE).is_file():
-        return read_annotated(root, allow_speaker_overlap=True, require_labels=require_labels, test=test)
-    layout = find_layout(root, "Audios")
     names = {"train": ["Train"], "validation": ["Development"], "test": list(test)}
     wanted = list(dict.fromkeys(name for split in SPLITS if split in needed for name in names[split]))
+    tests = test if "test" in needed else ()
+    if "validation" in needed and "Development" in tests:
+        logger.warning(
+            "%s: the test part is the development part, by which the best epoch is chosen, as in the paper: do not "
+            "compare its scores with those of a test set",
+            root,
+        )
+    if (root / SHARDS_NOTE).is_file():
+        return _read_annotated(root, wanted, tests, require_labels)
+    layout = find_layout(root, "Audios")
     missing = list(layout.missing)
     rows, parts = find_rows(layout, tuple(ATTRIBUTES.values()), missing)
     if rows is not None:
@@ -103,19 +113,7 @@ def read_msp_podcast(
             f"as its owners distribute it{_other_tests(wanted, parts)}."
         )
     assert rows is not None  # or else something is missing
-    if "validation" in needed and "Development" in test:
-        logger.warning(
-            "%s: the test part is the development part, by which the best epoch is chosen, as in the paper: do not "
-            "compare its scores with those of a test set",
-            root,
-        )
-    return _read(
-        layout,
-        rows,
-        allow_speaker_overlap=True,
-        require_labels=require_labels,
-        test=test if "test" in needed else (),
-    )
+    return _read(layout, rows, allow_speaker_overlap=True, require_labels=require_labels, test=tests)
 
 
 def msp_podcast_parts(folder: str | os.PathLike[str], only: Sequence[str] = ()) -> dict[str, datasets.Dataset]:
@@ -123,7 +121,8 @@ def msp_podcast_parts(folder: str | os.PathLike[str], only: Sequence[str] = ()) 
 
     Args:
         folder: The corpus.
-        only: Parts that must be whole, such as "Test3"; by default all, without the recordings that are not there.
+        only: Parts that must be there and whole, such as "Test3"; by default all, without the recordings that are not
+            there, or that `annotate` could not read.
 
     Returns:
         The parts by what `SplitNames` knows them as: "train", "validation", "Test1" and so on.
@@ -139,10 +138,8 @@ def msp_podcast_parts(folder: str | os.PathLike[str], only: Sequence[str] = ()) 
     rows, parts = find_rows(layout, tuple(ATTRIBUTES.values()), missing)
     tree.require_whole("MSP-Podcast", root, missing)
     assert rows is not None  # or else something is missing
-    if wanted := [part for part in parts if part.lower() in {name.lower() for name in only}]:
-        rows = rows.filter(pc.is_in(rows["Split_Set"], pa.array(wanted)))
-    elif only:
-        raise ValueError(f"{root} has no part {only[0]}; it has {_listed(parts)}.")
+    wanted = _chosen(root, parts, only)
+    rows = rows.filter(pc.is_in(rows["Split_Set"], pa.array(wanted, pa.string())))
     absent = _absent(layout, rows)
     if absent and only:
         raise ValueError(
@@ -169,16 +166,67 @@ def msp_podcast_parts(folder: str | os.PathLike[str], only: Sequence[str] = ()) 
 
 
 def _annotated_parts(root: Path, only: Sequence[str]) -> dict[str, datasets.Dataset]:
-    """Read the parts of what `annotate` made."""
-    names = [name for name in open_table(root).table["split"].unique().to_pylist() if name]
-    tests = [name for name in names if name.startswith("Test")]
-    read = read_annotated(root, allow_speaker_overlap=True, require_labels=False, test=tests)
-    parts = {tests[0] if name == "test" and tests else name: part for name, part in read.items()}
-    keys = {name: SPLIT_ALIASES.get(name.lower(), name.lower()) for name in only}
-    wanted = [name for name in parts if not only or name in only or name in keys.values()]
-    if only and not wanted:
-        raise ValueError(f"{root} has no part {only[0]}; it has {', '.join(parts)}.")
-    return {name: parts[name] for name in wanted}
+    """Read the parts of what `annotate` made; those that are named with the rows that have an `error`."""
+    wanted = _chosen(root, _annotated_counts(root), only)
+    tests = [part for part in wanted if part.startswith("Test")]
+    read = read_annotated(
+        root,
+        allow_speaker_overlap=True,
+        require_labels=False,
+        test=tests,
+        only=[_ANNOTATED.get(part, part) for part in wanted],
+        with_errors=bool(only),
+    )
+    return {tests[0] if name == "test" and tests else name: part for name, part in read.items()}
+
+
+def _read_annotated(
+    root: Path, wanted: Sequence[str], tests: Sequence[str], require_labels: bool
+) -> datasets.DatasetDict:
+    """Read the wanted parts of what `annotate` made, which must be there."""
+    parts = _annotated_counts(root)
+    if absent := [part for part in wanted if part not in parts]:
+        there = f" (it has {_listed(parts)})" if parts else ""
+        raise ValueError(
+            f"{root}{there}: what was annotated has no {', '.join(absent)}; annotate the whole corpus"
+            f"{_other_tests(wanted, parts)}."
+        )
+    return read_annotated(
+        root,
+        allow_speaker_overlap=True,
+        require_labels=require_labels,
+        test=tests,
+        only=[_ANNOTATED.get(part, part) for part in wanted],
+    )
+
+
+def _annotated_counts(root: Path) -> dict[str, tuple[int, int]]:
+    """Return the number of rows of each part of what `annotate` made, and of those with labels."""
+    table = open_source(root, with_errors=True).parts[0].table
+    if "split" not in table.column_names:
+        return {}
+    owners = {written: part for part, written in _ANNOTATED.items()}
+    counts: dict[str, tuple[int, int]] = {}
+    for written, valence in zip(table["split"].to_pylist(), table["valence"].to_pylist(), strict=True):
+        part = owners.get(written, written)
+        count, labeled = counts.get(part, (0, 0))
+        counts[part] = count + 1, labeled + (valence is not None)
+    return counts
+
+
+def _chosen(root: Path, parts: Mapping[str, tuple[int, int]], only: Sequence[str]) -> list[str]:
+    """Return the parts that are named, each of which must be there; all of them where none is named."""
+    there = {_key(part): part for part in parts}
+    if absent := [name for name in only if _key(name) not in there]:
+        raise ValueError(f"{root} has no part {absent[0]}; it has {_listed(parts) or 'no parts'}.")
+    named = [there[_key(name)] for name in only]
+    return [part for part in parts if not only or part in named]
+
+
+def _key(name: str) -> str:
+    """Return what tells a part apart by any of its names, such as Development and validation."""
+    split = SPLIT_ALIASES.get(name.lower(), "test")
+    return name.lower() if split == "test" else split
 
 
 def read_whiser(
@@ -315,7 +363,7 @@ def _require_labels(layout: Layout, rows: pa.Table, tests: Sequence[str], parts:
             )
 
 
-def _listed(parts: dict[str, tuple[int, int]]) -> str:
+def _listed(parts: Mapping[str, tuple[int, int]]) -> str:
     shown = []
     for part, (count, labeled) in parts.items():
         labels = "" if labeled == count else f", {labeled:,} of them with labels" if labeled else " without labels"

@@ -25,8 +25,8 @@ from .msp_podcast import msp_categories, msp_podcast_parts, read_msp_podcast, re
 from .probe.corpus import make_probe, read_probe
 from .schema import SPLITS
 from .sources import FOLDER_TABLES, holds_table
-from .splits import SPLIT_BY
-from .table import SourceRows, open_table, read_table
+from .splits import SPLIT_BY, SplitNames
+from .table import POOLED, SourceRows, open_table, read_table
 
 # `data` with this value is the probe corpus, made in the folder on first use.
 PROBE, PROBE_FOLDER = "probe", "data/probe"
@@ -45,7 +45,7 @@ class Corpus:
         name: The key in `CORPORA`.
         title: The name in text.
         read: From the data and the accepted options to parts with the features `schema.FEATURES`.
-        accepts: Options that the reader accepts: names of `OPTIONS`, `require_labels` and `needed`.
+        accepts: Options that the reader accepts: names of `OPTIONS`, `require_labels`, `needed` and `pooled`.
         folds: Number of folds; 0 where the parts are fixed.
         license: Its terms, in words or as an identifier of the Hub.
         label_range: Ends of the label scale of the source; `None` where the user gives it.
@@ -91,7 +91,7 @@ class Corpus:
             raise ValueError(f"the corpus {self.name} needs a fold to test on: --fold 1 (to {self.folds}).")
 
 
-_TABLE = (*(option for option in OPTIONS if option != "fold"), "require_labels")
+_TABLE = (*(option for option in OPTIONS if option != "fold"), "require_labels", "pooled")
 _AGREEMENT = "the license agreement of its owners"
 
 CORPORA: dict[str, Corpus] = {
@@ -144,6 +144,7 @@ def read_corpus(
     split_by: str = SPLIT_BY[0],
     test: Sequence[str] = (),
     needed: Sequence[str] = SPLITS,
+    pooled: bool = False,
 ) -> datasets.DatasetDict:
     """Read a corpus for training or evaluation.
 
@@ -160,10 +161,11 @@ def read_corpus(
         split_by: What parts that are made are made by.
         test: Names of the test parts.
         needed: Parts that must be there, where the corpus knows which are not: of `schema.SPLITS`.
+        pooled: Read all of these rows, each once, as one part.
 
     Returns:
         Parts with the features `schema.FEATURES`, their labels in 0..1: train, validation, test, and further test
-        parts of `test` by their names.
+        parts of `test` by their names; or `all`, if they are pooled.
 
     Raises:
         ValueError: An option is not one of this corpus, or the data are not as described; one sentence.
@@ -179,10 +181,16 @@ def read_corpus(
         "split_by": (split_by, SPLIT_BY[0]),
         "test": (tuple(test), ()),
         "needed": (tuple(needed), SPLITS),
+        "pooled": (pooled, False),
     }
     entry = CORPORA[corpus]
     entry.check_options([name for name, (value, default) in values.items() if value != default])
-    return entry.read(ready_data(corpus, data), **{name: values[name][0] for name in entry.accepts})
+    parts = entry.read(ready_data(corpus, data), **{name: values[name][0] for name in entry.accepts})
+    if pooled and POOLED not in parts:
+        copies = SplitNames(test).copies
+        distinct = [part for name, part in parts.items() if name not in copies]
+        return datasets.DatasetDict({POOLED: datasets.concatenate_datasets(distinct)})
+    return parts
 
 
 def read_source(
@@ -204,7 +212,8 @@ def read_source(
         columns: As in `read_table`, like `audio_folder`.
         audio_folder: Where relative audio paths start.
         with_errors: Whether rows of shards that have an `error` are kept.
-        parts: Only these parts of a named corpus, by its owners' names, such as "Test3"; by default all.
+        parts: Only these parts of a named corpus, whole, by its owners' names, such as "Test3"; by default what is
+            there of all.
 
     Returns:
         The rows. Their `split` is null where the parts are made later: folds, and recordings without a table.

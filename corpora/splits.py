@@ -55,6 +55,11 @@ class SplitNames:
         """The split that each named test part becomes."""
         return {test: name if number else "test" for number, (test, name) in enumerate(self.tests.items())}
 
+    @property
+    def copies(self) -> list[str]:
+        """The test parts that are the validation part, too."""
+        return [key for test, key in self.keys.items() if self.known[test] == "validation"]
+
     def of(self, part: Part, column: str | None) -> tuple[np.ndarray, dict[str, str]]:
         """Return the split of each row: from a column, or else from the name of the part; `None` without both.
 
@@ -110,8 +115,9 @@ class SplitNames:
 
     def with_tests(self, parts: datasets.DatasetDict) -> datasets.DatasetDict:
         """Return the parts with the validation part as a test part too, where it is named as one."""
-        named = {key: "validation" for test, key in self.keys.items() if self.known[test] == "validation"}
-        found = {**parts, **{key: parts[split] for key, split in named.items()}}
+        found = {**parts}
+        for key in self.copies:
+            found[key] = parts["validation"]
         return datasets.DatasetDict({key: found[key] for key in dict.fromkeys([*SPLITS, *found]) if key in found})
 
 
@@ -122,6 +128,7 @@ def assign_splits(
     seed: int,
     allow_overlap: bool,
     files: Sequence[str] | None = None,
+    official: bool = False,
 ) -> np.ndarray:
     """Return the split of each row, as given or drawn here by speakers; either may be null in a row.
 
@@ -132,6 +139,7 @@ def assign_splits(
         seed: Of the draw.
         allow_overlap: Accept speakers that are in several of the given splits.
         files: What names each recording: splits are drawn by these and not by speakers.
+        official: The given splits are those of the corpus's owners: where there are any, none is drawn.
 
     Raises:
         ValueError: The speakers cannot be divided, or one is in more than one split and `allow_overlap` is false.
@@ -140,7 +148,8 @@ def assign_splits(
     people = speakers.to_pandas().to_numpy(dtype=object, na_value=None)
     present = {split for split in splits if split is not None}
     drawn = people if files is None else np.array(files, dtype=object)
-    if present <= {"train"}:
+    are_fixed = official and bool(present)
+    if present <= {"train"} and not are_fixed:
         splits = _draw(name, drawn, SHARES, seed, "there is no split column (or only 'train' in it)")
         counts = {split: int((splits == split).sum()) for split in SHARES}
         by = SPLIT_BY[0 if files is None else 1]
@@ -148,7 +157,7 @@ def assign_splits(
         if files is not None:
             logger.warning("%s: the parts were drawn by file: %s", name, _FILES_FLATTER)
         return splits
-    if "train" in present and "validation" not in present:
+    if "train" in present and "validation" not in present and not are_fixed:
         train = splits == "train"
         share = SHARES["validation"]
         shares = {"train": 1.0 - share, "validation": share}

@@ -131,7 +131,7 @@ def read_table(
         split_by: What parts that are made here are made by: `speaker`, or `file` where speakers are not known.
         test: Names of the test parts in the source: the first becomes `test`, the others keep their names, and other
             test parts are left out. The validation part can be one of them.
-        pooled: Ignore the parts: all rows, in their order, are one part, `all`.
+        pooled: Ignore the parts: all rows, in their order, are one part, `all`. There is no `test` to choose then.
 
     Returns:
         Non-empty parts with the features `schema.FEATURES`, in the order train, validation, test, further test parts.
@@ -141,6 +141,8 @@ def read_table(
     """
     if split_by not in SPLIT_BY:
         raise ValueError(f"--split_by cannot be {split_by!r}; give {' or '.join(SPLIT_BY)}.")
+    if pooled and test:
+        raise ValueError("--test chooses a part, and all rows are read as one part; leave --test out.")
     ranges_of(label_range)
     reading = _Reading(
         label_range,
@@ -203,13 +205,27 @@ def read_annotated(
     require_labels: bool = True,
     split_by: str = SPLIT_BY[0],
     test: Sequence[str] = (),
+    only: Sequence[str] = (),
+    with_errors: bool = False,
 ) -> datasets.DatasetDict:
     """Read what `annotate` made of a corpus in its owners' layout, as `read_table` does, with its labels as they are.
 
-    Recordings of equal content under several names are kept, as in the corpus itself.
+    Recordings of equal content under several names are kept, as in the corpus itself; its parts are not drawn anew.
+
+    Args:
+        folder: What `annotate` made.
+        allow_speaker_overlap: As in `read_table`, like the next three.
+        require_labels: Demand the labels in every row.
+        split_by: What parts are made by where the corpus has none.
+        test: Names of the test parts.
+        only: Read only the rows whose `split` is one of these; by default all.
+        with_errors: Keep the rows that have an `error`.
     """
-    opened = open_source(folder)
+    opened = open_source(folder, with_errors=with_errors)
     parts = [dataclasses.replace(part, official=True) for part in opened.parts]
+    if only:
+        wanted = pa.array(only, pa.string())
+        parts = [part.select(np.flatnonzero(pc.is_in(part.table["split"], wanted).to_numpy())) for part in parts]
     opened = dataclasses.replace(opened, parts=parts)
     return _read(
         opened,
@@ -342,7 +358,7 @@ def _read(source: Source, reading: _Reading) -> datasets.DatasetDict:
     splits = given
     if not reading.pooled:
         splits = assign_splits(
-            source.name, given, table["speaker"], reading.split_seed, reading.allow_speaker_overlap, keys
+            source.name, given, table["speaker"], reading.split_seed, reading.allow_speaker_overlap, keys, official
         )
     if embedded:
         recordings = datasets.concatenate_datasets(embedded)

@@ -13,7 +13,7 @@ from .audio_paths import real_path_finder
 from .columns import text_column
 from .duplicates import check_duplicate_contents, check_duplicate_files
 from .label_ranges import LabelRange
-from .registry import CORPORA, ready_data
+from .registry import CORPORA, read_corpus, ready_data
 from .schema import SCHEMA
 from .sources import Part, read_csv
 from .table import POOLED, open_table, read_table
@@ -91,8 +91,7 @@ def _of_table(
 def _of_corpus(corpus: str, data: str, grouping: str) -> tuple[datasets.Dataset, list[str | None], list[str]]:
     """As [`_of_table`], of a corpus in its owners' layout."""
     entry = CORPORA[corpus]
-    parts = entry.read(ready_data(corpus, data), **({"fold": 1} if entry.folds else {}))  # all have the same rows
-    rows = datasets.concatenate_datasets(list(parts.values()))
+    rows = read_corpus(corpus, data, fold=1 if entry.folds else None, pooled=True)[POOLED]  # all folds have the same
     known = [_SPEAKER] if entry.session_of is None else [_SPEAKER, _SESSION]
     if grouping not in known:
         raise ValueError(f"the corpus {corpus} can be cross-validated over {' or '.join(known)}, not {grouping}.")

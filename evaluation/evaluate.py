@@ -19,6 +19,7 @@ import datasets
 import numpy as np
 import pandas as pd
 import torch
+from transformers.hf_argparser import string_to_bool
 
 from ..cli.arguments import column_pair
 from ..cli.errors import cli_errors
@@ -26,6 +27,8 @@ from ..cli.messages import show_messages
 from ..cli.outputs import refuse_existing, whole_file
 from ..configuration_msfser import LABELS
 from ..corpora.registry import CORPORA
+from ..corpora.schema import SPLITS
+from ..corpora.splits import SPLIT_BY
 from ..hub.loading import load_named
 from ..loss_msfser import UNRATED
 from ..modeling_msfser import MsfSerModel
@@ -49,8 +52,9 @@ _FEWEST = 10
 class Evaluation(NamedTuple):
     """What [`evaluate`] finds.
 
-    The predictions have a row for each item and set of inputs: `file`, `speaker`, `inputs`, the three numbers and the
-    labels as `valence_label` and so on, in 0..1; with intervals also their ends, `valence_low` and so on.
+    The predictions have a row for each item of a part and set of inputs: `part`, `file`, `speaker`, `inputs`, the
+    three numbers and the labels as `valence_label` and so on, in 0..1; with intervals also their ends, `valence_low`
+    and so on.
     """
 
     rows: list[Row]
@@ -65,8 +69,9 @@ def evaluate(
     Args:
         model: Its frozen encoders run once; what they give is cached as in training.
         processor: The model's.
-        run: The corpus.
-        part: `train`, `validation`, `test`, or `all` of them.
+        run: The corpus, or several.
+        part: `train`, `validation`, or `test`, with further test parts that the run names, or those of each of several
+            corpora; or `all` rows of one corpus.
         by: Groupings: `speaker`, or columns of the table.
 
     Returns:
@@ -78,33 +83,29 @@ def evaluate(
     Raises:
         ValueError: The corpus cannot be read, or it has no such part or grouping.
     """
-    parts = read_data(run)
-    if part == "all":
-        parts = datasets.DatasetDict(all=datasets.concatenate_datasets([*parts.values()]))
-    if part not in parts:
-        raise ValueError(f"{run.data} has no {part} part: choose --part {', '.join(parts)} or all.")
-    items = encode_parts(datasets.DatasetDict({part: parts[part]}), model, processor, run.cache_gigabytes)[part]
-    names = [(audio or {}).get("path") for audio in parts[part]["audio"]]
-    items = items.add_column("file", names, feature=datasets.Value("string"))
+    parts = read_data(run, needed=(part,))
+    scored = {name: parts[name] for name in parts if name == part or (part == "test" and name not in SPLITS)}
+    encoded = encode_parts(datasets.DatasetDict(scored), model, processor, run.cache_gigabytes)
     rows: list[Row] = []
     tables: list[pd.DataFrame] = []
-    for inputs, of_set in input_sets(items):
-        table = _predictions(model, processor, of_set).assign(inputs=inputs)
-        rows += _rows(f"{part}/{inputs}", table, model)
-        tables.append(table)
-    whole = tables[-1]
-    groups = groups_of(run, whole["file"].tolist(), whole["speaker"].tolist()) if by else {}
-    for grouping in by:
-        if grouping not in groups:
-            raise ValueError(f"--by {grouping}: {run.data} has {', '.join(groups) or 'no groups'}.")
-        of_items = groups[grouping].to_numpy()
-        for value, group in whole.groupby(of_items, sort=True):
-            if len(group) >= _FEWEST:
-                name = f"{part}/{grouping}={value}"
-                rows += _rows(name, group, model)
-                rows += [row | {"items": len(group)} for row in bias_rows(name, whole, of_items == value)]
+    for name, items in encoded.items():
+        files = [(audio or {}).get("path") for audio in scored[name]["audio"]]
+        items = items.add_column("file", files, feature=datasets.Value("string"))
+        of_part = {inputs: _predictions(model, processor, of_set) for inputs, of_set in input_sets(items)}
+        if not of_part:
+            raise ValueError(f"the {name} part has no input that the model reads: annotate the corpus first.")
+        for inputs, table in of_part.items():
+            rows += _rows(f"{name}/{inputs}", table, model)
+            tables.append(table.assign(part=name, inputs=inputs))
+        whole = tables[-1]
+        groups = groups_of(run, whole["file"].tolist(), whole["speaker"].tolist()) if by else {}
+        # Of several corpora, one may not have the groups of another.
+        if name == part and (absent := [grouping for grouping in by if grouping not in groups]):
+            raise ValueError(f"--by {absent[0]}: {run.data} has {', '.join(groups) or 'no groups'}.")
+        for grouping in (grouping for grouping in by if grouping in groups):
+            rows += _group_rows(f"{name}/{grouping}", whole, groups[grouping].to_numpy(), model)
     ends = [] if model.intervals is None else [f"{label}_{end}" for label in LABELS for end in ("low", "high")]
-    columns = ["file", "speaker", "inputs", *LABELS, *ends, *(f"{label}_label" for label in LABELS)]
+    columns = ["part", "file", "speaker", "inputs", *LABELS, *ends, *(f"{label}_label" for label in LABELS)]
     return Evaluation(rows, pd.concat(tables, ignore_index=True)[columns])
 
 
@@ -130,6 +131,16 @@ def _rows(name: str, table: pd.DataFrame, model: MsfSerModel) -> list[Row]:
     return [row | {"items": len(table)} for row in found]
 
 
+def _group_rows(name: str, table: pd.DataFrame, of_items: np.ndarray, model: MsfSerModel) -> list[Row]:
+    rows = []
+    for value, group in table.groupby(of_items, sort=True):
+        if len(group) >= _FEWEST:
+            rows += _rows(f"{name}={value}", group, model)
+            bias = bias_rows(f"{name}={value}", table, of_items == value)
+            rows += [row | {"items": len(group)} for row in bias]
+    return rows
+
+
 def main(argv: Sequence[str]) -> None:
     """Runs `msfser evaluate`."""
     arguments = parse(argv)
@@ -144,14 +155,17 @@ def main(argv: Sequence[str]) -> None:
         for name in ("predictions.csv", "results.json"):
             refuse_existing(output / name, arguments.overwrite)
         run = RunSettings(
-            data=arguments.data,
+            data=arguments.data[0],
+            more_data=arguments.data[1:],
             corpus=arguments.corpus,
             fold=arguments.fold,
             label_range=list(arguments.label_range),
             test=arguments.test,
             audio_folder=arguments.audio_folder,
             columns=[f"{name}={column}" for name, column in arguments.columns],
-            allow_speaker_overlap=arguments.corpus == "table" and arguments.part == "all",
+            allow_speaker_overlap=arguments.allow_speaker_overlap,
+            speaker_from=arguments.speaker_from,
+            split_by=arguments.split_by,
         )
         found = evaluate(named.model, named.processor, run, arguments.part, arguments.by)
         with whole_file(output / "predictions.csv") as unfinished:
@@ -165,7 +179,7 @@ def _leave_out(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
     with cli_errors("evaluate", resume="run the same command again; fits that are finished are kept"):
         protocol = read_protocol(arguments.protocol or PROTOCOL)
         names, seeds = arguments.systems or SYSTEMS, range(arguments.seeds or 3)
-        rows, history = leave_corpora_out(Path(arguments.data), names, seeds, output, protocol)
+        rows, history = leave_corpora_out(Path(arguments.data[0]), names, seeds, output, protocol)
         for folder in dict.fromkeys((output, arguments.results or output)):
             save(folder, rows, history, shlex.join(["msfser", "evaluate", *without_paths(argv)]))
     logger.info(f"mean CCC with 95 % intervals over the speakers of these corpora:\n{as_text(rows)}\nsaved: {output}")
@@ -183,8 +197,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("model", metavar="MODEL", nargs="?", help="a folder, a name on the Hub, or starter")
     parser.add_argument(
         "--data",
+        action="append",
         required=True,
-        help="a table, a folder with one, that of a named corpus, or, with --leave_out, of several",
+        help="a table, a folder with one, or that of a named corpus, as in train; again for several, scored together "
+        "and apart",
     )
     parser.add_argument("--corpus", choices=tuple(CORPORA), default="table", help="reader (default: %(default)s)")
     parser.add_argument("--fold", type=int, help="session of iemocap to test on, 1 to 5")
@@ -192,7 +208,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--part",
         choices=("train", "validation", "test", "all"),
         default="test",
-        help="part of the corpus (default: %(default)s)",
+        help="part of the corpus, or all rows (default: %(default)s)",
     )
     parser.add_argument(
         "--by", nargs="+", default=[], metavar="COLUMN", help="score groups, too: speaker, or columns of the table"
@@ -205,12 +221,25 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="scale of the labels, such as 1 7, or valence=-1:1 arousal=0:1",
     )
     parser.add_argument(
-        "--test", nargs="+", default=[], metavar="PART", help="test part by its name in the corpus, such as Test1"
+        "--test", nargs="+", default=[], metavar="PART", help="test parts by their names in the corpus, such as Test1"
     )
     parser.add_argument(
         "--columns", nargs="+", type=column_pair, default=[], metavar="NAME=COLUMN", help="columns with other names"
     )
     parser.add_argument("--audio_folder", metavar="FOLDER", help="start of the table's relative audio paths")
+    parser.add_argument("--speaker_from", metavar="REGEX", help="finds the speaker in a file name")
+    parser.add_argument(
+        "--split_by", choices=SPLIT_BY, default=SPLIT_BY[0], help="what parts are made by (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--allow_speaker_overlap",
+        nargs="?",
+        type=string_to_bool,
+        const=True,
+        default=False,
+        metavar="true",
+        help="accept speakers in more than one part",
+    )
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="outputs/evaluations/NAME by default")
     parser.add_argument("--overwrite", action="store_true", help="replace earlier results in the folder")
     recipes = parser.add_argument_group("without MODEL")
@@ -224,7 +253,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.error("MODEL and --leave_out are two evaluations: give one of them.")
     if not arguments.leave_out and not arguments.model:
         parser.error("name the MODEL to score, or give --leave_out corpus to fit and test the systems.")
-    of_model = ("corpus", "fold", "part", "by", "label_range", "columns", "audio_folder", "overwrite")
+    if arguments.leave_out and len(arguments.data) > 1:
+        parser.error("--leave_out reads one folder with all corpora: give --data once.")
+    of_model = (
+        *("corpus", "fold", "part", "by", "label_range", "test", "columns", "audio_folder"),
+        *("speaker_from", "split_by", "allow_speaker_overlap", "overwrite"),
+    )
     of_recipes = ("systems", "seeds", "protocol", "results")
     for name in of_model if arguments.leave_out else of_recipes:
         if getattr(arguments, name) != parser.get_default(name):

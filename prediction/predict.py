@@ -143,8 +143,8 @@ def check(arguments: argparse.Namespace) -> None:
     if not output.parent.is_dir():
         raise ValueError(f"there is no folder {str(output.parent)!r} for the output: make it first.")
     if (submission := arguments.submission) is not None:
-        if arguments.corpus == "table":
-            raise ValueError("--submission needs the part of a named corpus: give --corpus msp_podcast --test Test3.")
+        if arguments.corpus != "msp_podcast" or not arguments.test:
+            raise ValueError("--submission needs a part of MSP-Podcast: give --corpus msp_podcast --test Test3.")
         if arguments.max_width is not None:
             raise ValueError("--submission needs a number for each recording: leave out --max_width.")
         if arguments.course or arguments.channel == "each":

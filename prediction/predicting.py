@@ -52,6 +52,11 @@ def predict(source: SourceRows, arguments: argparse.Namespace) -> None:
             named = load_named(arguments.model)
             if arguments.max_width is not None and not named.model.config.intervals:
                 raise ValueError(f"{arguments.model} has no intervals, which --max_width needs: leave it out.")
+            if arguments.submission is not None and (unrated := named.model.config.unrated):
+                raise ValueError(
+                    f"{arguments.model} was trained without labels of {unrated[0]}, which --submission needs: "
+                    "leave it out, or name another --model."
+                )
             if (message := license_message(named.source)) is not None:
                 logger.info(message)
             return open_prediction(source, named, options, str(state.device), output, arguments.precision)

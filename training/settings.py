@@ -380,18 +380,25 @@ def read_data(run: RunSettings, require_labels: bool = True, needed: Sequence[st
     Args:
         run: Names the corpus and says how it is read, and whether emphasized words are replaced by random ones.
         require_labels: Whether each row must have all three labels.
-        needed: Parts that must be there.
+        needed: Parts that must be there; or `all`, the one part of all rows of a corpus.
 
     Raises:
         ValueError: The corpus is not as its reader expects it, or lacks a part; the sentence says where.
         OSError: A file cannot be read.
     """
     from ..corpora.mixture import read_parts
+    from ..corpora.table import POOLED
 
-    parts = read_parts(run.data, run.more_data, run.corpus, corpus_options(run), require_labels, needed)
+    options = corpus_options(run)
+    if POOLED in needed:
+        if run.more_data:
+            raise ValueError("all rows are those of one corpus, and --data names several: give it once.")
+        options["pooled"] = True
+    parts = read_parts(run.data, run.more_data, run.corpus, options, require_labels, needed)
     if absent := [name for name in needed if name not in parts]:
         raise ValueError(
-            f"{run.data} has no {absent[0]} part: add a column 'split', or leave it out to have one made."
+            f"{run.data} has no {absent[0]} part, only {', '.join(parts)}: name the parts in a column 'split', or "
+            "leave it out to have them made."
         )
     if run.random_emphasis is None:
         return parts

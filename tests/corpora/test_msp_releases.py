@@ -6,6 +6,7 @@ import logging
 import pytest
 from corpus_trees import msp_podcast_labels, write_csv, write_msp_podcast, write_sound, write_whiser
 
+from msfser.annotation.annotate import main as annotate
 from msfser.corpora.msp_podcast import read_msp_podcast, read_whiser
 from msfser.corpora.registry import read_corpus, read_source
 
@@ -158,6 +159,83 @@ def test_recordings_that_are_not_there_are_not_annotated(tree, caplog):
     ):
         read_source("msp_podcast", str(tree), parts=["Train"])
     assert len(read_source("msp_podcast", str(tree), parts=["Test1", "Test2"]).files) == 4
+
+
+def annotated(tree):
+    folder = tree.with_name("annotated")
+    annotate([str(tree), "--corpus", "msp_podcast", "--output", str(folder), "--recognizer", "none"])
+    return folder
+
+
+def keep(tree, *parts):
+    write_csv(tree / "Labels" / "labels_consensus.csv", [row for row in labels(tree) if row["Split_Set"] in parts])
+    kept = {row["FileName"] for row in labels(tree)}
+    for path in (tree / "Audios").iterdir():
+        if path.name not in kept:
+            path.unlink()
+
+
+@pytest.mark.parametrize("prepared", [lambda tree: tree, annotated], ids=["as_distributed", "annotated"])
+def test_every_part_that_is_named_must_be_there(tree, prepared):
+    keep(tree, "Train", "Development", "Test1")
+    folder = str(prepared(tree))
+    for parts in (["Test1", "Test2"], ["Test2"], ["Development", "Test2", "Test1"]):
+        with pytest.raises(ValueError, match="has no part Test2; it has Train 4; Development 2; Test1 2"):
+            read_source("msp_podcast", folder, parts=parts)
+    rows = read_source("msp_podcast", folder, parts=["test1", "Development"])
+    assert rows.table["split"].to_pylist() == ["validation"] * 2 + ["Test1"] * 2
+    assert set(read_source("msp_podcast", folder, parts=["train"]).table["split"].to_pylist()) == {"train"}
+
+
+@pytest.mark.parametrize("speaker", ["Unknown", "7"])
+@pytest.mark.parametrize("prepared", [lambda tree: tree, annotated], ids=["as_distributed", "annotated"])
+def test_the_training_part_alone_is_not_divided(tree, prepared, speaker):
+    keep(tree, "Train")
+    rows = [row | {"SpkrID": f"{speaker}{k if speaker == '7' else ''}"} for k, row in enumerate(labels(tree))]
+    write_csv(tree / "Labels" / "labels_consensus.csv", rows)
+    folder = str(prepared(tree))
+    for parts in ((), ["Train"]):
+        assert read_source("msp_podcast", folder, parts=parts).table["split"].to_pylist() == ["train"] * 4
+    assert read_msp_podcast(folder, needed=["train"]).num_rows == {"train": 4}
+
+
+@pytest.mark.parametrize("prepared", [lambda tree: tree, annotated], ids=["as_distributed", "annotated"])
+def test_a_validation_part_is_not_taken_from_the_training_part(tree, prepared):
+    keep(tree, "Train", "Test1")
+    folder = str(prepared(tree))
+    assert read_source("msp_podcast", folder).table["split"].to_pylist() == ["train"] * 4 + ["Test1"] * 2
+    assert read_msp_podcast(folder, needed=["train", "test"]).num_rows == {"train": 4, "test": 2}
+
+
+def test_an_annotated_challenge_release(tree, caplog):
+    names = challenge(tree)
+    (tree / "test3.csv").write_text("FileName\n" + "".join(f"{name}\n" for name in names))
+    folder = annotated(tree)
+    fails(
+        r"\(it has Train 4; Development 2; Test3 2 without labels\): what was annotated has no Test1; annotate the "
+        r"whole corpus, or test on what is there: --test Development\.$",
+        read_msp_podcast,
+        folder,
+    )
+    with caplog.at_level(logging.WARNING):
+        result = read_msp_podcast(folder, test="Development")
+    assert result.num_rows == {"train": 4, "validation": 2, "test": 2}
+    assert "the test part is the development part, by which the best epoch is chosen" in caplog.text
+    assert read_corpus("msp_podcast", str(folder), test=["Development"], pooled=True).num_rows == {"all": 6}
+    # Of what was annotated, too, only what is needed must be there.
+    for row in labels(tree)[:6]:
+        (tree / "Audios" / row["FileName"]).unlink()
+    read = read_msp_podcast(folder, test="Test3", require_labels=False, needed=["test"])
+    assert read.num_rows == {"test": 2}
+    fails("audio files", read_msp_podcast, folder, test="Development")
+
+
+def test_a_named_part_has_the_rows_that_could_not_be_annotated(tree):
+    (tree / "Audios" / "MSP-PODCAST_0011_0008.wav").write_bytes(b"RIFF and nothing else")
+    folder = str(annotated(tree))
+    assert len(read_source("msp_podcast", folder).files) == 11
+    names = read_source("msp_podcast", folder, parts=["Test3"]).recording_names()
+    assert [name.rpartition("/")[2] for name in names] == ["MSP-PODCAST_0010_0008.wav", "MSP-PODCAST_0011_0008.wav"]
 
 
 def test_whiser(tmp_path, caplog):

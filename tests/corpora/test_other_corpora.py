@@ -127,6 +127,14 @@ def test_wrong_expressions_for_speakers(tmp_path):
     )
 
 
+def test_unknown_speakers_in_file_names(tmp_path):
+    rows = with_splits(make_rows(tmp_path))
+    for row, name in zip(rows, ("Unknown_0.wav", "na_1.wav", "30.0_2.wav", "7_3.wav"), strict=False):
+        row["audio"] = str((tmp_path / row["audio"]).rename(tmp_path / "audio" / name).relative_to(tmp_path))
+    result = read_table(write_csv(tmp_path / "a.csv", without(rows, "speaker")), speaker_from=r"audio/(.+)_")
+    assert result["train"]["speaker"][:] == [None, None, "30", "7"]
+
+
 def test_speakers_from_the_names_of_embedded_recordings(tmp_path):
     rows = [
         row | {"audio": {"bytes": wav_bytes(k / 32), "path": f"{row['speaker']}_{k}.wav"}, "speaker": None}
@@ -208,6 +216,14 @@ def test_choosing_the_test_part(tmp_path):
     rows[-1]["valence"] = 7
     fails("line 9: valence is '7'", write_csv(path, rows), test=["Test2"])
     assert read_table(path, test=["Test1"]).num_rows["test"] == 1
+
+
+def test_of_rows_without_parts_none_is_chosen(tmp_path):
+    path = write_csv(tmp_path / "a.csv", without(make_rows(tmp_path), "speaker"))
+    assert read_table(path, pooled=True).num_rows == {"all": 8}
+    fails(
+        "--test chooses a part, and all rows are read as one part; leave --test out", path, pooled=True, test=["dev"]
+    )
 
 
 def test_choosing_the_test_part_of_embedded_recordings(tmp_path):

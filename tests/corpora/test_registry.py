@@ -96,10 +96,18 @@ def test_each_fold_tests_on_other_rows(corpus, folder):
         assert len(set(tests)) == len(tests) == sum(rows.values())
 
 
+def test_all_rows_as_one_part(corpus, folder):
+    options = folds(corpus)[0]
+    parts = read_corpus(corpus.name, str(folder), **options)
+    whole = read_corpus(corpus.name, str(folder), pooled=True, **options)
+    assert list(whole) == ["all"] and whole["all"].features == FEATURES
+    rows = [str(row) for part in parts.values() for row in part]
+    assert sorted(map(str, whole["all"])) == sorted(rows)
+
+
 def test_options_of_other_corpora_are_refused(corpus, tmp_path):
-    assert {*corpus.accepts} <= {*OPTIONS, "require_labels", "needed"} and ("fold" in corpus.accepts) == bool(
-        corpus.folds
-    )
+    assert {*corpus.accepts} <= {*OPTIONS, "require_labels", "needed", "pooled"}
+    assert ("fold" in corpus.accepts) == bool(corpus.folds)
     for option in OPTIONS:
         if option not in corpus.accepts:
             given = {"fold": 1} if corpus.folds else {}

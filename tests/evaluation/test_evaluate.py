@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
+from corpus_trees import msp_podcast_labels, write_msp_podcast, write_msp_podcast_labels
 from tiny import noise, tiny_model, tiny_processor
 
 from msfser import LABELS, concordance
@@ -103,10 +104,14 @@ def test_intervals_are_scored_too(corpus, tmp_path):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--part", "train"], "corpus.csv has no train part: choose --part test or all"),
+        (["--part", "train"], "corpus.csv has no train part, only test: name the parts in a column 'split', or"),
+        (["--part", "all", "--test", "test"], "--test chooses a part, and all rows are read as one part"),
+        (["--part", "all", "--data", "corpus.csv"], "all rows are those of one corpus, and --data names several"),
+        (["--data", "none.csv"], "none.csv: there is no such file"),
+        (["--data", "{data: other.csv, name: corpus}"], "two corpora are called 'corpus'"),
+        (["--corpus", "whiser", "--speaker_from", "x"], "--speaker_from: the corpus whiser decides this"),
         (["--by", "mood"], "--by mood: corpus.csv has speaker, emotion"),
         (["--label_range", "7", "1"], "--label_range"),
-        (["--data", "none.csv"], "none.csv"),
     ],
 )
 def test_a_wrong_command_is_a_sentence(corpus, model, more, words):
@@ -123,3 +128,82 @@ def test_results_are_not_replaced_unasked(corpus, model):
     assert Path("out/results.json").read_bytes() == before
     rows, _ = evaluate(model, "--part", "all", "--overwrite")
     assert "all/all/mean" in rows
+
+
+def rewrite(change, name="corpus.csv"):
+    table = pd.read_csv("corpus.csv", dtype=str)
+    change(table).to_csv(name, index=False)
+
+
+def test_a_table_without_parts_and_speakers(corpus, model):
+    rewrite(lambda table: table.drop(columns=["split", "speaker"]))
+    with pytest.raises(SystemExit, match=r"give --speaker_from REGEX .* or --split_by file where nobody knows"):
+        evaluate(model)
+    # What the sentence says can be given; the whole needs neither.
+    rows, table = evaluate(model, "--part", "all")
+    assert len(table) == 3 * 24 and set(table["part"]) == {"all"} and table["speaker"].isna().all()
+    assert rows["all/all/mean"]["resampled"] == "utterances"
+    _, table = evaluate(model, "--overwrite", "--split_by", "file")
+    assert set(table["part"]) == {"test"} and len(table) < 3 * 12
+    _, table = evaluate(model, "--overwrite", "--speaker_from", "^.")
+    assert set(table["part"]) == {"test"} and table["speaker"].nunique() >= 1
+    assert (table["speaker"].astype(str) == table["file"].str.rpartition("/")[2].str[0]).all()
+
+
+def test_speakers_in_several_parts(corpus, model):
+    rewrite(lambda table: table.assign(split=["train" if i % 2 else "test" for i in range(24)]))
+    with pytest.raises(SystemExit, match="accept it by --allow_speaker_overlap true"):
+        evaluate(model, "--split_by", "file")
+    _, table = evaluate(model, "--split_by", "file", "--allow_speaker_overlap", "true")
+    assert len(table) == 3 * 12
+    _, table = evaluate(model, "--part", "all", "--overwrite")
+    assert len(table) == 3 * 24
+
+
+def test_several_corpora_together_and_apart(corpus, model):
+    for i in range(24):
+        soundfile.write(f"other_{i}.wav", noise(0.5 + i / 40, 50 + i), 16_000)
+    rewrite(lambda table: table.assign(audio="other_" + table["audio"], transcript=None).iloc[:20], "other.csv")
+    rows, table = evaluate(model, "--data", "other.csv", "--by", "emotion")
+    counts = table[table["inputs"] == "all"]["part"].value_counts().to_dict()
+    assert counts == {"test": 44, "corpus": 24, "other": 20}
+    for part, group in table[table["inputs"] == "all"].groupby("part"):
+        given = torch.tensor(group[[f"{label}_label" for label in LABELS]].to_numpy())
+        ccc = concordance(torch.tensor(group[[*LABELS]].to_numpy()), given)
+        assert rows[f"{part}/all/mean"]["value"] == pytest.approx(ccc.mean().item(), abs=1e-5)
+        assert rows[f"{part}/emotion=joy/mean"]["items"] == len(group) // 2
+    assert set(table[table["part"] == "other"]["speaker"]) == {f"other/s{k}" for k in range(5)}
+
+
+def test_parts_of_a_named_corpus(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = write_msp_podcast(tmp_path / "msp")
+    rows = [row | {"SpkrID": f"{k}"} for k, row in enumerate(msp_podcast_labels())]
+    write_msp_podcast_labels(folder, rows)
+    for number, path in enumerate(sorted((folder / "Audios").iterdir())):
+        soundfile.write(path, noise(0.6, number), 16_000)
+    command = ["evaluate", str(model), "--data", "msp", "--corpus", "msp_podcast", "--output", "out", "--overwrite"]
+
+    def counts(*more):
+        msfser([*command, *more])
+        table = pd.read_csv("out/predictions.csv")
+        return table[table["inputs"] == "audio"]["part"].value_counts().to_dict()
+
+    # The development part is not counted twice.
+    assert counts("--part", "all", "--test", "Development") == {"all": 6}
+    assert counts("--part", "all", "--test", "Test1", "Test2") == {"all": 10}
+    # Only what is scored must be there.
+    for row in rows[:4]:
+        (folder / "Audios" / row["FileName"]).unlink()
+    assert counts("--test", "Test1", "Test2") == {"test": 2, "Test2": 2}
+    names = {row["name"] for row in json.loads(Path("out/results.json").read_text())}
+    assert {"test/audio/mean", "Test2/audio/mean"} <= names
+    assert counts("--part", "validation") == {"validation": 2}
+
+
+def test_texts_that_are_not_there_are_a_sentence(corpus, tmp_path):
+    tiny_model(audio=False).save_pretrained("texts")
+    tiny_processor().save_pretrained("texts")
+    rewrite(lambda table: table.drop(columns=["transcript", "emphasis", "description"]))
+    with pytest.raises(SystemExit, match="the test part has no input that the model reads: annotate the corpus first"):
+        evaluate(Path("texts"))

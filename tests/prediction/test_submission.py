@@ -22,8 +22,8 @@ def corpus(tmp_path, monkeypatch):
     return folder
 
 
-def predict(*more):
-    words = ["predict", "msp", "--corpus", "msp_podcast", "--model", "model", "-o", "out.csv"]
+def predict(*more, data="msp"):
+    words = ["predict", data, "--corpus", "msp_podcast", "--model", "model", "-o", "out.csv"]
     msfser([*words, "--submission", "submission.csv", *more])
 
 
@@ -52,6 +52,23 @@ def test_a_recording_without_a_result_is_refused(corpus, tmp_path):
         predict("--test", "Test3", "--overwrite")
 
 
+def test_a_recording_that_could_not_be_annotated_is_refused_too(corpus, tmp_path):
+    name = msp_podcast_labels()[-1]["FileName"]
+    (corpus / "Audios" / name).write_bytes(b"RIFF and nothing else")
+    msfser(["annotate", "msp", "--corpus", "msp_podcast", "--output", "annotated", "--recognizer", "none"])
+    with pytest.raises(SystemExit, match=rf"1 of 2 recordings have no result, such as '{name}'"):
+        predict("--test", "Test3", data="annotated")
+    assert not (tmp_path / "submission.csv").exists()
+
+
+def test_a_model_that_has_not_learned_a_dimension_is_refused(corpus, tmp_path):
+    model = tiny_model(semantics=[], unrated=["dominance"])
+    model.save_pretrained(tmp_path / "model")
+    with pytest.raises(SystemExit, match="model was trained without labels of dominance, which --submission needs"):
+        predict("--test", "Test3")
+    assert not {*tmp_path.glob("out.csv*")}
+
+
 def test_the_table_must_have_the_recordings_of_the_part(tmp_path):
     rows = pd.DataFrame({"file": ["x/a.wav", "x/b.wav"], "valence": [1.0, 4.0], "arousal": 7.0, "dominance": 4.0})
     rows.assign(error=None).to_parquet(tmp_path / "a.parquet")
@@ -66,8 +83,8 @@ def test_the_table_must_have_the_recordings_of_the_part(tmp_path):
 @pytest.mark.parametrize(
     ("words", "match"),
     [
-        (["--corpus", "table"], "--submission needs the part of a named corpus"),
-        (["--corpus", "nowhere"], "--corpus cannot be 'nowhere'"),
+        (["--corpus", "table"], "needs a part of MSP-Podcast: give --corpus msp_podcast --test Test3"),
+        (["--corpus", "iemocap"], "needs a part of MSP-Podcast: give --corpus msp_podcast --test Test3"),
         (["--course"], "leave out --course and --channel each"),
         (["--channel", "each"], "leave out --course and --channel each"),
         (["--submission", "gone/s.csv"], "no folder 'gone' for the submission"),
@@ -75,8 +92,16 @@ def test_the_table_must_have_the_recordings_of_the_part(tmp_path):
         (["--submission", "msp/../out.csv"], "--submission and -o are both out.csv"),
         (["--submission", "msp/Labels/labels_consensus.csv", "--overwrite"], "belongs to msp, which is read"),
         (["--test", "Test4"], "has no part Test4; it has Train 4"),
+        (["--test", "Test3", "Test4"], "has no part Test4; it has Train 4"),
     ],
 )
 def test_wrong_options(corpus, words, match):
     with pytest.raises(SystemExit, match=match):
-        predict(*words)
+        predict("--test", "Test3", *words)
+
+
+def test_a_submission_is_of_a_named_part(corpus):
+    with pytest.raises(SystemExit, match="needs a part of MSP-Podcast: give --corpus msp_podcast --test Test3"):
+        predict()
+    with pytest.raises(SystemExit, match="--corpus cannot be 'nowhere'"):
+        msfser(["predict", "msp", "--corpus", "nowhere", "-o", "out.csv"])

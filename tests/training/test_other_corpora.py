@@ -99,7 +99,7 @@ def test_from_the_folder_of_the_challenge_to_the_submission(tiny, tmp_path, monk
     folder = write_challenge(tmp_path / "MSP-Podcast")
     annotate([str(folder), "--corpus", "msp_podcast", "--recognizer", "none", "--output", "annotated"])
     options = ["--corpus", "msp_podcast", "--data", "annotated", "--per_device_train_batch_size", "4"]
-    with pytest.raises(SystemExit, match="--test names 'Test1', which it does not have; its parts are 'train'"):
+    with pytest.raises(SystemExit, match=r"has no Test1; annotate the whole .* what is there: --test Development"):
         train(command(tiny, tmp_path / "run", *options))
     train(command(tiny, tmp_path / "run", *options, "--test", "Development"))
     assert "test/audio/mean" in results(tmp_path / "run")
