@@ -43,6 +43,8 @@ def predict(source: SourceRows, arguments: argparse.Namespace) -> None:
     options: dict[str, Any] = {"batch_size": arguments.batch_size, "channel": arguments.channel}
     if arguments.language:
         options["language"] = arguments.language
+    if arguments.interval_level is not None:
+        options["interval_level"] = arguments.interval_level
     if arguments.recognizer is not None:
         options["recognizer"] = None if arguments.recognizer == "none" else arguments.recognizer
     with joined_processes() as state, option_names():
@@ -51,8 +53,9 @@ def predict(source: SourceRows, arguments: argparse.Namespace) -> None:
 
         def open_work() -> ShardedPrediction:
             named = load_named(arguments.model)
-            if arguments.max_width is not None and not named.model.config.intervals:
-                raise ValueError(f"{arguments.model} has no intervals, which --max_width needs: leave it out.")
+            for option in ("max_width", "interval_level"):
+                if getattr(arguments, option) is not None and not named.model.config.intervals:
+                    raise ValueError(f"{arguments.model} has no intervals, which --{option} needs: leave it out.")
             if (message := license_message(named.source)) is not None:
                 logger.info(message)
             return open_prediction(source, named, options, str(state.device), output, arguments.precision)
@@ -155,12 +158,13 @@ def _remove_empty(parts: Path) -> None:
 
 def _write(work: ShardedPrediction, output: Path, label_range: tuple[float, float], **shown: Any) -> None:
     files, rows = work.source.recording_names(), list[dict[str, Any]]()
+    unrated = work.pipeline.model.config.unrated or ()
     for number in range(work.count):
         made = pyarrow.parquet.read_table(work.shard(number), columns=["result", "error"]).to_pylist()
         for row, entry in zip(work.rows(number), made, strict=True):
             result = None if entry["result"] is None else json.loads(entry["result"])
             name = files[row] or f"row {row + 1}"
-            rows += rows_of_result(name, result, entry["error"], label_range, **shown)
+            rows += rows_of_result(name, result, entry["error"], label_range, unrated=unrated, **shown)
     with whole_file(output) as unfinished, unfinished.open("wb") as file:
         write_table(rows, suffix_of(output), file)
     failed = sum(row["error"] is not None for row in rows)
