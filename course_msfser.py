@@ -47,7 +47,9 @@ class Segment:
     def speech_seconds(self) -> float:
         """How much of it is speech; its words are known by now."""
         given = self.recording.given
-        return self.meter.speech_seconds(self.words, bool(given["words"] or (given["transcript"] and self.words)))
+        of_given = given["words"] or (given["transcript"] and self.words) or ()
+        # Words that last no time say nothing of it.
+        return self.meter.speech_seconds(self.words, any(word["end"] > word["start"] for word in of_given))
 
 
 @dataclass

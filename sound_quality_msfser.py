@@ -97,7 +97,7 @@ class SoundMeter:
             words: With their `start` and `end` in seconds.
             are_given: Whether they were given, not recognized.
         """
-        of_words = round(min(self.seconds, sum(word["end"] - word["start"] for word in words)), 3)
+        of_words = round(float(min(self.seconds, sum(word["end"] - word["start"] for word in words))), 3)
         if are_given:
             return of_words
         voice = self.voice_seconds()

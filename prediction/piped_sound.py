@@ -117,7 +117,7 @@ def _other_format(pipe: _Pipe) -> str | None:
         if start.startswith(sign):
             return name
     container = container_of(io.BytesIO(start))
-    if container not in (None, "aac"):
+    if container is not None and container != "aac":
         return CONTAINERS[container]
     # Samples may begin as a frame of MP3 or AAC does, but hardly with two such frames in a row.
     for name, frame_bytes in (("MP3", _mpeg_frame_bytes), ("AAC", _aac_frame_bytes)):

@@ -159,7 +159,9 @@ def test_given_words_are_all_that_is_said(pipe):
         assert result["has_speech"] and result["speech_seconds"] == 0.7
     aligned = {"audio": tone(6.0), "sampling_rate": RATE, "transcript": "so it was"}
     assert pipe(aligned, recognizer=Recognizer())["speech_seconds"] == 1.5
-    # Without times the sound decides.
+    # Without times, and with times that last nothing, the sound decides.
+    words = [{"word": "so", "start": 1.0, "end": 1.0}]
+    assert pipe({"audio": speech(6.0), "sampling_rate": RATE, "words": words})["speech_seconds"] > 4
     assert pipe(aligned)["speech_seconds"] == 0
 
 
@@ -188,11 +190,15 @@ def test_a_window_without_speech_counts_nothing_in_the_means(sound_only):
         assert result[label] == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_little_speech_in_each_of_several_windows_is_speech_together(sound_only):
-    pause = 0.001 * noise(12.0)
-    result = sound_only(np.concatenate([pause, speech(0.3), pause, speech(0.3, 1), pause]), sampling_rate=RATE)
+def test_a_little_speech_in_each_of_several_windows_is_speech_together(pipe):
+    words = [{"word": "so", "start": start, "end": start + 0.3} for start in (3.0, 35.0)]
+    result = pipe({"audio": noise(40.0), "sampling_rate": RATE, "words": words})
     assert not any(window["has_speech"] for window in result["course"])
     assert result["has_speech"] and result["weighting"] == "seconds of speech"
+    spoken = [window for window in result["course"] if window["transcript"]]
+    assert len(spoken) < len(result["course"])
+    for label in LABELS:
+        assert min(w[label] for w in spoken) - 1e-6 <= result[label] <= max(w[label] for w in spoken) + 1e-6
 
 
 def test_a_text_that_is_too_long_for_the_model_is_told():
