@@ -19,7 +19,7 @@ from .configuration_msfser import LABELS, TENSOR_NAMES
 from .contributions_msfser import mean_reasons
 from .emphasis_msfser import bare_word
 from .recordings_msfser import Recording
-from .sound_quality_msfser import LEAST_SPEECH
+from .sound_quality_msfser import LEAST_SPEECH, SoundMeter
 from .word_times_msfser import has_no_spaces, join_words, texts_of_words
 
 Word = dict[str, Any]
@@ -33,6 +33,7 @@ class Segment:
     recording: Recording
     start: float
     sound: np.ndarray  # (samples,)
+    meter: SoundMeter = field(default_factory=SoundMeter)  # of its sound
     text: str | None = None
     words: list[Word] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)  # as in Annotation
@@ -43,6 +44,13 @@ class Segment:
         """Its duration."""
         return len(self.sound) / SAMPLING_RATE
 
+    def speech_seconds(self) -> float:
+        """How much of it is speech; its words are known by now."""
+        given = self.recording.given
+        of_given = given["words"] or (given["transcript"] and self.words) or ()
+        # Words that last no time say nothing of it.
+        return self.meter.speech_seconds(self.words, any(word["end"] > word["start"] for word in of_given))
+
 
 @dataclass
 class ScoredWindow:
@@ -51,9 +59,9 @@ class ScoredWindow:
     recording: Recording
     start: float
     seconds: list[float]  # of each of its segments
+    speech_seconds: list[float]  # likewise
     words: list[Word]
     texts: list[str | None]  # the transcript of each of its segments
-    is_speech_known: bool  # which seconds are speech
     annotation: Annotation
     origins: dict[str, str]
     values: dict[str, float]
@@ -69,6 +77,11 @@ class ScoredWindow:
     def end(self) -> float:
         """Where it ends."""
         return self.start + sum(self.seconds)
+
+    @property
+    def has_speech(self) -> bool:
+        """Whether it has enough speech for its numbers to mean something."""
+        return sum(self.speech_seconds) >= LEAST_SPEECH
 
     def reasons(self) -> dict[str, Any]:
         """What contributes to the values, as far as it was asked for."""
@@ -210,9 +223,7 @@ def result_of(windows: Sequence[ScoredWindow]) -> dict[str, Any]:
     result = _summary(windows) if windows[0].recording.is_long else _of_window(windows[0])
     if not result["has_speech"]:
         # The numbers mean nothing, so nothing is said about their errors.
-        for part in (result, *result.get("course", ())):
-            part["intervals"] = None
-        result["interval_level"] = None
+        result["intervals"] = result["interval_level"] = None
     return result
 
 
@@ -229,7 +240,7 @@ def _of_window(window: ScoredWindow) -> dict[str, Any]:
         "gate": window.gate,
         "routing": window.routing,
         "duration": window.end,
-        **_quality([window], window.words),
+        **_quality([window]),
     }
 
 
@@ -241,13 +252,10 @@ def _intervals(windows: Sequence[ScoredWindow], intervals: dict[str, list[float]
     }
 
 
-def _quality(windows: Sequence[ScoredWindow], words: Sequence[Word]) -> dict[str, Any]:
-    """Whether there is speech and how much, by the words where all are known, and the warnings."""
+def _quality(windows: Sequence[ScoredWindow]) -> dict[str, Any]:
+    """Whether there is speech and how much, and the warnings."""
     recording = windows[0].recording
-    of_words = None
-    if all(window.is_speech_known for window in windows):
-        of_words = round(min(windows[-1].end, sum(word["end"] - word["start"] for word in words)), 3)
-    spoken = recording.meter.speech_seconds(of_words)
+    spoken = round(sum(windows[0].speech_seconds) + sum(window.speech_seconds[-1] for window in windows[1:]), 3)
     warnings = recording.meter.warnings(spoken)
     cut = [name for name in TENSOR_NAMES if any(name in window.cut for window in windows)]
     warnings += [f"The {name} is longer than the model reads: its end is left out." for name in cut]
@@ -258,14 +266,8 @@ def _quality(windows: Sequence[ScoredWindow], words: Sequence[Word]) -> dict[str
 
 
 def _summary(windows: Sequence[ScoredWindow]) -> dict[str, Any]:
-    words, weights = _merged_words(windows)
-    weighting = "seconds of speech"
-    if weights.sum() <= 0 or not all(window.is_speech_known for window in windows):
-        # Two windows share each segment but the first and the last one.
-        weights = np.array([sum(window.seconds) / 2 for window in windows])
-        weights[0] += windows[0].seconds[0] / 2
-        weights[-1] += windows[-1].seconds[-1] / 2
-        weighting = "seconds"
+    words = _merged_words(windows)
+    weights, weighting = _weights(windows)
     given = windows[0].recording.given
     runs = itertools.groupby(words, key=lambda word: word["emphasized"])
     emphasis = "; ".join(join_words(bare_word(w["word"]) for w in run) for is_emphasized, run in runs if is_emphasized)
@@ -302,13 +304,14 @@ def _summary(windows: Sequence[ScoredWindow]) -> dict[str, Any]:
         "gate": _mean([window.gate for window in windows], weights),
         "routing": routing,
         "duration": windows[-1].end,
-        **_quality(windows, words),
+        **_quality(windows),
         "course": [
             {
                 "start": round(window.start, 3),
                 "end": round(window.end, 3),
                 **window.values,
-                "intervals": window.intervals,
+                "intervals": window.intervals if window.has_speech else None,
+                "has_speech": window.has_speech,
                 **window.reasons(),
                 **{name: getattr(window.annotation, name) for name in TENSOR_NAMES},
             }
@@ -318,23 +321,40 @@ def _summary(windows: Sequence[ScoredWindow]) -> dict[str, Any]:
     }
 
 
-def _merged_words(windows: Sequence[ScoredWindow]) -> tuple[list[Word], np.ndarray]:
-    """Each word once, and the seconds of speech in each window; a word in two windows counts half in each."""
+def _weights(windows: Sequence[ScoredWindow]) -> tuple[np.ndarray, str]:
+    """What each window of a long recording counts in its means, `(windows,)`, and the name of these weights.
+
+    A window without speech counts nothing, unless there is no other.
+    """
+    spoken = _halved([window.speech_seconds for window in windows])
+    for weights in (np.where([window.has_speech for window in windows], spoken, 0.0), spoken):
+        if weights.any():
+            return weights, "seconds of speech"
+    return _halved([window.seconds for window in windows]), "seconds"
+
+
+def _halved(seconds: Sequence[Sequence[float]]) -> np.ndarray:
+    """Seconds of the two segments of each window; a segment that two windows share counts half in each."""
+    halves = np.array([sum(of_window) / 2 for of_window in seconds])
+    halves[0] += seconds[0][0] / 2
+    halves[-1] += seconds[-1][-1] / 2
+    return halves
+
+
+def _merged_words(windows: Sequence[ScoredWindow]) -> list[Word]:
+    """Each word once."""
     # A word that is in two windows is one object.
     words: dict[int, Word] = {}
     nearest: dict[int, float] = {}
-    counts: dict[int, int] = {}
     for window in windows:
         for word, scored in zip(window.words, window.scored_words(), strict=True):
             key = id(word)
-            counts[key] = counts.get(key, 0) + 1
             merged = words.setdefault(key, {**scored, "score": None, "emphasized": False})
             merged["emphasized"] |= scored["emphasized"]
             distance = abs(middle(word) - (window.start + window.end) / 2)
             if distance < nearest.get(key, math.inf):
                 nearest[key], merged["score"] = distance, scored["score"]
-    seconds = [sum((w["end"] - w["start"]) / counts[id(w)] for w in window.words) for window in windows]
-    return list(words.values()), np.array(seconds)
+    return list(words.values())
 
 
 def _mean(values: Sequence[float | None], weights: np.ndarray) -> float | None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from transformers import Pipeline
 
-from .annotator_msfser import NO_SPEECH, Annotation, LazyProsody, MsfSerAnnotator, NoRecognizer, transcribed
+from .annotator_msfser import Annotation, LazyProsody, MsfSerAnnotator, NoRecognizer, transcribed
 from .audio_msfser import SAMPLING_RATE, count_channels, cut_at_pauses, is_sound, seconds_of
 from .configuration_msfser import LABELS, TENSOR_NAMES
 from .contributions_msfser import explained, reasons_of
@@ -152,14 +152,15 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
               them, which sum to 1; `None` without experts. Inside the model, too.
             - `duration`: of the recording, seconds.
             - `has_speech`: whether it has at least half a second of speech; without, the numbers mean nothing.
-            - `speech_seconds`: how much of it is speech: by the words' times, or by the voice where they are unknown.
+            - `speech_seconds`: how much of it is speech, by the sound and the words: see
+              [`SoundMeter.speech_seconds`].
             - `warnings`: why the result may mean little, a sentence each.
             - `channel`: its number, with `channel="each"`.
 
             A recording that needs several windows also has `course`, for each window `start`, `end`, the three
-            numbers, their `intervals`, what contributes to them, and the three texts. Its three numbers, the ends of
-            their intervals, contributions, gate and routing are means over the windows, weighted by their `weighting`:
-            `"seconds of speech"`, or `"seconds"` if that is not known for all of the recording or nobody speaks; only
+            numbers, their `intervals`, `has_speech`, what contributes to them, and the three texts. Its three numbers,
+            the ends of their intervals, contributions, gate and routing are means over the windows with speech,
+            weighted by their `weighting`: `"seconds of speech"`, or `"seconds"` of all windows if nobody speaks; only
             the windows have `word_contributions`. A given transcript is aligned first, which works up to 10 minutes;
             with `words` there is no such limit.
 
@@ -322,7 +323,7 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
             check_words(given["words"] or (), len(sound) / SAMPLING_RATE)
             if not recording.is_measured:
                 recording.meter = measured(sound)
-            yield Segment(recording, 0.0, sound)
+            yield Segment(recording, 0.0, sound, recording.meter)
             return
         check_words(given["words"] or (), math.inf)
         if given["transcript"] and not given["words"] and self._reads("emphasis", "transcript"):
@@ -332,8 +333,8 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
             recording.texts_of_words = texts_of_words(given["transcript"] or "", given["words"])
         start = 0
         for samples in cut_at_pauses(recording.blocks(), longest / 2):
-            recording.meter.add(samples)
-            yield Segment(recording, start / SAMPLING_RATE, samples)
+            recording.meter.join(meter := measured(samples))
+            yield Segment(recording, start / SAMPLING_RATE, samples, meter)
             start += len(samples)
         check_words(given["words"] or (), start / SAMPLING_RATE)
 
@@ -461,9 +462,9 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
                 recording=window[0].recording,
                 start=window[0].start,
                 seconds=[segment.seconds for segment in window],
+                speech_seconds=[segment.speech_seconds() for segment in window],
                 words=[word for segment in window for word in segment.words],
                 texts=[segment.text for segment in window],
-                is_speech_known=all(s.words or s.absent.get("transcript") == NO_SPEECH for s in window),
                 annotation=annotation,
                 origins=origins_of(window[0].recording, annotation),
                 values=dict(zip(LABELS, output["logits"][i].tolist(), strict=True)),

@@ -5,6 +5,9 @@ thresholds were chosen on studio speech in four languages and on distorted copie
 rates of false alarms. Whether there is speech at all is decided by [`speech_score`] and by the recognizer's words.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
 from .audio_msfser import SAMPLING_RATE
@@ -12,6 +15,9 @@ from .speech_presence_msfser import speech_score
 
 # Seconds of speech below which a prediction means little, and nothing.
 SHORTEST_SPEECH, LEAST_SPEECH = 1.0, 0.5
+# Where the sound is none of speech, fewer recognized words than this for each second with a pitch are imagined, as in
+# music: people say two to five words a second. A whisper has no pitch.
+_FEWEST_WORDS = 0.5
 
 _WINDOW, _HOP, _TRANSFORM = 1024, 512, 2048
 # Frames below this level (dB of full scale), or that far below the loud ones, are silent.
@@ -66,6 +72,13 @@ class SoundMeter:
         # One part that is speech is enough.
         self._is_speech = self._is_speech or _is_speech(power, correlation, level, periodicity)
 
+    def join(self, other: "SoundMeter") -> None:
+        """Adds what another meter has measured of the sound that follows."""
+        self.seconds += other.seconds
+        self._clipped_seconds += other._clipped_seconds
+        self._frames += other._frames
+        self._is_speech = self._is_speech or other._is_speech
+
     def voice_seconds(self) -> float:
         """Seconds with a voice, or with anything else that has a pitch."""
         level, periodicity, _ = self._measures()
@@ -73,17 +86,24 @@ class SoundMeter:
         spoken = np.convolve(voiced, np.ones(2 * _MARGIN + 1), mode="same") > 0.5
         return round(min(self.seconds, float(spoken.sum()) * _HOP / SAMPLING_RATE), 3)
 
-    def speech_seconds(self, of_words: float | None = None) -> float:
-        """Seconds of speech: those of the words or, where none are known, those with a voice if any part is speech.
+    def speech_seconds(self, words: Sequence[Mapping[str, Any]] = (), are_given: bool = False) -> float:
+        """Seconds of speech, by the sound and by the words.
 
-        A recognizer finds no words in speech of other languages, so that finding none is no proof.
+        Given words are all that is said. A recognizer finds few words or none in other languages, and some in music.
+        So the seconds with a voice count if they are more and the sound is speech; and if it is not, the words only
+        count if there are enough for the seconds with a voice.
 
         Args:
-            of_words: Seconds of the words.
+            words: With their `start` and `end` in seconds.
+            are_given: Whether they were given, not recognized.
         """
-        if of_words:
+        of_words = round(float(min(self.seconds, sum(word["end"] - word["start"] for word in words))), 3)
+        if are_given:
             return of_words
-        return self.voice_seconds() if self._is_speech else 0.0
+        voice = self.voice_seconds()
+        if self._is_speech:
+            return max(of_words, voice)
+        return of_words if len(words) >= _FEWEST_WORDS * voice else 0.0
 
     def warnings(self, spoken: float) -> list[str]:
         """Why a prediction for this sound may mean little: a sentence each.

@@ -46,7 +46,7 @@ _SAME_PLACE = 0.4
 _REMEMBERED_WORDS = 8
 # Seconds. A shorter rest at the end of a stream has no result of its own.
 _SHORTEST_REST = 0.05
-_OPTIONS = {"recognizer", "describer", "language", "channel"}
+_OPTIONS = {"recognizer", "describer", "language", "channel", "interval_level"}
 
 
 class StreamingMixin:
@@ -77,16 +77,18 @@ class StreamingMixin:
             skip: For a source in real time, such as a microphone. A thread reads it, and a consumer that is too slow
                 gets the newest result, after which no older one follows. Without it every hop has its result,
                 and no sound is read before it is needed.
-            **options: `recognizer`, `describer`, `language` and `channel` (a number), as in the class.
+            **options: `recognizer`, `describer`, `language`, `channel` (a number) and `interval_level`, as in the
+                class.
 
         Yields:
             A dictionary as soon as the sound of a hop is complete, the first after 1 s or one hop: until the sound is
             as long as `window`, it is about all of it. The last one is about the rest.
 
             - `start`, `end`: of the window, seconds from the start of the stream.
-            - `valence`, `arousal`, `dominance`, `transcript`, `emphasis`, `description`, `texts`, `gate`, `routing`,
-              `speech_seconds`, `warnings`: as the pipeline returns them for the window alone. In a window without
-              voice, for which neither recognizer nor model runs, the numbers and texts are `None`.
+            - `valence`, `arousal`, `dominance`, `intervals`, `interval_level`, `transcript`, `emphasis`,
+              `description`, `texts`, `gate`, `routing`, `has_speech`, `speech_seconds`, `warnings`: as the pipeline
+              returns them for the window alone. In a window without voice, for which neither recognizer nor model
+              runs, the numbers and texts are `None`.
             - `words`: those that became final, each once in the stream, as the pipeline returns them, with times from
               the start of the stream. A word becomes final when 1 s of sound follows it, or less where `hop` is near
               `window`. If the sound ends with a hop and some are left, its result is repeated with them.

@@ -4,8 +4,8 @@
 
 `--data` is the folder with RAVDESS, EmoDB, nEMO and emotiontts_kr, half of whose speakers the decision was set on; the
 rows are about the others. `--sounds` holds folders of recordings without speech, none of which it was set on. It was
-set on the synthesized sounds of `benchmarks/other_sounds.py`. Rows go to `benchmarks/results/intervals.json`, from
-sound alone, without a recognizer.
+set on the synthesized sounds of `benchmarks/other_sounds.py`. Rows go to `benchmarks/results/intervals.json`. From
+sound alone, without a recognizer:
 
 - `no_speech/false_alarms`: share of the speech that counts as none, clean and with noise at 10 dB; also by
   `CONDITION`, of which `telephone` and `room` are not in the mean, and by `CONDITION/CORPUS`.
@@ -13,10 +13,13 @@ sound alone, without a recognizer.
   40 s gives three excerpts of 8 s, another one its first 8 s.
 - `no_speech/synthesized/KIND`: misses of new sounds of the kinds that it was set on; the crowds have other voices.
 
+`no_speech/words/...` are the same of the default pipeline, which also recognizes words, without being told the
+language: false alarms clean and with noise, and misses by folder.
+
 `--fit` prints the constants of `speech_presence_msfser.py` in place of this.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -30,11 +33,16 @@ from ..cli.errors import cli_errors
 from ..evaluation.intervals import clusters, share_interval
 from ..evaluation.leave_out import read_corpora, read_protocol
 from ..evaluation.results import Row, row
+from ..hub.loading import load_named
+from ..pipeline_msfser import MsfSerPipeline
 from ..sound_quality_msfser import LEAST_SPEECH, sound_warnings
 from ..speech_presence_msfser import speech_measures
 from ..training import augmentation
 from .command import parser_of, record
 from .other_sounds import SYNTHESIZED, crowd, sounds_of
+
+# Whether a sound, `(samples,)` at 16 kHz, has speech.
+Decision = Callable[[np.ndarray], bool]
 
 CONDITIONS: Mapping[str, augmentation.Distortion] = {
     "clean": augmentation.nothing,
@@ -43,6 +51,7 @@ CONDITIONS: Mapping[str, augmentation.Distortion] = {
     "room": augmentation.room,
 }
 _STATED = ("clean", "noise")
+_WORDS = "no_speech/words"
 _CLIPS = 150  # of each corpus
 _SOUNDS = 60  # of each kind
 _EXCERPT, _LONG = 8 * SAMPLING_RATE, 40 * SAMPLING_RATE
@@ -68,22 +77,35 @@ def has_speech(samples: np.ndarray) -> bool:
     return bool(sound_warnings(samples)[1] >= LEAST_SPEECH)
 
 
-def speech_rows(clips: pd.DataFrame) -> list[Row]:
+def default_decision(model: str) -> Decision:
+    """The decision of the pipeline as it is by default, with a model by its name."""
+    named = load_named(model)
+    ser = MsfSerPipeline(model=named.model, processor=named.processor)
+    return lambda samples: bool(ser(samples, sampling_rate=SAMPLING_RATE)["has_speech"])
+
+
+def speech_rows(
+    clips: pd.DataFrame,
+    decide: Decision = has_speech,
+    prefix: str = "no_speech",
+    conditions: Iterable[str] = CONDITIONS,
+) -> list[Row]:
     """False alarms on speech."""
-    missed = {name: np.zeros(len(clips), bool) for name in CONDITIONS}
+    missed = {name: np.zeros(len(clips), bool) for name in conditions}
     for i, path in enumerate(clips["path"]):
         samples = load_audio(path)
-        for name, distorted in CONDITIONS.items():
-            missed[name][i] = not has_speech(distorted(samples, np.random.default_rng([5, i])).astype(np.float32))
+        for name, of_condition in missed.items():
+            distorted = CONDITIONS[name](samples, np.random.default_rng([5, i])).astype(np.float32)
+            of_condition[i] = not decide(distorted)
     speakers = clips["speaker"].to_numpy()
     stated = np.concatenate([missed[name] for name in _STATED])
-    rows = [row("no_speech/false_alarms", *share_interval(stated, clusters(np.tile(speakers, len(_STATED)))))]
+    rows = [row(f"{prefix}/false_alarms", *share_interval(stated, clusters(np.tile(speakers, len(_STATED)))))]
     for name, of_condition in missed.items():
-        rows.append(row(f"no_speech/false_alarms/{name}", *share_interval(of_condition, clusters(speakers))))
+        rows.append(row(f"{prefix}/false_alarms/{name}", *share_interval(of_condition, clusters(speakers))))
         for corpus in clips["corpus"].unique():
             of_corpus = (clips["corpus"] == corpus).to_numpy()
             found = share_interval(of_condition[of_corpus], clusters(speakers[of_corpus]))
-            rows.append(row(f"no_speech/false_alarms/{name}/{corpus}", *found))
+            rows.append(row(f"{prefix}/false_alarms/{name}/{corpus}", *found))
     return rows
 
 
@@ -97,22 +119,27 @@ def excerpts(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
                 yield str(path), samples[start : start + _EXCERPT]
 
 
-def sound_rows(sounds: Path, voices: Sequence[np.ndarray]) -> list[Row]:
-    """Misses on sounds without speech."""
+def sound_rows(sounds: Path, decide: Decision = has_speech, prefix: str = "no_speech") -> list[Row]:
+    """Misses on recordings without speech."""
     files: list[str] = []
     hits: list[bool] = []
     rows = []
     for folder in sorted(path for path in sounds.iterdir() if path.is_dir()):
-        found = [(file, has_speech(samples)) for file, samples in excerpts(folder)]
+        found = [(file, decide(samples)) for file, samples in excerpts(folder)]
         of_folder, hits_of_folder = (list(column) for column in zip(*found, strict=True))
         rows.append(
             row(
-                f"no_speech/misses/{folder.name.replace('-', '_')}",
+                f"{prefix}/misses/{folder.name.replace('-', '_')}",
                 *share_interval(hits_of_folder, clusters(of_folder)),
             )
         )
         files, hits = files + of_folder, hits + hits_of_folder
-    rows.insert(0, row("no_speech/misses", *share_interval(hits, clusters(files))))
+    return [row(f"{prefix}/misses", *share_interval(hits, clusters(files))), *rows]
+
+
+def synthesized_rows(voices: Sequence[np.ndarray]) -> list[Row]:
+    """Misses on new sounds of the kinds that the decision was set on, from sound alone."""
+    rows = []
     for name, kind in {**SYNTHESIZED, "crowd": crowd(voices)}.items():
         hits_of_kind = [has_speech(samples) for samples in sounds_of(kind, _SOUNDS, 1)]
         rows.append(row(f"no_speech/synthesized/{name.replace(' ', '_')}", *share_interval(hits_of_kind)))
@@ -178,6 +205,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = parser_of("no_speech", __doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with the acted corpora")
     parser.add_argument("--sounds", type=Path, help="folder with folders of recordings without speech")
+    parser.add_argument("--model", default="starter", help="of the default pipeline, a folder or a name (starter)")
     parser.add_argument("--fit", action="store_true", help="print the constants of the decision")
     args = parser.parse_args(argv)
     if not args.fit and args.sounds is None:
@@ -187,7 +215,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             fit(args.data)
             return
         clips = clips_of(args.data, is_fit=False)
-        rows = [*speech_rows(clips), *sound_rows(args.sounds, voices_of(clips, _VOICES[1]))]
+        rows = [*speech_rows(clips), *sound_rows(args.sounds), *synthesized_rows(voices_of(clips, _VOICES[1]))]
+        decide = default_decision(args.model)
+        rows += [*speech_rows(clips, decide, _WORDS, _STATED), *sound_rows(args.sounds, decide, _WORDS)]
         record("intervals", rows, "no_speech", argv)
 
 

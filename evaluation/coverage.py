@@ -17,8 +17,9 @@ def ends_of(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The low and the high ends around some numbers, each `(items, 3)` in 0..1."""
     with torch.no_grad():
-        low, high = intervals.cpu()(torch.tensor(np.asarray(numbers), dtype=torch.float32), level)
-    return low.numpy(), high.numpy()
+        given = torch.tensor(np.asarray(numbers), dtype=torch.float32, device=intervals.quantiles.device)
+        low, high = intervals(given, level)
+    return low.cpu().numpy(), high.cpu().numpy()
 
 
 def contained(low: np.ndarray, high: np.ndarray, labels: np.ndarray) -> np.ndarray:

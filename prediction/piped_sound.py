@@ -1,10 +1,13 @@
 """Sound from a pipe: raw 16-bit samples, or WAV whose length nobody knows."""
 
+import io
 import struct
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+
+from ..containers_msfser import CONTAINERS, container_of
 
 _READ_BYTES = 1 << 16
 # Bytes. A header that is longer is none.
@@ -17,11 +20,21 @@ _OTHER_FORMATS = {
     b"fLaC": "FLAC",
     b"OggS": "Ogg",
     b"ID3": "MP3",
-    b"\xff\xfb": "MP3",
     b"RF64": "RF64",
+    b"riff": "W64",
     b"FORM": "AIFF",
-    b"\x1aE\xdf\xa3": "Matroska",
+    b"caff": "CAF",
+    b".snd": "AU",
+    b"NIST": "NIST",
 }
+# Kilobits a second of MPEG-1 by layer, and of MPEG-2, in the order of their numbers in the header. Layer I is left
+# out: it is hardly used, and a quiet sound may begin as it does.
+_KILOBITS_1 = {
+    2: (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    3: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+}
+_KILOBITS_2 = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+_MPEG_RATES = (44_100, 48_000, 32_000)
 
 
 class PipedSound(NamedTuple):
@@ -48,9 +61,8 @@ def open_pipe(read: Callable[[int], bytes], raw_rate: int) -> PipedSound:
     """
     pipe = _Pipe(read)
     start = pipe.peek(12)
-    for sign, name in _OTHER_FORMATS.items():
-        if start.startswith(sign):
-            raise ValueError(f"the pipe holds {name}, neither raw samples nor WAV: {_REMEDY}.")
+    if (other := _other_format(pipe)) is not None:
+        raise ValueError(f"the pipe holds {other}, neither raw samples nor WAV: {_REMEDY}.")
     if start[:4] != b"RIFF" or start[8:12] != b"WAVE":
         return PipedSound(raw_rate, _arrays(pipe, np.dtype("<i2"), 1, None))
     pipe.take(12)
@@ -96,6 +108,46 @@ class _Pipe:
     def take_some(self) -> bytes:
         taken, self._ahead = self._ahead or self._read(_READ_BYTES), b""
         return taken
+
+
+def _other_format(pipe: _Pipe) -> str | None:
+    """The name of the format in a pipe if it is one of those that are not read from pipes."""
+    start = pipe.peek(16)
+    for sign, name in _OTHER_FORMATS.items():
+        if start.startswith(sign):
+            return name
+    container = container_of(io.BytesIO(start))
+    if container is not None and container != "aac":
+        return CONTAINERS[container]
+    # Samples may begin as a frame of MP3 or AAC does, but hardly with two such frames in a row.
+    for name, frame_bytes in (("MP3", _mpeg_frame_bytes), ("AAC", _aac_frame_bytes)):
+        if (size := frame_bytes(start)) is not None:
+            following = pipe.peek(size + 8)[size:]
+            if following[:2] == start[:2] and frame_bytes(following) is not None:
+                return name
+    return None
+
+
+def _mpeg_frame_bytes(head: bytes) -> int | None:
+    """The length of the frame of MPEG audio that begins with these bytes; `None` if none does."""
+    if len(head) < 4 or head[0] != 0xFF or head[1] < 0xE0:
+        return None
+    version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)  # versions are 2.5, none, 2, 1
+    bits, rate = head[2] >> 4, head[2] >> 2 & 3
+    if version == 1 or layer not in (2, 3) or not 1 <= bits <= 14 or rate == 3:
+        return None
+    is_first = version == 3
+    kilobits = (_KILOBITS_1[layer] if is_first else _KILOBITS_2)[bits - 1]
+    hertz = _MPEG_RATES[rate] // {3: 1, 2: 2, 0: 4}[version]
+    return (144 if layer == 2 or is_first else 72) * kilobits * 1000 // hertz + (head[2] >> 1 & 1)
+
+
+def _aac_frame_bytes(head: bytes) -> int | None:
+    """The length of the AAC frame (ADTS) that begins with these bytes; `None` if none does."""
+    if len(head) < 7 or head[0] != 0xFF or head[1] & 0xF6 != 0xF0 or head[2] >> 2 & 15 > 12:
+        return None
+    size = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
+    return size if size >= 7 else None
 
 
 def _arrays(pipe: _Pipe, dtype: np.dtype, channels: int, size: int | None) -> Iterator[np.ndarray]:

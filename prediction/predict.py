@@ -64,6 +64,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="scale of the three numbers (default: 0 1)",
     )
     parser.add_argument(
+        "--interval_level", type=float, metavar="LEVEL", help="level of the intervals, 0.01 to 0.99 (default: 0.9)"
+    )
+    parser.add_argument(
         "--max_width",
         type=float,
         metavar="WIDTH",

@@ -42,6 +42,8 @@ def predict(source: SourceRows, arguments: argparse.Namespace) -> None:
     options: dict[str, Any] = {"batch_size": arguments.batch_size, "channel": arguments.channel}
     if arguments.language:
         options["language"] = arguments.language
+    if arguments.interval_level is not None:
+        options["interval_level"] = arguments.interval_level
     if arguments.recognizer is not None:
         options["recognizer"] = None if arguments.recognizer == "none" else arguments.recognizer
     with joined_processes() as state, option_names():
@@ -50,8 +52,9 @@ def predict(source: SourceRows, arguments: argparse.Namespace) -> None:
 
         def open_work() -> ShardedPrediction:
             named = load_named(arguments.model)
-            if arguments.max_width is not None and not named.model.config.intervals:
-                raise ValueError(f"{arguments.model} has no intervals, which --max_width needs: leave it out.")
+            for option in ("max_width", "interval_level"):
+                if getattr(arguments, option) is not None and not named.model.config.intervals:
+                    raise ValueError(f"{arguments.model} has no intervals, which --{option} needs: leave it out.")
             if arguments.submission is not None and (unrated := named.model.config.unrated):
                 raise ValueError(
                     f"{arguments.model} was trained without labels of {unrated[0]}, which --submission needs: "
@@ -141,6 +144,7 @@ def parts_of(output: Path) -> Path:
 
 def _write(work: ShardedPrediction, output: Path, label_range: tuple[float, float], **shown: Any) -> None:
     count, failed, first_error = 0, 0, ""
+    unrated = work.pipeline.model.config.unrated or ()
 
     def rows() -> Iterator[dict[str, Any]]:
         nonlocal count, failed, first_error
@@ -148,7 +152,9 @@ def _write(work: ShardedPrediction, output: Path, label_range: tuple[float, floa
             made = pyarrow.parquet.read_table(work.shard(number), columns=["result", "error"]).to_pylist()
             for row, entry in zip(work.rows(number), made, strict=True):
                 result = None if entry["result"] is None else json.loads(entry["result"])
-                for of_result in rows_of_result(work.name(row), result, entry["error"], label_range, **shown):
+                for of_result in rows_of_result(
+                    work.name(row), result, entry["error"], label_range, unrated=unrated, **shown
+                ):
                     count += 1
                     if (error := of_result["error"]) is not None:
                         failed += 1

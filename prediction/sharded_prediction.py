@@ -34,7 +34,7 @@ class ShardedPrediction(ShardedTable):
     # Many rows in a shard share batches better, and few leave several processes less to wait for at the end.
     rows_per_shard, most_rows_per_shard, fewest_shards = 32, 64, 64
     # Raised when the same settings give other results.
-    version = 3
+    version = 4
 
     def __init__(
         self,

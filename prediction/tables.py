@@ -33,6 +33,7 @@ def rows_of_result(
     label_range: tuple[float, float] = (0.0, 1.0),
     course: bool = False,
     max_width: float | None = None,
+    unrated: Sequence[str] = (),
 ) -> Iterator[dict[str, Any]]:
     """The rows of one recording: one, or one for each channel, or with `course` one for each window.
 
@@ -44,6 +45,7 @@ def rows_of_result(
         course: Whether each window is a row, with its `start` and `end` in seconds.
         max_width: The three numbers are left out, with the reason among the warnings, where an interval is wider than
             this on their scale, or where there is none.
+        unrated: Dimensions without labels in training, whose intervals are as wide as the scale and do not count.
     """
     if result is None:
         yield {**dict.fromkeys(COLUMNS), "file": file, "error": error}
@@ -62,17 +64,17 @@ def rows_of_result(
             if intervals is not None:
                 for name, ends in ENDS.items():
                     row |= zip(ends, (to_scale(end, *label_range) for end in intervals[name]), strict=True)
-            reason = None if max_width is None else _too_wide(row, max_width)
+            reason = None if max_width is None else _too_wide(row, max_width, unrated)
             if reason is not None:
                 row |= dict.fromkeys(LABELS) | {"warnings": [*(row["warnings"] or ()), reason]}
             yield row
 
 
-def _too_wide(row: Mapping[str, Any], max_width: float) -> str | None:
+def _too_wide(row: Mapping[str, Any], max_width: float, unrated: Sequence[str]) -> str | None:
     """Why the numbers of a row are left out; `None` if they are not."""
     if row[ENDS[LABELS[0]][0]] is None:
         return "The numbers are left out: they have no interval."
-    widths = {name: row[high] - row[low] for name, (low, high) in ENDS.items()}
+    widths = {name: row[high] - row[low] for name, (low, high) in ENDS.items() if name not in unrated}
     widest = max(widths, key=lambda name: widths[name])
     if widths[widest] <= max_width:
         return None

@@ -174,6 +174,40 @@ def test_without_speech_there_is_no_interval(model, seconds):
     assert row["valence"] is None and "they have no interval" in row["warnings"][-1]
 
 
+def test_a_few_words_in_music_bring_no_interval(pipe):
+    time = np.arange(6 * RATE) / RATE
+    tone = 0.005 * np.sin(2 * np.pi * 220 * time).astype(np.float32)
+    tone[:RATE] *= 20  # where the recognizer finds a word
+    result = pipe({"array": tone, "sampling_rate": RATE})
+    assert len(result["words"]) == 1 and result["intervals"] is None and result["interval_level"] is None
+
+
+def test_windows_without_speech_have_no_interval_and_no_part_in_that_of_the_recording(pipe):
+    sound = np.concatenate([voice(9.0), np.zeros(14 * RATE, np.float32), voice(9.0, 1)])
+    result = pipe({"array": sound, "sampling_rate": RATE})
+    course = result["course"]
+    assert result["has_speech"] and {window["has_speech"] for window in course} == {True, False}
+    assert all((window["intervals"] is not None) == window["has_speech"] for window in course)
+    spoken = [window for window in course if window["has_speech"]]
+    for label in LABELS:
+        ends = np.array([window["intervals"][label] for window in spoken])
+        for end, of_windows in zip(result["intervals"][label], ends.T, strict=True):
+            assert of_windows.min() - 1e-6 <= end <= of_windows.max() + 1e-6
+        numbers = [window[label] for window in spoken]
+        assert min(numbers) - 1e-6 <= result[label] <= max(numbers) + 1e-6
+    rows = list(rows_of_result("call.wav", result, None, course=True, max_width=2.0))
+    assert [row["valence"] is not None for row in rows] == [window["has_speech"] for window in course]
+
+
+def test_a_stream_has_intervals_of_the_level_that_is_asked_for(pipe):
+    for options, level in (({}, 0.9), ({"interval_level": 0.5}, 0.5)):
+        results = list(pipe.stream([voice(2.0)], RATE, **options))
+        assert [result["interval_level"] for result in results] == [level] * len(results)
+        assert results[0]["intervals"] == pipe(voice(1.0), sampling_rate=RATE, **options)["intervals"]
+    with pytest.raises(ValueError, match="interval_level=2 is no level"):
+        pipe.stream([voice(2.0)], RATE, interval_level=2)
+
+
 def test_a_model_without_intervals_says_so():
     bare = MsfSerPipeline(tiny_model("whisper"), processor=tiny_processor("whisper"), recognizer=None, describer=None)
     result = bare({"array": voice(2.0, 0), "sampling_rate": RATE})

@@ -1,6 +1,7 @@
 """What says that a sound says little: each warning on the sound it is for, and on no other."""
 
 import functools
+import itertools
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,10 +11,10 @@ import soxr
 from spoken import RATE, Recognizer
 from tiny import noise, tiny_model, tiny_processor
 
-from msfser import MsfSerPipeline, MsfSerProcessor
+from msfser import LABELS, MsfSerPipeline, MsfSerProcessor
 from msfser.audio_msfser import load_audio
 from msfser.corpora.probe.synthesizer import Synthesizer
-from msfser.sound_quality_msfser import SoundMeter, sound_warnings
+from msfser.sound_quality_msfser import LEAST_SPEECH, SoundMeter, measured, sound_warnings
 
 # Real speech, which is no part of the project.
 SPEECH = Path(__file__).parents[2] / "shared" / "data"
@@ -102,16 +103,102 @@ def test_little_speech_is_told_with_its_seconds(sound_only):
     assert sound_only(np.zeros(1, np.float32), sampling_rate=RATE)["warnings"] == [NONE]
 
 
-def test_the_words_decide_where_they_are_known():
-    pipe = MsfSerPipeline(tiny_model("whisper"), processor=tiny_processor("whisper"), recognizer=Recognizer())
-    for seconds in (3.0, 14.0):
-        result = pipe(speech(seconds), sampling_rate=RATE)
-        spoken = sum(word["end"] - word["start"] for word in result["words"])
-        assert result["speech_seconds"] == pytest.approx(spoken, abs=0.01)
-        # A hum has a pitch and no words.
-        hum = 0.005 * np.sin(2 * np.pi * 120 * np.arange(int(seconds * RATE)) / RATE)
-        result = pipe(hum.astype(np.float32), sampling_rate=RATE)
-        assert result["speech_seconds"] == 0 and NONE in result["warnings"]
+# Sound and words
+
+
+class Says(Recognizer):
+    """Finds the same words in every sound, 0.6 s each from its start."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.count = count
+
+    def words(self, sound):
+        return [{"word": "thanks", "start": 0.6 * i, "end": 0.6 * (i + 1)} for i in range(self.count)]
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return MsfSerPipeline(tiny_model("whisper"), processor=tiny_processor("whisper"), recognizer=None)
+
+
+def tone(seconds):
+    """A steady tone, as of an organ."""
+    time = np.arange(int(seconds * RATE)) / RATE
+    return (0.1 * sum(np.sin(2 * np.pi * 220 * k * time) / k for k in range(1, 6))).astype(np.float32)
+
+
+@pytest.mark.parametrize("seconds", [6.0, 14.0])
+@pytest.mark.parametrize("count", [0, 1, 6])
+def test_few_recognized_words_do_not_hide_speech(pipe, seconds, count):
+    result = pipe(speech(seconds), sampling_rate=RATE, recognizer=Says(count))
+    assert result["has_speech"] and result["warnings"] == []
+    assert result["speech_seconds"] > 0.7 * seconds
+
+
+@pytest.mark.parametrize("seconds", [6.0, 18.0])
+def test_a_few_words_in_music_are_imagined(pipe, seconds):
+    result = pipe(tone(seconds), sampling_rate=RATE, recognizer=Says(1))
+    assert result["transcript"] is not None
+    assert not result["has_speech"] and result["speech_seconds"] == 0 and result["warnings"] == [NONE]
+    spoken = pipe(tone(seconds), sampling_rate=RATE, recognizer=Says(5))
+    passages = -(-seconds // 12)
+    assert spoken["has_speech"] and spoken["speech_seconds"] == pytest.approx(5 * 0.6 * passages, abs=0.7)
+
+
+def test_words_count_where_nothing_has_a_pitch(pipe):
+    """As in a whisper."""
+    result = pipe(noise(6.0), sampling_rate=RATE, recognizer=Says(1))
+    assert result["has_speech"] and result["speech_seconds"] == 0.6
+
+
+def test_given_words_are_all_that_is_said(pipe):
+    words = [{"word": "so", "start": 1.0, "end": 1.7}]
+    for sound in (speech(6.0), tone(6.0), noise(6.0)):
+        result = pipe({"audio": sound, "sampling_rate": RATE, "words": words})
+        assert result["has_speech"] and result["speech_seconds"] == 0.7
+    aligned = {"audio": tone(6.0), "sampling_rate": RATE, "transcript": "so it was"}
+    assert pipe(aligned, recognizer=Recognizer())["speech_seconds"] == 1.5
+    # Without times, and with times that last nothing, the sound decides.
+    words = [{"word": "so", "start": 1.0, "end": 1.0}]
+    assert pipe({"audio": speech(6.0), "sampling_rate": RATE, "words": words})["speech_seconds"] > 4
+    assert pipe(aligned)["speech_seconds"] == 0
+
+
+def test_words_are_no_longer_than_the_sound():
+    words = [{"word": "a", "start": 0.0, "end": 0.8}, {"word": "b", "start": 0.2, "end": 1.0}]
+    assert measured(noise(1.0)).speech_seconds(words) == 1
+
+
+def test_a_window_without_speech_counts_nothing_in_the_means(sound_only):
+    sound = np.concatenate([speech(9.0), 0.01 * noise(15.0), speech(11.0, 1)])
+    result = sound_only(sound, sampling_rate=RATE)
+    course = result["course"]
+    assert {window["has_speech"] for window in course} == {True, False}
+    ends = [*(window["start"] for window in course), course[-2]["end"], course[-1]["end"]]
+    cuts = [round(end * RATE) for end in ends]
+    spoken = np.array([sound_warnings(sound[a:b])[1] for a, b in itertools.pairwise(cuts)])
+    shared = np.array([1.0, *[0.5] * (len(course) - 1), 1.0]) * spoken
+    weights = np.array([a + b for a, b in itertools.pairwise(shared)])
+    is_silent = np.array([not window["has_speech"] for window in course])
+    assert ([a + b < LEAST_SPEECH for a, b in itertools.pairwise(spoken)] == is_silent).all()
+    weights[is_silent] = 0
+    assert result["weighting"] == "seconds of speech"
+    assert result["speech_seconds"] == pytest.approx(spoken.sum(), abs=1e-3)
+    for label in LABELS:
+        expected = np.average([window[label] for window in course], weights=weights)
+        assert result[label] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_little_speech_in_each_of_several_windows_is_speech_together(pipe):
+    words = [{"word": "so", "start": start, "end": start + 0.3} for start in (3.0, 35.0)]
+    result = pipe({"audio": noise(40.0), "sampling_rate": RATE, "words": words})
+    assert not any(window["has_speech"] for window in result["course"])
+    assert result["has_speech"] and result["weighting"] == "seconds of speech"
+    spoken = [window for window in result["course"] if window["transcript"]]
+    assert len(spoken) < len(result["course"])
+    for label in LABELS:
+        assert min(w[label] for w in spoken) - 1e-6 <= result[label] <= max(w[label] for w in spoken) + 1e-6
 
 
 def test_a_text_that_is_too_long_for_the_model_is_told():
@@ -144,6 +231,11 @@ def test_the_parts_of_a_sound_are_measured_as_the_whole():
     assert meter.warnings(meter.speech_seconds()) == warnings == [CLIPPED]
     assert meter.voice_seconds() == pytest.approx(seconds, abs=0.3)
     assert meter.seconds == pytest.approx(32.0)
+    joined = SoundMeter()
+    for part in np.split(samples, [5 * RATE, 11 * RATE, 20 * RATE, 26 * RATE]):
+        joined.join(measured(part))
+    assert joined.warnings(joined.speech_seconds()) == warnings
+    assert (joined.seconds, joined.voice_seconds()) == (meter.seconds, meter.voice_seconds())
 
 
 @pytest.mark.skipif(not SPEECH.is_dir(), reason="there is no real speech beside the project")

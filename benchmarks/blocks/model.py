@@ -5,6 +5,20 @@ from ...evaluation.ablation import ROWS
 from .schema import CCC, DIMENSIONS, Block, Table
 
 _CORPORA = {"RAVDESS": "ravdess", "EmoDB": "emodb", "nEMO": "nemo", "emotiontts_kr": "emotiontts_kr"}
+_COVERAGE = Table(
+    ("held-out speakers, **weak** labels", *LABELS),
+    {
+        "share of labels in the intervals": [f"{{coverage/{label}:rate1}}" for label in LABELS],
+        "mean width": [f"{{width/{label}:ccc3}}" for label in LABELS],
+    },
+)
+_COVERAGE_BY_CORPUS = Table(
+    ("share of labels in the intervals, mean over dimensions", *_CORPORA),
+    {
+        "held-out speakers": [f"{{coverage/{name}:rate1}}" for name in _CORPORA.values()],
+        "corpus left out, sound alone": [f"{{left_out/{name}/coverage:rate1}}" for name in _CORPORA.values()],
+    },
+)
 
 MODEL: dict[str, Block] = {
     "probe": Block(
@@ -89,19 +103,18 @@ MODEL: dict[str, Block] = {
             Table(
                 ("speech that counts as none", "all", *_CORPORA),
                 {
-                    "clean": "clean",
-                    "noise at 10 dB": "noise",
-                    "over a telephone": "telephone",
-                    "in a room": "room",
+                    "clean": "false_alarms/clean",
+                    "noise at 10 dB": "false_alarms/noise",
+                    "over a telephone": "false_alarms/telephone",
+                    "in a room": "false_alarms/room",
+                    "clean, with words": "words/false_alarms/clean",
+                    "noise at 10 dB, with words": "words/false_alarms/noise",
                 },
-                [
-                    "{no_speech/false_alarms/*:rate1}",
-                    *(f"{{no_speech/false_alarms/*/{corpus}:rate1}}" for corpus in _CORPORA.values()),
-                ],
+                ["{no_speech/*:rate1}", *(f"{{no_speech/*/{corpus}:rate1}}" for corpus in _CORPORA.values())],
             ),
             "",
             Table(
-                ("other sounds that count as speech", ""),
+                ("other sounds that count as speech", "from sound alone", "with words"),
                 {
                     "not in the fit: all": "misses",
                     "- effects and music of LinCity-NG": "misses/lincity_ng",
@@ -115,9 +128,10 @@ MODEL: dict[str, Block] = {
                     "- birds": "synthesized/birds",
                     "- pink to brown noise": "synthesized/pink_to_brown_noise",
                 },
-                ["{no_speech/*:rate1}"],
+                ["{no_speech/*:rate1}", "{no_speech/words/*:rate1}"],
             ),
-            "\nOf speech, clean or with noise, {no_speech/false_alarms:rate1} is missed.",
+            "\nOf speech, clean or with noise, {no_speech/false_alarms:rate1} is missed from sound alone, and "
+            "{no_speech/words/false_alarms:rate1} with words.",
         ],
     ),
     "english": Block(
@@ -200,26 +214,22 @@ MODEL: dict[str, Block] = {
             "frozen minus variance-matched ridge regression {frozen_minus_ridge_rescaled/mean:difference}.",
         ],
     ),
+    "starter_intervals": Block("intervals", [_COVERAGE, "", _COVERAGE_BY_CORPUS]),
+    "left_out_intervals": Block(
+        "intervals",
+        [
+            "Share of the labels of a corpus in the intervals of the starter of MSF-SER for Transformers, fitted to "
+            "other corpora (in parentheses, the 95% interval over speakers): "
+            + ", ".join(f"{words} {{left_out/{name}/coverage:rate1}}" for words, name in _CORPORA.items())
+            + "."
+        ],
+    ),
     "intervals": Block(
         "intervals",
         [
-            Table(
-                ("held-out speakers, **weak** labels", *LABELS),
-                {
-                    "share of labels in the intervals": [f"{{coverage/{label}:rate1}}" for label in LABELS],
-                    "mean width": [f"{{width/{label}:ccc3}}" for label in LABELS],
-                },
-            ),
+            _COVERAGE,
             "",
-            Table(
-                ("share of labels in the intervals, mean over dimensions", *_CORPORA),
-                {
-                    "held-out speakers": [f"{{coverage/{name}:rate1}}" for name in _CORPORA.values()],
-                    "corpus left out, sound alone": [
-                        f"{{left_out/{name}/coverage:rate1}}" for name in _CORPORA.values()
-                    ],
-                },
-            ),
+            _COVERAGE_BY_CORPUS,
             "\nThe mean width is {width_ratio:ccc3} times that of intervals of constant width, of which "
             "{constant_coverage:rate1} contain the label. Rank correlation of width and absolute error: "
             "{width_error_spearman:ccc3}. Without the quarter with the widest intervals, the mean absolute error "

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from msfser import LABELS
 from msfser.evaluation import report_intervals
@@ -38,6 +39,28 @@ def test_shares_and_widths_are_counted():
         "test", intervals, numbers, np.where(labels == UNRATED, np.nan, labels), clusters(SPEAKERS)
     )
     assert {row["name"]: row for row in as_tables_have_it} == rows
+
+
+def test_the_intervals_of_a_model_stay_on_its_device(monkeypatch):
+    numbers, _, intervals = some()
+    expected = ends_of(intervals, numbers)
+
+    def moved(*_: object) -> None:
+        raise AssertionError("the intervals were moved")
+
+    monkeypatch.setattr(MsfSerIntervals, "_apply", moved)
+    for found, end in zip(ends_of(intervals, numbers), expected, strict=True):
+        np.testing.assert_array_equal(found, end)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_the_ends_are_the_same_on_a_gpu():
+    numbers, _, intervals = some()
+    expected = ends_of(intervals, numbers)
+    for _ in range(2):
+        for found, end in zip(ends_of(intervals.cuda(), numbers), expected, strict=True):
+            np.testing.assert_allclose(found, end, atol=1e-5)
+    assert intervals.quantiles.is_cuda
 
 
 def test_they_are_shown_beside_the_scores():

@@ -8,10 +8,12 @@ import struct
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from media import media
 from spoken import voice
 from tiny import tiny_model, tiny_processor
 
@@ -79,6 +81,41 @@ def test_a_wav_whose_length_nobody_knew_is_read_to_its_end(size):
 def test_other_pipes_are_sentences(content, message):
     with pytest.raises(ValueError, match=message):
         read_pipe(content)
+
+
+MEDIA = ("m4a", "mka", "aac", "amr")
+EXAMPLE = Path(__file__).parents[2] / "space" / "examples" / "not_bad.mp3"
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (EXAMPLE.read_bytes(), "MP3"),
+        *((wav(voice(1.0), rate, "MPEG_LAYER_III", "MP3"), "MP3") for rate in (8_000, 22_050, 44_100, 48_000)),
+        *((wav(voice(0.1), RATE, "PCM_16", form), form) for form in ("AIFF", "CAF", "AU", "W64", "RF64")),
+        (wav(voice(0.1), RATE, "PCM_16", "NIST"), "NIST"),
+        *((media(end), name) for end, name in zip(MEDIA, ("MP4", "Matroska", "AAC", "AMR"), strict=True)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "pipe",
+)
+def test_compressed_sound_is_not_taken_for_samples(content, name):
+    for most in (3, 1 << 16):
+        with pytest.raises(ValueError, match=name):
+            read_pipe(content, most)
+
+
+@pytest.mark.parametrize("first", [[-1025, 100], [-3073, -15224], [-1, 16], [-3585, 80], [17481, 50]])
+def test_samples_that_begin_like_another_format_are_samples(first):
+    samples = np.array([*first, *np.random.default_rng(0).integers(-300, 300, 20_000)], "<i2")
+    np.testing.assert_array_equal(read_pipe(samples.tobytes())[1][:, 0], samples)
+    # Even if the sound ends there.
+    np.testing.assert_array_equal(read_pipe(samples[:8].tobytes())[1][:, 0], samples[:8])
+
+
+def test_quiet_sound_is_samples():
+    for seed in range(200):
+        samples = np.random.default_rng(seed).integers(-2, 3, 6_000).astype("<i2")
+        assert len(read_pipe(samples.tobytes())[1]) == len(samples)
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from tiny import noise, tiny_config, tiny_model, tiny_processor
 from msfser import LABELS, MsfSerModel, MsfSerPipeline
 from msfser.cli.main import main as msfser
 from msfser.hub.loading import load_named
+from msfser.intervals_msfser import LEVELS, MsfSerIntervals, set_intervals
 from msfser.prediction import tables
 from msfser.prediction.recordings import find_recordings
 from msfser.prediction.sharded_prediction import ShardedPrediction
@@ -31,6 +32,8 @@ from msfser.prediction.timed_pipeline import Stopwatch, TimedPipeline, ahead
 from msfser.sharding import sharded_table
 from msfser.sharding.output_folder import only_run
 from msfser.train import main as train
+
+EXAMPLE = Path(__file__).parents[2] / "space" / "examples" / "wonderful.mp3"
 
 
 @pytest.fixture(scope="module")
@@ -295,6 +298,38 @@ def test_numbers_with_wide_intervals_are_left_out():
     assert silent["valence"] is None and "they have no interval" in silent["warnings"][0]
 
 
+def test_a_dimension_without_labels_leaves_no_number_out():
+    result = {"valence": 0.5, "arousal": 0.5, "dominance": 0.5, "duration": 2.0, "warnings": []}
+    result["intervals"] = {"valence": [0.3, 0.7], "arousal": [0.4, 0.6], "dominance": [0.0, 1.0]}
+    (row,) = rows_of_result("a.wav", result, None, max_width=0.5)
+    assert row["valence"] is None
+    (row,) = rows_of_result("a.wav", result, None, max_width=0.5, unrated=["dominance"])
+    assert row["valence"] == 0.5 and row["dominance_high"] == 1.0 and row["warnings"] == []
+    (row,) = rows_of_result("a.wav", result, None, max_width=0.3, unrated=["dominance"])
+    assert row["valence"] is None and "the interval of valence is 0.4 wide" in row["warnings"][0]
+
+
+def test_the_intervals_of_a_model_with_an_unrated_dimension(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model, intervals = tiny_model(semantics=[]), MsfSerIntervals()
+    levels = torch.tensor(LEVELS)
+    intervals.quantiles[:2] = 0.2 * levels
+    set_intervals(model, intervals)
+    model.config.unrated = ["dominance"]
+    model.save_pretrained("model")
+    tiny_processor().save_pretrained("model")
+    wide, narrow = (
+        predict(EXAMPLE, "-o", f"{level}.csv", "--model", "model", "--max_width", 0.9, "--interval_level", level)
+        for level in (0.9, 0.5)
+    )
+    for table in (wide, narrow):
+        assert table[[*LABELS]].notna().all(None) and (table["dominance_high"] - table["dominance_low"]).item() == 1
+    widths = [(table["valence_high"] - table["valence_low"]).item() for table in (wide, narrow)]
+    assert widths[0] > widths[1] > 0
+    with pytest.raises(SystemExit, match=r"interval_level=2\.0 is no level: give a number from 0"):
+        predict(EXAMPLE, "-o", "r.csv", "--model", "model", "--interval_level", 2)
+
+
 # Nothing is lost
 
 
@@ -308,6 +343,7 @@ def test_numbers_with_wide_intervals_are_left_out():
         (["-o", "r.csv", "--batch_size", "0"], "batch_size"),
         (["-o", "r.csv", "--max_width", "0"], "give a width above 0"),
         (["-o", "r.csv", "--max_width", "0.4"], "has no intervals, which --max_width needs"),
+        (["-o", "r.csv", "--interval_level", "0.5"], "has no intervals, which --interval_level needs"),
     ],
 )
 def test_a_wrong_command_is_refused(calls, model, arguments, words):
