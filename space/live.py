@@ -160,8 +160,9 @@ def tab(ser: Pipeline, opened: gr.Tab, language: gr.Dropdown | None) -> None:
         """Begins another recording, whose language stays the same."""
         waiting = figures.message(
             "Waiting for sound",
-            "Allow the microphone if the browser asks. The first numbers come after a second; while "
-            f"{MOST_SESSIONS} others are live, when one of them stops, after {MOST_MINUTES} minutes at the latest.",
+            "Allow the microphone if the browser asks. The first numbers come after a second. While "
+            f"{MOST_SESSIONS} others are live, your turn comes when one of them stops, after {MOST_MINUTES} minutes "
+            "at the latest.",
         )
         return [take + 1, waiting, *[gr.Dropdown(interactive=False) for _ in chosen]]
 

@@ -238,8 +238,14 @@ class _Page:
             event.failure(_end, outputs=controls, api_name=f"end_{name}", **quick)
         # The run ends itself: after a cancellation by gradio the page sometimes drops the next run.
         self.cancel.click(_cancel, [self.runs], controls, api_name="cancel", **quick)
+        # By default the page would drop a recording that comes while it still clears the one before.
         self.audio.input(
-            self._receive, [self.runs, self.audio], [*controls, *shown], api_name="new_recording", **quick
+            self._receive,
+            [self.runs, self.audio],
+            [*controls, *shown],
+            api_name="new_recording",
+            trigger_mode="always_last",
+            **quick,
         )
 
     def _receive(self, runs: "_Runs", audio: Text) -> list[Any]:

@@ -700,6 +700,17 @@ def test_a_run_in_progress_does_not_overwrite_a_new_recording(tab, ser, clips, m
     assert _figures(tab) == _of(ser(str(clips / "1.wav")))
 
 
+def test_a_recording_that_comes_while_the_page_clears_the_one_before_is_taken(tab, clips, monkeypatch):
+    def slow_message(title, *args):
+        time.sleep(1)
+        return message(title, *args)
+
+    message = figures.message
+    monkeypatch.setattr(figures, "message", slow_message)
+    _upload(tab, clips / "1.wav")
+    assert tab.get_by_role("button", name="Analyze", exact=True).is_enabled()
+
+
 def test_a_run_that_waits_for_its_turn_is_canceled_at_once(tab, page, ser, clips, monkeypatch):
     forward, begun, may_go_on = ser.model.forward, threading.Event(), threading.Event()
 
@@ -840,7 +851,7 @@ def test_a_third_live_visitor_is_told_to_wait_and_gets_a_turn(browser, page, ser
             _live(visitor)
             visitor.get_by_text("Over time").last.wait_for()
         _live(third)
-        waiting = third.get_by_text("while 2 others are live, when one of them stops")
+        waiting = third.get_by_text("While 2 others are live, your turn comes when one of them stops")
         waiting.wait_for()
         third.wait_for_timeout(2500)
         assert waiting.is_visible()
