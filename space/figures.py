@@ -48,11 +48,14 @@ def panel(result: Mapping[str, Any], title: str, before: Mapping[str, float] | N
         title: What the result is of.
         before: The three numbers that the same recording had with other texts.
     """
-    notes = "".join(f'<p class="ser-note">{escaped(one)}</p>' for one in texts.warnings(result))
+    meaning = hint(result)
+    if result.get("intervals"):
+        meaning = f"<details><summary>What the bars and percentages mean</summary>{meaning}</details>"
     parts = [
         f'<h2 class="ser-title">{escaped(title)}</h2>',
-        f'<p class="ser-summary">{escaped(texts.summary(result))}</p>{notes}',
+        f'<p class="ser-summary">{escaped(texts.summary(result))}</p>{notes(result)}',
         scales(result, before),
+        meaning,
         course(result.get("course"), result["duration"]),
         words(result),
         f'<div class="ser-pair">{contributions(result)}{plane(result)}</div>',
@@ -81,11 +84,20 @@ def progress(done: float | None, text: str) -> str:
     )
 
 
+def notes(result: Mapping[str, Any]) -> str:
+    """Why the result may mean little."""
+    return "".join(f'<p class="ser-note">{escaped(one)}</p>' for one in texts.warnings(result))
+
+
 def scales(result: Mapping[str, Any], before: Mapping[str, float] | None = None) -> str:
     """The three numbers, each on a scale with its middle, its interval, and its rank in words."""
     rows = "".join(_scale(result, name, None if before is None else before[name]) for name in texts.SCALES)
-    hint = escaped(f"{texts.certainty(result)} {texts.compared(result)}".strip())
-    return f'<div class="ser-scales">{rows}</div><p class="ser-hint">{hint}</p>'
+    return f'<div class="ser-scales">{rows}</div>'
+
+
+def hint(result: Mapping[str, Any]) -> str:
+    """What the intervals and ranks on the scales mean."""
+    return f'<p class="ser-hint">{escaped(f"{texts.certainty(result)} {texts.compared(result)}".strip())}</p>'
 
 
 def _scale(result: Mapping[str, Any], name: str, before: float | None) -> str:

@@ -5,7 +5,7 @@ import html
 import inspect
 import os
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ class _Page:
                 # A model that was saved with an earlier version of its code cannot.
                 if hasattr(ser, "stream"):
                     with gr.Tab("Live") as opened:
-                        live.tab(ser, opened)
+                        live.tab(ser, opened, self._language())
             self._about()
             self._events()
             self._api()
@@ -162,7 +162,9 @@ class _Page:
                     cache_examples=False,
                     api_name="load_example",
                 )
-        self.previous, self.wish = gr.State(_shown(first)), gr.State(_Wish())
+        self.previous, self.runs = gr.State(_shown(first)), gr.State(_Runs())
+        # A state is read when a run's turn comes; this is sent when it begins to wait.
+        self.number = gr.Number(0, label="Run", precision=0, visible=False)
 
     def _editor(self, first: Mapping[str, Any]) -> None:
         """The texts that the model reads, to be edited; the language that is spoken, if words are recognized."""
@@ -171,13 +173,8 @@ class _Page:
         if not self.read:
             self.again.render()
             return
-        if {"transcript", "emphasis"} & set(self.read):
-            self.fields["language"] = gr.Dropdown(
-                [("Not stated", ""), *sorted((name.title(), code) for code, name in LANGUAGES.items())],
-                value="en",
-                label="Language of the speech",
-                render=False,
-            )
+        if (language := self._language()) is not None:
+            self.fields["language"] = language
         with gr.Accordion("What if it had been said differently?"):
             for name in self.read:
                 label, placeholder = _EDITED[name]
@@ -189,9 +186,22 @@ class _Page:
                 self.fields["language"].render()
             self.again.render()
 
+    def _language(self) -> gr.Dropdown | None:
+        """The choice of a language, which is not rendered yet; `None` if no words are recognized."""
+        if not {"transcript", "emphasis"} & set(self.read):
+            return None
+        return gr.Dropdown(
+            [("Not stated", ""), *sorted((name.title(), code) for code, name in LANGUAGES.items())],
+            value="en",
+            label="Language of the speech",
+            render=False,
+        )
+
     def _about(self) -> None:
         with gr.Accordion("What this is not for", open=False):
             gr.Markdown(texts.NOT_FOR)
+        with gr.Accordion("Responsible use", open=False):
+            gr.Markdown(texts.responsible_use())
         with gr.Accordion("What happens to your recording", open=False):
             gr.Markdown(texts.KEPT.format(minutes=MINUTES_KEPT))
         with gr.Accordion("Which model this is", open=False):
@@ -207,59 +217,91 @@ class _Page:
             "concurrency_id": "model",
             "show_progress_on": self.waiting,
             "api_visibility": "private",
+            # A canceled run may still wait for its turn; by default the page would drop the next one.
+            "trigger_mode": "multiple",
         }
         language = [self.fields["language"]] if "language" in self.fields else []
         edited = [self.audio, self.previous, *self.fields.values()]
+        load = self.examples.load_input_event.then(
+            self._load_example, [self.runs], shown, api_name="clear_for_example", **quick
+        )
         ways = [
             ("new", self.start.click, self._analyze_anew, [self.audio, *language]),
             ("edited", self.again.click, self._analyze_edited, edited),
-            ("example", self.examples.load_input_event.then, self._analyze_anew, [self.audio, *language]),
+            ("example", load.then, self._analyze_anew, [self.audio, *language]),
         ]
         for name, trigger, function, inputs in ways:
-            begun = trigger(_begin, [self.wish], controls, api_name=f"begin_{name}", **quick)
-            event = begun.then(function, [self.wish, *inputs], [*controls, *shown], api_name=f"analyze_{name}", **run)
+            begun = trigger(_begin, [self.runs], [self.number, *controls], api_name=f"begin_{name}", **quick)
+            inputs = [self.runs, self.number, *inputs]
+            event = begun.then(function, inputs, [*controls, *shown], api_name=f"analyze_{name}", **run)
             # Also where the queue is full.
             event.failure(_end, outputs=controls, api_name=f"end_{name}", **quick)
         # The run ends itself: after a cancellation by gradio the page sometimes drops the next run.
-        self.cancel.click(_cancel, [self.wish], [self.cancel, self.waiting], api_name="cancel", **quick)
-        # The words of another recording must not be used for this one.
+        self.cancel.click(_cancel, [self.runs], controls, api_name="cancel", **quick)
+        # By default the page would drop a recording that comes while it still clears the one before.
         self.audio.input(
-            self._receive, [self.audio], [self.start, self.again, *shown], api_name="new_recording", **quick
+            self._receive,
+            [self.runs, self.audio],
+            [*controls, *shown],
+            api_name="new_recording",
+            trigger_mode="always_last",
+            **quick,
         )
 
-    def _receive(self, audio: Text) -> list[Any]:
-        """Checks a new recording as soon as it is there, and clears what belongs to the one before."""
+    def _receive(self, runs: "_Runs", audio: Text) -> list[Any]:
+        """Checks a new recording as soon as it is there, and clears and ends what belongs to the one before."""
+        runs.newest += 1
+        enabled, hidden = _end()[:2], _end()[2:]
         refused = [gr.Button(interactive=False)] * 2
-        cleared = [None, *[""] * len(self.fields)]
         if audio is None:
-            return [*refused, figures.message("No recording yet", texts.NO_RESULT), *cleared]
+            return [*refused, *hidden, *self._cleared(figures.message("No recording yet", texts.NO_RESULT))]
         try:
             seconds = checked_seconds(self.ser, audio)
         except gr.Error as error:
-            return [*refused, figures.failure(error.message), *cleared]
+            return [*refused, *hidden, *self._cleared(figures.failure(error.message))]
         ready = figures.message("Ready", f"{seconds:.0f} s of sound. Press <b>Analyze</b>.")
-        return [*[gr.Button(interactive=True)] * 2, ready, *cleared]
+        return [*enabled, *hidden, *self._cleared(ready)]
 
-    def _analyze_anew(self, wish: "_Wish", audio: Text, language: Text = None) -> Iterator[list[Any]]:
+    def _load_example(self, runs: "_Runs") -> list[Any]:
+        """Clears and ends what belongs to the recording before an example, which states its language."""
+        runs.newest += 1
+        panel, previous, *_ = self._cleared(figures.message("Ready", "Press <b>Analyze</b>."))
+        return [panel, previous, *[gr.skip() if name == "language" else "" for name in self.fields]]
+
+    def _cleared(self, panel: str) -> list[Any]:
+        """A panel without numbers or words: those of another recording must not be used for this one."""
+        return [panel, None, *[""] * len(self.fields)]
+
+    def _analyze_anew(self, runs: "_Runs", number: int, audio: Text, language: Text = None) -> Iterator[list[Any]]:
         """Analyzes a recording, whose texts are made automatically."""
-        yield from self._analyze(wish, audio, None, {"language": language})
+        yield from self._analyze(runs, number, audio, None, {"language": language})
 
-    def _analyze_edited(self, wish: "_Wish", audio: Text, previous: Any, *given: Text) -> Iterator[list[Any]]:
+    def _analyze_edited(
+        self, runs: "_Runs", number: int, audio: Text, previous: Any, *given: Text
+    ) -> Iterator[list[Any]]:
         """Analyzes a recording with texts that are given; those that are empty or unchanged are made automatically."""
         automatic = previous["automatic"] if previous else {}
         fields = dict(zip(self.fields, given, strict=True))
         changed = {name: text for name, text in fields.items() if not text or text != automatic.get(name)}
-        yield from self._analyze(wish, audio, previous, changed)
+        yield from self._analyze(runs, number, audio, previous, changed)
 
-    def _analyze(self, wish: "_Wish", audio: Text, previous: Any, given: Mapping[str, Text]) -> Iterator[list[Any]]:
+    def _analyze(
+        self, runs: "_Runs", number: int, audio: Text, previous: Any, given: Mapping[str, Text]
+    ) -> Iterator[list[Any]]:
+        """What a run changes on the page, until the visitor cancels it or turns to something else."""
+        with contextlib.closing(self._updates(audio, previous, given)) as updates:
+            while runs.newest == number and (update := next(updates, None)) and runs.newest == number:
+                yield update
+        # Gradio repeats the last update of a run at its end: this one changes nothing.
+        yield [gr.skip()] * (6 + len(self.fields))
+
+    def _updates(self, audio: Text, previous: Any, given: Mapping[str, Text]) -> Generator[list[Any], None, None]:
+        """The progress of an analysis, and its result or why there is none."""
         unchanged = [gr.skip()] * (2 + len(self.fields))
         try:
             # When the visitor leaves, gradio closes this generator, and with it the job.
             with contextlib.closing(follow(self.ser, audio, **given)) as steps:
                 while True:
-                    if wish.is_canceled:
-                        yield [*_end(), *unchanged]
-                        return
                     try:
                         yield [*_busy(*next(steps)), *unchanged]
                     except StopIteration as end:
@@ -304,20 +346,20 @@ class _Page:
             button.click(function, list(inputs.values()), output, api_name=name, **event)
 
 
-class _Wish:
-    """Whether a visitor wants the run to end."""
+class _Runs:
+    """The number of a visitor's newest run; none that has an older one may change the page."""
 
-    is_canceled = False
-
-
-def _begin(wish: _Wish) -> list[Any]:
-    wish.is_canceled = False
-    return _busy(None, "Waiting for its turn")
+    newest = 0
 
 
-def _cancel(wish: _Wish) -> list[Any]:
-    wish.is_canceled = True
-    return [gr.Button(visible=False), gr.HTML(figures.progress(None, "Canceling"), visible=True)]
+def _begin(runs: _Runs) -> list[Any]:
+    runs.newest += 1
+    return [runs.newest, *_busy(None, "Waiting for its turn")]
+
+
+def _cancel(runs: _Runs) -> list[Any]:
+    runs.newest += 1
+    return _end()
 
 
 def _busy(fraction: float | None, words: str) -> list[Any]:

@@ -1,6 +1,7 @@
 """What the page says about a result, in plain words."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 # The ends of the three scales, from 0 to 1, and five steps between them.
@@ -35,7 +36,8 @@ UNEXPECTED = "The recording could not be analyzed: try it again, or try another 
 NOT_FOR = """The numbers are a machine's estimate of how speech comes across on average. They do not tell what anybody
 feels. **Do not use them for decisions about people:** no clinical, hiring, school, or workplace use. The
 [EU AI Act](https://eur-lex.europa.eu/eli/reg/2024/1689/oj) prohibits emotion recognition at work and in education,
-with narrow exceptions, and regulates other uses. Analyze only recordings of people who know and agree."""
+with narrow exceptions, and regulates other uses. Analyze only recordings of people who know and agree. More is under
+**Responsible use**."""
 
 KEPT = """It is kept for about {minutes} minutes, in a temporary file, so that you can correct its words; then it is
 deleted. It is used for nothing else, and neither the recording nor its words are logged.
@@ -45,8 +47,14 @@ that the page is too slow to read are deleted like other recordings."""
 LIVE_NOTICE = """**Before you start.** Everybody in the room must know that emotion recognition is running, and
 agree to it. Do not use it at work or at school, where the
 [EU AI Act](https://eur-lex.europa.eu/eli/reg/2024/1689/oj) prohibits it, with narrow exceptions, nor for
-decisions about people. Sound is deleted as soon as it is read; what the page is too slow to read is deleted after
-about 10 minutes."""
+decisions about people (more: **Responsible use**, below). Sound is deleted as soon as it is read; what the page is too
+slow to read is deleted after about 10 minutes."""
+
+
+def responsible_use() -> str:
+    """The section of the Space's README, which the Hub shows beside the page."""
+    readme = Path(__file__).with_name("README.md").read_text(encoding="utf-8")
+    return readme.partition("\n## Responsible use\n")[2].partition("\n## ")[0].strip()
 
 
 def in_words(dimension: str, value: float) -> str:
@@ -65,10 +73,13 @@ def summary(result: Mapping[str, Any]) -> str:
 
 def warnings(result: Mapping[str, Any]) -> list[str]:
     """Why the result may mean little."""
-    if not has_speech(result):
-        others = [sentence for sentence in result["warnings"] if not sentence.startswith("No speech")]
-        return ["No speech was detected, so the numbers mean nothing.", *others]
-    return list(result["warnings"])
+    if has_speech(result):
+        return list(result["warnings"])
+    seconds = result["speech_seconds"]
+    found = f"Only {seconds:.2f} s of speech were detected" if seconds else "No speech was detected"
+    of_speech = ("No speech was found", "There is less than")
+    others = [sentence for sentence in result["warnings"] if not sentence.startswith(of_speech)]
+    return [f"{found}, so the numbers mean nothing.", *others]
 
 
 def has_speech(result: Mapping[str, Any]) -> bool:

@@ -26,8 +26,11 @@ from media import media, playlist, reference_movie
 from packaging.requirements import Requirement
 from tiny import noise, tiny_model, tiny_processor
 
-from msfser.audio_msfser import SAMPLING_RATE
+from msfser import MsfSerModel
+from msfser.audio_msfser import SAMPLING_RATE, load_audio
 from msfser.evaluation.results import RESULTS, read
+from msfser.hub.contents import space_files
+from msfser.starter import assemble
 
 gr = pytest.importorskip("gradio", reason='the demo\'s packages are not installed: pip install -e ".[space]"')
 gradio_client = pytest.importorskip("gradio_client")
@@ -73,14 +76,27 @@ def clips(tmp_path_factory):
     return folder
 
 
+@contextlib.contextmanager
+def _launched(ser, name):
+    built = pages.build(ser, name)
+    built.launch(**pages.options(), prevent_thread_lock=True, quiet=True)
+    try:
+        yield built
+    finally:
+        built.close()
+
+
 @pytest.fixture(scope="module")
 def page(ser, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
-        built = pages.build(ser, "a tiny <b>model</b>")
-        built.launch(**pages.options(), prevent_thread_lock=True, quiet=True)
-        yield built
-        built.close()
+        with _launched(ser, "a tiny <b>model</b>") as built:
+            yield built
+
+
+def _function(page, name):
+    """What an event of the page does."""
+    return next(one.fn for one in page.fns.values() if one.api_name == name)
 
 
 # What it computes
@@ -283,7 +299,7 @@ def test_an_audio_only_model_shows_and_asks_for_no_words(clips, tmp_path):
     assert "What was said" not in figures.panel(analysis.predict(ser, str(clips / "0.wav")), "A clip")
     built = pages.build(ser, "sound")
     labels = {c["props"].get("label") for c in built.config["components"]}
-    assert not {"Words", "Stressed words (consecutive)", "How it sounds"} & labels
+    assert not {"Words", "Stressed words (consecutive)", "How it sounds", "Language of the speech"} & labels
     (predict,) = [one for one in built.config["dependencies"] if one["api_name"] == "predict"]
     assert len(predict["inputs"]) == 1
 
@@ -294,6 +310,55 @@ def test_it_says_when_nobody_spoke(ser, clips):
     )
     assert "No speech" not in _told(analysis.predict(ser, str(clips / "0.wav")))
     assert analysis.predict(ser, str(clips / "silent.wav"))["intervals"] is None
+
+
+def test_it_says_how_little_speech_there_is_and_does_not_contradict_itself(ser, clips):
+    result = analysis.predict(ser, str(clips / "0.wav")) | {"has_speech": False, "speech_seconds": 0.3}
+    result["warnings"] = ["There is less than 1 s of speech (0.30 s).", "The sound is clipped."]
+    only = "Only 0.30 s of speech were detected, so the numbers mean nothing."
+    assert texts.warnings(result) == [only, "The sound is clipped."]
+    assert texts.warnings(result | {"has_speech": True}) == result["warnings"]
+
+
+def _changes(update):
+    return any(one != gr.skip() for one in update)
+
+
+@pytest.mark.parametrize("turn", ["new_recording", "clear_for_example", "begin_example", "cancel"])
+def test_a_run_changes_nothing_once_the_visitor_turns_to_something_else(page, ser, clips, monkeypatch, turn):
+    """The numbers and words of one recording were shown beside another one."""
+    forward, runs = ser.model.forward, pages._Runs()
+    monkeypatch.setattr(ser.model, "forward", lambda *args, **kwargs: time.sleep(0.1) or forward(*args, **kwargs))
+    number, *_ = _function(page, "begin_new")(runs)
+    run = _function(page, "analyze_new")(runs, number, str(clips / "long.wav"), "")
+    assert _changes(next(run))
+    _function(page, turn)(runs, *([str(clips / "0.wav")] if turn == "new_recording" else []))
+    updates = list(run)
+    assert updates and not any(map(_changes, updates))
+
+
+def test_a_run_that_is_canceled_while_it_waits_does_not_start(page, clips, monkeypatch):
+    monkeypatch.setattr(pages, "follow", lambda *_, **__: pytest.fail("it has started"))
+    runs = pages._Runs()
+    number, *_ = _function(page, "begin_new")(runs)
+    start, again, cancel, waiting = _function(page, "cancel")(runs)
+    assert start.interactive and again.interactive and not cancel.visible and not waiting.visible
+    assert not any(map(_changes, _function(page, "analyze_new")(runs, number, str(clips / "0.wav"), "")))
+
+
+def test_a_result_is_not_sent_again_at_the_end_of_its_run(page, clips):
+    """Gradio repeats the last update of a run, when the visitor may have loaded another recording."""
+    runs = pages._Runs()
+    number, *_ = _function(page, "begin_new")(runs)
+    *_, result, last = _function(page, "analyze_new")(runs, number, str(clips / "0.wav"), "")
+    assert "Valence" in result[4] and not _changes(last)
+
+
+def test_an_example_clears_what_belongs_to_the_recording_before(page):
+    panel, previous, *fields = _function(page, "clear_for_example")(pages._Runs())
+    assert "Ready" in panel and previous is None
+    # An example states its language.
+    assert sorted(map(str, fields)) == sorted(["", "", "", str(gr.skip())])
 
 
 def test_a_result_is_saved_as_csv_and_json(ser, clips):
@@ -364,6 +429,23 @@ def test_every_event_has_a_name_and_every_control_a_label(page):
 
 
 # What goes to the Hub
+
+
+def _without_links_to_pages(text):
+    """Links to other sites stay."""
+    text = re.sub(r"\s*\(\[[^\]]*\]\((?!https)[^)]*\)\)", "", text)
+    return re.sub(r"\[([^\]]*)\]\((?!https)[^)]*\)", r"\1", text)
+
+
+def test_the_space_brings_its_page_on_responsible_use():
+    """A Space has only its own folder; of the page in `docs/`, it needs what does not concern commands."""
+    assert "README.md" in space_files(SPACE)
+    sections = (SPACE.parent / "docs" / "responsible-use.md").read_text(encoding="utf-8").split("\n## ")[1:]
+    ours = [part for part in sections if not part.startswith("What is stored")]
+    expected = "\n\n".join(f"### {part.strip()}" for part in ours).split("\n\n")
+    expected = [part for part in expected if not part.startswith(("**Calls with two channels", "[Evaluation]"))]
+    shown = texts.responsible_use().partition("\n\n### What is stored")[0].split("\n\n")
+    assert shown == [_without_links_to_pages(part) for part in expected]
 
 
 def test_the_front_matter_is_that_of_a_space():
@@ -448,29 +530,44 @@ def test_the_server_refuses_a_large_file(page, clips):
 
 
 @pytest.fixture(scope="module")
-def browser(clips):
+def chromium():
+    """Starts a browser whose microphone plays a file again and again."""
     if CHROMIUM is None:
         pytest.skip("no Chromium is installed, in which the page is tried")
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     options = ["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
-    options.append(f"--use-file-for-fake-audio-capture={clips / '2.wav'}")
     with playwright.sync_playwright() as player:
-        started = player.chromium.launch(executable_path=CHROMIUM, args=options)
-        yield started
-        started.close()
+        yield lambda voice: player.chromium.launch(
+            executable_path=CHROMIUM, args=[*options, f"--use-file-for-fake-audio-capture={voice}"]
+        )
 
 
-@pytest.fixture
-def tab(browser, page):
+@pytest.fixture(scope="module")
+def browser(chromium, clips):
+    started = chromium(clips / "2.wav")
+    yield started
+    started.close()
+
+
+@contextlib.contextmanager
+def _visit(browser, page):
     opened = browser.new_page(viewport={"width": 1280, "height": 900})
     opened.set_default_timeout(30_000)
     errors = []
     opened.on("pageerror", lambda error: errors.append(str(error)))
-    opened.goto(page.local_url)
-    opened.get_by_role("button", name="Analyze", exact=True).wait_for()
-    yield opened
-    opened.close()
+    try:
+        opened.goto(page.local_url)
+        opened.get_by_role("button", name="Analyze", exact=True).wait_for()
+        yield opened
+    finally:
+        opened.close()
     assert not errors
+
+
+@pytest.fixture
+def tab(browser, page):
+    with _visit(browser, page) as opened:
+        yield opened
 
 
 def _upload(tab, path):
@@ -587,11 +684,69 @@ def test_cancel_ends_the_wait(tab, ser, clips, monkeypatch):
     assert len(_figures(tab)) == 3
 
 
+def test_a_run_in_progress_does_not_overwrite_a_new_recording(tab, ser, clips, monkeypatch):
+    forward = ser.model.forward
+    monkeypatch.setattr(ser.model, "forward", lambda *args, **kwargs: time.sleep(1) or forward(*args, **kwargs))
+    _upload(tab, clips / "long.wav")
+    tab.get_by_role("button", name="Analyze", exact=True).click()
+    tab.get_by_text(re.compile(r"Analyzed \d+ of 20 s")).wait_for()
+    _upload(tab, clips / "1.wav")
+    monkeypatch.setattr(ser.model, "forward", forward)
+    assert not tab.get_by_role("button", name="Cancel").is_visible()
+    tab.wait_for_timeout(3000)
+    assert tab.get_by_role("heading", name="Ready").is_visible()
+    assert tab.get_by_role("textbox", name="Words", exact=True).input_value() == ""
+    _analyze(tab)
+    assert _figures(tab) == _of(ser(str(clips / "1.wav")))
+
+
+def test_a_recording_that_comes_while_the_page_clears_the_one_before_is_taken(tab, clips, monkeypatch):
+    def slow_message(title, *args):
+        time.sleep(1)
+        return message(title, *args)
+
+    message = figures.message
+    monkeypatch.setattr(figures, "message", slow_message)
+    _upload(tab, clips / "1.wav")
+    assert tab.get_by_role("button", name="Analyze", exact=True).is_enabled()
+
+
+def test_a_run_that_waits_for_its_turn_is_canceled_at_once(tab, page, ser, clips, monkeypatch):
+    forward, begun, may_go_on = ser.model.forward, threading.Event(), threading.Event()
+
+    def held(*args, **kwargs):
+        begun.set()
+        assert may_go_on.wait(60)
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(ser.model, "forward", held)
+    other = gradio_client.Client(page.local_url, verbose=False)
+    job = other.submit(gradio_client.handle_file(clips / "0.wav"), "", api_name="/predict")
+    try:
+        assert begun.wait(30)
+        _upload(tab, clips / "1.wav")
+        analyze, cancel = (tab.get_by_role("button", name=name, exact=True) for name in ("Analyze", "Cancel"))
+        analyze.click()
+        cancel.click()
+        cancel.wait_for(state="hidden")
+        assert analyze.is_enabled() and not job.done()
+        analyze.click()
+        cancel.wait_for()
+        assert not job.done()
+    finally:
+        may_go_on.set()
+    cancel.wait_for(state="hidden")
+    assert _figures(tab) == _of(ser(str(clips / "1.wav")))
+
+
 def test_it_fits_a_phone_with_the_result_before_examples_and_notices(tab, clips):
     tab.set_viewport_size({"width": 390, "height": 844})
-    below = ("Examples by", "What this is not for")
-    tops = [tab.get_by_text(text).first.bounding_box()["y"] for text in ("What was said", *below)]
-    assert tops == sorted(tops) and tops[0] < 2 * 844
+    texts_in_order = ("What was said", "Valence and arousal", "Download this result")
+    below = ("What if it had", "Examples by", "What this is not for")
+    tops = [tab.get_by_text(text).first.bounding_box()["y"] for text in (*texts_in_order, *below)]
+    assert tops == sorted(tops) and tops[3] < 2 * 844
+    plane = tab.locator(".ser-plane").bounding_box()
+    assert plane["y"] + plane["height"] < 2 * 844
     assert not tab.get_by_text("They do not tell what anybody feels").is_visible()
     _upload(tab, clips / "long.wav")
     tab.get_by_text("Ready").wait_for()
@@ -626,22 +781,43 @@ def test_an_accessibility_checker_finds_nothing_serious(tab, page, axe, theme):
     assert benchmark.violations(tab, axe) == []
 
 
-def test_the_live_course_follows_the_voice(tab, ser, monkeypatch):
-    """The microphone is fed from a file, and the fake stream tells the level of its sound."""
+def test_responsible_use_is_folded_under_both_tabs(tab):
+    prohibited = tab.get_by_text("not to detect lies or deception")
+    for name in ("Recording", "Live"):
+        tab.get_by_role("tab", name=name).click()
+        tab.get_by_role("button", name="Responsible use").click()
+        prohibited.wait_for()
+        tab.get_by_role("button", name="Responsible use").click()
+        prohibited.wait_for(state="hidden")
+
+
+def _live(tab):
+    """Opens the tab and presses Record."""
     tab.get_by_role("tab", name="Live").click()
     tab.get_by_text("Before you start").wait_for()
+    tab.get_by_role("button", name="Record", exact=True).last.click()
 
-    def stream(chunks, sampling_rate, skip):
-        seconds = 0.0
-        for i, chunk in enumerate(chunks):
-            seconds += len(chunk) / sampling_rate
-            level = float(np.clip(10 * np.abs(chunk).mean(), 0, 1))
-            numbers = {"valence": 0.5, "arousal": level, "dominance": 0.5}
-            word = {"word": f"word{i}", "start": seconds - 0.1, "end": seconds, "emphasized": False}
-            result = {"start": 0.0, "end": seconds, "skipped": 0, "words": [word], "tentative": []}
-            yield {**result, **numbers, "has_speech": True}
 
-    read_chunk, chunks_read = live._taken, []
+def _course(tab):
+    """Presses Stop; what is downloaded then."""
+    tab.get_by_role("button", name="Stop", exact=True).last.click()
+    tab.get_by_role("link", name="CSV").last.wait_for()
+    tab.get_by_text(re.compile(r"0:\d\d analyzed")).wait_for()
+    return json.loads(base64.b64decode(tab.get_by_role("link", name="JSON").last.get_attribute("href").split(",")[1]))
+
+
+def _by_chunk(chunks, sampling_rate, skip, language):
+    """A result for each piece of sound, as if it were a second."""
+    for i, _ in enumerate(chunks, 1):
+        yield _live_result(i)
+
+
+def test_the_live_tab_reads_the_microphone_and_keeps_no_sound(tab, ser, monkeypatch):
+    read_chunk, chunks_read, languages = live._taken, [], []
+
+    def stream(chunks, sampling_rate, skip, language):
+        languages.append(language)
+        return _by_chunk(chunks, sampling_rate, skip, language)
 
     def taken(chunk):
         chunks_read.append(Path(chunk))
@@ -649,30 +825,85 @@ def test_the_live_course_follows_the_voice(tab, ser, monkeypatch):
 
     monkeypatch.setattr(ser, "stream", stream)
     monkeypatch.setattr(live, "_taken", taken)
-    tab.get_by_role("button", name="Record", exact=True).last.click()
+    _live(tab)
+    language = tab.get_by_label("Language of the speech").last
     tab.get_by_text("Over time").last.wait_for()
-    tab.wait_for_timeout(4000)
-    tab.get_by_role("button", name="Stop", exact=True).last.click()
-    tab.get_by_role("link", name="CSV").last.wait_for()
-    tab.get_by_text(re.compile(r"0:0\d analyzed")).wait_for()
-    saved = tab.get_by_role("link", name="JSON").last.get_attribute("href").partition("base64,")[2]
-    results = json.loads(base64.b64decode(saved))["course"]
-    arousal = [one["arousal"] for one in results]
-    assert len(arousal) >= 3 and max(arousal) - min(arousal) > 0.2
+    assert language.input_value() == "English" and language.is_disabled()
+    tab.wait_for_timeout(3000)
+    saved = _course(tab)
+    assert languages == ["en"]
+    assert len(saved["course"]) >= 3
+    assert [word["word"] for word in saved["words"]] == [f"w{i}" for i in range(1, len(saved["course"]) + 1)]
     # Gradio drops chunks of a busy page: those are deleted like other uploads.
     assert len(chunks_read) >= 3 and not any(chunk.exists() for chunk in chunks_read)
+    assert language.is_enabled()
+    tab.get_by_role("button", name="Record", exact=True).last.click()
+    tab.get_by_role("heading", name="Waiting for sound").wait_for()
+    tab.get_by_text("w1", exact=True).wait_for()
+    assert len(languages) == 2
+
+
+def test_a_third_live_visitor_is_told_to_wait_and_gets_a_turn(browser, page, ser, monkeypatch):
+    monkeypatch.setattr(ser, "stream", _by_chunk)
+    with contextlib.ExitStack() as visits:
+        first, second, third = (visits.enter_context(_visit(browser, page)) for _ in range(3))
+        for visitor in (first, second):
+            _live(visitor)
+            visitor.get_by_text("Over time").last.wait_for()
+        _live(third)
+        waiting = third.get_by_text("While 2 others are live, your turn comes when one of them stops")
+        waiting.wait_for()
+        third.wait_for_timeout(2500)
+        assert waiting.is_visible()
+        _course(first)
+        third.get_by_text("Over time").last.wait_for()
+        assert not waiting.is_visible()
+        for visitor in (second, third):
+            _course(visitor)
+
+
+@pytest.fixture(scope="module")
+def starter(tmp_path_factory):
+    try:
+        MsfSerModel.from_encoders(assemble.AUDIO_ENCODER, assemble.TEXT_ENCODER)
+    except OSError as error:
+        pytest.skip(f"the pretrained encoders are not on this machine: {error}")
+    folder = tmp_path_factory.mktemp("real") / "starter"
+    assemble.assemble(folder)
+    return analysis.load(str(folder))
+
+
+def test_the_live_course_follows_a_change_of_voice(chromium, starter, tmp_path, monkeypatch):
+    """The microphone plays ten seconds of a slow, low, and quiet voice, and then a lively one with the same words."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    voices = [load_audio(str(SPACE / "examples" / name)) for name in ("calm.mp3", "wonderful.mp3")]
+    soundfile.write(tmp_path / "voices.wav", np.concatenate([np.resize(one, 160_000) for one in voices]), 16_000)
+    with contextlib.ExitStack() as opened:
+        page = opened.enter_context(_launched(starter, "starter"))
+        browser = opened.enter_context(contextlib.closing(chromium(tmp_path / "voices.wav")))
+        tab = opened.enter_context(_visit(browser, page))
+        _live(tab)
+        tab.get_by_text("0:15").last.wait_for()
+        tab.wait_for_timeout(3000)
+        course = [part for part in _course(tab)["course"] if part["arousal"] is not None]
+    # Some sound may be lost, and with it the time moves.
+    calm = [part["arousal"] for part in course if 3 <= part["end"] <= 9]
+    lively = [part["arousal"] for part in course if part["start"] >= 11 and part["end"] <= 18]
+    assert len(calm) >= 2 and len(lively) >= 2
+    assert np.mean(lively) > np.mean(calm) + 0.04
 
 
 def _live_result(end, **changed):
     numbers = dict.fromkeys(LABELS, 0.5)
     words = [{"word": f"w{end:.0f}", "start": end - 1, "end": end, "emphasized": True}]
     result = {"start": max(0.0, end - 4), "end": float(end), "skipped": 0, "words": words, "tentative": [], **numbers}
+    result |= {"speech_seconds": 3.0, "warnings": []}
     return {**result, "has_speech": changed.get("valence", 0.5) is not None, **changed}
 
 
 def test_a_live_session_keeps_results_and_no_sound(monkeypatch):
-    def stream(chunks, sampling_rate, skip):
-        assert sampling_rate == 8000 and skip
+    def stream(chunks, sampling_rate, skip, language):
+        assert sampling_rate == 8000 and skip and language is None
         for i, _ in enumerate(chunks, 1):
             yield _live_result(i, **(dict.fromkeys(LABELS) if i == 2 else {}), skipped=int(i == 3))
         yield _live_result(i, words=[{"word": "last", "start": 2.0, "end": 3.0, "emphasized": False}])
@@ -686,6 +917,8 @@ def test_a_live_session_keeps_results_and_no_sound(monkeypatch):
     shown = live.panel(session, is_over=True)
     assert "0:03 analyzed" in shown and "1 results were left out" in shown
     assert "<mark>w1</mark> <mark>w2</mark> <mark>w3</mark> last" in shown
+    saved = json.loads(base64.b64decode(re.search(r'live\.json" href="data:[^;]*;base64,([^"]*)"', shown)[1]))
+    assert [word["word"] for word in saved["words"]] == ["w1", "w2", "w3", "last"]
     assert shown.count("L") and "speech-emotion-live.csv" in shown
     # The second has no numbers, as nobody speaks.
     assert re.search(r'<path class="ser-arousal"[^>]* d="([^"]*)"', shown)[1].count("L") == 1
@@ -694,7 +927,7 @@ def test_a_live_session_keeps_results_and_no_sound(monkeypatch):
 def test_a_live_window_with_too_little_speech_is_not_called_a_model_without_intervals():
     none = {"intervals": None, "interval_level": None}
 
-    def stream(chunks, sampling_rate, skip):
+    def stream(chunks, sampling_rate, skip, language):
         yield _live_result(1, **none, has_speech=False)
         yield _live_result(2, **none, has_speech=True)
 
@@ -704,14 +937,63 @@ def test_a_live_window_with_too_little_speech_is_not_called_a_model_without_inte
         assert ("does not say how sure" in live.panel(session)) is is_said
 
 
-def test_a_live_session_that_fails_says_so():
-    def stream(chunks, sampling_rate, skip):
-        raise RuntimeError("no")
-        yield
-
-    session = live.Session(SimpleNamespace(stream=stream), 8000)
+def test_a_live_part_without_numbers_says_why():
+    for warnings, why in ((["No speech was found."], "No speech was found."), (["No <i>language</i>."], "&lt;i&gt;")):
+        result = _live_result(1, **dict.fromkeys(LABELS), warnings=warnings)
+        session = live.Session(SimpleNamespace(stream=lambda *_, one=result, **__: [one]), 8000)
+        session.stop()
+        assert "No numbers" in live.panel(session) and why in live.panel(session)
+    little = _live_result(1, has_speech=False, intervals=None, speech_seconds=0.3)
+    session = live.Session(SimpleNamespace(stream=lambda *_, **__: [little]), 8000)
     session.stop()
-    assert texts.FAILED in live.panel(session) and "start it again" in live.panel(session)
+    assert "Only 0.30 s of speech were detected" in live.panel(session)
+
+
+def test_a_live_recording_without_any_result_is_none():
+    session = live.Session(SimpleNamespace(stream=lambda *_, **__: []), 8000)
+    session.stop()
+    assert live.panel(session, is_over=True) == live.panel(None)
+
+
+def _piece(folder):
+    soundfile.write(folder / "piece.wav", np.zeros(8000), 8000)
+    return str(folder / "piece.wav")
+
+
+def test_a_live_session_that_fails_says_so_at_once_and_keeps_what_it_has(page, ser, tmp_path, monkeypatch):
+    """The next piece of sound started another session, which dropped results and words, again and again."""
+    may_fail, streams = threading.Event(), []
+
+    def stream(chunks, sampling_rate, skip, language):
+        streams.append(language)
+        yield _live_result(1)
+        assert may_fail.wait(30)
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(ser, "stream", stream)
+    add = _function(page, "add_sound")
+    session, _ = add(_piece(tmp_path), None, 1, "de")
+    may_fail.set()
+    session._thread.join(30)
+    again, shown = add(_piece(tmp_path), session, 1, "de")
+    assert again is session and streams == ["de"]
+    assert texts.FAILED in shown and "press Stop and start again" in shown
+    assert "<mark>w1</mark>" in shown and "speech-emotion-live.json" in shown
+    # Record pressed again starts anew.
+    take, waiting, _ = _function(page, "start")(1)
+    assert take == 2 and "when one of them stops" in waiting
+    anew, _ = add(_piece(tmp_path), session, take, "")
+    assert anew is not session and streams == ["de", None]
+
+
+def test_sound_that_has_waited_for_its_turn_does_not_get_into_a_later_recording(page, ser, tmp_path, monkeypatch):
+    monkeypatch.setattr(ser, "stream", _by_chunk)
+    add, stop = _function(page, "add_sound"), _function(page, "stop")
+    late, _ = add(_piece(tmp_path), None, 1, "en")
+    assert stop(late, 2)[1] == live.panel(None)
+    session, _ = add(_piece(tmp_path), late, 2, "en")
+    assert session is not late
+    assert "0:01 analyzed" in stop(session, 2)[1]
 
 
 def test_a_live_session_is_closed_when_the_visitor_has_gone(monkeypatch):
@@ -719,7 +1001,7 @@ def test_a_live_session_is_closed_when_the_visitor_has_gone(monkeypatch):
     session = live.Session(SimpleNamespace(stream=lambda chunks, *_, **__: (one for one in chunks if 0)), 8000)
     session.add(np.zeros(100, np.float32), 8000)
     session._thread.join(5)
-    assert not session.is_open
+    assert not session.is_open and "No sound has arrived" in live.panel(session)
 
 
 def test_a_piece_of_the_microphone_is_deleted_when_it_is_read(tmp_path):
