@@ -97,13 +97,8 @@ def test_embedded_recordings_go_by_their_names(tmp_path):
     genders = ["F", "M", "F", "M", "F", "M"]
     embedded([f"{k}.wav" for k in range(6)], genders).to_parquet(tmp_path / "train-00000-of-00001.parquet")
     run = RunSettings(data=str(tmp_path))
-    found = {}
-    for part in ("train", "validation", "test"):
-        rows = read_data(run)[part]
-        found |= dict(
-            zip((audio["path"] for audio in rows["audio"]), groupings(run, part).get("gender", []), strict=False)
-        )
-    assert found and all(found[name] == genders[int(name[0])] for name in found)
+    names = [audio["path"] for audio in read_data(run)["train"]["audio"]]
+    assert len(names) == 4 and groupings(run)["gender"] == [genders[int(name[0])] for name in names]
 
 
 def test_embedded_recordings_of_one_name_or_none_are_in_no_group(tmp_path):
