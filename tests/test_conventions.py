@@ -38,6 +38,11 @@ def logits_of(model: MsfSerModel) -> torch.Tensor:
         return model(**inputs_of(model)).logits
 
 
+def check_same_logits(model: MsfSerModel, other: MsfSerModel) -> None:
+    """But for rounding: weights of a file may be aligned otherwise in memory, which changes sums on some CPUs."""
+    torch.testing.assert_close(logits_of(model), logits_of(other), rtol=0, atol=1e-6)
+
+
 @pytest.fixture
 def messages(caplog):
     """What the library's loggers and ours say."""
@@ -207,7 +212,7 @@ def test_resized_embeddings_survive_a_folder(tmp_path):
     model.save_pretrained(tmp_path)
     loaded = MsfSerModel.from_pretrained(tmp_path)
     assert loaded.get_input_embeddings().num_embeddings == 70
-    assert torch.equal(logits_of(loaded), logits_of(model))
+    check_same_logits(loaded, model)
 
 
 @pytest.mark.parametrize("encoder", ["wavlm", "whisper"])
@@ -355,7 +360,7 @@ def test_a_pickle_beside_or_above_good_weights_does_not_matter(tmp_path):
     (tmp_path / "inner" / "training_args.bin").write_bytes(b"a pickle")
     (tmp_path / "pytorch_model.bin").write_bytes(b"a pickle")
     loaded = MsfSerModel.from_pretrained(tmp_path, subfolder="inner")
-    assert torch.equal(logits_of(loaded), logits_of(model))
+    check_same_logits(loaded, model)
     shutil.move(tmp_path / "inner" / "model.safetensors", tmp_path / "model.safetensors")
     (tmp_path / "inner" / "pytorch_model.bin").write_bytes(b"a pickle")
     with pytest.raises(ValueError, match=r"inner': the weights are a pickle \(pytorch_model.bin\)"):
@@ -366,7 +371,7 @@ def test_a_variant_is_loaded(tmp_path):
     model = randomized()
     model.save_pretrained(tmp_path, variant="half")
     (tmp_path / "pytorch_model.bin").write_bytes(b"a pickle")
-    assert torch.equal(logits_of(MsfSerModel.from_pretrained(tmp_path, variant="half")), logits_of(model))
+    check_same_logits(MsfSerModel.from_pretrained(tmp_path, variant="half"), model)
     with pytest.raises(ValueError, match="pickle"):
         MsfSerModel.from_pretrained(tmp_path)
 
@@ -378,7 +383,7 @@ def test_given_weights_need_none_in_the_folder(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"a pickle")
     config = MsfSerConfig.from_pretrained(tmp_path)
     loaded = MsfSerModel.from_pretrained(None, config=config, state_dict=model.state_dict())
-    assert torch.equal(logits_of(loaded), logits_of(model))
+    check_same_logits(loaded, model)
 
 
 def test_a_revision_and_a_subfolder_of_the_hubs_cache(tmp_path, monkeypatch):
@@ -392,7 +397,7 @@ def test_a_revision_and_a_subfolder_of_the_hubs_cache(tmp_path, monkeypatch):
     (repository / "snapshots" / ("1" * 40) / "inner" / "model.safetensors").unlink()
     options = {"cache_dir": tmp_path, "subfolder": "inner", "local_files_only": True}
     loaded = MsfSerModel.from_pretrained("someone/model", **options)
-    assert torch.equal(logits_of(loaded), logits_of(model))
+    check_same_logits(loaded, model)
     with pytest.raises(OSError):
         MsfSerModel.from_pretrained("someone/model", revision="other", **options)
 
