@@ -38,6 +38,7 @@ EXAMPLES = {
     "irony.mp3": "Goes wrong: “Oh great, another wonderful delay.”",
 }
 FIRST = next(iter(EXAMPLES))
+_EXAMPLE = "an example"  # which no path is
 MOST_WAITING = 20
 PAPER = "https://arxiv.org/abs/2510.05749"
 # The texts and the names of their tensors, which are those of the paper.
@@ -250,6 +251,10 @@ class _Page:
 
     def _receive(self, runs: "_Runs", audio: Text) -> list[Any]:
         """Checks a new recording as soon as it is there, and clears and ends what belongs to the one before."""
+        # The page may tell of a recording twice, when it is cleared and loaded at once.
+        if audio == runs.received:
+            return self._unchanged()
+        runs.received = audio
         runs.newest += 1
         enabled, hidden = _end()[:2], _end()[2:]
         refused = [gr.Button(interactive=False)] * 2
@@ -264,6 +269,7 @@ class _Page:
 
     def _load_example(self, runs: "_Runs") -> list[Any]:
         """Clears and ends what belongs to the recording before an example, which states its language."""
+        runs.received = _EXAMPLE
         runs.newest += 1
         panel, previous, *_ = self._cleared(figures.message("Ready", "Press <b>Analyze</b>."))
         return [panel, previous, *[gr.skip() if name == "language" else "" for name in self.fields]]
@@ -293,7 +299,10 @@ class _Page:
             while runs.newest == number and (update := next(updates, None)) and runs.newest == number:
                 yield update
         # Gradio repeats the last update of a run at its end: this one changes nothing.
-        yield [gr.skip()] * (6 + len(self.fields))
+        yield self._unchanged()
+
+    def _unchanged(self) -> list[Any]:
+        return [gr.skip()] * (6 + len(self.fields))
 
     def _updates(self, audio: Text, previous: Any, given: Mapping[str, Text]) -> Generator[list[Any], None, None]:
         """The progress of an analysis, and its result or why there is none."""
@@ -347,9 +356,13 @@ class _Page:
 
 
 class _Runs:
-    """The number of a visitor's newest run; none that has an older one may change the page."""
+    """The number of a visitor's newest run; none that has an older one may change the page.
+
+    And the recording that has come last, or `_EXAMPLE`.
+    """
 
     newest = 0
+    received: Text = _EXAMPLE
 
 
 def _begin(runs: _Runs) -> list[Any]:

@@ -337,6 +337,16 @@ def test_a_run_changes_nothing_once_the_visitor_turns_to_something_else(page, se
     assert updates and not any(map(_changes, updates))
 
 
+def test_a_recording_that_the_page_tells_of_twice_does_not_end_its_run(page, clips):
+    runs, receive = pages._Runs(), _function(page, "new_recording")
+    for audio in (None, str(clips / "0.wav")):
+        newest = runs.newest
+        assert _changes(receive(runs, audio)) and not _changes(receive(runs, audio))
+        assert runs.newest == newest + 1
+    _function(page, "clear_for_example")(runs)
+    assert _changes(receive(runs, str(clips / "0.wav")))
+
+
 def test_a_run_that_is_canceled_while_it_waits_does_not_start(page, clips, monkeypatch):
     monkeypatch.setattr(pages, "follow", lambda *_, **__: pytest.fail("it has started"))
     runs = pages._Runs()
@@ -1021,8 +1031,9 @@ def test_uploads_are_deleted_and_examples_stay(tab, page, clips):
     _upload(tab, clips / "0.wav")
     tab.get_by_text("Ready").wait_for()
     delete_files_created_by_app(page, age=-1)
-    _analyze(tab)
-    assert "has been deleted after 10 minutes" in tab.get_by_role("alert").inner_text()
+    # This is over before Cancel can be seen.
+    tab.get_by_role("button", name="Analyze", exact=True).click()
+    tab.get_by_role("alert").get_by_text("has been deleted after 10 minutes").wait_for()
     tab.get_by_text("The first one, slow").click()
     assert len(_figures(tab)) == 3
     assert {path.name for path in (SPACE / "examples").iterdir()} >= {"calm.mp3", "long.mp3"}
