@@ -38,6 +38,7 @@ EXAMPLES = {
     "irony.mp3": "Goes wrong: “Oh great, another wonderful delay.”",
 }
 FIRST = next(iter(EXAMPLES))
+_EXAMPLE = "an example"  # which no path is
 MOST_WAITING = 20
 PAPER = "https://arxiv.org/abs/2510.05749"
 # The texts and the names of their tensors, which are those of the paper.
@@ -235,7 +236,7 @@ class _Page:
             inputs = [self.runs, self.number, *inputs]
             event = begun.then(function, inputs, [*controls, *shown], api_name=f"analyze_{name}", **run)
             # Also where the queue is full.
-            event.failure(_end, outputs=controls, api_name=f"end_{name}", **quick)
+            event.failure(_fail, [self.runs], controls, api_name=f"end_{name}", **quick)
         # The run ends itself: after a cancellation by gradio the page sometimes drops the next run.
         self.cancel.click(_cancel, [self.runs], controls, api_name="cancel", **quick)
         # By default the page would drop a recording that comes while it still clears the one before.
@@ -250,20 +251,28 @@ class _Page:
 
     def _receive(self, runs: "_Runs", audio: Text) -> list[Any]:
         """Checks a new recording as soon as it is there, and clears and ends what belongs to the one before."""
+        # The page may tell of a recording twice, when it is cleared and loaded at once.
+        if audio == runs.received:
+            return self._unchanged()
+        runs.received = audio
         runs.newest += 1
-        enabled, hidden = _end()[:2], _end()[2:]
-        refused = [gr.Button(interactive=False)] * 2
+        panel, is_usable = self._checked(audio)
+        runs.controls = _end() if is_usable else [*[gr.Button(interactive=False)] * 2, *_end()[2:]]
+        return [*runs.controls, *self._cleared(panel)]
+
+    def _checked(self, audio: Text) -> tuple[str, bool]:
+        """What is said about a new recording, and whether it can be analyzed."""
         if audio is None:
-            return [*refused, *hidden, *self._cleared(figures.message("No recording yet", texts.NO_RESULT))]
+            return figures.message("No recording yet", texts.NO_RESULT), False
         try:
             seconds = checked_seconds(self.ser, audio)
         except gr.Error as error:
-            return [*refused, *hidden, *self._cleared(figures.failure(error.message))]
-        ready = figures.message("Ready", f"{seconds:.0f} s of sound. Press <b>Analyze</b>.")
-        return [*enabled, *hidden, *self._cleared(ready)]
+            return figures.failure(error.message), False
+        return figures.message("Ready", f"{seconds:.0f} s of sound. Press <b>Analyze</b>."), True
 
     def _load_example(self, runs: "_Runs") -> list[Any]:
         """Clears and ends what belongs to the recording before an example, which states its language."""
+        runs.received = _EXAMPLE
         runs.newest += 1
         panel, previous, *_ = self._cleared(figures.message("Ready", "Press <b>Analyze</b>."))
         return [panel, previous, *[gr.skip() if name == "language" else "" for name in self.fields]]
@@ -292,8 +301,12 @@ class _Page:
         with contextlib.closing(self._updates(audio, previous, given)) as updates:
             while runs.newest == number and (update := next(updates, None)) and runs.newest == number:
                 yield update
-        # Gradio repeats the last update of a run at its end: this one changes nothing.
-        yield [gr.skip()] * (6 + len(self.fields))
+        if runs.newest != number:
+            # Gradio repeats the last update of a run at its end; and one of its progress may have come too late.
+            yield [*runs.controls, *self._unchanged()[4:]]
+
+    def _unchanged(self) -> list[Any]:
+        return [gr.skip()] * (6 + len(self.fields))
 
     def _updates(self, audio: Text, previous: Any, given: Mapping[str, Text]) -> Generator[list[Any], None, None]:
         """The progress of an analysis, and its result or why there is none."""
@@ -347,19 +360,32 @@ class _Page:
 
 
 class _Runs:
-    """The number of a visitor's newest run; none that has an older one may change the page."""
+    """A visitor's newest run, by its number: none that has an older one may change the page.
 
-    newest = 0
+    And how the controls were left when it began or ended, and the recording that has come last, or `_EXAMPLE`.
+    """
+
+    def __init__(self) -> None:
+        self.newest = 0
+        self.controls: list[Any] = [gr.skip()] * 4
+        self.received: Text = _EXAMPLE
 
 
 def _begin(runs: _Runs) -> list[Any]:
     runs.newest += 1
-    return [runs.newest, *_busy(None, "Waiting for its turn")]
+    runs.controls = _busy(None, "Waiting for its turn")
+    return [runs.newest, *runs.controls]
 
 
 def _cancel(runs: _Runs) -> list[Any]:
     runs.newest += 1
-    return _end()
+    runs.controls = _end()
+    return runs.controls
+
+
+def _fail(runs: _Runs) -> list[Any]:
+    runs.controls = _end()
+    return runs.controls
 
 
 def _busy(fraction: float | None, words: str) -> list[Any]:
