@@ -4,6 +4,7 @@ import base64
 import csv
 import html
 import io
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -129,7 +130,7 @@ def _clip(value: float) -> float:
 
 def plane(result: Mapping[str, Any]) -> str:
     """Valence and arousal as a point, or as a path over time, among words of emotion."""
-    parts = result.get("course") or [result]
+    parts = [one for one in result.get("course") or () if _is_drawn(one)] or [result]
     points = [(_x(one["valence"]), _y(one["arousal"])) for one in parts]
     drawn = [
         f'<path class="ser-axis" d="M{_PLANE / 2} 8V{_PLANE - 8}M8 {_PLANE / 2}H{_PLANE - 8}"/>',
@@ -198,18 +199,28 @@ def _thinned(parts: Sequence[Any], most: int = 12) -> Sequence[Any]:
     return parts[:: -(-len(parts) // most)]
 
 
-def course(parts: Sequence[Mapping[str, Any]] | None, end: float, start: float = 0.0) -> str:
-    """The three numbers over time, from start to end in seconds, in the middle of each window with numbers."""
-    parts = [one for one in parts or () if one["valence"] is not None and (one["start"] + one["end"]) / 2 >= start]
+def _is_drawn(window: Mapping[str, Any]) -> bool:
+    """Whether a window has numbers that mean something."""
+    return window["valence"] is not None and window.get("has_speech") is not False
+
+
+def course(windows: Sequence[Mapping[str, Any]] | None, end: float, start: float = 0.0) -> str:
+    """The three numbers over time, from start to end in seconds, in the middle of each window with speech."""
+    windows = [one for one in windows or () if (one["start"] + one["end"]) / 2 >= start]
+    parts = [one for one in windows if _is_drawn(one)]
     if not parts:
         return ""
     span = max(end - start, 0.1)
+    runs = [[*run] for is_drawn, run in itertools.groupby(windows, key=_is_drawn) if is_drawn]
     lines, keys = [], []
     for name in texts.SCALES:
-        points = [((one["start"] + one["end"]) / 2, one[name]) for one in parts]
-        path = "L".join(f"{(t - start) / span * 1000:.1f} {(1 - _clip(value)) * 100:.1f}" for t, value in points)
-        # A path of a single point is not drawn, so it is made a short line.
-        lines.append(f'<path class="ser-{name}" stroke-dasharray="{_DASHES[name]}" d="M{path}h.1"/>')
+        paths = []
+        for run in runs:
+            points = [((one["start"] + one["end"]) / 2, one[name]) for one in run]
+            path = "L".join(f"{(t - start) / span * 1000:.1f} {(1 - _clip(value)) * 100:.1f}" for t, value in points)
+            # A path of a single point is not drawn, so it is made a short line.
+            paths.append(f"M{path}h.1")
+        lines.append(f'<path class="ser-{name}" stroke-dasharray="{_DASHES[name]}" d="{"".join(paths)}"/>')
         low, high = texts.SCALES[name]
         keys.append(
             f'<li class="ser-{name}"><svg viewBox="0 0 28 8" aria-hidden="true">'

@@ -266,6 +266,16 @@ def test_numbers_that_move_show_where_they_were(ser, clips):
     assert "was 0.70" in drawn and drawn.count("was ") == 2 and drawn.count("ser-before") == 3
 
 
+def test_a_course_has_no_numbers_where_nobody_speaks():
+    numbers = {"valence": 0.5, "arousal": 0.5, "dominance": 0.5}
+    windows = [{"start": 10.0 * i, "end": 10.0 * i + 10, "has_speech": i != 2, **numbers} for i in range(5)]
+    drawn = figures.course(windows, 50.0)
+    lines = re.findall(r'class="ser-\w+" stroke-dasharray="[^"]*" d="(M[\d][^"]*)"', drawn)
+    lines = [line for line in lines if "h.1" in line]
+    assert len(lines) == 3 and all(line.count("M") == 2 and "500.0" not in line for line in lines)
+    assert "0:20 0.50" not in drawn and "0:30 0.50" in drawn
+
+
 def test_a_long_recording_has_a_course_with_times_and_words(ser, clips):
     result = analysis.predict(ser, str(clips / "long.wav"))
     drawn = figures.panel(result, "A clip")
