@@ -98,8 +98,6 @@ def member_of(written: str, default: Member) -> Member:
         if "columns" in options and not isinstance(options["columns"], dict):
             raise ValueError("its columns are no mapping, such as {speaker: actor}")
         name = str(given.get("name", _name_of(given["data"])))
-        if "/" in name:
-            raise ValueError(f"its name {name!r} has a slash")
     except (yaml.YAMLError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split()).removesuffix(".")
         raise ValueError(f"--data {written} cannot be read ({reason}); write it as in {_EXAMPLE}.") from error

@@ -69,6 +69,11 @@ def predict(model: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         return model.eval()(**inputs).logits
 
 
+def check_equal(found: torch.Tensor, expected: torch.Tensor) -> None:
+    """But for rounding: weights may be aligned otherwise in memory, which changes sums on some CPUs."""
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
 @both
 @pytest.mark.parametrize("targets", [SPEECH, TEXT, "all-linear"], ids=["speech", "text", "all"])
 def test_all_adapters_of_both_encoders_train(published, encoder, targets):
@@ -92,7 +97,7 @@ def test_train_save_reload_and_merge_with_equal_numbers(published, encoder, kept
     folder, inputs = published(encoder), inputs_for(encoder)
     base = predict(MsfSerModel.from_pretrained(folder), inputs)
     model = lora(folder, [*SPEECH, *TEXT], modules_to_save=kept)
-    assert torch.equal(predict(model, inputs), base)
+    check_equal(predict(model, inputs), base)
     train(model, inputs)
     trained = predict(model, inputs)
     assert (trained - base).abs().max() > 0.01
@@ -101,16 +106,16 @@ def test_train_save_reload_and_merge_with_equal_numbers(published, encoder, kept
         assert moved == []
     model.save_pretrained(tmp_path / "adapter")
     reloaded = peft.PeftModel.from_pretrained(MsfSerModel.from_pretrained(folder), str(tmp_path / "adapter"))
-    assert torch.equal(predict(reloaded, inputs), trained)
+    check_equal(predict(reloaded, inputs), trained)
     with model.disable_adapter():
-        assert torch.equal(predict(model, inputs), base)
+        check_equal(predict(model, inputs), base)
     merged = reloaded.merge_and_unload()
     assert type(merged) is MsfSerModel
     torch.testing.assert_close(predict(merged, inputs), trained, atol=1e-5, rtol=0)
     merged.save_pretrained(tmp_path / "merged")
     again, report = MsfSerModel.from_pretrained(tmp_path / "merged", output_loading_info=True)
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    assert torch.equal(predict(again, inputs), predict(merged, inputs))
+    check_equal(predict(again, inputs), predict(merged, inputs))
 
 
 def test_an_adapter_folder_loads_by_itself(published, tmp_path):

@@ -104,8 +104,8 @@ def test_contributions_are_those_of_the_definition_on_the_model_itself(encoder, 
 def test_they_add_up_and_the_baseline_is_one_for_all_items(switches):
     model, inputs = spread("whisper", **switches), inputs_for("whisper")
     found = explained(model, inputs)
-    torch.testing.assert_close(found.baseline + found.contributions.sum(-1), found.logits, atol=1e-6, rtol=0)
-    torch.testing.assert_close(found.baseline, found.baseline[:1].expand(3, 3), atol=1e-6, rtol=0)
+    torch.testing.assert_close(found.baseline + found.contributions.sum(-1), found.logits, atol=2e-5, rtol=0)
+    torch.testing.assert_close(found.baseline, found.baseline[:1].expand(3, 3), atol=2e-5, rtol=0)
     assert torch.equal(found.logits, model(**inputs).logits)
 
 

@@ -142,7 +142,6 @@ def test_members_of_the_command_line(tmp_path):
         ("{data: a, corpus: nowhere}", "the corpus 'nowhere' is none of table"),
         ("{data: a, texts: [song]}", "its texts are none of"),
         ("{data: a, texts: song}", "its texts are none of"),
-        ("{data: a, name: b/c}", "its name 'b/c' has a slash"),
         ("{data: a, label_range: [1]}", "--label_range cannot be 1"),
         ("{data: a", "expected"),
     ):
