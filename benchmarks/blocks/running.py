@@ -90,11 +90,22 @@ RUNNING: dict[str, Block] = {
             "data.",
         ],
     ),
+    "reader": Block(
+        "reader",
+        [
+            "- Reading 100,000 rows takes {rows_100000/seconds:.0f} s and {rows_100000/peak_mb:,.0f} MB, and "
+            "{rows_100000/per_row_growth:.2f} times as long for a row as 10,000 rows do.",
+            "- The memory of `annotate`, `train`, and `predict` at the end is {rows_100000/annotate_growth:.2f}, "
+            "{rows_100000/train_growth:.2f}, and {rows_100000/predict_growth:.2f} times that after a fifth of the time.",
+        ],
+    ),
     "serving": Block(
         "serving",
         [
-            "- Ten users at once on the demo page, 100 requests: {space/wrong_answers:.0f} wrong answers; memory "
-            "grew by {space/memory_growth:share}.",
+            "- Ten users at once on the demo page, 100 requests, while one more speaks into the tab Live: "
+            "{space/wrong_answers:.0f} wrong answers, {space/live_results:.0f} live results; memory grew by "
+            "{space/memory_growth:share}.",
+            "- The accessibility checker axe-core finds {axe/serious:.0f} serious violations.",
             "- Page, pipeline, `train.py --do_predict`, and plain `AutoModel` differ by at most "
             "{agreement/max_difference:.0e} on the same clip.",
         ],
