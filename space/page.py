@@ -416,12 +416,10 @@ def _text(result: Mapping[str, Any], name: str) -> str:
 
 def _card(name: str, revision: str | None) -> str:
     """What the card of the loaded model says before its sections; nothing if it has none."""
-    path = Path(name) / "README.md"
+    folder = Path(name)
     try:
-        if path.is_file():
-            card = ModelCard.load(path)
-        else:
-            card = ModelCard(Path(hf_hub_download(name, "README.md", revision=revision)).read_text(encoding="utf-8"))
+        path = folder / "README.md" if folder.is_dir() else Path(hf_hub_download(name, "README.md", revision=revision))
+        card = ModelCard(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return ""
     paragraphs = [part.strip() for part in card.text.partition("\n## ")[0].split("\n\n")]

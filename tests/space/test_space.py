@@ -400,8 +400,11 @@ def test_a_result_is_saved_as_csv_and_json(ser, clips):
     assert {"valence_low", "dominance_high", "transcript"} <= set(table)
 
 
-def test_the_card_of_the_loaded_model_is_shown(tmp_path):
-    assert pages._card(str(tmp_path), None) == ""
+def test_the_card_of_the_loaded_model_is_shown(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pages, "hf_hub_download", lambda *_, **__: pytest.fail("a folder was looked up on the Hub"))
+    Path("outputs/probe").mkdir(parents=True)
+    assert pages._card("outputs/probe", None) == ""
     card = "---\nlicense: mit\n---\n# Name\n\nAbout the model.\n\n| a | b |\n\n## Use\n\nNot this."
     (tmp_path / "README.md").write_text(card)
     assert pages._card(str(tmp_path), None) == "About the model.\n\nLicense: mit"
