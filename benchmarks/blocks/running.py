@@ -96,7 +96,8 @@ RUNNING: dict[str, Block] = {
             "- Reading 100,000 rows takes {rows_100000/seconds:.0f} s and {rows_100000/peak_mb:,.0f} MB, and "
             "{rows_100000/per_row_growth:.2f} times as long for a row as 10,000 rows do.",
             "- The memory of `annotate`, `train`, and `predict` at the end is {rows_100000/annotate_growth:.2f}, "
-            "{rows_100000/train_growth:.2f}, and {rows_100000/predict_growth:.2f} times that after a fifth of the time.",
+            "{rows_100000/train_growth:.2f}, and {rows_100000/predict_growth:.2f} times that after a fifth of the "
+            "time.",
         ],
     ),
     "serving": Block(
