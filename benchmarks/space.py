@@ -39,11 +39,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import psutil
+import soundfile
 import torch
 from gradio_client import Client, handle_file
 from playwright.sync_api import sync_playwright
 from transformers import AutoModel, AutoProcessor, Pipeline, pipeline
 
+from ..audio_msfser import SAMPLING_RATE, load_audio
 from ..configuration_msfser import LABELS
 from ..corpora.probe.corpus import make_probe
 from ..evaluation.results import row
@@ -109,15 +111,17 @@ def violations(tab: Any, script: str) -> list[str]:
 
 @contextlib.contextmanager
 def browser(voice: Path) -> Iterator[Any]:
-    """A Chromium whose microphone plays a WAV file again and again; `None` if there is none."""
+    """A Chromium whose microphone plays a recording again and again; `None` if there is none."""
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if path is None:
         yield None
         return
     options = ["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
-    with sync_playwright() as player:
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as player:
+        sound = Path(folder) / "voice.wav"  # Chromium reads nothing else
+        soundfile.write(sound, load_audio(str(voice)), SAMPLING_RATE)
         chromium = player.chromium.launch(
-            executable_path=path, args=[*options, f"--use-file-for-fake-audio-capture={voice}"]
+            executable_path=path, args=[*options, f"--use-file-for-fake-audio-capture={sound}"]
         )
         yield chromium
         chromium.close()
