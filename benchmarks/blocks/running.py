@@ -161,7 +161,7 @@ RUNNING: dict[str, Block] = {
                     "time for a second of sound, with words": "rtf/words:.2f",
                     "- from sound alone": "rtf/sound:.2f",
                     "delay of a result after the end of its hop, median": "delay/median:.2f",
-                    "growth of memory": "memory/growth:share",
+                    "growth of memory over an hour of sound": "memory/growth:share",
                     "largest difference from the recording, cut the same way": "equality/max_difference:.0e",
                 },
                 ["{*}"],
