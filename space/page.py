@@ -424,4 +424,5 @@ def _card(name: str, revision: str | None) -> str:
         return ""
     paragraphs = [part.strip() for part in card.text.partition("\n## ")[0].split("\n\n")]
     prose = [part for part in paragraphs if part and part[0] not in "#|>`<"]
-    return "\n\n".join([*prose, *([f"License: {card.data.license}"] if card.data.license else [])])
+    license_name = card.data.get("license")
+    return "\n\n".join([*prose, *([f"License: {license_name}"] if license_name else [])])
