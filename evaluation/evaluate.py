@@ -30,10 +30,10 @@ from ..corpora.registry import CORPORA
 from ..corpora.schema import SPLITS
 from ..corpora.splits import SPLIT_BY
 from ..hub.loading import load_named
-from ..loss_msfser import UNRATED
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
 from ..training.features import encode_parts
+from ..training.labels import rated_labels
 from ..training.settings import RunSettings, read_data
 from .coverage import coverage_rows, ends_of
 from .groups import bias_rows, groups_of
@@ -117,13 +117,12 @@ def _predictions(model: MsfSerModel, processor: MsfSerProcessor, items: datasets
     if model.intervals is not None:
         for end, values in zip(("low", "high"), ends_of(model.intervals, logits), strict=True):
             columns |= {f"{label}_{end}": values[:, d] for d, label in enumerate(LABELS)}
-    table = pd.DataFrame(columns | {f"{label}_label": items[label][:] for label in LABELS})
-    return table.replace({f"{label}_label": {UNRATED: np.nan} for label in LABELS})
+    return pd.DataFrame(columns | {f"{label}_label": rated_labels(items[label][:]) for label in LABELS})
 
 
 def _rows(name: str, table: pd.DataFrame, model: MsfSerModel) -> list[Row]:
-    units, resampled = resampled_units([None if pd.isna(speaker) else speaker for speaker in table["speaker"]])
-    given = table[[f"{label}_label" for label in LABELS]].fillna(UNRATED).to_numpy(np.float64)
+    units, resampled = resampled_units(table["speaker"])
+    given = table[[f"{label}_label" for label in LABELS]].to_numpy(np.float64)
     numbers = table[[*LABELS]].to_numpy(np.float64)
     found = ccc_rows(name, numbers, given, units, resampled)
     if model.intervals is not None:

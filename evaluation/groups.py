@@ -64,7 +64,7 @@ def bias_rows(name: str, table: pd.DataFrame, members: np.ndarray) -> list[Row]:
         over speakers where they are known; none of a dimension without labels.
     """
     errors = table[[*LABELS]].to_numpy(float) - rated_labels(table[[f"{label}_label" for label in LABELS]])
-    units, resampled = resampled_units([None if pd.isna(speaker) else speaker for speaker in table["speaker"]])
+    units, resampled = resampled_units(table["speaker"])
     inside = np.flatnonzero(members)
 
     def difference(items: np.ndarray) -> np.ndarray:

@@ -44,7 +44,7 @@ def clusters(names: Iterable[object], sort: bool = False) -> list[np.ndarray]:
     return [np.flatnonzero(codes == code) for code in range(codes.max(initial=-1) + 1)]
 
 
-def resampled_units(speakers: Sequence[str | None]) -> tuple[int | list[np.ndarray], str]:
+def resampled_units(speakers: Sequence[str | None] | pd.Series) -> tuple[int | list[np.ndarray], str]:
     """The units of an interval over utterances, and what the reader is told: speakers where they are known.
 
     Utterances of one speaker are not independent, so that intervals over utterances are too narrow.
@@ -54,11 +54,13 @@ def resampled_units(speakers: Sequence[str | None]) -> tuple[int | list[np.ndarr
         "24 speakers" or "speakers where known"; or the number of utterances and "utterances" if no speaker is known
         or all utterances have the same one.
     """
-    known = [speaker for speaker in speakers if speaker is not None]
-    units = clusters([f"\0{i}" if speaker is None else speaker for i, speaker in enumerate(speakers)])
+    # What pandas makes of a speaker that is not known is no speaker, either.
+    names = [None if pd.isna(speaker) else str(speaker) for speaker in speakers]
+    known = [name for name in names if name is not None]
+    units = clusters([f"\0{i}" if name is None else name for i, name in enumerate(names)])
     if not known or len(units) == 1:
-        return len(speakers), "utterances"
-    return units, f"{len(units)} speakers" if len(known) == len(speakers) else "speakers where known"
+        return len(names), "utterances"
+    return units, f"{len(units)} speakers" if len(known) == len(names) else "speakers where known"
 
 
 def ccc_interval(predicted: np.ndarray, given: np.ndarray, units: int | Sequence[np.ndarray]) -> Interval:
@@ -82,9 +84,10 @@ def ccc_interval(predicted: np.ndarray, given: np.ndarray, units: int | Sequence
 def concordance_of_rated(predicted: np.ndarray, given: np.ndarray) -> np.ndarray:
     """CCC of each dimension and their mean: `(items, ..., dimensions)` -> `(..., dimensions + 1)`.
 
-    Items that are not rated in a dimension do not count in it; as in [`concordance`] it is 0 without any.
+    Items whose label is NaN, see [`rated_labels`], do not count in a dimension; as in [`concordance`] it is 0 without
+    any.
     """
-    numbers, labels = (torch.from_numpy(values).double() for values in (predicted, rated_labels(given)))
+    numbers, labels = (torch.from_numpy(values).double() for values in (predicted, given))
     rated = ~labels.isnan()
     ccc = concordance(numbers, labels, None if rated.all() else rated)
     return torch.cat([ccc, ccc.mean(-1, keepdim=True)], dim=-1).numpy()
