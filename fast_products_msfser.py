@@ -61,9 +61,14 @@ def is_fast(x: torch.Tensor, weight: torch.Tensor) -> bool:
 @functools.cache
 def has_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 (AVX512-BF16 or AMX); others imitate it, slower than float32."""
-    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    supported = any(getattr(torch.cpu, name, bool)() for name in names)
+    supported = has_amx() or getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
     return supported and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+@functools.cache
+def has_amx() -> bool:
+    """Whether this CPU has AMX, matrix registers for bfloat16 among others."""
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
 
 
 def check_precision(precision: str) -> None:

@@ -13,11 +13,11 @@ from test_half_precision import inputs_for, spread
 from tiny import AUDIO_CONFIGS, noise, tiny_model, tiny_processor, tiny_recognizer, tiny_tokenizer
 from transformers import AutoConfig, AutoModel, Trainer, TrainingArguments
 
-from msfser import LABELS, MsfSerCollator, MsfSerModel, fast_products_msfser
+from msfser import LABELS, MsfSerCollator, MsfSerModel, fast_encoders_msfser, fast_products_msfser
 from msfser.decoder_msfser import MsfSerDecoder
-from msfser.encoders_msfser import waveform_states
+from msfser.encoders_msfser import waveform_states, whisper_states
 from msfser.fast_encoders_msfser import speed_up
-from msfser.fast_products_msfser import MsfSerLinear, has_bfloat16, logits_of
+from msfser.fast_products_msfser import MsfSerLinear, has_bfloat16, in_precision, logits_of
 from msfser.loss_msfser import concordance
 from msfser.pipeline_msfser import MsfSerPipeline
 from msfser.transcription_msfser import MsfSerRecognizer
@@ -88,6 +88,24 @@ def test_files_copies_and_pickles_are_those_of_float32(tmp_path):
     )  # torch pickles no weight norm
     assert torch.equal(logits(pickle.loads(pickle.dumps(whisper)), inputs), logits(whisper, inputs))
     assert MsfSerModel.from_pretrained(tmp_path / "after").precision == "float32"
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("amx", [True, False])
+def test_attention_of_whisper_is_that_in_float32_for_each_item_of_a_padded_batch(amx, monkeypatch):
+    monkeypatch.setattr(fast_encoders_msfser, "has_amx", lambda: amx)
+    encoder = encoder_of("whisper").encoder.eval()
+    features, mask = torch.randn(3, 60, 20), torch.ones(3, 60, dtype=torch.bool)
+    mask[1, 37:] = False
+    mask[2] = False  # an item without sound
+    with torch.no_grad():
+        expected, frame_mask = whisper_states(encoder, features, mask)
+        with in_precision("bfloat16", torch.device("cpu")):
+            found, _ = whisper_states(encoder, features, mask)
+            alone, _ = whisper_states(encoder, features[1:2, :37], mask[1:2, :37])
+    difference = (found[-1].float() - expected[-1])[frame_mask].abs().max()
+    assert 0 < difference < 0.05
+    assert torch.allclose(alone[-1][0].float(), found[-1][1, : alone[-1].shape[1]].float(), atol=0.05)
 
 
 def test_a_cpu_without_bfloat16_stays_in_float32_and_says_so(without_bfloat16, monkeypatch):
