@@ -6,7 +6,8 @@ FOLDER has the corpora of `evaluation/leave_corpora_out.yaml` with weak labels f
 starter is fitted to the others (`starter/fit.py`). Its fine-tuning with the settings of
 `configs/finetune.yaml`, as `msfser train` does it, is compared with the training of the same model with random weights
 above the encoders (`scratch`), on the same clips, drawn from the training speakers. The test speakers are fixed.
-`scratch` has its own settings of the same grid. Both were chosen on other clips:
+`scratch` has its own settings of the same grid. Both read what the default pipeline makes of the sound, not the
+transcripts of the corpora. The settings were chosen on other clips:
 
     python -m msfser.benchmarks.finetune --data FOLDER --choose
 
@@ -38,10 +39,11 @@ import soundfile
 from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
-from ..audio_msfser import SAMPLING_RATE
+from ..audio_msfser import SAMPLING_RATE, load_audio
 from ..cli.errors import cli_errors
 from ..cli.outputs import write_text
 from ..configuration_msfser import LABELS
+from ..description_msfser import MeasuredDescriber
 from ..evaluation.held_out import mean_ccc
 from ..evaluation.intervals import clusters, interval
 from ..evaluation.leave_out import Protocol, read_corpora, read_protocol
@@ -57,6 +59,7 @@ from ..train import main as train
 from ..training.settings import Settings, build_model, parse_settings, read_unit_rows
 from ..training.steps import encode, fold_trainer
 from .command import parser_of, record
+from .starter import recognized_words
 
 SETTINGS = Path(__file__).parents[1] / "configs" / "finetune.yaml"
 PLOT = Path(__file__).parents[1] / "assets" / "finetune.svg"
@@ -105,7 +108,30 @@ def starter_without(corpus: str, data: Path, folder: Path) -> None:
     starter_processor(fitted.norms).save_pretrained(folder)
 
 
-def read_corpus(name: str, data: Path, starter: Path, test_speakers: int) -> Corpus:
+def with_default_texts(
+    rows: datasets.Dataset, words: Mapping[str, Sequence[str | None]], norms: Mapping[str, Any]
+) -> datasets.Dataset:
+    """The rows with the texts that the default pipeline makes of their sound, in place of those of the corpus.
+
+    Args:
+        rows: In the schema.
+        words: By `les` and `gs` what was recognized in each row.
+        norms: Of the descriptions.
+    """
+    describer = MeasuredDescriber(norms)
+    descriptions = [describer([load_audio(audio["path"])], [None])[0] for audio in rows["audio"]]
+    texts = {
+        "transcript": words["gs"],
+        "emphasis": words["les"],
+        "description": descriptions,
+        "words": [None] * len(rows),
+    }
+    for name, column in texts.items():
+        rows = rows.remove_columns(name).add_column(name, list(column), feature=rows.features[name])
+    return rows
+
+
+def read_corpus(name: str, data: Path, starter: Path, test_speakers: int, output: Path) -> Corpus:
     """Reads a corpus and runs the frozen encoders of a starter over it.
 
     Args:
@@ -113,12 +139,16 @@ def read_corpus(name: str, data: Path, starter: Path, test_speakers: int) -> Cor
         data: The folder of the corpora.
         starter: The folder of the model to start from.
         test_speakers: How many speakers are tested on; they are drawn with seed 0.
+        output: Where recognized words are kept.
     """
     protocol = read_protocol()
     options = ["--data", data / name / protocol.table, "--label_range", *protocol.label_range]
     options += ["--init_from", starter, "--cross_validate", "speaker", "--output_dir", starter.with_suffix(".run")]
     settings = parse_settings([str(SETTINGS), *map(str, options)])
     rows = read_unit_rows(settings.run)
+    words = recognized_words([audio["path"] for audio in rows["audio"]], output)
+    annotation: Any = MsfSerProcessor.from_pretrained(starter).annotation
+    rows = with_default_texts(rows, words, annotation["description"]["norms"])
     items = encode(datasets.DatasetDict(all=rows), fold_trainer(settings, rows), settings.run)["all"]
     speakers = np.array(items["unit"])
     draw = np.random.default_rng(0)
@@ -287,8 +317,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Fits the starters, trains from them and from scratch, and writes the results."""
     parser = parser_of("finetune", __doc__)
     parser.add_argument("--data", type=Path, required=True, help="the folder with the corpora")
+    parser.add_argument(
+        "--output_dir", type=Path, default=Path("outputs/starter_fits"), help="where recognized words are kept"
+    )
     parser.add_argument("--choose", action="store_true", help="try the settings of the grid, and write nothing")
     arguments = parser.parse_args(argv)
+    arguments.output_dir.mkdir(parents=True, exist_ok=True)
     logging.getLogger("msfser").setLevel(logging.ERROR)
     transformers_logging.set_verbosity_error()
     datasets.disable_progress_bars()
@@ -297,7 +331,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, test_speakers in (CHOSEN_ON if arguments.choose else CORPORA).items():
             starter = Path(folder) / name
             starter_without(name, arguments.data, starter)
-            corpus = read_corpus(name, arguments.data, starter, test_speakers)
+            corpus = read_corpus(name, arguments.data, starter, test_speakers, arguments.output_dir)
             if arguments.choose:
                 choose(name, corpus)
             else:

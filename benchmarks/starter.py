@@ -63,23 +63,22 @@ TESTS: Mapping[str, augmentation.Distortion] = {
 
 
 def recognized_words(paths: Sequence[str], output: Path) -> dict[str, list[str | None]]:
-    """What the default pipeline recognizes without being told the language; kept in the output folder.
+    """What the default pipeline recognizes without being told the language; each text is kept in the output folder.
 
     Returns:
         By `les` and `gs` the text of each recording, `None` where there is none.
     """
-    kept = output / f"words_{fingerprint(*map(Path, paths))[:12]}.json"
+    kept, names = output / "words.json", [fingerprint(Path(path)) for path in paths]
     with FileLock(f"{kept}.lock"):
-        if not kept.is_file():
-            annotator = MsfSerAnnotator(AUDIO_ENCODER)
-            found = []
-            for start in tqdm(range(0, len(paths), _BATCH), desc="recognizer"):
-                found += annotator([load_audio(path) for path in paths[start : start + _BATCH]])
-            write_text(
-                kept, json.dumps({"les": [one.emphasis for one in found], "gs": [one.transcript for one in found]})
-            )
-    words: dict[str, list[str | None]] = json.loads(kept.read_text(encoding="utf-8"))
-    return words
+        words = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+        new = [(path, name) for path, name in zip(paths, names, strict=True) if name not in words]
+        annotator = MsfSerAnnotator(AUDIO_ENCODER)
+        for start in tqdm(range(0, len(new), _BATCH), desc="recognizer", disable=not new):
+            batch = new[start : start + _BATCH]
+            found = annotator([load_audio(path) for path, _ in batch])
+            words |= {name: (one.emphasis, one.transcript) for (_, name), one in zip(batch, found, strict=True)}
+            write_text(kept, json.dumps(words))
+    return {"les": [words[name][0] for name in names], "gs": [words[name][1] for name in names]}
 
 
 def folds_of(clips: pd.DataFrame, trained: Sequence[str]) -> dict[str, Fold]:

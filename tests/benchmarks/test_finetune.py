@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from tiny import tiny_model, tiny_processor
 from tiny_run import make_tiny
@@ -13,6 +14,8 @@ from tiny_run import make_tiny
 from msfser import LABELS
 from msfser.benchmarks import finetune
 from msfser.benchmarks.finetune import SCRATCH, STARTER, rows_of_curve, untrained
+from msfser.corpora.schema import file_audio, make_dataset
+from msfser.description_msfser import NORMS
 from msfser.evaluation.results import row, write
 from msfser.training.collator import FeatureCollator
 from msfser.training.trainer import MsfSerTrainer
@@ -37,14 +40,29 @@ def tiny(tmp_path_factory) -> Path:
             if "_encoder" not in name:
                 parameter.add_(0.1 * torch.randn_like(parameter))
     model.save_pretrained(folder / "starter")
-    tiny_processor("whisper").save_pretrained(folder / "starter")
+    processor = tiny_processor("whisper")
+    processor.annotation = {"description": {"describer": "measured", "norms": NORMS}}
+    processor.save_pretrained(folder / "starter")
     return folder
 
 
 @pytest.fixture
-def corpus(tiny, tmp_path) -> finetune.Corpus:
+def corpus(tiny, tmp_path, monkeypatch) -> finetune.Corpus:
+    monkeypatch.setattr(finetune, "recognized_words", lambda paths, output: dict.fromkeys(("les", "gs"), paths))
     starter = Path(shutil.copytree(tiny / "starter", tmp_path / "starter"))
-    return finetune.read_corpus("nemo", tiny / "data", starter, 2)
+    return finetune.read_corpus("nemo", tiny / "data", starter, 2, tmp_path)
+
+
+def test_texts_of_the_corpus_give_way_to_those_of_the_default_pipeline(tmp_path):
+    sounds = [tmp_path / "voice.wav", tmp_path / "silence.wav"]
+    soundfile.write(sounds[0], 0.3 * np.sin(2 * np.pi * 200 * np.arange(16_000) / 16_000), 16_000)
+    soundfile.write(sounds[1], np.zeros(16_000), 16_000)
+    given = {"transcript": "Lubię czytać.", "emphasis": "czytać", "words": []}
+    rows = make_dataset([given | {"audio": file_audio(str(file))} for file in sounds])
+    found = finetune.with_default_texts(rows, {"gs": ["I like it.", None], "les": ["like", None]}, NORMS)
+    assert found["transcript"][:] == ["I like it.", None] and found["emphasis"][:] == ["like", None]
+    assert found["description"][0] and found["description"][1] is None
+    assert found["words"][:] == [None, None] and found["audio"][:] == rows["audio"][:]
 
 
 def test_speakers_are_tested_or_trained_on(corpus):
