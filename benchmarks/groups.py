@@ -16,6 +16,10 @@ guess them. All inputs are read, texts as the default pipeline makes them. All l
   is what the fitted `starter` says of them without sound; `.../words/clips` counts the clips that have words. A corpus
   whose words all have one valence has no such rows.
 
+- `STARTER/PART/DIMENSION`, `.../mean`: CCC in a part of a corpus: `emotiontts_kr/emotional` and `emotiontts_kr/plain`
+  by the kind of the sentences, `ravdess/all`, and `ravdess/sure` without calm and surprise, whose norms of valence are
+  doubtful.
+
 Intervals are over speakers and seeds.
 """
 
@@ -40,22 +44,25 @@ from .starter import RESUME, Recipes, parsed
 WOMEN, MEN = "F", "M"
 # The predictions that are compared with the words.
 _KINDS = ("all", "sound")
+_SCRIPTS = (("emotiontts_kr", "emotional"), ("emotiontts_kr", "plain"))
+_DOUBTFUL = ("calm", "surprise")
 _MEASURES = (*(f"{label}_bias" for label in LABELS), "mean")
 
 
-def genders_of(folder: Path, protocol: Protocol) -> dict[str, str]:
-    """The gender of each recording's speaker by the path of the recording, where its corpus states it.
+def column_of(column: str, folder: Path, protocol: Protocol) -> dict[str, str]:
+    """What a column of the corpora's tables says by the path of the recording, where a corpus has that column.
 
     Args:
+        column: Such as the `gender` of the speaker.
         folder: Of the corpora.
         protocol: Of the same corpora.
     """
     found: dict[str, str] = {}
     for name in (*protocol.trained, *protocol.tested):
         table = pd.read_csv(folder / name / protocol.table, dtype=str)
-        if "gender" in table:
+        if column in table:
             found |= {
-                str(folder / name / file): of for file, of in zip(table["file_name"], table["gender"], strict=True)
+                str(folder / name / file): of for file, of in zip(table["file_name"], table[column], strict=True)
             }
     return found
 
@@ -82,6 +89,26 @@ def rows_of_groups(material: Material, predictions: np.ndarray, genders: Sequenc
         if all(members.any() for members in of_gender.values()):
             found = _measured(material, predictions, of_gender[WOMEN], of_gender[MEN])
             yield from rows_of([f"{corpus}/women_minus_men/{measure}" for measure in _MEASURES], found)
+
+
+def parts_of(clips: pd.DataFrame, scripts: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """The parts of corpora that are scored on their own, by name, `(clips,)` bool.
+
+    Args:
+        clips: As [`read_corpora`] gives them.
+        scripts: By the path of a recording the kind of its sentence, `emotional` or `plain`.
+    """
+    corpora, script = clips["corpus"], clips["path"].map(scripts)
+    parts = {f"{corpus}/{kind}": (corpora == corpus) & (script == kind) for corpus, kind in _SCRIPTS}
+    parts["ravdess/all"] = corpora == "ravdess"
+    parts["ravdess/sure"] = parts["ravdess/all"] & ~clips["emotion"].isin(_DOUBTFUL)
+    return {name: members.to_numpy() for name, members in parts.items() if members.any()}
+
+
+def rows_of_parts(material: Material, predictions: np.ndarray, parts: Mapping[str, np.ndarray]) -> Iterator[Row]:
+    """CCC of one starter in parts of corpora; the predictions `(seeds, clips, 3)` are for speakers held out."""
+    for name, members in parts.items():
+        yield from Scores(material, {name: {"all": np.where(members[:, None], predictions, np.nan)}}).ccc_rows(name)
 
 
 @torch.inference_mode()
@@ -171,18 +198,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parsed("groups", __doc__, argv)
     with cli_errors("groups", resume=RESUME):
         recipes = Recipes(arguments.data, arguments.output_dir)
-        genders = genders_of(arguments.data, recipes.protocol)
+        genders, scripts = (column_of(name, arguments.data, recipes.protocol) for name in ("gender", "script"))
         predictions = {
             starter.name: recipes.predictions(starter.voices, arguments.seeds) for starter in STARTERS.values()
         }
         valence = valence_of_words(recipes.words["gs"])
     material = recipes.material()
+    parts = parts_of(recipes.clips, scripts)
     of_clips = [genders.get(path) for path in recipes.clips["path"]]
     rows = [
         found | {"name": f"{starter}/{found['name']}"}
         for starter, of_starter in predictions.items()
         for found in (
             *rows_of_groups(material, of_starter["all"], of_clips),
+            *rows_of_parts(material, of_starter["all"], parts),
             *rows_of_words(material, {kind: of_starter[kind] for kind in _KINDS}, valence),
         )
     ]

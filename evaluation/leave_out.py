@@ -264,15 +264,16 @@ def open_engine(clips: pd.DataFrame, protocol: Protocol, output: Path) -> HeldOu
 
 
 def save(folder: Path, rows: Sequence[Row], history: Sequence[Mapping[str, Any]], command: str) -> None:
-    """Writes the rows, and appends the lines of the history that are new: of other recipes, or of more seeds."""
+    """Writes the rows, and appends the lines of the history that are new: by recipe, seeds, or figures."""
     folder.mkdir(parents=True, exist_ok=True)
     write(folder / RESULTS_FILE, [{**found, "command": command} for found in rows])
     path = folder / HISTORY_FILE
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     # A line that a killed command left unfinished has no end.
     looks = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-    known = {(look["system"], look["recipe"], look["seeds"]) for look in looks}
-    looks += [look for look in history if (look["system"], look["recipe"], look["seeds"]) not in known]
+    # The same recipe may give other figures on another processor, or with faster kernels.
+    known = [{**look, "date": None} for look in looks]
+    looks += [look for look in history if {**look, "date": None} not in known]
     write_text(path, "".join(f"{json.dumps(look)}\n" for look in looks))
 
 

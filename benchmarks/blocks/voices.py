@@ -102,6 +102,13 @@ def _shortcut_table(starter: str) -> Table:
     return Table(("**weak** labels, r with the valence of the words alone", *LABELS, "clips with words"), rows)
 
 
+_PARTS = {
+    "emotiontts_kr, emotional sentences": "emotiontts_kr/emotional",
+    "emotiontts_kr, plain sentences": "emotiontts_kr/plain",
+    "RAVDESS": "ravdess/all",
+    "RAVDESS without calm and surprise": "ravdess/sure",
+}
+
 VOICES: dict[str, Block] = {
     "crossval": Block(
         "crossval",
@@ -175,6 +182,8 @@ VOICES: dict[str, Block] = {
             "\nPaired differences from the layer mix, in the mean of the four: the recipe of the starter "
             "{starter_minus_regressor/mean:difference}, the linear head "
             "{last_layer_minus_regressor/mean:difference}, eGeMAPS {egemaps_svr_minus_regressor/mean:difference}.",
+            "\nWith RAVDESS left out, the recipe of the starter gives {order/ravdess_levelled:rate1} of its strong "
+            "clips a higher arousal than the normal ones, all clips at one level; the goal was 85%.",
         ],
     ),
     "finetune": Block(
@@ -242,7 +251,8 @@ VOICES: dict[str, Block] = {
             _words_table(""),
             "\nText minus ridge regression, mean r: {emobank_text_minus_ridge:difference}. The recognizer gets "
             "{emobank_spoken/word_errors:share} of the spoken words wrong; the length of the sentence alone has r "
-            "{emobank_length/valence_r:ccc} with valence.",
+            "{emobank_length/valence_r:ccc} with valence. Two goals were missed: r of valence was to be 0.56 for text "
+            "and 0.35 for spoken sentences.",
             "",
             Table(
                 ("**weak** labels, held-out speakers", "all inputs, mean CCC", "all inputs minus sound alone"),
@@ -258,6 +268,20 @@ VOICES: dict[str, Block] = {
             _groups_table("starter"),
             "\nOn emotiontts_kr, women get a higher valence than men for the same acted emotions: "
             "{starter/emotiontts_kr/women_minus_men/valence_bias:difference}.",
+        ],
+    ),
+    "parts": Block(
+        "groups",
+        [
+            Table(
+                ("**weak** labels, CCC", *DIMENSIONS),
+                {
+                    f"`{starter}`, {words}": f"{starter}/{part}"
+                    for starter in ("starter", "starter-open")
+                    for words, part in _PARTS.items()
+                },
+                CCC,
+            )
         ],
     ),
     "starter_shortcut": Block("groups", [_shortcut_table("starter")]),

@@ -52,7 +52,26 @@ def test_genders_are_those_of_the_tables(tmp_path):
         (tmp_path / name).mkdir()
         pd.DataFrame({"file_name": ["x.wav"], **columns}).to_csv(tmp_path / name / "table.csv", index=False)
     protocol = Protocol("table.csv", ["a"], ["b"])
-    assert groups.genders_of(tmp_path, protocol) == {str(tmp_path / "a" / "x.wav"): "F"}
+    assert groups.column_of("gender", tmp_path, protocol) == {str(tmp_path / "a" / "x.wav"): "F"}
+
+
+def test_parts_of_corpora_are_scored_alone():
+    material, predictions, _ = made(0.0)
+    material.table["corpus"] = np.where(material.table["corpus"] == "a", "ravdess", "emotiontts_kr")
+    material.table["path"] = [str(i) for i in range(320)]
+    material.table["emotion"] = np.tile(["calm", "anger", "surprise", "happiness"], 80)
+    scripts = {str(i): "emotional" if i % 2 else "plain" for i in range(160, 320)}
+    parts = groups.parts_of(material.table, scripts)
+    assert {name: int(members.sum()) for name, members in parts.items()} == {
+        "emotiontts_kr/emotional": 80,
+        "emotiontts_kr/plain": 80,
+        "ravdess/all": 160,
+        "ravdess/sure": 80,
+    }
+    predictions[:, parts["ravdess/all"] & ~parts["ravdess/sure"]] = 0.5
+    found = {row["name"]: row["value"] for row in groups.rows_of_parts(material, predictions, parts)}
+    assert found["ravdess/sure/valence"] > 0.9 > found["ravdess/all/valence"]
+    assert found["emotiontts_kr/plain/mean"] > 0.9
 
 
 def test_a_wrong_folder_is_a_sentence(tmp_path):
