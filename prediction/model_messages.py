@@ -1,21 +1,16 @@
 """What commands that predict say about their model."""
 
 import contextlib
-import os
 from collections.abc import Iterator
-from pathlib import Path
-
-from huggingface_hub import ModelCard
 
 from ..annotator_msfser import NoRecognizer
+from ..configuration_msfser import MsfSerConfig
+from ..hub.licenses import licenses_of
 
 
-def license_message(source: str) -> str | None:
-    """The license of the weights in a folder; `None` for a model on the Hub, which states its own."""
-    if not os.path.isdir(source):
-        return None
-    card = Path(source) / "README.md"
-    stated = ModelCard.load(card).data.get("license") if card.is_file() else None
+def license_message(source: str, config: MsfSerConfig) -> str:
+    """The license of the weights of a model, which is a folder or a name on the Hub."""
+    stated = "; ".join(license.terms for license in licenses_of(source, config))
     return f"the license of the weights: {stated or 'not stated'}."
 
 

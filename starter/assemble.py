@@ -16,7 +16,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from transformers.utils.logging import disable_progress_bar
 from ..cli.errors import cli_errors
 from ..cli.outputs import UNFINISHED, write_text
 from ..configuration_msfser import SEMANTICS
+from ..corpora.acted_layouts import LAYOUTS
+from ..corpora.licenses import License, strictest
 from ..emphasis_msfser import EMPHASIS
 from ..hub.encoders import ensure_encoders
 from ..hub.model_names import content_hash
@@ -65,31 +67,29 @@ class Starter:
     Args:
         name: On the command line.
         folder: Of its fitted weights, norms, and card.
-        voices: The acted corpora that it is fitted to; every one is fitted to GoEmotions, too.
-        license: A sentence about the license of the weights.
+        voices: The acted corpora that it is fitted to, keys of `LAYOUTS`; every one is fitted to GoEmotions, too.
     """
 
     name: str
     folder: Path
     voices: tuple[str, ...]
-    license: str
+
+    @property
+    def license(self) -> License:
+        """Of its weights."""
+        return license_of_fit(self.voices)
+
+
+def license_of_fit(voices: Iterable[str]) -> License:
+    """The license of weights that are fitted to some acted corpora, keys of `LAYOUTS`, and to GoEmotions."""
+    return strictest({LAYOUTS[name].title: LAYOUTS[name].license for name in voices} | {"GoEmotions": "cc-by-4.0"})
 
 
 STARTERS: Mapping[str, Starter] = {
     starter.name: starter
     for starter in (
-        Starter(
-            STARTER,
-            Path(__file__).parent,
-            ("ravdess", "emodb", "nemo"),
-            "The weights are licensed under CC BY-NC-SA 4.0 (of RAVDESS and nEMO): not for commercial use.",
-        ),
-        Starter(
-            "starter-open",
-            Path(__file__).parent / "open",
-            ("emodb",),
-            "The weights are licensed under CC BY 4.0 (of GoEmotions); EmoDB is CC0 as published by audEERING.",
-        ),
+        Starter(STARTER, Path(__file__).parent, ("ravdess", "emodb", "nemo")),
+        Starter("starter-open", Path(__file__).parent / "open", ("emodb",)),
     )
 }
 
@@ -157,6 +157,7 @@ def fitted_starter(starter: Starter) -> MsfSerModel:
     model.load_state_dict(fitted, strict=False)
     scale = starter.folder / SCALE
     model.config.scale = json.loads(scale.read_text(encoding="utf-8")) if scale.is_file() else None
+    starter.license.add_to(model.config)
     return model.eval()
 
 
