@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from .licenses import RESEARCH_ONLY
+
 
 class Clip(NamedTuple):
     """What the name of a clip says.
@@ -139,7 +141,7 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "emotiontts_kr": Layout(
         "emotiontts_kr",
-        "cc-by-nc-sa-4.0-research-only",
+        RESEARCH_ONLY,
         "ema00001.wav",
         re.compile(r"(?P<speaker>em[abfgh]|ne[a-ek-o])00(?!000)(?P<number>[0-3]\d\d|400)"),
         _emotiontts_kr,

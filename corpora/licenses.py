@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+# Its makers add "for research only", so that it is none of the Hub's.
+RESEARCH_ONLY = "cc-by-nc-sa-4.0-research-only"
 # What texts call a license, by its identifier: that of the Hub, where it has one.
 LICENSES: Mapping[str, str] = {
     "cc0-1.0": "CC0 1.0",
     "cc-by-4.0": "CC BY 4.0",
     "odbl": "ODbL 1.0, its contents DbCL 1.0",
     "cc-by-nc-sa-4.0": "CC BY-NC-SA 4.0",
-    "cc-by-nc-sa-4.0-research-only": "CC BY-NC-SA 4.0, for research only",
+    RESEARCH_ONLY: "CC BY-NC-SA 4.0, for research only",
 }
 _RESEARCH, _NONCOMMERCIAL = "research", "-nc"
 # Parts of identifiers, the strictest restriction first.
@@ -30,9 +32,8 @@ class License(NamedTuple):
     @classmethod
     def of_config(cls, config: Any) -> "License | None":
         """Return the license that the config of a model has; `None` without one, as in older models."""
-        return (
-            None if config.weights_license is None else cls(config.weights_license, (*(config.weights_sources or ()),))
-        )
+        license_id, sources = config.weights_license, config.weights_sources or ()
+        return None if license_id is None else cls(license_id, tuple(sources))
 
     def add_to(self, config: Any) -> None:
         """Write the license into the config of a model."""

@@ -169,7 +169,7 @@ def _left_out(run: RunSettings) -> str | None:
 
 
 def _training_inputs(folder: Path) -> list[str]:
-    """The inputs that the training data had, in words; empty for a run of an older version, which did not note them."""
+    """The inputs that the training data had, in words; empty for a run of an older version, which noted none."""
     noted = read_identity(folder).get(TEXTS)
     if noted is None:
         return []
@@ -191,9 +191,8 @@ def _generated(folder: Path, run: RunSettings, inherited: Any) -> list[str]:
     else:
         path, annotations = folder / "processor_config.json", [None if run.init_from else inherited]
     ways = [made for annotation in annotations if (made := _texts_by(path, annotation))]
-    return list(
-        dict.fromkeys(", ".join(f"{_MADE[role]} by {_maker(role, way[role])}" for role in way) for way in ways)
-    )
+    phrases = [", ".join(f"{_MADE[role]} by {_maker(role, name)}" for role, name in way.items()) for way in ways]
+    return list(dict.fromkeys(phrases))
 
 
 def _maker(role: str, name: str | None) -> str:

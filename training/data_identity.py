@@ -75,8 +75,8 @@ def identity_of_texts(train: datasets.Dataset, inputs: Sequence[str], sources: I
         sources: The data, as they were given.
 
     Returns:
-        `training_texts`, with `rows`; in `present`, for each input, the number of rows that have it; and in `annotations`, for
-        each source, the settings of `msfser annotate`, `None` where it was not annotated.
+        `training_texts`, with `rows`; in `present`, for each input, the number of rows that have it; and in
+        `annotations`, for each source, the settings of `msfser annotate`, `None` where it was not annotated.
 
     Raises:
         ValueError: The note beside annotated data cannot be read.
