@@ -281,7 +281,7 @@ def _eval_results(scores: Scores, corpus: Corpus, task: str, run: RunSettings) -
     return [
         EvalResult(
             task_type=task,
-            task_name="Valence, arousal and dominance of speech",
+            task_name="Valence, arousal, and dominance of speech",
             dataset_type=re.sub(r"[^\w./-]+", "-", corpus.title.lower()).strip("-"),
             dataset_name=corpus.title,
             dataset_split="test" if run.cross_validate is None else "cross-validation",

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import yaml
 from huggingface_hub import ModelCard
+from transformers import PreTrainedConfig
 
-from ..configuration_msfser import MsfSerConfig
 from ..corpora.licenses import License
 
 
-def licenses_of(source: str, config: MsfSerConfig) -> list[License]:
+def licenses_of(source: str, config: PreTrainedConfig) -> list[License]:
     """The licenses that a model states.
 
     Args:

@@ -1,17 +1,20 @@
 """What commands that predict say about their model."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 
+from transformers import PreTrainedConfig
+
 from ..annotator_msfser import NoRecognizer
-from ..configuration_msfser import MsfSerConfig
 from ..hub.licenses import licenses_of
 
 
-def license_message(source: str, config: MsfSerConfig) -> str:
+def license_message(source: str, config: PreTrainedConfig) -> str:
     """The license of the weights of a model, which is a folder or a name on the Hub."""
     stated = "; ".join(license.terms for license in licenses_of(source, config))
-    return f"the license of the weights: {stated or 'not stated'}."
+    unknown = "not stated" if os.path.isdir(source) else "see its page on the Hub"
+    return f"the license of the weights: {stated or unknown}."
 
 
 @contextlib.contextmanager

@@ -257,6 +257,7 @@ def test_the_license_of_the_start_is_that_of_each_model_trained_from_it(tiny, tm
     assert license_message(str(start), config) == f"the license of the weights: {terms}."
     card = str(render_card(start, "me/mine", "v1", corpus_name="Ours", corpus_license="cc0-1.0"))
     assert f"| weights that training started from: a model that is not on the Hub | {terms} |" in card
+    assert license_message("me/other", MsfSerConfig()) == "the license of the weights: see its page on the Hub."
     # The card of a published model may state more.
     (start / "README.md").write_text("---\nlicense: cc-by-nc-nd-4.0\n---\n# Mine\n")
     assert license_message(str(start), config).endswith(f"cc-by-nc-nd-4.0: not for commercial use; {terms}.")
