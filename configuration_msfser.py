@@ -88,6 +88,9 @@ class MsfSerConfig(PreTrainedConfig):
         intervals: Whether the model has an interval around each number (`intervals_msfser.py`).
         scale: What the numbers are compared with: `of`, the name of the corpus that the model was fitted to, and
             `labels` and `predictions`, for each dimension evenly spaced quantiles from the least to the greatest.
+        weights_license: Identifier of the license of the weights, or of those that the training started from; `None`
+            where it is not known.
+        weights_sources: The corpora whose license it is.
     """
 
     model_type = "msfser"
@@ -118,6 +121,8 @@ class MsfSerConfig(PreTrainedConfig):
     unrated: list[str] | None = None
     intervals: bool = False
     scale: dict[str, Any] | None = None
+    weights_license: str | None = None
+    weights_sources: list[str] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Builds the two sub-configs and checks the switches.

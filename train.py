@@ -30,9 +30,8 @@ from msfser.cli.errors import cli_errors
 from msfser.cli.outputs import refuse_existing, write_text
 from msfser.corpora.splits import warn_of_absent_texts, warn_of_shared_texts
 from msfser.evaluation.results import Row, as_table, ccc_rows
-from msfser.starter.assemble import STARTERS
 from msfser.training.checkpoints import disk_errors
-from msfser.training.data_identity import identity_of, inputs_of
+from msfser.training.data_identity import identity_of, identity_of_texts, inputs_of
 from msfser.training.folds import FoldFiles, make_folds
 from msfser.training.processes import decided_by_one
 from msfser.training.run_folder import RESULTS_FILE, Start, finish_run, start_run
@@ -194,7 +193,9 @@ def _start(settings: Settings, parts: Mapping[str, datasets.Dataset], inputs: Se
     folder = Path(training.output_dir or "")
 
     def start_in_folder() -> Start:
-        identity = {**identity_of(parts, inputs), **identity_of_initial(run)}
+        train = parts["train" if "train" in parts else "all"]
+        texts = identity_of_texts(train, inputs, [run.data, *run.more_data])
+        identity = {**identity_of(parts, inputs), **texts, **identity_of_initial(run)}
         return start_run(folder, resolved, identity, training, run.overwrite)
 
     with disk_errors(folder):
@@ -210,10 +211,11 @@ def _start(settings: Settings, parts: Mapping[str, datasets.Dataset], inputs: Se
 
 def _fetch_encoders(settings: Settings) -> None:
     """Prepares the encoders of a new model; a trained one brings its own."""
-    if name := settings.run.init_from:
-        if name in STARTERS:
-            terms = STARTERS[name].license
-            logger.info("%s That goes for the model that is trained from them, too.", terms)
+    if settings.run.init_from:
+        from msfser.training.initialization import license_of_initial
+
+        if (license := license_of_initial(settings.run)) is not None:
+            logger.info("%s This also applies to any model trained from them.", license.sentence)
         return
     from msfser.hub.encoders import ensure_encoders
 

@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="msfser",
         usage="msfser COMMAND [OPTIONS]",
-        description="Valence, arousal and dominance of speech from its sound and three granularities of its text.",
+        description="Valence, arousal, and dominance of speech from its sound and three granularities of its text.",
         epilog="\n".join(["commands:", *(f"  {name:10}{command.purpose}" for name, command in COMMANDS.items())]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

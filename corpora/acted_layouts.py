@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from .licenses import RESEARCH_ONLY
+
 
 class Clip(NamedTuple):
     """What the name of a clip says.
@@ -28,12 +30,14 @@ class Layout:
 
     Args:
         title: The corpus in messages.
+        license: Of the corpus, a key of `licenses.LICENSES`.
         example: A file of it.
         pattern: It matches the names of its clips, without suffix, and no name of another layout.
         read: It takes the named groups of the pattern.
     """
 
     title: str
+    license: str
     example: str
     pattern: re.Pattern[str]
     read: Callable[..., Clip]
@@ -62,17 +66,17 @@ _EMOTIONTTS_KR_SAME_SPEAKER = {"nea": "ema", "neb": "emb"}
 
 
 def _ravdess(emotion: str, intensity: str, sentence: str, speaker: str) -> Clip:
-    """Speech, emotion, intensity, sentence with repetition, actor. License: CC BY-NC-SA 4.0."""
+    """Speech, emotion, intensity, sentence with repetition, actor."""
     return Clip(speaker, _RAVDESS_EMOTIONS[int(emotion) - 1], sentence, ("normal", "strong")[int(intensity) - 1])
 
 
 def _emodb(speaker: str, sentence: str, emotion: str) -> Clip:
-    """Speaker, sentence, emotion, version. License: CC0 1.0, as audEERING publishes it."""
+    """Speaker, sentence, emotion, version. The license is that of audEERING's publication."""
     return Clip(speaker, _EMODB_EMOTIONS[emotion], sentence)
 
 
 def _crema_d(speaker: str, sentence: str, emotion: str, intensity: str) -> Clip:
-    """Actor, sentence, emotion, level. License: Open Database License (ODbL) 1.0, its contents DbCL 1.0.
+    """Actor, sentence, emotion, level.
 
     Of the three levels, high (HI) is "strong"; low (LO) and medium (MD) are both "normal", as there is no third step.
     Most clips have an unspecified level (XX, once X), which is `None`. The distributed folders AudioWAV and AudioMP3
@@ -82,12 +86,12 @@ def _crema_d(speaker: str, sentence: str, emotion: str, intensity: str) -> Clip:
 
 
 def _nemo(speaker: str, emotion: str, sentence: str) -> Clip:
-    """Speaker, emotion, sentence. License: CC BY-NC-SA 4.0."""
+    """Speaker, emotion, sentence."""
     return Clip(speaker, "surprise" if emotion == "surprised" else emotion, sentence)
 
 
 def _emotiontts_kr(speaker: str, number: str) -> Clip:
-    """Script and speaker, number. License: CC BY-NC-SA 4.0, for research only, as its makers add.
+    """Script and speaker, number. "For research only" is what its makers add to the license.
 
     Each emotion has a hundred numbers. The makers' README calls 201-300 anger and 301-400 sadness, but the texts and
     the voices say that it is the other way round.
@@ -105,18 +109,21 @@ def _emotiontts_kr(speaker: str, number: str) -> Clip:
 LAYOUTS: dict[str, Layout] = {
     "ravdess": Layout(
         "RAVDESS speech",
+        "cc-by-nc-sa-4.0",
         "03-01-05-02-01-01-01.wav",
         re.compile(r"03-01-0(?P<emotion>[1-8])-0(?P<intensity>[12])-(?P<sentence>0[12]-0[12])-(?P<speaker>\d\d)"),
         _ravdess,
     ),
     "emodb": Layout(
         "EmoDB",
+        "cc0-1.0",
         "03a01Wa.wav",
         re.compile(r"(?P<speaker>\d\d)(?P<sentence>[ab]\d\d)(?P<emotion>[WLEAFTN])[a-z]"),
         _emodb,
     ),
     "crema_d": Layout(
         "CREMA-D",
+        "odbl",
         "1001_DFA_ANG_XX.wav",
         re.compile(
             r"(?P<speaker>\d{4})_(?P<sentence>[A-Z]{3})_(?P<emotion>ANG|DIS|FEA|HAP|NEU|SAD)_(?P<intensity>LO|MD|HI|XX?)"
@@ -125,6 +132,7 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "nemo": Layout(
         "nEMO",
+        "cc-by-nc-sa-4.0",
         "EB0_anger_1.wav",
         re.compile(
             r"(?P<speaker>[A-Z]{2}\d)_(?P<emotion>anger|fear|happiness|neutral|sadness|surprised)_(?P<sentence>\d+)"
@@ -133,6 +141,7 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "emotiontts_kr": Layout(
         "emotiontts_kr",
+        RESEARCH_ONLY,
         "ema00001.wav",
         re.compile(r"(?P<speaker>em[abfgh]|ne[a-ek-o])00(?!000)(?P<number>[0-3]\d\d|400)"),
         _emotiontts_kr,

@@ -10,10 +10,12 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..configuration_msfser import LABELS, TENSOR_NAMES
+from ..configuration_msfser import LABELS, TENSOR_NAMES, MsfSerConfig
+from ..corpora.licenses import License
 from ..corpora.registry import CORPORA, Corpus
 from ..evaluation.results import INTERVALS, Row, of_test, read, resampled
 from ..starter.assemble import STARTERS
+from ..training.data_identity import DATA_FILE, INITIAL, TEXTS, read_identity
 from ..training.settings import ModelSettings, RunSettings, SavedRun, read_run
 
 TEMPLATE = Path(__file__).parents[1] / "model_card.md"
@@ -39,6 +41,7 @@ _PRIVATE = re.compile(
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_.+-]{1,24}")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
+_MADE = {"recognizer": "transcripts", "describer": "descriptions"}
 _ENCODERS = {"audio_config": "speech encoder", "text_config": "text encoder"}
 _SWITCHES = ("audio", "semantics", "intra_fusion", "cross_fusion", "film_position", "routing", "audio_states")
 
@@ -101,10 +104,12 @@ def render_card(
         unrated=config.get("unrated") or [],
         texts=[text for text, name in TENSOR_NAMES.items() if name in config["semantics"]],
         encoder_licenses={name: ENCODER_LICENSES.get(name, "see its page on the Hub") for name in known_encoders},
-        initial=_initial_model(saved.run.init_from),
+        initial=_initial_model(saved.run.init_from, folder, MsfSerConfig.from_dict(config)),
         custom_encoders=[_ENCODERS[part] for part, name in encoders.items() if name is None],
         max_seconds=f"{processor['feature_extractor']['max_seconds']:g}",
-        texts_by=_texts_by(folder, processor.get("annotation")),
+        texts_by=_texts_by(folder / "processor_config.json", processor.get("annotation")),
+        training_inputs=_training_inputs(folder),
+        generated=_generated(folder, saved.run, processor.get("annotation")),
         scores={_inputs_in_words(inputs): _cells(rows) for inputs, rows in scores.items()},
         resampled=resampled(rows),
         left_out=_left_out(saved.run),
@@ -163,8 +168,45 @@ def _left_out(run: RunSettings) -> str | None:
     return run.cross_validate if run.cross_validate in (None, "speaker", "session", "corpus") else "group"
 
 
-def _texts_by(folder: Path, annotation: Any) -> dict[str, str | None] | None:
-    """What made the texts of the corpus; `None` where they came with it.
+def _training_inputs(folder: Path) -> list[str]:
+    """The inputs that the training data had, in words; empty for a run of an older version, which noted none."""
+    noted = read_identity(folder).get(TEXTS)
+    if noted is None:
+        return []
+    shares = {name: count / noted["rows"] for name, count in noted["present"].items() if count}
+    return [name if share == 1 else f"{name} ({share:.0%} of the utterances)" for name, share in shares.items()]
+
+
+def _generated(folder: Path, run: RunSettings, inherited: Any) -> list[str]:
+    """What made the texts that the training data lacked, in words for each way; empty where nothing did.
+
+    Args:
+        folder: The run's.
+        run: Its settings.
+        inherited: The annotation of the processor: that of the data, unless the run started from a trained model.
+    """
+    noted = read_identity(folder).get(TEXTS)
+    if noted is not None:
+        path, annotations = folder / DATA_FILE, noted["annotations"]
+    else:
+        path, annotations = folder / "processor_config.json", [None if run.init_from else inherited]
+    ways = [made for annotation in annotations if (made := _texts_by(path, annotation))]
+    phrases = [", ".join(f"{_MADE[role]} by {_maker(role, name)}" for role, name in way.items()) for way in ways]
+    return list(dict.fromkeys(phrases))
+
+
+def _maker(role: str, name: str | None) -> str:
+    if name == "measured":
+        return "measuring the voice"
+    return f"a {role} that is not on the Hub" if name is None else f"`{name}`"
+
+
+def _texts_by(path: Path, annotation: Any) -> dict[str, str | None] | None:
+    """What makes texts by an annotation's settings; `None` without them.
+
+    Args:
+        path: The file that has them, for messages.
+        annotation: The settings.
 
     Returns:
         The names of `recognizer` and `describer`, `None` for a model that is not on the Hub; a role that nothing had
@@ -176,7 +218,6 @@ def _texts_by(folder: Path, annotation: Any) -> dict[str, str | None] | None:
         made = {"recognizer": annotation["transcript"], "describer": annotation["description"]}
         names = {role: None if f"{role}_sha256" in step else str(step[role]) for role, step in made.items()}
     except (LookupError, TypeError) as error:
-        path = folder / "processor_config.json"
         raise ValueError(f"The annotation in {path} is not what msfser annotate writes: train again.") from error
     return {role: name for role, name in names.items() if name != "none"}
 
@@ -199,15 +240,24 @@ def _corpus(run: RunSettings, folder: Path, title: str | None, license: str | No
     return corpus if title is None or license is None else dataclasses.replace(corpus, title=title, license=license)
 
 
-def _initial_model(name: str | None) -> tuple[str, str] | None:
-    """The model that training started from, and its license; `None` without one."""
+def _initial_model(name: str | None, folder: Path, config: MsfSerConfig) -> tuple[str, str] | None:
+    """The model that training started from, and its license; `None` without one.
+
+    Args:
+        name: As the run was given it.
+        folder: The run's.
+        config: Of its model.
+    """
     if name is None:
         return None
+    license = License.of_config(config)
     if name in STARTERS:
-        terms = STARTERS[name].license.partition("under ")[2].partition(" (")[0]
-        return f"the {name} of MSF-SER for Transformers", terms
-    is_public = _HUB_NAME.fullmatch(name) and not Path(name).exists()
-    return name if is_public else "a model that is not on the Hub", "that of this model"
+        # Runs of older versions did not note it.
+        return f"the model {name} of MSF-SER for Transformers", (license or STARTERS[name].license).terms
+    # A folder may be called like a name on the Hub.
+    is_public = _HUB_NAME.fullmatch(name) and INITIAL not in read_identity(folder) and not Path(name).exists()
+    unknown = "see its page on the Hub" if is_public else "not stated"
+    return name if is_public else "a model that is not on the Hub", license.terms if license else unknown
 
 
 def _license(corpus: Corpus, weights: Iterable[str | None], repo: str) -> dict[str, Any]:
@@ -231,7 +281,7 @@ def _eval_results(scores: Scores, corpus: Corpus, task: str, run: RunSettings) -
     return [
         EvalResult(
             task_type=task,
-            task_name="Valence, arousal and dominance of speech",
+            task_name="Valence, arousal, and dominance of speech",
             dataset_type=re.sub(r"[^\w./-]+", "-", corpus.title.lower()).strip("-"),
             dataset_name=corpus.title,
             dataset_split="test" if run.cross_validate is None else "cross-validation",

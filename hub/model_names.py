@@ -5,6 +5,7 @@ The settings go by way of the processor into models that are published.
 
 import hashlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..encoders_msfser import is_path, last_part
@@ -40,11 +41,16 @@ def content_hash(folder: Path) -> str:
     Raises:
         ValueError: There is no such file.
     """
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not _NOT_READ.fullmatch(path.name))
+    files = [path for path in folder.iterdir() if path.is_file() and not _NOT_READ.fullmatch(path.name)]
     if not files:
         raise ValueError(f"{str(folder)!r} is a folder without a model: give one that save_pretrained wrote.")
+    return files_hash(files)
+
+
+def files_hash(files: Iterable[Path]) -> str:
+    """A hash of the names and the contents of some files, wherever they are."""
     whole = hashlib.sha256()
-    for path in files:
+    for path in sorted(files, key=lambda path: path.name):
         with path.open("rb") as file:
             whole.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return whole.hexdigest()

@@ -32,15 +32,13 @@ from huggingface_hub.utils.sha import git_hash, sha_fileobj
 
 from ..cli.errors import cli_errors
 from ..corpora.messages import reason
+from ..starter.assemble import with_source
 from ..training.settings import RUN_FILE
 from .card import render_card
 from .contents import MODEL_FILES, SPACE_FILES, model_files, space_files
 from .leaks import check_no_leaks
 
 logger = logging.getLogger("msfser.publish")
-
-# The folder in the snippets of the starter's card, before it is published.
-STARTER = "outputs/starter"
 
 
 @dataclass(frozen=True)
@@ -204,7 +202,7 @@ def _starter_card(folder: Path, repo: str, tag: str) -> str | None:
     """The card of the starter, its snippets pinned; `None` for a run."""
     if (folder / RUN_FILE).exists() or (folder / "results.json").exists() or not (folder / "README.md").is_file():
         return None
-    return (folder / "README.md").read_text(encoding="utf-8").replace(f'"{STARTER}"', f'"{repo}", revision="{tag}"')
+    return with_source((folder / "README.md").read_text(encoding="utf-8"), repo, tag)
 
 
 def _listing(uploads: Iterable[Upload], excluded: Sequence[str], card: str) -> str:

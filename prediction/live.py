@@ -82,8 +82,7 @@ def _run(arguments: argparse.Namespace, read: Callable[[int], bytes]) -> None:
     if arguments.recognizer is not None:
         options["recognizer"] = None if arguments.recognizer == "none" else arguments.recognizer
     named = load_named(arguments.model)
-    if (message := license_message(named.source)) is not None:
-        logger.info(message)
+    logger.info(license_message(named.source, named.model.config))
     logger.info("Everybody who is recorded must know and agree (docs/responsible-use.md); no sound is kept.")
     pipeline = MsfSerPipeline(model=named.model, processor=named.processor)
     sound = open_pipe(read, arguments.rate)

@@ -3,20 +3,18 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
-from huggingface_hub import ModelCard
+from transformers import PreTrainedConfig
 
 from ..annotator_msfser import NoRecognizer
+from ..hub.licenses import licenses_of
 
 
-def license_message(source: str) -> str | None:
-    """The license of the weights in a folder; `None` for a model on the Hub, which states its own."""
-    if not os.path.isdir(source):
-        return None
-    card = Path(source) / "README.md"
-    stated = ModelCard.load(card).data.get("license") if card.is_file() else None
-    return f"the license of the weights: {stated or 'not stated'}."
+def license_message(source: str, config: PreTrainedConfig) -> str:
+    """The license of the weights of a model, which is a folder or a name on the Hub."""
+    stated = "; ".join(license.terms for license in licenses_of(source, config))
+    unknown = "not stated" if os.path.isdir(source) else "see its page on the Hub"
+    return f"the license of the weights: {stated or unknown}."
 
 
 @contextlib.contextmanager

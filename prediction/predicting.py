@@ -60,8 +60,7 @@ def predict(source: SourceRows, arguments: argparse.Namespace) -> None:
                     f"{arguments.model} was trained without labels of {unrated[0]}, which --submission needs: "
                     "leave it out, or name another --model."
                 )
-            if (message := license_message(named.source)) is not None:
-                logger.info(message)
+            logger.info(license_message(named.source, named.model.config))
             return open_prediction(source, named, options, str(state.device), output, arguments.precision)
 
         data = Path(arguments.recordings[0])

@@ -205,8 +205,9 @@ class _Page:
             gr.Markdown(texts.responsible_use())
         with gr.Accordion("What happens to your recording", open=False):
             gr.Markdown(texts.KEPT.format(minutes=MINUTES_KEPT))
+        license_id = getattr(self.ser.model.config, "weights_license", None)  # older models lack it
         with gr.Accordion("Which model this is", open=False):
-            gr.Markdown(f"`{html.escape(self.name)}`\n\n{_card(self.name, self.revision)}")
+            gr.Markdown(f"`{html.escape(self.name)}`\n\n{_card(self.name, self.revision, license_id)}")
 
     # What happens
 
@@ -414,15 +415,22 @@ def _text(result: Mapping[str, Any], name: str) -> str:
     return "" if name == "emphasis" and "course" in result else result.get(name) or ""
 
 
-def _card(name: str, revision: str | None) -> str:
-    """What the card of the loaded model says before its sections; nothing if it has none."""
-    folder = Path(name)
+def _card(name: str, revision: str | None, license_id: str | None) -> str:
+    """What the card of the loaded model says before its sections, and the license; nothing if it has neither.
+
+    Args:
+        name: Of a folder, or on the Hub.
+        revision: On the Hub.
+        license_id: What the config says, for a card that states no license.
+    """
+    folder, prose, stated = Path(name), list[str](), None
     try:
         path = folder / "README.md" if folder.is_dir() else Path(hf_hub_download(name, "README.md", revision=revision))
         card = ModelCard(path.read_text(encoding="utf-8"))
+        paragraphs = [part.strip() for part in card.text.partition("\n## ")[0].split("\n\n")]
+        prose = [part for part in paragraphs if part and part[0] not in "#|>`<"]
+        stated = card.data.get("license")
     except (OSError, ValueError):
-        return ""
-    paragraphs = [part.strip() for part in card.text.partition("\n## ")[0].split("\n\n")]
-    prose = [part for part in paragraphs if part and part[0] not in "#|>`<"]
-    license_name = card.data.get("license")
-    return "\n\n".join([*prose, *([f"License: {license_name}"] if license_name else [])])
+        pass
+    shown = license_id or stated if stated in (None, "other") else stated
+    return "\n\n".join([*prose, *([f"License: {shown}"] if shown else [])])

@@ -5,7 +5,7 @@
     msfser starter outputs/mine --fit FOLDER...
 
 The folder loads with `AutoModel`, and `msfser publish` accepts it like the output of `msfser train`. The weights that
-come with the package are in `starter/` and `starter/open/`; the README.md there, with the data, the results and the
+come with the package are in `starter/` and `starter/open/`; the README.md there, with the data, the results, and the
 license, becomes the card of the folder.
 """
 
@@ -14,9 +14,10 @@ import dataclasses
 import json
 import logging
 import os
+import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,11 @@ from transformers.utils.logging import disable_progress_bar
 from ..cli.errors import cli_errors
 from ..cli.outputs import UNFINISHED, write_text
 from ..configuration_msfser import SEMANTICS
+from ..corpora.acted_layouts import LAYOUTS
+from ..corpora.licenses import License, strictest
 from ..emphasis_msfser import EMPHASIS
 from ..hub.encoders import ensure_encoders
-from ..hub.model_names import content_hash
+from ..hub.model_names import files_hash
 from ..intervals_msfser import MsfSerIntervals, set_intervals
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
@@ -44,6 +47,9 @@ STARTER = "starter"
 WEIGHTS, NORMS, SCALE, CARD = "model.safetensors", "norms.json", "scale.json", "README.md"
 # The first words of the title of every card of a starter.
 TITLE = "# MSF-SER starter"
+# What the snippets of its card load.
+_SOURCE = re.compile(r'from_pretrained\("[^"]*"(?:, revision="[^"]*")?')
+GOEMOTIONS_LICENSE = "cc-by-4.0"
 AUDIO_ENCODER, TEXT_ENCODER = "openai/whisper-tiny.en", "sentence-transformers/all-MiniLM-L6-v2"
 SWITCHES: dict[str, Any] = {
     "semantics": list(SEMANTICS),
@@ -65,31 +71,30 @@ class Starter:
     Args:
         name: On the command line.
         folder: Of its fitted weights, norms, and card.
-        voices: The acted corpora that it is fitted to; every one is fitted to GoEmotions, too.
-        license: A sentence about the license of the weights.
+        voices: The acted corpora that it is fitted to, keys of `LAYOUTS`; every one is fitted to GoEmotions, too.
     """
 
     name: str
     folder: Path
     voices: tuple[str, ...]
-    license: str
+
+    @property
+    def license(self) -> License:
+        """Of its weights."""
+        return license_of_fit(self.voices)
+
+
+def license_of_fit(voices: Iterable[str]) -> License:
+    """The license of weights that are fitted to some acted corpora, keys of `LAYOUTS`, and to GoEmotions."""
+    of_voices = {LAYOUTS[name].title: LAYOUTS[name].license for name in voices}
+    return strictest(of_voices | {"GoEmotions": GOEMOTIONS_LICENSE})
 
 
 STARTERS: Mapping[str, Starter] = {
     starter.name: starter
     for starter in (
-        Starter(
-            STARTER,
-            Path(__file__).parent,
-            ("ravdess", "emodb", "nemo"),
-            "The weights are licensed under CC BY-NC-SA 4.0 (of RAVDESS and nEMO): not for commercial use.",
-        ),
-        Starter(
-            "starter-open",
-            Path(__file__).parent / "open",
-            ("emodb",),
-            "The weights are licensed under CC BY 4.0 (of GoEmotions); EmoDB is CC0 as published by audEERING.",
-        ),
+        Starter(STARTER, Path(__file__).parent, ("ravdess", "emodb", "nemo")),
+        Starter("starter-open", Path(__file__).parent / "open", ("emodb",)),
     )
 }
 
@@ -124,10 +129,15 @@ def write_fitted_weights(model: MsfSerModel, norms: Mapping[str, Any], folder: P
     write_text(folder / SCALE, json.dumps(model.config.scale) + "\n")
 
 
-def assemble(folder: Path, starter: Starter = STARTERS[STARTER]) -> None:
+def assemble(folder: Path, starter: Starter = STARTERS[STARTER], source: Path | None = None) -> None:
     """Writes a complete starter to a folder that `AutoModel`, `AutoProcessor` and `pipeline` load.
 
     A folder that holds a starter already is written anew, file by file.
+
+    Args:
+        folder: Where it is written.
+        starter: Which.
+        source: The folder in the snippets of its card, if it is moved later.
 
     Raises:
         OSError: The fitted weights or the encoders cannot be found, or the folder cannot be written.
@@ -136,7 +146,7 @@ def assemble(folder: Path, starter: Starter = STARTERS[STARTER]) -> None:
     check_output(folder)
     model = fitted_starter(starter)
     norms = json.loads((starter.folder / NORMS).read_text(encoding="utf-8"))
-    write_starter(folder, model, norms, (starter.folder / CARD).read_text(encoding="utf-8"))
+    write_starter(folder, model, norms, (starter.folder / CARD).read_text(encoding="utf-8"), source)
 
 
 def fitted_starter(starter: Starter) -> MsfSerModel:
@@ -157,16 +167,25 @@ def fitted_starter(starter: Starter) -> MsfSerModel:
     model.load_state_dict(fitted, strict=False)
     scale = starter.folder / SCALE
     model.config.scale = json.loads(scale.read_text(encoding="utf-8")) if scale.is_file() else None
+    starter.license.add_to(model.config)
     return model.eval()
 
 
-def write_starter(folder: Path, model: MsfSerModel, norms: Mapping[str, Any], card: str) -> None:
+def write_starter(
+    folder: Path, model: MsfSerModel, norms: Mapping[str, Any], card: str, source: Path | None = None
+) -> None:
     """Writes a fitted starter with its processor and card to a folder, as [`assemble`] does."""
     folder.mkdir(parents=True, exist_ok=True)
     # The card first: it tells a starter, also one that was killed.
-    write_text(folder / CARD, card)
+    write_text(folder / CARD, with_source(card, (source or folder).as_posix()))
     model.eval().save_pretrained(folder)
     starter_processor(norms).save_pretrained(folder)
+
+
+def with_source(card: str, source: str, revision: str | None = None) -> str:
+    """A card of a starter whose snippets load it from a folder, or from the Hub at a revision."""
+    pinned = "" if revision is None else f', revision="{revision}"'
+    return _SOURCE.sub(lambda _: f'from_pretrained("{source}"{pinned}', card)
 
 
 def check_output(folder: Path) -> None:
@@ -190,17 +209,17 @@ def _is_starter(folder: Path) -> bool:
 
 
 def starter_folder(name: str = STARTER) -> Path:
-    """The folder of the assembled starter in the cache; named by the content of what it is assembled from.
+    """The folder of the assembled starter in the cache; named by the content of the files that decide what is in it.
 
     Raises:
         OSError: The encoders cannot be found, or the folder cannot be written.
     """
     starter = STARTERS[name]
-    folder = Path(HF_HOME) / "msfser" / name / content_hash(starter.folder)[:16]
+    folder = Path(HF_HOME) / "msfser" / name / files_hash(_made_of(starter))[:16]
     if not folder.is_dir():
         ensure_encoders([AUDIO_ENCODER, TEXT_ENCODER])
         unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
-        assemble(unfinished, starter)
+        assemble(unfinished, starter, folder)
         try:
             unfinished.rename(folder)
         except OSError:
@@ -208,6 +227,16 @@ def starter_folder(name: str = STARTER) -> Path:
                 raise
             shutil.rmtree(unfinished)
     return folder
+
+
+def _made_of(starter: Starter) -> list[Path]:
+    """The files of the package that decide what is in the folder of an assembled starter."""
+    package = Path(__file__).parents[1]
+    own = [starter.folder / name for name in (WEIGHTS, NORMS, SCALE, CARD)]
+    encoders = [package / "hub" / name for name in ("encoders.yaml", "encoders.py", "convert.py")]
+    licenses = [package / "corpora" / name for name in ("acted_layouts.py", "licenses.py")]
+    files = [*own, Path(__file__), *encoders, *licenses, *package.glob("*_msfser.py")]
+    return [path for path in files if path.is_file()]
 
 
 def _fitted_weights(model: MsfSerModel) -> dict[str, torch.Tensor]:
@@ -246,11 +275,12 @@ def main(argv: Sequence[str]) -> None:
         if arguments.fit:
             from .fit import fit_to_folders  # it needs this module
 
-            fit_to_folders(arguments.fit, arguments.folder)
+            license = fit_to_folders(arguments.fit, arguments.folder)
         else:
             assemble(arguments.folder, starter)
+            license = starter.license
     logger.info("saved: %s", arguments.folder)
-    logger.info("The license of the weights is that of the corpora." if arguments.fit else starter.license)
+    logger.info(license.sentence)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,11 @@ from typing import Any, NamedTuple
 import datasets
 import numpy as np
 import pandas as pd
+from huggingface_hub import ModelCard, ModelCardData
 
 from ..cli.errors import cli_errors
-from ..corpora.acted_layouts import LAYOUTS
+from ..corpora.acted_layouts import LAYOUTS, Layout
+from ..corpora.licenses import LICENSES, RESEARCH_ONLY, License
 from ..evaluation.baselines import FITTING_CODE
 from ..evaluation.held_out import Fold, HeldOut, Setting, Split, System, speaker_groups
 from ..hub.encoders import ensure_encoders
@@ -36,12 +38,14 @@ from ..training.fitting import Clips, fit, predict
 from ..training.sentences import Sentences
 from .assemble import (
     AUDIO_ENCODER,
+    GOEMOTIONS_LICENSE,
     STARTERS,
     SWITCHES,
     TEXT_ENCODER,
     TITLE,
     check_output,
     fitted_starter,
+    license_of_fit,
     new_starter,
     write_fitted_weights,
     write_starter,
@@ -55,13 +59,8 @@ logger = logging.getLogger("msfser.starter")
 FITS = Path("outputs/starter_fits/cross_fits")
 _CODE = ("starter.material", "starter.voices", "training.augmentation", *FITTING_CODE)
 
-_CARD = """{title}: {corpora}
-
-Valence, arousal and dominance of speech, each in 0..1, fitted by `msfser starter --fit` to {clips} clips of {corpora}
-and to sentences of GoEmotions. The labels are weak: each emotion category is mapped to a published norm. The license
-of the weights is that of the corpora. Nothing was measured: see the card of the starter that comes with MSF-SER for
-the recipe, its results, and what the numbers are not for.
-"""
+# The card of a starter that a user fits.
+CARD_TEMPLATE = Path(__file__).parent / "fitted_card.md"
 
 
 class Fitted(NamedTuple):
@@ -175,24 +174,75 @@ def _items(fitted: Fitted, voices: np.ndarray) -> np.ndarray:
     return training_items(np.concatenate([voices, np.arange(count, len(fitted.clips))]), count)
 
 
-def fit_to_folders(folders: Sequence[Path], output: Path) -> None:
+def fit_to_folders(folders: Sequence[Path], output: Path) -> License:
     """Fits a starter to the corpora in some folders, and writes it whole, with a card.
+
+    Returns:
+        The license of its weights.
 
     Raises:
         ValueError: There is none of the corpora, or the output folder holds something else.
     """
     check_output(output)
     voices = read_voices(folders, tuple(LAYOUTS))
-    fitted = fitted_to(voices, read_sentences(folders))
+    sentences = read_sentences(folders)
+    fitted = fitted_to(voices, sentences)
     with tempfile.TemporaryDirectory() as kept:
         model = fit_starter(fitted, Path(kept))
-    card = _CARD.format(title=TITLE, corpora=titles_of(voices), clips=len(voices))
-    write_starter(output, model, fitted.norms, card)
+    license = license_of_fit(_layouts_of(voices))
+    license.add_to(model.config)
+    write_starter(output, model, fitted.norms, fitted_card(voices, len(sentences.labels), license, model))
+    return license
+
+
+def fitted_card(voices: pd.DataFrame, sentences: int, license: License, model: MsfSerModel) -> str:
+    """The card of a starter that a user fits.
+
+    Args:
+        voices: As [`read_voices`] gives them.
+        sentences: The number of sentences.
+        license: Of the weights.
+        model: The fitted one.
+    """
+    rows = []
+    for name, layout in _layouts_of(voices).items():
+        own = voices[voices["corpus"] == name]
+        speakers = own["speaker"].nunique()
+        used = f"{len(own)} clips, {speakers} speaker{'s' if speakers > 1 else ''}"
+        rows.append((layout.title, LICENSES[layout.license], used))
+    rows.append(("GoEmotions", LICENSES[GOEMOTIONS_LICENSE], f"{sentences} comments; they contain offensive language"))
+    is_of_hub = license.id != RESEARCH_ONLY
+    data = ModelCardData(
+        license=license.id if is_of_hub else "other",
+        license_name=None if is_of_hub else license.id,
+        library_name="transformers",
+        pipeline_tag="audio-classification",
+        tags=["speech-emotion-recognition", "valence-arousal-dominance", "msf-ser"],
+        base_model=[AUDIO_ENCODER, TEXT_ENCODER],
+    )
+    card = ModelCard.from_template(
+        data,
+        template_path=str(CARD_TEMPLATE),
+        title=TITLE,
+        corpora=titles_of(voices),
+        clips=len(voices),
+        speakers=voices["speaker"].nunique(),
+        terms=license.terms,
+        sources=rows,
+        intervals=model.config.intervals,
+    )
+    return str(card)
 
 
 def titles_of(voices: pd.DataFrame) -> str:
     """The corpora of some voices, such as "RAVDESS, EmoDB"."""
-    return ", ".join(LAYOUTS[name].title for name in LAYOUTS if name in set(voices["corpus"]))
+    return ", ".join(layout.title for layout in _layouts_of(voices).values())
+
+
+def _layouts_of(voices: pd.DataFrame) -> dict[str, Layout]:
+    """The corpora of some voices, by name."""
+    names = set(voices["corpus"])
+    return {name: layout for name, layout in LAYOUTS.items() if name in names}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,6 +1,7 @@
 """Whether the data of a run are still those that it was started with.
 
-A run keeps, for each part of its corpus, the number of rows and a hash of each column that it uses. Of a recording
+A run keeps, for each part of its corpus, the number of rows and a hash of each column that it uses; and, for its
+card, which inputs the training rows had, and how texts were made. Of a recording
 the size and three samples of its bytes are hashed, so that a corpus of many hours takes seconds, and one that was
 copied elsewhere is the same.
 """
@@ -17,10 +18,14 @@ import datasets
 from ..cli.outputs import write_text
 from ..configuration_msfser import LABELS, TENSOR_NAMES
 from ..corpora.schema import audio_source
+from ..corpora.shards import annotation_settings
 
 DATA_FILE = "data.json"
+# Beside the parts: the model that the run started from, if it is a folder, and the texts.
+INITIAL, TEXTS = "init_from", "training_texts"
 _ROWS = "rows"
 _SAMPLE = 4096  # bytes
+_BATCH = 1000
 
 Identity = Mapping[str, Mapping[str, Any]]
 
@@ -59,6 +64,29 @@ def identity_of(parts: Mapping[str, datasets.Dataset], inputs: Sequence[str]) ->
         name: {_ROWS: len(part)} | {column: _hash_of(column, part[column][:]) for column in (*LABELS, *inputs)}
         for name, part in parts.items()
     }
+
+
+def identity_of_texts(train: datasets.Dataset, inputs: Sequence[str], sources: Iterable[str]) -> Identity:
+    """Which inputs the rows of a training part have, and how the texts were made that the data lacked.
+
+    Args:
+        train: Rows of the schema.
+        inputs: Columns that the run uses; those that are no inputs of a model are ignored.
+        sources: The data, as they were given.
+
+    Returns:
+        `training_texts`, with `rows`; in `present`, for each input, the number of rows that have it; and in
+        `annotations`, for each source, the settings of `msfser annotate`, `None` where it was not annotated.
+
+    Raises:
+        ValueError: The note beside annotated data cannot be read.
+    """
+    present = {name: 0 for name in ("audio", *TENSOR_NAMES) if name in inputs}
+    for batch in train.select_columns([*present]).with_format("arrow").iter(_BATCH):
+        for name in present:
+            present[name] += len(batch) - batch.column(name).null_count
+    annotations = [annotation_settings(source) for source in sources]
+    return {TEXTS: {_ROWS: len(train), "present": present, "annotations": annotations}}
 
 
 def differences(old: Identity, new: Identity) -> str:

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..corpora.licenses import License
 from ..corpora.shards import annotation_settings
+from ..hub.licenses import licenses_of
 from ..hub.loading import find_named
 from ..hub.model_names import content_hash
 from ..intervals_msfser import set_intervals
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
-from .data_identity import Identity
+from .data_identity import INITIAL, Identity
 
 if TYPE_CHECKING:
     from .settings import ModelSettings, RunSettings
@@ -63,11 +65,24 @@ def identity_of_initial(run: "RunSettings") -> Identity:
         ValueError, OSError: As [`find_named`] does.
     """
     source = find_named(run.init_from).source if run.init_from else ""
-    return {"init_from": {"rows": 1, "model": content_hash(Path(source))}} if os.path.isdir(source) else {}
+    return {INITIAL: {"rows": 1, "model": content_hash(Path(source))}} if os.path.isdir(source) else {}
+
+
+def license_of_initial(run: "RunSettings") -> License | None:
+    """The license of the model that a run starts from, the strictest of several; `None` where none is known.
+
+    Raises:
+        ValueError, OSError: As [`find_named`] does.
+    """
+    assert run.init_from is not None
+    named = find_named(run.init_from)
+    return next(iter(licenses_of(named.source, named.config)), None)
 
 
 def load_initial(run: "RunSettings", switches: "ModelSettings") -> tuple[MsfSerModel, MsfSerProcessor]:
     """The trained model that a run starts from, with the settings of the run, and its processor.
+
+    The model keeps the license of its weights.
 
     Raises:
         ValueError, OSError: As [`find_named`] does.
@@ -78,6 +93,8 @@ def load_initial(run: "RunSettings", switches: "ModelSettings") -> tuple[MsfSerM
     # They are those of the numbers that the training changes.
     set_intervals(model, None)
     model.config.scale = None
+    if (license := license_of_initial(run)) is not None:
+        license.add_to(model.config)
     named.processor.feature_extractor.max_seconds = run.max_seconds
     named.processor.annotation = annotation_settings(run.data) or named.processor.annotation
     return model, named.processor

@@ -100,7 +100,7 @@ class RunSettings:
     speaker_from: str | None = _setting(None, "regular expression that finds the speaker in a file name")
     split_by: Literal["speaker", "file"] = _setting("speaker", "what parts are made by: speaker, or file")
     random_emphasis: int | None = _setting(None, "seed of random words in place of the emphasized ones")
-    init_from: str | None = _setting(None, "trained model to start from: starter, a folder, or a Hub name")
+    init_from: str | None = _setting(None, "start from: starter, starter-open, a folder, or a Hub name")
     audio_encoder: str = _setting("openai/whisper-tiny.en", "Hub name or folder")
     text_encoder: str = _setting("sentence-transformers/all-MiniLM-L6-v2", "Hub name or folder")
     max_seconds: float = _setting(12.0, "longer recordings are cut to this length")

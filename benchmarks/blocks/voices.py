@@ -240,7 +240,7 @@ VOICES: dict[str, Block] = {
             "",
             Table(
                 ("correlation with the clean clip's numbers, sound alone", *LABELS),
-                {"noise at 10 dB": "noise", "telephone bandwidth": "band", "2 s of it": "crop"},
+                {"noise at 10 dB": "noise", "telephone bandwidth": "band", "2-second crop": "crop"},
                 tuple(f"{{*/{label}_r:ccc}}" for label in LABELS),
             ),
         ],
@@ -266,8 +266,8 @@ VOICES: dict[str, Block] = {
         "groups",
         [
             _groups_table("starter"),
-            "\nOn emotiontts_kr, women get a higher valence than men for the same acted emotions: "
-            "{starter/emotiontts_kr/women_minus_men/valence_bias:difference}.",
+            "\nOn emotiontts_kr, women's voices are predicted as more positive than men's for the same acted "
+            "emotions: {starter/emotiontts_kr/women_minus_men/valence_bias:difference}.",
         ],
     ),
     "parts": Block(
@@ -290,7 +290,7 @@ VOICES: dict[str, Block] = {
         "groups",
         [
             _groups_table("starter-open"),
-            "\nHere, too, women get a higher valence than men on emotiontts_kr: "
+            "\nHere, too, women's voices are predicted as more positive than men's on emotiontts_kr: "
             "{starter-open/emotiontts_kr/women_minus_men/valence_bias:difference}.",
         ],
     ),

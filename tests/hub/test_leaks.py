@@ -19,6 +19,7 @@ from msfser.description_msfser import NORMS
 from msfser.hub import leaks
 from msfser.hub.leaks import check_no_leaks
 from msfser.hub.publish import main
+from msfser.starter.assemble import with_source
 
 ROOT = Path(__file__).parents[2]
 TENANT = "http://10.4.0.17:8000/tenants/acme/v1"
@@ -243,7 +244,7 @@ def test_the_starter_can_be_published(tmp_path, monkeypatch, capsys):
     """From the checkout, where `outputs/starter` is a folder."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "outputs" / "starter").mkdir(parents=True)
-    card = (ROOT / "starter" / "README.md").read_text().replace('"outputs/starter"', f'"{REPO}", revision="v1"')
+    card = with_source((ROOT / "starter" / "README.md").read_text(), REPO, "v1")
     (tmp_path / "README.md").write_text(card)
     save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors", {"format": "pt"})
     files = {name: tmp_path / name for name in ("README.md", "model.safetensors")}

@@ -133,7 +133,7 @@ def test_a_folder_becomes_a_table(calls, model, caplog):
     assert table[~broken][list(LABELS)].stack().between(0, 1).all() and table[broken][list(LABELS)].isna().all(None)
     assert table["duration"].round(3).tolist()[2:] == [2.0, 15.0]
     assert not Path("results.csv.parts").exists()
-    assert "the license of the weights: cc-by-4.0." in caplog.text
+    assert "the license of the weights: CC BY 4.0." in caplog.text
     assert "left out 1 file of the folder: of the type .txt" in caplog.text
 
 

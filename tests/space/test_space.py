@@ -404,10 +404,14 @@ def test_the_card_of_the_loaded_model_is_shown(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pages, "hf_hub_download", lambda *_, **__: pytest.fail("a folder was looked up on the Hub"))
     Path("outputs/probe").mkdir(parents=True)
-    assert pages._card("outputs/probe", None) == ""
+    assert pages._card("outputs/probe", None, None) == ""
+    # A model that was fine-tuned has no card yet; its config has the license that it started from.
+    assert pages._card("outputs/probe", None, "cc-by-nc-sa-4.0") == "License: cc-by-nc-sa-4.0"
     card = "---\nlicense: mit\n---\n# Name\n\nAbout the model.\n\n| a | b |\n\n## Use\n\nNot this."
     (tmp_path / "README.md").write_text(card)
-    assert pages._card(str(tmp_path), None) == "About the model.\n\nLicense: mit"
+    assert pages._card(str(tmp_path), None, None) == "About the model.\n\nLicense: mit"
+    (tmp_path / "README.md").write_text(card.replace("mit", "other"))
+    assert pages._card(str(tmp_path), None, "cc-by-4.0").endswith("License: cc-by-4.0")
 
 
 def test_without_a_trained_model_no_name_is_looked_up(tmp_path, monkeypatch):

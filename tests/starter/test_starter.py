@@ -3,8 +3,11 @@
 import dataclasses
 import json
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 import torch
@@ -63,7 +66,7 @@ def test_the_starters_have_the_licenses_of_their_corpora():
     assert cards["starter-open"].startswith("---\nlicense: cc-by-4.0\n")
     assert "| CC BY-NC-SA 4.0 |" not in cards["starter-open"]
     for name, one in starter.STARTERS.items():
-        assert f"\n{starter.TITLE}" in cards[name] and "CC BY" in one.license
+        assert f"\n{starter.TITLE}" in cards[name] and one.license.id in cards[name]
         norms = json.loads((one.folder / starter.NORMS).read_text(encoding="utf-8"))
         assert "loudness" not in norms["quantiles"]
 
@@ -132,7 +135,61 @@ def test_it_is_published_with_its_own_card(folder, capsys):
     shown = capsys.readouterr().out
     assert "model.safetensors" in shown and "modeling_msfser.py" in shown
     assert 'from_pretrained("someone/starter", revision="v1", trust_remote_code=True)' in shown
-    assert "license: cc-by-nc-sa-4.0" in shown and 'outputs/starter"' not in shown
+    assert "license: cc-by-nc-sa-4.0" in shown and str(folder) not in shown.partition("license:")[2]
+
+
+@pytest.mark.parametrize("one", starter.STARTERS.values(), ids=str)
+def test_the_snippets_of_each_card_load_what_the_card_is_of(one):
+    card = (one.folder / starter.CARD).read_text(encoding="utf-8")
+    assembled = starter.with_source(card, "my/folder")
+    published = starter.with_source(assembled, "me/mine", "v2")
+    for text, source in ((assembled, '"my/folder"'), (published, '"me/mine", revision="v2"')):
+        assert re.findall(r"from_pretrained\((.*), trust", text) == [source] * 2
+        assert "outputs/" not in text and "this folder" not in text and "not in" not in text.partition("## Data")[2]
+    assert starter.with_source(published, "my/folder") == assembled
+
+
+@pytest.mark.parametrize("one", starter.STARTERS.values(), ids=str)
+@pytest.mark.parametrize(
+    "changed", ["model.safetensors", "README.md", "pipeline_msfser.py", "starter/assemble.py", "hub/encoders.yaml"]
+)
+def test_the_cache_has_a_folder_for_each_version_of_the_package(one, changed, tmp_path, monkeypatch):
+    package = Path(starter.__file__).parents[1]
+    kept = {path: path.relative_to(package) for path in starter._made_of(one)}
+    for path, relative in kept.items():
+        (tmp_path / relative).parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".safetensors":
+            (tmp_path / relative).write_bytes(b"weights")
+        else:
+            shutil.copy(path, tmp_path / relative)
+    copied = dataclasses.replace(one, folder=tmp_path / one.folder.relative_to(package))
+    monkeypatch.setattr(starter, "__file__", str(tmp_path / "starter" / "assemble.py"))
+    before = starter.files_hash(starter._made_of(copied))
+    assert starter.files_hash(starter._made_of(copied)) == before
+    part = copied.folder / changed
+    with (part if part.is_file() else tmp_path / changed).open("ab") as file:
+        file.write(b"\n")
+    assert starter.files_hash(starter._made_of(copied)) != before
+
+
+def test_a_license_for_research_only_is_none_of_the_hub(tiny_fits):
+    voices = pd.DataFrame(
+        {"corpus": ["ravdess", "emotiontts_kr", "emotiontts_kr"], "speaker": ["ravdess-1", "emotiontts_kr-a", "b"]}
+    )
+    license = starter.license_of_fit(["ravdess", "emotiontts_kr"])
+    card = fitting.fitted_card(voices, 7, license, tiny_model("whisper"))
+    assert "\nlicense: other\nlicense_name: cc-by-nc-sa-4.0-research-only\n" in card
+    terms = "CC BY-NC-SA 4.0, for research only (of emotiontts_kr): not for commercial use"
+    assert f"| **License of the weights** | {terms}." in card and license.sentence.endswith(f"{terms}.")
+    assert "| emotiontts_kr | CC BY-NC-SA 4.0, for research only | 2 clips, 2 speakers |" in card
+    assert "calibrated" not in card and "{" not in card
+
+
+def test_the_license_of_a_fit_is_the_strictest():
+    assert starter.license_of_fit(["emodb"]) == ("cc-by-4.0", ("GoEmotions",))
+    assert starter.license_of_fit(["emodb", "crema_d"]) == ("odbl", ("CREMA-D",))
+    assert starter.license_of_fit(["crema_d", "nemo"]) == ("cc-by-nc-sa-4.0", ("nEMO",))
+    assert starter.STARTERS["starter"].license.sources == ("RAVDESS speech", "nEMO")
 
 
 def test_weights_that_do_not_fit_are_refused(folder, tmp_path, monkeypatch):
@@ -202,9 +259,15 @@ def test_a_starter_is_fitted_to_the_corpora_of_a_folder(tiny_fits, tmp_path):
             soundfile.write(data / f"EB0_{emotion}_{number}.wav", noise(0.6, number), RATE)
     starter.main([str(tmp_path / "mine"), "--fit", str(data)])
     card = (tmp_path / "mine" / "README.md").read_text(encoding="utf-8")
-    assert "CREMA-D, nEMO" in card.splitlines()[0] and "36 clips" in card
+    assert "\n# MSF-SER starter: CREMA-D, nEMO\n" in card and "36 clips" in card
+    assert card.startswith("---\n") and "\nlicense: cc-by-nc-sa-4.0\n" in card
+    assert "without any warranty" in " ".join(card.split()) and "not for diagnosis" in card
+    assert "| CREMA-D | ODbL 1.0, its contents DbCL 1.0 | 12 clips, 3 speakers |" in card
+    assert "| nEMO | CC BY-NC-SA 4.0 | 24 clips, 1 speaker |" in card and "| GoEmotions | CC BY 4.0 |" in card
+    assert f'from_pretrained("{(tmp_path / "mine").as_posix()}", trust_remote_code=True)' in card
     fitted = AutoModel.from_pretrained(tmp_path / "mine", trust_remote_code=True)
     assert fitted.config.semantics == ["les", "gs", "es"] and fitted.config.scale["of"] == "CREMA-D, nEMO"
+    assert (fitted.config.weights_license, fitted.config.weights_sources) == ("cc-by-nc-sa-4.0", ["nEMO"])
     assert torch.isfinite(fitted.intervals.quantiles[:, :90]).all()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "x.txt").touch()

@@ -1,5 +1,6 @@
 """Runs that start from a trained model: its weights, config and processor; what is refused; adapters."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -11,11 +12,13 @@ from tiny import noise, tiny_model, tiny_processor
 from tiny_run import make_tiny, score_rows, weights
 from transformers import TrainingArguments
 
-from msfser import MsfSerModel, MsfSerProcessor
+from msfser import MsfSerConfig, MsfSerModel, MsfSerProcessor
 from msfser.hub.card import render_card
+from msfser.prediction.model_messages import license_message
+from msfser.starter.assemble import STARTERS
 from msfser.train import main
 from msfser.training.adapters import with_adapters
-from msfser.training.data_identity import inputs_of
+from msfser.training.data_identity import INITIAL, inputs_of, read_identity, write_identity
 from msfser.training.settings import build_model, parse_settings, read_run, write_run
 from msfser.training.trainer import MsfSerTrainer
 
@@ -205,23 +208,92 @@ def test_a_dozen_clips_of_four_speakers_are_enough(tiny, tmp_path):
     assert (tmp_path / "run" / "results.json").is_file()
 
 
+OF_STARTER = "CC BY-NC-SA 4.0 (of RAVDESS speech and nEMO): not for commercial use"
+
+
 @pytest.mark.parametrize(
-    ("start", "model", "license"),
+    ("start", "was_folder", "model", "license"),
     [
-        (None, "a model that is not on the Hub", "that of this model"),
-        ("starter", "the starter of MSF-SER for Transformers", "CC BY-NC-SA 4.0"),
-        ("me/other", "me/other", "that of this model"),
+        (None, True, "a model that is not on the Hub", "not stated"),
+        ("starter", True, "the model starter of MSF-SER for Transformers", OF_STARTER),
+        ("outputs/starter", True, "a model that is not on the Hub", "not stated"),
+        ("me/other", False, "me/other", "see its page on the Hub"),
     ],
 )
-def test_the_card_says_what_the_model_started_from(trained, tmp_path, start, model, license):
-    """Its license goes with the weights."""
+def test_the_card_says_what_the_model_started_from(trained, tmp_path, start, was_folder, model, license):
+    """Its license goes with the weights. A folder may be called like a model on the Hub."""
     folder = Path(shutil.copytree(trained, tmp_path / "run"))
     settings = read_run(folder).resolved()
     write_run(folder, settings | ({} if start is None else {"init_from": start}))
+    if not was_folder:
+        write_identity(folder, {name: part for name, part in read_identity(folder).items() if name != INITIAL})
     card = str(render_card(folder, "me/mine", "v1", corpus_name="Ours", corpus_license="cc0-1.0"))
     assert settings["init_from"] not in card
     assert f"| weights that training started from: {model} | {license} |" in card
     assert "license: other" in card
+
+
+@pytest.mark.parametrize("stated", ["config", "card"])
+def test_the_license_of_the_start_is_that_of_each_model_trained_from_it(tiny, tmp_path, stated, caplog):
+    """In the folder that the starter is assembled in, and in a model that is trained from a trained one."""
+    start = Path(shutil.copytree(tiny / "start", tmp_path / "outputs" / "starter"))
+    if stated == "config":
+        config = MsfSerConfig.from_pretrained(start)
+        STARTERS["starter"].license.add_to(config)
+        config.save_pretrained(start)
+        terms = OF_STARTER
+    else:
+        (start / "README.md").write_text("---\nlicense: cc-by-nc-sa-4.0\n---\n# Mine\n")
+        terms = "CC BY-NC-SA 4.0: not for commercial use"
+    for name in ("first", "second"):
+        argv = command(tiny, tmp_path / name, "--num_train_epochs", "1")
+        argv[argv.index("--init_from") + 1] = str(start)
+        with caplog.at_level("INFO"):
+            main(argv)
+        start = tmp_path / name
+        assert f"licensed under {terms}. This also applies to any model trained from them." in caplog.text
+        caplog.clear()
+    config = MsfSerConfig.from_pretrained(start)
+    assert license_message(str(start), config) == f"the license of the weights: {terms}."
+    card = str(render_card(start, "me/mine", "v1", corpus_name="Ours", corpus_license="cc0-1.0"))
+    assert f"| weights that training started from: a model that is not on the Hub | {terms} |" in card
+    assert license_message("me/other", MsfSerConfig()) == "the license of the weights: see its page on the Hub."
+    # The card of a published model may state more.
+    (start / "README.md").write_text("---\nlicense: cc-by-nc-nd-4.0\n---\n# Mine\n")
+    assert license_message(str(start), config).endswith(f"cc-by-nc-nd-4.0: not for commercial use; {terms}.")
+
+
+ANNOTATION = {
+    "transcript": {"recognizer": "a/b"},
+    "emphasis": {},
+    "description": {"describer": "measured", "norms": {"quantiles": {}}},
+}
+
+
+@pytest.mark.parametrize("annotated", [False, True])
+def test_the_card_says_how_the_texts_of_the_data_were_made(tiny, tmp_path, annotated):
+    """Those of the model that the run starts from were made otherwise."""
+    start = Path(shutil.copytree(tiny / "start", tmp_path / "start"))
+    processor = MsfSerProcessor.from_pretrained(start)
+    processor.annotation = ANNOTATION | {"transcript": {"recognizer": "c/d"}}
+    processor.save_pretrained(start)
+    corpus = Path(shutil.copytree(tiny / "corpus", tmp_path / "corpus"))
+    table = pd.read_csv(corpus / "metadata.csv")
+    rest = table["split"] == "train"
+    table.loc[table.index[rest][:6], "transcript"] = None
+    table.drop(columns=["description"]).to_csv(corpus / "metadata.csv", index=False)
+    if annotated:
+        (corpus / "annotation.json").write_text(json.dumps({"settings": ANNOTATION}))
+    argv = command(tiny, tmp_path / "run", "--num_train_epochs", "1")
+    argv[argv.index("--init_from") + 1] = str(start)
+    argv[argv.index("--data") + 1] = str(corpus)
+    main(argv)
+    card = " ".join(str(render_card(tmp_path / "run", "me/mine", "v1")).split())
+    assert "- **Inputs in the training data:** audio, transcript (75% of the utterances)." in card
+    generated = "generated: transcripts by `a/b`, descriptions by measuring the voice."
+    assert (generated in card) == annotated == ("generated:" in card)
+    # The pipeline makes them as the processor says.
+    assert f"it loads `{'a/b' if annotated else 'c/d'}` to transcribe" in card
 
 
 # LoRA
