@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tiny import noise, tiny_model, tiny_processor
 
-from msfser import MsfSerPipeline
+from msfser import MsfSerPipeline, MsfSerProcessor
 from msfser.annotator_msfser import NO_SPEECH, LazyProsody, MsfSerAnnotator
 from msfser.description_msfser import NORMS, MeasuredDescriber
 from msfser.emphasis_msfser import EMPHASIS, find_emphasis, measure_prosody
@@ -217,8 +217,10 @@ def test_a_setting_of_an_older_or_edited_processor_is_named(step, settings, name
     changed = {**SETTINGS, step: settings}
     if settings is None:
         del changed[step]
-    with pytest.raises(ValueError, match=f"^The setting {name} of the .* set annotation to null in processor_config"):
-        MsfSerPipeline(tiny_model(), processor=tiny_processor(annotation=changed))
+    plain = tiny_processor()
+    with pytest.raises(ValueError, match=rf"^The setting {name} of the .* set annotation to null in processor_config"):
+        processor = MsfSerProcessor(plain.feature_extractor, plain.tokenizer, annotation=changed)
+        MsfSerPipeline(tiny_model(), processor=processor)
     MsfSerAnnotator.from_settings(SETTINGS)
 
 

@@ -21,7 +21,7 @@ from tiny import tiny_model, tiny_processor
 from transformers import AutoModel, AutoProcessor, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
-from msfser import LABELS, MsfSerPipeline, memory_msfser, pipeline_msfser, recordings_msfser, segment_texts_msfser
+from msfser import LABELS, MsfSerPipeline, memory_msfser, recordings_msfser, segment_texts_msfser
 from msfser.description_msfser import NORMS
 from msfser.emphasis_msfser import EMPHASIS
 from msfser.train import main
@@ -342,10 +342,10 @@ def test_an_unusable_item_is_named(pipe, speech, item, sentence):
 def test_an_error_keeps_its_kind_with_the_index():
     for kind, named in ((ValueError, ValueError), (OSError, OSError), (FileNotFoundError, OSError)):
         error = kind("it is gone")
-        with pytest.raises(named, match="^Item 3: it is gone$") as raised:
+        with pytest.raises(named, match=r"^Item 3: it is gone$") as raised:
             recordings_msfser.failed_result(error, 3, "raise")
         assert type(raised.value) is named and raised.value.__cause__ is error
-        with pytest.raises(kind, match="^it is gone$") as raised:
+        with pytest.raises(kind, match=r"^it is gone$") as raised:
             recordings_msfser.failed_result(error, None, "raise")
         assert raised.value is error and error.__cause__ is None
         assert recordings_msfser.failed_result(error, 3, "return") == {"error": "it is gone"}

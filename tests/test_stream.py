@@ -317,7 +317,7 @@ def test_a_stream_of_a_pipeline_with_word_contributions_has_none(pipe):
         pipe.model, processor=pipe.processor, recognizer=Recognizer(), word_contributions=True, batch_size=4
     )
     assert "word_contributions" in built(voice(1.0), sampling_rate=RATE)
-    (result,) = built.stream([voice(1.0)], RATE)
+    result, *_ = built.stream([voice(1.0)], RATE)
     assert "word_contributions" not in result and {"contributions", "baseline", "percentiles"} <= result.keys()
 
 

@@ -180,7 +180,7 @@ def test_each_channel_is_a_row(calls, model, caplog):
 def test_a_bad_channel_is_a_row_with_its_error(calls, model, suffix):
     half = np.stack([noise(1.5, 1), np.full(24_000, np.nan, np.float32)], 1)
     soundfile.write(calls / "half.wav", half, 16_000, subtype="FLOAT")
-    table = predict("calls", "-o", f"r{suffix}", "--model", model, "--channel", "each", "--course", "--max_width", 1)
+    table = predict("calls", "-o", f"r{suffix}", "--model", model, "--channel", "each", "--course")
     good, bad = table[table["file"] == "calls/half.wav"].to_dict("records")
     assert (good["channel"], bad["channel"]) == (0, 1)
     assert pd.isna(good["error"]) and good["end"] == 1.5
