@@ -37,7 +37,7 @@ def check_options(
         ValueError: An option has no such setting, or Whisper knows no such language.
     """
     if unknown:
-        known = sorted({*check_options.__kwdefaults__, "batch_size"})
+        known = sorted([*(check_options.__kwdefaults__ or ()), "batch_size"])
         raise TypeError(f"there is no option {min(unknown)!r}: give some of {', '.join(known)}.")
     if not (recognizer is None or isinstance(recognizer, str) or callable(recognizer)):
         raise ValueError(f"recognizer={recognizer!r} is no recognizer: give a Whisper by name, or None.")
