@@ -1,8 +1,9 @@
 """From sound to the three texts: transcript, emphasized words, description. The same in training and in inference."""
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from transformers.utils import logging
@@ -10,12 +11,22 @@ from transformers.utils import logging
 from .audio_msfser import SAMPLING_RATE
 from .description_msfser import Describer, MeasuredDescriber
 from .emphasis_msfser import EMPHASIS, EmphasisConfig, Prosody, find_emphasis, measure_prosody
+from .processing_msfser import wrong_annotation
 from .transcription_msfser import MsfSerRecognizer
-from .word_times_msfser import check_words, text_of, words_of
+from .word_times_msfser import check_words, letters_of, text_of, words_of
 
 logger = logging.get_logger(__name__)
 
+_T = TypeVar("_T")
+
+# Why a text is absent.
 NO_SPEECH = "no speech"
+NO_RECOGNIZER = "no recognizer"
+_NO_LETTERS = "no letters"
+_NOT_ALIGNED = "the words cannot be aligned with the sound"
+
+# One for all annotators, as a lock in each could not be copied with its pipeline.
+_loading = threading.Lock()
 
 
 class Aligner(Protocol):
@@ -88,26 +99,35 @@ class MsfSerAnnotator:
 
         `settings` is `MsfSerProcessor.annotation`, or `None` for the defaults of the class. Any other describer than
         the measured one has to be given, and the times of given words always come from the recognizer.
+
+        Raises:
+            ValueError: A setting is missing or is not one that `msfser annotate` writes; the message names it.
         """
         if settings is None:
             return cls(device=device, precision=precision)
-        recognizer = settings["transcript"]["recognizer"]
+        for step in ("transcript", "emphasis", "description"):
+            if step not in settings:
+                raise wrong_annotation(step, "it is missing")
+        recognizer = _setting(settings, "transcript", "recognizer", str)
         if "recognizer_sha256" in settings["transcript"]:
             logger.warning_once(
                 f"The transcripts of the training corpus were made by the local recognizer {recognizer!r}, which does "
                 "not come with the model: give its folder as recognizer, or there are none."
             )
             recognizer = "none"
-        description = settings["description"]
-        describer = MeasuredDescriber(description["norms"]) if description["describer"] == "measured" else None
-        if describer is None and description["describer"] != "none":
+        written_by = _setting(settings, "description", "describer", str)
+        describer = None
+        if written_by == "measured":
+            norms = _setting(settings, "description", "norms", Mapping)
+            describer = _made(MeasuredDescriber, "description.norms", norms)
+        elif written_by != "none":
             logger.warning_once(
-                f"The descriptions of the training corpus were written by {description['describer']}, which does not "
-                "come with the model: give a describer, or there are none."
+                f"The descriptions of the training corpus were written by {written_by}, which does not come with the "
+                "model: give a describer, or there are none."
             )
         return cls(
             recognizer=None if recognizer == "none" else recognizer,
-            emphasis=EmphasisConfig(**settings["emphasis"]),
+            emphasis=_made(EmphasisConfig, "emphasis", **settings["emphasis"]),
             describer=describer,
             device=device,
             precision=precision,
@@ -115,10 +135,22 @@ class MsfSerAnnotator:
 
     @property
     def recognizer(self) -> MsfSerRecognizer | None:
-        """The recognizer, loaded at the first use, with an `OSError` that names the remedy if it cannot be found."""
+        """The recognizer, loaded at the first use.
+
+        Raises:
+            NoRecognizer: It cannot be found, or is no Whisper; the message names the remedy.
+        """
         if isinstance(self._recognizer, str):
-            self._recognizer = MsfSerRecognizer.from_pretrained(self._recognizer, self.device, self.precision)
+            with _loading:
+                if isinstance(self._recognizer, str):  # no other thread has loaded it meanwhile
+                    self._recognizer = self._loaded(self._recognizer)
         return self._recognizer
+
+    def _loaded(self, name: str) -> MsfSerRecognizer:
+        try:
+            return MsfSerRecognizer.from_pretrained(name, self.device, self.precision)
+        except (OSError, ValueError) as error:
+            raise NoRecognizer(str(error)) from error
 
     def __call__(
         self, sounds: Sequence[np.ndarray], given: Sequence[Mapping[str, Any]] | None = None
@@ -129,7 +161,7 @@ class MsfSerAnnotator:
         an English name.
 
         Raises:
-            OSError: The recognizer cannot be found, or a describer's server does not respond.
+            OSError: The recognizer cannot be loaded, or a describer's server does not respond.
             ValueError: A language is unknown, or given words have impossible times.
             ImportError: The package that measures pitch is missing.
         """
@@ -158,11 +190,14 @@ class MsfSerAnnotator:
                 annotation.transcript = text_of(annotation.words)
             if annotation.transcript is None:
                 to_transcribe.setdefault(known.get("language"), []).append(i)
-            elif annotation.words is None:
+            elif annotation.words is None and letters_of(annotation.transcript):
                 to_align.append(i)
+            elif annotation.words is None:
+                annotation.absent["words"] = _NO_LETTERS
         for language, items in to_transcribe.items():
             self._recognize([annotations[i] for i in items], [sounds[i] for i in items], language)
-        self._align([annotations[i] for i in to_align], [sounds[i] for i in to_align])
+        if to_align:
+            self._align([annotations[i] for i in to_align], [sounds[i] for i in to_align])
 
     def emphasize(
         self, annotations: Sequence[Annotation], prosody: "LazyProsody", given: Sequence[Mapping[str, Any]]
@@ -174,7 +209,8 @@ class MsfSerAnnotator:
                 annotation.scores, annotation.emphasis = found.scores.tolist(), found.text
             annotation.emphasis = known.get("emphasis") or annotation.emphasis
             if annotation.emphasis is None:
-                annotation.absent["emphasis"] = annotation.absent.get("transcript", "no word times")
+                why = _NO_LETTERS if annotation.words else "no word times"
+                annotation.absent["emphasis"] = annotation.absent.get("transcript", why)
 
     def describe(
         self,
@@ -214,7 +250,7 @@ class MsfSerAnnotator:
     ) -> None:
         if self.recognizer is None:
             for annotation in annotations:
-                annotation.absent["transcript"] = "no recognizer"
+                annotation.absent["transcript"] = NO_RECOGNIZER
             return
         for annotation, found in zip(annotations, self.recognizer(sounds, language=language), strict=True):
             annotation.transcript, annotation.words = found.text, found.words or None
@@ -222,8 +258,6 @@ class MsfSerAnnotator:
                 annotation.absent["transcript"] = found.reason
 
     def _align(self, annotations: Sequence[Annotation], sounds: Sequence[np.ndarray]) -> None:
-        if not annotations:
-            return
         transcripts = [" ".join(words_of(annotation.transcript or "")) for annotation in annotations]
         found: list[list[dict[str, Any]] | None] = [None] * len(sounds)
         if self.aligner is not None:
@@ -236,7 +270,24 @@ class MsfSerAnnotator:
         for annotation, words in zip(annotations, found, strict=True):
             annotation.words = words or None
             if not words:
-                annotation.absent["words"] = "the words cannot be aligned with the sound"
+                is_possible = self.aligner is not None or self.recognizer is not None
+                annotation.absent["words"] = _NOT_ALIGNED if is_possible else NO_RECOGNIZER
+
+
+def _setting(settings: Mapping[str, Any], step: str, name: str, kind: Any) -> Any:
+    """One of the settings of a step."""
+    found = settings[step].get(name)
+    if not isinstance(found, kind):
+        raise wrong_annotation(f"{step}.{name}", "it is missing" if found is None else f"it is {found!r}")
+    return found
+
+
+def _made(make: Callable[..., _T], name: str, *settings: Any, **named: Any) -> _T:
+    """What is made of a setting."""
+    try:
+        return make(*settings, **named)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise wrong_annotation(name, str(error).rstrip(".")) from error
 
 
 def _aligned(

@@ -167,7 +167,7 @@ def words_left_out(
         some = variants[first : first + _BATCH]
         tokens = processor.tokens("transcript", some).to(model.device)
         repeated = {name: tensor.expand(len(some), *tensor.shape[1:]) for name, tensor in others.items()}
-        numbers += model(**repeated, **tokens).logits.tolist()
+        numbers += model(**repeated, **tokens, return_dict=True).logits.tolist()
     return [
         {
             "text": join_words(words[start : start + size]),

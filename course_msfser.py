@@ -75,7 +75,7 @@ class ScoredWindow:
 
     @property
     def end(self) -> float:
-        """Where it ends."""
+        """End, in seconds."""
         return self.start + sum(self.seconds)
 
     @property

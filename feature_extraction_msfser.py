@@ -11,6 +11,7 @@ from transformers.audio_utils import mel_filter_bank
 from transformers.utils import logging
 
 from .audio_msfser import SAMPLING_RATE, as_sounds, load_audio
+from .sound_forms_msfser import states_rate
 
 logger = logging.get_logger(__name__)
 
@@ -98,7 +99,7 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
         Args:
             audio: What [`load_audio`] reads, or a list of such; `None` inside a list is an item without sound. An
                 array of two axes is a batch, `(clips, samples)`, unless `channels_first` is given.
-            sampling_rate: Rate in Hz of all arrays among them.
+            sampling_rate: Rate in Hz of the arrays among them that do not state their own.
             return_tensors: `"pt"` or `"np"`; NumPy without it.
             warn_if_cut: Whether one warning says that sounds are cut. Training cuts silently.
             padding: `True` or `"longest"`, `"max_length"`, or `False` or `"do_not_pad"`, as in transformers.
@@ -127,9 +128,11 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
             )
         # Half a sample more, so that the division loses none.
         most_seconds = self.max_seconds if max_length is None else (max_length + 0.5) / SAMPLING_RATE
-        read = functools.partial(
-            load_audio, sampling_rate=sampling_rate, channels_first=channels_first, channel=channel
-        )
+
+        def read(sound: Any, max_seconds: float | None) -> np.ndarray:
+            rate = None if states_rate(sound) else sampling_rate
+            return load_audio(sound, rate, max_seconds, channels_first, channel)
+
         items = [
             self._features(sound, read, most_seconds if truncation else None, i) for i, sound in enumerate(sounds)
         ]

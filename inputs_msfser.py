@@ -28,6 +28,7 @@ def check_options(
     word_contributions: Any = False,
     errors: Any = RAISE,
     interval_level: Any = INTERVAL_LEVEL,
+    **unknown: Any,
 ) -> None:
     """Checks options of [`MsfSerPipeline`] before any recording is read; rates and axes are checked with each sound.
 
@@ -35,6 +36,9 @@ def check_options(
         TypeError: There is no such option.
         ValueError: An option has no such setting, or Whisper knows no such language.
     """
+    if unknown:
+        known = sorted([*(check_options.__kwdefaults__ or ()), "batch_size"])
+        raise TypeError(f"there is no option {min(unknown)!r}: give some of {', '.join(known)}.")
     if not (recognizer is None or isinstance(recognizer, str) or callable(recognizer)):
         raise ValueError(f"recognizer={recognizer!r} is no recognizer: give a Whisper by name, or None.")
     if not (describer is None or describer in (AS_TRAINED, "measured") or callable(describer)):
@@ -52,8 +56,18 @@ def check_options(
     check_level(interval_level)
 
 
+def check_batch_size(batch_size: Any) -> None:
+    """Checks how many windows form a batch.
+
+    Raises:
+        ValueError: It is not a whole number from 1 on.
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size={batch_size!r} must be a whole number from 1 on.")
+
+
 class SourceError(Exception):
-    """What yields the recordings has failed, and yields no more; the cause is its error."""
+    """The iterable of recordings raised an error, which is the cause."""
 
 
 class FailedInput:
@@ -64,10 +78,20 @@ class FailedInput:
 
 
 class InputStream(torch.utils.data.IterableDataset[Any]):
-    """Inputs of any kind, one after the other: a list, an iterable, a dataset with or without a length."""
+    """Inputs of any kind, one after the other: a list, an iterable, a dataset with or without a length.
 
-    def __init__(self, inputs: Any):
+    Args:
+        inputs: The inputs.
+        is_one: Whether they are a single recording, whose errors need no index.
+    """
+
+    def __init__(self, inputs: Any, is_one: bool = False):
         self.inputs = inputs
+        self.is_one = is_one
+
+    def numbered(self) -> Iterator[tuple[int | None, Any]]:
+        """The inputs with their indices; a single recording has none."""
+        return ((None if self.is_one else index, item) for index, item in enumerate(self))
 
     def __iter__(self) -> Iterator[Any]:
         if _is_indexed(self.inputs):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from transformers import Pipeline
 
-from .annotator_msfser import Annotation, LazyProsody, MsfSerAnnotator, NoRecognizer, transcribed
+from .annotator_msfser import LazyProsody, MsfSerAnnotator, NoRecognizer
 from .audio_msfser import SAMPLING_RATE, count_channels, cut_at_pauses, is_sound, seconds_of
 from .configuration_msfser import LABELS, TENSOR_NAMES
 from .contributions_msfser import explained, reasons_of
@@ -23,27 +23,22 @@ from .course_msfser import (
     given_texts_of,
     origins_of,
     result_of,
-    spread_given_words,
-    spread_words,
     windows_of,
 )
-from .description_msfser import Describer, MeasuredDescriber
-from .inputs_msfser import AS_TRAINED, EACH, RAISE, RETURN, InputStream, SourceError, batches, check_options
+from .inputs_msfser import AS_TRAINED, EACH, RAISE, InputStream, SourceError, batches, check_batch_size, check_options
 from .intervals_msfser import INTERVAL_LEVEL, intervals_of, percentiles_of
 from .memory_msfser import free_memory
 from .processing_msfser import MsfSerProcessor
-from .recordings_msfser import Recording, open_recording, with_index
+from .recordings_msfser import Recording, failed_result, open_recording
+from .segment_texts_msfser import NOT_READ, Annotators, align_long
 from .sound_forms_msfser import check_batch
 from .sound_quality_msfser import SoundMeter, measured
 from .stream_msfser import StreamingMixin
 from .transcription_msfser import MsfSerRecognizer
-from .word_times_msfser import check_words, text_of, texts_of_words
+from .word_times_msfser import check_words, texts_of_words
 
-_NOT_READ = "the model does not read it"
 # How many batches of passages, and of windows, are collected, so that those of similar length share one.
 _BATCHES_AHEAD = 8
-# The times of a whole transcript are found in memory, for which longer recordings are too long. Seconds.
-_LONGEST_TO_ALIGN = 600.0
 
 
 class MsfSerPipeline(StreamingMixin, Pipeline):
@@ -59,7 +54,7 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
     Args:
         model: [`MsfSerModel`].
         processor: Its [`MsfSerProcessor`].
-        sampling_rate: Rate of arrays in Hz; files contain theirs.
+        sampling_rate: Rate in Hz of arrays that do not state their own; files contain theirs.
         recognizer: A Whisper by Hub name or folder; a loaded [`MsfSerRecognizer`]; or `None` for none. By default that
             of the training corpus, or Whisper tiny.en if its texts came with the corpus.
         describer: `"measured"`, which states what can be measured in the voice; a loaded [`Describer`]; or `None` for
@@ -76,9 +71,10 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
         interval_level: Of the intervals, 0.01..0.99; 0.9 by default.
         batch_size: How many windows form a batch. With one, each result comes before the next recording is asked for.
             With more, windows of similar length share a batch, so results arrive after eight batches.
-        precision: That in which the encoders, and a recognizer that is loaded by name, compute, `"float32"` or
-            `"bfloat16"`: see [`MsfSerModel.set_precision`]; by default that of the model.
-        **kwargs: Of `transformers.Pipeline`, such as `device`.
+        precision: Precision of the encoders and of a recognizer loaded by name, `"float32"` or `"bfloat16"`: see
+            [`MsfSerModel.set_precision`]; by default that of the model.
+        **kwargs: Of `transformers.Pipeline`, such as `device`. `num_workers` has no effect: recordings are read in the
+            calling process, one after the other.
 
     Sound that arrives bit by bit is for [`StreamingMixin.stream`].
 
@@ -87,7 +83,8 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
     channels.
 
     Raises:
-        ValueError: The processor is missing, or an option has no such setting.
+        ValueError: The processor is missing or its annotation cannot be used, or an option has no such setting.
+        TypeError: There is no such option.
     """
 
     model: Any
@@ -105,11 +102,7 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
         self.model.eval()
         if precision is not None:
             self.model.set_precision(precision)
-        self._trained = MsfSerAnnotator.from_settings(
-            self.processor.annotation, str(self.device), self.model.precision
-        )
-        # The last recognizer that was loaded by name, so that it is loaded once.
-        self._named: tuple[str, MsfSerAnnotator] | None = None
+        self._annotators = Annotators(self.model, self.processor.annotation, str(self.device))
 
     def __call__(self, inputs: Any, **options: Any) -> Any:  # type: ignore[override]
         """Predicts valence, arousal and dominance of one recording or of many.
@@ -155,7 +148,10 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
             - `speech_seconds`: how much of it is speech, by the sound and the words: see
               [`SoundMeter.speech_seconds`].
             - `warnings`: why the result may mean little, a sentence each.
-            - `channel`: its number, with `channel="each"`.
+
+            With `channel="each"`, the result of a recording is a list with such a dictionary for each channel, which
+            also has its number as `channel`. With `errors="return"`, a channel that cannot be used is `{"channel",
+            "error"}` in this list, and a recording whose channels cannot be counted is `{"error"}` in its place.
 
             A recording that needs several windows also has `course`, for each window `start`, `end`, the three
             numbers, their `intervals`, `has_speech`, what contributes to them, and the three texts. Its three numbers,
@@ -166,14 +162,14 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
 
         Raises:
             ValueError: A recording cannot be used; the message contains its index in the list.
-            OSError: An address or the recognizer cannot be reached.
+            OSError: An address cannot be reached, or the recognizer cannot be loaded.
             ImportError: A package that reads sound or measures pitch is missing.
+            TypeError: There is no such option.
         """
         chosen = {**self._preprocess_params, **options}
         rate, channels_first = chosen.get("sampling_rate"), chosen.get("channels_first")
         if is_sound(inputs, channels_first) or not isinstance(inputs, (Iterable, torch.utils.data.Dataset)):
-            inputs = tuple(inputs) if isinstance(inputs, list) else inputs  # a list would be many
-            return super().__call__(inputs, **options)
+            return next(super().__call__(InputStream([inputs], is_one=True), **options))
         if isinstance(inputs, (list, tuple, np.ndarray, torch.Tensor)):
             if not len(inputs):
                 return []
@@ -192,53 +188,43 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
         check_options(**options)
         return options, {}, {}
 
-    def run_single(self, inputs: Any, preprocess_params: Mapping[str, Any], *others: Any) -> Any:
-        """The result for one recording, whose errors need no index."""
-        return next(self._stream([(None, inputs)], 1, preprocess_params))
-
     def get_iterator(
-        self, inputs: Iterable[Any], num_workers: int, batch_size: int, preprocess_params: Any, *others: Any
+        self, inputs: InputStream, num_workers: int, batch_size: int, preprocess_params: Any, *others: Any
     ) -> Iterator[Any]:
         """The results of many recordings, one after another; the library's batches have one window per recording."""
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size={batch_size!r} must be a whole number from 1 on.")
-        return self._stream(enumerate(inputs), batch_size, preprocess_params)
-
-    def _stream(
-        self, numbered: Iterable[tuple[int | None, Any]], batch_size: int, options: Mapping[str, Any]
-    ) -> Iterator[Any]:
-        if options.get("channel") == EACH:
-            return (self._of_each_channel(index, item, batch_size, options) for index, item in numbered)
-        return self._results(((index, item, options) for index, item in numbered), batch_size, options)
+        check_batch_size(batch_size)
+        numbered = inputs.numbered()
+        if preprocess_params.get("channel") == EACH:
+            return (self._of_each_channel(index, item, batch_size, preprocess_params) for index, item in numbered)
+        items = ((index, item, preprocess_params) for index, item in numbered)
+        return self._results(items, batch_size, preprocess_params)
 
     def _of_each_channel(self, index: int | None, item: Any, batch_size: int, options: Mapping[str, Any]) -> Any:
-        """The results for the channels of one recording, each with its `channel`."""
+        """The results for the channels of one recording, each with its `channel`; or why it has no channels."""
         try:
-            recording = open_recording(item, options.get("sampling_rate"), None)
+            recording = open_recording(item, options.get("sampling_rate"), index)
             channels = range(count_channels(recording.source, recording.sampling_rate, options.get("channels_first")))
+        except (ValueError, OSError, SourceError) as caught:
+            error = caught
+        else:
             copies = [
                 dataclasses.replace(recording, given=dict(recording.given), meter=SoundMeter()) for _ in channels
             ]
-            inputs = ((None, copies[i], {**options, "channel": i}) for i in channels)
-            results = self._results(inputs, batch_size, {**options, "errors": RAISE})
+            inputs = ((index, copies[i], {**options, "channel": i}) for i in channels)
+            results = self._results(inputs, batch_size, options)
             return [{"channel": i, **result} for i, result in zip(channels, results, strict=True)]
-        except NoRecognizer:
-            raise
-        except (ValueError, OSError) as error:
-            if options.get("errors") == RETURN:
-                return {"error": str(error)}
-            raise with_index(error, index) from error
+        return failed_result(error, index, options.get("errors", RAISE))
 
     def _results(
         self, items: Iterable[tuple[int | None, Any, Mapping[str, Any]]], batch_size: int, options: Mapping[str, Any]
     ) -> Iterator[dict[str, Any]]:
         """The results of inputs with their indices and options; only some batches are in memory at once."""
-        transcriber = self._transcriber_for(options.get("recognizer", AS_TRAINED))
+        transcriber = self._annotators.transcriber(options.get("recognizer", AS_TRAINED))
         collected = batch_size * _BATCHES_AHEAD if batch_size > 1 else 1
         passages = batches(self._passages(items), collected)
         transcribed = (self._transcribe_segments(some, transcriber) for some in passages)
         windows = batches(windows_of(itertools.chain.from_iterable(transcribed)), collected)
-        scored = self._scored(windows, batch_size, self._describer_for(options.get("describer", AS_TRAINED)))
+        scored = self._scored(windows, batch_size, self._annotators.describer(options.get("describer", AS_TRAINED)))
         return self._collected(scored, options.get("errors", RAISE))
 
     def _passages(self, items: Iterable[tuple[int | None, Any, Mapping[str, Any]]]) -> Iterator[list[Segment]]:
@@ -250,8 +236,8 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
             passage: list[Segment] = []
             for passage in batches(self._segments(index, item, options), 2):
                 yield passage
-            recording = passage[-1].recording
-            if recording.ends_run or (recording.error is not None and options.get("errors", RAISE) == RAISE):
+            error = passage[-1].recording.error
+            if isinstance(error, SourceError) or (error is not None and options.get("errors", RAISE) == RAISE):
                 return
 
     def _segments(self, index: int | None, item: Any, options: Mapping[str, Any]) -> Iterator[Segment]:
@@ -268,7 +254,7 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
             raise
         except (ValueError, OSError, SourceError) as error:
             recording = Recording(None, None, {}, index) if last is None else last.recording
-            recording.error, recording.ends_run = error, isinstance(error, SourceError)
+            recording.error = error
             last = Segment(recording, 0.0, np.zeros(0, np.float32))
         if last is not None:
             last.is_last = True
@@ -287,12 +273,8 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
             recording = segments[-1].recording
             if recording.error is None:
                 yield self.postprocess(windows)
-            elif recording.ends_run:
-                raise recording.error.__cause__ or recording.error
-            elif errors == RETURN:
-                yield {"error": str(recording.error)}
             else:
-                raise with_index(recording.error, recording.index)
+                yield failed_result(recording.error, recording.index, errors)
             windows = []
 
     def preprocess(  # type: ignore[override]
@@ -314,8 +296,7 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
         recording.word_contributions = word_contributions
         recording.interval_level = interval_level
         given = recording.given
-        settings = self.processor.annotation or {"transcript": {}}
-        given["language"] = given["language"] or language or settings["transcript"].get("language")
+        given["language"] = given["language"] or language or self._annotators.language
         longest = self.processor.feature_extractor.max_seconds
         sound = recording.load(longest + 0.1)
         recording.is_long = len(sound) > int(longest * SAMPLING_RATE)
@@ -326,8 +307,8 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
             yield Segment(recording, 0.0, sound, recording.meter)
             return
         check_words(given["words"] or (), math.inf)
-        if given["transcript"] and not given["words"] and self._reads("emphasis", "transcript"):
-            given["words"] = self._aligned(recording, self._transcriber_for(recognizer))
+        if given["transcript"] and not given["words"] and self._annotators.reads("emphasis", "transcript"):
+            given["words"] = align_long(recording, self._annotators.transcriber(recognizer))
             recording.words_from = "aligned"
         if given["words"]:
             recording.texts_of_words = texts_of_words(given["transcript"] or "", given["words"])
@@ -338,79 +319,16 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
             start += len(samples)
         check_words(given["words"] or (), start / SAMPLING_RATE)
 
-    def _aligned(self, recording: Recording, transcriber: MsfSerAnnotator) -> list[dict[str, Any]]:
-        sound = recording.load(_LONGEST_TO_ALIGN + 0.1)
-        if len(sound) > _LONGEST_TO_ALIGN * SAMPLING_RATE:
-            raise ValueError(
-                f"the recording is longer than {_LONGEST_TO_ALIGN / 60:.0f} minutes and its transcript has no times: "
-                "give words with their times, or leave the transcript out."
-            )
-        (annotation,) = transcribed(transcriber, [sound], [recording.given])
-        if not annotation.words:
-            raise ValueError(
-                "the transcript cannot be aligned with this long recording: give words with their times, or leave the "
-                "transcript out."
-            )
-        return annotation.words
-
-    def _reads(self, *names: str) -> bool:
-        """Whether the model reads one of these texts."""
-        return any(TENSOR_NAMES[name] in self.model.config.semantics for name in names)
-
-    def _transcriber_for(self, recognizer: str | MsfSerRecognizer | None) -> MsfSerAnnotator:
-        """The annotator that transcribes."""
-        if recognizer == AS_TRAINED:
-            return self._trained
-        if not isinstance(recognizer, str):
-            return MsfSerAnnotator(recognizer)
-        if self._named is None or self._named[0] != recognizer:
-            self._named = (
-                recognizer,
-                MsfSerAnnotator(recognizer, device=str(self.device), precision=self.model.precision),
-            )
-        return self._named[1]
-
     def recognizer_for(self, options: Mapping[str, Any]) -> MsfSerRecognizer | None:
         """The recognizer that calls with these options use; `None` if there is none or the model reads no words."""
-        if not self._reads("emphasis", "transcript"):
+        if not self._annotators.reads("emphasis", "transcript"):
             return None
-        return self._transcriber_for(options.get("recognizer", AS_TRAINED)).recognizer
-
-    def _describer_for(self, describer: str | Describer | None) -> MsfSerAnnotator:
-        """The annotator that finds emphasized words and describes."""
-        if describer == AS_TRAINED:
-            return self._trained
-        chosen = MeasuredDescriber() if isinstance(describer, str) else describer
-        return MsfSerAnnotator(None, self._trained.emphasis, chosen)
+        return self._annotators.transcriber(options.get("recognizer", AS_TRAINED)).recognizer
 
     def _transcribe_segments(
         self, passages: Sequence[Sequence[Segment]], transcriber: MsfSerAnnotator
     ) -> list[Segment]:
-        """The segments of some passages with their words; a passage is transcribed as a whole."""
-        to_transcribe = []
-        for passage in passages:
-            recording = passage[0].recording
-            if recording.error is not None:
-                continue
-            if recording.is_long and recording.given["words"]:
-                for segment in passage:
-                    spread_given_words(segment)
-            elif self._reads("emphasis", "transcript"):
-                to_transcribe.append(passage)
-            else:
-                annotation = Annotation(absent=dict.fromkeys(("transcript", "words"), _NOT_READ))
-                if not recording.is_long:
-                    annotation.words = recording.given["words"]
-                    annotation.transcript = recording.given["transcript"] or text_of(annotation.words)
-                spread_words(passage, annotation)
-        if to_transcribe:
-            sounds = [np.concatenate([segment.sound for segment in passage]) for passage in to_transcribe]
-            given = [passage[0].recording.given for passage in to_transcribe]
-            found = each_alone(lambda *batch: transcribed(transcriber, *batch), to_transcribe, sounds, given)
-            for passage, annotation_or_none in zip(to_transcribe, found, strict=True):
-                if annotation_or_none is not None:
-                    spread_words(passage, annotation_or_none)
-        return [segment for passage in passages for segment in passage]
+        return self._annotators.transcribe(passages, transcriber)
 
     def _scored(
         self, collected: Iterable[list[tuple[Segment, ...]]], batch_size: int, describer: MsfSerAnnotator
@@ -428,25 +346,26 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
 
     def _score(self, windows: Sequence[Sequence[Segment]], describer: MsfSerAnnotator) -> list[ScoredWindow]:
         """Completes the texts of some windows and runs the model on them."""
+        reads = self._annotators.reads
         sounds = [np.concatenate([segment.sound for segment in window]) for window in windows]
         annotations = [annotation_of(window) for window in windows]
         given = [given_texts_of(window) for window in windows]
         prosody = LazyProsody(sounds)
         for name in ("emphasis", "description"):
-            if not self._reads(name):
+            if not reads(name):
                 for annotation, window in zip(annotations, windows, strict=True):
                     setattr(annotation, name, window[0].recording.given[name])
-                    annotation.absent[name] = _NOT_READ
-        if self._reads("emphasis"):
+                    annotation.absent[name] = NOT_READ
+        if reads("emphasis"):
             describer.emphasize(annotations, prosody, given)
-        if self._reads("description"):
+        if reads("description"):
             describer.describe(annotations, sounds, prosody, given)
         columns: dict[str, Any] = {
             name: [getattr(annotation, name) for annotation in annotations] for name in TENSOR_NAMES
         }
         if self.model.config.audio:
             inputs = self.processor(sounds, SAMPLING_RATE, **columns)
-        elif not all(map(any, zip(*(columns[name] for name in TENSOR_NAMES if self._reads(name)), strict=True))):
+        elif not all(map(any, zip(*(columns[name] for name in TENSOR_NAMES if reads(name)), strict=True))):
             raise ValueError("no words are known, and this model reads no sound: give texts.")
         else:
             inputs = self.processor(**columns)
@@ -470,7 +389,7 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
                 values=dict(zip(LABELS, output["logits"][i].tolist(), strict=True)),
                 intervals=intervals_of(output, i),
                 **reasons_of(self.model, output, i, {name: column[i] for name, column in columns.items()}),
-                cut=[n for n in TENSOR_NAMES if self._reads(n) and self.processor.is_cut(getattr(annotation, n))],
+                cut=[n for n in TENSOR_NAMES if reads(n) and self.processor.is_cut(getattr(annotation, n))],
             )
             for i, (window, annotation) in enumerate(zip(windows, annotations, strict=True))
         ]

@@ -27,6 +27,9 @@ class MsfSerProcessor(ProcessorMixin):
         annotation: How the texts of the training corpus were made, so that inference makes them in the same way: the
             settings that `msfser annotate` saves with its shards. `None` where they came with the corpus. Addresses
             and paths in it are dropped, because the processor is published with the model.
+
+    Raises:
+        ValueError: The annotation is no dictionary of dictionaries.
     """
 
     def __init__(
@@ -88,7 +91,7 @@ class MsfSerProcessor(ProcessorMixin):
             audio: Path, bytes, array, row of `datasets.Audio` or any other form that [`load_audio`] reads, or a list
                 of them; `None` is an item without sound. An array of two axes is a batch, `(clips, samples)`. Sounds
                 longer than the feature extractor's `max_seconds` are cut.
-            sampling_rate: Rate of the arrays in Hz; files contain theirs.
+            sampling_rate: Rate in Hz of the arrays that do not state their own; files contain theirs.
             transcript: The spoken words (GS), a string or one per item; `None` or empty is an absent text.
             emphasis: The emphasized words (LES), likewise.
             description: A description of the voice (ES), likewise.
@@ -134,7 +137,8 @@ class MsfSerProcessor(ProcessorMixin):
         if len(set(lengths.values())) > 1:
             raise ValueError(f"The inputs differ in length: {lengths}.")
         for name in TENSOR_NAMES:
-            columns[name] = [_text(value, name, i) for i, value in enumerate(columns.get(name, []))]
+            texts = columns.get(name, [])
+            columns[name] = [text_or_none(text, f"The {name} of item {i}") for i, text in enumerate(texts)]
         for i in range(max(lengths.values())):
             if all(i >= len(column) or column[i] is None for column in columns.values()):
                 raise ValueError(f"Item {i} has neither sound nor text.")
@@ -257,7 +261,11 @@ def _check_scale(low: float, high: float) -> None:
 def _portable(annotation: Mapping[str, Any]) -> dict[str, Any]:
     """The settings without addresses, and with the last part of a path: its model does not come along."""
     steps: dict[str, Any] = {}
+    if not isinstance(annotation, Mapping):
+        raise wrong_annotation("annotation", f"it is {annotation!r}")
     for step, settings in annotation.items():
+        if not isinstance(settings, Mapping):
+            raise wrong_annotation(step, f"it is {settings!r}")
         steps[step] = kept = {name: value for name, value in settings.items() if name != "url"}
         for role in ("recognizer", "aligner", "describer"):
             name = kept.get(role)
@@ -267,12 +275,29 @@ def _portable(annotation: Mapping[str, Any]) -> dict[str, Any]:
     return steps
 
 
-def _text(value: Any, name: str, index: int) -> str | None:
-    """A text as it is tokenized: stripped; empty and missing (`None`, NaN) are absent."""
-    if value is None or (isinstance(value, (float, np.floating)) and np.isnan(value)):
+def wrong_annotation(name: str, reason: str) -> ValueError:
+    """The error of a setting in [`MsfSerProcessor`]'s `annotation`, such as one of an older or a mistyped file."""
+    return ValueError(
+        f"The setting {name} of the processor's annotation cannot be used ({reason}): copy the settings from the "
+        "annotation.json of the training corpus, or set annotation to null in processor_config.json."
+    )
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a field of a row has no value: `None`, or NaN, as pandas writes it."""
+    return value is None or (isinstance(value, (float, np.floating)) and bool(np.isnan(value)))
+
+
+def text_or_none(value: Any, name: str) -> str | None:
+    """A text as it is tokenized: stripped; an empty or a missing one is `None`.
+
+    Raises:
+        ValueError: It is not text; the message calls it by its name.
+    """
+    if is_missing(value):
         return None
     if not isinstance(value, str):
-        raise ValueError(f"The {name} of item {index} is {type(value).__name__}, not text.")
+        raise ValueError(f"{name} is {type(value).__name__}, not text.")
     return value.strip() or None
 
 

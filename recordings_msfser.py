@@ -14,9 +14,10 @@ import numpy as np
 
 from .audio_msfser import load_audio, read_blocks
 from .configuration_msfser import TENSOR_NAMES
-from .inputs_msfser import FailedInput
+from .inputs_msfser import RETURN, FailedInput, SourceError
 from .intervals_msfser import INTERVAL_LEVEL
-from .sound_forms_msfser import rereadable
+from .processing_msfser import is_missing, text_or_none
+from .sound_forms_msfser import rereadable, states_rate
 from .sound_quality_msfser import SoundMeter
 
 _KNOWN = (*TENSOR_NAMES, "words", "language")
@@ -32,7 +33,7 @@ class Recording:
     """One input of the pipeline, not decoded yet."""
 
     source: Any  # as [`load_audio`] expects it, with its rate
-    sampling_rate: int | None  # in Hz; `None` if the source contains it
+    sampling_rate: int | None  # in Hz; `None` if the source states it
     given: dict[str, Any]  # `transcript`, `words`, `emphasis`, `description`, `language`; `None` where not given
     index: int | None = None  # among the inputs; `None` if it is the only one
     is_long: bool = False  # whether it needs several windows
@@ -45,7 +46,6 @@ class Recording:
     meter: SoundMeter = field(default_factory=SoundMeter)  # of its sound, as far as it is read
     is_measured: bool = False  # the meter has measured all of it
     error: Exception | None = None  # why there is no result
-    ends_run: bool = False  # whether the error is one of the inputs as a whole
 
     def load(self, max_seconds: float) -> np.ndarray:
         """The beginning of the sound, as [`load_audio`] returns it."""
@@ -59,7 +59,7 @@ class Recording:
 def open_recording(item: Any, sampling_rate: int | None = None, index: int | None = None) -> Recording:
     """Sorts an input of [`MsfSerPipeline`] into its sound and the texts that are given; an address is fetched.
 
-    `sampling_rate` is that of an array that does not state its own, in Hz. A recording that is open stays as it is.
+    `sampling_rate` is that of an array whose rate is not stated, in Hz. A recording that is open stays as it is.
 
     Raises:
         ValueError: There is no sound, or a field is unknown or of a wrong type.
@@ -76,36 +76,39 @@ def open_recording(item: Any, sampling_rate: int | None = None, index: int | Non
             raise ValueError(
                 f"the recording has a field {unknown[0]!r}, which is none of {', '.join(sorted(_KEYS))}: leave it out."
             )
-        rate = item.get("sampling_rate")
-        given |= {name: _text(item.get(name), name) for name in _KNOWN if name != "words"}
+        given |= {name: text_or_none(item.get(name), f"the {name}") for name in _KNOWN if name != "words"}
         given["words"] = _words(item.get("words"))
         source = item["audio"] if "audio" in item else {name: item[name] for name in item if name not in _KNOWN}
+        rate = None if is_missing(item.get("sampling_rate")) else item["sampling_rate"]
     if isinstance(source, Mapping):
-        rate = source.get("sampling_rate", rate)
         if not {"array", "raw", "bytes", "path"} & set(source):
             raise ValueError("the recording has no sound: give 'audio', or 'array' with 'sampling_rate'.")
     elif isinstance(source, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", source):
         source = fetch(source)
-    return Recording(rereadable(source), sampling_rate if rate is None else rate, given, index)
+    if rate is None and not states_rate(source):
+        rate = sampling_rate
+    return Recording(rereadable(source), rate, given, index)
 
 
-def with_index(error: Exception, index: int | None) -> Exception:
-    """The error of a recording, with its index among the inputs if it has one."""
-    if index is None or not isinstance(error, (ValueError, OSError)):
-        return error
-    named = (OSError if isinstance(error, OSError) else ValueError)(f"Item {index}: {error}")
-    named.__cause__ = error
-    return named
+def failed_result(error: Exception, index: int | None, errors: str) -> dict[str, str]:
+    """The result of a recording that cannot be used, as the option `errors` has it.
 
-
-def _text(value: Any, name: str) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise ValueError(f"the {name} is {type(value).__name__}, not text.")
-    return (value or "").strip() or None
+    Raises:
+        ValueError: Or an `OSError`, as the error is, with the index of the recording among the inputs if it has one.
+        Exception: What the iterable of recordings raised, whatever the option is.
+    """
+    if isinstance(error, SourceError):
+        raise error.__cause__ or error
+    if errors == RETURN:
+        return {"error": str(error)}
+    if index is None:
+        raise error
+    raise (OSError if isinstance(error, OSError) else ValueError)(f"Item {index}: {error}") from error
 
 
 def _words(words: Any) -> list[dict[str, Any]] | None:
-    if words is None:
+    """The words with a spelling, as [`MsfSerPipeline`] returns them; `None` without any."""
+    if is_missing(words):
         return None
     if not isinstance(words, (Sequence, np.ndarray)) or isinstance(words, (str, bytes)):
         raise ValueError(f"the words are {type(words).__name__}, not a list of 'word', 'start' and 'end'.")
@@ -119,7 +122,8 @@ def _words(words: Any) -> list[dict[str, Any]] | None:
             raise ValueError(
                 f"the word {spelling!r} lasts from {start} to {end} s: give times from 0 on, no end before its start."
             )
-        checked.append({"word": spelling, "start": start, "end": end})
+        if spelling.strip():  # an empty text counts as not given
+            checked.append({"word": spelling, "start": start, "end": end})
     return checked or None
 
 

@@ -30,11 +30,8 @@ def form_of(source: Any, sampling_rate: Any, channels_first: bool | None) -> Sou
     """The one list of the forms of a sound; errors are those of `load_audio`."""
     own_rate, order, is_known = None, channels_first, channels_first is not None
     if isinstance(source, Mapping):
-        samples = next((source[name] for name in ("array", "raw") if source.get(name) is not None), None)
         own_rate, order = source.get("sampling_rate"), True if order is None else order
-        if samples is None:
-            samples = source["bytes"] if source.get("bytes") is not None else source.get("path")
-        source = samples
+        source = _content_in(source)
     elif is_rate_and_samples(source):
         own_rate, source = source
         order = False if order is None else order
@@ -53,6 +50,19 @@ def form_of(source: Any, sampling_rate: Any, channels_first: bool | None) -> Sou
     is_of_file = is_file(source)
     rate = sampling_rate if own_rate is None and is_of_file else common_rate(own_rate, sampling_rate)
     return SoundForm(source, is_of_file, rate, order, is_known)
+
+
+def _content_in(source: Mapping[str, Any]) -> Any:
+    """The samples or the file in a dictionary; `None` without any."""
+    return next((source[name] for name in ("array", "raw", "bytes", "path") if source.get(name) is not None), None)
+
+
+def states_rate(source: Any) -> bool:
+    """Whether a sound comes with its rate, as files, decoders and `(rate, samples)` do."""
+    if isinstance(source, Mapping):
+        return source.get("sampling_rate") is not None or states_rate(_content_in(source))
+    is_stated = is_file(source) or is_rate_and_samples(source) or is_decoder(source) or is_samples(source)
+    return is_stated or hasattr(source, "read")
 
 
 def rereadable(source: Any) -> Any:

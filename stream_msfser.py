@@ -1,7 +1,7 @@
 """Sound that arrives bit by bit: overlapping windows of a stream, and the words that they agree on.
 
 The window that ends with a hop is the newest sound, as long as `window`; at the start it grows. It goes through the
-pipeline like a recording of its own, so that its numbers are those of the recording cut the same way.
+pipeline as if it were a whole recording, so that its numbers are those of the recording cut the same way.
 """
 
 import dataclasses
@@ -44,9 +44,17 @@ _OF_SPEECH = (
 # Seconds. The same word in two windows is found within this of the same place.
 _SAME_PLACE = 0.4
 _REMEMBERED_WORDS = 8
-# Seconds. A shorter rest at the end of a stream has no result of its own.
+# Seconds. A shorter rest at the end of a stream has no result.
 _SHORTEST_REST = 0.05
 _OPTIONS = {"recognizer", "describer", "language", "channel", "interval_level"}
+# The options of the pipeline for each window, whatever it was built with.
+_FIXED = {
+    "sampling_rate": SAMPLING_RATE,
+    "channel": None,
+    "channels_first": None,
+    "word_contributions": False,
+    "errors": RETURN,
+}
 
 
 class StreamingMixin:
@@ -69,7 +77,7 @@ class StreamingMixin:
 
         Args:
             chunks: The samples one after the other: an iterable of arrays or tensors of any length, `(samples,)` or
-                `(samples, channels)`, float in -1..1, or a signed integer type at full scale.
+                `(samples, channels)`, float in -1..1, or uint8 or a signed integer type at full scale.
             sampling_rate: Their rate, in Hz.
             window: How much sound each result is about, seconds: from 1 s to the model's
                 `processor.feature_extractor.max_seconds`.
@@ -85,10 +93,10 @@ class StreamingMixin:
             as long as `window`, it is about all of it. The last one is about the rest.
 
             - `start`, `end`: of the window, seconds from the start of the stream.
-            - `valence`, `arousal`, `dominance`, `intervals`, `interval_level`, `transcript`, `emphasis`,
-              `description`, `texts`, `gate`, `routing`, `has_speech`, `speech_seconds`, `warnings`: as the pipeline
-              returns them for the window alone. In a window without voice, for which neither recognizer nor model
-              runs, the numbers and texts are `None`.
+            - `valence`, `arousal`, `dominance`, `intervals`, `interval_level`, `percentiles`, `percentiles_of`,
+              `transcript`, `emphasis`, `description`, `texts`, `contributions`, `baseline`, `gate`, `routing`,
+              `has_speech`, `speech_seconds`, `warnings`: as the pipeline returns them for the window alone. In a
+              window without voice, for which neither recognizer nor model runs, the numbers and texts are `None`.
             - `words`: those that became final, each once in the stream, as the pipeline returns them, with times from
               the start of the stream. A word becomes final when 1 s of sound follows it, or less where `hop` is near
               `window`. If the sound ends with a hop and some are left, its result is repeated with them.
@@ -108,7 +116,7 @@ class StreamingMixin:
         channel = options.pop("channel", None)
         if channel == EACH:
             raise ValueError("a stream has one channel: give its number, or leave it out for the mean of all.")
-        options |= {"sampling_rate": SAMPLING_RATE, "channel": None, "channels_first": None, "errors": RETURN}
+        options |= _FIXED
         blocks = stream_blocks(chunks, sampling_rate, channel)
         words = FirmWords(min(_FOLLOWING, (window - hop) / 2))
         return _results(_Predictor(self, options, hop), blocks, Hops(window, hop), words, skip)
@@ -144,7 +152,7 @@ class _Predictor:
         self._ser, self._options, self._hop, self._is_first = ser, dict(options), hop, True
 
     def __call__(self, sound: np.ndarray, meter: SoundMeter) -> dict[str, Any]:
-        """The result of the next window, `(samples,)`, of which the meter knows already."""
+        """The result of the next window, `(samples,)`, which the meter has measured."""
         recording = dataclasses.replace(open_recording(sound, SAMPLING_RATE, None), meter=meter, is_measured=True)
         result: dict[str, Any] = self._ser(recording, **self._options)
         if self._is_first:
@@ -370,7 +378,7 @@ class FirmWords:
         self._tentative: list[Word] = []
 
     def add(self, words: Sequence[Word], start: float, end: float) -> tuple[list[Word], list[Word]]:
-        """Takes the words of the next window, and gives those that became final and those that are tentative.
+        """Adds the words of the next window, and returns those that became final and those that are tentative.
 
         Args:
             words: With times in seconds from the start of the stream.
@@ -388,7 +396,7 @@ class FirmWords:
         return gone + found[:count], list(self._tentative)
 
     def finish(self) -> list[Word]:
-        """Makes the tentative words final, as no sound follows them, and gives them."""
+        """Makes the tentative words final, as no sound follows them, and returns them."""
         words, self._tentative = self._tentative, []
         self._final += words
         return words

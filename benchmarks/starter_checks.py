@@ -132,7 +132,7 @@ def inputs_of(
 ) -> dict[str, list[Any]]:
     """Inputs of the processor by name: clips, each with a sentence, its first three words, and a description."""
     sounds = [load_audio(path) for path in paths]
-    describer = _pipeline(model, processor)._trained.describer
+    describer = _pipeline(model, processor)._annotators.trained.describer
     return {
         "audio": sounds,
         "transcript": list(sentences),

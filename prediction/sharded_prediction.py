@@ -34,7 +34,7 @@ class ShardedPrediction(ShardedTable):
     # Many rows in a shard share batches better, and few leave several processes less to wait for at the end.
     rows_per_shard, most_rows_per_shard, fewest_shards = 32, 64, 64
     # Raised when the same settings give other results.
-    version = 4
+    version = 5
 
     def __init__(
         self,
@@ -93,13 +93,20 @@ class ShardedPrediction(ShardedTable):
         with self.pipeline.stopwatch.measure("other"):
             results = self.pipeline((self._item(row) for row in order), errors="return", **self.options)
             for row, result in zip(order, results, strict=True):
-                is_error = isinstance(result, dict) and set(result) == {"error"}
-                error = " ".join(result["error"].split()) if is_error else None
-                if error and isinstance(recording := recording_of(self.source, row), str) and recording:
-                    error = error.replace(recording, self.name(row))
+                for failed in [result] if isinstance(result, dict) else result:
+                    if "error" in failed:
+                        failed["error"] = self._shown(failed["error"], row)
+                is_error = isinstance(result, dict) and "error" in result
+                error = result["error"] if is_error else None
                 made[row] = {"result": None if is_error else json.dumps(result), "error": error}
                 self._advance(1)
         return [made[row] for row in rows]
+
+    def _shown(self, error: str, row: int) -> str:
+        """An error on one line, with the path of its recording as it was given."""
+        error = " ".join(error.split())
+        recording = recording_of(self.source, row)
+        return error.replace(recording, self.name(row)) if isinstance(recording, str) and recording else error
 
     def make_shard(self, number: int) -> None:
         """See [`ShardedTable.make_shard`]."""

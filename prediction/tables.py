@@ -39,7 +39,7 @@ def rows_of_result(
 
     Args:
         file: Its path as it was given.
-        result: Of the pipeline; a list with one result for each channel; `None` where there is an error.
+        result: Of the pipeline; a list with one result, or error, for each channel; `None` where there is an error.
         error: Why there is no result.
         label_range: The scale of the three numbers.
         course: Whether each window is a row, with its `start` and `end` in seconds.
@@ -54,6 +54,9 @@ def rows_of_result(
         whole = {name: of_channel.get(name) for name in COLUMNS} | {"file": file}
         if "channel" in of_channel:
             whole["channel"] = of_channel["channel"]
+        if whole["error"] is not None:
+            yield whole
+            continue
         windows: Sequence[Mapping[str, Any]] = [{}]
         if course:
             windows = of_channel.get("course") or [{"start": 0.0, "end": of_channel["duration"]}]
@@ -88,7 +91,7 @@ def write_table(rows: Iterable[Mapping[str, Any]], suffix: str, file: BinaryIO) 
         start.append(row)
         if row["error"] is None:  # it has all columns
             break
-    names = ["file", *(name for name in _OF_SEVERAL if name in start[-1]), *COLUMNS[1:]]
+    names = ["file", *(name for name in _OF_SEVERAL if any(name in row for row in start)), *COLUMNS[1:]]
     rows = itertools.chain(start, left)
     if suffix == ".jsonl":
         for row in rows:

@@ -1,13 +1,15 @@
 """The annotator: which texts it makes, given the others."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tiny import noise
+from tiny import noise, tiny_model, tiny_processor
 
+from msfser import MsfSerPipeline, MsfSerProcessor
 from msfser.annotator_msfser import NO_SPEECH, LazyProsody, MsfSerAnnotator
-from msfser.description_msfser import MeasuredDescriber
+from msfser.description_msfser import NORMS, MeasuredDescriber
 from msfser.emphasis_msfser import EMPHASIS, find_emphasis, measure_prosody
 
 SOUND = noise(0.5)
@@ -119,7 +121,7 @@ def test_without_a_recognizer():
         "description": "no describer",
     }
     assert aligned.transcript == "so" and aligned.absent["emphasis"] == "no word times"
-    assert aligned.absent["words"] == "the words cannot be aligned with the sound"
+    assert aligned.absent["words"] == "no recognizer"
 
 
 def test_an_aligner_goes_before_the_recognizer(recognizer):
@@ -184,6 +186,42 @@ def test_a_recognizer_is_loaded_when_it_is_needed(monkeypatch):
     annotator([SOUND])
     annotator([SOUND])
     assert loaded == [("some/whisper", "cpu", "bfloat16")]
+
+
+SETTINGS = {
+    "transcript": {"recognizer": "none", "language": "en"},
+    "emphasis": dataclasses.asdict(EMPHASIS["peak"]),
+    "description": {"describer": "measured", "norms": NORMS},
+}
+
+
+@pytest.mark.parametrize(
+    ("step", "settings", "name"),
+    [
+        ("transcript", None, "transcript"),
+        ("transcript", {}, "transcript.recognizer"),
+        ("transcript", {"recognizer": 3}, "transcript.recognizer"),
+        ("transcript", "openai/whisper-tiny.en", "transcript"),
+        ("emphasis", None, "emphasis"),
+        ("emphasis", {"cues": 3}, "emphasis"),
+        ("emphasis", {"pitch": "lowest"}, "emphasis"),
+        ("emphasis", {"pitch_lag": "0.15"}, "emphasis"),
+        ("description", None, "description"),
+        ("description", {}, "description.describer"),
+        ("description", {"describer": "measured"}, "description.norms"),
+        ("description", {"describer": "measured", "norms": {}}, "description.norms"),
+        ("description", {"describer": "measured", "norms": {"quantiles": {"rate": 3}}}, "description.norms"),
+    ],
+)
+def test_a_setting_of_an_older_or_edited_processor_is_named(step, settings, name):
+    changed = {**SETTINGS, step: settings}
+    if settings is None:
+        del changed[step]
+    plain = tiny_processor()
+    with pytest.raises(ValueError, match=rf"^The setting {name} of the .* set annotation to null in processor_config"):
+        processor = MsfSerProcessor(plain.feature_extractor, plain.tokenizer, annotation=changed)
+        MsfSerPipeline(tiny_model(), processor=processor)
+    MsfSerAnnotator.from_settings(SETTINGS)
 
 
 def test_a_set_of_texts_for_each_sound(recognizer):

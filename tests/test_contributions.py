@@ -249,6 +249,14 @@ def test_windows_have_the_contributions_of_their_words(pipe):
         assert join_words(word["text"] for word in window["word_contributions"]) == window["transcript"]
 
 
+def test_a_model_that_returns_tuples_has_them_too():
+    pipe = pipe_of()
+    item = {"audio": voice(1.0), "transcript": "the food was"}
+    plain = pipe(item, word_contributions=True)
+    pipe.model.config.return_dict = False
+    assert pipe(item, word_contributions=True) == plain
+
+
 def test_the_option_is_checked(pipe):
     with pytest.raises(ValueError, match="word_contributions='all' is neither"):
         pipe(voice(1.0), word_contributions="all")

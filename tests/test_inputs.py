@@ -3,17 +3,22 @@
 import gc
 import io
 import itertools
+import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import datasets
 import numpy as np
 import pytest
 import soundfile
+import soxr
 import torch
 from spoken import RATE, Recognizer, voice
 from tiny import tiny_model, tiny_processor
+from transformers import BertConfig
 
 from msfser import LABELS, MsfSerPipeline
+from msfser.annotator_msfser import NoRecognizer
 from msfser.transcription_msfser import MsfSerRecognizer
 
 BROKEN = b"no sound"
@@ -150,6 +155,61 @@ def test_each_channel_or_an_error(pipe, sounds):
     assert both[0]["valence"] != both[1]["valence"]
     with pytest.raises(ValueError, match="Item 1: these bytes"):
         pipe([stereo, BROKEN], channel="each")
+    with pytest.raises(ValueError, match=r"^these bytes") as raised:
+        pipe(BROKEN, channel="each")
+    assert raised.value.__cause__ is not raised.value
+
+
+def test_a_bad_channel_leaves_the_good_one(pipe):
+    left = voice(1.2)
+    half = {"array": np.stack([left, np.full_like(left, np.nan)]), "sampling_rate": RATE}
+    good, bad = pipe(half, channel="each", errors="return")
+    assert good == {"channel": 0, **pipe({"array": left, "sampling_rate": RATE})}
+    assert bad == {"channel": 1, "error": "the sound holds values that are not finite (NaN or infinity)."}
+    assert pipe([half], channel="each", errors="return", batch_size=4)[0][1] == bad
+    with pytest.raises(ValueError, match="Item 0: the sound holds values"):
+        pipe([half], channel="each")
+
+
+@pytest.mark.parametrize("errors", ["raise", "return"])
+def test_a_source_that_fails_ends_with_its_own_error_for_each_channel_too(pipe, sounds, errors):
+    def source():
+        yield sounds[0]
+        raise KeyError("the microphone is gone")
+
+    results = pipe(source(), channel="each", errors=errors)
+    assert [result["channel"] for result in next(results)] == [0]
+    with pytest.raises(KeyError, match="the microphone is gone"):
+        next(results)
+
+
+@pytest.mark.parametrize("options", [{}, {"channel": "each"}])
+@pytest.mark.parametrize("errors", ["raise", "return"])
+def test_a_recognizer_of_another_kind_is_raised_once(pipe, sounds, tmp_path, monkeypatch, errors, options):
+    BertConfig(hidden_size=8, num_attention_heads=1, num_hidden_layers=1).save_pretrained(tmp_path)
+    loaded, load = [], MsfSerRecognizer.from_pretrained
+    monkeypatch.setattr(MsfSerRecognizer, "from_pretrained", lambda *of: loaded.append(of) or load(*of))
+    for inputs in (sounds[0], sounds[:2]):
+        loaded.clear()
+        with pytest.raises(NoRecognizer, match=r"bert.*or give recognizer=None"):
+            pipe(inputs, recognizer=str(tmp_path), errors=errors, batch_size=2, **options)
+        assert len(loaded) == 1
+
+
+def test_the_rate_of_a_call_is_that_of_sounds_that_state_none(pipe):
+    sound = voice(1.5)
+    file = io.BytesIO()
+    soundfile.write(file, soxr.resample(sound, RATE, 44_100), 44_100, format="WAV")
+    content, stated = file.getvalue(), {"array": sound[::2], "sampling_rate": RATE // 2}
+    bare = {"audio": {"array": sound, "sampling_rate": None}, "sampling_rate": RATE}
+    forms = [content, {"audio": content}, io.BytesIO(content), stated, (RATE // 2, sound[::2]), bare]
+    expected = [pipe(form) for form in forms] + [pipe(sound, sampling_rate=RATE)]
+    assert pipe([*forms, sound], sampling_rate=RATE) == expected
+    assert pipe(content, sampling_rate=RATE) == expected[0] and pipe(bare) == expected[-1]
+    built = MsfSerPipeline(pipe.model, processor=pipe.processor, recognizer=Recognizer(), sampling_rate=RATE)
+    assert built([content, sound]) == [expected[0], expected[-1]]
+    with pytest.raises(ValueError, match="at 44100 Hz, not at the given sampling_rate=16000"):
+        pipe({"audio": content, "sampling_rate": RATE})
 
 
 # Sources
@@ -266,7 +326,7 @@ def test_recognizers_are_not_kept_after_their_call(pipe, sounds):
     assert reference() is None
 
 
-def test_only_the_last_named_recognizer_is_kept_and_loaded_once(pipe, sounds, monkeypatch):
+def test_the_last_two_named_recognizers_are_kept_and_loaded_once(pipe, sounds, monkeypatch):
     loaded = []
 
     def load(name, *_):
@@ -274,9 +334,61 @@ def test_only_the_last_named_recognizer_is_kept_and_loaded_once(pipe, sounds, mo
         return loaded[-1][1]
 
     monkeypatch.setattr(MsfSerRecognizer, "from_pretrained", load)
-    for name in ("first", "first", "second", "second"):
+    for name in ("first", "second") * 2:  # by turns
         pipe(sounds[0], recognizer=name)
     assert [name for name, _ in loaded] == ["first", "second"]
+    pipe(sounds[0], recognizer="third")
     first = weakref.ref(loaded.pop(0)[1])
     gc.collect()
     assert first() is None
+    pipe(sounds[0], recognizer="second")
+    assert [name for name, _ in loaded] == ["second", "third"]
+
+
+def test_threads_load_a_recognizer_once(pipe, sounds, monkeypatch):
+    loaded = []
+
+    def load(name, *_):
+        time.sleep(0.2)
+        loaded.append(name)
+        return Recognizer()
+
+    monkeypatch.setattr(MsfSerRecognizer, "from_pretrained", load)
+    with ThreadPoolExecutor(4) as threads:
+        results = list(threads.map(lambda _: pipe(sounds[0], recognizer="for threads"), range(4)))
+    assert loaded == ["for threads"] and all(result == results[0] for result in results)
+
+
+# One recording or many: the same options
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 1.5, True, "8"])
+def test_a_batch_size_is_checked_for_one_recording_too(pipe, sounds, batch_size):
+    for inputs in (sounds[0], sounds, iter(sounds)):
+        with pytest.raises(ValueError, match=r"batch_size=.* must be a whole number from 1 on"):
+            pipe(inputs, batch_size=batch_size)
+
+
+def test_the_windows_of_one_recording_form_batches(pipe, monkeypatch):
+    sizes = []
+    score = MsfSerPipeline._score
+    monkeypatch.setattr(
+        MsfSerPipeline,
+        "_score",
+        lambda self, windows, *rest: sizes.append(len(windows)) or score(self, windows, *rest),
+    )
+    long = {"array": voice(40.0), "sampling_rate": RATE}
+    plain = pipe(long)
+    assert set(sizes) == {1} and len(sizes) == len(plain["course"]) > 3
+    sizes.clear()
+    batched = pipe(long, batch_size=8)
+    assert sizes == [len(plain["course"])]
+    assert [batched[name] for name in LABELS] == pytest.approx([plain[name] for name in LABELS], abs=1e-5)
+
+
+def test_a_mistyped_option_is_named_with_those_there_are(pipe, sounds):
+    sentence = r"there is no option 'recogniser': give some of batch_size, channel, .*, recognizer, .*contributions\.$"
+    with pytest.raises(TypeError, match=sentence):
+        pipe(sounds[0], recogniser=None)
+    with pytest.raises(TypeError, match=sentence):
+        MsfSerPipeline(pipe.model, processor=pipe.processor, recogniser=None)

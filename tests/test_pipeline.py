@@ -21,7 +21,7 @@ from tiny import tiny_model, tiny_processor
 from transformers import AutoModel, AutoProcessor, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
-from msfser import LABELS, MsfSerPipeline, memory_msfser, pipeline_msfser, recordings_msfser
+from msfser import LABELS, MsfSerPipeline, memory_msfser, recordings_msfser, segment_texts_msfser
 from msfser.description_msfser import NORMS
 from msfser.emphasis_msfser import EMPHASIS
 from msfser.train import main
@@ -341,10 +341,42 @@ def test_an_unusable_item_is_named(pipe, speech, item, sentence):
 
 def test_an_error_keeps_its_kind_with_the_index():
     for kind, named in ((ValueError, ValueError), (OSError, OSError), (FileNotFoundError, OSError)):
-        error = recordings_msfser.with_index(kind("it is gone"), 3)
-        assert type(error) is named and str(error) == "Item 3: it is gone" and type(error.__cause__) is kind
-    for error, index in ((KeyError("a"), 3), (ValueError("a"), None)):
-        assert recordings_msfser.with_index(error, index) is error
+        error = kind("it is gone")
+        with pytest.raises(named, match=r"^Item 3: it is gone$") as raised:
+            recordings_msfser.failed_result(error, 3, "raise")
+        assert type(raised.value) is named and raised.value.__cause__ is error
+        with pytest.raises(kind, match=r"^it is gone$") as raised:
+            recordings_msfser.failed_result(error, None, "raise")
+        assert raised.value is error and error.__cause__ is None
+        assert recordings_msfser.failed_result(error, 3, "return") == {"error": "it is gone"}
+
+
+def test_a_text_that_a_row_of_pandas_lacks_is_absent(pipe):
+    """As for the processor and the collator: NaN is missing."""
+    plain = pipe({"audio": voice(1.5), "sampling_rate": RATE})
+    row = dict.fromkeys(("transcript", "emphasis", "description", "language", "words"), float("nan"))
+    assert pipe({"audio": voice(1.5), "sampling_rate": RATE, **row}) == plain
+    assert pipe({"audio": {"array": voice(1.5), "sampling_rate": RATE}, "sampling_rate": np.nan, **row}) == plain
+
+
+@pytest.mark.parametrize("seconds", [1.5, 14.0])
+def test_words_without_a_spelling_count_as_not_given(pipe, seconds):
+    item = {"audio": voice(seconds), "sampling_rate": RATE}
+    blank = [{"word": "", "start": 0.1, "end": 0.4}, {"word": " ", "start": 0.5, "end": 0.6}]
+    result = pipe({**item, "words": blank})
+    assert result == pipe(item) and result["texts"]["words"] == "recognized"
+    kept = pipe({**item, "words": [*blank, {"word": "so", "start": 0.7, "end": 0.9}]})
+    assert [word["word"] for word in kept["words"]] == ["so"] and kept["texts"]["words"] == "given"
+
+
+def test_a_transcript_without_letters_has_no_words_and_says_so(pipe):
+    result = pipe({"audio": voice(1.5), "sampling_rate": RATE, "transcript": "!!!"})
+    assert result["transcript"] == "!!!" and result["words"] == []
+    assert result["texts"]["transcript"] == "given" and result["texts"]["words"] == "absent: no letters"
+    assert result["texts"]["emphasis"] == "absent: no word times"
+    words = [{"word": "!!!", "start": 0.1, "end": 0.4}]
+    result = pipe({"audio": voice(1.5), "sampling_rate": RATE, "words": words})
+    assert result["texts"]["words"] == "given" and result["texts"]["emphasis"] == "absent: no letters"
 
 
 def test_freed_memory_is_returned_where_the_c_library_would_keep_it(monkeypatch):
@@ -513,10 +545,15 @@ def test_texts_of_a_long_recording_go_to_their_windows(pipe, long, recognizer):
 
 
 def test_a_long_transcript_without_times_is_a_sentence(pipe, long, monkeypatch):
-    for options, text in (({"recognizer": None}, "a b"), ({}, "a b?")):
-        with pytest.raises(ValueError, match="cannot be aligned"):
-            pipe({"audio": long, "sampling_rate": RATE, "transcript": text}, **options)
-    monkeypatch.setattr(pipeline_msfser, "_LONGEST_TO_ALIGN", 30.0)
+    item = {"audio": long, "sampling_rate": RATE}
+    for options, text, sentence in (
+        ({"recognizer": None}, "a b", "needs a recognizer: give one"),
+        ({}, "a b?", "cannot be aligned"),
+        ({}, "!!!", "cannot be aligned"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            pipe({**item, "transcript": text}, **options)
+    monkeypatch.setattr(segment_texts_msfser, "_LONGEST_TO_ALIGN", 30.0)
     with pytest.raises(ValueError, match="has no times"):
         pipe({"audio": long, "sampling_rate": RATE, "transcript": "a b"})
 

@@ -9,8 +9,9 @@ import torch
 from spoken import RATE, Recognizer, voice
 from tiny import tiny_model, tiny_processor, tiny_recognizer
 
-from msfser import LABELS, MsfSerPipeline, transcription_msfser
+from msfser import LABELS, MsfSerPipeline, stream_msfser, transcription_msfser
 from msfser.audio_msfser import load_audio
+from msfser.inputs_msfser import check_options
 from msfser.stream_msfser import FirmWords, Hops, NewestSound
 
 TEXTS = ("transcript", "emphasis", "description")
@@ -304,6 +305,20 @@ def test_hops_are_counted_without_drift():
     hops = Hops(4.0, 0.1)
     assert hops.end(0) == RATE and hops.end(35_990) == 3_600 * RATE
     assert hops.count(RATE - 1) == 0 and hops.count(3_600 * RATE) == 35_991 and hops.count(3_600 * RATE - 1) == 35_990
+
+
+def test_a_stream_sets_each_option_of_the_pipeline():
+    """One that it leaves out would be that of the pipeline, such as word_contributions=True."""
+    assert stream_msfser._FIXED.keys() | stream_msfser._OPTIONS == check_options.__kwdefaults__.keys()
+
+
+def test_a_stream_of_a_pipeline_with_word_contributions_has_none(pipe):
+    built = MsfSerPipeline(
+        pipe.model, processor=pipe.processor, recognizer=Recognizer(), word_contributions=True, batch_size=4
+    )
+    assert "word_contributions" in built(voice(1.0), sampling_rate=RATE)
+    result, *_ = built.stream([voice(1.0)], RATE)
+    assert "word_contributions" not in result and {"contributions", "baseline", "percentiles"} <= result.keys()
 
 
 def test_a_model_of_texts_alone_says_why_it_has_no_numbers():

@@ -176,6 +176,25 @@ def test_each_channel_is_a_row(calls, model, caplog):
     assert caplog.text.count("must know and agree") == 1
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_bad_channel_is_a_row_with_its_error(calls, model, suffix):
+    half = np.stack([noise(1.5, 1), np.full(24_000, np.nan, np.float32)], 1)
+    soundfile.write(calls / "half.wav", half, 16_000, subtype="FLOAT")
+    table = predict("calls", "-o", f"r{suffix}", "--model", model, "--channel", "each", "--course")
+    good, bad = table[table["file"] == "calls/half.wav"].to_dict("records")
+    assert (good["channel"], bad["channel"]) == (0, 1)
+    assert pd.isna(good["error"]) and good["end"] == 1.5
+    assert "not finite" in bad["error"] and pd.isna(bad["valence"])
+    broken = table.set_index("file").loc["calls/broken.wav"]
+    assert "cannot be decoded" in broken["error"] and pd.isna(broken["channel"])
+
+
+def test_a_table_of_bad_channels_alone_names_them(calls, model):
+    soundfile.write("nan.wav", np.full((24_000, 2), np.nan, np.float32), 16_000, subtype="FLOAT")
+    table = predict("nan.wav", "calls/broken.wav", "-o", "r.csv", "--model", model, "--channel", "each")
+    assert table["channel"].tolist()[:2] == [0, 1] and table["error"].notna().all()
+
+
 def test_a_table_gives_its_texts(tmp_path, calls):
     folder = tmp_path / "words"
     tiny_model().save_pretrained(folder)
