@@ -90,6 +90,13 @@ def test_files_copies_and_pickles_are_those_of_float32(tmp_path):
     assert MsfSerModel.from_pretrained(tmp_path / "after").precision == "float32"
 
 
+@pytest.mark.parametrize("change", ["bfloat16", "half", "quantize"])
+def test_float32_changes_nothing_and_is_always_possible(change):
+    model, inputs = getattr(tiny_model(), change)(), inputs_for("wavlm")
+    expected = logits(model, inputs)
+    assert torch.equal(logits(model.set_precision("float32"), inputs), expected)
+
+
 def test_a_cpu_without_bfloat16_stays_in_float32_and_says_so(without_bfloat16, monkeypatch):
     notes = []
     monkeypatch.setattr(fast_products_msfser.logger, "warning_once", notes.append)
@@ -154,9 +161,11 @@ def test_impossible_precisions_are_refused():
     for wrong in ("float16", "bf16", None):
         with pytest.raises(ValueError, match="is not known: choose 'float32' or 'bfloat16'"):
             tiny_model().set_precision(wrong)
-    with pytest.raises(ValueError, match=r"weights in torch\.float16, and precision= needs weights in float32"):
+    with pytest.raises(
+        ValueError, match=r"weights in torch\.float16, and precision='bfloat16' needs weights in float32"
+    ):
         tiny_model().half().set_precision("bfloat16")
-    with pytest.raises(ValueError, match="8-bit layers, and precision= needs"):
+    with pytest.raises(ValueError, match="8-bit layers, and precision='bfloat16' needs"):
         tiny_model().quantize().set_precision("bfloat16")
     with pytest.raises(ValueError, match="bfloat16 on cpu"):
         tiny_model().set_precision("bfloat16").quantize()
