@@ -838,7 +838,7 @@ def test_wrong_input_is_a_sentence(tmp_path):
         ("NAME=COLUMN", ["--columns", "speaker"]),
         ("belongs to --describer measured", ["--describer", "none", "--norms", "x"]),
         ("needs the name of the server's model", ["--url", "http://127.0.0.1:1"]),
-        ("'klingon' is none that Whisper knows", ["--language", "klingon"]),
+        ("'klingon' is not a language that Whisper knows", ["--language", "klingon"]),
     ],
 )
 def test_options_that_do_not_go_together(capsys, match, options):
