@@ -7,8 +7,8 @@ import contextlib
 import io
 import math
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
@@ -46,17 +46,10 @@ _MOST_SAMPLES = 2**29
 _BLOCK = 2**20
 # libsndfile can open other formats as well: by the file name alone, or with decoders that nobody maintains.
 _FORMATS = ("WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF", "CAF", "AU", "NIST")
-# The one list of the usual endings of recordings' names, each with the package that reads it.
-AUDIO_SUFFIXES = dict.fromkeys(
-    (".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".snd", ".w64", ".wav"),
-    "soundfile",
-) | dict.fromkeys(
-    (".3g2", ".3gp", ".aac", ".amr", ".awb", ".m4a", ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp4", ".webm"), "av"
-)
 # Floats exceed 1 a little after resampling or lossy coding; far above, they are unscaled integers.
 _LARGEST_FLOAT = 16.0
 
-_FRAME = SAMPLING_RATE // 50
+_PAUSE_FRAME = SAMPLING_RATE // 50
 # A pause is 0.2 s that are 10 dB below the mean of the segment, in its last third.
 _PAUSE_FRAMES = 10
 _PAUSE_BELOW_MEAN = 10.0
@@ -70,7 +63,7 @@ class SoundReader(Protocol):
 
     @property
     def samplerate(self) -> int:
-        """Of the file, in Hz."""
+        """Sampling rate of the file, in Hz."""
 
     @property
     def channels(self) -> int:
@@ -287,18 +280,36 @@ def _reason(error: Exception) -> str:
 def _opened(source: Any) -> BinaryIO:
     if is_bytes(source):
         return io.BytesIO(source)
+    path, name = os.fspath(source), _shown(source)
     try:
-        path = Path(source)
-        if path.is_dir() and os.fspath(source):
-            raise IsADirectoryError
-        # Neither a device nor a pipe, which would never end.
-        if path.is_file():
-            return open(path, "rb")
-    except IsADirectoryError as error:
-        raise ValueError(f"{_shown(source)} is a folder: give one of its recordings.") from error
-    except (OSError, ValueError):  # not a valid file name, such as a long text, or not readable
-        pass
-    raise ValueError(f"there is no file {_shown(source)}.")
+        mode = os.stat(path).st_mode
+    except PermissionError as error:
+        raise _unreadable(name, error) from error
+    except (OSError, ValueError) as error:  # also not a valid file name, such as a long text
+        raise ValueError(f"there is no file {name}.") from error
+    if stat.S_ISDIR(mode):
+        raise ValueError(f"{name} is a folder: give one of its recordings.")
+    if not stat.S_ISREG(mode):  # a device or a pipe, which would never end
+        raise ValueError(f"{name} is not a regular file: give a recording.")
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise _unreadable(name, error) from error
+
+
+def _unreadable(name: str, error: OSError) -> ValueError:
+    return ValueError(f"{name} cannot be read ({error.strerror or error}): check its permissions.")
+
+
+def decibels(power: np.ndarray) -> np.ndarray:
+    """Power in dB; of samples, in dB of full scale. Silence has -120 dB."""
+    in_decibels: np.ndarray = 10 * np.log10(power + 1e-12)
+    return in_decibels
+
+
+def frame_levels(frames: np.ndarray) -> np.ndarray:
+    """The level of each frame in dB of full scale: `(frames, samples)` -> `(frames,)`, float64, -120 or more."""
+    return decibels(np.square(frames, dtype=np.float64).mean(1))
 
 
 def cut_at_pauses(blocks: Iterable[np.ndarray], max_seconds: float) -> Iterator[np.ndarray]:
@@ -325,15 +336,15 @@ def cut_at_pauses(blocks: Iterable[np.ndarray], max_seconds: float) -> Iterator[
 def _segment_end(samples: np.ndarray) -> int:
     """Where a segment that may contain all these samples ends."""
     earliest = int(len(samples) * _EARLIEST_SHARE)
-    frames = (len(samples) - earliest) // _FRAME
+    frames = (len(samples) - earliest) // _PAUSE_FRAME
     if frames < _PAUSE_FRAMES:
         return len(samples)
-    tail = samples[earliest : earliest + frames * _FRAME].reshape(frames, _FRAME).astype(np.float64)
+    tail = samples[earliest : earliest + frames * _PAUSE_FRAME].reshape(frames, _PAUSE_FRAME).astype(np.float64)
     power = np.convolve(np.square(tail).mean(1), np.full(_PAUSE_FRAMES, 1 / _PAUSE_FRAMES), mode="valid")
     quietest = int(power.argmin())
     if power[quietest] >= np.square(samples, dtype=np.float64).mean() * 10 ** (-_PAUSE_BELOW_MEAN / 10):
         return len(samples)
-    middle = earliest + (quietest + _PAUSE_FRAMES // 2) * _FRAME
+    middle = earliest + (quietest + _PAUSE_FRAMES // 2) * _PAUSE_FRAME
     return max(_GRID, round(middle / _GRID) * _GRID)
 
 

@@ -1,6 +1,7 @@
 """Configuration of MSF-SER (arXiv 2510.05749): which inputs, which encoders, which fusion."""
 
 import copy
+import math
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -125,10 +126,10 @@ class MsfSerConfig(PreTrainedConfig):
     weights_sources: list[str] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Builds the two sub-configs and checks the switches.
+        """Builds the two sub-configs and checks the fields.
 
         Raises:
-            ValueError: A switch has no such setting, or the settings contradict each other.
+            ValueError: A field has an impossible value, or the settings contradict each other.
         """
         semantics = list(SEMANTICS) if self.semantics is None else self.semantics
         if len(set(semantics) & set(SEMANTICS)) != len(semantics):
@@ -148,6 +149,11 @@ class MsfSerConfig(PreTrainedConfig):
                 raise ValueError(f"{name}={getattr(self, name)} is not in 0..1 (1 excluded).")
         if self.fusion_size < 1:
             raise ValueError(f"fusion_size={self.fusion_size} is not a positive width.")
+        if not 0.0 <= self.initializer_range < math.inf:
+            raise ValueError(f"initializer_range={self.initializer_range} is no standard deviation: give 0 or more.")
+        if self.unrated and len(set(self.unrated) & set(LABELS)) != len(self.unrated):
+            raise ValueError(f"unrated={self.unrated}: name each of {list(LABELS)} at most once.")
+        _check_scale(self.scale)
         self.audio_config = _sub_config(self.audio_config, WAVLM_LARGE) if self.audio else None
         self.text_config = _sub_config(self.text_config, ROBERTA_LARGE) if self.semantics else None
         if getattr(self.audio_config, "add_adapter", False):
@@ -193,6 +199,27 @@ class MsfSerConfig(PreTrainedConfig):
                 raise ValueError(f"{key}={value}: the outputs are {', '.join(LABELS)}, in this order; leave it out.")
             value = dict(_LABELS[key])
         super().__setattr__(key, value)
+
+
+def _check_scale(scale: dict[str, Any] | None) -> None:
+    """Checks that percentiles can be told by a scale, if there is one."""
+    if scale is None:
+        return
+    parts = [scale.get(kind) for kind in ("labels", "predictions")]
+    quantiles = [part.get(label) for part in parts if isinstance(part, dict) for label in LABELS]
+    if (
+        not isinstance(scale.get("of"), str)
+        or len(quantiles) != 2 * len(LABELS)
+        or not all(isinstance(rising, list) and _is_rising(rising) for rising in quantiles)
+    ):
+        raise ValueError(
+            "scale has another form: give 'of', the name of the corpus, and 'labels' and 'predictions', each with a "
+            f"list of rising numbers for each of {', '.join(LABELS)}; or leave it out."
+        )
+
+
+def _is_rising(values: list[Any]) -> bool:
+    return all(isinstance(value, (int, float)) for value in values) and values == sorted(values)
 
 
 def _sub_config(value: dict[str, Any] | PreTrainedConfig | None, default: dict[str, Any]) -> PreTrainedConfig:

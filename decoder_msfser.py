@@ -67,7 +67,7 @@ class MsfSerDecoder:
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device."""
         device: torch.device = self._model.device
         return device
 

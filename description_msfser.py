@@ -35,7 +35,7 @@ _SPEECH_BELOW_PEAK = 30.0
 _SHORTEST_PAUSE = 0.15
 _NUCLEUS_DIP = 2.0
 _LEAST_VOICED = 0.1
-_FRAME = 512
+_VOICE_FRAME = 512
 # Edges in Hz of the two bands whose energy ratio is the brightness.
 _BANDS = (50, 1000, 5000)
 
@@ -214,16 +214,16 @@ def _voiced_frames(sound: np.ndarray, prosody: Prosody, samples: int) -> tuple[n
 
 
 def _brightness(sound: np.ndarray, prosody: Prosody) -> float:
-    frames, _ = _voiced_frames(sound, prosody, _FRAME)
-    power = (np.abs(np.fft.rfft(frames * np.hanning(_FRAME))) ** 2).sum(0)
-    low, middle, high = np.searchsorted(np.fft.rfftfreq(_FRAME, 1 / SAMPLING_RATE), _BANDS)
+    frames, _ = _voiced_frames(sound, prosody, _VOICE_FRAME)
+    power = (np.abs(np.fft.rfft(frames * np.hanning(_VOICE_FRAME))) ** 2).sum(0)
+    low, middle, high = np.searchsorted(np.fft.rfftfreq(_VOICE_FRAME, 1 / SAMPLING_RATE), _BANDS)
     return float(10 * np.log10((power[middle:high].sum() + 1e-12) / (power[low:middle].sum() + 1e-12)))
 
 
 def _clarity(sound: np.ndarray, prosody: Prosody) -> float:
-    frames, pitch = _voiced_frames(sound, prosody, 3 * _FRAME)
+    frames, pitch = _voiced_frames(sound, prosody, 3 * _VOICE_FRAME)
     frames = frames - frames.mean(1, keepdims=True)
-    half = 3 * _FRAME // 2
+    half = 3 * _VOICE_FRAME // 2
     # Correlation with the sound one period later: the best of the lags around the period, as pitch is uncertain.
     products = []
     rows = np.arange(len(frames))[:, None]

@@ -161,7 +161,7 @@ def find_emphasis(
         return Emphasis(np.zeros(0), None, (0, 0), None)
     scores = (
         config.pitch_weight * _z(_pitches(words, prosody, config), _PITCH_RESOLUTION)
-        + config.energy_weight * _z(_levels(words, prosody, config), _LEVEL_RESOLUTION)
+        + config.energy_weight * _z(_word_levels(words, prosody, config), _LEVEL_RESOLUTION)
         + config.duration_weight * _z(_durations(words, config), _DURATION_RESOLUTION)
     )
     top = int(scores.argmax())
@@ -170,19 +170,6 @@ def find_emphasis(
         segment = (0, len(words))
     bare = [bare_word(word["word"]) for word in words[slice(*segment)]]
     return Emphasis(scores, top, segment, join_words(filter(None, bare)) or None)
-
-
-def random_segment(words: Sequence[str], length: int, generator: np.random.Generator) -> str | None:
-    """Draws neighboring words: the control that separates the effect of emphasis from that of any short text.
-
-    An entry without a letter or digit is not a word. An utterance with fewer than `length` words is drawn as a whole.
-
-    Returns:
-        The words without the punctuation around each; `None` if nothing is left.
-    """
-    bare = list(filter(None, map(bare_word, words)))
-    start = int(generator.integers(max(1, len(bare) - length + 1)))
-    return join_words(bare[start : start + length]) or None
 
 
 def bare_word(word: str) -> str:
@@ -213,7 +200,7 @@ def _pitches(words: Sequence[Mapping[str, Any]], prosody: Prosody, config: Empha
     return np.array([part.mean() if part.size else np.nan for part in voiced_parts])
 
 
-def _levels(words: Sequence[Mapping[str, Any]], prosody: Prosody, config: EmphasisConfig) -> np.ndarray:
+def _word_levels(words: Sequence[Mapping[str, Any]], prosody: Prosody, config: EmphasisConfig) -> np.ndarray:
     """`(words,)`, dB of full scale."""
     of_words = [prosody.level[_frames(word, prosody.level_times, 0.0)] for word in words]
     return np.array([level.max() if config.energy == "peak" else level.mean() for level in of_words])

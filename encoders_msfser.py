@@ -4,7 +4,6 @@ The name of an encoder is a Hub name or a folder. What loads it raises `OSError`
 of its weights, and `ValueError` if it is of another kind; the sentence names the remedy.
 """
 
-import contextlib
 import functools
 import inspect
 import pickle
@@ -307,25 +306,44 @@ def whisper_states(
     )
     states = [x]
     layers: Any = encoder.layers
-    with contextlib.ExitStack() as hooks:
-        for layer in layers:
-            if attentions is not None:
-                hook = layer.self_attn.register_forward_hook(_appending(attentions))
-                hooks.callback(hook.remove)
-        for layer in layers:
-            states.append(layer(states[-1], attention))
+    for layer in layers:
+        if attentions is not None:
+            # A layer drops its weights. A hook that keeps them would see those of other threads, too.
+            _, weights = layer.self_attn(layer.self_attn_layer_norm(states[-1]), attention_mask=attention)
+            attentions.append(weights)
+        states.append(layer(states[-1], attention))
     states[-1] = encoder.layer_norm(states[-1])
     return states, frame_mask
 
 
-def _appending(attentions: list[torch.Tensor]) -> Callable[[nn.Module, Any, Any], None]:
-    """A hook that appends the attention weights of an attention layer."""
-    return lambda _, __, output: attentions.append(output[1])
+def check_lengths(config: PreTrainedConfig, mask: torch.Tensor, each: bool) -> None:
+    """Checks that a batch of sound, `(batch, samples or mel frames)`, gives a speech encoder a frame.
+
+    Args:
+        config: The encoder's.
+        mask: `(batch, samples or mel frames)`, bool; a row of zeros is an absent sound, which is not too short.
+        each: Whether each item is checked, for which a GPU has to be waited for, or only the whole batch.
+
+    Raises:
+        ValueError: A sound is too short.
+    """
+    if torch.compiler.is_compiling():
+        return
+    is_mel = config.model_type == "whisper"
+    shortest, length = 1 if is_mel else shortest_waveform(config), mask.shape[1]
+    if length >= shortest and each:
+        lengths = mask.sum(-1)
+        length = int(torch.where(lengths > 0, lengths, length).min())
+    if length < shortest:
+        unit = "mel frames" if is_mel else "samples"
+        raise ValueError(
+            f"A sound has {length} {unit} and this speech encoder needs {shortest} or more: pad it with silence, as "
+            "the processor does."
+        )
 
 
-def shortest_waveform(config: PreTrainedConfig) -> int:
-    """The samples that an encoder needs at least, in training with SpecAugment."""
-    frames = max(config.mask_time_length, 1)
+def shortest_waveform(config: PreTrainedConfig, frames: int = 1) -> int:
+    """The samples from which a waveform encoder makes so many frames."""
     for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
         frames = (frames - 1) * stride + kernel
     return frames

@@ -1,7 +1,8 @@
 """Sound to the input of a speech encoder: the waveform, or Whisper's log-mel frames of a clip of any length."""
 
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +21,8 @@ _HOP = 160
 # The level of the loud frames under `normalize_level`, and the level below which all is silence; full scale is 1.
 _REFERENCE_LEVEL = 0.05
 _SILENCE = 1e-5
+# What is read beyond the length at which a sound is cut.
+_MORE_SECONDS = 0.1
 
 
 class MsfSerFeatureExtractor(SequenceFeatureExtractor):
@@ -35,8 +38,11 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
         mean: What is subtracted from each waveform without `do_normalize`, where a model was trained with the mean of
             its corpus.
         std: What each is then divided by, likewise.
-        min_seconds: Shorter sound is padded with silence to this length; the encoders fail on a few milliseconds.
-        max_seconds: Longer sound is cut at this length.
+        min_seconds: Shorter sound is padded with silence to this length, above 0, as the encoders fail on a few
+            milliseconds; for `"log_mel"` 0.025 or more.
+        max_seconds: Longer sound is cut at this length, `min_seconds` or more.
+        padding_value: What shorter sounds of a batch are padded with; models do not see it.
+        **kwargs: As in [`SequenceFeatureExtractor`], such as `return_attention_mask`. `padding_side` is `"right"`.
 
     Raises:
         ValueError: The settings contradict each other.
@@ -60,8 +66,12 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError(f"kind={kind!r} is neither 'waveform' nor 'log_mel'.")
         if sampling_rate != SAMPLING_RATE:
             raise ValueError(f"sampling_rate={sampling_rate}: the encoders need {SAMPLING_RATE} Hz.")
-        if not 0 < min_seconds <= max_seconds:
-            raise ValueError(f"min_seconds={min_seconds} and max_seconds={max_seconds} leave no length.")
+        if not 0 < min_seconds <= max_seconds < math.inf:
+            raise ValueError(
+                f"min_seconds={min_seconds} and max_seconds={max_seconds} leave no length: give finite numbers, 0 < "
+                "min_seconds <= max_seconds."
+            )
+        check_padding_side(kwargs.get("padding_side"))
         if kind == "log_mel" and int(min_seconds * SAMPLING_RATE) < _N_FFT:
             raise ValueError(
                 f"min_seconds={min_seconds} is less than one log-mel window ({_N_FFT / SAMPLING_RATE} s)."
@@ -106,7 +116,8 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
             truncation: Whether sounds are cut at `max_length`.
             max_length: In samples at 16 kHz, also for log-mel frames; by default `max_seconds`.
             pad_to_multiple_of: In samples, or in mel frames.
-            return_attention_mask: By default the setting of this name, which is `True`.
+            return_attention_mask: By default the setting of this name, which is `True`. Without a mask the sounds must
+                have one length, so that none is padded.
             channels_first: Whether arrays of two axes are one sound each, as `(channels, samples)` or as `(samples,
                 channels)`. A batch of them has three axes.
             channel: The one channel that is used, from 0 on; by default the mean of all.
@@ -116,7 +127,7 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
             `(batch, samples or mel frames)`, 1 where the item has sound. An item without sound is a row of zeros.
 
         Raises:
-            ValueError: A sound cannot be used (the sentence names the item), or there is none.
+            ValueError: A sound cannot be used (the sentence names the item), or there is none; or the mask is needed.
         """
         sounds = as_sounds(audio, sampling_rate, channels_first)
         if not sounds:
@@ -133,11 +144,16 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
             rate = None if states_rate(sound) else sampling_rate
             return load_audio(sound, rate, max_seconds, channels_first, channel)
 
-        items = [
-            self._features(sound, read, most_seconds if truncation else None, i) for i, sound in enumerate(sounds)
-        ]
-        if warn_if_cut and truncation:
-            self._warn_of_cut(sounds, [len(item) for item in items], read, most_seconds)
+        items, cut = [], []
+        for i, sound in enumerate(sounds):
+            features, is_cut = self._features(sound, read, most_seconds if truncation else None, i)
+            items.append(features)
+            cut += [i] if is_cut else []
+        if warn_if_cut and cut:
+            logger.warning(
+                f"{len(cut)} of {len(sounds)} sounds (first item {cut[0]}) are longer than {most_seconds:.4g} s and "
+                "were cut there: use the pipeline, which handles recordings of any length, or raise max_seconds."
+            )
         if padding in (True, "longest") and not any(len(item) for item in items):  # only absent ones
             padding, most_seconds = "max_length", self.min_seconds
         mask = [np.ones(len(item), np.int64) for item in items]
@@ -151,19 +167,24 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
             return_tensors=return_tensors,
         )
         if not (self.return_attention_mask if return_attention_mask is None else return_attention_mask):
-            del padded["attention_mask"]
+            check_unmasked(padded.pop("attention_mask"))
         return padded
 
     def _features(
         self, sound: Any, read: Callable[..., np.ndarray], most_seconds: float | None, index: int
-    ) -> np.ndarray:
-        """One sound as `(samples,)` or `(mel frames, mels)`; an absent one has none."""
+    ) -> tuple[np.ndarray, bool]:
+        """One sound as `(samples,)` or `(mel frames, mels)`, an absent one without any; and whether it is cut."""
         if sound is None:
-            return np.zeros((0, self.feature_size) if self.kind == "log_mel" else 0, np.float32)
+            return np.zeros((0, self.feature_size) if self.kind == "log_mel" else 0, np.float32), False
         try:
-            samples = read(sound, max_seconds=most_seconds)
+            # A little more than is used, which tells whether there is more.
+            samples = read(sound, max_seconds=None if most_seconds is None else most_seconds + _MORE_SECONDS)
         except ValueError as error:
             raise ValueError(f"Audio item {index}: {error}") from error
+        is_cut = False
+        if most_seconds is not None:
+            is_cut = len(samples) > (most_seconds + 0.01) * SAMPLING_RATE  # resampling may round up
+            samples = samples[: int(most_seconds * SAMPLING_RATE)]
         if self.normalize_level:
             samples = _at_reference_level(samples)
         if self.kind == "waveform":
@@ -174,23 +195,7 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
         missing = int(self.min_seconds * SAMPLING_RATE) - len(samples)
         if missing > 0:
             samples = np.pad(samples, (0, missing))
-        return samples if self.kind == "waveform" else self._log_mel(samples)
-
-    def _warn_of_cut(
-        self, sounds: list[Any], lengths: list[int], read: Callable[..., np.ndarray], most_seconds: float
-    ) -> None:
-        """One warning if any of the sounds, of which `lengths` are used, is longer than `most_seconds`."""
-        cut = []
-        for i, (sound, length) in enumerate(zip(sounds, lengths, strict=True)):
-            if length >= self._length(most_seconds) - 1:
-                longer = read(sound, max_seconds=most_seconds + 0.1)
-                if len(longer) > (most_seconds + 0.01) * SAMPLING_RATE:  # resampling may round up
-                    cut.append(i)
-        if cut:
-            logger.warning(
-                f"{len(cut)} of {len(sounds)} sounds (first item {cut[0]}) are longer than {most_seconds:.4g} s and "
-                "were cut there: use the pipeline, which handles recordings of any length, or raise max_seconds."
-            )
+        return samples if self.kind == "waveform" else self._log_mel(samples), is_cut
 
     def _log_mel(self, samples: np.ndarray) -> np.ndarray:
         """Whisper's features, `(mel frames, mels)`: 25 ms windows every 10 ms, as its authors compute them."""
@@ -208,6 +213,29 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
     def _length(self, seconds: float) -> int:
         """Seconds in samples or mel frames."""
         return int(seconds * SAMPLING_RATE) // (_HOP if self.kind == "log_mel" else 1)
+
+
+def check_padding_side(padding_side: str | None) -> None:
+    """Checks where sounds or texts are to be padded.
+
+    Raises:
+        ValueError: Not at the end, where the encoders expect padding.
+    """
+    if padding_side not in (None, "right"):
+        raise ValueError(f"padding_side={padding_side!r} gives wrong numbers: leave it out, or give 'right'.")
+
+
+def check_unmasked(mask: Iterable[Any]) -> None:
+    """Checks that sounds or texts are whole without their mask, `(batch, length)`.
+
+    Raises:
+        ValueError: One of them is padded or absent.
+    """
+    if not all(np.asarray(row).all() for row in mask):
+        raise ValueError(
+            "return_attention_mask=False leaves nothing that tells padding and absent items from the others: leave it "
+            "out, or give items of one length, all of them present."
+        )
 
 
 def loud_level(samples: np.ndarray) -> float:

@@ -10,7 +10,7 @@ LEAST_CERTAINTY = -1.201
 
 
 def is_surely_english(log_probability: float, entropy: float) -> bool:
-    """Whether a text by an English recognizer is that of English speech: with another language it doubts its words.
+    """Whether a text by an English recognizer is that of English speech: in other languages it is unsure.
 
     Args:
         log_probability: Mean natural log probability of the tokens and the end.
@@ -30,5 +30,7 @@ def language_code(language: str | None) -> str | None:
     name = language.lower()
     code = TO_LANGUAGE_CODE.get(name, re.split("[-_]", name)[0])
     if code not in LANGUAGES:
-        raise ValueError(f"language={language!r} is none that Whisper knows: give a code such as 'en' or 'de'.")
+        raise ValueError(
+            f"language={language!r} is not a language that Whisper knows: give a code such as 'en' or 'de'."
+        )
     return code

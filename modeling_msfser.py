@@ -9,12 +9,11 @@ Shapes: `batch` utterances, `samples` at 16 kHz, `frames` of an encoder, `states
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from transformers.utils.generic import ModelOutput, can_return_tuple
+from transformers.utils.generic import can_return_tuple
 
 from .configuration_msfser import LABELS, MsfSerConfig
 from .contributions_msfser import contributions_of
@@ -23,6 +22,7 @@ from .encoders_msfser import (
     build_audio_encoder,
     build_text_encoder,
     cast,
+    check_lengths,
     load_audio_encoder,
     load_text_encoder,
     shortest_waveform,
@@ -42,62 +42,13 @@ from .fusion_msfser import (
     drop_inputs,
 )
 from .gradients_msfser import is_trained, refuse_ignored_adapters
-from .intervals_msfser import INTERVAL_LEVEL, MsfSerIntervals
+from .intervals_msfser import INTERVAL_LEVEL, MsfSerIntervals, check_level
 from .loss_msfser import ccc_loss, check_labels
+from .output_msfser import MsfSerOutput
 from .pretrained_msfser import MsfSerPreTrainedModel, Record
 
 # A text of a batch: its token ids, its mask, its embedding.
 Text = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
-
-
-@dataclass
-class MsfSerOutput(ModelOutput):
-    """Output of [`MsfSerModel`].
-
-    Args:
-        loss: Scalar, `sum_d (1 - CCC_d)` over the global batch, where `labels` were given.
-        logits: `(batch, 3)`, valence, arousal, dominance, each in 0..1.
-        low: `(batch, 3)`, the low ends of the intervals, in 0..1; `None` in training, or if the model has none.
-        high: `(batch, 3)`, the high ends.
-        gate: `(batch, text width)`, the weight of LES relative to GS per feature, in 0..1; `None` without a gate.
-        routing: `(batch, 3, experts)`, the experts' weights for each dimension, summing to 1; the experts are the
-            sound, LES and GS together, and ES, in this order, as far as they are inputs. `None` without `fm_moe`.
-        layer_weights: `(states,)`, the weights of the speech encoder's hidden states, summing to 1; `None` where only
-            the last one is used.
-        embedding: `(batch, width)`, the fused vector, averaged over the three dimensions.
-        contributions: `(batch, 3, inputs)`, with `output_contributions`: what the sound, LES, GS and ES, as far as
-            they are inputs, contribute to each number; an absent one 0. See `contributions_msfser.py`.
-        baseline: `(batch, 3)`, the number without any input, to which the contributions add up to `logits`.
-        audio_hidden_states: With `output_hidden_states`, for each state of the speech encoder `(batch, frames, size)`:
-            the first layer's input and each layer's output. `None` without sound, or if `audio_states` were given.
-        les_hidden_states: The same of the text encoder, `(batch, tokens, text width)`. `None` without ids.
-        gs_hidden_states: As above.
-        es_hidden_states: As above.
-        audio_attentions: With `output_attentions`, for each layer of the speech encoder the attention weights
-            `(batch, heads, frames, frames)`; `None` as above.
-        les_attentions: The same of the text encoder, `(batch, heads, tokens, tokens)`.
-        gs_attentions: As above.
-        es_attentions: As above.
-    """
-
-    loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-    low: torch.Tensor | None = None
-    high: torch.Tensor | None = None
-    gate: torch.Tensor | None = None
-    routing: torch.Tensor | None = None
-    layer_weights: torch.Tensor | None = None
-    embedding: torch.Tensor | None = None
-    contributions: torch.Tensor | None = None
-    baseline: torch.Tensor | None = None
-    audio_hidden_states: tuple[torch.Tensor, ...] | None = None
-    les_hidden_states: tuple[torch.Tensor, ...] | None = None
-    gs_hidden_states: tuple[torch.Tensor, ...] | None = None
-    es_hidden_states: tuple[torch.Tensor, ...] | None = None
-    audio_attentions: tuple[torch.Tensor, ...] | None = None
-    les_attentions: tuple[torch.Tensor, ...] | None = None
-    gs_attentions: tuple[torch.Tensor, ...] | None = None
-    es_attentions: tuple[torch.Tensor, ...] | None = None
 
 
 class MsfSerModel(MsfSerPreTrainedModel):
@@ -166,7 +117,15 @@ class MsfSerModel(MsfSerPreTrainedModel):
 
         Raises:
             OSError: An encoder is neither a folder, nor prepared (`msfser encoders`), nor on the Hub or in its cache.
+            ValueError: An input is switched on and its encoder is `None`.
         """
+        # Without a name, the config's default would be built at random.
+        if audio_encoder is None and kwargs.get("audio", True):
+            raise ValueError(
+                "Sound is an input and audio_encoder is None: name a speech encoder, or give audio=False."
+            )
+        if text_encoder is None and kwargs.get("semantics") != []:
+            raise ValueError("Texts are inputs and text_encoder is None: name a text encoder, or give semantics=[].")
         encoders = {}
         if audio_encoder is not None:
             encoders["audio_encoder"] = load_audio_encoder(audio_encoder)
@@ -177,7 +136,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
         model = cls(MsfSerConfig(**kwargs))
         for name, encoder in encoders.items():
             if hasattr(model, name):
-                # Not the encoder itself, whose own config may differ, in LayerDrop for one.
+                # Not the encoder itself: its own config may differ, for example in LayerDrop.
                 getattr(model, name).load_state_dict(encoder.state_dict(), assign=True)
         return model.eval()
 
@@ -212,9 +171,11 @@ class MsfSerModel(MsfSerPreTrainedModel):
         Args:
             input_values: `(batch, samples)` at 16 kHz, for waveform encoders.
             input_features: `(batch, mel frames, mels)`, 100 frames per second, for Whisper.
-            attention_mask: `(batch, samples)`, `(batch, mel frames)` or, with `audio_states`, `(batch, frames)`.
+            attention_mask: `(batch, samples)`, `(batch, mel frames)` or, with `audio_states`, `(batch, frames)`: 1 at
+                real sound, 0 at the padding behind it.
             les_input_ids: `(batch, tokens)`, the emphasized words.
-            les_attention_mask: `(batch, tokens)`, 1 at real tokens; a row of zeros is an absent text.
+            les_attention_mask: `(batch, tokens)`, 1 at real tokens, 0 at the padding behind them; a row of zeros is an
+                absent text.
             gs_input_ids: `(batch, tokens)`, the transcript.
             gs_attention_mask: As above.
             es_input_ids: `(batch, tokens)`, the description.
@@ -235,17 +196,20 @@ class MsfSerModel(MsfSerPreTrainedModel):
         Sound, states and embeddings may have any floating-point precision; they are cast to that of the parameters.
 
         Raises:
-            ValueError: There is no input at all, for the batch or (outside training) for one item; a text has more
-                tokens than its encoder has positions; the labels have another shape, or a value outside 0..1; an
-                adapter has no effect on the layer that it is in; or the level is outside its range.
+            ValueError: There is no input at all, for the batch or (outside training) for one item; two inputs have
+                different batch sizes; a sound is too short for its encoder; a text has more tokens than its encoder
+                has positions; the labels have another shape, or a value outside 0..1; an adapter has no effect on the
+                layer that it is in; or the level is outside its range.
         """
+        check_level(interval_level)
         records = self._records(output_hidden_states, output_attentions)
         texts = {
             "les": (les_input_ids, les_attention_mask, les_embedding),
             "gs": (gs_input_ids, gs_attention_mask, gs_embedding),
             "es": (es_input_ids, es_attention_mask, es_embedding),
         }
-        batch = self._batch_size((audio_states, input_values, input_features), texts)
+        sounds = {"audio_states": audio_states, "input_values": input_values, "input_features": input_features}
+        batch = self._batch_size(sounds, texts)
         if labels is not None:
             check_labels(labels, batch)
         vectors, present = {}, {}  # by input: `(batch, size)`, and which items have it, `(batch,)` bool
@@ -306,7 +270,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
             and the mask `(batch, frames)`, bool.
 
         Raises:
-            ValueError: The input is of the other kind of encoder, or too long for this one.
+            ValueError: The input is of the other kind of encoder, or too short or too long for this one.
         """
         sound = input_features if self.config.is_mel else input_values
         if sound is None:
@@ -314,6 +278,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
             raise ValueError(f"This model's speech encoder needs {name}: use the processor that was saved with it.")
         if attention_mask is None:
             attention_mask = sound.new_ones(sound.shape[:2], dtype=torch.long)
+        check_lengths(self.audio_encoder.config, attention_mask.bool(), each=not self.training)
         weights = None if record is None else record.get("attentions")
         refuse_ignored_adapters(self.audio_encoder)
         sound = cast(sound, self.audio_encoder)
@@ -411,15 +376,24 @@ class MsfSerModel(MsfSerPreTrainedModel):
     def _film_condition(self, sources: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return torch.cat([sources[name] for name in self.film_sources], dim=-1)
 
-    def _batch_size(self, sounds: tuple[torch.Tensor | None, ...], texts: Mapping[str, Text]) -> int:
-        """The number of items, from the first input that the model uses."""
-        inputs = sounds if self.config.audio else ()
-        inputs += tuple(tensor for name in self.config.semantics or () for tensor in texts[name][::2])
-        for tensor in inputs:
-            if tensor is not None:
-                return tensor.shape[0]
-        active = (["audio"] if self.config.audio else []) + list(self.config.semantics or ())
-        raise ValueError(f"There is no input: pass at least one of {', '.join(active)}.")
+    def _batch_size(self, sounds: Mapping[str, torch.Tensor | None], texts: Mapping[str, Text]) -> int:
+        """The number of items, which is that of each input that the model uses."""
+        inputs = dict(sounds) if self.config.audio else {}
+        for name in self.config.semantics or ():
+            ids, _, embedding = texts[name]
+            inputs |= {f"{name}_input_ids": ids, f"{name}_embedding": embedding}
+        sizes = {name: tensor.shape[0] for name, tensor in inputs.items() if tensor is not None}
+        if not sizes:
+            active = (["audio"] if self.config.audio else []) + list(self.config.semantics or ())
+            raise ValueError(f"There is no input: pass at least one of {', '.join(active)}.")
+        first, batch = next(iter(sizes.items()))
+        for name, size in sizes.items():
+            if size != batch:
+                raise ValueError(
+                    f"{first} has {batch} items and {name} has {size}: pass the inputs of the same items, an absent "
+                    "one as a row of zeros in its mask."
+                )
+        return batch
 
     def _text_vector(self, text: Text, batch: int, record: Record | None) -> tuple[torch.Tensor, torch.Tensor]:
         """One text of the batch as `(batch, text width)`, and which items have it, `(batch,)` bool."""
@@ -456,7 +430,8 @@ class MsfSerModel(MsfSerPreTrainedModel):
             parameter = next(self.heads.parameters())
             if self._takes_part(self.audio_encoder):
                 config = self.config.audio_config
-                shape = (2, config.num_mel_bins) if self.config.is_mel else (shortest_waveform(config),)
+                frames = max(config.mask_time_length, 1)  # SpecAugment masks so many
+                shape = (2, config.num_mel_bins) if self.config.is_mel else (shortest_waveform(config, frames),)
                 sound = parameter.new_zeros(batch, *shape)
                 absent = parameter.new_zeros(sound.shape[:2], dtype=torch.long)
                 states, frame_mask = self.encode_audio(sound, sound, absent)

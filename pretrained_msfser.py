@@ -177,15 +177,20 @@ class MsfSerPreTrainedModel(PreTrainedModel):
         in addition.
 
         Args:
-            precision: `"float32"` or `"bfloat16"`.
+            precision: `"bfloat16"`, or `"float32"`, with which the encoders compute as their weights are: a model with
+                16-bit or 8-bit weights stays as it is.
 
         Raises:
-            ValueError: There is no such precision, the weights are not in float32, or the model has 8-bit layers.
+            ValueError: There is no such precision; or `"bfloat16"` is asked for and the weights are not in float32, or
+                the model has 8-bit layers.
         """
         check_precision(precision)
-        if self.dtype != torch.float32 or self.is_8_bit:
+        if precision != "float32" and (self.dtype != torch.float32 or self.is_8_bit):
             found = "8-bit layers" if self.is_8_bit else f"weights in {self.dtype}"
-            raise ValueError(f"The model has {found}, and precision= needs weights in float32: reload it without.")
+            raise ValueError(
+                f"The model has {found}, and precision={precision!r} needs weights in float32: reload it without, or "
+                "leave precision out."
+            )
         self.precision = precision
         return self
 

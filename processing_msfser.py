@@ -10,7 +10,7 @@ from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from .audio_msfser import as_sounds
 from .configuration_msfser import LABELS, TENSOR_NAMES
 from .encoders_msfser import feature_settings, is_path, last_part, load_tokenizer, positions_of
-from .feature_extraction_msfser import MsfSerFeatureExtractor
+from .feature_extraction_msfser import MsfSerFeatureExtractor, check_padding_side, check_unmasked
 
 # The arguments of transformers that are the same for sounds and texts.
 _PADDING = {"padding", "truncation", "pad_to_multiple_of", "return_attention_mask"}
@@ -104,7 +104,8 @@ class MsfSerProcessor(ProcessorMixin):
             channel: The one channel that is used, from 0 on; by default the mean of all.
             max_length: Of the texts, in tokens; by default `max_tokens`.
             **both: `padding`, `truncation`, `pad_to_multiple_of` and `return_attention_mask`, for sounds and texts, as
-                in transformers.
+                in transformers. Without masks the sounds must have one length, and the texts of a kind one number of
+                tokens.
 
         Returns:
             `input_values` or `input_features` with `attention_mask`, and `les_`, `gs_`, `es_` `input_ids` and
@@ -112,7 +113,7 @@ class MsfSerProcessor(ProcessorMixin):
 
         Raises:
             ValueError: A sound cannot be used, the lists differ in length, or an item has no input at all (the
-                sentence names the item); or an argument is given twice.
+                sentence names the item); an argument is given twice; padding is not on the right; or a mask is needed.
             TypeError: There is no such argument.
         """
         both |= common_kwargs or {}
@@ -122,7 +123,7 @@ class MsfSerProcessor(ProcessorMixin):
         if unknown := sorted(set(both) - _PADDING):
             remedy = "transcript, emphasis or description" if unknown[0] == "text" else ", ".join(sorted(_PADDING))
             raise TypeError(f"The processor has no argument {unknown[0]!r}: give {remedy}.")
-        text_options = {**both, "max_length": max_length or self.max_tokens, **(text_kwargs or {})}
+        text_options = {**both, "max_length": max_length, **(text_kwargs or {})}
         audio_options = {"channels_first": channels_first, "channel": channel, **both, **(audio_kwargs or {})}
         given = {"transcript": transcript, "emphasis": emphasis, "description": description}
         columns: dict[str, list[Any]] = {}
@@ -169,11 +170,19 @@ class MsfSerProcessor(ProcessorMixin):
         Returns:
             `PREFIX_input_ids` and `PREFIX_attention_mask`, `(batch, tokens)`; an absent text has no token. Nothing
             where all are absent.
+
+        Raises:
+            ValueError: An option is impossible, or the mask is needed.
         """
         if all(text is None for text in texts):
             return BatchFeature()
-        defaults = {"padding": True, "truncation": True, "max_length": self.max_tokens}
-        options = defaults | options
+        check_padding_side(options.pop("padding_side", None))
+        is_masked = options.pop("return_attention_mask", None) in (None, True)
+        options = {"padding": True, "truncation": True, "max_length": None} | options
+        if options["max_length"] is None:
+            options["max_length"] = self.max_tokens
+        if options["max_length"] < 1:
+            raise ValueError(f"max_length={options['max_length']} leaves the texts no token: give 1 or more.")
         multiple = options.get("pad_to_multiple_of")
         if multiple and options["padding"] and options["truncation"] and options["max_length"] % multiple:
             if (whole := options["max_length"] // multiple * multiple) == 0:
@@ -182,13 +191,19 @@ class MsfSerProcessor(ProcessorMixin):
                     "give less, or give it in audio_kwargs for the sounds alone."
                 )
             options["max_length"] = whole  # texts are cut to what can be padded
+        # Whatever the tokenizer's own settings are.
+        options |= {"padding_side": "right", "return_attention_mask": True}
         tokens = self.tokenizer([text or "" for text in texts], return_tensors=return_tensors, **options)
-        mask = tokens.get("attention_mask")
+        mask = tokens["attention_mask"]
         for i, text in enumerate(texts):
-            if text is None and mask is not None:
+            if text is None:
                 mask[i] = [0] * len(mask[i]) if isinstance(mask[i], list) else 0
-        parts = [part for part in ("input_ids", "attention_mask") if part in tokens]
-        return BatchFeature({f"{TENSOR_NAMES[name]}_{part}": tokens[part] for part in parts})
+        parts = {"input_ids": tokens["input_ids"]}
+        if is_masked:
+            parts["attention_mask"] = mask
+        else:
+            check_unmasked(mask)
+        return BatchFeature({f"{TENSOR_NAMES[name]}_{part}": value for part, value in parts.items()})
 
 
 class MsfSerCollator:

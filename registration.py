@@ -7,7 +7,8 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelF
 from .configuration_msfser import LABELS, SEMANTICS, MsfSerConfig
 from .feature_extraction_msfser import MsfSerFeatureExtractor
 from .loss_msfser import ccc_loss, concordance
-from .modeling_msfser import MsfSerModel, MsfSerOutput
+from .modeling_msfser import MsfSerModel
+from .output_msfser import MsfSerOutput
 from .pipeline_msfser import MsfSerPipeline
 from .processing_msfser import MsfSerCollator, MsfSerProcessor, from_scale, to_scale
 

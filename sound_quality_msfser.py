@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from .audio_msfser import SAMPLING_RATE
+from .audio_msfser import SAMPLING_RATE, decibels, frame_levels
 from .speech_presence_msfser import speech_score
 
 # Seconds of speech below which a prediction means little, and nothing.
 SHORTEST_SPEECH, LEAST_SPEECH = 1.0, 0.5
-# Where the sound is none of speech, fewer recognized words than this for each second with a pitch are imagined, as in
+# If the sound is not speech, fewer recognized words than this for each second with a pitch are hallucinated, as in
 # music: people say two to five words a second. A whisper has no pitch.
 _FEWEST_WORDS = 0.5
 
 _WINDOW, _HOP, _TRANSFORM = 1024, 512, 2048
 # Frames below this level (dB of full scale), or that far below the loud ones, are silent.
-_LOWEST_LEVEL, _QUIET_BELOW_LOUD = -65.0, 40.0
+_LOWEST_LEVEL, _SILENT_BELOW_LOUD = -65.0, 40.0
 # A frame is voiced if its autocorrelation has a peak of this height at a pitch from 65 to 400 Hz.
 _LEAST_PERIODICITY = 0.6
 _LAGS = slice(SAMPLING_RATE // 400, SAMPLING_RATE // 65)
@@ -65,9 +65,9 @@ class SoundMeter:
         power = np.abs(np.fft.rfft(frames * _TAPER, _TRANSFORM)) ** 2
         correlation = np.fft.irfft(power)[:, : _LAGS.stop] / _TAPER_CORRELATION
         lower, upper = (power[:, slice(*np.searchsorted(_FREQUENCIES, band))].sum(1) for band in _BANDS)
-        level = _decibels(np.square(frames, dtype=np.float64).mean(1))
+        level = frame_levels(frames)
         periodicity = correlation[:, _LAGS].max(1) * _TAPER_CORRELATION[0] / np.maximum(power.mean(1), 1e-12)
-        ratio = _decibels(upper) - _decibels(lower)
+        ratio = decibels(upper) - decibels(lower)
         self._frames.append(np.stack((level, periodicity, ratio)).astype(np.float32))
         # One part that is speech is enough.
         self._is_speech = self._is_speech or _is_speech(power, correlation, level, periodicity)
@@ -82,7 +82,7 @@ class SoundMeter:
     def voice_seconds(self) -> float:
         """Seconds with a voice, or with anything else that has a pitch."""
         level, periodicity, _ = self._measures()
-        voiced = _loud(level, _QUIET_BELOW_LOUD) & (periodicity > _LEAST_PERIODICITY)
+        voiced = _loud(level, _SILENT_BELOW_LOUD) & (periodicity > _LEAST_PERIODICITY)
         spoken = np.convolve(voiced, np.ones(2 * _MARGIN + 1), mode="same") > 0.5
         return round(min(self.seconds, float(spoken.sum()) * _HOP / SAMPLING_RATE), 3)
 
@@ -131,13 +131,6 @@ class SoundMeter:
         return bool(loud.any() and np.quantile(ratio[loud], _RICHEST) < _LEAST_UPPER_BAND)
 
 
-def sound_warnings(samples: np.ndarray) -> tuple[list[str], float]:
-    """The warnings of [`SoundMeter`] for a whole sound, `(samples,)` at 16 kHz, and its seconds of speech."""
-    meter = measured(samples)
-    spoken = meter.speech_seconds()
-    return meter.warnings(spoken), spoken
-
-
 def measured(samples: np.ndarray) -> SoundMeter:
     """The meter of a whole sound, `(samples,)` at 16 kHz."""
     meter = SoundMeter()
@@ -150,10 +143,10 @@ def _is_speech(power: np.ndarray, correlation: np.ndarray, level: np.ndarray, pe
     """Whether a part is speech, from its frames: spectrum, `(frames, frequencies)`, and the rest of [`SoundMeter`]."""
     octaves = np.log2(SAMPLING_RATE / (correlation[:, _LAGS].argmax(1) + _LAGS.start))
     low, high = (power[:, slice(*np.searchsorted(_FREQUENCIES, band))].sum(1) for band in _TILT_BANDS)
-    tilt = _decibels(high) - _decibels(low)
+    tilt = decibels(high) - decibels(low)
     middle = power[:, slice(*np.searchsorted(_FREQUENCIES, _FLATNESS_BAND))] + 1e-12
     flatness = np.log(middle).mean(1) - np.log(middle.mean(1))
-    loud = _loud(level, _QUIET_BELOW_LOUD)
+    loud = _loud(level, _SILENT_BELOW_LOUD)
     voiced = loud & (periodicity > _LEAST_PERIODICITY)
     return speech_score(level, octaves, tilt, flatness, loud, voiced) >= 0
 
@@ -163,18 +156,13 @@ def _loud(level: np.ndarray, below: float) -> np.ndarray:
     return np.asarray(level > max(_LOWEST_LEVEL, float(np.quantile(level, 0.95)) - below))
 
 
-def _decibels(power: np.ndarray) -> np.ndarray:
-    decibels: np.ndarray = 10 * np.log10(power + 1e-12)
-    return decibels
-
-
 def _is_steady(samples: np.ndarray) -> bool:
     """Whether the level hardly changes from one 20 ms frame to another, or there are too few frames to tell."""
     whole = len(samples) // (SAMPLING_RATE // 50)
     if whole < _FEWEST_FRAMES:
         return True
     frames = samples[: whole * (SAMPLING_RATE // 50)].reshape(whole, -1)
-    low, high = np.quantile(_decibels(np.square(frames, dtype=np.float64).mean(1)), [0.1, 0.9])
+    low, high = np.quantile(frame_levels(frames), [0.1, 0.9])
     return bool(high - low < _STEADY)
 
 

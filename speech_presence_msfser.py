@@ -9,9 +9,9 @@ import numpy as np
 
 # A part with fewer loud frames (of 32 ms) has no score.
 _FEWEST_FRAMES = 6
-# Octaves by which the pitch moves from frame to frame in speech: more is another note, less a held one.
+# Octaves by which the pitch moves from frame to frame in speech: more is another note, less a held note.
 _LEAST_MOVE, _MOST_MOVE = 0.006, 0.2
-# Levels below this, dB under the loud frames, are all one.
+# Levels below this, dB under the loud frames, are treated alike.
 _DEPTH = 40.0
 
 # By benchmarks/no_speech.py --fit: mean and deviation of the measures over speech, weights of the measures and of
@@ -21,7 +21,7 @@ _DEVIATION = np.array([0.150, 3.262, 2.448, 4.683, 0.360, 4.544])
 _LINEAR = np.array([0.379, 0.252, -0.020, 0.564, -0.069, 0.249])
 _SQUARE = np.array([-0.354, -0.627, -0.190, -0.249, -0.342, -0.784])
 _CONSTANT = 7.595
-# Measures so many deviations from those of speech are not told apart.
+# Measures farther than so many deviations from those of speech are clipped.
 _FARTHEST = 4.0
 
 

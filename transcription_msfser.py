@@ -77,9 +77,9 @@ class MsfSerRecognizer:
     mean log probability over -1.3; the thresholds were chosen on a third of the clips of `benchmarks/recognition.py`.
     Singing, crowds and animals were not tried.
 
-    **Other languages.** An English recognizer writes English words for any language, but doubts them. If no language
-    is stated, a text of which it is not sure enough ([`is_surely_english`]) is left out. Some foreign speech still
-    gets an English text, and some unclear English none, so state the language wherever it is known.
+    **Other languages.** An English recognizer writes English words for any language, but is unsure of them. If no
+    language is stated, a text of which it is not sure enough ([`is_surely_english`]) is left out. Some foreign speech
+    still gets an English text, and some unclear English none, so state the language wherever it is known.
     `docs/recognition.md` has the error rates.
 
     **Word times.** A word lies where the mean attention of the alignment heads is greatest, with the words in order

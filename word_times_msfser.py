@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .audio_msfser import SAMPLING_RATE
+from .audio_msfser import SAMPLING_RATE, frame_levels
 
 # The encoder's states are 20 ms apart.
 FRAME_SECONDS = 0.02
@@ -18,7 +18,7 @@ FRAME = int(FRAME_SECONDS * SAMPLING_RATE)
 # Seconds: Whisper's window, and where a longer clip may be cut.
 LONGEST = 30.0
 _EARLIEST_CUT = 20.0
-_QUIET_BELOW_LOUD = 35.0
+_EDGE_BELOW_LOUD = 35.0
 # Seconds by which a given word may end after its sound: codecs pad, and aligners round.
 _MOST_AFTER_END = 0.25
 # Scripts that are written without spaces: Thai, Lao, Tibetan, Burmese, Khmer, Japanese and Chinese.
@@ -72,8 +72,8 @@ def trim_quiet_edges(words: Iterable[Mapping[str, Any]], samples: np.ndarray, of
     Returns:
         `{"word", "start", "end"}` in seconds, at least one frame each.
     """
-    level = _levels(samples)
-    sounding = level > np.quantile(level, 0.95) - _QUIET_BELOW_LOUD
+    level = _padded_levels(samples)
+    sounding = level > np.quantile(level, 0.95) - _EDGE_BELOW_LOUD
     result: list[dict[str, Any]] = []
     before = 0
     for word in words:
@@ -93,11 +93,9 @@ def trim_quiet_edges(words: Iterable[Mapping[str, Any]], samples: np.ndarray, of
     return result
 
 
-def _levels(samples: np.ndarray) -> np.ndarray:
+def _padded_levels(samples: np.ndarray) -> np.ndarray:
     """Level of each frame in dB of full scale, `(frames,)`; the last frame may be shorter."""
-    padded = np.pad(samples, (0, -len(samples) % FRAME)).reshape(-1, FRAME)
-    level: np.ndarray = 10 * np.log10(np.square(padded, dtype=np.float64).mean(1) + 1e-12)
-    return level
+    return frame_levels(np.pad(samples, (0, -len(samples) % FRAME)).reshape(-1, FRAME))
 
 
 def cut_into_pieces(samples: np.ndarray) -> Iterator[tuple[float, np.ndarray]]:
@@ -113,7 +111,7 @@ def cut_into_pieces(samples: np.ndarray) -> Iterator[tuple[float, np.ndarray]]:
 
 def quietest_cut(samples: np.ndarray, earliest: int, latest: int) -> int:
     """The middle of the quietest 0.2 s between two samples."""
-    power = 10 ** (_levels(samples[earliest:latest]) / 10)
+    power = 10 ** (_padded_levels(samples[earliest:latest]) / 10)
     return earliest + (int(np.convolve(power, np.ones(10), mode="valid").argmin()) + 5) * FRAME
 
 

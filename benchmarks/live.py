@@ -28,8 +28,9 @@ from typing import Any
 import numpy as np
 import psutil
 
-from ..audio_msfser import AUDIO_SUFFIXES, SAMPLING_RATE, load_audio
+from ..audio_msfser import SAMPLING_RATE, load_audio
 from ..configuration_msfser import LABELS, TENSOR_NAMES
+from ..corpora.audio_folder import AUDIO_SUFFIXES
 from ..evaluation.results import Row, row
 from ..hub.loading import load_named
 from ..pipeline_msfser import MsfSerPipeline

@@ -35,7 +35,7 @@ from ..evaluation.leave_out import read_corpora, read_protocol
 from ..evaluation.results import Row, row
 from ..hub.loading import load_named
 from ..pipeline_msfser import MsfSerPipeline
-from ..sound_quality_msfser import LEAST_SPEECH, sound_warnings
+from ..sound_quality_msfser import LEAST_SPEECH, measured
 from ..speech_presence_msfser import speech_measures
 from ..training import augmentation
 from .command import parser_of, record
@@ -74,7 +74,7 @@ def clips_of(data: Path, is_fit: bool) -> pd.DataFrame:
 
 def has_speech(samples: np.ndarray) -> bool:
     """The decision of the pipeline from sound alone."""
-    return bool(sound_warnings(samples)[1] >= LEAST_SPEECH)
+    return measured(samples).speech_seconds() >= LEAST_SPEECH
 
 
 def default_decision(model: str) -> Decision:
@@ -160,7 +160,7 @@ def fit(data: Path) -> None:
     def measures_of(samples: np.ndarray) -> np.ndarray | None:
         found.clear()
         with mock.patch.object(sound_quality_msfser, "speech_score", _noted(found)):
-            sound_warnings(samples)
+            measured(samples)
         return found[0]
 
     clips = clips_of(data, is_fit=True)

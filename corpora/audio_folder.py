@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import datasets
 
-from ..audio_msfser import AUDIO_SUFFIXES
 from .audio_paths import real_path_finder
 from .schema import file_audio, make_dataset
 from .shards import SHARDS_NOTE
@@ -17,6 +16,13 @@ from .tree import existing_folder
 
 logger = logging.getLogger(__name__)
 
+# The one list of the usual endings of recordings' names, each with the package that reads it.
+AUDIO_SUFFIXES = dict.fromkeys(
+    (".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".snd", ".w64", ".wav"),
+    "soundfile",
+) | dict.fromkeys(
+    (".3g2", ".3gp", ".aac", ".amr", ".awb", ".m4a", ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp4", ".webm"), "av"
+)
 _HAS_PYAV = importlib.util.find_spec("av") is not None
 NO_PYAV = 'need PyAV: pip install "msfser[media]"'
 # Of each reason, as many names are shown.

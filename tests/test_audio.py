@@ -1,6 +1,8 @@
 """Reading sound: every container, rate, layout and sample type ends as the same mono float32 at 16 kHz."""
 
+import errno
 import io
+import os
 import struct
 
 import numpy as np
@@ -318,6 +320,30 @@ def test_a_path_without_a_file_is_a_clear_error(name, tmp_path):
             load_audio(source)
     with pytest.raises(ValueError, match="there is no file ''"):
         load_audio("")
+
+
+@pytest.mark.parametrize("call", ["os.stat", "builtins.open"])
+def test_a_file_that_may_not_be_read_is_told_from_a_missing_one(call, tmp_path, monkeypatch):
+    """As root, who may read all files, no test can take the permission away."""
+    path = tmp_path / "secret.wav"
+    soundfile.write(path, np.zeros(RATE), RATE)
+    function = {"os.stat": os.stat, "builtins.open": open}[call]
+
+    def refusing(name, *args, **options):
+        if str(name) == str(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return function(name, *args, **options)
+
+    monkeypatch.setattr(call, refusing)
+    with pytest.raises(ValueError, match=r"secret\.wav' cannot be read \(Permission denied\): check its permissions"):
+        load_audio(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    with pytest.raises(ValueError, match=r"pipe\.wav' is not a regular file: give a recording"):
+        load_audio(tmp_path / "pipe.wav")
 
 
 def test_a_folder_is_named_as_one(tmp_path):

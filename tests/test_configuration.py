@@ -49,6 +49,19 @@ def test_other_labels_are_refused(labels, words, tmp_path):
         config.save_pretrained(tmp_path)
 
 
+SCALE = {"of": "a corpus"} | {kind: {name: [0.1, 0.5, 0.5] for name in LABELS} for kind in ("labels", "predictions")}
+WRONG_SCALES = [
+    {},
+    {"x": 1},
+    {**SCALE, "of": None},
+    {**SCALE, "labels": [0.1, 0.5]},
+    {**SCALE, "predictions": {"valence": [0.1]}},
+    {**SCALE, "labels": {**SCALE["labels"], "arousal": 0.5}},
+    {**SCALE, "labels": {**SCALE["labels"], "arousal": [0.5, 0.1]}},
+    {**SCALE, "labels": {**SCALE["labels"], "arousal": ["0.1"]}},
+]
+
+
 @pytest.mark.parametrize(
     ("switches", "words"),
     [
@@ -65,6 +78,12 @@ def test_other_labels_are_refused(labels, words, tmp_path):
         ({"freeze_audio": "yes"}, "freeze_audio"),
         ({"text_dropout": 1.0}, "text_dropout"),
         ({"fusion_size": 0}, "fusion_size"),
+        ({"initializer_range": -1.0}, "initializer_range=-1.0 is no standard deviation: give 0 or more"),
+        ({"initializer_range": float("nan")}, "initializer_range"),
+        ({"unrated": ["valance"]}, r"unrated=\['valance'\]: name each of \['valence', 'arousal', 'dominance'\]"),
+        ({"unrated": ["arousal", "arousal"]}, "at most once"),
+        ({"intervals": "no"}, "intervals"),
+        *(({"scale": scale}, "scale has another form: give 'of'") for scale in WRONG_SCALES),
         ({"audio": "yes"}, "audio"),
         ({"audio_config": {"hidden_size": 8}}, "model_type"),
     ],
@@ -72,6 +91,11 @@ def test_other_labels_are_refused(labels, words, tmp_path):
 def test_a_wrong_value_is_a_clear_error(switches, words):
     with pytest.raises(Exception, match=words):
         tiny_config(**switches)
+
+
+def test_a_scale_may_lack_the_labels_of_a_dimension(tmp_path):
+    tiny_config(scale={**SCALE, "labels": {**SCALE["labels"], "dominance": []}}).save_pretrained(tmp_path)
+    assert MsfSerConfig.from_pretrained(tmp_path).scale["labels"]["dominance"] == []
 
 
 def test_a_config_survives_its_folder(tmp_path):

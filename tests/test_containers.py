@@ -22,7 +22,8 @@ from media import (
 )
 
 from msfser import audio_msfser, containers_msfser
-from msfser.audio_msfser import AUDIO_SUFFIXES, count_channels, load_audio, open_sound, read_blocks
+from msfser.audio_msfser import count_channels, load_audio, open_sound, read_blocks
+from msfser.corpora.audio_folder import AUDIO_SUFFIXES
 
 RATE = 16_000
 every_ending = pytest.mark.parametrize("ending", MEDIA)

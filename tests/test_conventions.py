@@ -1,6 +1,7 @@
 """What the library expects of every model, beyond its numbers: see also tests/common."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -264,6 +265,27 @@ def test_hidden_states_and_attentions_come_on_request(encoder, by, fast):
     assert [weights.shape for weights in output.gs_attentions] == [(3, 2, tokens, tokens)] * 2
     for name in ("les", "es"):
         assert len(output[f"{name}_hidden_states"]) == 3 and len(output[f"{name}_attentions"]) == 2
+
+
+@pytest.mark.parametrize("encoder", ["whisper", "wavlm", "hubert"])
+def test_threads_get_their_own_attentions(encoder):
+    model = randomized(encoder, attn_implementation="eager")
+    inputs = [
+        tiny_processor("whisper" if encoder == "whisper" else "wavlm")(noise(seconds, i), 16_000, "the food")
+        for i, seconds in enumerate(SECONDS)
+    ]
+
+    def attentions(one):
+        with torch.no_grad():
+            output = model(**one, output_attentions=True)
+        return [*output.audio_attentions, *output.gs_attentions]
+
+    expected = [attentions(one) for one in inputs]
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(attentions, inputs * 8))
+    for i, weights in enumerate(found):
+        for ours, alone in zip(weights, expected[i % 3], strict=True):
+            torch.testing.assert_close(ours, alone, rtol=0, atol=1e-6)
 
 
 def test_an_absent_input_has_no_states():

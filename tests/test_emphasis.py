@@ -10,7 +10,6 @@ from msfser.emphasis_msfser import (
     bare_word,
     find_emphasis,
     measure_prosody,
-    random_segment,
 )
 
 WORDS = ("I", "never", "said", "that,", "you", "know.")
@@ -146,17 +145,6 @@ def test_impossible_settings_are_named(wrong):
 
 def test_bare_word():
     assert [bare_word(w) for w in ("that,", "«no!»", "don't.", "--", "U.S.")] == ["that", "no", "don't", "", "U.S"]
-
-
-def test_a_random_segment_lies_anywhere_and_is_as_long_as_asked():
-    words = ["I", "never", "--", "said", "that,", "you", "know."]
-    spoken = "I never said that you know"
-    drawn = [random_segment(words, 3, np.random.default_rng(seed)) for seed in range(100)]
-    assert set(drawn) == {"I never said", "never said that", "said that you", "that you know"}
-    assert drawn == [random_segment(words, 3, np.random.default_rng(seed)) for seed in range(100)]
-    assert min(map(drawn.count, set(drawn))) >= 12
-    assert random_segment(words, 9, np.random.default_rng(0)) == spoken
-    assert random_segment(["--"], 3, np.random.default_rng(0)) is None
 
 
 def test_a_word_between_two_frames_is_measured_at_the_nearest_one():

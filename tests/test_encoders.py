@@ -262,6 +262,6 @@ def test_the_shortest_waveform_gives_the_frames_that_spec_augment_needs():
 
     for name in ("wavlm", "hubert", "data2vec-audio"):
         encoder = tiny_model(name, semantics=[]).audio_encoder
-        samples = shortest_waveform(encoder.config)
+        samples = shortest_waveform(encoder.config, encoder.config.mask_time_length)
         lengths = encoder._get_feat_extract_output_lengths(torch.tensor([samples - 1, samples])).tolist()
         assert lengths == [encoder.config.mask_time_length - 1, encoder.config.mask_time_length], name

@@ -10,7 +10,8 @@ import torch
 from tiny import noise
 from transformers import AutoFeatureExtractor, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
 
-from msfser import MsfSerFeatureExtractor
+from msfser import MsfSerFeatureExtractor, feature_extraction_msfser
+from msfser.audio_msfser import load_audio
 
 RATE = 16_000
 HOP = 160
@@ -191,6 +192,9 @@ def test_a_batch_of_nothing_is_a_clear_error():
         ({"sampling_rate": 8_000}, "sampling_rate=8000"),
         ({"min_seconds": 0.0}, "leave no length"),
         ({"min_seconds": 3.0, "max_seconds": 2.0}, "leave no length"),
+        ({"max_seconds": float("inf")}, r"max_seconds=inf leave no length: give finite numbers, 0 < min_seconds"),
+        ({"max_seconds": float("nan")}, "leave no length"),
+        ({"padding_side": "left"}, "padding_side='left' gives wrong numbers: leave it out, or give 'right'"),
         ({"kind": "log_mel", "feature_size": 80, "min_seconds": 0.01}, "less than one log-mel window"),
     ],
 )
@@ -255,6 +259,21 @@ def test_cut_sounds_give_one_warning_that_names_length_and_remedy(kind, warnings
     assert "3 of 6 sounds (first item 1) are longer than 1 s and were cut there" in warning
     assert "use the pipeline" in warning and "max_seconds" in warning
     np.testing.assert_array_equal(values_of(before), values_of(after))
+
+
+@every_kind
+def test_a_cut_sound_is_read_once(kind, monkeypatch):
+    read = []
+
+    def reading(sound, **options):
+        read.append(options["max_seconds"])
+        return load_audio(sound, **options)
+
+    monkeypatch.setattr(feature_extraction_msfser, "load_audio", reading)
+    rows = [{"array": noise(seconds), "sampling_rate": 22_050} for seconds in (0.6, 3.0)]
+    found = extractor(kind, max_seconds=1.0)(rows)
+    assert read == [1.1, 1.1]
+    assert values_of(found).shape[1] == RATE // (160 if kind == "log_mel" else 1)
 
 
 @every_kind

@@ -287,7 +287,7 @@ def test_what_is_no_recording_is_a_sentence(pipe, nothing):
         ({"batch_size": 2.5}, "batch_size=2.5 must be"),
         ({"batch_size": True}, "batch_size=True must be"),
         ({"language": 3}, "language=3 is no language"),
-        ({"language": "klingon"}, "language='klingon' is none that Whisper knows"),
+        ({"language": "klingon"}, "language='klingon' is not a language that Whisper knows"),
         ({"channel": -1}, "channel=-1 is no channel"),
         ({"channel": "left"}, "channel='left' is no channel"),
     ],

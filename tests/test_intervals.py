@@ -62,8 +62,9 @@ def test_what_is_not_calibrated_says_nothing():
 def test_a_level_outside_the_table_is_refused(model, level):
     with pytest.raises(ValueError, match=r"give a number from 0\.01 to 0\.99"):
         check_level(level)
-    with pytest.raises(ValueError, match="is no level"), torch.no_grad():
-        model(**inputs(), interval_level=level)
+    for one in (model, tiny_model("whisper")):  # also without intervals
+        with pytest.raises(ValueError, match="is no level"), torch.no_grad():
+            one(**inputs(), interval_level=level)
 
 
 def test_the_numbers_are_those_of_the_model_without(model):

@@ -20,5 +20,5 @@ def test_doubt_of_either_kind_is_no_english():
 
 def test_codes_and_names():
     assert [language_code(name) for name in ("de", "German", "en-US", "pt_BR", None)] == ["de", "de", "en", "pt", None]
-    with pytest.raises(ValueError, match="language='klingon' is none that Whisper knows"):
+    with pytest.raises(ValueError, match="language='klingon' is not a language that Whisper knows"):
         language_code("klingon")

@@ -3,10 +3,11 @@ import copy
 import numpy as np
 import pytest
 import torch
-from tiny import AUDIO_CONFIGS, NO_DROPOUT, noise, tiny_config, tiny_model, tiny_processor
+from tiny import AUDIO_CONFIGS, NO_DROPOUT, TEXT_CONFIG, noise, tiny_config, tiny_model, tiny_processor
 from transformers import AutoConfig, AutoModel, WhisperModel
 
 from msfser import MsfSerConfig, MsfSerModel
+from msfser.encoders_msfser import shortest_waveform
 
 TEXTS = {"transcript": "the food was wonderful", "emphasis": "was wonderful but", "description": "a b c d e"}
 
@@ -118,6 +119,44 @@ def test_no_input_at_all_is_an_error():
 def test_the_wrong_kind_of_sound_is_an_error():
     with pytest.raises(ValueError, match="input_features"):
         tiny_model("whisper")(**tiny_processor("wavlm")(noise(0.8), sampling_rate=16_000))
+
+
+@pytest.mark.parametrize("other", ["les_input_ids", "gs_input_ids", "es_embedding"])
+def test_inputs_of_different_batch_sizes_are_named(other):
+    model, inputs = tiny_model(), dict(batch(tiny_processor(), labels=False))
+    if other == "es_embedding":
+        inputs[other] = model.encode_text(inputs.pop("es_input_ids"), inputs["es_attention_mask"])
+    inputs[other] = inputs[other][:2]
+    with pytest.raises(ValueError, match=rf"^input_values has 3 items and {other} has 2: pass the inputs of the same"):
+        model(**inputs)
+
+
+@pytest.mark.parametrize("audio", [audio for audio in AUDIO_CONFIGS if audio != "whisper"])
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_sound_too_short_for_a_frame_is_an_error(audio, fast):
+    model = tiny_model(audio, semantics=[], fast_encoders=fast)
+    samples = shortest_waveform(model.config.audio_config)
+    wrong = rf"A sound has {samples - 1} samples and this speech encoder needs {samples} or more"
+    with torch.no_grad():
+        assert model(torch.randn(1, samples)).logits.isfinite().all()
+        with pytest.raises(ValueError, match=wrong):
+            model(torch.randn(1, samples - 1))
+        with pytest.raises(ValueError, match="A sound has 0 samples"):
+            model(torch.randn(1, 0))
+        mask = torch.ones(3, 8000)
+        mask[1, samples - 1 :] = mask[2] = 0
+        with pytest.raises(ValueError, match=wrong):  # in a batch it would count as long as the longest
+            model.encode_audio(torch.randn(3, 8000), None, mask)
+        mask[1, samples - 1] = 1
+        assert model.encode_audio(torch.randn(3, 8000), None, mask)[1].sum(-1).tolist()[1:] == [1, 0]
+    with pytest.raises(ValueError, match=wrong):
+        model.train()(torch.randn(1, samples - 1))
+
+
+def test_no_mel_frame_is_an_error():
+    model = tiny_model("whisper", semantics=[])
+    with pytest.raises(ValueError, match="A sound has 0 mel frames and this speech encoder needs 1 or more"):
+        model(input_features=torch.zeros(1, 0, 20))
 
 
 def test_inputs_of_a_branch_that_is_off_change_nothing():
@@ -273,6 +312,15 @@ def test_the_paper_setting_has_the_sizes_of_the_paper():
     assert model.intra_fusion.gate.out_features == 1024
     assert 300e6 < sum(p.numel() for p in model.audio_encoder.parameters()) < 330e6
     assert 350e6 < sum(p.numel() for p in model.text_encoder.parameters()) < 360e6
+
+
+def test_an_encoder_without_a_name_is_not_built_at_random(tmp_path):
+    AutoModel.from_config(AutoConfig.for_model(**TEXT_CONFIG)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="audio_encoder is None: name a speech encoder, or give audio=False"):
+        MsfSerModel.from_encoders(None, str(tmp_path))
+    for texts in ({}, {"semantics": None}, {"semantics": ["gs"]}):
+        with pytest.raises(ValueError, match=r"text_encoder is None: name a text encoder, or give semantics=\[\]"):
+            MsfSerModel.from_encoders("microsoft/wavlm-large", None, **texts)
 
 
 @pytest.mark.parametrize("audio", ["wavlm", "hubert", "whisper"])

@@ -94,6 +94,34 @@ def test_a_long_text_is_cut():
     assert words(processor, processor(transcript="a b c d e"), "gs") == ["a b c"]
 
 
+def test_texts_are_padded_behind_their_end():
+    """A BERT counts positions from the first token, so that padding before it would change the number."""
+    processor, texts = tiny_processor(), ["a b c d", "e"]
+    expected = processor(transcript=texts)
+    processor.tokenizer.padding_side = "left"
+    found = processor(transcript=texts, text_kwargs={"padding_side": "right"})
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    with pytest.raises(ValueError, match="padding_side='left' gives wrong numbers"):
+        processor(transcript=texts, text_kwargs={"padding_side": "left"})
+
+
+def test_absent_texts_are_masked_whatever_the_tokenizer_returns():
+    processor = tiny_processor()
+    processor.tokenizer.model_input_names = ["input_ids"]
+    assert processor(transcript=["a b", None], emphasis=["a", "b"])["gs_attention_mask"].tolist() == [[1, 1], [0, 0]]
+
+
+def test_no_length_is_that_of_the_processor():
+    processor = tiny_processor()
+    processor.max_tokens = 4
+    for options in ({}, {"pad_to_multiple_of": 2}):
+        found = processor(transcript="a b c d e", text_kwargs={"max_length": None, **options})
+        assert words(processor, found, "gs") == ["a b c d"]
+    for given in ({"max_length": 0}, {"text_kwargs": {"max_length": -1}}):
+        with pytest.raises(ValueError, match=r"max_length=(0|-1) leaves the texts no token: give 1 or more"):
+            processor(transcript="a b", **given)
+
+
 @pytest.mark.parametrize("as_column", [tuple, np.array, iter], ids=["tuple", "array", "iterator"])
 def test_columns_may_be_any_sequence(as_column):
     processor = tiny_processor()

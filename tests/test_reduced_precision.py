@@ -108,6 +108,13 @@ def test_attention_of_whisper_is_that_in_float32_for_each_item_of_a_padded_batch
     assert torch.allclose(alone[-1][0].float(), found[-1][1, : alone[-1].shape[1]].float(), atol=0.05)
 
 
+@pytest.mark.parametrize("change", ["bfloat16", "half", "quantize"])
+def test_float32_changes_nothing_and_is_always_possible(change):
+    model, inputs = getattr(tiny_model(), change)(), inputs_for("wavlm")
+    expected = logits(model, inputs)
+    assert torch.equal(logits(model.set_precision("float32"), inputs), expected)
+
+
 def test_a_cpu_without_bfloat16_stays_in_float32_and_says_so(without_bfloat16, monkeypatch):
     notes = []
     monkeypatch.setattr(fast_products_msfser.logger, "warning_once", notes.append)
@@ -172,9 +179,11 @@ def test_impossible_precisions_are_refused():
     for wrong in ("float16", "bf16", None):
         with pytest.raises(ValueError, match="is not known: choose 'float32' or 'bfloat16'"):
             tiny_model().set_precision(wrong)
-    with pytest.raises(ValueError, match=r"weights in torch\.float16, and precision= needs weights in float32"):
+    with pytest.raises(
+        ValueError, match=r"weights in torch\.float16, and precision='bfloat16' needs weights in float32"
+    ):
         tiny_model().half().set_precision("bfloat16")
-    with pytest.raises(ValueError, match="8-bit layers, and precision= needs"):
+    with pytest.raises(ValueError, match="8-bit layers, and precision='bfloat16' needs"):
         tiny_model().quantize().set_precision("bfloat16")
     with pytest.raises(ValueError, match="bfloat16 on cpu"):
         tiny_model().set_precision("bfloat16").quantize()

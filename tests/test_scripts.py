@@ -12,8 +12,9 @@ from transformers import PreTrainedTokenizerFast
 from msfser import LABELS, MsfSerPipeline
 from msfser.annotator_msfser import MsfSerAnnotator
 from msfser.decoded_clip_msfser import DecodedClip
-from msfser.emphasis_msfser import bare_word, find_emphasis, measure_prosody, random_segment
+from msfser.emphasis_msfser import bare_word, find_emphasis, measure_prosody
 from msfser.encoders_msfser import load_recognizer
+from msfser.training.random_emphasis import random_segment
 from msfser.transcription_msfser import MsfSerRecognizer, Transcription
 from msfser.word_times_msfser import has_no_spaces, join_words, texts_of_words, words_of
 

@@ -297,7 +297,13 @@ def test_padding_and_truncation_are_those_of_transformers(options):
     cut = extract(sounds, RATE, padding="max_length", max_length=9_601, return_tensors="pt", warn_if_cut=False)
     assert cut[name].shape[1] == 9_601 // unit and cut["attention_mask"].all()
     assert extract(sounds, RATE, pad_to_multiple_of=128)[name].shape[1] % 128 == 0
-    assert "attention_mask" not in extract(sounds, RATE, return_attention_mask=False)
+    for whole, padding in ((sounds[0], True), ([sounds[0]] * 2, True), (sounds, False)):
+        assert "attention_mask" not in extract(whole, RATE, padding=padding, return_attention_mask=False)
+    of_setting = MsfSerFeatureExtractor(**options, return_attention_mask=False)
+    for padded in (sounds, [sounds[0], None]):
+        for one, asked in ((extract, {"return_attention_mask": False}), (of_setting, {})):
+            with pytest.raises(ValueError, match="return_attention_mask=False leaves nothing that tells padding"):
+                one(padded, RATE, **asked)
     assert extract(noise(3.0), RATE)[name].shape[1] == 32_000 // unit
     assert extract(noise(3.0), RATE, truncation=False)[name].shape[1] == 48_000 // unit
     with pytest.raises(ValueError, match="max_length=100 samples is less than min_seconds"):
@@ -313,6 +319,11 @@ def test_the_processor_passes_the_arguments_of_transformers_on():
     inputs = processor([LEFT, RIGHT], RATE, texts, text_kwargs={"max_length": 3}, audio_kwargs={"max_length": 9_000})
     assert inputs["gs_input_ids"].shape[1] == 3 and inputs["input_values"].shape[1] == 9_000
     assert not any("mask" in name for name in processor(LEFT, RATE, "so", return_attention_mask=False))
+    for wrong in (texts, ["so", "so it was"]):
+        with pytest.raises(
+            ValueError, match=r"absent items from the others: leave it out, or give items of one length"
+        ):
+            processor([LEFT, LEFT], RATE, wrong, return_attention_mask=False)
     plain = processor([LEFT, RIGHT], RATE, texts, padding=False, return_tensors=None)
     assert plain["gs_attention_mask"][1] == [0] * len(plain["gs_input_ids"][1])
     for name, remedy in {"text": "give transcript, emphasis or description", "paddding": "padding"}.items():

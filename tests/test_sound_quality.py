@@ -14,7 +14,7 @@ from tiny import noise, tiny_model, tiny_processor
 from msfser import LABELS, MsfSerPipeline, MsfSerProcessor
 from msfser.audio_msfser import load_audio
 from msfser.corpora.probe.synthesizer import Synthesizer
-from msfser.sound_quality_msfser import LEAST_SPEECH, SoundMeter, measured, sound_warnings
+from msfser.sound_quality_msfser import LEAST_SPEECH, SoundMeter, measured
 
 # Real speech, which is no part of the project.
 SPEECH = Path(__file__).parents[2] / "shared" / "data"
@@ -37,6 +37,11 @@ def speech(seconds, seed=0):
     """Speech with a little noise."""
     count = int(RATE * seconds)
     return (_spoken()[seed * RATE + 2000 :][:count] + 0.001 * noise(seconds, seed)).astype(np.float32)
+
+
+def warnings_of(samples):
+    meter = measured(samples)
+    return meter.warnings(meter.speech_seconds())
 
 
 def telephone(samples):
@@ -88,7 +93,7 @@ def test_no_second_of_a_long_sound_is_left_out():
     for start in (29.1, 59.1):
         part = speech(0.8)
         samples[int(start * RATE) :][: len(part)] = part
-    assert sound_warnings(samples)[1] == pytest.approx(2.1, abs=0.2)  # with the margins of speech
+    assert measured(samples).speech_seconds() == pytest.approx(2.1, abs=0.2)  # with the margins of speech
 
 
 def test_little_speech_is_told_with_its_seconds(sound_only):
@@ -137,7 +142,7 @@ def test_few_recognized_words_do_not_hide_speech(pipe, seconds, count):
 
 
 @pytest.mark.parametrize("seconds", [6.0, 18.0])
-def test_a_few_words_in_music_are_imagined(pipe, seconds):
+def test_a_few_words_in_music_are_hallucinated(pipe, seconds):
     result = pipe(tone(seconds), sampling_rate=RATE, recognizer=Says(1))
     assert result["transcript"] is not None
     assert not result["has_speech"] and result["speech_seconds"] == 0 and result["warnings"] == [NONE]
@@ -177,7 +182,7 @@ def test_a_window_without_speech_counts_nothing_in_the_means(sound_only):
     assert {window["has_speech"] for window in course} == {True, False}
     ends = [*(window["start"] for window in course), course[-2]["end"], course[-1]["end"]]
     cuts = [round(end * RATE) for end in ends]
-    spoken = np.array([sound_warnings(sound[a:b])[1] for a, b in itertools.pairwise(cuts)])
+    spoken = np.array([measured(sound[a:b]).speech_seconds() for a, b in itertools.pairwise(cuts)])
     shared = np.array([1.0, *[0.5] * (len(course) - 1), 1.0]) * spoken
     weights = np.array([a + b for a, b in itertools.pairwise(shared)])
     is_silent = np.array([not window["has_speech"] for window in course])
@@ -227,14 +232,13 @@ def test_the_parts_of_a_sound_are_measured_as_the_whole():
     meter = SoundMeter()
     for part in np.split(samples, [5 * RATE, 11 * RATE, 20 * RATE, 26 * RATE]):
         meter.add(part)
-    warnings, seconds = sound_warnings(samples)
-    assert meter.warnings(meter.speech_seconds()) == warnings == [CLIPPED]
-    assert meter.voice_seconds() == pytest.approx(seconds, abs=0.3)
+    assert meter.warnings(meter.speech_seconds()) == warnings_of(samples) == [CLIPPED]
+    assert meter.voice_seconds() == pytest.approx(measured(samples).speech_seconds(), abs=0.3)
     assert meter.seconds == pytest.approx(32.0)
     joined = SoundMeter()
     for part in np.split(samples, [5 * RATE, 11 * RATE, 20 * RATE, 26 * RATE]):
         joined.join(measured(part))
-    assert joined.warnings(joined.speech_seconds()) == warnings
+    assert joined.warnings(joined.speech_seconds()) == [CLIPPED]
     assert (joined.seconds, joined.voice_seconds()) == (meter.seconds, meter.voice_seconds())
 
 
@@ -242,6 +246,6 @@ def test_the_parts_of_a_sound_are_measured_as_the_whole():
 def test_clean_speech_has_no_warning_and_its_distorted_copies_have_theirs():
     files = [path for name in ("ravdess", "emodb", "nemo") for path in sorted(SPEECH.glob(f"{name}/audio/*"))[:160:20]]
     sounds = [load_audio(path) for path in files]
-    assert sum(bool(sound_warnings(sound)[0]) for sound in sounds) <= 1
-    assert all(BAND in sound_warnings(telephone(sound))[0] for sound in sounds)
-    assert sum(CLIPPED in sound_warnings(too_loud(sound, 44_100))[0] for sound in sounds) >= len(sounds) - 1
+    assert sum(bool(warnings_of(sound)) for sound in sounds) <= 1
+    assert all(BAND in warnings_of(telephone(sound)) for sound in sounds)
+    assert sum(CLIPPED in warnings_of(too_loud(sound, 44_100)) for sound in sounds) >= len(sounds) - 1

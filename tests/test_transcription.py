@@ -22,7 +22,7 @@ from msfser.encoders_msfser import load_recognizer
 from msfser.greedy_msfser import DecodedText, SoundToRead, given_text, most_probable_texts, period_of
 from msfser.transcription_msfser import MsfSerRecognizer
 from msfser.word_times_msfser import (
-    _levels,
+    _padded_levels,
     cut_into_pieces,
     matching_index,
     monotonic_starts,
@@ -352,7 +352,7 @@ def test_a_long_clip_is_cut_in_its_pause_and_keeps_every_sample():
 
 def test_levels_are_decibels_of_full_scale_by_20_ms():
     sound = np.concatenate([np.full(320, 0.1), np.full(320, 1.0), np.zeros(320), np.full(160, 0.1)])
-    np.testing.assert_allclose(_levels(sound), [-20, 0, -120, -20 - 10 * np.log10(2)], atol=1e-6)
+    np.testing.assert_allclose(_padded_levels(sound), [-20, 0, -120, -20 - 10 * np.log10(2)], atol=1e-6)
 
 
 def test_words_lose_the_quiet_at_their_edges_but_never_everything():
@@ -440,7 +440,7 @@ def test_a_multilingual_recognizer_is_told_the_language_or_detects_it(polyglot, 
 
 
 def test_unknown_languages_and_wrong_input_are_sentences(polyglot):
-    with pytest.raises(ValueError, match=r"language='klingon' is none that Whisper knows: give a code"):
+    with pytest.raises(ValueError, match=r"language='klingon' is not a language that Whisper knows: give a code"):
         polyglot([noise(1.0)], "klingon")
     with pytest.raises(ValueError, match=r"does not know language='fr'"):
         polyglot([noise(1.0)], "fr")

@@ -485,7 +485,7 @@ def test_an_unknown_language_is_refused_before_any_work(tmp_path, journal, monke
     rows = [{"audio": f"audio/{i}.wav", "language": value if i == 6 else None} for i in range(8)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
     message = fails(tmp_path / "a.parquet", "--output", tmp_path / "out", "--language", "en")
-    assert "row 7: language='xx' is none" in message and not journal
+    assert "row 7: language='xx' is not a language" in message and not journal
 
 
 # Interruptions
@@ -838,7 +838,7 @@ def test_wrong_input_is_a_sentence(tmp_path):
         ("NAME=COLUMN", ["--columns", "speaker"]),
         ("belongs to --describer measured", ["--describer", "none", "--norms", "x"]),
         ("needs the name of the server's model", ["--url", "http://127.0.0.1:1"]),
-        ("'klingon' is none that Whisper knows", ["--language", "klingon"]),
+        ("'klingon' is not a language that Whisper knows", ["--language", "klingon"]),
     ],
 )
 def test_options_that_do_not_go_together(capsys, match, options):

@@ -172,7 +172,7 @@ def test_a_refused_command_leaves_a_shorter_table_its_shards(tmp_path):
     run(table, out, "--language", "en")
     before = state_of(out)
     rows = [{"audio": f"audio/{i}.wav", "language": "xx", **dict.fromkeys(LABELS, 4)} for i in range(2)]
-    assert "none that Whisper knows" in fails(write_csv(table, rows), "--output", out, "--language", "en")
+    assert "not a language that Whisper knows" in fails(write_csv(table, rows), "--output", out, "--language", "en")
     assert state_of(out) == before
 
 

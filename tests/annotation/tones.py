@@ -58,7 +58,7 @@ class Recognizer:
 
     def __call__(self, sounds, language=None):
         if language == "xx":
-            raise ValueError("language='xx' is none that Whisper knows: give a code such as 'en' or 'de'.")
+            raise ValueError("language='xx' is not a language that Whisper knows: give a code such as 'en' or 'de'.")
         if self.english_only and language not in (None, "en"):
             return [Transcript(None, [], "the recognizer knows only English") for _ in sounds]
         return [self._transcribe_segments(sound, language) for sound in sounds]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from msfser.audio_msfser import AUDIO_SUFFIXES, load_audio
+from msfser.audio_msfser import load_audio
 from msfser.corpora import audio_folder
-from msfser.corpora.audio_folder import left_out_message, read_audio_folder, scan_folder
+from msfser.corpora.audio_folder import AUDIO_SUFFIXES, left_out_message, read_audio_folder, scan_folder
 from msfser.corpora.schema import FEATURES, audio_source
 
 
