@@ -314,8 +314,8 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
         recording.word_contributions = word_contributions
         recording.interval_level = interval_level
         given = recording.given
-        settings = self.processor.annotation or {"transcript": {}}
-        given["language"] = given["language"] or language or settings["transcript"].get("language")
+        reads_words = self._reads("emphasis", "transcript")
+        recording.state_language(language, self.processor, reads_words)
         longest = self.processor.feature_extractor.max_seconds
         sound = recording.load(longest + 0.1)
         recording.is_long = len(sound) > int(longest * SAMPLING_RATE)
@@ -326,7 +326,7 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
             yield Segment(recording, 0.0, sound, recording.meter)
             return
         check_words(given["words"] or (), math.inf)
-        if given["transcript"] and not given["words"] and self._reads("emphasis", "transcript"):
+        if given["transcript"] and not given["words"] and reads_words:
             given["words"] = self._aligned(recording, self._transcriber_for(recognizer))
             recording.words_from = "aligned"
         if given["words"]:
@@ -395,10 +395,10 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
             if recording.is_long and recording.given["words"]:
                 for segment in passage:
                     spread_given_words(segment)
-            elif self._reads("emphasis", "transcript"):
+            elif recording.unread is None and self._reads("emphasis", "transcript"):
                 to_transcribe.append(passage)
             else:
-                annotation = Annotation(absent=dict.fromkeys(("transcript", "words"), _NOT_READ))
+                annotation = Annotation(absent=dict.fromkeys(("transcript", "words"), recording.unread or _NOT_READ))
                 if not recording.is_long:
                     annotation.words = recording.given["words"]
                     annotation.transcript = recording.given["transcript"] or text_of(annotation.words)

@@ -16,6 +16,8 @@ from .audio_msfser import load_audio, read_blocks
 from .configuration_msfser import TENSOR_NAMES
 from .inputs_msfser import FailedInput
 from .intervals_msfser import INTERVAL_LEVEL
+from .languages_msfser import why_not_read
+from .processing_msfser import MsfSerProcessor
 from .sound_forms_msfser import rereadable
 from .sound_quality_msfser import SoundMeter
 
@@ -37,6 +39,7 @@ class Recording:
     index: int | None = None  # among the inputs; `None` if it is the only one
     is_long: bool = False  # whether it needs several windows
     words_from: str = "given"  # or "aligned"
+    unread: str | None = None  # why its words are not read
     texts_of_words: list[str] = field(default_factory=list)  # of a long one: the transcript cut before each given word
     channels_first: bool | None = None  # of samples with two axes
     channel: int | None = None  # from 0 on; by default the mean of all
@@ -50,6 +53,23 @@ class Recording:
     def load(self, max_seconds: float) -> np.ndarray:
         """The beginning of the sound, as [`load_audio`] returns it."""
         return load_audio(self.source, self.sampling_rate, max_seconds, self.channels_first, self.channel)
+
+    def state_language(self, language: str | None, processor: MsfSerProcessor, reads_words: bool) -> None:
+        """States the language where none is given, and leaves out the words if the model cannot read theirs.
+
+        Args:
+            language: By default that of the processor's training corpus.
+            processor: The model's.
+            reads_words: Whether the model reads words at all.
+
+        Raises:
+            ValueError: There is no such language.
+        """
+        trained = (processor.annotation or {}).get("transcript", {}).get("language")
+        self.given["language"] = stated = self.given["language"] or language or trained
+        self.unread = why_not_read(stated, processor.text_languages) if reads_words else None
+        if self.unread is not None:
+            self.given |= dict.fromkeys(("transcript", "words", "emphasis"))
 
     def blocks(self) -> Iterator[np.ndarray]:
         """The sound by blocks, as [`read_blocks`] yields them."""

@@ -45,6 +45,7 @@ WEIGHTS, NORMS, SCALE, CARD = "model.safetensors", "norms.json", "scale.json", "
 # The first words of the title of every card of a starter.
 TITLE = "# MSF-SER starter"
 AUDIO_ENCODER, TEXT_ENCODER = "openai/whisper-tiny.en", "sentence-transformers/all-MiniLM-L6-v2"
+TEXT_LANGUAGES = ("en",)
 SWITCHES: dict[str, Any] = {
     "semantics": list(SEMANTICS),
     "audio_states": "weighted",
@@ -112,7 +113,7 @@ def starter_processor(norms: Mapping[str, Any] | None = None) -> MsfSerProcessor
             "emphasis": dataclasses.asdict(EMPHASIS["peak"]),
             "description": {"describer": "measured", "norms": norms},
         }
-    return MsfSerProcessor.from_encoders(AUDIO_ENCODER, TEXT_ENCODER, annotation, normalize_level=True)
+    return MsfSerProcessor.from_encoders(AUDIO_ENCODER, TEXT_ENCODER, annotation, TEXT_LANGUAGES, normalize_level=True)
 
 
 def write_fitted_weights(model: MsfSerModel, norms: Mapping[str, Any], folder: Path) -> None:
@@ -196,7 +197,9 @@ def starter_folder(name: str = STARTER) -> Path:
         OSError: The encoders cannot be found, or the folder cannot be written.
     """
     starter = STARTERS[name]
-    folder = Path(HF_HOME) / "msfser" / name / content_hash(starter.folder)[:16]
+    # The code that assembles it is in one folder, the weights of some starters are in another.
+    digests = [content_hash(part)[:16] for part in dict.fromkeys((Path(__file__).parent, starter.folder))]
+    folder = Path(HF_HOME) / "msfser" / name / "-".join(digests)
     if not folder.is_dir():
         ensure_encoders([AUDIO_ENCODER, TEXT_ENCODER])
         unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
