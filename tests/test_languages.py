@@ -1,4 +1,4 @@
-"""Languages: what is taken for English, by constants that are those of the published measurement; words that are not read."""
+"""Languages: what is taken for English, by the constants of the published measurement; words that are not read."""
 
 import json
 

@@ -17,7 +17,7 @@ from transformers import TrainingArguments
 
 from ..cli.outputs import write_text
 from ..cli.settings import SettingsParser, plain
-from ..configuration_msfser import LABELS, SEMANTICS, MsfSerConfig
+from ..configuration_msfser import SEMANTICS, MsfSerConfig
 from .crops import FRAMES_PER_SECOND, Crop
 
 if TYPE_CHECKING:
