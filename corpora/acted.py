@@ -74,9 +74,7 @@ def read_acted(
             if key in rows:
                 twin = Path(rows[key]["audio"]["path"])
                 if twin.suffix.lower() == path.suffix.lower():
-                    raise ValueError(
-                        f"{place}: {path.name} is there twice ({twin} and {path}); leave one of them out."
-                    )
+                    raise ValueError(f"{place}: {path.name} is there twice ({twin} and {path}); leave one out.")
                 if path.suffix.lower() != ".wav":
                     continue
             rows[key] = row | {"audio": file_audio(file)}

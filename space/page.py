@@ -34,9 +34,13 @@ EXAMPLES = {
     "thanks.mp3": "“Thank you so much …”",
     "sorry.mp3": "“I am so sorry …”, same voice",
     "long.mp3": "Longer, livens up",
-    "not_bad.mp3": "Goes wrong: “… not bad at all …”",
-    "irony.mp3": "Goes wrong: “Oh great, another wonderful delay.”",
+    "not_bad.mp3": "“… not bad at all …”",
+    "irony.mp3": "“Oh great, another wonderful delay.”",
 }
+# The starter gets the last two wrong; nobody knows about other models.
+_WRONG = 2
+# As its card has it, which others do not.
+_STARTER = "# MSF-SER starter"
 FIRST = next(iter(EXAMPLES))
 _EXAMPLE = "an example"  # which no path is
 MOST_WAITING = 20
@@ -93,6 +97,7 @@ class _Page:
         self.read = [name for name, tensor in _TENSORS.items() if tensor in reads]
         # Otherwise the examples would be copied to the temporary files and deleted with them.
         gr.set_static_paths([FOLDER])
+        self.examples_wrong = [*EXAMPLES][-_WRONG:] if _is_starter(name, revision) else []
         first = predict(ser, str(FOLDER / FIRST), language="en")
         with gr.Blocks(
             title=texts.TITLE, analytics_enabled=False, delete_cache=(60, MINUTES_KEPT * 60)
@@ -150,7 +155,7 @@ class _Page:
                     self.cancel = gr.Button("Cancel", visible=False)
                 self.waiting = gr.HTML(visible=False, min_height=56, elem_id="ser-waiting", apply_default_css=False)
             with gr.Column(elem_id="ser-result"):
-                self.panel = gr.HTML(figures.panel(first, _title(FIRST)), apply_default_css=False)
+                self.panel = gr.HTML(figures.panel(first, self._title(FIRST)), apply_default_css=False)
             with gr.Column(elem_id="ser-edit"):
                 self._editor(first)
             with gr.Column(elem_id="ser-examples"):
@@ -158,14 +163,21 @@ class _Page:
                 self.examples = gr.Examples(
                     [[str(FOLDER / file), *(["en"] if language else [])] for file in EXAMPLES],
                     [self.audio, *language],
-                    label="Examples by a computer voice; the model gets the last two wrong",
-                    example_labels=list(EXAMPLES.values()),
+                    label="Chosen examples by a computer voice"
+                    + ("; the model gets the last two wrong" if self.examples_wrong else ""),
+                    example_labels=[self._label(file) for file in EXAMPLES],
                     cache_examples=False,
                     api_name="load_example",
                 )
         self.previous, self.runs = gr.State(_shown(first)), gr.State(_Runs())
         # A state is read when a run's turn comes; this is sent when it begins to wait.
         self.number = gr.Number(0, label="Run", precision=0, visible=False)
+
+    def _label(self, example: str) -> str:
+        return f"Goes wrong: {EXAMPLES[example]}" if example in self.examples_wrong else EXAMPLES[example]
+
+    def _title(self, example: str) -> str:
+        return f"Example: {self._label(example)}"
 
     def _editor(self, first: Mapping[str, Any]) -> None:
         """The texts that the model reads, to be edited; the language that is spoken, if words are recognized."""
@@ -321,7 +333,7 @@ class _Page:
                         result = end.value
                         break
             path = Path(audio or "")
-            title = _title(path.name) if path.parent == FOLDER else "Your recording"
+            title = self._title(path.name) if path.parent == FOLDER else "Your recording"
             fields = [given.get("language") if name == "language" else _text(result, name) for name in self.fields]
             panel = figures.panel(result, title, previous["numbers"] if previous else None)
             yield [*_end(), panel, _shown(result), *fields]
@@ -399,10 +411,6 @@ def _end() -> list[Any]:
     return [enabled, enabled, gr.Button(visible=False), gr.HTML("", visible=False)]
 
 
-def _title(example: str) -> str:
-    return f"Example: {EXAMPLES[example]}"
-
-
 def _shown(result: Mapping[str, Any]) -> dict[str, Any]:
     """What the next analysis of the same recording needs: the numbers, and the texts that nobody has given."""
     automatic = {name: _text(result, name) for name in texts.INPUTS if result["texts"].get(name) != "given"}
@@ -412,6 +420,16 @@ def _shown(result: Mapping[str, Any]) -> dict[str, Any]:
 def _text(result: Mapping[str, Any], name: str) -> str:
     # The stressed words of a long recording are not in a row; they are found again.
     return "" if name == "emphasis" and "course" in result else result.get(name) or ""
+
+
+def _is_starter(name: str, revision: str | None) -> bool:
+    """Whether the card of the loaded model is that of the starter of the package."""
+    folder = Path(name)
+    try:
+        path = folder / "README.md" if folder.is_dir() else Path(hf_hub_download(name, "README.md", revision=revision))
+        return _STARTER in path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return False
 
 
 def _card(name: str, revision: str | None) -> str:

@@ -198,7 +198,7 @@ def test_folders_may_share_files_but_not_have_a_clip_twice(corpora, tmp_path):
     with pytest.raises(ValueError, match=r"link: there is no clip of RAVDESS"):
         read_acted([corpora, tmp_path / "link"])
     write(tmp_path / "link" / "03a01Fa.wav", noise(0.1), 16_000)
-    with pytest.raises(ValueError, match=r"03a01Fa.wav is there twice \(.*; leave one of them out"):
+    with pytest.raises(ValueError, match=r"03a01Fa.wav is there twice \(.*; leave one out"):
         read_acted([corpora / "emodb", tmp_path / "link"])
 
 

@@ -509,6 +509,23 @@ def test_the_requirements_fit_a_space_and_this_machine():
         assert versions.contains(importlib.metadata.version(name).partition("+")[0]), name
 
 
+@pytest.mark.parametrize(
+    ("title", "is_starter"),
+    [("MSF-SER starter", True), ("MSF-SER starter, open", False), ("MSF-SER starter: EmoDB", False), ("Mine", False)],
+)
+def test_only_of_the_starter_the_page_says_which_examples_go_wrong(ser, tmp_path, title, is_starter):
+    (tmp_path / "README.md").write_text(f"---\nlicense: mit\n---\n\n# {title}\n\nA model.\n")
+    shown = str(pages.build(ser, str(tmp_path)).config)
+    assert "Chosen examples by a computer voice" in shown and "not bad at all" in shown
+    assert ("the model gets the last two wrong" in shown) == ("Goes wrong: " in shown) == is_starter
+
+
+def test_the_title_by_which_the_page_knows_the_starter_is_that_of_its_card():
+    for one in assemble.STARTERS.values():
+        lines = (one.folder / "README.md").read_text(encoding="utf-8").splitlines()
+        assert (pages._STARTER in lines) == (one.name == "starter")
+
+
 def test_the_examples_are_small_and_complete():
     files = {path.name for path in (SPACE / "examples").iterdir()}
     assert files == set(pages.EXAMPLES)

@@ -148,7 +148,7 @@ def test_weights_that_do_not_fit_are_refused(folder, tmp_path, monkeypatch):
 
 def test_the_figures_keep_what_the_starter_promises():
     value = {name: row["value"] for name, row in read(RESULTS / "starter.json").items()}
-    assert value["gain/max_shift"] <= 0.05
+    assert value["gain/max_shift"] <= 0.05  # measured: 0.021
     assert value["silence/distance_from_neutral"] <= 0.1
     for kind in ("noise", "band", "crop"):
         assert value[f"{kind}/arousal_r"] >= 0.9 and value[f"{kind}/valence_r"] >= 0.8
