@@ -78,8 +78,14 @@ def _of_table(
     text_languages: Sequence[str],
 ) -> tuple[datasets.Dataset, list[str | None], list[str]]:
     """The rows of a table, the unit of each, and what messages call each."""
-    options = {"label_range": label_range, "text_languages": text_languages, "pooled": True}
-    rows = read_table(source, columns=columns, audio_folder=audio_folder, **options)[POOLED]
+    rows = read_table(
+        source,
+        label_range=label_range,
+        columns=columns,
+        audio_folder=audio_folder,
+        pooled=True,
+        text_languages=text_languages,
+    )[POOLED]
     opened = open_table(source, columns=columns, audio_folder=audio_folder)
     free = [name for name in opened.table.column_names if name == _SPEAKER or name not in SCHEMA.names]
     if grouping not in free:
