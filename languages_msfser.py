@@ -1,6 +1,7 @@
-"""Languages by code or name, and whether a text by an English recognizer is what was said."""
+"""Languages by code or name, whether a model reads them, and whether a text by an English recognizer was said."""
 
 import re
+from collections.abc import Sequence
 
 from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
 
@@ -34,3 +35,22 @@ def language_code(language: str | None) -> str | None:
             f"language={language!r} is not a language that Whisper knows: give a code such as 'en' or 'de'."
         )
     return code
+
+
+def why_not_read(language: str | None, text_languages: Sequence[str] | None) -> str | None:
+    """Why words in a language are left out, such as "in Korean, and the model reads only English".
+
+    Args:
+        language: That is stated, as in [`language_code`], or `None`.
+        text_languages: The codes of those that the model reads; `None` for any.
+
+    Returns:
+        The reason; `None` where they are read, as they are if no language is stated.
+
+    Raises:
+        ValueError: Whisper knows no such language.
+    """
+    if text_languages is None or (code := language_code(language)) is None or code in text_languages:
+        return None
+    names = " and ".join(LANGUAGES[known].title() for known in text_languages)
+    return f"in {LANGUAGES[code].title()}, and the model reads only {names}"

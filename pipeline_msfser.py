@@ -296,7 +296,8 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
         recording.word_contributions = word_contributions
         recording.interval_level = interval_level
         given = recording.given
-        given["language"] = given["language"] or language or self._annotators.language
+        reads_words = self._annotators.reads("emphasis", "transcript")
+        recording.state_language(language or self._annotators.language, self.processor.text_languages, reads_words)
         longest = self.processor.feature_extractor.max_seconds
         sound = recording.load(longest + 0.1)
         recording.is_long = len(sound) > int(longest * SAMPLING_RATE)
@@ -307,7 +308,7 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
             yield Segment(recording, 0.0, sound, recording.meter)
             return
         check_words(given["words"] or (), math.inf)
-        if given["transcript"] and not given["words"] and self._annotators.reads("emphasis", "transcript"):
+        if given["transcript"] and not given["words"] and reads_words:
             given["words"] = align_long(recording, self._annotators.transcriber(recognizer))
             recording.words_from = "aligned"
         if given["words"]:

@@ -11,6 +11,7 @@ from .audio_msfser import as_sounds
 from .configuration_msfser import LABELS, TENSOR_NAMES
 from .encoders_msfser import feature_settings, is_path, last_part, load_tokenizer, positions_of
 from .feature_extraction_msfser import MsfSerFeatureExtractor, check_padding_side, check_unmasked
+from .languages_msfser import language_code
 
 # The arguments of transformers that are the same for sounds and texts.
 _PADDING = {"padding", "truncation", "pad_to_multiple_of", "return_attention_mask"}
@@ -27,9 +28,11 @@ class MsfSerProcessor(ProcessorMixin):
         annotation: How the texts of the training corpus were made, so that inference makes them in the same way: the
             settings that `msfser annotate` saves with its shards. `None` where they came with the corpus. Addresses
             and paths in it are dropped, because the processor is published with the model.
+        text_languages: The languages that the text encoder reads, codes or English names; `None` for any. The pipeline
+            and training leave out words whose language is stated and is another one. Descriptions are not meant.
 
     Raises:
-        ValueError: The annotation is no dictionary of dictionaries.
+        ValueError: The annotation is no dictionary of dictionaries, or there is no such language.
     """
 
     def __init__(
@@ -38,14 +41,21 @@ class MsfSerProcessor(ProcessorMixin):
         tokenizer: PreTrainedTokenizerBase,
         max_tokens: int = 256,
         annotation: dict[str, Any] | None = None,
+        text_languages: Sequence[str] | None = None,
     ):
         super().__init__(feature_extractor, tokenizer)
         self.max_tokens = min(max_tokens, tokenizer.model_max_length)
         self.annotation = None if annotation is None else _portable(annotation)
+        self.text_languages = [str(language_code(name)) for name in text_languages or ()] or None
 
     @classmethod
     def from_encoders(
-        cls, audio_encoder: str, text_encoder: str, annotation: dict[str, Any] | None = None, **feature_options: Any
+        cls,
+        audio_encoder: str,
+        text_encoder: str,
+        annotation: dict[str, Any] | None = None,
+        text_languages: Sequence[str] | None = None,
+        **feature_options: Any,
     ) -> "MsfSerProcessor":
         """Builds the processor for the encoders of [`MsfSerModel.from_encoders`], each a Hub name or a folder.
 
@@ -53,13 +63,13 @@ class MsfSerProcessor(ProcessorMixin):
 
         Raises:
             OSError: An encoder is not available; the sentence names the remedy.
-            ValueError: An encoder is of the other kind, or an option has no such setting.
+            ValueError: An encoder is of the other kind, or an option or a language has no such setting.
         """
         extractor = MsfSerFeatureExtractor(**{**feature_settings(audio_encoder), **feature_options})
         tokenizer = load_tokenizer(text_encoder)
         if (longest := positions_of(text_encoder)) is not None:
             tokenizer.model_max_length = min(longest, tokenizer.model_max_length)
-        return cls(extractor, tokenizer, annotation=annotation)
+        return cls(extractor, tokenizer, annotation=annotation, text_languages=text_languages)
 
     @property
     def model_input_names(self) -> list[str]:

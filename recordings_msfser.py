@@ -16,6 +16,7 @@ from .audio_msfser import load_audio, read_blocks
 from .configuration_msfser import TENSOR_NAMES
 from .inputs_msfser import RETURN, FailedInput, SourceError
 from .intervals_msfser import INTERVAL_LEVEL
+from .languages_msfser import why_not_read
 from .processing_msfser import is_missing, text_or_none
 from .sound_forms_msfser import rereadable, states_rate
 from .sound_quality_msfser import SoundMeter
@@ -38,6 +39,7 @@ class Recording:
     index: int | None = None  # among the inputs; `None` if it is the only one
     is_long: bool = False  # whether it needs several windows
     words_from: str = "given"  # or "aligned"
+    unread: str | None = None  # why its words are not read
     texts_of_words: list[str] = field(default_factory=list)  # of a long one: the transcript cut before each given word
     channels_first: bool | None = None  # of samples with two axes
     channel: int | None = None  # from 0 on; by default the mean of all
@@ -50,6 +52,22 @@ class Recording:
     def load(self, max_seconds: float) -> np.ndarray:
         """The beginning of the sound, as [`load_audio`] returns it."""
         return load_audio(self.source, self.sampling_rate, max_seconds, self.channels_first, self.channel)
+
+    def state_language(self, language: str | None, text_languages: Sequence[str] | None, reads_words: bool) -> None:
+        """States the language where none is given, and leaves out the words if the model cannot read theirs.
+
+        Args:
+            language: Where none is given; `None` if it is unknown.
+            text_languages: Those of the processor.
+            reads_words: Whether the model reads words at all.
+
+        Raises:
+            ValueError: There is no such language.
+        """
+        self.given["language"] = stated = self.given["language"] or language
+        self.unread = why_not_read(stated, text_languages) if reads_words else None
+        if self.unread is not None:
+            self.given |= dict.fromkeys(("transcript", "words", "emphasis"))
 
     def blocks(self) -> Iterator[np.ndarray]:
         """The sound by blocks, as [`read_blocks`] yields them."""

@@ -81,10 +81,10 @@ class Annotators:
             if recording.is_long and recording.given["words"]:
                 for segment in passage:
                     spread_given_words(segment)
-            elif self.reads("emphasis", "transcript"):
+            elif recording.unread is None and self.reads("emphasis", "transcript"):
                 to_transcribe.append(passage)
             else:
-                annotation = Annotation(absent=dict.fromkeys(("transcript", "words"), NOT_READ))
+                annotation = Annotation(absent=dict.fromkeys(("transcript", "words"), recording.unread or NOT_READ))
                 if not recording.is_long:
                     annotation.words = recording.given["words"]
                     annotation.transcript = recording.given["transcript"] or text_of(annotation.words)

@@ -14,6 +14,7 @@ With `--do_predict` nothing is trained: the model in `output_dir` predicts the t
 labels then, and writes `predictions.csv` there, on the scale of the corpus.
 """
 
+import dataclasses
 import json
 import logging
 import sys
@@ -33,6 +34,7 @@ from msfser.evaluation.results import Row, as_table, ccc_rows
 from msfser.training.checkpoints import disk_errors
 from msfser.training.data_identity import identity_of, identity_of_texts, inputs_of
 from msfser.training.folds import FoldFiles, make_folds
+from msfser.training.labels import warn_of_unrated
 from msfser.training.processes import decided_by_one
 from msfser.training.run_folder import RESULTS_FILE, Start, finish_run, start_run
 from msfser.training.settings import (
@@ -42,7 +44,6 @@ from msfser.training.settings import (
     parse_settings,
     read_data,
     read_unit_rows,
-    warn_of_unrated,
 )
 
 # Slow imports are deferred until settings and data have been validated.
@@ -261,7 +262,8 @@ def predict(run: RunSettings, training: TrainingArguments, folder: Path) -> None
 
     def open_work() -> ShardedPrediction:
         named = load_named(str(folder))
-        return open_prediction(recordings_of_part(run, "test"), named, options, str(training.device), output)
+        of_model = dataclasses.replace(run, text_languages=named.processor.text_languages or [])
+        return open_prediction(recordings_of_part(of_model, "test"), named, options, str(training.device), output)
 
     ranges = CORPORA[run.corpus].label_range or run.ranges
     scale = (0.0, 1.0) if isinstance(ranges, Mapping) else ranges  # one for all three numbers

@@ -13,6 +13,7 @@ from ..annotator_msfser import Annotation, LazyProsody, MsfSerAnnotator
 from ..audio_msfser import SAMPLING_RATE
 from ..corpora.schema import FEATURES
 from ..corpora.table import SourceRows
+from ..corpora.text_languages import stated_language
 from ..sharding.sharded_table import ShardedTable, hashed
 from ..word_times_msfser import check_words
 
@@ -109,8 +110,7 @@ class ShardedAnnotation(ShardedTable):
         """The texts that the source has, and the language, by row."""
         given = self._given.slice(rows.start, len(rows)).to_pylist()
         for texts in given:
-            stated = "" if texts.get("language") is None else str(texts["language"]).strip()
-            texts["language"] = stated or self.settings["transcript"]["language"]
+            texts["language"] = stated_language(texts.get("language")) or self.settings["transcript"]["language"]
         return dict(zip(rows, given, strict=True))
 
     def check(self, shards: Sequence[int], surplus: Sequence[Path]) -> None:

@@ -38,7 +38,7 @@ from tqdm import tqdm
 
 from ..audio_msfser import load_audio
 from ..cli.errors import cli_errors
-from ..corpora.acted import read_acted
+from ..corpora.acted import read_acted, require_corpora
 from ..corpora.probe.corpus import make_probe
 from ..evaluation.intervals import resampled_units, share_interval
 from ..evaluation.results import Row, row
@@ -98,8 +98,7 @@ def acted_clips(folder: Path) -> pd.DataFrame:
     """
     names = ("ravdess", *FOREIGN)
     columns = read_acted(folder, names).select_columns(["corpus", "speaker", "audio"]).to_pandas()
-    if absent := set(names) - set(columns["corpus"]):
-        raise ValueError(f"{folder}: there is no clip of {', '.join(sorted(absent))} in it.")
+    require_corpora(folder, names, columns["corpus"])
     return columns.assign(path=[audio["path"] for audio in columns.pop("audio")])
 
 

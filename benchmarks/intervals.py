@@ -39,7 +39,7 @@ from ..evaluation.results import Row, row, rows_of
 from ..hub.encoders import ensure_encoders
 from ..starter.assemble import AUDIO_ENCODER, STARTER, STARTERS, TEXT_ENCODER
 from ..starter.fit import FITS, cross_fits, fitted_to
-from ..starter.material import read_sentences, read_voices
+from ..starter.material import read_sentences, voices_of
 from ..training.calibration import calibrated, constant_width
 from .command import parser_of, record
 
@@ -114,7 +114,7 @@ def left_out_rows(
 
 def acted_rows(data: Path, cross_fits_folder: Path, leave_out_folder: Path) -> list[Row]:
     """The rows of held-out speakers and of left-out corpora."""
-    voices = read_voices([data], STARTERS[STARTER].voices)
+    voices = voices_of(STARTERS[STARTER], data)
     numbers, groups = cross_fits(fitted_to(voices, read_sentences([data])), cross_fits_folder)
     labels = voices[[*LABELS]].to_numpy(np.float64)
     rows = held_out_rows(numbers, labels, groups, voices["speaker"].to_numpy(), voices["corpus"].to_numpy())

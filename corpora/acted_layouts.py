@@ -34,6 +34,7 @@ class Layout:
         example: A file of it.
         pattern: It matches the names of its clips, without suffix, and no name of another layout.
         read: It takes the named groups of the pattern.
+        spelling: Gives a name the letter case of the corpus, which a copy may have lost.
     """
 
     title: str
@@ -41,10 +42,11 @@ class Layout:
     example: str
     pattern: re.Pattern[str]
     read: Callable[..., Clip]
+    spelling: Callable[[str], str] = str
 
     def clip(self, name: str) -> Clip | None:
-        """Return what a name without suffix says; `None` if it is no name of this corpus."""
-        match = self.pattern.fullmatch(name)
+        """Return what a name without suffix says, in any letter case; `None` if it is no name of this corpus."""
+        match = self.pattern.fullmatch(self.spelling(name))
         return self.read(**match.groupdict()) if match else None
 
 
@@ -120,6 +122,7 @@ LAYOUTS: dict[str, Layout] = {
         "03a01Wa.wav",
         re.compile(r"(?P<speaker>\d\d)(?P<sentence>[ab]\d\d)(?P<emotion>[WLEAFTN])[a-z]"),
         _emodb,
+        lambda name: name[:5].lower() + name[5:6].upper() + name[6:].lower(),
     ),
     "crema_d": Layout(
         "CREMA-D",
@@ -129,6 +132,7 @@ LAYOUTS: dict[str, Layout] = {
             r"(?P<speaker>\d{4})_(?P<sentence>[A-Z]{3})_(?P<emotion>ANG|DIS|FEA|HAP|NEU|SAD)_(?P<intensity>LO|MD|HI|XX?)"
         ),
         _crema_d,
+        str.upper,
     ),
     "nemo": Layout(
         "nEMO",
@@ -138,6 +142,7 @@ LAYOUTS: dict[str, Layout] = {
             r"(?P<speaker>[A-Z]{2}\d)_(?P<emotion>anger|fear|happiness|neutral|sadness|surprised)_(?P<sentence>\d+)"
         ),
         _nemo,
+        lambda name: name[:3].upper() + name[3:].lower(),
     ),
     "emotiontts_kr": Layout(
         "emotiontts_kr",
@@ -145,5 +150,6 @@ LAYOUTS: dict[str, Layout] = {
         "ema00001.wav",
         re.compile(r"(?P<speaker>em[abfgh]|ne[a-ek-o])00(?!000)(?P<number>[0-3]\d\d|400)"),
         _emotiontts_kr,
+        str.lower,
     ),
 }

@@ -64,7 +64,7 @@ def scan_folder(folder: str | os.PathLike[str], content: str = "the recordings")
         entered = []
         for name in folders:
             path = os.path.join(parent, name)
-            if why := _why_not_entered(path, name):
+            if why := why_not_entered(path):
                 left_out[_shown(path, root) + "/"] = why
             else:
                 entered.append(name)
@@ -123,8 +123,9 @@ def _shown(path: str, root: str) -> str:
     return os.fsencode(os.path.relpath(path, root)).decode("utf-8", "backslashreplace")
 
 
-def _why_not_entered(path: str, name: str) -> str:
-    if name.startswith("."):
+def why_not_entered(path: str) -> str:
+    """Return why the search for files passes over a folder in another one; "" if it does not."""
+    if os.path.basename(path).startswith("."):
         return "hidden"
     if os.path.islink(path):
         return "links to folders"

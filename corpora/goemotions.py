@@ -20,6 +20,7 @@ import pandas as pd
 from ..configuration_msfser import LABELS
 from ..processing_msfser import from_scale
 from . import tree
+from .audio_folder import why_not_entered
 from .schema import make_dataset
 from .weak_labels import LABEL_RANGE, weak_labels
 
@@ -107,8 +108,16 @@ def _distributed(root: Path) -> pd.DataFrame:
 
 
 def find_goemotions(folder: Path) -> Path | None:
-    """The folder with the files that [`read_goemotions`] reads: the one given, or one in it; `None` without them."""
-    for place in (folder, *sorted(folder.glob("*/"))):
-        if (place / _TABLE).is_file() or ((place / "train.tsv").is_file() and (place / _NAMES).is_file()):
-            return place
-    return None
+    """The folder with the files that [`read_goemotions`] reads: the one given, or one in it at any depth.
+
+    Folders are searched as [`scan_folder`] does it. Of several, it is the one that is least deep.
+
+    Returns:
+        The folder; `None` without them.
+    """
+    found = []
+    for parent, folders, names in os.walk(folder):
+        if _TABLE in names or {"train.tsv", _NAMES} <= {*names}:
+            found.append(Path(parent))
+        folders[:] = [name for name in folders if not why_not_entered(os.path.join(parent, name))]
+    return min(found, key=lambda place: (len(place.parts), place), default=None)

@@ -133,6 +133,7 @@ def read_parts(
     options: Mapping[str, Any],
     require_labels: bool = True,
     needed: Sequence[str] = (),
+    text_languages: Sequence[str] = (),
 ) -> datasets.DatasetDict:
     """Read one corpus, or several as one, to train on it or to score it.
 
@@ -143,6 +144,7 @@ def read_parts(
         options: Of its reader.
         require_labels: As in `read_corpus`.
         needed: As in `read_corpus`; none are all.
+        text_languages: As in `read_corpus`.
 
     Returns:
         As [`read_mixture`], with the label `UNRATED` where a dimension is not rated, if labels are required.
@@ -152,9 +154,11 @@ def read_parts(
     """
     needed = tuple(name for name in needed if name in SPLITS) or SPLITS
     if not more:
-        parts = read_corpus(corpus, data, **options, require_labels=require_labels, needed=needed)
+        parts = read_corpus(
+            corpus, data, **options, require_labels=require_labels, needed=needed, text_languages=text_languages
+        )
     else:
-        parts = read_mixture(members_of(data, more, corpus, options), require_labels, needed)
+        parts = read_mixture(members_of(data, more, corpus, options), require_labels, needed, text_languages)
     if not require_labels:
         return parts
     return datasets.DatasetDict({name: with_unrated(part) for name, part in parts.items()})
@@ -179,7 +183,10 @@ def _name_of(data: str) -> str:
 
 
 def read_mixture(
-    members: Sequence[Member], require_labels: bool = True, needed: Sequence[str] = SPLITS
+    members: Sequence[Member],
+    require_labels: bool = True,
+    needed: Sequence[str] = SPLITS,
+    text_languages: Sequence[str] = (),
 ) -> datasets.DatasetDict:
     """Read several corpora as one.
 
@@ -187,6 +194,7 @@ def read_mixture(
         members: Two or more, each of another name.
         require_labels: As in `read_corpus`.
         needed: As in `read_corpus`.
+        text_languages: As in `read_corpus`.
 
     Returns:
         train, validation and test of all of them, the test part of each by its name, and its further test parts as
@@ -199,7 +207,13 @@ def read_mixture(
     _refuse_twice([member.name for member in members])
     read: dict[str, datasets.DatasetDict] = {}
     for member in members:
-        parts = read_corpus(member.corpus, member.data, **member.options, require_labels=require_labels, needed=needed)
+        parts = read_corpus(
+            *(member.corpus, member.data),
+            **member.options,
+            require_labels=require_labels,
+            needed=needed,
+            text_languages=text_languages,
+        )
         read[member.name] = datasets.DatasetDict({name: _as_member(part, member) for name, part in parts.items()})
         if absent := [split for split in needed if split not in parts]:
             raise ValueError(f"{member.data} has no {absent[0]} part; each of several corpora needs one.")

@@ -45,7 +45,8 @@ class Corpus:
         name: The key in `CORPORA`.
         title: The name in text.
         read: From the data and the accepted options to parts with the features `schema.FEATURES`.
-        accepts: Options that the reader accepts: names of `OPTIONS`, `require_labels`, `needed` and `pooled`.
+        accepts: Options that the reader accepts: names of `OPTIONS`, `require_labels`, `needed`, `pooled` and
+            `text_languages`.
         folds: Number of folds; 0 where the parts are fixed.
         license: Its terms, in words or as an identifier of the Hub.
         label_range: Ends of the label scale of the source; `None` where the user gives it.
@@ -91,7 +92,7 @@ class Corpus:
             raise ValueError(f"the corpus {self.name} needs a fold to test on: --fold 1 (to {self.folds}).")
 
 
-_TABLE = (*(option for option in OPTIONS if option != "fold"), "require_labels", "pooled")
+_TABLE = (*(option for option in OPTIONS if option != "fold"), "require_labels", "pooled", "text_languages")
 _AGREEMENT = "the license agreement of its owners"
 
 CORPORA: dict[str, Corpus] = {
@@ -145,6 +146,7 @@ def read_corpus(
     test: Sequence[str] = (),
     needed: Sequence[str] = SPLITS,
     pooled: bool = False,
+    text_languages: Sequence[str] = (),
 ) -> datasets.DatasetDict:
     """Read a corpus for training or evaluation.
 
@@ -162,6 +164,7 @@ def read_corpus(
         test: Names of the test parts.
         needed: Parts that must be there, where the corpus knows which are not: of `schema.SPLITS`.
         pooled: Read all of these rows, each once, as one part.
+        text_languages: As in `read_table`; named corpora are in one language.
 
     Returns:
         Parts with the features `schema.FEATURES`, their labels in 0..1: train, validation, test, and further test
@@ -182,6 +185,7 @@ def read_corpus(
         "test": (tuple(test), ()),
         "needed": (tuple(needed), SPLITS),
         "pooled": (pooled, False),
+        "text_languages": (tuple(text_languages), ()),
     }
     entry = CORPORA[corpus]
     entry.check_options([name for name, (value, default) in values.items() if value != default])

@@ -33,6 +33,7 @@ from .messages import reason, short_messages
 from .schema import SCHEMA, SPLITS, make_dataset
 from .sources import Part, Source, open_source, source_of
 from .splits import SPLIT_BY, SplitNames, assign_splits
+from .text_languages import annotated_language, unread_languages, without_unread_words
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ class _Reading:
     split_by: str = SPLIT_BY[0]
     test: Sequence[str] = ()
     pooled: bool = False
+    text_languages: Sequence[str] = ()
 
 
 @short_messages()
@@ -103,6 +105,7 @@ def read_table(
     split_by: str = SPLIT_BY[0],
     test: Sequence[str] = (),
     pooled: bool = False,
+    text_languages: Sequence[str] = (),
 ) -> datasets.DatasetDict:
     """Read a corpus from one table.
 
@@ -132,6 +135,8 @@ def read_table(
         test: Names of the test parts in the source: the first becomes `test`, the others keep their names, and other
             test parts are left out. The validation part can be one of them.
         pooled: Ignore the parts: all rows, in their order, are one part, `all`. There is no `test` to choose then.
+        text_languages: Codes of the languages that the model reads: the words of rows whose column `language` states
+            another one, or for which `annotate` was told another one, are null, with one warning. None is any.
 
     Returns:
         Non-empty parts with the features `schema.FEATURES`, in the order train, validation, test, further test parts.
@@ -154,6 +159,7 @@ def read_table(
         split_by,
         test,
         pooled,
+        text_languages,
     )
     return _read(open_source(source, audio_folder), reading)
 
@@ -311,6 +317,8 @@ def _read(source: Source, reading: _Reading) -> datasets.DatasetDict:
     optional = () if reading.require_labels else (*LABELS, "speaker")
     elsewhere = {column for part in source.parts for column in part.table.column_names}
     written: dict[str, str] = {}
+    unread: list[np.ndarray] = []
+    otherwise = annotated_language(source.origin) if reading.text_languages and source.origin else None
     for whole in source.parts:
         found = match_columns(whole, reading.columns, required, optional, elsewhere)
         if source.has_parts:
@@ -343,6 +351,8 @@ def _read(source: Source, reading: _Reading) -> datasets.DatasetDict:
         if reading.speaker_from is not None:
             made["speaker"] = speakers_of_names(part, _recording_names(part, paths, found), reading.speaker_from)
         tables.append(pa.table(made, schema=SCHEMA))
+        if reading.text_languages:
+            unread.append(unread_languages(part.table, reading.text_languages, otherwise, part.row))
     _check_alike(source, files, embedded)
     if not reading.pooled:
         names.check(source.name, written)
@@ -352,6 +362,8 @@ def _read(source: Source, reading: _Reading) -> datasets.DatasetDict:
     if not tables:
         raise ValueError(f"{source.name}: all rows are of other test parts than {', '.join(reading.test)}.")
     table = pa.concat_tables(tables)
+    if unread:
+        table = without_unread_words(source.name, table, np.concatenate(unread), reading.text_languages)
     given, official = np.concatenate(splits_of_parts), source.parts[0].official
     by_file = reading.split_by == "file"
     keys = (real or [f"row {index}" for index in range(len(table))]) if by_file else None

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import datasets
@@ -32,6 +32,7 @@ def read_units(
     columns: Mapping[str, str] | None = None,
     audio_folder: str | os.PathLike[str] | None = None,
     group_file: str | os.PathLike[str] | None = None,
+    text_languages: Sequence[str] = (),
 ) -> datasets.Dataset:
     """Read all rows of a corpus, whatever parts it has, with the unit of each.
 
@@ -43,6 +44,7 @@ def read_units(
         columns: Source column per name of the schema.
         audio_folder: Where relative audio paths start.
         group_file: A CSV table with the columns `unit` and `group`: units with the same group become one unit.
+        text_languages: As in `read_table`.
 
     Returns:
         Rows of the schema in the order of the table, and `unit`, a string.
@@ -53,7 +55,7 @@ def read_units(
     """
     if corpus == "table":
         source = ready_data(corpus, data)
-        rows, units, names = _of_table(source, grouping, label_range, columns, audio_folder)
+        rows, units, names = _of_table(source, grouping, label_range, columns, audio_folder, text_languages)
     else:
         rows, units, names = _of_corpus(corpus, data, grouping)
     if missing := [name for name, unit in zip(names, units, strict=True) if unit is None]:
@@ -73,9 +75,17 @@ def _of_table(
     label_range: LabelRange,
     columns: Mapping[str, str] | None,
     audio_folder: str | os.PathLike[str] | None,
+    text_languages: Sequence[str],
 ) -> tuple[datasets.Dataset, list[str | None], list[str]]:
     """The rows of a table, the unit of each, and what messages call each."""
-    rows = read_table(source, label_range=label_range, columns=columns, audio_folder=audio_folder, pooled=True)[POOLED]
+    rows = read_table(
+        source,
+        label_range=label_range,
+        columns=columns,
+        audio_folder=audio_folder,
+        pooled=True,
+        text_languages=text_languages,
+    )[POOLED]
     opened = open_table(source, columns=columns, audio_folder=audio_folder)
     free = [name for name in opened.table.column_names if name == _SPEAKER or name not in SCHEMA.names]
     if grouping not in free:

@@ -9,6 +9,7 @@ names a folder. The second is described in `evaluation/leave_out.py`.
 """
 
 import argparse
+import dataclasses
 import logging
 import shlex
 from collections.abc import Sequence
@@ -83,6 +84,7 @@ def evaluate(
     Raises:
         ValueError: The corpus cannot be read, or it has no such part or grouping.
     """
+    run = dataclasses.replace(run, text_languages=processor.text_languages or [])
     parts = read_data(run, needed=(part,))
     scored = {name: parts[name] for name in parts if name == part or (part == "test" and name not in SPLITS)}
     encoded = encode_parts(datasets.DatasetDict(scored), model, processor, run.cache_gigabytes)

@@ -15,6 +15,7 @@ from ..cli.messages import show_messages
 from ..cli.outputs import whole_file
 from ..corpora.audio_folder import left_out_message
 from ..corpora.table import SourceRows
+from ..corpora.text_languages import unread_languages, without_unread_words
 from ..hub.loading import NamedModel, load_named
 from ..hub.model_names import model_settings
 from ..inputs_msfser import check_options
@@ -97,6 +98,11 @@ def open_prediction(
         settings |= model_settings("recognizer", recognizer)
     if precision != "float32":
         settings["precision"] = precision
+    language = options.get("language") or ((named.processor.annotation or {}).get("transcript") or {}).get("language")
+    if languages := named.processor.text_languages:
+        unread = unread_languages(source.table, languages, language)
+        table = without_unread_words(source.origin, source.table, unread, languages)
+        source = source._replace(table=table)
     pipeline = TimedPipeline(model=named.model, processor=named.processor, device=device, precision=precision)
     return ShardedPrediction(source, settings, pipeline, options, parts_of(output))
 

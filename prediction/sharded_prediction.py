@@ -9,11 +9,12 @@ from typing import Any
 import pyarrow as pa
 
 from ..corpora.table import SourceRows
+from ..corpora.text_languages import LANGUAGE, stated_language
 from ..sharding.output_folder import remove_results
 from ..sharding.sharded_table import ShardedTable, hashed, recording_of
 from .timed_pipeline import TimedPipeline
 
-_TEXTS = ("transcript", "emphasis", "description", "words", "language")
+_TEXTS = ("transcript", "emphasis", "description", "words", LANGUAGE)
 
 
 class ShardedPrediction(ShardedTable):
@@ -118,4 +119,6 @@ class ShardedPrediction(ShardedTable):
         (texts,) = self._given.slice(row, 1).to_pylist()
         if (recording := recording_of(self.source, row)) == "":
             recording = self.name(row)  # the pipeline's error says that there is no such file
+        if LANGUAGE in texts:
+            texts[LANGUAGE] = stated_language(texts[LANGUAGE])
         return {"audio": recording, **{name: text for name, text in texts.items() if text}}

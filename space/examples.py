@@ -20,7 +20,7 @@ CLAUSES = "The food was {} but the service was {}."
 SENTENCES = {
     "thanks": "Thank you so much, what a wonderful evening!",
     "sorry": "I am so sorry, what a terrible evening!",
-    # The starter reads these two by their words.
+    # Single words of these two say the opposite of the whole.
     "not_bad": "That was not bad at all, I cannot complain.",
     "irony": "Oh great, another wonderful delay.",
 }

@@ -34,9 +34,13 @@ EXAMPLES = {
     "thanks.mp3": "“Thank you so much …”",
     "sorry.mp3": "“I am so sorry …”, same voice",
     "long.mp3": "Longer, livens up",
-    "not_bad.mp3": "Goes wrong: “… not bad at all …”",
-    "irony.mp3": "Goes wrong: “Oh great, another wonderful delay.”",
+    "not_bad.mp3": "“… not bad at all …”",
+    "irony.mp3": "“Oh great, another wonderful delay.”",
 }
+# The starter gets the last two wrong; nobody knows about other models.
+_WRONG = 2
+# As its card has it, which others do not.
+_STARTER = "# MSF-SER starter"
 FIRST = next(iter(EXAMPLES))
 _EXAMPLE = "an example"  # which no path is
 MOST_WAITING = 20
@@ -87,12 +91,14 @@ def options() -> dict[str, Any]:
 
 class _Page:
     def __init__(self, ser: Any, name: str, revision: str | None):
-        self.ser, self.name, self.revision = ser, name, revision
+        self.ser, self.name = ser, name
         reads = ser.model.config.semantics or []
         # The names of the tensors are those of the paper.
         self.read = [name for name, tensor in _TENSORS.items() if tensor in reads]
         # Otherwise the examples would be copied to the temporary files and deleted with them.
         gr.set_static_paths([FOLDER])
+        self.card = _card_of(name, revision)
+        self.examples_wrong = [*EXAMPLES][-_WRONG:] if _STARTER in self.card.splitlines() else []
         first = predict(ser, str(FOLDER / FIRST), language="en")
         with gr.Blocks(
             title=texts.TITLE, analytics_enabled=False, delete_cache=(60, MINUTES_KEPT * 60)
@@ -150,7 +156,7 @@ class _Page:
                     self.cancel = gr.Button("Cancel", visible=False)
                 self.waiting = gr.HTML(visible=False, min_height=56, elem_id="ser-waiting", apply_default_css=False)
             with gr.Column(elem_id="ser-result"):
-                self.panel = gr.HTML(figures.panel(first, _title(FIRST)), apply_default_css=False)
+                self.panel = gr.HTML(figures.panel(first, self._title(FIRST)), apply_default_css=False)
             with gr.Column(elem_id="ser-edit"):
                 self._editor(first)
             with gr.Column(elem_id="ser-examples"):
@@ -158,14 +164,21 @@ class _Page:
                 self.examples = gr.Examples(
                     [[str(FOLDER / file), *(["en"] if language else [])] for file in EXAMPLES],
                     [self.audio, *language],
-                    label="Examples by a computer voice; the model gets the last two wrong",
-                    example_labels=list(EXAMPLES.values()),
+                    label="Chosen examples by a computer voice"
+                    + ("; the model gets the last two wrong" if self.examples_wrong else ""),
+                    example_labels=[self._label(file) for file in EXAMPLES],
                     cache_examples=False,
                     api_name="load_example",
                 )
         self.previous, self.runs = gr.State(_shown(first)), gr.State(_Runs())
         # A state is read when a run's turn comes; this is sent when it begins to wait.
         self.number = gr.Number(0, label="Run", precision=0, visible=False)
+
+    def _label(self, example: str) -> str:
+        return f"Goes wrong: {EXAMPLES[example]}" if example in self.examples_wrong else EXAMPLES[example]
+
+    def _title(self, example: str) -> str:
+        return f"Example: {self._label(example)}"
 
     def _editor(self, first: Mapping[str, Any]) -> None:
         """The texts that the model reads, to be edited; the language that is spoken, if words are recognized."""
@@ -207,7 +220,7 @@ class _Page:
             gr.Markdown(texts.KEPT.format(minutes=MINUTES_KEPT))
         license_id = getattr(self.ser.model.config, "weights_license", None)  # older models lack it
         with gr.Accordion("Which model this is", open=False):
-            gr.Markdown(f"`{html.escape(self.name)}`\n\n{_card(self.name, self.revision, license_id)}")
+            gr.Markdown(f"`{html.escape(self.name)}`\n\n{_prose(self.card, license_id)}")
 
     # What happens
 
@@ -322,7 +335,7 @@ class _Page:
                         result = end.value
                         break
             path = Path(audio or "")
-            title = _title(path.name) if path.parent == FOLDER else "Your recording"
+            title = self._title(path.name) if path.parent == FOLDER else "Your recording"
             fields = [given.get("language") if name == "language" else _text(result, name) for name in self.fields]
             panel = figures.panel(result, title, previous["numbers"] if previous else None)
             yield [*_end(), panel, _shown(result), *fields]
@@ -400,10 +413,6 @@ def _end() -> list[Any]:
     return [enabled, enabled, gr.Button(visible=False), gr.HTML("", visible=False)]
 
 
-def _title(example: str) -> str:
-    return f"Example: {EXAMPLES[example]}"
-
-
 def _shown(result: Mapping[str, Any]) -> dict[str, Any]:
     """What the next analysis of the same recording needs: the numbers, and the texts that nobody has given."""
     automatic = {name: _text(result, name) for name in texts.INPUTS if result["texts"].get(name) != "given"}
@@ -415,22 +424,30 @@ def _text(result: Mapping[str, Any], name: str) -> str:
     return "" if name == "emphasis" and "course" in result else result.get(name) or ""
 
 
-def _card(name: str, revision: str | None, license_id: str | None) -> str:
-    """What the card of the loaded model says before its sections, and the license; nothing if it has neither.
-
-    Args:
-        name: Of a folder, or on the Hub.
-        revision: On the Hub.
-        license_id: What the config says, for a card that states no license.
-    """
-    folder, prose, stated = Path(name), list[str](), None
+def _card_of(name: str, revision: str | None) -> str:
+    """The card of the loaded model, a folder or a name on the Hub; empty if it has none."""
+    folder = Path(name)
     try:
         path = folder / "README.md" if folder.is_dir() else Path(hf_hub_download(name, "README.md", revision=revision))
-        card = ModelCard(path.read_text(encoding="utf-8"))
-        paragraphs = [part.strip() for part in card.text.partition("\n## ")[0].split("\n\n")]
-        prose = [part for part in paragraphs if part and part[0] not in "#|>`<"]
-        stated = card.data.get("license")
+        return path.read_text(encoding="utf-8")
     except (OSError, ValueError):
+        return ""
+
+
+def _prose(card: str, license_id: str | None) -> str:
+    """What a card says before its sections, and the license; nothing if it has neither.
+
+    Args:
+        card: Its text.
+        license_id: What the config says, for a card that states no license.
+    """
+    prose, stated = list[str](), None
+    try:
+        read = ModelCard(card)
+        paragraphs = [part.strip() for part in read.text.partition("\n## ")[0].split("\n\n")]
+        prose = [part for part in paragraphs if part and part[0] not in "#|>`<"]
+        stated = read.data.get("license")
+    except ValueError:
         pass
     shown = license_id or stated if stated in (None, "other") else stated
     return "\n\n".join([*prose, *([f"License: {shown}"] if shown else [])])

@@ -51,6 +51,7 @@ TITLE = "# MSF-SER starter"
 _SOURCE = re.compile(r'from_pretrained\("[^"]*"(?:, revision="[^"]*")?')
 GOEMOTIONS_LICENSE = "cc-by-4.0"
 AUDIO_ENCODER, TEXT_ENCODER = "openai/whisper-tiny.en", "sentence-transformers/all-MiniLM-L6-v2"
+TEXT_LANGUAGES = ("en",)
 SWITCHES: dict[str, Any] = {
     "semantics": list(SEMANTICS),
     "audio_states": "weighted",
@@ -117,7 +118,7 @@ def starter_processor(norms: Mapping[str, Any] | None = None) -> MsfSerProcessor
             "emphasis": dataclasses.asdict(EMPHASIS["peak"]),
             "description": {"describer": "measured", "norms": norms},
         }
-    return MsfSerProcessor.from_encoders(AUDIO_ENCODER, TEXT_ENCODER, annotation, normalize_level=True)
+    return MsfSerProcessor.from_encoders(AUDIO_ENCODER, TEXT_ENCODER, annotation, TEXT_LANGUAGES, normalize_level=True)
 
 
 def write_fitted_weights(model: MsfSerModel, norms: Mapping[str, Any], folder: Path) -> None:

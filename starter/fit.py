@@ -50,7 +50,7 @@ from .assemble import (
     write_fitted_weights,
     write_starter,
 )
-from .material import RECIPE, material, read_sentences, read_voices, training_items
+from .material import RECIPE, material, read_sentences, read_voices, training_items, voices_of
 from .voices import gain_free_norms, voice_measures
 
 logger = logging.getLogger("msfser.starter")
@@ -261,9 +261,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with cli_errors("starter"):
         ensure_encoders([AUDIO_ENCODER, TEXT_ENCODER])
         chosen = [STARTERS[name] for name in arguments.starters]
-        voices: Mapping[str, pd.DataFrame] = {
-            starter.name: read_voices([arguments.data], starter.voices) for starter in chosen
-        }
+        voices: Mapping[str, pd.DataFrame] = {starter.name: voices_of(starter, arguments.data) for starter in chosen}
         sentences = read_sentences([arguments.data])
     for starter in chosen:
         fitted = fitted_to(voices[starter.name], sentences)

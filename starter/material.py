@@ -12,7 +12,7 @@ import torch
 
 from ..audio_msfser import SAMPLING_RATE
 from ..configuration_msfser import LABELS
-from ..corpora.acted import COLUMNS, read_acted
+from ..corpora.acted import COLUMNS, read_acted, require_corpora
 from ..corpora.acted_layouts import LAYOUTS
 from ..corpora.audio_folder import scan_folder
 from ..corpora.goemotions import find_goemotions, read_goemotions
@@ -21,7 +21,7 @@ from ..training import augmentation
 from ..training.features import encode_sounds, encode_texts
 from ..training.fitting import Clips, Recipe
 from ..training.sentences import Sentences
-from .assemble import new_starter, starter_processor
+from .assemble import Starter, new_starter, starter_processor
 from .voices import descriptions_of
 
 # Augmented copies of each clip, and the share of the clean one in training.
@@ -43,19 +43,28 @@ _SEGMENT = 3
 def read_voices(folders: Sequence[Path], corpora: Collection[str]) -> pd.DataFrame:
     """The clips of acted corpora: `path`, `speaker`, labels in 0..1, and `COLUMNS` of `corpora/acted.py`.
 
+    Raises:
+        ValueError: A folder has none of the corpora, nor GoEmotions; none of the folders has one; or a clip is there
+            twice.
+    """
+    spoken = [folder for folder in folders if find_goemotions(folder) is None or _has_voices(folder, corpora)]
+    rows = read_acted(spoken or folders, corpora=tuple(corpora))
+    table = rows.select_columns([*COLUMNS, "speaker", *LABELS]).to_pandas()
+    return table.assign(path=[audio["path"] for audio in rows["audio"]])
+
+
+def voices_of(starter: Starter, data: Path) -> pd.DataFrame:
+    """The voices that a starter of the package is fitted to, as [`read_voices`] gives them.
+
     Of EmoDB only the emotions whose clips are the same in all copies are used.
 
     Raises:
-        ValueError: A folder has none of the corpora, nor GoEmotions; or none of the folders has one.
+        ValueError: The folder lacks one of its corpora.
     """
-    tables = []
-    spoken = [folder for folder in folders if find_goemotions(folder) is None or _has_voices(folder, corpora)]
-    for folder in spoken or folders:
-        rows = read_acted(folder, corpora=tuple(corpora))
-        table = rows.select_columns([*COLUMNS, "speaker", *LABELS]).to_pandas()
-        tables.append(table.assign(path=[audio["path"] for audio in rows["audio"]]))
-    voices = pd.concat(tables, ignore_index=True)
-    return voices[(voices["corpus"] != "emodb") | voices["emotion"].isin(EMODB_EMOTIONS)].reset_index(drop=True)
+    voices = read_voices([data], starter.voices)
+    voices = voices[(voices["corpus"] != "emodb") | voices["emotion"].isin(EMODB_EMOTIONS)].reset_index(drop=True)
+    require_corpora(data, starter.voices, voices["corpus"])
+    return voices
 
 
 def _has_voices(folder: Path, corpora: Collection[str]) -> bool:

@@ -45,6 +45,7 @@ def adopt_settings(values: dict[str, Any], given: frozenset[str], switches: Sequ
         if config is not None and config._name_or_path:
             loaded[f"{part}_encoder"] = config._name_or_path
     loaded["max_seconds"] = named.processor.feature_extractor.max_seconds
+    loaded["text_languages"] = named.processor.text_languages or []
     for name, value in loaded.items():
         if name not in given:
             values[name] = value
@@ -96,6 +97,7 @@ def load_initial(run: "RunSettings", switches: "ModelSettings") -> tuple[MsfSerM
     if (license := license_of_initial(run)) is not None:
         license.add_to(model.config)
     named.processor.feature_extractor.max_seconds = run.max_seconds
+    named.processor.text_languages = run.text_languages or None
     named.processor.annotation = annotation_settings(run.data) or named.processor.annotation
     return model, named.processor
 

@@ -1,10 +1,15 @@
-"""Labels as tables and metrics have them: NaN where a dimension is not rated."""
+"""Labels as tables and metrics have them: NaN where a dimension is not rated; and which dimensions are not."""
 
+import logging
 from typing import Any
 
+import datasets
 import numpy as np
 
+from ..configuration_msfser import LABELS
 from ..loss_msfser import UNRATED
+
+logger = logging.getLogger(__name__)
 
 
 def rated_labels(labels: Any) -> np.ndarray:
@@ -14,3 +19,14 @@ def rated_labels(labels: Any) -> np.ndarray:
     """
     values = np.asarray(labels)
     return np.where(values == UNRATED, np.nan, values)
+
+
+def unrated_dimensions(part: datasets.Dataset) -> list[str]:
+    """The dimensions of which a part has no label."""
+    return [label for label in LABELS if all(value == UNRATED for value in part[label])]
+
+
+def warn_of_unrated(part: datasets.Dataset) -> None:
+    """Warns where nothing is learned of a dimension."""
+    for label in unrated_dimensions(part):
+        logger.warning("%s is not rated: the model learns nothing of it, and its numbers mean nothing", label)

@@ -17,7 +17,7 @@ from transformers import TrainingArguments
 
 from ..cli.outputs import write_text
 from ..cli.settings import SettingsParser, plain
-from ..configuration_msfser import LABELS, SEMANTICS, MsfSerConfig
+from ..configuration_msfser import SEMANTICS, MsfSerConfig
 from .crops import FRAMES_PER_SECOND, Crop
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ class RunSettings:
     audio_encoder: str = _setting("openai/whisper-tiny.en", "Hub name or folder")
     text_encoder: str = _setting("sentence-transformers/all-MiniLM-L6-v2", "Hub name or folder")
     max_seconds: float = _setting(12.0, "longer recordings are cut to this length")
+    text_languages: list[str] = field(default_factory=list, metadata={"help": "read words in no others, such as en"})
     encoder_learning_rate: float = _setting(1e-5, "peak learning rate of trained encoders")
     mixing_lr_scale: float = _setting(20.0, "learning rate of layer and expert weights / learning_rate")
     lora_rank: int = _setting(0, "rank of LoRA adapters that are trained in the encoders; 0: none")
@@ -118,6 +119,12 @@ class RunSettings:
     final_model: bool = _setting(False, "after cross_validate, train a model on everything")
     intervals: bool = _setting(True, "fit intervals to speakers that the training has not seen")
     overwrite: bool = _setting(False, "train anew and then replace the run in output_dir")
+
+    def __post_init__(self) -> None:
+        if self.text_languages:
+            from ..languages_msfser import language_code  # slow, and few runs need it
+
+            self.text_languages = [str(language_code(name)) for name in self.text_languages]
 
     @property
     def column_names(self) -> dict[str, str]:
@@ -176,7 +183,7 @@ class ModelSettings:
 
 
 # Settings that older runs do not have.
-_ADDED: dict[str, Any] = {"intervals": False, "random_emphasis": None}
+_ADDED: dict[str, Any] = {"intervals": False, "random_emphasis": None, "text_languages": []}
 # What a command is told, rather than what its run is: not in `run.yaml`.
 _UNSAVED = ("overwrite",)
 
@@ -394,7 +401,7 @@ def read_data(run: RunSettings, require_labels: bool = True, needed: Sequence[st
         if run.more_data:
             raise ValueError("all rows are those of one corpus, and --data names several: give it once.")
         options["pooled"] = True
-    parts = read_parts(run.data, run.more_data, run.corpus, options, require_labels, needed)
+    parts = read_parts(run.data, run.more_data, run.corpus, options, require_labels, needed, run.text_languages)
     if absent := [name for name in needed if name not in parts]:
         raise ValueError(
             f"{run.data} has no {absent[0]} part, only {', '.join(parts)}: name the parts in a column 'split', or "
@@ -405,19 +412,6 @@ def read_data(run: RunSettings, require_labels: bool = True, needed: Sequence[st
     from .random_emphasis import random_windows
 
     return random_windows(parts, run.random_emphasis)
-
-
-def unrated_dimensions(part: "datasets.Dataset") -> list[str]:
-    """The dimensions of which a part has no label."""
-    from ..loss_msfser import UNRATED
-
-    return [label for label in LABELS if all(value == UNRATED for value in part[label])]
-
-
-def warn_of_unrated(part: "datasets.Dataset") -> None:
-    """Warns where nothing is learned of a dimension."""
-    for label in unrated_dimensions(part):
-        logger.warning("%s is not rated: the model learns nothing of it, and its numbers mean nothing", label)
 
 
 def corpus_options(run: RunSettings) -> dict[str, Any]:
@@ -463,6 +457,7 @@ def read_unit_rows(run: RunSettings) -> "datasets.Dataset":
         columns=run.column_names,
         audio_folder=run.audio_folder,
         group_file=run.group_file,
+        text_languages=run.text_languages,
     )
     return with_unrated(rows)
 
@@ -491,6 +486,7 @@ def build_model(run: RunSettings, model: ModelSettings) -> "tuple[MsfSerModel, M
         run.audio_encoder,
         run.text_encoder,
         annotation=annotation_settings(run.data),
+        text_languages=run.text_languages,
         max_seconds=run.max_seconds,
     )
     return built, processor

@@ -19,7 +19,8 @@ from .adapters import merged, with_adapters
 from .calibration import FEWEST_SPEAKERS, calibrated, scale_of
 from .collator import FeatureCollator
 from .features import check_inputs, encode_parts
-from .settings import RunSettings, Settings, build_model, corpus_title, unrated_dimensions
+from .labels import unrated_dimensions
+from .settings import RunSettings, Settings, build_model, corpus_title
 from .trainer import EpochLines, MsfSerTrainer
 
 logger = logging.getLogger("msfser.train")

@@ -1,5 +1,7 @@
 """GoEmotions: both layouts, weak labels of groups, masks, and refusals."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -55,6 +57,11 @@ def test_comments_become_transcripts_with_weak_labels(layout, request):
     np.testing.assert_allclose([parts["train"][1][name] for name in LABELS], both, atol=1e-6)
     assert [parts["train"][0][name] for name in LABELS] == [0.5, 0.5, 0.5]
     assert find_goemotions(folder) == folder and find_goemotions(folder.parent) == folder
+    shutil.copytree(folder, folder / "some" / "copy")
+    assert find_goemotions(folder / "some") == folder / "some" / "copy"
+    assert find_goemotions(folder.parent) == folder  # the one that is least deep
+    (folder / "some").rename(folder / ".some")
+    assert find_goemotions(folder / ".some").name == "copy"
 
 
 def test_each_category_has_one_group_with_a_norm():

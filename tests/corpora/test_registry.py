@@ -106,7 +106,7 @@ def test_all_rows_as_one_part(corpus, folder):
 
 
 def test_options_of_other_corpora_are_refused(corpus, tmp_path):
-    assert {*corpus.accepts} <= {*OPTIONS, "require_labels", "needed", "pooled"}
+    assert {*corpus.accepts} <= {*OPTIONS, "require_labels", "needed", "pooled", "text_languages"}
     assert ("fold" in corpus.accepts) == bool(corpus.folds)
     for option in OPTIONS:
         if option not in corpus.accepts:

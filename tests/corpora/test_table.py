@@ -19,6 +19,7 @@ from msfser.corpora.splits import SHARES
 from msfser.corpora.table import open_table, read_table
 
 REAL_TABLE = Path(__file__).resolve().parents[3] / "shared" / "data" / "ravdess" / "metadata_weak.csv"
+POLISH_TABLE = REAL_TABLE.parents[1] / "nemo" / "metadata_weak.csv"
 
 
 @pytest.fixture(autouse=True)
@@ -945,3 +946,50 @@ def test_validation_cannot_be_taken_from_train(tmp_path):
     for row in rows:
         del row["speaker"]
     fails("no validation part, and 2 rows have no speaker", write_csv(tmp_path / "a.csv", rows))
+
+
+LANGUAGES = ["pl", "", "en-US", "Polish", "unknown", "english", "ko", "en"]
+
+
+def test_words_in_languages_that_are_not_read_are_left_out(tmp_path, caplog):
+    rows = [
+        row | {"language": language, "emphasis": "line", "description": "a voice"}
+        for row, language in zip(make_rows(tmp_path), LANGUAGES, strict=True)
+    ]
+    path = write_csv(tmp_path / "table.csv", rows)
+    read = read_table(path, pooled=True, text_languages=["en"])["all"]
+    kept = [language not in ("pl", "Polish", "ko") for language in LANGUAGES]
+    assert [text is not None for text in read["transcript"]] == kept
+    assert [text is not None for text in read["emphasis"]] == kept and set(read["description"]) == {"a voice"}
+    (record,) = [record for record in caplog.records if "left out the words" in record.message]
+    assert "the words of 3 rows in ko, pl, because the model reads only en" in record.message
+    assert "--text_languages none" in record.message
+    assert None not in read_table(path, pooled=True)["all"]["transcript"]
+    rows[4]["language"] = "klingon"
+    with pytest.raises(ValueError, match=r"line 6: language='klingon' is none that .*, or rename the column"):
+        read_table(write_csv(path, rows), text_languages=["en"])
+
+
+def test_word_times_in_languages_that_are_not_read_are_left_out(tmp_path):
+    words = [{"word": "line", "start": 0.0, "end": 0.5}]
+    rows = [row | {"words": words, "language": "ko"} for row in make_rows(tmp_path)]
+    path = write_jsonl(tmp_path / "table.jsonl", rows)
+    read = read_table(path, pooled=True, text_languages=["en"])["all"]
+    assert set(read["words"]) == {None} and read.features == FEATURES
+
+
+def test_the_language_that_annotate_was_told_is_stated(tmp_path):
+    rows = [row | {"language": None} for row in make_rows(tmp_path)]
+    rows[3]["language"] = "en"
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data" / "part-00000.parquet")
+    note = {"settings": {"transcript": {"language": "german"}}, "audio_folder": str(tmp_path)}
+    (tmp_path / "annotation.json").write_text(json.dumps(note))
+    read = read_table(tmp_path, pooled=True, text_languages=["en"])["all"]
+    assert [text is not None for text in read["transcript"]] == [index == 3 for index in range(len(rows))]
+
+
+@pytest.mark.skipif(not POLISH_TABLE.is_file(), reason="nEMO is not there")
+def test_a_corpus_in_polish_has_no_transcripts_for_a_model_that_reads_english():
+    read = read_table(POLISH_TABLE, label_range=(-1, 1), text_languages=["en"])
+    assert all(set(part["transcript"]) == {None} for part in read.values())

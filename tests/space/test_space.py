@@ -404,14 +404,14 @@ def test_the_card_of_the_loaded_model_is_shown(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pages, "hf_hub_download", lambda *_, **__: pytest.fail("a folder was looked up on the Hub"))
     Path("outputs/probe").mkdir(parents=True)
-    assert pages._card("outputs/probe", None, None) == ""
+    assert pages._prose(pages._card_of("outputs/probe", None), None) == ""
     # A model that was fine-tuned has no card yet; its config has the license that it started from.
-    assert pages._card("outputs/probe", None, "cc-by-nc-sa-4.0") == "License: cc-by-nc-sa-4.0"
+    assert pages._prose(pages._card_of("outputs/probe", None), "cc-by-nc-sa-4.0") == "License: cc-by-nc-sa-4.0"
     card = "---\nlicense: mit\n---\n# Name\n\nAbout the model.\n\n| a | b |\n\n## Use\n\nNot this."
     (tmp_path / "README.md").write_text(card)
-    assert pages._card(str(tmp_path), None, None) == "About the model.\n\nLicense: mit"
+    assert pages._prose(pages._card_of(str(tmp_path), None), None) == "About the model.\n\nLicense: mit"
     (tmp_path / "README.md").write_text(card.replace("mit", "other"))
-    assert pages._card(str(tmp_path), None, "cc-by-4.0").endswith("License: cc-by-4.0")
+    assert pages._prose(pages._card_of(str(tmp_path), None), "cc-by-4.0").endswith("License: cc-by-4.0")
 
 
 def test_without_a_trained_model_no_name_is_looked_up(tmp_path, monkeypatch):
@@ -511,6 +511,23 @@ def test_the_requirements_fit_a_space_and_this_machine():
     assert wanted["torch"].contains("2.12.0") and not wanted["transformers"].contains("5.18.0")
     for name, versions in wanted.items():
         assert versions.contains(importlib.metadata.version(name).partition("+")[0]), name
+
+
+@pytest.mark.parametrize(
+    ("title", "is_starter"),
+    [("MSF-SER starter", True), ("MSF-SER starter, open", False), ("MSF-SER starter: EmoDB", False), ("Mine", False)],
+)
+def test_only_of_the_starter_the_page_says_which_examples_go_wrong(ser, tmp_path, title, is_starter):
+    (tmp_path / "README.md").write_text(f"---\nlicense: mit\n---\n\n# {title}\n\nA model.\n")
+    shown = str(pages.build(ser, str(tmp_path)).config)
+    assert "Chosen examples by a computer voice" in shown and "not bad at all" in shown
+    assert ("the model gets the last two wrong" in shown) == ("Goes wrong: " in shown) == is_starter
+
+
+def test_the_title_by_which_the_page_knows_the_starter_is_that_of_its_card():
+    for one in assemble.STARTERS.values():
+        lines = (one.folder / "README.md").read_text(encoding="utf-8").splitlines()
+        assert (pages._STARTER in lines) == (one.name == "starter")
 
 
 def test_the_examples_are_small_and_complete():

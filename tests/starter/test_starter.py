@@ -205,7 +205,7 @@ def test_weights_that_do_not_fit_are_refused(folder, tmp_path, monkeypatch):
 
 def test_the_figures_keep_what_the_starter_promises():
     value = {name: row["value"] for name, row in read(RESULTS / "starter.json").items()}
-    assert value["gain/max_shift"] <= 0.05
+    assert value["gain/max_shift"] <= 0.05  # measured: 0.021
     assert value["silence/distance_from_neutral"] <= 0.1
     for kind in ("noise", "band", "crop"):
         assert value[f"{kind}/arousal_r"] >= 0.9 and value[f"{kind}/valence_r"] >= 0.8
@@ -296,6 +296,36 @@ def test_sentences_may_be_in_a_folder_of_their_own_and_few_speakers_have_no_inte
         starter.main([str(tmp_path / "mine"), "--fit", str(voices), str(sentences), str(other)])
     with pytest.raises(SystemExit, match=r"sentences: there is no clip of RAVDESS speech"):
         starter.main([str(tmp_path / "mine"), "--fit", str(sentences)])
+
+
+def test_every_emotion_of_a_user_is_fitted_to_and_no_clip_twice(tiny_fits, tmp_path):
+    """Fear and boredom alone: the emotions of the starters of the package are no matter of theirs."""
+    data = tmp_path / "data"
+    write_sentences(data / "texts" / "deep" / "goemotions")
+    (data / "emodb").mkdir()
+    for speaker in ("03", "08", "09"):
+        for sentence in ("a01", "a02", "b01", "b02"):
+            for emotion in "AL":
+                sound = noise(0.6, int(speaker) + ord(sentence[0]) + int(sentence[1:]))
+                soundfile.write(data / "emodb" / f"{speaker}{sentence}{emotion}a.wav", sound, RATE)
+    starter.main([str(tmp_path / "mine"), "--fit", str(data), str(data), str(data / "emodb")])
+    card = (tmp_path / "mine" / "README.md").read_text(encoding="utf-8")
+    assert "EmoDB" in card.splitlines()[0] and "24 clips" in card
+    assert set(material.read_voices([data], ["emodb"])["emotion"]) == {"fear", "boredom"}
+
+
+def test_the_weights_of_the_package_are_not_fitted_to_fewer_corpora(tiny_fits, tmp_path, monkeypatch):
+    monkeypatch.setattr(fitting, "ensure_encoders", lambda names: None)
+    monkeypatch.setattr(fitting, "write_fitted_weights", lambda *of: pytest.fail("written"))
+    write_sentences(tmp_path / "goemotions")
+    for name in ("03a01Wa", "03-01-05-01-02-01-07"):
+        soundfile.write(tmp_path / f"{name}.wav", noise(0.6), RATE)
+    assert set(material.voices_of(starter.STARTERS["starter-open"], tmp_path)["corpus"]) == {"emodb"}
+    with pytest.raises(SystemExit, match="there is no usable clip of nEMO in it"):
+        fitting.main(["--data", str(tmp_path)])
+    (tmp_path / "03a01Wa.wav").rename(tmp_path / "03a01Aa.wav")  # fear, which they are not fitted to
+    with pytest.raises(SystemExit, match="there is no usable clip of EmoDB, nEMO in it"):
+        fitting.main(["--data", str(tmp_path), "--starters", "starter"])
 
 
 def test_cross_fits_are_repeated_for_other_sentences_and_other_recordings(tmp_path, monkeypatch):

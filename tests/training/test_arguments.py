@@ -97,7 +97,7 @@ def test_the_tables_name_arguments_of_the_library():
     ids=lambda words: " ".join(words) if isinstance(words, list) else "",
 )
 def test_what_needs_something_is_refused_before_the_encoders_run(tiny, tmp_path, monkeypatch, more, words):
-    monkeypatch.setattr("msfser.training.features.encode_parts", lambda *_: pytest.fail("the encoders were run"))
+    monkeypatch.setattr("msfser.training.steps.encode_parts", lambda *_: pytest.fail("the encoders were run"))
     with pytest.raises(SystemExit) as stop:
         main(command(tiny, tmp_path / "run", *more))
     assert words in str(stop.value) and str(stop.value).startswith("msfser train: error: ")

@@ -13,13 +13,15 @@ from tiny_run import make_tiny, score_rows, weights
 from transformers import TrainingArguments
 
 from msfser import MsfSerConfig, MsfSerModel, MsfSerProcessor
+from msfser.cli.main import main as msfser
+from msfser.evaluation.evaluate import evaluate
 from msfser.hub.card import render_card
 from msfser.prediction.model_messages import license_message
 from msfser.starter.assemble import STARTERS
 from msfser.train import main
 from msfser.training.adapters import with_adapters
 from msfser.training.data_identity import INITIAL, inputs_of, read_identity, write_identity
-from msfser.training.settings import build_model, parse_settings, read_run, write_run
+from msfser.training.settings import RunSettings, build_model, parse_settings, read_data, read_run, write_run
 from msfser.training.trainer import MsfSerTrainer
 
 CONFIG = Path(__file__).parents[2] / "configs" / "finetune.yaml"
@@ -332,3 +334,39 @@ def test_adapters_have_the_rate_of_the_encoders(tiny, tmp_path):
 
 def test_a_negative_rank_is_refused(tiny, tmp_path):
     assert "lora_rank cannot be -1" in refused(command(tiny, tmp_path / "run", "--lora_rank", "-1"))
+
+
+def test_a_run_inherits_the_languages_of_the_words(tiny, tmp_path, caplog):
+    """In training, evaluation, and prediction alike."""
+    for name in ("start", "corpus"):
+        shutil.copytree(tiny / name, tmp_path / name)
+    processor = MsfSerProcessor.from_pretrained(tmp_path / "start")
+    processor.text_languages = ["en"]
+    processor.save_pretrained(tmp_path / "start")
+    data = tmp_path / "corpus" / "metadata.csv"
+    pd.read_csv(data).assign(language="pl").to_csv(data, index=False)
+    argv = command(tmp_path, tmp_path / "run")
+    settings = parse_settings(argv)
+    parts = read_data(settings.run)
+    assert settings.run.text_languages == ["en"] and all(set(part["transcript"]) == {None} for part in parts.values())
+    assert None not in parts["train"]["description"]
+    main(argv)
+    assert MsfSerProcessor.from_pretrained(tmp_path / "run").text_languages == ["en"]
+    assert "test/audio+transcript/valence" not in {row["name"] for row in score_rows(tmp_path / "run")}
+    assert caplog.text.count("left out the words of 48 rows in pl") == 2
+    model, processor = MsfSerModel.from_pretrained(tmp_path / "run"), MsfSerProcessor.from_pretrained(tmp_path / "run")
+    found = evaluate(model, processor, RunSettings(data=str(data)))
+    assert "audio+transcript" not in set(found.predictions["inputs"])
+    main([*argv, "--do_predict", "true"])
+    assert pd.read_csv(tmp_path / "run" / "predictions.csv")["transcript"].isna().all()
+    predicted = ["predict", str(data), "-o", str(tmp_path / "all.csv"), "--recognizer", "none"]
+    caplog.clear()
+    msfser([*predicted, "--model", str(tmp_path / "run")])
+    assert pd.read_csv(tmp_path / "all.csv")["transcript"].isna().all()
+    assert caplog.text.count("left out the words of 48 rows in pl") == 1
+
+    kept = parse_settings([*argv, "--text_languages", "none"])
+    assert None not in read_data(kept.run)["train"]["transcript"]
+    assert build_model(kept.run, kept.model)[1].text_languages is None
+    assert parse_settings([*argv, "--text_languages", "Polish"]).run.text_languages == ["pl"]
+    assert "language='klingon' is none that Whisper knows" in refused([*argv, "--text_languages", "klingon"])
