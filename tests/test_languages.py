@@ -36,7 +36,7 @@ def test_words_are_left_out_only_where_another_language_is_stated():
     )
     assert why_not_read("en-US", ["de", "en"]) is None and why_not_read(None, ["en"]) is None
     assert why_not_read("klingon", None) is None
-    with pytest.raises(ValueError, match="language='klingon' is none that Whisper knows"):
+    with pytest.raises(ValueError, match="language='klingon' is not a language that Whisper knows"):
         why_not_read("klingon", ["en"])
 
 
@@ -72,7 +72,7 @@ def test_given_words_are_read_in_english_and_where_no_language_is_stated(english
     sound = {"audio": voice(2.0), "sampling_rate": RATE} | GIVEN
     results = [english(sound | more, recognizer=None) for more in ({}, {"language": "en-US"}, {"language": "english"})]
     assert results[0] == results[1] == results[2] and results[0]["texts"]["transcript"] == "given"
-    with pytest.raises(ValueError, match="language='klingon' is none that Whisper knows"):
+    with pytest.raises(ValueError, match="language='klingon' is not a language that Whisper knows"):
         english(sound | {"language": "klingon"}, recognizer=None)
 
 

@@ -369,4 +369,4 @@ def test_a_run_inherits_the_languages_of_the_words(tiny, tmp_path, caplog):
     assert None not in read_data(kept.run)["train"]["transcript"]
     assert build_model(kept.run, kept.model)[1].text_languages is None
     assert parse_settings([*argv, "--text_languages", "Polish"]).run.text_languages == ["pl"]
-    assert "language='klingon' is none that Whisper knows" in refused([*argv, "--text_languages", "klingon"])
+    assert "language='klingon' is not a language that Whisper knows" in refused([*argv, "--text_languages", "klingon"])
