@@ -10,16 +10,23 @@ from ..evaluation.baselines import FITTING_CODE, NEURAL_GRID, SPREAD
 from ..evaluation.held_out import Setting, System
 from ..modeling_msfser import MsfSerModel
 from ..starter.assemble import AUDIO_ENCODER, TEXT_ENCODER
-from ..starter.assemble import SWITCHES as STARTER
 from ..training.features import FEATURES_VERSION
 from ..training.fitting import Clips, MeanHead, Recipe, fit, predict
 
-# The systems as switches of the model; the sound alone is the starter.
+_SOUND_ALONE: dict[str, Any] = {
+    "semantics": [],
+    "audio_states": "weighted",
+    "freeze_audio": "all",
+    "fusion_size": 128,
+    "head_dropout": 0.2,
+    "audio_dropout": 0.0,
+}
+# The systems as switches of the model.
 SWITCHES: dict[str, dict[str, Any]] = {
-    "asp": STARTER | {"audio_states": "last"},
-    "text": STARTER | {"audio": False, "semantics": ["les", "gs"]},
-    "ours_audio": STARTER,
-    "ours_full": STARTER | {"semantics": ["les", "gs", "es"]},
+    "asp": _SOUND_ALONE | {"audio_states": "last"},
+    "text": _SOUND_ALONE | {"audio": False, "semantics": ["les", "gs"]},
+    "ours_audio": _SOUND_ALONE,
+    "ours_full": _SOUND_ALONE | {"semantics": ["les", "gs", "es"]},
 }
 LAST_LAYER = "last_layer"
 NEURAL = (LAST_LAYER, *SWITCHES)

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from tiny import tiny_model
+from tiny_run import make_tiny
 
 from msfser.benchmarks import peer_systems, peers
 from msfser.evaluation.acted import Material
@@ -39,6 +40,25 @@ def material() -> Material:
     kinds = {"as_recorded": states, "one_level": states[::-1]}
     clips = Clips(labels, np.array(speakers), kinds, peers.SAMPLING_WEIGHTS, texts, stronger, peers.TEXT_DROPOUT)
     return Material(clips, table, [], {})
+
+
+@pytest.mark.parametrize(
+    ("name", "audio", "semantics"),
+    [
+        ("asp", True, []),
+        ("text", False, ["les", "gs"]),
+        ("ours_audio", True, []),
+        ("ours_full", True, ["les", "gs", "es"]),
+    ],
+)
+def test_each_system_reads_what_its_name_says(name, audio, semantics, tmp_path, monkeypatch):
+    make_tiny(tmp_path)
+    monkeypatch.setattr(peer_systems, "AUDIO_ENCODER", str(tmp_path / "audio"))
+    monkeypatch.setattr(peer_systems, "TEXT_ENCODER", str(tmp_path / "text"))
+    model = peer_systems.build(peer_systems.SWITCHES[name])
+    assert (model.config.audio, model.config.semantics) == (audio, semantics)
+    trained = {part for part, weight in model.named_parameters() if weight.requires_grad}
+    assert trained and not any("_encoder" in part for part in trained)
 
 
 def test_held_out_speakers_are_never_trained_on(material):
