@@ -16,7 +16,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from .audio_msfser import SAMPLING_RATE
 from .decoded_clip_msfser import DecodedClip
 from .decoder_msfser import KeysAndValues, MsfSerDecoder, sound_keys_and_values
-from .encoders_msfser import load_recognizer, whisper_states
+from .encoders_msfser import cast, load_recognizer, whisper_states
 from .fast_encoders_msfser import speed_up
 from .fast_products_msfser import check_precision, in_precision
 from .feature_extraction_msfser import MsfSerFeatureExtractor
@@ -315,8 +315,9 @@ class MsfSerRecognizer:
             kind="log_mel", feature_size=self.model.config.num_mel_bins, min_seconds=window, max_seconds=LONGEST
         )
         features = extract(sounds, SAMPLING_RATE, return_tensors="pt").to(self.model.device)
+        encoder = self.model.model.encoder
         states, _ = whisper_states(
-            self.model.model.encoder, features["input_features"], features["attention_mask"].bool()
+            encoder, cast(features["input_features"], encoder), features["attention_mask"].bool()
         )
         return states[-1]
 
