@@ -175,8 +175,7 @@ class MsfSerPreTrainedModel(PreTrainedModel):
         With `"bfloat16"` their matrix products and convolutions are in bfloat16, which is faster on a GPU and on a CPU
         with AVX512-BF16 or AMX; other CPUs stay in float32, with a log. Weights, norms, sums of layers, fusion, heads
         and outputs are in float32, and the model is saved as before. On a CPU, the encoders' rounded weights are kept
-        in addition, until the precision is float32 again, the weights are trained, or the model is moved. A single
-        short clip gains little, as its time goes into calls and memory.
+        in addition, until the precision is float32 again, the weights are trained, or the model is moved.
 
         Args:
             precision: `"float32"` or `"bfloat16"`.

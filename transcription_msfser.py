@@ -90,8 +90,9 @@ class MsfSerRecognizer:
         model: A complete Whisper with its generation config (special ids, alignment heads). Its layers are replaced by
             faster ones, in place.
         tokenizer: Its tokenizer.
-        precision: `"float32"`, or `"bfloat16"`, which takes less time for many sounds at once, on a CPU with
-            AVX512-BF16 or AMX. The choice of a word stays in float32, but some texts change.
+        precision: `"float32"`, or `"bfloat16"`, which is faster for many sounds at once on a CPU with AVX512-BF16 or
+            AMX; a single sound gains little or becomes slower, depending on the CPU. The choice of a word stays in
+            float32, but some texts change.
 
     Raises:
         ValueError: The generation config lists no alignment heads, there is no such precision, or the weights are not

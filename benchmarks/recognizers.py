@@ -81,8 +81,8 @@ def faster_whisper(folder: Path, kind: str, batch: int = 1) -> System:
         return [_of_segments(model.transcribe(sound, **options)[0], 0.0) for sound in sounds]
 
     def in_batches(sounds: Sequence[np.ndarray]) -> list[Recognized]:
-        # Batches are parts of one sound, which are given.
-        ends = np.cumsum([len(sound) for sound in sounds]) / SAMPLING_RATE
+        # Batches are parts of one sound, which are given; their ends in samples are rounded down.
+        ends = (np.cumsum([len(sound) for sound in sounds]) + 0.5) / SAMPLING_RATE
         starts = [0.0, *ends[:-1]]
         parts = [{"start": start, "end": end} for start, end in zip(starts, ends, strict=True)]
         joined = BatchedInferencePipeline(model)
