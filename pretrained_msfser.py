@@ -289,7 +289,11 @@ class MsfSerPreTrainedModel(PreTrainedModel):
         return moved
 
     def _set_gradient_checkpointing(
-        self, enable: bool = True, gradient_checkpointing_func: Callable[..., Any] = checkpoint, **kwargs: Any
+        self,
+        enable: bool = True,
+        gradient_checkpointing_func: Callable[..., Any] = checkpoint,
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
         """What all ways to switch checkpointing call.
 
@@ -303,7 +307,7 @@ class MsfSerPreTrainedModel(PreTrainedModel):
                 "use_reentrant=True: with the position bias that WavLM's layers share, the backward pass would never "
                 "end: use use_reentrant=False, the default."
             )
-        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)
+        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, *args, **kwargs)
 
 
 def _pickled_weights(folder: Path) -> str | None:
