@@ -82,8 +82,8 @@ class MsfSerDecoder:
         The sound is of [`sound_keys_and_values`], a batch of one, with at most as many frames as the decoder has.
         """
         self._frames[row], self._positions[row] = sound[0][0].shape[2], 0
-        for kept, given in zip(self._sound, sound, strict=True):
-            for of_all, of_one in zip(kept, given, strict=True):
+        for buffers, given in zip(self._sound, sound, strict=True):
+            for of_all, of_one in zip(buffers, given, strict=True):
                 of_all[row, :, : of_one.shape[2]] = of_one[0]
 
     def read(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -101,24 +101,25 @@ class MsfSerDecoder:
         if min(self._frames) < frames:
             of_sound = self._hidden(torch.tensor(self._frames, device=tokens.device)[:, None] - 1, frames)
 
-        def keep(kept: torch.Tensor, by_head: torch.Tensor) -> None:
+        def write(buffer: torch.Tensor, by_head: torch.Tensor) -> None:
             if first == last:
-                kept[:, :, first : first + count] = by_head
+                buffer[:, :, first : first + count] = by_head
             else:
                 rows = torch.arange(len(tokens), device=tokens.device)[:, None]
-                kept[rows, :, places] = by_head.transpose(1, 2).to(kept.dtype)
+                buffer[rows, :, places] = by_head.transpose(1, 2).to(buffer.dtype)
 
         x = decoder.embed_tokens(tokens) + decoder.embed_positions.weight[places]
         for index, layer in enumerate(self._layers):
             normed = layer.self_attn_layer_norm(x)
-            for project, kept in zip((layer.self_attn.k_proj, layer.self_attn.v_proj), self._text[index], strict=True):
-                keep(kept, _by_head(project, normed, self._heads))
+            projections = (layer.self_attn.k_proj, layer.self_attn.v_proj)
+            for project, buffer in zip(projections, self._text[index], strict=True):
+                write(buffer, _by_head(project, normed, self._heads))
             query = _by_head(layer.self_attn.q_proj, normed, self._heads)
             x = x + _attended(layer.self_attn, query, self._text[index], last + count, of_text)
 
             query = _by_head(layer.encoder_attn.q_proj, layer.encoder_attn_layer_norm(x), self._heads)
             if index in self._alignment_heads:
-                keep(self._queries[index], query[:, self._alignment_heads[index]])
+                write(self._queries[index], query[:, self._alignment_heads[index]])
             x = x + _attended(layer.encoder_attn, query, self._sound[index], frames, of_sound)
             x = x + layer.fc2(layer.activation_fn(layer.fc1(layer.final_layer_norm(x))))
         self._positions = [position + count for position in self._positions]
@@ -127,10 +128,11 @@ class MsfSerDecoder:
     def attention(self, row: int, first: int, count: int) -> torch.Tensor:
         """The mean attention of the alignment heads at some tokens of a row, `(count, frames)`."""
         of_layers = []
-        for layer, heads in self._alignment_heads.items():
-            query = self._queries[layer][row, :, first : first + count]
-            key = self._sound[layer][0][row, heads, : self._frames[row]]
-            of_layers.append((query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).float().softmax(-1))
+        with torch.autocast(self.device.type, enabled=False):  # as in `_attended`
+            for layer, heads in self._alignment_heads.items():
+                query = self._queries[layer][row, :, first : first + count].float()
+                key = self._sound[layer][0][row, heads, : self._frames[row]].float()
+                of_layers.append((query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1))
         return torch.cat(of_layers).mean(0)
 
     def forget(self, row: int, count: int) -> None:
@@ -141,10 +143,10 @@ class MsfSerDecoder:
         """Removes a row; the last one is in its place then."""
         last = self.rows - 1
 
-        def without(kept: torch.Tensor) -> torch.Tensor:
+        def without(buffer: torch.Tensor) -> torch.Tensor:
             if row != last:
-                kept[row] = kept[last]
-            return kept[:last]
+                buffer[row] = buffer[last]
+            return buffer[:last]
 
         self._sound = [(without(keys), without(values)) for keys, values in self._sound]
         self._text = [(without(keys), without(values)) for keys, values in self._text]
@@ -164,9 +166,13 @@ class MsfSerDecoder:
 
 
 def _attended(
-    attention: Any, query: torch.Tensor, kept: tuple[torch.Tensor, torch.Tensor], count: int, mask: torch.Tensor | None
+    attention: Any,
+    query: torch.Tensor,
+    buffers: tuple[torch.Tensor, torch.Tensor],
+    count: int,
+    mask: torch.Tensor | None,
 ) -> Any:
-    keys, values = (part[:, :, :count] for part in kept)
+    keys, values = (buffer[:, :, :count] for buffer in buffers)
     # Under autocast, too, in the type of the weights: with few queries CPUs attend faster in float32.
     with torch.autocast(query.device.type, enabled=False):
         of_heads = nn.functional.scaled_dot_product_attention(query.to(keys.dtype), keys, values, mask)

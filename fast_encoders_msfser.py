@@ -144,7 +144,7 @@ def _attention(
     items_and_heads = query.shape[:2]
     query, key, value, bias = (tensor.flatten(0, 1) for tensor in (query, key, value, bias))
     scores = torch.baddbmm(bias, query, key.transpose(1, 2), alpha=1 / math.sqrt(query.shape[-1]))
-    shares = torch.where(_kept(scores.shape, dropout), scores.softmax(-1), 0.0)
+    shares = torch.where(_dropout_mask(scores.shape, dropout), scores.softmax(-1), 0.0)
     return (shares @ value / (1 - dropout)).unflatten(0, items_and_heads)
 
 
@@ -177,33 +177,33 @@ class _ActivatedLinear(torch.autograd.Function):
     def forward(
         ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, dropout: float
     ) -> torch.Tensor:
-        kept = _kept(x.shape, dropout) if dropout else None
-        ctx.save_for_backward(x, weight, kept)
+        mask = _dropout_mask(x.shape, dropout) if dropout else None
+        ctx.save_for_backward(x, weight, mask)
         ctx.dropout = dropout
-        return product(_dropped(nn.functional.gelu(x), kept, dropout), weight, bias)
+        return product(_dropped(nn.functional.gelu(x), mask, dropout), weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, weight, kept = ctx.saved_tensors
+        x, weight, mask = ctx.saved_tensors
         of_x, of_weight, of_bias, _ = ctx.needs_input_grad
         gradient_x = gradient_weight = None
         if of_weight:
-            gradient_weight = product(gradient.T, _dropped(nn.functional.gelu(x), kept, ctx.dropout).T)
+            gradient_weight = product(gradient.T, _dropped(nn.functional.gelu(x), mask, ctx.dropout).T)
         if of_x:
-            gradient_x = _dropped(product(gradient, weight.T), kept, ctx.dropout)
+            gradient_x = _dropped(product(gradient, weight.T), mask, ctx.dropout)
             gradient_x = torch.ops.aten.gelu_backward(gradient_x, x)
         return gradient_x, gradient_weight, gradient.sum(0, dtype=torch.float32) if of_bias else None, None
 
 
 class MsfSerDropout(nn.Dropout):
-    """Dropout with the fast draws of [`_kept`], in training on a CPU."""
+    """Dropout with the fast draws of [`_dropout_mask`], in training on a CPU."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Any shape."""
         if not (self.training and not self.inplace and _draws_fast(input, self.p)):
             return super().forward(input)
-        return _dropped(input, _kept(input.shape, self.p), self.p)
+        return _dropped(input, _dropout_mask(input.shape, self.p), self.p)
 
 
 class MsfSerWhisperAttention(WhisperAttention):
@@ -249,16 +249,16 @@ def _attended(
     return scores.softmax(-1) @ value
 
 
-def _dropped(x: torch.Tensor, kept: torch.Tensor | None, dropout: float) -> torch.Tensor:
-    """Dropout, given which elements are kept."""
-    return x if kept is None else torch.where(kept, x, 0.0) / (1 - dropout)
+def _dropped(x: torch.Tensor, mask: torch.Tensor | None, dropout: float) -> torch.Tensor:
+    """Dropout, given a [`_dropout_mask`]."""
+    return x if mask is None else torch.where(mask, x, 0.0) / (1 - dropout)
 
 
 def _draws_fast(x: torch.Tensor, dropout: float) -> bool:
     return x.device.type == "cpu" and not torch.compiler.is_compiling() and 0.0 < dropout <= _LARGEST_DROPOUT
 
 
-def _kept(shape: torch.Size, dropout: float) -> torch.Tensor:
+def _dropout_mask(shape: torch.Size, dropout: float) -> torch.Tensor:
     """Which elements dropout keeps, bool, on the CPU; `dropout`, at most `_LARGEST_DROPOUT`, is rounded to 1/65536.
 
     `bernoulli_` draws at least 64 random bits for each element, one after the other; here 16 bits decide.

@@ -16,7 +16,7 @@ from transformers.models.unispeech_sat.modeling_unispeech_sat import (
 from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2FeatureEncoder, Wav2Vec2PositionalConvEmbedding
 from transformers.models.wavlm.modeling_wavlm import WavLMFeatureEncoder, WavLMPositionalConvEmbedding
 
-from .fast_products_msfser import as_matrix, is_reduced, kept, linear, product, wants_gradient
+from .fast_products_msfser import as_matrix, is_reduced, linear, packed, product, wants_gradient
 
 # Output frames of one piece of the front end: its widest layer then has about 1,000 rows, 2 MB; in bfloat16 4,000.
 _PIECE, _REDUCED_PIECE = 16, 64
@@ -104,7 +104,7 @@ def _convolution(x: torch.Tensor, conv: nn.Conv1d) -> torch.Tensor:
     if wants_gradient(x, conv.weight, conv.bias):
         return _Convolution.apply(x, _kernel_matrix(conv.weight), conv.bias, width, stride)
     windows = _windows(x, width, stride)
-    weight = kept(lambda weight: as_matrix(_kernel_matrix(weight)), conv.weight)
+    weight = packed(lambda weight: as_matrix(_kernel_matrix(weight)), conv.weight)
     return product(windows.flatten(0, 1), weight, conv.bias).unflatten(0, windows.shape[:2])
 
 
@@ -185,7 +185,7 @@ class _FastPositions(nn.Module):
     activation: Any
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """`(batch, frames, size)` -> `(batch, frames, size)`, under autocast in float32: all layers add to it."""
+        """`(batch, frames, size)` -> the same in the precision of the weights, as the sum to which all layers add."""
         conv = self.conv
         known = parametrize.is_parametrized(conv, "weight") and getattr(self, "batch_norm", None) is None
         if not known or not is_reduced(hidden_states, conv.bias):
@@ -202,11 +202,11 @@ class _FastPositions(nn.Module):
                 reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
                 return reorder(image, padding, ones, ones, groups, list(x.shape))
 
-            weight, bias = kept(arranged, *parameters), conv.bias.to(torch.bfloat16)
+            weight, bias = packed(arranged, *parameters), conv.bias.to(torch.bfloat16)
             convolve = torch.ops.mkldnn._convolution_pointwise
             x = convolve(x, weight, bias, padding, ones, ones, groups, "none", [], "")[:, :, 0]
             positions = self.activation(self.padding(x)).transpose(1, 2)
-        return positions.float() if torch.is_autocast_enabled("cpu") else positions
+        return positions.to(conv.bias.dtype)
 
 
 class MsfSerWavLMPositions(_FastPositions, WavLMPositionalConvEmbedding):

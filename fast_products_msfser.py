@@ -1,14 +1,14 @@
 """Matrix products of the fast encoders on a CPU, through oneDNN: in float32, and in bfloat16 where the CPU has it.
 
 The bfloat16 kernels run under `torch.autocast("cpu", torch.bfloat16)`, and for a model whose weights are in bfloat16.
-Under autocast the weights stay in float32. Those that no gradient reaches are rounded and arranged once, and kept
-beside the model, not in it: copies and files do not change. Of a recognizer in float32, the vocabulary's weights are
-arranged and kept, too.
+Under autocast the weights stay in float32. Those that no gradient reaches are rounded and arranged once, and these
+packed weights are kept beside the model, not in it: copies and files do not change. Of a recognizer in float32, the
+vocabulary's weights are packed, too. [`packed`] says when they are made again, and [`forget_packed`] frees them.
 """
 
 import contextlib
-import functools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -25,9 +25,24 @@ _FEWEST_ROWS = 32
 _FLOATS = (torch.float32, torch.bfloat16)
 # How many of the greatest logits are computed in float32.
 _EXACT = 32
-# What a kept weight is compared by: some tools write to `.data`, which changes no version.
+# About how many of its values a weight is compared by: some tools write to `.data`, which changes no version.
 _PROBES = 256
-_KEPT: Any = WeakTensorKeyDictionary()
+# The next probe is so much of a row further on, so that probes lie in all columns.
+_GOLDEN = 0.618
+_PACKED: Any = WeakTensorKeyDictionary()
+
+
+def _cpu_has(name: str) -> bool:
+    return bool(getattr(torch.cpu, name, lambda: False)())
+
+
+# Once, and not in traced code, which cannot ask.
+_HAS_AMX = _cpu_has("_is_amx_tile_supported")
+_HAS_BFLOAT16 = (
+    (_HAS_AMX or _cpu_has("_is_avx512_bf16_supported"))
+    and torch.backends.mkldnn.is_available()
+    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+)
 
 
 class MsfSerLinear(nn.Linear):
@@ -47,7 +62,7 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> 
     if is_reduced(x, weight):
         x = x.to(torch.bfloat16)
         if not wants_gradient(x, weight, bias):
-            return product(x.flatten(0, -2), kept(as_matrix, weight), bias).unflatten(0, x.shape[:-1])
+            return product(x.flatten(0, -2), packed(as_matrix, weight), bias).unflatten(0, x.shape[:-1])
     elif not _is_for_one_dnn(x, weight):
         return nn.functional.linear(x, weight, bias)
     return _OneDnnLinear.apply(x.flatten(0, -2), weight, bias).unflatten(0, x.shape[:-1])
@@ -58,17 +73,14 @@ def is_fast(x: torch.Tensor, weight: torch.Tensor) -> bool:
     return is_reduced(x, weight) or _is_for_one_dnn(x, weight)
 
 
-@functools.cache
 def has_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 (AVX512-BF16 or AMX); others imitate it, slower than float32."""
-    supported = has_amx() or getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
-    return supported and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return _HAS_BFLOAT16
 
 
-@functools.cache
 def has_amx() -> bool:
     """Whether this CPU has AMX, matrix registers for bfloat16 among others."""
-    return bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
+    return _HAS_AMX
 
 
 def check_precision(precision: str) -> None:
@@ -82,7 +94,8 @@ def in_precision(precision: str, device: torch.device) -> contextlib.AbstractCon
     if precision == "float32":
         return contextlib.nullcontext()
     if device.type == "cpu" and not has_bfloat16():
-        logger.warning_once("This CPU has neither AVX512-BF16 nor AMX: bfloat16 is replaced by float32.")
+        if not torch.compiler.is_compiling():
+            logger.warning_once("This CPU has neither AVX512-BF16 nor AMX: bfloat16 is replaced by float32.")
         return contextlib.nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
 
@@ -154,12 +167,12 @@ def logits_of(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     if is_reduced(x, weight):
         logits = linear(x, weight, None).float()
         greatest = logits.topk(min(_EXACT, logits.shape[-1])).indices
-        return logits.scatter_(-1, greatest, (x[..., None, :] * weight[greatest]).sum(-1))
+        return logits.scatter_(-1, greatest, (x[..., None, :].float() * weight[greatest]).sum(-1))
     with torch.autocast(x.device.type, enabled=False):
         # An arranged matrix is faster from two rows on.
         if not _is_for_one_dnn(x, weight, fewest_rows=2):
-            return nn.functional.linear(x, weight)
-        return product(x.flatten(0, -2), kept(_arranged, weight)).unflatten(0, x.shape[:-1])
+            return nn.functional.linear(x, weight).float()
+        return product(x.flatten(0, -2), packed(_arranged, weight)).unflatten(0, x.shape[:-1])
 
 
 def as_matrix(weight: torch.Tensor) -> torch.Tensor:
@@ -168,24 +181,46 @@ def as_matrix(weight: torch.Tensor) -> torch.Tensor:
 
 
 def _arranged(weight: torch.Tensor) -> torch.Tensor:
-    packed: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
-    return packed
+    arranged: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
+    return arranged
 
 
 @torch.no_grad()
-def kept(make: Callable[..., torch.Tensor], *parameters: torch.Tensor) -> torch.Tensor:
-    """What `make` makes of parameters, made again only after one of them has changed."""
+def packed(make: Callable[..., torch.Tensor], *parameters: torch.Tensor) -> torch.Tensor:
+    """What `make` makes of parameters, made again only after one of them has changed.
+
+    A change is noticed by the parameter's version, place and type in memory, and about 256 of its values, spread over
+    all rows and columns. What is written to `.data` changes no version: a change of few values can be missed there.
+    Parameters made in inference mode have no version, and nothing is kept of them.
+    """
+    if any(parameter.is_inference() for parameter in parameters):
+        return make(*parameters)
     # The code of a function, which outlives no model and is the same in each call.
     states = [getattr(make, "__code__", make), *map(_state, parameters)]
-    found = _KEPT.get(parameters[0])
+    found = _PACKED.get(parameters[0])
     if found is None or found[0] != states:
-        found = _KEPT[parameters[0]] = (states, make(*(parameter.detach() for parameter in parameters)))
+        found = _PACKED[parameters[0]] = (states, make(*(parameter.detach() for parameter in parameters)))
     made: torch.Tensor = found[1]
     return made
 
 
+def forget_packed(parameters: Iterable[torch.Tensor]) -> None:
+    """Frees what [`packed`] has kept of parameters."""
+    for parameter in parameters:
+        _PACKED.pop(parameter, None)
+
+
 def _state(parameter: torch.Tensor) -> Sequence[Any]:
-    version = None if parameter.is_inference() else parameter._version
-    values = parameter.detach().flatten()
-    probes = values[:: max(1, len(values) // _PROBES)]
-    return version, parameter.data_ptr(), parameter.dtype, float(probes.sum())
+    probes = parameter.detach().flatten()[:: _stride(parameter.shape)]
+    return parameter._version, parameter.data_ptr(), parameter.dtype, float(probes.sum(dtype=torch.float64))
+
+
+def _stride(shape: torch.Size) -> int:
+    """Between two probes; it shares no divisor with the length of a row, or all would lie in few columns."""
+    row = shape[1:].numel()
+    stride = max(1, shape.numel() // _PROBES)
+    if 1 < row <= stride:
+        stride += round(_GOLDEN * row) - stride % row
+    while math.gcd(stride, row) > 1:
+        stride += 1
+    return stride

@@ -6,12 +6,13 @@ that has it.
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import logging
@@ -20,7 +21,7 @@ from .attention_msfser import attention_by_encoder, check_attentions, choose_att
 from .configuration_msfser import MsfSerConfig
 from .encoders_msfser import load_weights
 from .fast_encoders_msfser import quantize_linear_layers
-from .fast_products_msfser import check_precision, in_precision
+from .fast_products_msfser import check_precision, forget_packed, in_precision
 from .fusion_msfser import MsfSerLayerMix, MsfSerMissingInputEmbedding, MsfSerRouting, MsfSerZeroLinear
 from .gradients_msfser import freeze, has_adapters, prepare_training
 from .intervals_msfser import MsfSerIntervals
@@ -174,7 +175,7 @@ class MsfSerPreTrainedModel(PreTrainedModel):
         With `"bfloat16"` their matrix products and convolutions are in bfloat16, which is faster on a GPU and on a CPU
         with AVX512-BF16 or AMX; other CPUs stay in float32, with a log. Weights, norms, sums of layers, fusion, heads
         and outputs are in float32, and the model is saved as before. On a CPU, the encoders' rounded weights are kept
-        in addition.
+        in addition, until the precision is float32 again, the weights are trained, or the model is moved.
 
         Args:
             precision: `"bfloat16"`, or `"float32"`, with which the encoders compute as their weights are: a model with
@@ -192,6 +193,8 @@ class MsfSerPreTrainedModel(PreTrainedModel):
                 "leave precision out."
             )
         self.precision = precision
+        if precision == "float32":
+            forget_packed(self.parameters())
         return self
 
     def _in_precision(self) -> contextlib.AbstractContextManager[Any]:
@@ -248,13 +251,17 @@ class MsfSerPreTrainedModel(PreTrainedModel):
         Fusion and heads stay in float32. The same model is returned; it can neither be trained nor saved any more.
 
         Raises:
-            ValueError: The model is not on a CPU, not in float32, or has adapters.
+            ValueError: The model is not on a CPU, its weights or its precision are not float32, or it has adapters.
         """
-        precision = self.dtype if self.precision == "float32" else self.precision
-        if self.device.type != "cpu" or precision != torch.float32:
+        if self.device.type != "cpu" or self.dtype != torch.float32:
             raise ValueError(
-                f"The model is {precision} on {self.device}, and 8-bit layers are made from float32 on a CPU: use "
+                f"The model is {self.dtype} on {self.device}, and 8-bit layers are made from float32 on a CPU: use "
                 "model.float().cpu().quantize()."
+            )
+        if self.precision != "float32":
+            raise ValueError(
+                f"The encoders compute in {self.precision}, and 8-bit layers are made from float32: use "
+                'model.set_precision("float32").quantize().'
             )
         if has_adapters(self):
             raise ValueError("The model has adapters, which 8-bit layers ignore: merge_and_unload() them first.")
@@ -277,7 +284,35 @@ class MsfSerPreTrainedModel(PreTrainedModel):
         super().train(mode)
         for encoder in self._encoders().values():
             prepare_training(encoder)
+            if mode:  # products with these weights are recorded from now on
+                forget_packed(parameter for parameter in encoder.parameters() if parameter.requires_grad)
         return self
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        moved = super()._apply(*args, **kwargs)
+        forget_packed(self.parameters())
+        return moved
+
+    def _set_gradient_checkpointing(
+        self,
+        enable: bool = True,
+        gradient_checkpointing_func: Callable[..., Any] = checkpoint,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """What all ways to switch checkpointing call.
+
+        Raises:
+            ValueError: Its reentrant form is asked for, with WavLM.
+        """
+        audio = self._encoders().get("audio")
+        is_reentrant = getattr(gradient_checkpointing_func, "keywords", {}).get("use_reentrant")
+        if enable and is_reentrant and audio is not None and audio.config.model_type == "wavlm":
+            raise ValueError(
+                "use_reentrant=True: with the position bias that WavLM's layers share, the backward pass would never "
+                "end: use use_reentrant=False, the default."
+            )
+        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, *args, **kwargs)
 
 
 def _pickled_weights(folder: Path) -> str | None:

@@ -16,7 +16,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from .audio_msfser import SAMPLING_RATE
 from .decoded_clip_msfser import DecodedClip
 from .decoder_msfser import KeysAndValues, MsfSerDecoder, sound_keys_and_values
-from .encoders_msfser import load_recognizer, whisper_states
+from .encoders_msfser import cast, load_recognizer, whisper_states
 from .fast_encoders_msfser import speed_up
 from .fast_products_msfser import check_precision, in_precision
 from .feature_extraction_msfser import MsfSerFeatureExtractor
@@ -90,8 +90,9 @@ class MsfSerRecognizer:
         model: A complete Whisper with its generation config (special ids, alignment heads). Its layers are replaced by
             faster ones, in place.
         tokenizer: Its tokenizer.
-        precision: `"float32"`, or `"bfloat16"`, which takes less time for many sounds at once, on a CPU with
-            AVX512-BF16 or AMX. The choice of a word stays in float32, but some texts change.
+        precision: `"float32"`, or `"bfloat16"`, which is faster for many sounds at once on a CPU with AVX512-BF16 or
+            AMX; a single sound gains little or becomes slower, depending on the CPU. The choice of a word stays in
+            float32, but some texts change.
 
     Raises:
         ValueError: The generation config lists no alignment heads, there is no such precision, or the weights are not
@@ -315,8 +316,9 @@ class MsfSerRecognizer:
             kind="log_mel", feature_size=self.model.config.num_mel_bins, min_seconds=window, max_seconds=LONGEST
         )
         features = extract(sounds, SAMPLING_RATE, return_tensors="pt").to(self.model.device)
+        encoder = self.model.model.encoder
         states, _ = whisper_states(
-            self.model.model.encoder, features["input_features"], features["attention_mask"].bool()
+            encoder, cast(features["input_features"], encoder), features["attention_mask"].bool()
         )
         return states[-1]
 

@@ -63,10 +63,10 @@ def inference(
     """WavLM over all clips: stock in padded batches of 4, ours in bfloat16, one clip after another.
 
     Rows: `wavlm_bf16/ratio` and `wavlm_bf16_vs_stock_bf16/ratio`, stock in float32 and in bfloat16 against ours;
+    `wavlm_bf16_vs_stock_bf16_alone/ratio`, stock in bfloat16 one clip after another, without padding, against ours;
     `wavlm_bf16_single/ratio`, one clip, stock in bfloat16 against ours; `wavlm_bf16/gain`, ours in float32 against
     ours in bfloat16; `wavlm_bf16/seconds` and `.../hours_per_hour`, ours; `.../products`, the share of the linear
-    layers alone;
-    `.../gflops`, at which they run; `wavlm_bf16_vs_int8/ratio`, ours with 8-bit layers against ours.
+    layers alone; `.../gflops`, at which they run; `wavlm_bf16_vs_int8/ratio`, ours with 8-bit layers against ours.
 
     Args:
         seconds: Of the clips.
@@ -97,6 +97,7 @@ def inference(
     tasks = {
         "stock": run(stock),
         "half": run(half),
+        "half_alone": run(half, alone=True),
         "float32": run(ours, alone=True),
         "ours": run(ours, alone=True, autocast=True),
         "integers": run(integers, alone=True),
@@ -111,6 +112,7 @@ def inference(
     return [
         ratio("wavlm_bf16/ratio", spent["stock"], spent["ours"]),
         ratio("wavlm_bf16_vs_stock_bf16/ratio", spent["half"], spent["ours"]),
+        ratio("wavlm_bf16_vs_stock_bf16_alone/ratio", spent["half_alone"], spent["ours"]),
         ratio("wavlm_bf16_single/ratio", spent["single_half"], spent["single"]),
         ratio("wavlm_bf16/gain", spent["float32"], spent["ours"]),
         ratio("wavlm_bf16/seconds", spent["ours"], [1.0] * repeats),

@@ -52,7 +52,8 @@ def step(variant: str, clips: int, seconds: float, config: dict[str, Any] = WAVL
         `seconds` and `peak_bytes` (resident memory of the process).
     """
     torch.manual_seed(0)
-    model: Any = AutoModel.from_config(AutoConfig.for_model(**config)).train()
+    # Layers are not dropped at random, as in training: `MsfSerModel` switches LayerDrop off.
+    model: Any = AutoModel.from_config(AutoConfig.for_model(**config | {"layerdrop": 0.0})).train()
     if variant.startswith("ours"):
         speed_up(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)

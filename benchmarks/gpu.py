@@ -4,7 +4,8 @@
 
 WavLM-Large and RoBERTa-Large have their full size and random weights, which changes no time; clips are noise of the
 lengths in `clips.json`, several times over, with random tokens as texts. Both sides run under bfloat16 autocast: the
-stock encoders in batches of a fixed number of clips in the given order; ours in batches by seconds, of similar length.
+stock encoders in batches of a fixed number of clips in the given order; ours in batches by seconds, of similar length,
+and, for the rows with `equal_batches`, in those of stock. Memory is measured with one model on the device.
 The command needs a few minutes and 40 GB of GPU memory. Its rows go to
 `results/speed.json`, with the name of the device; without a GPU it says so.
 
@@ -13,12 +14,14 @@ The command needs a few minutes and 40 GB of GPU memory. Its rows go to
 | `gpu_train_step/ratio` | an epoch of training (WavLM-Large without its front end), stock time by ours |
 | `gpu_train_step/seconds`, `gpu_train_memory/gigabytes` | ours: per step, and peak of the allocator |
 | `gpu_train_memory/ratio` | peak memory, ours by stock |
+| `gpu_equal_batches/train_step`, `.../train_memory`, `.../inference` | the three ratios with the batches of stock |
 | `gpu_inference/ratio`, `gpu_inference/hours_per_hour` | all clips: stock time by ours, and hours of sound per hour |
 | `gpu_ddp/loss_difference`, `gpu_fsdp/loss_difference` | of a step in one process, wrapped and not |
 """
 
 import copy
 import functools
+import gc
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,6 +45,7 @@ COPIES = 4
 CLIPS_IN_BATCH = 16
 BATCH_SECONDS = 120.0
 TOKENS = 32
+_EQUAL = "ours in the batches of stock"
 
 Batch = dict[str, torch.Tensor]
 
@@ -70,38 +74,56 @@ def measure(config: MsfSerConfig, seconds: Sequence[float], repeats: int, device
         device: A GPU; on a CPU there is no peak memory, and its rows are 0.
     """
     by_count = [range(start, start + CLIPS_IN_BATCH) for start in range(0, len(seconds), CLIPS_IN_BATCH)]
-    indices: dict[str, Any] = {"stock": by_count, "ours": batches_by_size(seconds, BATCH_SECONDS, len(seconds))}
-    models = {name: _model(config, name == "ours", device) for name in indices}
+    by_seconds = batches_by_size(seconds, BATCH_SECONDS, len(seconds))
+    indices: dict[str, Any] = {"stock": by_count, "ours": by_seconds, _EQUAL: by_count}
     batches = {
         name: [_inputs(config, [seconds[i] for i in batch if i < len(seconds)], device) for batch in of]
         for name, of in indices.items()
     }
-    training, peaks = {}, {}
-    for name, model in models.items():
-        training[name] = functools.partial(_epoch, _step_of(model), batches[name], device)
-        training[name]()  # warm
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-        training[name]()
-        of_other = sum(_bytes(other) for key, other in models.items() if key != name)
-        peaks[name] = torch.cuda.max_memory_allocated() - of_other if device.type == "cuda" else 0
-    spent = interleaved(training, repeats)
+    peaks = {name: _peak(config, name != "stock", of, device) for name, of in batches.items()}
+    models = {is_fast: _model(config, is_fast, device) for is_fast in (False, True)}
+    steps = {is_fast: _step_of(model) for is_fast, model in models.items()}
+    spent = _spent({name: steps[name != "stock"] for name in batches}, batches, repeats, device)
     rows = [
         ratio("gpu_train_step/ratio", spent["stock"], spent["ours"]),
         ratio("gpu_train_step/seconds", spent["ours"], [float(len(batches["ours"]))] * repeats),
         row("gpu_train_memory/gigabytes", peaks["ours"] / 1e9),
         row("gpu_train_memory/ratio", peaks["ours"] / max(peaks["stock"], 1)),
+        ratio("gpu_equal_batches/train_step", spent["stock"], spent[_EQUAL]),
+        row("gpu_equal_batches/train_memory", peaks[_EQUAL] / max(peaks["stock"], 1)),
     ]
-    inference = {}
-    for name, model in models.items():
-        model.zero_grad()
-        inference[name] = functools.partial(_epoch, _prediction_of(model.eval()), batches[name], device)
-        inference[name]()  # warm
-    spent = interleaved(inference, repeats)
+    predictions = {is_fast: _prediction_of(model.eval()) for is_fast, model in models.items()}
+    spent = _spent({name: predictions[name != "stock"] for name in batches}, batches, repeats, device)
     rows.append(ratio("gpu_inference/ratio", spent["stock"], spent["ours"]))
     rows.append(ratio("gpu_inference/hours_per_hour", [sum(seconds)] * repeats, spent["ours"]))
-    return rows + _wrapped(models["ours"], batches["ours"][-1], device)
+    rows.append(ratio("gpu_equal_batches/inference", spent["stock"], spent[_EQUAL]))
+    return rows + _wrapped(models[True], batches["ours"][-1], device)
+
+
+def _spent(
+    steps: dict[str, Callable[[Batch], None]], batches: dict[str, list[Batch]], repeats: int, device: torch.device
+) -> dict[str, list[float]]:
+    """Seconds of an epoch of each, interleaved, after one of each."""
+    tasks = {name: functools.partial(_epoch, step, batches[name], device) for name, step in steps.items()}
+    for task in tasks.values():
+        task()  # warm
+    return interleaved(tasks, repeats)
+
+
+def _peak(config: MsfSerConfig, is_fast: bool, batches: Sequence[Batch], device: torch.device) -> int:
+    """Bytes of the allocator in the second epoch of training, with this model alone on the device; 0 on a CPU."""
+    if device.type != "cuda":
+        return 0
+    step = _step_of(_model(config, is_fast, device))
+    _epoch(step, batches, device)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    _epoch(step, batches, device)
+    peak = torch.cuda.max_memory_allocated()
+    del step
+    gc.collect()
+    torch.cuda.empty_cache()
+    return peak
 
 
 def _model(config: MsfSerConfig, fast: bool, device: torch.device) -> Any:
@@ -161,11 +183,6 @@ def _epoch(step: Callable[[Batch], None], batches: Sequence[Batch], device: torc
         step(batch)
     if device.type == "cuda":
         torch.cuda.synchronize()
-
-
-def _bytes(model: nn.Module) -> int:
-    """Of the weights, and of the two moments that the optimizer keeps for each trained one."""
-    return sum(p.numel() * p.element_size() * (3 if p.requires_grad else 1) for p in model.parameters())
 
 
 def _wrapped(model: Any, batch: Batch, device: torch.device) -> list[Row]:

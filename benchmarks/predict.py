@@ -13,6 +13,7 @@ two cores. Times are those of whole commands, start-up included; the machine has
 | `same_table/killed`, `same_table/two_processes` | 1 if the table is the same, byte by byte |
 | `table/rows`, `table/errors` | rows of the table, and those without a result |
 | `speed/hours_per_hour_and_core` | hours of sound that one core predicts in an hour |
+| `predict/hours_per_core_hour` | the same, in the default precision; `predict_bfloat16/...` in bfloat16 |
 | `speed/start_seconds` | of these, for imports |
 | `speed/share_PART` | share of this time; `decode` is a thread's that runs at the same time |
 | `speed/two_processes` | time of one process divided by that of two |
@@ -170,8 +171,10 @@ def speed(name: str, hours: float, seconds: float, log: str) -> list[Row]:
     if found is None:
         raise SystemExit(f"the command does not say what the time went into: {log}")
     parts = dict(part.rsplit(" ", 1) for part in found[2].split(", ")) | {"decode": f"{found[3]}%"}
+    hours_per_hour = hours / (seconds / 3600)
     return [
-        row(f"{name}/hours_per_hour_and_core", hours / (seconds / 3600)),
+        row(f"{name}/hours_per_hour_and_core", hours_per_hour),
+        row(f"{name.replace('speed', 'predict')}/hours_per_core_hour", hours_per_hour),
         row(f"{name}/start_seconds", seconds - float(found[1])),
         *(row(f"{name}/share_{part}", float(share.rstrip("%")) / 100) for part, share in parts.items()),
     ]

@@ -9,16 +9,17 @@ its table. Ratios are of times, measured interleaved: the median of the repeats 
 rows are added to `results/speed.json`, each with its machine, versions and threads.
 
 - `recognizer_vs_faster_whisper/ratio`: faster-whisper in int8 against ours, both clip by clip; `..._float32/ratio`:
-  in float32; `recognizer_vs_faster_whisper_batch/ratio`: in int8, against ours in batches of 8 clips, which
-  faster-whisper does not have for separate clips.
-- `recognizer_vs_transformers/ratio`: the library's pipeline, which pads each clip to 30 s.
-- `recognizer_bf16_vs_faster_whisper/ratio`, `..._in_batches/ratio`: in int8, against ours in bfloat16.
+  in float32; `recognizer_vs_faster_whisper_batch/ratio`: in int8, against ours in batches of 8 clips.
+- `recognizer_batch_vs_faster_whisper_batch/ratio`: both in batches of 8, faster-whisper in int8 on the joined clips.
+- `recognizer_vs_transformers/ratio`: the library's pipeline with its own layers, which pads each clip to 30 s.
+- `recognizer_bf16_vs_faster_whisper/ratio`, `..._in_batches/ratio`: in int8, clip by clip, against ours in bfloat16;
+  `recognizer_bf16_batch_vs_faster_whisper_batch/ratio`: both in batches.
 - `recognizer_wer/SYSTEM`: word errors over words; `recognizer_times/SYSTEM`: the median over the clips with word times
   of their median errors, in seconds.
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from transformers import AutomaticSpeechRecognitionPipeline, WhisperFeatureExtra
 
 from ..audio_msfser import SAMPLING_RATE, load_audio
 from ..evaluation.results import Row
+from ..fast_encoders_msfser import slow_down
 from ..fast_products_msfser import has_bfloat16
 from ..transcription_msfser import MsfSerRecognizer
 from .command import check_repeats, load_recognizer, parser_of, record
@@ -37,6 +39,7 @@ from .speed import interleaved, machine, ratio
 
 _SHORTEST, _LONGEST = 2.0, 10.0  # seconds
 _BATCH = 8
+_FRAMES_PER_SECOND = 100  # of faster-whisper
 
 
 class Recognized(NamedTuple):
@@ -59,14 +62,14 @@ def ours(recognizer: MsfSerRecognizer, batch: int) -> System:
     return recognized
 
 
-def faster_whisper(folder: Path, kind: str) -> System:
-    """faster-whisper, clip by clip, in `"int8"` or `"float32"`.
+def faster_whisper(folder: Path, kind: str, batch: int = 1) -> System:
+    """faster-whisper in `"int8"` or `"float32"`, clip by clip or in batches.
 
     Raises:
         ImportError: It is missing.
     """
     try:
-        from faster_whisper import WhisperModel
+        from faster_whisper import BatchedInferencePipeline, WhisperModel
     except ImportError as error:
         raise ImportError('faster-whisper is missing: pip install "msfser[peers]".') from error
     # Without temperature 0, unsure clips are decoded again, at random.
@@ -74,21 +77,36 @@ def faster_whisper(folder: Path, kind: str) -> System:
     options |= {"word_timestamps": True, "without_timestamps": True}
     model = WhisperModel(str(folder), device="cpu", compute_type=kind, cpu_threads=torch.get_num_threads())
 
-    def recognized(sounds: Sequence[np.ndarray]) -> list[Recognized]:
-        results = []
-        for sound in sounds:
-            segments = [*model.transcribe(sound, **options)[0]]
-            words = [word for segment in segments for word in segment.words or ()]
-            times = [{"word": word.word.strip(), "start": word.start, "end": word.end} for word in words]
-            results.append(Recognized("".join(segment.text for segment in segments).strip(), times))
-        return results
+    def one_by_one(sounds: Sequence[np.ndarray]) -> list[Recognized]:
+        return [_of_segments(model.transcribe(sound, **options)[0], 0.0) for sound in sounds]
 
-    return recognized
+    def in_batches(sounds: Sequence[np.ndarray]) -> list[Recognized]:
+        # Batches are parts of one sound, which are given; their ends in samples are rounded down.
+        ends = (np.cumsum([len(sound) for sound in sounds]) + 0.5) / SAMPLING_RATE
+        starts = [0.0, *ends[:-1]]
+        parts = [{"start": start, "end": end} for start, end in zip(starts, ends, strict=True)]
+        joined = BatchedInferencePipeline(model)
+        segments, _ = joined.transcribe(np.concatenate(sounds), clip_timestamps=parts, batch_size=batch, **options)
+        of_clips: list[list[Any]] = [[] for _ in sounds]
+        for segment in segments:  # `seek` is the frame in which its part starts, and times are counted from there
+            clip = np.searchsorted(starts, (segment.seek + 1) / _FRAMES_PER_SECOND, side="right") - 1
+            of_clips[clip].append(segment)
+        return [_of_segments(of, of[0].seek / _FRAMES_PER_SECOND if of else 0.0) for of in of_clips]
+
+    return one_by_one if batch == 1 else in_batches
+
+
+def _of_segments(segments: Iterable[Any], start: float) -> Recognized:
+    """What faster-whisper found in a clip that starts there."""
+    segments = [*segments]
+    words = [word for segment in segments for word in segment.words or ()]
+    times = [{"word": word.word.strip(), "start": word.start - start, "end": word.end - start} for word in words]
+    return Recognized("".join(segment.text for segment in segments).strip(), times)
 
 
 def library(recognizer: MsfSerRecognizer) -> System:
-    """The library's pipeline, clip by clip."""
-    model = copy.deepcopy(recognizer.model)
+    """The library's pipeline with its own layers, clip by clip."""
+    model = slow_down(copy.deepcopy(recognizer.model))
     model.set_attn_implementation("eager")  # others do not return the weights, which word times need
     recognize = AutomaticSpeechRecognitionPipeline(
         model=model, tokenizer=recognizer.tokenizer, feature_extractor=WhisperFeatureExtractor()
@@ -154,6 +172,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "ours": ours(recognizer, 1),
         "ours_in_batches": ours(recognizer, _BATCH),
         "faster_whisper_int8": faster_whisper(arguments.faster_whisper, "int8"),
+        "faster_whisper_int8_in_batches": faster_whisper(arguments.faster_whisper, "int8", _BATCH),
         "faster_whisper_float32": faster_whisper(arguments.faster_whisper, "float32"),
         "transformers": library(recognizer),
     }
@@ -164,16 +183,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     clips = [*sounds.values()]
     tasks = {name: lambda recognized=recognized: recognized(clips) for name, recognized in systems.items()}
     spent = interleaved(tasks, arguments.repeats)
+    batched = spent["faster_whisper_int8_in_batches"]
     rows += [
         ratio("recognizer_vs_faster_whisper/ratio", spent["faster_whisper_int8"], spent["ours"]),
         ratio("recognizer_vs_faster_whisper_float32/ratio", spent["faster_whisper_float32"], spent["ours"]),
         ratio("recognizer_vs_faster_whisper_batch/ratio", spent["faster_whisper_int8"], spent["ours_in_batches"]),
+        ratio("recognizer_batch_vs_faster_whisper_batch/ratio", batched, spent["ours_in_batches"]),
         ratio("recognizer_vs_transformers/ratio", spent["transformers"], spent["ours"]),
     ]
     for kind in ("", "_in_batches"):
         if f"ours_bfloat16{kind}" in spent:
             name = f"recognizer_bf16_vs_faster_whisper{kind}/ratio"
             rows.append(ratio(name, spent["faster_whisper_int8"], spent[f"ours_bfloat16{kind}"]))
+    if has_bfloat16():
+        name = "recognizer_bf16_batch_vs_faster_whisper_batch/ratio"
+        rows.append(ratio(name, batched, spent["ours_bfloat16_in_batches"]))
     beside = {**machine(), "seconds_of_sound": round(sum(map(len, clips)) / SAMPLING_RATE, 1)}
     record("speed", [{**beside, **one} for one in rows], "recognizers", argv)
 

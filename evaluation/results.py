@@ -138,7 +138,7 @@ def resampled(rows: Sequence[Row]) -> str:
 def without_paths(argv: Sequence[str]) -> list[str]:
     """The arguments of a command without the paths of one machine: FOLDER replaces data, outputs, and other paths.
 
-    The name of a model on the Hub is kept.
+    A single word is kept, as a folder may have the name of a choice, and the name of a model on the Hub.
     """
     shown, option = [], ""
     for word in argv:
@@ -146,6 +146,6 @@ def without_paths(argv: Sequence[str]) -> list[str]:
         if word.startswith("--"):
             option, joint, value = word.partition("=")
             start = option + joint
-        is_path = bool(value) and (option in _PATHS or os.path.exists(value))
+        is_path = bool(value) and (option in _PATHS or (bool(os.path.dirname(value)) and os.path.exists(value)))
         shown.append(f"{start}FOLDER" if is_path else word)
     return shown

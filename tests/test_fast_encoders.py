@@ -95,7 +95,7 @@ def test_the_gated_bias_counts():
 def test_training_gives_the_stock_gradients(checkpointing, dropout, monkeypatch):
     # Of one item, stock and fast drop the same from the same seed, once both draw as torch does.
     monkeypatch.setattr(
-        fast_encoders_msfser, "_kept", lambda shape, share: torch.empty(shape).bernoulli_(1 - share).bool()
+        fast_encoders_msfser, "_dropout_mask", lambda shape, share: torch.empty(shape).bernoulli_(1 - share).bool()
     )
     stock, fast = pair(attention_dropout=dropout, hidden_dropout=dropout)
     values, mask = sounds()

@@ -238,6 +238,16 @@ def test_gradient_checkpointing_gives_the_same_gradients():
     assert max((plain[name] - checkpointed[name]).abs().max() for name in plain) < 1e-6
 
 
+def test_reentrant_checkpointing_is_refused_where_it_does_not_end():
+    with pytest.raises(ValueError, match=r"use_reentrant=True: .*WavLM.*use use_reentrant=False"):
+        tiny_model().gradient_checkpointing_enable({"use_reentrant": True})
+    tiny_model().gradient_checkpointing_enable({"use_reentrant": False})
+    model = tiny_model("whisper")
+    model.gradient_checkpointing_enable({"use_reentrant": True})
+    model.gradient_checkpointing_disable()
+    assert not model.is_gradient_checkpointing
+
+
 def test_encoded_parts_give_what_the_whole_gives():
     model, inputs = tiny_model("whisper", audio_states="weighted"), batch(tiny_processor("whisper"), labels=False)
     with torch.no_grad():

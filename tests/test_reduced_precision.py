@@ -14,10 +14,10 @@ from tiny import AUDIO_CONFIGS, noise, tiny_model, tiny_processor, tiny_recogniz
 from transformers import AutoConfig, AutoModel, Trainer, TrainingArguments
 
 from msfser import LABELS, MsfSerCollator, MsfSerModel, fast_encoders_msfser, fast_products_msfser
-from msfser.decoder_msfser import MsfSerDecoder
+from msfser.decoder_msfser import MsfSerDecoder, sound_keys_and_values
 from msfser.encoders_msfser import waveform_states, whisper_states
 from msfser.fast_encoders_msfser import speed_up
-from msfser.fast_products_msfser import MsfSerLinear, has_bfloat16, in_precision, logits_of
+from msfser.fast_products_msfser import MsfSerLinear, has_bfloat16, in_precision, logits_of, packed
 from msfser.loss_msfser import concordance
 from msfser.pipeline_msfser import MsfSerPipeline
 from msfser.transcription_msfser import MsfSerRecognizer
@@ -142,6 +142,46 @@ def test_a_recognizer_computes_in_it(monkeypatch):
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
+def test_a_recognizer_with_weights_in_half_precision(precision):
+    sounds = [noise(seconds, seed) for seed, seconds in enumerate((2.0, 0.5, 5.0))]
+    plain, half = tiny_recognizer(), MsfSerRecognizer(tiny_recognizer().model.to(precision), tiny_tokenizer())
+    for one, other in zip(*(recognizer._decode(sounds, [None] * 3) for recognizer in (plain, half)), strict=True):
+        assert other.log_probability == pytest.approx(one.log_probability, abs=0.3)
+    given = [recognizer.align(sounds[:1], ["the food was"])[0] for recognizer in (plain, half)]
+    assert [word["word"] for word in given[1]] == [word["word"] for word in given[0]] == ["the", "food", "was"]
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
+def test_logits_of_half_precision_are_in_float32(precision):
+    draw = torch.Generator().manual_seed(0)
+    weight, x = torch.randn(300, 48, generator=draw).to(precision), torch.randn(1, 3, 48, generator=draw).to(precision)
+    found = logits_of(x, weight)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, x.float() @ weight.float().T, atol=0.1, rtol=0.01)
+
+
+@needs_bfloat16
+def test_attention_for_word_times_is_in_float32_under_autocast():
+    model = tiny_recognizer().model
+    decoder = MsfSerDecoder(model, rows=1, frames=30, tokens=4)
+    with torch.no_grad():
+        decoder.put(0, sound_keys_and_values(model, torch.randn(1, 30, 32)))
+        decoder.read(torch.tensor([[41, 42, 44, 50]]))
+        expected = decoder.attention(0, 1, 2)
+        with in_precision("bfloat16", torch.device("cpu")):
+            assert torch.equal(decoder.attention(0, 1, 2), expected)
+
+
+@needs_bfloat16
+def test_the_precision_does_not_break_tracing():
+    model, inputs = spread("whisper").set_precision("bfloat16"), inputs_for("whisper")
+    expected = logits(model, inputs)
+    torch._dynamo.reset()
+    traced = torch.compile(model, backend="eager", fullgraph=True)
+    assert (logits(traced, inputs) - expected).abs().max() < 0.02
+
+
 @pytest.mark.parametrize("rows", [1, 2, 40])
 def test_logits_in_float32_are_the_product(rows):
     draw = torch.Generator().manual_seed(0)
@@ -185,8 +225,12 @@ def test_impossible_precisions_are_refused():
         tiny_model().half().set_precision("bfloat16")
     with pytest.raises(ValueError, match="8-bit layers, and precision='bfloat16' needs"):
         tiny_model().quantize().set_precision("bfloat16")
-    with pytest.raises(ValueError, match="bfloat16 on cpu"):
-        tiny_model().set_precision("bfloat16").quantize()
+    with pytest.raises(ValueError, match=r"torch\.bfloat16 on cpu.*model\.float\(\)"):
+        tiny_model().bfloat16().quantize()
+    model = tiny_model().set_precision("bfloat16")
+    with pytest.raises(ValueError, match=r'compute in bfloat16.*use model\.set_precision\("float32"\)\.quantize\(\)'):
+        model.quantize()
+    assert model.set_precision("float32").quantize().is_8_bit
 
 
 @needs_bfloat16
@@ -258,6 +302,56 @@ def test_changed_weights_are_rounded_again():
         assert (output() - expected).abs().max() < 0.1 and not torch.equal(output(), before)
 
 
+@pytest.mark.parametrize("shape", [(1024, 1024), (768, 3072), (512, 512, 3), (40, 24), (1024,), (1, 1, 128), (3, 0)])
+def test_part_of_a_weight_that_is_written_to_its_data_is_noticed(shape):
+    """A twentieth of the columns or of the rows, wherever it lies."""
+    weight = torch.nn.Parameter(torch.randn(shape))
+    assert packed(torch.clone, weight) is packed(torch.clone, weight)
+    weight.data[..., 1:] = 0
+    assert torch.equal(packed(torch.clone, weight), weight)
+    for axis in (0, -1):
+        length = shape[axis]
+        part = max(1, -(-length // 20))
+        for first in range(0, length, part):
+            weight.data.transpose(0, axis)[first : first + part] += 1
+            assert torch.equal(packed(torch.clone, weight), weight)
+
+
+def test_what_is_made_in_inference_mode_is_not_kept():
+    with torch.inference_mode():
+        weight = torch.ones(4, 3)
+        assert torch.equal(packed(torch.clone, weight), weight)
+        weight[1, 2] = 5
+    assert torch.equal(packed(torch.clone, weight), weight)
+
+
+@needs_bfloat16
+def test_packed_weights_are_freed_when_they_are_not_used_any_more():
+    model, inputs = spread(freeze_audio="front_end").set_precision("bfloat16"), inputs_for("wavlm")
+
+    def count(trained: bool | None = None) -> int:
+        of = [p for p in model.parameters() if trained is None or p.requires_grad == trained]
+        return sum(parameter in fast_products_msfser._PACKED for parameter in of)
+
+    def run() -> None:
+        logits(model, inputs)
+        assert count(True) and count(False)
+
+    run()
+    frozen = count(False)
+    model.train()
+    assert count(True) == 0 and count(False) == frozen  # a frozen encoder goes on with them
+    model.eval()
+    run()
+    model.eval()
+    assert count(True)
+    model.to("cpu")
+    assert count() == 0
+    run()
+    model.set_precision("float32")
+    assert count() == 0
+
+
 @needs_bfloat16
 def test_each_weight_is_rounded_once_without_gradients(monkeypatch):
     made = []
@@ -278,12 +372,12 @@ def test_front_ends_arrange_their_weights_once_and_keep_no_model(monkeypatch):
     model, inputs = tiny_model().set_precision("bfloat16"), inputs_for("wavlm")
     logits(model, inputs)
     count = len(packed)
-    kept_before = dict(fast_products_msfser._KEPT)
+    packed_before = dict(fast_products_msfser._PACKED)
     logits(model, inputs)
     assert count and len(packed) == count
-    assert all(fast_products_msfser._KEPT[key] is kept for key, kept in kept_before.items())
+    assert all(fast_products_msfser._PACKED[key] is made for key, made in packed_before.items())
     gone = weakref.ref(model.audio_encoder)
-    del model, kept_before
+    del model, packed_before
     gc.collect()
     assert gone() is None
 
@@ -317,6 +411,37 @@ def test_gradients_of_all_weights_are_close_to_those_of_float32(encoder):
     for part in ("audio_encoder", "text_encoder", "cross_fusion"):
         ours, theirs = (torch.cat([g.flatten() for n, g in of.items() if part in n]) for of in (reduced, expected))
         assert torch.nn.functional.cosine_similarity(ours, theirs, dim=0) > 0.99
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("encoder", WAVEFORMS)
+@pytest.mark.parametrize("fast", [True, False])
+def test_weights_in_bfloat16_under_autocast(encoder, fast):
+    model = spread(encoder, freeze_audio="none", freeze_text=False, fast_encoders=fast)
+    inputs = {**inputs_for(encoder), "labels": torch.tensor([[0.1, 0.9, 0.5], [0.8, 0.2, 0.4], [0.5, 0.4, 0.9]])}
+    expected = logits(model, inputs)
+    model.set_precision("bfloat16").bfloat16()
+    assert (logits(model, inputs) - expected).abs().max() < 0.03
+    model.precision = "float32"
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (logits(model, inputs) - expected).abs().max() < 0.03
+        model.train()(**inputs).loss.backward()
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    assert gradients and all(gradient.isfinite().all() for gradient in gradients)
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("encoder", ["wavlm", "hubert"])
+def test_a_trainer_with_bf16_trains_weights_in_bfloat16(encoder, tmp_path):
+    sounds = [{"array": noise(0.6, i), "sampling_rate": 16_000} for i in range(2)]
+    rows = Dataset.from_list(
+        [{"audio": sounds[i], "transcript": "a b", **dict.fromkeys(LABELS, v)} for i, v in enumerate((0.1, 0.9))]
+    )
+    model = spread(encoder, freeze_audio="none").bfloat16()
+    options = {"bf16": True, "use_cpu": True, "max_steps": 1, "per_device_train_batch_size": 2}
+    arguments = TrainingArguments(str(tmp_path), remove_unused_columns=False, report_to="none", **options)
+    result = Trainer(model, arguments, MsfSerCollator(tiny_processor()), rows).train()
+    assert np.isfinite(result.training_loss)
 
 
 @needs_bfloat16

@@ -261,6 +261,8 @@ def _fill_in(values: dict[str, Any], given: frozenset[str]) -> None:
     """Sets what depends on the machine and was not given; `run.yaml` leaves it out."""
     if not given & {"bf16", "fp16", "use_cpu", "do_predict"}:
         values["bf16"] = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    if values["bf16"] and "use_cpu" not in given:  # which the library asks for before it uses bfloat16 on a CPU
+        values["use_cpu"] = not torch.accelerator.is_available()
     if "dataloader_pin_memory" not in given:
         values["dataloader_pin_memory"] = torch.accelerator.is_available() and not values["use_cpu"]
     if not given & {"logging_strategy", "logging_steps"}:

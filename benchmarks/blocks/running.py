@@ -30,6 +30,7 @@ _SPEED = {
 _BFLOAT16 = {
     "WavLM-Large over clips of 3 to 11 s, vs. stock in float32, padded batches of 4": "wavlm_bf16/ratio:times",
     "- vs. stock in bfloat16, the same batches": "wavlm_bf16_vs_stock_bf16/ratio:times",
+    "- vs. stock in bfloat16, one clip at a time, without padding": "wavlm_bf16_vs_stock_bf16_alone/ratio:times",
     "- vs. our model in float32": "wavlm_bf16/gain:times",
     "- vs. our model with 8-bit layers": "wavlm_bf16_vs_int8/ratio:times",
     "one clip of 6 s, vs. stock in bfloat16": "wavlm_bf16_single/ratio:times",
@@ -39,28 +40,48 @@ _BFLOAT16 = {
     "training step, 8 clips of 6 s, all weights, vs. stock in float32": "train_bf16/ratio:times",
     "- vs. stock under bfloat16 autocast": "train_bf16_vs_stock_bf16/ratio:times",
     "- peak memory divided by that of stock in float32": "train_bf16_memory/ratio:.2f",
-    "hours of speech per hour, encoded by WavLM-Large": "wavlm_bf16/hours_per_hour:.1f",
-    "- of training steps, all weights": "train_bf16/hours_per_hour:.1f",
+    "hours of speech encoded by WavLM-Large in an hour": "wavlm_bf16/hours_per_hour:.1f",
+    "hours of speech in an hour of training steps, all weights": "train_bf16/hours_per_hour:.1f",
 }
 
 _RECOGNIZERS = {
-    "one clip at a time, time divided by ours: faster-whisper in 8 bits": "recognizer_vs_faster_whisper/ratio:times",
-    "- faster-whisper in float32": "recognizer_vs_faster_whisper_float32/ratio:times",
+    "faster-whisper (int8): times slower than ours, both one clip at a time": (
+        "recognizer_vs_faster_whisper/ratio:times"
+    ),
+    "- faster-whisper (float32)": "recognizer_vs_faster_whisper_float32/ratio:times",
     "- the pipeline of transformers": "recognizer_vs_transformers/ratio:times",
-    "faster-whisper in 8 bits, one clip at a time, divided by ours in batches of 8": (
+    "faster-whisper (int8): times slower than ours, both in batches of 8": (
+        "recognizer_batch_vs_faster_whisper_batch/ratio:times"
+    ),
+    "- than ours in bfloat16": "recognizer_bf16_batch_vs_faster_whisper_batch/ratio:times",
+    "faster-whisper (int8), one clip at a time: times slower than ours in batches of 8": (
         "recognizer_vs_faster_whisper_batch/ratio:times"
     ),
-    "the same divided by ours in bfloat16, one clip at a time": "recognizer_bf16_vs_faster_whisper/ratio:times",
-    "- in batches of 8": "recognizer_bf16_vs_faster_whisper_in_batches/ratio:times",
+    "- than ours in bfloat16, one clip at a time": "recognizer_bf16_vs_faster_whisper/ratio:times",
+    "- than ours in bfloat16, in batches of 8": "recognizer_bf16_vs_faster_whisper_in_batches/ratio:times",
 }
 _RECOGNIZER_ERRORS = {
     "ours": "ours",
     "ours, in batches of 8": "ours_in_batches",
     "ours, bfloat16": "ours_bfloat16",
     "ours, bfloat16, in batches of 8": "ours_bfloat16_in_batches",
-    "faster-whisper, 8 bits": "faster_whisper_int8",
+    "faster-whisper, int8": "faster_whisper_int8",
+    "faster-whisper, int8, in batches of 8": "faster_whisper_int8_in_batches",
     "faster-whisper, float32": "faster_whisper_float32",
     "transformers": "transformers",
+}
+
+_ENCODER_PEERS = {
+    "our encoder, float32": "ours",
+    "stock, float32": "stock",
+    "stock, float32, `torch.compile`": "compiled",
+    "ONNX Runtime, export of the stock encoder": "onnx_stock",
+    "ONNX Runtime, our export": "onnx_ours",
+    "our encoder, bfloat16": "ours_bfloat16",
+    "stock, bfloat16": "stock_bfloat16",
+    "stock, bfloat16, `torch.compile`": "compiled_bfloat16",
+    "the starter, from sound alone": "starter",
+    "eGeMAPS by openSMILE, without a model": "egemaps",
 }
 
 RUNNING: dict[str, Block] = {
@@ -93,11 +114,11 @@ RUNNING: dict[str, Block] = {
     "reader": Block(
         "reader",
         [
-            "- Reading 100,000 rows takes {rows_100000/seconds:.0f} s and {rows_100000/peak_mb:,.0f} MB, and "
-            "{rows_100000/per_row_growth:.2f} times as long for a row as 10,000 rows do.",
-            "- The memory of `annotate`, `train`, and `predict` at the end is {rows_100000/annotate_growth:.2f}, "
-            "{rows_100000/train_growth:.2f}, and {rows_100000/predict_growth:.2f} times that after a fifth of the "
-            "time.",
+            "- Reading 100,000 rows needs {rows_100000/seconds:.0f} s and {rows_100000/peak_mb:,.0f} MB; per row, "
+            "{rows_100000/per_row_growth:.2f} times the time for 10,000 rows.",
+            "- At the end, the memory of `annotate`, `train`, and `predict` is {rows_100000/annotate_growth:.2f}, "
+            "{rows_100000/train_growth:.2f}, and {rows_100000/predict_growth:.2f} times as large, compared with one "
+            "fifth of the way through.",
         ],
     ),
     "serving": Block(
@@ -137,6 +158,17 @@ RUNNING: dict[str, Block] = {
         [
             Table(("", ""), {words: (f"{{{key}}}",) for words, key in _BFLOAT16.items()}),
             "\n{wavlm_bf16/ratio:machine}. The matrix products run at {wavlm_bf16/gflops:.0f} GFLOP/s.",
+        ],
+    ),
+    "encoder_peers": Block(
+        "speed",
+        [
+            Table(
+                ("one clip at a time", "hours of sound in an hour", "time divided by ours in the same precision"),
+                _ENCODER_PEERS,
+                ["{encoder_peers/*/hours_per_hour:.2f}", "{encoder_peers/*/ratio:times}"],
+            ),
+            "\n{encoder_peers/ours/ratio:machine}.",
         ],
     ),
     "recognizers": Block(

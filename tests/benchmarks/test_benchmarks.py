@@ -40,6 +40,7 @@ def test_a_wrong_folder_is_a_sentence(benchmark, arguments, sentence, monkeypatc
         (["--model", "here/model"], " --model FOLDER"),
         (["--model=here/model"], " --model=FOLDER"),
         (["here/model", "--words", "a b"], " FOLDER --words 'a b'"),
+        (["here", "--group=here", "--data", "here"], " here --group=here --data FOLDER"),
     ],
 )
 def test_a_recorded_command_has_the_options_and_no_path(argv, recorded, monkeypatch, tmp_path):

@@ -20,17 +20,19 @@ def test_inference_compares_float32_and_bfloat16_of_both_sides(monkeypatch):
 
     def noting(encoder, values, mask, fast):
         states, frames = waveform_states(encoder, values, mask, fast)
-        seen.append((type(encoder.feature_extractor).__name__, str(encoder.dtype), len(values), str(states[0].dtype)))
+        kind, dtype = type(encoder.feature_extractor).__name__, str(encoder.dtype)
+        seen.append((kind, dtype, len(values), fast, str(states[0].dtype)))
         return states, frames
 
     monkeypatch.setattr(bfloat16, "waveform_states", noting)
     rows = {row["name"]: row["value"] for row in bfloat16.inference([1.0, 0.6, 1.3], 1, TINY, single=0.5)}
     assert {"wavlm_bf16/ratio", "wavlm_bf16_vs_stock_bf16/ratio", "wavlm_bf16_single/ratio"} <= set(rows)
+    assert "wavlm_bf16_vs_stock_bf16_alone/ratio" in rows
     assert min(rows.values()) > 0
-    assert ("WavLMFeatureEncoder", "torch.float32", 3, "torch.float32") in seen
-    assert ("WavLMFeatureEncoder", "torch.bfloat16", 3, "torch.bfloat16") in seen
-    assert ("WavLMFeatureEncoder", "torch.bfloat16", 1, "torch.bfloat16") in seen
-    assert ("MsfSerWavLMFrontEnd", "torch.float32", 1, "torch.float32") in seen
+    assert ("WavLMFeatureEncoder", "torch.float32", 3, False, "torch.float32") in seen
+    for count, alone in ((3, False), (3, True), (1, False)):
+        assert ("WavLMFeatureEncoder", "torch.bfloat16", count, alone, "torch.bfloat16") in seen
+    assert ("MsfSerWavLMFrontEnd", "torch.float32", 1, True, "torch.float32") in seen
 
 
 def test_multiplications_are_those_of_the_linear_layers():

@@ -8,7 +8,9 @@ from msfser.benchmarks import gpu
 
 ROWS = [
     *("gpu_train_step/ratio", "gpu_train_step/seconds", "gpu_train_memory/gigabytes", "gpu_train_memory/ratio"),
-    *("gpu_inference/ratio", "gpu_inference/hours_per_hour", "gpu_ddp/loss_difference", "gpu_fsdp/loss_difference"),
+    *("gpu_equal_batches/train_step", "gpu_equal_batches/train_memory"),
+    *("gpu_inference/ratio", "gpu_inference/hours_per_hour", "gpu_equal_batches/inference"),
+    *("gpu_ddp/loss_difference", "gpu_fsdp/loss_difference"),
 ]
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here")
 

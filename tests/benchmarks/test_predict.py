@@ -33,6 +33,7 @@ def test_the_speed_and_the_shares_are_those_that_the_command_prints():
     found = {row["name"]: row["value"] for row in predict.speed("speed", 0.5, 90.0, log)}
     assert found == {
         "speed/hours_per_hour_and_core": 20.0,
+        "predict/hours_per_core_hour": 20.0,
         "speed/start_seconds": 87.5,
         "speed/share_wait": 0.08,
         "speed/share_encode": 0.84,

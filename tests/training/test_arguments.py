@@ -50,6 +50,18 @@ def test_what_cannot_work_is_refused_with_the_reason(tiny, tmp_path, name):
     assert not (tmp_path / "run").exists()
 
 
+def test_bf16_on_a_cpu_needs_no_further_setting(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    file = tmp_path / "some.yaml"
+    file.write_text((tiny / "tiny.yaml").read_text().replace("use_cpu: true\n", ""))
+    argv = [str(file), "--output_dir", str(tmp_path / "run")]
+    settings = parse_settings([*argv, "--bf16", "true"])
+    assert settings.training.bf16 and settings.training.use_cpu and "use_cpu" not in settings.resolved
+    assert not parse_settings(argv).training.use_cpu
+    with pytest.raises(SystemExit, match="use_cpu"):
+        parse_settings([*argv, "--bf16", "true", "--use_cpu", "false"])
+
+
 def test_the_default_of_what_cannot_work_may_be_given(tiny, tmp_path):
     with pytest.raises(SystemExit, match="fusion_size"):
         main(
