@@ -14,7 +14,7 @@ guess them. All inputs are read, texts as the default pipeline makes them. All l
   `.../sound_minus_labels/...` are the differences. A number that goes with the words more than its label does is the
   shortcut of which arXiv 2312.06270 warns. The words are those that the default pipeline recognizes, and their valence
   is what the fitted `starter` says of them without sound; `.../words/clips` counts the clips that have words. A corpus
-  whose words all have one valence has no such rows.
+  with fewer than 20 of them, or whose words all have one valence, has only this row.
 
 - `STARTER/PART/DIMENSION`, `.../mean`: CCC in a part of a corpus: `emotiontts_kr/emotional` and `emotiontts_kr/plain`
   by the kind of the sentences, `ravdess/all`, and `ravdess/sure` without calm and surprise, whose norms of valence are
@@ -42,6 +42,8 @@ from .command import record
 from .starter import RESUME, Recipes, parsed
 
 WOMEN, MEN = "F", "M"
+# A correlation over fewer clips says nothing.
+_FEWEST_WORDED = 20
 # The predictions that are compared with the words.
 _KINDS = ("all", "sound")
 _SCRIPTS = (("emotiontts_kr", "emotional"), ("emotiontts_kr", "plain"))
@@ -134,8 +136,10 @@ def rows_of_words(material: Material, predictions: Mapping[str, np.ndarray], val
     corpora = material.table["corpus"].to_numpy()
     for corpus in dict.fromkeys(corpora):
         members = (corpora == corpus) & ~np.isnan(valence)
-        if len(np.unique(valence[members])) > 1:
-            yield row(f"{corpus}/words/clips", members.sum())
+        if not members.any():
+            continue
+        yield row(f"{corpus}/words/clips", members.sum())
+        if members.sum() >= _FEWEST_WORDED and np.ptp(valence[members]) > 0:
             for found in _word_rows(material, predictions, valence, members):
                 yield found | {"name": f"{corpus}/words/{found['name']}"}
 

@@ -25,6 +25,9 @@ _TUNED, _CLIPS = {"RAVDESS": "ravdess", "nEMO": "nemo"}, (12, 50, 200, 800)
 
 _CORPORA = {"RAVDESS": "ravdess", "EmoDB": "emodb", "nEMO": "nemo", "emotiontts_kr": "emotiontts_kr"}
 
+# Of the others, none or two clips have words that are surely English.
+_WORDED = {"RAVDESS": "ravdess", "nEMO": "nemo"}
+
 _STARTER_CCC = Table(
     ("**weak** labels", *DIMENSIONS),
     {
@@ -91,7 +94,7 @@ def _shortcut_table(starter: str) -> Table:
         "sound alone minus label": "sound_minus_labels",
     }
     rows: dict[str, Sequence[str]] = {}
-    for title, corpus in _CORPORA.items():
+    for title, corpus in _WORDED.items():
         for words, what in kinds.items():
             shown = "difference" if "_minus_" in what else "ccc"
             start = f"{starter}/{corpus}/words"

@@ -109,8 +109,8 @@ def test_a_pull_of_the_words_is_found():
     # Paired: what words and labels share by chance does not widen it.
     paired = rows["a/words/sound_minus_labels/valence_r"]
     assert paired["high"] - paired["low"] < 0.5 * (both[1]["high"] - both[1]["low"])
-    # One sentence, or none, tells nothing.
-    assert not any(name.startswith("b/") for name in rows)
+    # One sentence, or few clips, tell nothing.
+    assert {name for name in rows if name.startswith("b/")} <= {"b/words/clips"}
 
 
 def test_a_number_without_spread_has_no_correlation():
