@@ -265,9 +265,9 @@ def test_cut_sounds_give_one_warning_that_names_length_and_remedy(kind, warnings
 def test_a_cut_sound_is_read_once(kind, monkeypatch):
     read = []
 
-    def reading(sound, **options):
-        read.append(options["max_seconds"])
-        return load_audio(sound, **options)
+    def reading(sound, rate, max_seconds, *others):
+        read.append(max_seconds)
+        return load_audio(sound, rate, max_seconds, *others)
 
     monkeypatch.setattr(feature_extraction_msfser, "load_audio", reading)
     rows = [{"array": noise(seconds), "sampling_rate": 22_050} for seconds in (0.6, 3.0)]

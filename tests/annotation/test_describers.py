@@ -114,7 +114,7 @@ def test_responses_that_are_refused(response, reason):
         parse_fields(response)
     assert str(error.value).endswith(".")
     assert "melancholy" not in str(error.value)
-    assert time.perf_counter() - started < 1
+    assert time.perf_counter() - started < 10  # not quadratic in the letters
 
 
 def test_every_field_but_gender_reaches_the_text():

@@ -966,7 +966,7 @@ def test_words_in_languages_that_are_not_read_are_left_out(tmp_path, caplog):
     assert "--text_languages none" in record.message
     assert None not in read_table(path, pooled=True)["all"]["transcript"]
     rows[4]["language"] = "klingon"
-    with pytest.raises(ValueError, match=r"line 6: language='klingon' is none that .*, or rename the column"):
+    with pytest.raises(ValueError, match=r"line 6: language='klingon' is not a language .*, or rename the column"):
         read_table(write_csv(path, rows), text_languages=["en"])
 
 

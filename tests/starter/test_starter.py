@@ -310,7 +310,7 @@ def test_every_emotion_of_a_user_is_fitted_to_and_no_clip_twice(tiny_fits, tmp_p
                 soundfile.write(data / "emodb" / f"{speaker}{sentence}{emotion}a.wav", sound, RATE)
     starter.main([str(tmp_path / "mine"), "--fit", str(data), str(data), str(data / "emodb")])
     card = (tmp_path / "mine" / "README.md").read_text(encoding="utf-8")
-    assert "EmoDB" in card.splitlines()[0] and "24 clips" in card
+    assert "# MSF-SER starter: EmoDB" in card.splitlines() and "24 clips" in card
     assert set(material.read_voices([data], ["emodb"])["emotion"]) == {"fear", "boredom"}
 
 
