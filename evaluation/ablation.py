@@ -46,7 +46,7 @@ from ..training.settings import build_model, parse_settings, read_data, read_run
 from ..training.trainer import MsfSerTrainer
 from .intervals import Interval, clusters, concordance_of_rated, interval
 from .paper import beside_paper
-from .plots import intervals
+from .plots import NOT_RATED, intervals
 from .predictions import predict_part
 from .results import RESULTS, Row, read, row, rows_of, with_ends, write
 
@@ -306,7 +306,7 @@ def compare(predictions: dict[str, dict[int, pd.DataFrame]]) -> list[Row]:
         rows += rows_of([f"{name}/{dimension}" for dimension in dimensions], Interval(*ends))
         for seed, of_seed in zip(seeds, of_seeds, strict=True):
             scored = zip(dimensions, of_seed, strict=True)
-            rows += [row(f"{name}/seed{seed}/{dimension}", ccc) for dimension, ccc in scored]
+            rows += [row(f"{name}/seed{seed}/{dimension}", ccc) for dimension, ccc in scored if not np.isnan(ccc)]
     for (name, other), *ends in zip(pairs, *interval(differences, speakers, seeds=len(seeds)), strict=True):
         rows += rows_of([f"{name}_minus_{other}/{dimension}" for dimension in dimensions], Interval(*ends))
     return rows
@@ -317,7 +317,7 @@ def as_table(rows: Sequence[Row]) -> str:
     cells = {row["name"]: with_ends(row) for row in rows}
     dimensions = [dimension for dimension in DIMENSIONS if f"{FULL}/{dimension}" in cells]
     shown = {
-        title: [cells[f"{measure}/{dimension}"] for dimension in dimensions]
+        title: [cells.get(f"{measure}/{dimension}", "-") for dimension in dimensions]
         for name, variant in ROWS.items()
         for measure, title in (
             (name, variant.title),
@@ -333,7 +333,7 @@ def plot(rows: Sequence[Row]) -> str:
     ends = {row["name"]: (row["value"], row["low"], row["high"]) for row in rows}
     dimensions = [dimension for dimension in DIMENSIONS if f"{FULL}/{dimension}" in ends]
     shown = {
-        variant.title: [ends[f"{name}_minus_full/{dimension}"] for dimension in dimensions]
+        variant.title: [ends.get(f"{name}_minus_full/{dimension}", NOT_RATED) for dimension in dimensions]
         for name, variant in ROWS.items()
         if f"{name}_minus_full/mean" in ends
     }

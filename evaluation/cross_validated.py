@@ -57,7 +57,8 @@ def rows_of_folds(table: pd.DataFrame, run: RunSettings) -> list[Row]:
 
     Returns:
         Rows `cross_validation/INPUTS/DIMENSION`: CCC over the predictions of all folds with its 95 % interval over the
-        units; and with all inputs `fold/NAME/mean`: the mean CCC within each fold.
+        units; and with all inputs `fold/NAME/mean`: the mean CCC within each fold, null where it is not defined, as
+        of one item.
     """
     grouping = str(run.cross_validate)
     groups = f"groups of {_PLURALS[grouping]}" if grouping in _PLURALS else f"groups by {grouping}"

@@ -66,12 +66,12 @@ def resampled_units(speakers: Sequence[str | None] | pd.Series) -> tuple[int | l
 def ccc_interval(predicted: np.ndarray, given: np.ndarray, units: int | Sequence[np.ndarray]) -> Interval:
     """CCC of valence, arousal, dominance and their mean, arrays `(4,)`, from values `(utterances, 3)`.
 
-    Utterances that are not rated in a dimension do not count in it. A dimension without a rated utterance is NaN, and
-    not in the mean.
+    Utterances that are not rated in a dimension do not count in it. A dimension whose CCC is not defined, see
+    [`concordance_of_rated`], is NaN, and not in the mean.
     """
-    labels = rated_labels(given)
-    present = ~np.isnan(labels).all(0)
-    numbers, labels = np.asarray(predicted)[:, present], labels[:, present]
+    numbers, labels = np.asarray(predicted), rated_labels(given)
+    present = ~np.isnan(concordance_of_rated(numbers, labels)[:-1])
+    numbers, labels = numbers[:, present], labels[:, present]
     found = interval(lambda items: concordance_of_rated(numbers[items], labels[items]), units, correlation=True)
     if present.all():
         return found
@@ -84,12 +84,17 @@ def ccc_interval(predicted: np.ndarray, given: np.ndarray, units: int | Sequence
 def concordance_of_rated(predicted: np.ndarray, given: np.ndarray) -> np.ndarray:
     """CCC of each dimension and their mean: `(items, ..., dimensions)` -> `(..., dimensions + 1)`.
 
-    Items whose label is NaN, see [`rated_labels`], do not count in a dimension; as in [`concordance`] it is 0 without
-    any.
+    Items whose label is NaN, see [`rated_labels`], do not count in a dimension. Unlike in [`concordance`], a CCC that
+    is not defined is NaN, and so is the mean with it: that of fewer than two items, or of labels and predictions that
+    are both constant.
     """
-    numbers, labels = (torch.from_numpy(values).double() for values in (predicted, given))
+    numbers, labels = (torch.tensor(values, dtype=torch.float64) for values in (predicted, given))
     rated = ~labels.isnan()
-    ccc = concordance(numbers, labels, None if rated.all() else rated)
+    varies = [
+        torch.where(rated, values, -np.inf).amax(0) > torch.where(rated, values, np.inf).amin(0)
+        for values in (numbers, labels)
+    ]
+    ccc = concordance(numbers, labels, None if rated.all() else rated).where(varies[0] | varies[1], np.nan)
     return torch.cat([ccc, ccc.mean(-1, keepdim=True)], dim=-1).numpy()
 
 
@@ -113,8 +118,8 @@ def interval(
             `atanh(m)`, so that its ends are in this range, too (L. I. Lin, Biometrics 45, 1989).
 
     Returns:
-        The measure over all items and seeds, and the ends of its interval. NaN without a unit is left out. A single
-        unit and seed has no spread: the ends are the value.
+        The measure over all items and seeds, and the ends of its interval. They are NaN where the spread is not
+        known: of a single unit and seed, and where the measure is NaN without one of the units or seeds.
     """
     transform: Callable[[np.ndarray], np.ndarray] = _fisher if correlation else np.asarray
     value, error, freedom = _jackknife(measure, units, seeds, transform)
@@ -170,7 +175,7 @@ def _jackknife(
     seeds: int | None,
     transform: Callable[[np.ndarray], np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The measure, the standard error of its transform, and the degrees of freedom of this error."""
+    """The measure, the standard error of its transform, NaN if unknown, and the degrees of freedom of this error."""
     if isinstance(units, int):
         order = np.random.default_rng(0).permutation(units)
         units = [order[first::_GROUPS] for first in range(min(units, _GROUPS))]
@@ -181,14 +186,13 @@ def _jackknife(
 
     every_seed = np.arange(seeds or 1)
     value = of(units, every_seed)
-    variance, squares = np.zeros(value.shape), np.zeros(value.shape)
     of_units = [of([*units[:i], *units[i + 1 :]], every_seed) for i in range(len(units)) if len(units) > 1]
     of_seeds = [of(units, np.delete(every_seed, seed)) for seed in every_seed if len(every_seed) > 1]
+    variance, squares = np.full(value.shape, 0.0 if of_units or of_seeds else np.nan), np.zeros(value.shape)
     for without in (transform(np.array(found)) for found in (of_units, of_seeds) if found):
-        known = np.maximum(np.count_nonzero(~np.isnan(without), axis=0), 1)
-        deviations = without - np.nansum(without, axis=0) / known
-        part = np.nansum(deviations**2, axis=0) * (known - 1) / known
-        variance, squares = variance + part, squares + part**2 / np.maximum(known - 1, 1)
+        count = len(without)
+        part = np.sum((without - np.sum(without, axis=0) / count) ** 2, axis=0) * (count - 1) / count
+        variance, squares = variance + part, squares + part**2 / (count - 1)
     freedom = np.divide(variance**2, squares, out=np.ones(value.shape), where=squares > 0)
     return value, np.sqrt(variance), freedom
 

@@ -15,15 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from ..cli.errors import cli_errors
 from ..cli.outputs import write_text
 from ..configuration_msfser import LABELS
-from ..loss_msfser import concordance
 from ..training.settings import RUN_FILE, read_run
 from .groups import groups_of, mean_of_known
-from .intervals import interval
+from .intervals import concordance_of_rated, interval
 from .plots import NOT_RATED, Ends, intervals, scatter
 from .predictions import Predictions, predict_part, predictions_of_folds, rated_dimensions, results_of
 from .report_intervals import calibration_plots, coverage_by_group, risk_plot
@@ -96,10 +94,11 @@ def _agreement(table: pd.DataFrame) -> str:
     for label in rated_dimensions(table):
         rated = table[table[f"{label}_label"].notna()]
         given, predicted = rated[f"{label}_label"].to_numpy(), rated[label].to_numpy()
-        ccc = concordance(torch.tensor(predicted), torch.tensor(given)).item()
+        ccc = concordance_of_rated(predicted[:, None], given[:, None])[0]
         error = predicted - given
         r = np.corrcoef(predicted, given)[0, 1] if predicted.std() and given.std() else np.nan
-        notes = (f"CCC {ccc:.3f}, r {r:.3f}", f"RMSE {np.sqrt(np.mean(error**2)):.3f}, bias {error.mean():+.3f}")
+        rmse = np.sqrt(np.mean(error**2))
+        notes = (f"CCC {_shown(ccc)}, r {_shown(r)}", f"RMSE {rmse:.3f}, bias {error.mean():+.3f}")
         figures.append(scatter(label, notes, given, predicted, ("given", "predicted")))
         if given.std():
             spread.append(f"{label} {predicted.std() / given.std():.2f} times")
@@ -208,6 +207,10 @@ def _worst(table: pd.DataFrame) -> str:
     return _section(f"The {len(order)} largest errors", words, listed)
 
 
+def _shown(number: float) -> str:
+    return "-" if np.isnan(number) else f"{number:.3f}"
+
+
 def _errors(table: pd.DataFrame) -> np.ndarray:
     """Predicted minus given, `(utterances, rated dimensions)`; NaN where there is no label."""
     return np.stack([table[label] - table[f"{label}_label"] for label in rated_dimensions(table)], axis=1)
@@ -219,8 +222,9 @@ def _section(title: str, words: str, *figures: str) -> str:
 
 
 def _range(shown: Mapping[str, Sequence[Ends]]) -> tuple[float, float]:
-    found = np.array(list(shown.values()))
-    return float(np.nanmin(found)), float(np.nanmax(found))
+    """The range of all that is shown, and of 0."""
+    found = np.array(list(shown.values()), float)
+    return float(np.nanmin(found, initial=0)), float(np.nanmax(found, initial=0))
 
 
 def _spread(values: pd.Series) -> Ends:

@@ -77,7 +77,7 @@ def risk_plot(table: pd.DataFrame, of_model: MsfSerIntervals) -> str:
             of_rated, widths = errors[rated, d], width[rated, d]
             row.append(_mean(of_rated[widths <= np.quantile(widths, share)]))
         shown[f"narrowest {share:.0%}" if share < 1 else "all"] = row
-    most = max(high for ends in shown.values() for _, _, high in ends)
+    most = float(np.nanmax([ends for of_share in shown.values() for ends in of_share]))
     return intervals(shown, [f"{label}, mean error" for label in dimensions], ends=(0.0, most))
 
 

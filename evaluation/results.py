@@ -1,6 +1,7 @@
 """Results files: JSON lists of rows `{"name", "value", "low", "high", "command"}`, one row a line.
 
-`low` and `high` are the ends of an interval, or null. Rows may have more keys, such as the machine of a timing.
+`low` and `high` are the ends of an interval, or null; the value of a CCC that is not defined is null, too. Rows may
+have more keys, such as the machine of a timing.
 """
 
 import json
@@ -32,9 +33,11 @@ _PATHS = ("--data", "--output", "--output_dir", "--results")
 
 
 def row(name: str, value: float, low: float | None = None, high: float | None = None) -> Row:
-    """A row without its command; ends that are NaN are null."""
-    low, high = (None if end is None or np.isnan(end) else float(end) for end in (low, high))
-    return {"name": name, "value": float(value), "low": low, "high": high}
+    """A row without its command; what is NaN is null."""
+    numbers = {"value": value, "low": low, "high": high}
+    return {"name": name} | {
+        key: None if number is None or np.isnan(number) else float(number) for key, number in numbers.items()
+    }
 
 
 def rows_of(names: Iterable[str], found: "Interval") -> list[Row]:
@@ -45,7 +48,7 @@ def rows_of(names: Iterable[str], found: "Interval") -> list[Row]:
 def ccc_rows(
     name: str, predicted: np.ndarray, given: np.ndarray, units: int | Sequence[np.ndarray], resampled: str
 ) -> list[Row]:
-    """Rows `NAME/DIMENSION` and `NAME/mean`: CCC with its 95 % interval.
+    """Rows `NAME/DIMENSION` and `NAME/mean`: CCC with its 95 % interval, none of a dimension that is not rated.
 
     Args:
         name: Their common start.
@@ -54,10 +57,15 @@ def ccc_rows(
         units: What the interval resamples, as in [`resampled_units`].
         resampled: What it is called.
     """
+    from ..training.labels import rated_labels
     from .intervals import ccc_interval
 
-    names = [f"{name}/{dimension}" for dimension in (*LABELS, "mean")]
-    return [found | {"resampled": resampled} for found in rows_of(names, ccc_interval(predicted, given, units))]
+    is_rated = ~np.isnan(rated_labels(given)).all(0)
+    return [
+        row(f"{name}/{dimension}", *ends) | {"resampled": resampled}
+        for dimension, *ends in zip((*LABELS, "mean"), *ccc_interval(predicted, given, units), strict=True)
+        if dimension == "mean" or is_rated[LABELS.index(dimension)]
+    ]
 
 
 def read(path: Path) -> dict[str, Row]:
@@ -76,10 +84,12 @@ def merge(path: Path, rows: Sequence[Row]) -> None:
     write(path, list((kept | {row["name"]: row for row in rows}).values()))
 
 
-def with_ends(row: Row) -> str:
-    """The value of a row for the terminal, and the interval if there is one."""
-    ends = "" if row["low"] is None else f" ({row['low']:.3f}..{row['high']:.3f})"
-    return f"{row['value']:.3f}{ends}"
+def with_ends(row: Row, digits: int = 3) -> str:
+    """The value of a row for a reader, "-" if it is not defined, and the interval if there is one."""
+    if row["value"] is None:
+        return "-"
+    ends = "" if row["low"] is None else f" ({row['low']:.{digits}f}..{row['high']:.{digits}f})"
+    return f"{row['value']:.{digits}f}{ends}"
 
 
 def as_text(rows: Sequence[Row]) -> str:
@@ -99,19 +109,20 @@ def of_test(rows: Sequence[Row]) -> list[Row]:
 
 def as_table(rows: Sequence[Row]) -> str:
     """The results of a run as text: a line for each set of inputs, what the intervals resample, and any folds."""
-    lines = [f"{'inputs':20}" + "".join(f"{name:>23}" for name in (*LABELS, "mean"))]
+    lines = [f"{'inputs':20}" + "".join(f"{name:>24}" for name in (*LABELS, "mean"))]
     cells: dict[str, dict[str, str]] = {}
     for row in scored(rows):
         part, inputs, dimension = row["name"].split("/")
         group = inputs if part in ("test", CROSS_VALIDATED.rstrip("/")) else f"{part}/{inputs}"
-        cells.setdefault(group, {})[dimension] = f"{row['value']:.3f} ({row['low']:.3f}..{row['high']:.3f})"
+        cells.setdefault(group, {})[dimension] = with_ends(row)
     for group, of_group in cells.items():
-        lines.append(f"{group:20}" + "".join(f"{of_group.get(name, '-'):>23}" for name in (*LABELS, "mean")))
-    lines.append(f"intervals over {resampled(rows)}")
+        lines.append(f"{group:20}" + "".join(f"{of_group.get(name, '-'):>24}" for name in (*LABELS, "mean")))
+    has_ends = any(row["low"] is not None for row in scored(rows))
+    lines.append(f"intervals over {resampled(rows)}" if has_ends else "no intervals: too few utterances or speakers")
     lines += _interval_lines(rows)
     folds = [row for row in rows if row["name"].startswith(FOLD)]
     if folds:
-        means = ", ".join(f"{row['name'].split('/', 1)[1].rsplit('/', 1)[0]} {row['value']:.3f}" for row in folds)
+        means = ", ".join(f"{row['name'].split('/', 1)[1].rsplit('/', 1)[0]} {with_ends(row)}" for row in folds)
         lines += textwrap.wrap(f"mean CCC within each fold: {means}", 108)
     return "\n".join(lines)
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from ..configuration_msfser import LABELS, TENSOR_NAMES, MsfSerConfig
 from ..corpora.licenses import License
 from ..corpora.registry import CORPORA, Corpus
-from ..evaluation.results import INTERVALS, Row, of_test, read, resampled
+from ..evaluation.results import INTERVALS, Row, of_test, read, resampled, with_ends
 from ..starter.assemble import STARTERS
 from ..training.data_identity import DATA_FILE, INITIAL, TEXTS, read_identity
 from ..training.settings import ModelSettings, RunSettings, SavedRun, read_run
@@ -46,7 +45,7 @@ _ENCODERS = {"audio_config": "speech encoder", "text_config": "text encoder"}
 _SWITCHES = ("audio", "semantics", "intra_fusion", "cross_fusion", "film_position", "routing", "audio_states")
 
 # Of each set of inputs (`audio`, `audio+transcript`, `all`) the rows of `results.json`, by dimension.
-Scores = dict[str, dict[str, dict[str, float]]]
+Scores = dict[str, dict[str, dict[str, float | None]]]
 
 
 def render_card(
@@ -159,7 +158,9 @@ def _scores(rows: Iterable[Row]) -> Scores:
     scores: Scores = {}
     for row in rows:
         _, inputs, dimension = row["name"].split("/")
-        scores.setdefault(inputs, {})[dimension] = {key: float(row[key]) for key in ("value", "low", "high")}
+        scores.setdefault(inputs, {})[dimension] = {
+            key: None if row[key] is None else float(row[key]) for key in ("value", "low", "high")
+        }
     return scores
 
 
@@ -291,7 +292,7 @@ def _eval_results(scores: Scores, corpus: Corpus, task: str, run: RunSettings) -
         )
         for inputs, rows in scores.items()
         for dimension, row in rows.items()
-        if math.isfinite(row["value"])
+        if row["value"] is not None
     ]
 
 
@@ -301,9 +302,9 @@ def _inputs_in_words(inputs: str) -> str:
     return " and ".join(inputs.split("+")) + (" only" if "+" not in inputs else "")
 
 
-def _cells(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
+def _cells(rows: Mapping[str, Row]) -> list[str]:
     ordered = [rows.get(dimension) for dimension in (*LABELS, "mean")]
-    return [f"{row['value']:.2f} ({row['low']:.2f}..{row['high']:.2f})" if row else "-" for row in ordered]
+    return ["-" if row is None else with_ends(row, 2) for row in ordered]
 
 
 def _public_settings(saved: SavedRun) -> dict[str, str]:

@@ -7,6 +7,8 @@ by a scale that was fitted without these speakers, too.
 """
 
 import copy
+import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +22,8 @@ from .labels import rated_labels
 
 # Groups of speakers that are left out in turn, and the fewest speakers whose spread says something.
 GROUPS, FEWEST_SPEAKERS = 4, 3
+# The fewest rated items of which the quantile at the default level is finite, see `quantiles_of_errors`.
+FEWEST_RATED = next(n for n in itertools.count(1) if math.ceil((n + 1) * INTERVAL_LEVEL - 1e-9) <= n)
 _STEPS, _LEARNING_RATE, _WEIGHT_DECAY = 200, 0.02, 0.01
 # How much of a scale follows the numbers: the narrowest intervals decide.
 _SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)

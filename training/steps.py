@@ -16,10 +16,10 @@ from ..intervals_msfser import MsfSerIntervals, set_intervals
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
 from .adapters import merged, with_adapters
-from .calibration import FEWEST_SPEAKERS, calibrated, scale_of
+from .calibration import FEWEST_RATED, FEWEST_SPEAKERS, calibrated, scale_of
 from .collator import FeatureCollator
 from .features import check_inputs, encode_parts
-from .labels import unrated_dimensions
+from .labels import rated_labels, unrated_dimensions
 from .settings import RunSettings, Settings, build_model, corpus_title
 from .trainer import EpochLines, MsfSerTrainer
 
@@ -176,6 +176,11 @@ def _fitted_intervals(predictions: pd.DataFrame, rows: datasets.Dataset) -> MsfS
         logger.info("no intervals: they need %d speakers beside those of the training", FEWEST_SPEAKERS)
         return None
     numbers, given = (predictions[[*names]].to_numpy(np.float64) for names in (LABELS, GIVEN))
+    rated = np.count_nonzero(~np.isnan(rated_labels(given)), axis=0)
+    if (rated < FEWEST_RATED)[~np.isin(LABELS, unrated_dimensions(rows))].any():
+        what = "rated utterances" if "fold" in predictions else "rated validation recordings of new speakers"
+        logger.info("no intervals: they need %d or more %s", FEWEST_RATED, what)
+        return None
     return calibrated(numbers, given, speakers, folds)
 
 

@@ -37,7 +37,10 @@ _MIXING = re.compile(r"\b(layer_mix|routing)\.([\w.]+\.)?(scores|table)$")
 
 
 class EpochLines(ProgressCallback):
-    """The library's progress bar, and a line per evaluation with loss, CCC and the best mean CCC so far."""
+    """The library's progress bar, and a line per evaluation with loss and CCC; at the end, which epoch is kept.
+
+    The best mean CCC so far is shown where its epoch is the one that is kept (`load_best_model_at_end`).
+    """
 
     def __init__(self, shows_bar: bool = True):
         super().__init__()
@@ -89,15 +92,23 @@ class EpochLines(ProgressCallback):
         if metrics and "eval_ccc_mean" in metrics:
             named = {name: metrics.get(f"eval_ccc_{name}") for name in (*LABELS, "mean")}
             scores = " ".join(f"{name} {ccc:.3f}" for name, ccc in named.items() if ccc is not None)
-            best = max(metrics["eval_ccc_mean"], -1.0 if state.best_metric is None else state.best_metric)
-            self._show(args, state, f"  CCC {scores}  best {best:.3f}")
+            best = ""
+            if args.load_best_model_at_end:
+                before = -1.0 if state.best_metric is None else state.best_metric
+                best = f"  best {max(metrics['eval_ccc_mean'], before):.3f}"
+            self._show(args, state, f"  CCC {scores}{best}")
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Ends the bar."""
+        """Ends the bar, and says which epoch is kept."""
         if self.training_bar is not None:
             super().on_train_end(args, state, control, **kwargs)
+        step = state.best_global_step if args.load_best_model_at_end else None
+        kept, which = (state.global_step, "last") if step is None else (step, "best")
+        if state.is_world_process_zero and state.global_step:
+            epoch = (state.epoch or 0) * kept / state.global_step
+            print(f"kept: step {kept}" if args.max_steps > 0 else f"kept: epoch {epoch:.4g}", f"({which})", flush=True)
 
     def _show(self, args: TrainingArguments, state: TrainerState, scores: str) -> None:
         loss = f"{np.mean(self.losses):.3f}" if self.losses else "-"

@@ -16,7 +16,7 @@ from msfser.evaluation.intervals import (
     resampled_units,
     share_interval,
 )
-from msfser.evaluation.results import RESULTS, read, row
+from msfser.evaluation.results import RESULTS, as_table, as_text, ccc_rows, read, row
 from msfser.loss_msfser import concordance
 from msfser.training.fitting import Clips
 
@@ -164,11 +164,41 @@ def test_clusters_and_seeds_are_resampled_together():
     assert clustered.value == over_seeds.value == pytest.approx(2.5)
 
 
-def test_one_item_has_no_spread_and_undefined_samples_are_left_out():
-    assert tuple(interval(lambda items: np.array([4.0])[items].mean(), 1)) == (4, 4, 4)
-    values = np.array([1.0, 2.0, 4.0])
+def test_the_ends_are_nan_where_the_spread_is_not_known():
+    """Of one item, and where the measure is not defined without one of the units."""
+    alone = interval(lambda items: np.array([4.0])[items].mean(), 1)
+    assert alone.value == 4 and np.isnan([alone.low, alone.high]).all()
+    values = np.array([1.0, 1.0, 4.0])
     found = interval(lambda items: values[items].std() or np.nan, 3)
-    assert np.isfinite([found.low, found.high]).all()
+    assert found.value == pytest.approx(2**0.5) and np.isnan([found.low, found.high]).all()
+    assert np.isfinite(interval(lambda items: values[items].std(), 3)[1:]).all()
+
+
+def test_a_ccc_of_few_items_has_no_interval_of_zero_width():
+    """One clip of each of two speakers: without one of them, the CCC of the other is not defined."""
+    given = np.array([[0.2, 0.4, 0.5], [0.7, 0.1, 0.5]])
+    predicted = np.array([[0.3, 0.5, 0.5], [0.6, 0.5, 0.5]])
+    found = ccc_interval(predicted, given, [np.array([0]), np.array([1])])
+    expected = concordance(torch.tensor(predicted), torch.tensor(given)).numpy()
+    # Arousal, predicted as a constant, has a CCC of 0; constant dominance has none, and is not in the mean.
+    assert found.value == pytest.approx([*expected[:2], np.nan, expected[:2].mean()], nan_ok=True)
+    assert found.value[1] == 0 and np.isnan([found.low, found.high]).all()
+    rows = ccc_rows("test/all", predicted, given, [np.array([0]), np.array([1])], "2 speakers")
+    assert [one["value"] is None for one in rows] == [False, False, True, False]
+    assert all(one["low"] is None and one["high"] is None for one in rows)
+    _, cells, last = as_table(rows).splitlines()
+    assert cells.split() == ["all", f"{expected[0]:.3f}", "0.000", "-", f"{found.value[3]:.3f}"]
+    assert last == "no intervals: too few utterances or speakers"
+    one_clip = ccc_rows("test/all", predicted[:1], given[:1], 1, "utterances")
+    assert [one["value"] for one in one_clip] == 4 * [None] and as_text(one_clip).split()[1::2] == 4 * ["-"]
+    assert as_table(one_clip).splitlines()[1].split() == ["all", "-", "-", "-", "-"]
+    unrated = ccc_rows("test/all", predicted, given * [1, 1, np.nan], 2, "utterances")
+    assert [one["name"] for one in unrated] == ["test/all/valence", "test/all/arousal", "test/all/mean"]
+
+
+def test_columns_of_negative_numbers_are_apart():
+    rows = [row(f"test/all/{name}", -0.021, -0.121, -0.011) for name in (*LABELS, "mean")]
+    assert as_table(rows).splitlines()[1].split() == ["all", *4 * ["-0.021", "(-0.121..-0.011)"]]
 
 
 def test_clusters_keep_the_order_of_appearance_or_sort():

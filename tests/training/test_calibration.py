@@ -89,7 +89,7 @@ def of_part(numbers, labels, speakers, **more) -> pd.DataFrame:
 
 
 def trained_on(*speakers: str | None) -> datasets.Dataset:
-    return datasets.Dataset.from_dict({"speaker": list(speakers)})
+    return datasets.Dataset.from_dict({"speaker": list(speakers)} | {label: [0.5] * len(speakers) for label in LABELS})
 
 
 def test_speakers_of_the_training_do_not_count(caplog):
@@ -114,6 +114,25 @@ def test_few_new_speakers_are_too_few(caplog):
     assert "no intervals: they need 3 speakers beside those of the training" in caplog.text
     # In a cross-validation the predictions are by models that left their speakers out.
     assert steps._fitted_intervals(part.assign(fold=part["speaker"]), trained_on("s0", "s1", "s2", "s3")) is not None
+
+
+def test_few_rated_recordings_are_too_few(caplog):
+    """Of eight errors none is in place ceil(9 * 0.9): the interval would be the whole scale."""
+    numbers, labels, speakers = simulated(np.random.default_rng(0), 4)
+    picked = [*range(0, 120, 15)]
+    eight = of_part(numbers[picked], labels[picked], [speakers[place] for place in picked])
+    nine = pd.concat([eight, of_part(numbers[-1:], labels[-1:], speakers[-1:])])
+    without = nine.assign(dominance_label=np.nan)
+    with caplog.at_level("INFO", logger="msfser.train"):
+        assert steps._fitted_intervals(eight, trained_on("x")) is None
+        assert steps._fitted_intervals(without, trained_on("x")) is None
+    words = "no intervals: they need 9 or more rated validation recordings of new speakers"
+    assert caplog.text.count(words) == 2
+    low, high = steps._fitted_intervals(nine, trained_on("x"))(torch.tensor(numbers, dtype=torch.float32))
+    assert ((high - low) < 1).any()
+    # A dimension that is not rated in the training either needs none.
+    rows = trained_on("x").map(lambda row: {"dominance": UNRATED})
+    assert steps._fitted_intervals(without, rows) is not None
 
 
 def test_unknown_speakers_are_no_speaker(caplog):

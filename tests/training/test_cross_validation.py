@@ -19,15 +19,17 @@ from transformers import AutoModel
 
 from msfser import LABELS, MsfSerModel, MsfSerProcessor
 from msfser.evaluation import report
+from msfser.evaluation.cross_validated import rows_of_folds
 from msfser.evaluation.intervals import ccc_interval, clusters
 from msfser.evaluation.predictions import predict_part
+from msfser.evaluation.results import as_table
 from msfser.hub.card import render_card
 from msfser.hub.contents import model_files
 from msfser.train import main
 from msfser.training import steps
 from msfser.training.data_identity import identity_of, inputs_of, write_identity
 from msfser.training.folds import make_folds, read_predictions
-from msfser.training.settings import build_model, parse_settings, read_unit_rows, write_run
+from msfser.training.settings import RunSettings, build_model, parse_settings, read_unit_rows, write_run
 from msfser.training.trainer import MsfSerTrainer
 
 ROOT = Path(__file__).parents[2]
@@ -129,6 +131,17 @@ def test_each_row_is_predicted_once_in_the_order_of_the_table(tiny, ran):
     folds = table.groupby("fold")["unit"].unique()
     assert sorted(folds.index) == ["1", "2", "3"] and [len(units) for units in folds] == [3, 3, 3]
     assert {path.name for path in (ran / "folds").iterdir()} == {"1.csv", "2.csv", "3.csv"}
+
+
+def test_a_fold_of_one_clip_has_no_ccc():
+    numbers = np.random.default_rng(0).uniform(size=(2, 6, 3))
+    columns = dict(zip(LABELS, numbers[0].T, strict=True)) | dict(zip(GIVEN, numbers[1].T, strict=True))
+    speakers = ["01", "01", "01", "02", "03", "03"]
+    table = pd.DataFrame({"inputs": "all", "unit": speakers, "fold": speakers, **columns})
+    rows = rows_of_folds(table, RunSettings(cross_validate="speaker"))
+    found = {row["name"]: row["value"] for row in rows if row["name"].startswith("fold/")}
+    assert found["fold/02/mean"] is None and found["fold/01/mean"] is not None
+    assert f"mean CCC within each fold: 01 {found['fold/01/mean']:.3f}, 02 -, 03 " in as_table(rows)
 
 
 def test_the_scores_are_those_of_the_predictions(ran):

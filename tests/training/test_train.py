@@ -260,7 +260,15 @@ def test_the_output_is_a_line_per_epoch(tiny, tmp_path):
     number = r"-?\d\.\d{3}"
     scores = " ".join(f"{name} {number}" for name in ("valence", "arousal", "dominance", "mean"))
     assert len(re.findall(rf"epoch [123]/3  loss {number}  CCC {scores}  best {number}", said)) == 3, said
+    assert re.search(r"kept: epoch [123] \(best\)\n", said), said
     assert not re.search("Warning|warning|pin_memory|shards|deprecat|{", said), said
+
+
+def test_no_best_epoch_is_shown_where_the_last_is_kept(tiny, tmp_path, capsys):
+    more = ["--load_best_model_at_end", "false", "--num_train_epochs", "2"]
+    main(command(tiny, tmp_path / "run", *more))
+    said = capsys.readouterr().out
+    assert "epoch 2/2" in said and "best" not in said and "kept: epoch 2 (last)\n" in said
 
 
 def test_an_interrupted_run_says_how_to_go_on(tiny, tmp_path):
