@@ -125,7 +125,8 @@ class SettingsParser(HfArgumentParser):
         more = "" if everything else f"; --help_all also shows {self.library.__name__}"
         lines = [f"usage: {self.usage}{more}", str(self.description)]
         for kind in self.kinds:
-            lines += ["", f"{(kind.__doc__ or '').splitlines()[0].rstrip('.')}:"]
+            lines += [""] if kind is not self.kinds[0] else []
+            lines.append(f"{(kind.__doc__ or '').splitlines()[0].rstrip('.')}:")
             lines += [_option_line(field) for field in dataclasses.fields(kind)]
         if everything:
             full = HfArgumentParser(self.library, usage=self.usage, add_help=False)

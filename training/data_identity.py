@@ -90,9 +90,12 @@ def identity_of_texts(train: datasets.Dataset, inputs: Sequence[str], sources: I
 
 
 def differences(old: Identity, new: Identity) -> str:
-    """What differs between the parts that both have, `part: 24 -> 23 rows; part: valence, audio`; empty if nothing."""
+    """What differs between the parts that both have, `part: 24 -> 23 rows; part: valence, audio`; empty if nothing.
+
+    What is noted for the card follows from the parts.
+    """
     found = []
-    for name in old.keys() & new.keys():
+    for name in (old.keys() & new.keys()) - {TEXTS}:
         before, now = old[name], new[name]
         if before[_ROWS] != now[_ROWS]:
             found.append(f"{name}: {before[_ROWS]} -> {now[_ROWS]} rows")
