@@ -178,6 +178,11 @@ def _find(name: str, modality: str | None) -> tuple[str, dict[str, bool], PreTra
         if folder is not None:
             raise
         fetched = name if name in _FETCHED.values() else _FETCHED[modality or "speech"]
+        if is_path(name):
+            raise OSError(
+                f"there is no model folder {name!r}: check the path, or run `msfser encoders {fetched}` and use that "
+                "one."
+            ) from error
         raise OSError(
             f"{name!r} is no folder, and neither the Hub nor its cache has it ({_first_sentence(error)}): download it "
             f"where the Hub can be reached and give its folder, or run `msfser encoders {fetched}` and use that one."
