@@ -12,6 +12,7 @@ from .audio_msfser import SAMPLING_RATE
 from .description_msfser import Describer, MeasuredDescriber
 from .emphasis_msfser import EMPHASIS, EmphasisConfig, Prosody, find_emphasis, measure_prosody
 from .processing_msfser import wrong_annotation
+from .sound_quality_msfser import SoundMeter, measured
 from .transcription_msfser import MsfSerRecognizer
 from .word_times_msfser import check_words, letters_of, text_of, words_of
 
@@ -21,6 +22,7 @@ _T = TypeVar("_T")
 
 # Why a text is absent.
 NO_SPEECH = "no speech"
+NO_WORDS = "the recognizer found no words"
 NO_RECOGNIZER = "no recognizer"
 _NO_LETTERS = "no letters"
 _NOT_ALIGNED = "the words cannot be aligned with the sound"
@@ -63,7 +65,8 @@ class MsfSerAnnotator:
     """Makes the texts that are not given.
 
     Given texts are kept: a transcript gets word times, words get an emphasis, an emphasis or a description stays as it
-    is. Without speech there is neither an emphasis nor a description.
+    is. Without words there is no emphasis, and without speech no description either. Where the recognizer finds no
+    words, as often in other languages, the sound alone decides whether there is speech.
 
     Args:
         recognizer: A Whisper by Hub name or folder, loaded at its first use; or a loaded one; or `None`: transcripts
@@ -252,10 +255,12 @@ class MsfSerAnnotator:
             for annotation in annotations:
                 annotation.absent["transcript"] = NO_RECOGNIZER
             return
-        for annotation, found in zip(annotations, self.recognizer(sounds, language=language), strict=True):
+        transcriptions = self.recognizer(sounds, language=language)
+        for annotation, sound, found in zip(annotations, sounds, transcriptions, strict=True):
             annotation.transcript, annotation.words = found.text, found.words or None
             if found.reason is not None:
-                annotation.absent["transcript"] = found.reason
+                is_speech = found.reason != NO_SPEECH
+                annotation.absent["transcript"] = found.reason if is_speech else why_no_words(measured(sound))
 
     def _align(self, annotations: Sequence[Annotation], sounds: Sequence[np.ndarray]) -> None:
         transcripts = [" ".join(words_of(annotation.transcript or "")) for annotation in annotations]
@@ -300,6 +305,11 @@ def _aligned(
         if len(sounds) == 1:
             return [None]
         return [_aligned(recognizer, [sound], [text])[0] for sound, text in zip(sounds, transcripts, strict=True)]
+
+
+def why_no_words(meter: SoundMeter) -> str:
+    """Why a sound with this meter, in which no words were recognized, has no transcript."""
+    return NO_WORDS if meter.speech_seconds() > 0 else NO_SPEECH
 
 
 class LazyProsody:

@@ -135,8 +135,8 @@ def read_blocks(
     """Reads one sound as [`load_audio`] does, with the same errors, but a block of about one second at a time.
 
     Yields:
-        `(samples,)`, mono float32 at 16 kHz. Concatenated, the blocks are the result of `load_audio`; an MP3 may
-        differ slightly, as its decoder depends on where it pauses. A damaged file may raise after the first blocks.
+        `(samples,)`, mono float32 at 16 kHz. Concatenated, the blocks are the result of `load_audio`. A damaged file
+        may raise after the first blocks.
     """
     return _blocks(source, sampling_rate, channels_first, channel, block_seconds=1.0)
 
@@ -256,7 +256,7 @@ def open_sound(source: str | os.PathLike[str] | bytes | bytearray | memoryview) 
             if not container and not file.read(1):
                 raise ValueError(f"there is nothing in {name}: give a recording.")
             file.seek(0)
-            with ContainerReader(file, container) if container else soundfile.SoundFile(file) as sound:
+            with ContainerReader(file, container) if container else _forward_reader(file) as sound:
                 if not isinstance(sound, ContainerReader) and sound.format not in _FORMATS:
                     raise soundfile.SoundFileRuntimeError(f"the format {sound.format} is not supported")
                 checked_rate(sound.samplerate)
@@ -271,6 +271,16 @@ def open_sound(source: str | os.PathLike[str] | bytes | bytearray | memoryview) 
         raise ValueError(
             f"{name} cannot be decoded ({_reason(error)}): give WAV, FLAC, OGG, MP3 or M4A, or convert it first."
         ) from error
+
+
+def _forward_reader(file: BinaryIO) -> Any:
+    """A `soundfile.SoundFile` that is read from its start to its end."""
+    sound = soundfile.SoundFile(file)
+    if sound.format == "MP3":
+        # After each read soundfile seeks to where it is, and an MP3 decoder loses what the next frames refer back to.
+        # Elsewhere this changes nothing, and shows that a file is shorter than its header says.
+        sound.seekable = lambda: False
+    return sound
 
 
 def _reason(error: Exception) -> str:
@@ -434,8 +444,8 @@ def _checked_values(samples: np.ndarray) -> np.ndarray:
     largest = max(-lowest, highest)
     if largest > _LARGEST_FLOAT:
         raise ValueError(
-            f"float samples must lie in -1..1 and reach {largest:.0f}: pass integers as integers, or divide by their "
-            "full scale."
+            f"float samples must lie in -1..1, but they reach {largest:.0f}: pass integers as integers, or divide by "
+            "their full scale."
         )
     return samples
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .annotator_msfser import NO_SPEECH, Annotation
+from .annotator_msfser import NO_SPEECH, NO_WORDS, Annotation, why_no_words
 from .audio_msfser import SAMPLING_RATE
 from .configuration_msfser import LABELS, TENSOR_NAMES
 from .contributions_msfser import mean_reasons
@@ -144,6 +144,8 @@ def spread_words(passage: Sequence[Segment], annotation: Annotation) -> None:
     """Gives the segments of a passage their words, from texts that were made for it as a whole."""
     for segment in passage:
         segment.absent = annotation.absent or {"transcript": NO_SPEECH}
+        if segment.absent.get("transcript") in (NO_SPEECH, NO_WORDS):
+            segment.absent = {**segment.absent, "transcript": why_no_words(segment.meter)}
     if not passage[0].recording.is_long:
         passage[0].words, passage[0].text = list(annotation.words or []), annotation.transcript
         return
@@ -173,6 +175,8 @@ def annotation_of(window: Sequence[Segment]) -> Annotation:
     words = shifted([word for segment in window for word in segment.words], -window[0].start)
     text = _joined(segment.text for segment in window)
     absent = {name: why for segment in window for name, why in segment.absent.items()}
+    if any(segment.absent.get("transcript") == NO_WORDS for segment in window):
+        absent["transcript"] = NO_WORDS  # one with speech is enough
     if text is not None:
         absent.pop("transcript", None)
     return Annotation(transcript=text, words=words or None, absent=absent)

@@ -153,6 +153,11 @@ def last_part(path: str) -> str:
     return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
 
 
+def hub_options(source: str) -> dict[str, bool]:
+    """The options with which `from_pretrained` asks the Hub only for what is no folder, and only if it answers."""
+    return {"local_files_only": Path(source).is_dir() or not _hub_is_reachable()}
+
+
 def is_available(name: str) -> bool:
     """Whether an encoder is a folder, prepared, on the Hub, or in its cache."""
     try:
@@ -166,13 +171,18 @@ def _find(name: str, modality: str | None) -> tuple[str, dict[str, bool], PreTra
     """What to load an encoder from (a folder or its Hub name), the loading options, and its config."""
     folder = next((path for path in (Path(name), prepared_folder(name)) if path.is_dir()), None)
     source = name if folder is None else str(folder)
-    options = {"local_files_only": folder is not None or not _hub_is_reachable()}
+    options = hub_options(source)
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(source, **options)
     except (OSError, ValueError) as error:
         if folder is not None:
             raise
         fetched = name if name in _FETCHED.values() else _FETCHED[modality or "speech"]
+        if is_path(name):
+            raise OSError(
+                f"there is no model folder {name!r}: check the path, or run `msfser encoders {fetched}` and use that "
+                "one."
+            ) from error
         raise OSError(
             f"{name!r} is no folder, and neither the Hub nor its cache has it ({_first_sentence(error)}): download it "
             f"where the Hub can be reached and give its folder, or run `msfser encoders {fetched}` and use that one."

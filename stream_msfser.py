@@ -108,7 +108,8 @@ class StreamingMixin:
             OSError: The recognizer cannot be found.
             ImportError: A package that resamples sound or measures pitch is missing.
         """
-        _check_stream(chunks, sampling_rate, window, hop, self.processor.feature_extractor.max_seconds)
+        _check_chunks(chunks)
+        check_windows(sampling_rate, window, hop, self.processor.feature_extractor.max_seconds)
         if unknown := sorted(set(options) - _OPTIONS):
             raise ValueError(f"a stream has no option {unknown[0]!r}: give some of {', '.join(sorted(_OPTIONS))}.")
         check_options(**options)
@@ -122,13 +123,23 @@ class StreamingMixin:
         return _results(_Predictor(self, options, hop), blocks, Hops(window, hop), words, skip)
 
 
-def _check_stream(chunks: Any, sampling_rate: Any, window: Any, hop: Any, longest: float) -> None:
-    """Checks the arguments of [`StreamingMixin.stream`] before any sound is read, with its errors."""
+def _check_chunks(chunks: Any) -> None:
     if isinstance(chunks, (np.ndarray, torch.Tensor, Mapping)) or is_file(chunks) or not isinstance(chunks, Iterable):
         raise ValueError(
             f"a stream is an iterable of arrays, not {type(chunks).__name__}: give [samples] if all of the sound is "
             "there, or call the pipeline with it."
         )
+
+
+def check_windows(sampling_rate: Any, window: Any, hop: Any, longest: float) -> None:
+    """Checks the numbers of [`StreamingMixin.stream`] before any sound is read, with its errors.
+
+    Args:
+        sampling_rate: In Hz.
+        window: Seconds.
+        hop: Seconds.
+        longest: Of the model's windows, in seconds.
+    """
     checked_rate(sampling_rate)
     for name, seconds in (("window", window), ("hop", hop)):
         if isinstance(seconds, bool) or not is_number(seconds):

@@ -18,6 +18,7 @@ from transformers import (
 from transformers.utils import CONFIG_NAME, cached_file, extract_commit_hash
 
 from ..audio_msfser import SAMPLING_RATE
+from ..encoders_msfser import hub_options
 from .chat_endpoint import wav_base64
 from .prompt import ask_for_descriptions
 
@@ -125,7 +126,7 @@ def _commit(name: str, revision: str | None) -> str | None:
     if Path(name).is_dir():
         return None
     try:
-        return extract_commit_hash(cached_file(name, CONFIG_NAME, revision=revision), None)
+        return extract_commit_hash(cached_file(name, CONFIG_NAME, revision=revision, **hub_options(name)), None)
     except OSError as error:
         raise OSError(_NOT_FOUND.format(name)) from error
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .. import MsfSerConfig, MsfSerModel, MsfSerProcessor
+from ..encoders_msfser import hub_options, is_path
 from ..starter.assemble import STARTERS, starter_folder
 from .model_names import model_settings
 
@@ -48,7 +49,7 @@ def find_named(name: str) -> FoundModel:
     """
     source = _source(name)
     try:
-        processor = MsfSerProcessor.from_pretrained(source)
+        processor = MsfSerProcessor.from_pretrained(source, **hub_options(source))
     except OSError as error:
         if os.path.isdir(source):
             raise OSError(f"{source} contains a model without its processor: save both there.") from error
@@ -56,7 +57,7 @@ def find_named(name: str) -> FoundModel:
             f"{name!r} is no folder, and neither the Hub nor its cache has it: give a folder, a model on the Hub, "
             f"{' or '.join(STARTERS)}."
         ) from error
-    return FoundModel(source, MsfSerConfig.from_pretrained(source), processor)
+    return FoundModel(source, MsfSerConfig.from_pretrained(source, **hub_options(source)), processor)
 
 
 def load_named(name: str) -> NamedModel:
@@ -66,14 +67,23 @@ def load_named(name: str) -> NamedModel:
         ValueError: The folder is that of another model, or what is in it is damaged.
         OSError: There is no such model; the sentence names the remedy.
     """
-    source, _, processor = find_named(name)
-    model = MsfSerModel.from_pretrained(source).eval()
+    return load_found(find_named(name))
+
+
+def load_found(found: FoundModel) -> NamedModel:
+    """Loads the weights of a model, with the errors of [`load_named`]."""
+    source, _, processor = found
+    model = MsfSerModel.from_pretrained(source, **hub_options(source)).eval()
     return NamedModel(source, model_settings("model", source), model, processor)
 
 
 def _source(name: str) -> str:
     """The folder of a model, or its name on the Hub."""
     source = str(starter_folder(name)) if name in STARTERS else name
+    if not os.path.isdir(source) and is_path(source):
+        raise OSError(
+            f"there is no model folder {name!r}: check the path, or give a model on the Hub, {' or '.join(STARTERS)}."
+        )
     if os.path.isdir(source) and not (Path(source) / "config.json").is_file():
         raise OSError(f"{source} contains no model: give the folder of one, such as msfser train writes.")
     return source

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 _DIMENSIONS = ("valence", "arousal", "dominance")
 _SCALE = 9
+_RAW_RATE = 16_000
 # The line of a scale, its middle and the value; and where a terminal cannot show them.
 _SIGNS, _PLAIN_SIGNS = ("─", "┼", "●"), ("-", "+", "o")
 
@@ -32,6 +33,8 @@ def main(argv: Sequence[str]) -> None:
         is_piped = arguments.source == "-"
         if is_piped and sys.stdin.isatty():
             raise ValueError("nothing is piped: run ffmpeg ... | msfser live -, or name a file in place of -.")
+        if not is_piped:
+            _check_file(arguments.source, arguments.rate)
         file = sys.stdin.fileno() if is_piped else os.open(arguments.source, os.O_RDONLY)
         try:
             # Not by a buffered reader: it waits for whole buffers, and its lock may be held when the process ends.
@@ -51,7 +54,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("source", metavar="-", help="the pipe: WAV, or raw 16-bit samples (s16le, mono); or a file")
     parser.add_argument(
-        "--rate", type=int, default=16_000, metavar="HZ", help="rate of raw samples (default: %(default)s)"
+        "--rate", type=int, metavar="HZ", help=f"rate of raw samples (default: {_RAW_RATE} in a pipe; a file needs it)"
     )
     parser.add_argument(
         "--model", default="starter", help="a folder, a name on the Hub, or starter (default: %(default)s)"
@@ -69,11 +72,30 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _check_file(path: str, rate: int | None) -> None:
+    """Checks a file that is named in place of the pipe; what is not a regular file may be a pipe with a name."""
+    if not os.path.exists(path):
+        raise ValueError(f"there is no file {path!r}: give a WAV file, or - for a pipe.")
+    if os.path.isdir(path):
+        raise ValueError(f"{path!r} is a folder: give one of its recordings, or use msfser predict.")
+    if rate is not None or not os.path.isfile(path):
+        return
+    with open(path, "rb") as file:
+        start = file.read(12)
+    if start[:4] != b"RIFF" or start[8:] != b"WAVE":
+        raise ValueError(
+            f"{path!r} is no WAV file: run ffmpeg -i INPUT -f wav - | msfser live -, or give --rate if it holds raw "
+            "16-bit samples."
+        )
+
+
 def _run(arguments: argparse.Namespace, read: Callable[[int], bytes]) -> None:
     # Slow imports are deferred until the arguments have been checked.
     from ..cli.messages import show_messages
-    from ..hub.loading import load_named
+    from ..hub.loading import find_named, load_found
+    from ..inputs_msfser import check_options
     from ..pipeline_msfser import MsfSerPipeline
+    from ..stream_msfser import check_windows
     from .model_messages import license_message, option_names
     from .piped_sound import open_pipe
 
@@ -81,11 +103,15 @@ def _run(arguments: argparse.Namespace, read: Callable[[int], bytes]) -> None:
     options: dict[str, Any] = {"language": arguments.language} if arguments.language else {}
     if arguments.recognizer is not None:
         options["recognizer"] = None if arguments.recognizer == "none" else arguments.recognizer
-    named = load_named(arguments.model)
+    check_options(**options)
+    rate = _RAW_RATE if arguments.rate is None else arguments.rate
+    found = find_named(arguments.model)
+    check_windows(rate, arguments.window, arguments.hop, found.processor.feature_extractor.max_seconds)
+    named = load_found(found)
     logger.info(license_message(named.source, named.model.config))
     logger.info("Everybody who is recorded must know and agree (docs/responsible-use.md); no sound is kept.")
     pipeline = MsfSerPipeline(model=named.model, processor=named.processor)
-    sound = open_pipe(read, arguments.rate)
+    sound = open_pipe(read, rate)
     results = pipeline.stream(
         sound.chunks, sound.sampling_rate, arguments.window, arguments.hop, arguments.skip, **options
     )

@@ -1,6 +1,7 @@
 """The annotator: which texts it makes, given the others."""
 
 import dataclasses
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,10 +10,12 @@ from tiny import noise, tiny_model, tiny_processor
 
 from msfser import MsfSerPipeline, MsfSerProcessor
 from msfser.annotator_msfser import NO_SPEECH, LazyProsody, MsfSerAnnotator
+from msfser.audio_msfser import load_audio
 from msfser.description_msfser import NORMS, MeasuredDescriber
 from msfser.emphasis_msfser import EMPHASIS, find_emphasis, measure_prosody
 
 SOUND = noise(0.5)
+NOTHING = {"text": None, "words": [], "reason": NO_SPEECH}
 WORDS = [{"word": w, "start": i / 10, "end": (i + 1) / 10} for i, w in enumerate(["you", "did", "say", "so."])]
 
 
@@ -33,7 +36,7 @@ class Recognizer:
         return [
             SimpleNamespace(text="you did say so.", words=WORDS, reason=None)
             if np.abs(sound).max() > 0
-            else SimpleNamespace(text=None, words=[], reason=NO_SPEECH)
+            else SimpleNamespace(**NOTHING)
             for sound in sounds
         ]
 
@@ -111,6 +114,19 @@ def test_foreign_speech_is_described_all_the_same(recognizer):
     german, english = MsfSerAnnotator(recognizer, describer=describer)([SOUND] * 2, [{"language": "de"}, {}])
     assert german.absent == dict.fromkeys(("transcript", "emphasis"), "the recognizer knows only English")
     assert german.description == "quiet" and english.transcript and describer.calls == [None, "you did say so."]
+
+
+def test_speech_without_recognized_words_is_described(recognizer, monkeypatch):
+    """Most clips in other languages lost their description, since Whisper had found "no speech"."""
+    speech = load_audio(Path(__file__).parents[1] / "space" / "examples" / "calm.mp3")
+    monkeypatch.setattr(
+        Recognizer, "__call__", lambda self, sounds, language=None: [SimpleNamespace(**NOTHING) for _ in sounds]
+    )
+    describer = Describer()
+    spoken, silent = MsfSerAnnotator(recognizer, describer=describer)([speech, np.zeros(8_000, np.float32)])
+    assert spoken.absent == dict.fromkeys(("transcript", "emphasis"), "the recognizer found no words")
+    assert spoken.transcript is spoken.words is None and spoken.description == "quiet" and describer.calls == [None]
+    assert silent.absent == dict.fromkeys(("transcript", "emphasis", "description"), NO_SPEECH)
 
 
 def test_without_a_recognizer():

@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import soundfile
 import torch
 
 from msfser import audio_msfser
-from msfser.audio_msfser import load_audio
+from msfser.audio_msfser import load_audio, read_blocks
 
 RATE = 16_000
 
@@ -292,6 +293,16 @@ def test_a_long_file_is_decoded_in_blocks_and_refused_beyond_the_bound(monkeypat
     with pytest.raises(ValueError, match=r"long\.wav' is longer than 0\.0 hours: cut it"):
         load_audio(path)
     assert len(load_audio(path, max_seconds=0.1)) == RATE // 10
+
+
+def test_the_blocks_of_an_mp3_are_those_of_one_decoder_that_never_goes_back(monkeypatch, capfd):
+    path = Path(__file__).parents[1] / "space" / "examples" / "long.mp3"
+    whole, _ = soundfile.read(path, dtype="float32")
+    np.testing.assert_allclose(load_audio(path), whole, atol=1e-5)
+    np.testing.assert_allclose(np.concatenate([*read_blocks(path)]), whole, atol=1e-5)
+    monkeypatch.setattr(audio_msfser, "_BLOCK", 1_600)
+    np.testing.assert_allclose(load_audio(path), whole, atol=1e-5)
+    assert capfd.readouterr().err == ""  # where libmpg123 reports what it cannot decode
 
 
 def test_a_text_in_place_of_a_path_is_not_repeated_in_full():

@@ -129,6 +129,11 @@ def test_an_unknown_name_is_one_sentence_that_names_an_encoder_that_is_available
     assert (WHISPER in str(error.value)) == (load in (load_audio_encoder, feature_settings))
 
 
+def test_a_path_to_no_folder_is_a_sentence():
+    with pytest.raises(OSError, match=r"^there is no model folder './no/such': check the path, or run `msfser enc"):
+        load_audio_encoder("./no/such")
+
+
 @pytest.mark.usefixtures("nothing_prepared")
 @pytest.mark.parametrize(
     ("name", "load"),

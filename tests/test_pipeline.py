@@ -22,6 +22,7 @@ from transformers import AutoModel, AutoProcessor, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 from msfser import LABELS, MsfSerPipeline, memory_msfser, recordings_msfser, segment_texts_msfser
+from msfser.audio_msfser import load_audio
 from msfser.description_msfser import NORMS
 from msfser.emphasis_msfser import EMPHASIS
 from msfser.train import main
@@ -131,6 +132,22 @@ def test_the_output_equals_that_of_the_plain_model(pipe, speech):
     with torch.no_grad():
         expected = pipe.model(**inputs).logits[0].numpy()
     assert np.abs(numbers(result) - expected).max() < 1e-6
+
+
+def test_speech_in_which_no_words_are_found_has_a_description(pipe, recognizer, monkeypatch):
+    monkeypatch.setattr(recognizer, "LOUD", 1.0)
+    path = Path(__file__).parents[1] / "space" / "examples" / "long.mp3"
+    short = pipe(load_audio(path, max_seconds=6.0), sampling_rate=RATE)
+    assert short["has_speech"] and short["description"] and short["texts"]["description"].startswith("measured/")
+    assert {short["texts"][name] for name in ("transcript", "words", "emphasis")} == {
+        "absent: the recognizer found no words"
+    }
+    # Each window of a long recording is decided by its own sound.
+    long = pipe(np.concatenate([load_audio(path), np.zeros(24 * RATE, np.float32)]), sampling_rate=RATE)
+    spoken = [window["description"] is not None for window in long["course"]]
+    assert spoken[0] and not spoken[-1] and spoken == sorted(spoken, reverse=True)
+    assert spoken == [window["has_speech"] for window in long["course"]]
+    assert long["texts"]["transcript"] == "absent: the recognizer found no words, absent: no speech"
 
 
 def test_absent_texts_have_a_reason(pipe, speech):

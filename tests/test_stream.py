@@ -360,7 +360,7 @@ def test_impossible_arguments_are_sentences_before_any_sound_is_read(pipe, given
         (np.arange(100), "integer samples need their type"),
         (np.array(["a"]), "are no sound"),
         (np.full(100, np.nan, np.float32), "not finite"),
-        (np.full(100, 3e4, np.float32), "must lie in -1..1"),
+        (np.full(100, 3e4, np.float32), "must lie in -1..1, but they reach 30000:"),
         ([0.1, 0.2], "a chunk of the stream is list"),
         (b"1234", "a chunk of the stream is bytes"),
     ],

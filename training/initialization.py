@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..corpora.licenses import License
 from ..corpora.shards import annotation_settings
+from ..encoders_msfser import hub_options
 from ..hub.licenses import licenses_of
 from ..hub.loading import find_named
 from ..hub.model_names import content_hash
@@ -90,7 +91,8 @@ def load_initial(run: "RunSettings", switches: "ModelSettings") -> tuple[MsfSerM
     """
     assert run.init_from is not None
     named = find_named(run.init_from)
-    model = MsfSerModel.from_pretrained(named.source, **dataclasses.asdict(switches)).eval()
+    options = {**dataclasses.asdict(switches), **hub_options(named.source)}
+    model = MsfSerModel.from_pretrained(named.source, **options).eval()
     # They are those of the numbers that the training changes.
     set_intervals(model, None)
     model.config.scale = None

@@ -17,7 +17,7 @@ from media import media
 from spoken import voice
 from tiny import tiny_model, tiny_processor
 
-from msfser import LABELS, MsfSerPipeline
+from msfser import LABELS, MsfSerModel, MsfSerPipeline
 from msfser.prediction.live import _lines, main, parse
 from msfser.prediction.piped_sound import open_pipe
 
@@ -196,16 +196,38 @@ def test_wrong_use_is_a_sentence(folder, monkeypatch, tmp_path):
     run = subprocess.run(command(folder), input=b"", capture_output=True, timeout=300)
     assert run.returncode == 1
     assert run.stderr.decode().splitlines()[-1].endswith("without a sample: check what it reads from.")
+    monkeypatch.setattr(MsfSerModel, "from_pretrained", lambda *args, **options: pytest.fail("the model was loaded"))
+    (tmp_path / "long.txt").write_text("Dear reader, " * 5_000)
+    (tmp_path / "text.wav").write_text("Dear reader.")
     for arguments, message in (
-        (["no.wav"], "no.wav"),
-        (["-", "--model", "no/model"], "no/model"),
+        (["no.wav"], "there is no file 'no.wav'"),
+        ([str(tmp_path)], "is a folder: give one of its recordings"),
+        ([str(tmp_path / "long.txt")], "long.txt' is no WAV file: run ffmpeg .* or give --rate"),
+        ([str(tmp_path / "text.wav")], "text.wav' is no WAV file"),
+        ([str(EXAMPLE)], "not_bad.mp3' is no WAV file"),
+        (["-", "--model", "no/model"], "'no/model' is no folder, and neither the Hub nor its cache has it"),
+        (["-", "--model", "./no/model"], "there is no model folder './no/model'"),
         (["-", "--window", "0.2"], "window=0.2"),
+        (["-", "--window", "30"], "window=30.0 is outside"),
+        (["-", "--hop", "0"], "hop=0.0 is outside"),
+        (["-", "--rate", "1"], "sampling_rate=1 is outside"),
+        (["-", "--language", "klingon"], "klingon"),
     ):
         with open(os.devnull) as stdin, pytest.raises(SystemExit, match=message):
             monkeypatch.setattr("sys.stdin", stdin)
             main(arguments if "--model" in arguments else [*arguments, "--model", str(folder)])
 
 
+def test_a_named_file_is_wav_or_raw_with_its_rate(folder, tmp_path, capfd):
+    sound = np.round(voice(1.0) * 32_767).astype(np.int16)
+    (tmp_path / "sound.wav").write_bytes(wav(sound))
+    (tmp_path / "sound.raw").write_bytes(sound.tobytes())
+    for arguments in (["sound.wav"], ["sound.raw", "--rate", "16000"]):
+        main([str(tmp_path / arguments[0]), *arguments[1:], "--model", str(folder), "--recognizer", "none"])
+    of_wav, of_raw = (json.loads(line) for line in capfd.readouterr().out.splitlines())
+    assert of_wav == of_raw and of_wav["end"] == 1.0
+
+
 def test_defaults():
     arguments = parse(["-"])
-    assert (arguments.rate, arguments.window, arguments.hop, arguments.skip) == (RATE, 4.0, 1.0, False)
+    assert (arguments.rate, arguments.window, arguments.hop, arguments.skip) == (None, 4.0, 1.0, False)
