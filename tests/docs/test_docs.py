@@ -121,7 +121,7 @@ def test_the_trainer_snippet_runs_and_is_short(pretrained, newcomer):
     code = SNIPPETS["docs/fine-tuning.md", "trainer"]
     assert sum(bool(line.strip()) for line in code.splitlines()) <= 15
     run("docs/fine-tuning.md", "trainer")
-    assert Path("outputs/mine/model.safetensors").is_file() and Path("outputs/mine/modeling_msfser.py").is_file()
+    assert Path("outputs/plain/model.safetensors").is_file() and Path("outputs/plain/modeling_msfser.py").is_file()
 
 
 def test_the_lora_snippet_trains_reloads_and_merges_with_equal_numbers(newcomer):
