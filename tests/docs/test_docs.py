@@ -300,7 +300,8 @@ def test_the_commands_of_the_readme_run_one_after_another(pretrained, newcomer, 
 
 
 def test_a_folder_becomes_a_table_with_the_starter(pretrained, newcomer):
-    main(["predict", "space/examples", "-o", "results.csv"])
+    (words,) = (words for words in commands("README.md") if words[:2] == ["msfser", "predict"])
+    main(words[1:])
     table = pd.read_csv("results.csv")
     assert len(table) >= 2 and table["valence"].between(0, 1).all()
 
