@@ -54,7 +54,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--rate", type=int, default=16_000, metavar="HZ", help="rate of raw samples (default: %(default)s)"
     )
     parser.add_argument(
-        "--model", default="starter", help="a folder, a name on the Hub, or starter (default: %(default)s)"
+        "--model",
+        default="starter",
+        help="a folder, a name on the Hub, starter, or starter-open (default: %(default)s)",
     )
     parser.add_argument("--window", type=float, default=4.0, metavar="S", help="seconds in a result (default: 4)")
     parser.add_argument("--hop", type=float, default=1.0, metavar="S", help="seconds between results (default: 1)")
