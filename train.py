@@ -15,7 +15,6 @@ labels then, and writes `predictions.csv` there, on the scale of the corpus.
 """
 
 import dataclasses
-import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,7 @@ from transformers import TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from msfser.cli.errors import cli_errors
-from msfser.cli.outputs import refuse_existing, write_text
+from msfser.cli.outputs import refuse_existing
 from msfser.corpora.splits import warn_of_absent_texts, warn_of_shared_texts
 from msfser.evaluation.results import Row, as_table, ccc_rows
 from msfser.training.checkpoints import disk_errors
@@ -36,7 +35,7 @@ from msfser.training.data_identity import identity_of, identity_of_texts, inputs
 from msfser.training.folds import FoldFiles, make_folds
 from msfser.training.labels import warn_of_unrated
 from msfser.training.processes import decided_by_one
-from msfser.training.run_folder import RESULTS_FILE, Start, finish_run, start_run
+from msfser.training.run_folder import Start, finish_run, start_run, write_results
 from msfser.training.settings import (
     RunSettings,
     Settings,
@@ -227,7 +226,7 @@ def _fetch_encoders(settings: Settings) -> None:
 def _finish(training: TrainingArguments, start: Start, rows: list[Row]) -> None:
     """Writes the results, which make the run a finished one."""
     if training.process_index == 0:
-        write_text(start.folder / RESULTS_FILE, json.dumps(rows, indent=1) + "\n")
+        write_results(start.folder, rows)
         finish_run(start.folder, start.destination)
         _show(rows)
         logger.info("saved: %s", start.destination)

@@ -27,15 +27,18 @@ from ..cli.errors import cli_errors
 from ..cli.messages import show_messages
 from ..cli.outputs import refuse_existing, whole_file
 from ..configuration_msfser import LABELS
+from ..corpora.licenses import joined
 from ..corpora.registry import CORPORA
 from ..corpora.schema import SPLITS
+from ..corpora.sources import TABLE_SUFFIXES
 from ..corpora.splits import SPLIT_BY
-from ..hub.loading import load_named
+from ..hub.loading import NamedModel, load_named
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
+from ..starter.assemble import fitted_voices
 from ..training.features import encode_parts
 from ..training.labels import rated_labels
-from ..training.settings import RunSettings, read_data
+from ..training.settings import RunSettings, read_data, read_run
 from .coverage import coverage_rows, ends_of
 from .groups import bias_rows, groups_of
 from .input_sets import input_sets
@@ -168,11 +171,34 @@ def main(argv: Sequence[str]) -> None:
             speaker_from=arguments.speaker_from,
             split_by=arguments.split_by,
         )
+        _warn_of_training_data(arguments.model, named, run, arguments.part)
         found = evaluate(named.model, named.processor, run, arguments.part, arguments.by)
         with whole_file(output / "predictions.csv") as unfinished:
             found.predictions.assign(**known).to_csv(unfinished, index=False)
         write(output / "results.json", [row | known for row in found.rows])
     logger.info(f"CCC with 95 % intervals over {found.rows[0]['resampled']}:\n{as_text(found.rows)}\nsaved: {output}")
+
+
+def _warn_of_training_data(name: str, named: NamedModel, run: RunSettings, part: str) -> None:
+    """Says which scores are too high because the model, called `name`, was trained on what they are of."""
+    if voices := fitted_voices(named.model.config):
+        logger.info(f"{name} was fitted to {joined(voices)}: scores on their speakers are too high.")
+    try:
+        trained = read_run(named.source).run
+    except (OSError, ValueError):  # no run, or that of another version
+        return
+    if part not in ("train", "all") and trained.cross_validate is None:
+        return
+    of_run = [Path(data).resolve() for data in (trained.data, *trained.more_data)]
+    for data in (run.data, *run.more_data):
+        if any(_is_same(Path(data).resolve(), other) for other in of_run):
+            logger.warning(f"{name} was trained on rows of {data}: their scores are too high.")
+
+
+def _is_same(data: Path, other: Path) -> bool:
+    """Whether two paths are those of one corpus; a table may be given by its folder."""
+    tables = [path for path in (data, other) if path.suffix.lower() in TABLE_SUFFIXES]
+    return data == other or any(table.parent in (data, other) for table in tables)
 
 
 def _leave_out(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
@@ -195,7 +221,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         description="Scores a model on a corpus: CCC with intervals, by set of inputs and by group. Or fits and tests "
         "several systems, with each corpus left out in turn.",
     )
-    parser.add_argument("model", metavar="MODEL", nargs="?", help="a folder, a name on the Hub, or starter")
+    parser.add_argument(
+        "model", metavar="MODEL", nargs="?", help="a folder, a name on the Hub, starter, or starter-open"
+    )
     parser.add_argument(
         "--data",
         action="append",

@@ -17,6 +17,7 @@ from ..training.data_identity import check_identity, inputs_of
 from ..training.features import encode_parts, has_input
 from ..training.folds import PREDICTIONS_FILE, read_predictions
 from ..training.labels import rated_labels
+from ..training.run_folder import check_weights
 from ..training.settings import read_data, read_run
 from .results import Row
 
@@ -48,13 +49,14 @@ def results_of(folder: Path) -> list[Row]:
     """The results that training wrote into the folder of a run.
 
     Raises:
-        ValueError: The folder is not that of a finished run.
+        ValueError: The folder is not that of a finished run, or its weights are not those of the results.
     """
     path = folder / "results.json"
     if not path.is_file():
         raise ValueError(
             f"{folder} is not the folder of a finished run: it has no results.json, which msfser train writes."
         )
+    check_weights(folder)
     return json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -15,6 +15,7 @@ from ..corpora.registry import CORPORA, Corpus
 from ..evaluation.results import INTERVALS, Row, of_test, read, resampled, with_ends
 from ..starter.assemble import STARTERS
 from ..training.data_identity import DATA_FILE, INITIAL, TEXTS, read_identity
+from ..training.run_folder import check_weights
 from ..training.settings import ModelSettings, RunSettings, SavedRun, read_run
 
 TEMPLATE = Path(__file__).parents[1] / "model_card.md"
@@ -62,7 +63,8 @@ def render_card(
 
     Raises:
         OSError: A file is missing.
-        ValueError: A file cannot be read, or a title is given to a corpus that has one.
+        ValueError: A file cannot be read, the weights are not those of the results, or a title is given to a corpus
+            that has one.
     """
     rows, saved = _read_rows(folder), read_run(folder)
     scores = _scores(rows)
@@ -145,6 +147,7 @@ def _read_rows(folder: Path) -> list[Row]:
     path = folder / "results.json"
     if not path.is_file():
         raise OSError(f"{folder} has no results.json: train and evaluate the model with msfser train.")
+    check_weights(folder)
     try:
         rows = of_test(json.loads(path.read_text(encoding="utf-8")))
         if not rows or not all({"mean"} <= of.keys() <= {*LABELS, "mean"} for of in _scores(rows).values()):

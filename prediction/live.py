@@ -57,7 +57,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--rate", type=int, metavar="HZ", help=f"rate of raw samples (default: {_RAW_RATE} in a pipe; a file needs it)"
     )
     parser.add_argument(
-        "--model", default="starter", help="a folder, a name on the Hub, or starter (default: %(default)s)"
+        "--model",
+        default="starter",
+        help="a folder, a name on the Hub, starter, or starter-open (default: %(default)s)",
     )
     parser.add_argument("--window", type=float, default=4.0, metavar="S", help="seconds in a result (default: 4)")
     parser.add_argument("--hop", type=float, default=1.0, metavar="S", help="seconds between results (default: 1)")

@@ -53,7 +53,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "-o", "--output", required=True, type=Path, metavar="FILE", help="the table: .csv, .jsonl or .parquet"
     )
     parser.add_argument(
-        "--model", default="starter", help="a folder, a name on the Hub, or starter (default: %(default)s)"
+        "--model",
+        default="starter",
+        help="a folder, a name on the Hub, starter, or starter-open (default: %(default)s)",
     )
     parser.add_argument(
         "--label_range",

@@ -29,7 +29,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from ..cli.errors import cli_errors
 from ..cli.outputs import UNFINISHED, write_text
-from ..configuration_msfser import SEMANTICS
+from ..configuration_msfser import SEMANTICS, MsfSerConfig
 from ..corpora.acted_layouts import LAYOUTS
 from ..corpora.licenses import License, strictest
 from ..emphasis_msfser import EMPHASIS
@@ -98,6 +98,25 @@ STARTERS: Mapping[str, Starter] = {
         Starter("starter-open", Path(__file__).parent / "open", ("emodb",)),
     )
 }
+
+
+def fitted_voices(config: MsfSerConfig) -> tuple[str, ...]:
+    """The acted corpora that a starter was fitted to, also one that a fine-tuned model started from.
+
+    Args:
+        config: Of any model.
+
+    Returns:
+        Their titles; empty for a model that has nothing from a starter.
+    """
+    license = License.of_config(config)
+    for starter in STARTERS.values():
+        if license == starter.license:
+            return tuple(LAYOUTS[name].title for name in starter.voices)
+    # One of `--fit`, whose license names the corpora with the strictest terms only.
+    titles = {layout.title for layout in LAYOUTS.values()}
+    of_scale = config.scale["of"].split(", ") if config.scale else []
+    return tuple(name for name in dict.fromkeys([*of_scale, *(config.weights_sources or ())]) if name in titles)
 
 
 def new_starter() -> MsfSerModel:

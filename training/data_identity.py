@@ -3,7 +3,7 @@
 A run keeps, for each part of its corpus, the number of rows and a hash of each column that it uses; and, for its
 card, which inputs the training rows had, and how texts were made. Of a recording
 the size and three samples of its bytes are hashed, so that a corpus of many hours takes seconds, and one that was
-copied elsewhere is the same.
+copied elsewhere is the same. A finished run also keeps a hash of its weights (`run_folder.py`).
 """
 
 import hashlib
@@ -21,8 +21,8 @@ from ..corpora.schema import audio_source
 from ..corpora.shards import annotation_settings
 
 DATA_FILE = "data.json"
-# Beside the parts: the model that the run started from, if it is a folder, and the texts.
-INITIAL, TEXTS = "init_from", "training_texts"
+# Beside the parts: the model that the run started from, if it is a folder, the texts, and the scored weights.
+INITIAL, TEXTS, WEIGHTS = "init_from", "training_texts", "weights"
 _ROWS = "rows"
 _SAMPLE = 4096  # bytes
 _BATCH = 1000

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 import yaml
 from transformers import TrainingArguments
 
-from ..cli.outputs import UNFINISHED
+from ..cli.outputs import UNFINISHED, write_text
+from ..hub.model_names import files_hash
 from .checkpoints import find_checkpoint
-from .data_identity import DATA_FILE, Identity, differences, read_identity, write_identity
+from .data_identity import DATA_FILE, WEIGHTS, Identity, differences, read_identity, write_identity
 from .settings import RUN_FILE, write_run
 
 logger = logging.getLogger("msfser.train")
@@ -29,11 +30,13 @@ RESULTS_FILE = "results.json"
 # With the predictions of each fold of a cross-validation.
 FOLDS_FOLDER = "folds"
 
+_WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
+
 # What training, predicting, reporting and publishing write into the folder of a run.
 _MADE = (
     *(RUN_FILE, DATA_FILE, RESULTS_FILE, "report.html", f"*{UNFINISHED}"),
     *("predictions.csv", "predictions.csv.parts", "*_predictions.csv"),
-    *("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "*_msfser.py", "__pycache__"),
+    *(*_WEIGHTS, "model.safetensors.index.json", "*_msfser.py", "__pycache__"),
     *("config.json", "processor_config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"),
     *("special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "*.bpe.model"),
     f"{FOLDS_FOLDER}/*.csv",
@@ -78,7 +81,7 @@ def start_run(
         overwrite: Whether the run in the folder is to be replaced.
 
     Raises:
-        ValueError: The folder holds another run, or something that no run made.
+        ValueError: The folder holds another run, something that no run made, or weights that were put there later.
         OSError: The folder cannot be written.
     """
     is_replaced = not _complete(folder) and overwrite
@@ -92,6 +95,7 @@ def start_run(
         (working / RESULTS_FILE).unlink()
         is_finished = False
     if is_finished:
+        check_weights(working)
         finish_run(working, folder)
         return Start(folder, folder, results=json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8")))
     write_run(working, settings)
@@ -99,6 +103,38 @@ def start_run(
     if is_replaced:
         logger.info("training in %s; %s stays as it is until the new run is whole", working, folder)
     return Start(working, folder, find_checkpoint(working, training))
+
+
+def write_results(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes the scores of a run, which make it a finished one, and notes which weights have them.
+
+    Args:
+        folder: The run's, with the saved model if the run saves one.
+        rows: What `results.json` is to hold.
+    """
+    write_identity(folder, {**read_identity(folder), WEIGHTS: {"sha256": _weights_hash(folder)}})
+    write_text(folder / RESULTS_FILE, json.dumps(rows, indent=1) + "\n")
+
+
+def check_weights(folder: Path) -> None:
+    """Checks that the weights in the folder of a finished run are those that its scores are of.
+
+    A run of an older version, which did not note its weights, passes.
+
+    Raises:
+        ValueError: They are others, or the note cannot be read.
+    """
+    noted = read_identity(folder).get(WEIGHTS)
+    if noted is not None and noted.get("sha256") != _weights_hash(folder):
+        raise ValueError(
+            f"the weights in {folder} are not those that {RESULTS_FILE} scores: train anew with --overwrite, and save "
+            "other models to other folders."
+        )
+
+
+def _weights_hash(folder: Path) -> str:
+    """A hash of the weights in a folder, in one file or several; also where there are none."""
+    return files_hash(path for pattern in _WEIGHTS for path in folder.glob(pattern))
 
 
 def finish_run(working: Path, folder: Path) -> None:

@@ -237,6 +237,10 @@ def parse_settings(argv: Sequence[str]) -> Settings:
     library = {name: plain(v) for name, v in values.items() if name not in ours and v != parser.defaults[name]}
     _fill_in(values, given)
     if values["init_from"]:
+        if "data" not in given:  # the default is for a new model
+            parser.error(
+                f"init_from fine-tunes {values['init_from']} on your data: give a table, --data my/metadata.csv"
+            )
         from .initialization import adopt_settings
 
         try:

@@ -33,7 +33,7 @@ _STARTER_CCC = Table(
     {
         "CCC, all inputs": [f"{{held_out/{dimension}:ccc}}" for dimension in DIMENSIONS],
         "CCC, sound alone": [f"{{sound/{dimension}:ccc}}" for dimension in DIMENSIONS],
-        "mean over neutral clips (0.5 is neutral)": [
+        "mean over neutral clips (0.5 is the middle of the scale)": [
             *(f"{{neutral/{dimension}:.2f}}" for dimension in LABELS),
             "",
         ],

@@ -121,7 +121,7 @@ def test_the_trainer_snippet_runs_and_is_short(pretrained, newcomer):
     code = SNIPPETS["docs/fine-tuning.md", "trainer"]
     assert sum(bool(line.strip()) for line in code.splitlines()) <= 15
     run("docs/fine-tuning.md", "trainer")
-    assert Path("outputs/mine/model.safetensors").is_file() and Path("outputs/mine/modeling_msfser.py").is_file()
+    assert Path("outputs/plain/model.safetensors").is_file() and Path("outputs/plain/modeling_msfser.py").is_file()
 
 
 def test_the_lora_snippet_trains_reloads_and_merges_with_equal_numbers(newcomer):
@@ -300,7 +300,8 @@ def test_the_commands_of_the_readme_run_one_after_another(pretrained, newcomer, 
 
 
 def test_a_folder_becomes_a_table_with_the_starter(pretrained, newcomer):
-    main(["predict", "space/examples", "-o", "results.csv"])
+    (words,) = (words for words in commands("README.md") if words[:2] == ["msfser", "predict"])
+    main(words[1:])
     table = pd.read_csv("results.csv")
     assert len(table) >= 2 and table["valence"].between(0, 1).all()
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,12 @@ from tiny import noise, tiny_model, tiny_processor
 
 from msfser import LABELS, concordance
 from msfser.cli.main import main as msfser
+from msfser.corpora.licenses import License
 from msfser.intervals_msfser import MsfSerIntervals, set_intervals
+from msfser.starter.assemble import STARTERS
+from msfser.training.settings import parse_settings, write_run
+
+KINDS = ("labels", "predictions")
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +87,37 @@ def test_the_predictions_are_those_of_the_pipeline_s_model(corpus, model):
         expected = model.eval()(**inputs).logits[0].tolist()
     row = table[(table["inputs"] == "all") & table["file"].str.endswith("/7.wav")]
     np.testing.assert_allclose(row[[*LABELS]].to_numpy()[0], expected, atol=1e-5)
+
+
+def test_what_the_model_was_fitted_to_is_said(corpus, model, tmp_path, caplog):
+    evaluate(model)
+    assert "too high" not in caplog.text
+    fitted = tiny_model()
+    for name, license, scale, voices in (
+        ("mine", STARTERS["starter"].license, "a corpus", "RAVDESS speech, EmoDB, and nEMO"),
+        ("mine-open", STARTERS["starter-open"].license, "a corpus", "EmoDB"),
+        ("own", License("cc-by-nc-sa-4.0", ("nEMO",)), "CREMA-D, nEMO", "CREMA-D and nEMO"),
+    ):
+        license.add_to(fitted.config)
+        fitted.config.scale = {"of": scale} | {kind: {dimension: [0.5] for dimension in LABELS} for kind in KINDS}
+        fitted.save_pretrained(name)
+        tiny_processor().save_pretrained(name)
+        evaluate(Path(name), "--overwrite")
+        assert f"{name} was fitted to {voices}: scores on their speakers are too high." in caplog.text
+        caplog.clear()
+
+
+def test_scores_on_rows_of_the_training_are_called_too_high(corpus, model, tmp_path, caplog):
+    shutil.copytree(model, "run")
+    (tmp_path / "settings.yaml").write_text("data: corpus.csv\noutput_dir: run\n")
+    write_run(Path("run"), parse_settings(["settings.yaml"]).resolved)
+    words = "run was trained on rows of corpus.csv: their scores are too high."
+    evaluate(Path("run"))
+    assert words not in caplog.text
+    evaluate(Path("run"), "--part", "all", "--overwrite")
+    assert words in caplog.text
+    Path("run/run.yaml").write_text("of: another version")
+    evaluate(Path("run"), "--part", "all", "--overwrite")
 
 
 def test_intervals_are_scored_too(corpus, tmp_path):

@@ -81,6 +81,15 @@ def test_model_and_processor_are_those_that_were_saved(tiny, tmp_path):
     assert torch.equal(model(**inputs).logits, saved.eval()(**inputs).logits)
 
 
+def test_a_trained_model_is_not_fine_tuned_on_the_probe_corpus_unasked(tiny, tmp_path):
+    argv = command(tiny, tmp_path / "run")
+    at = argv.index("--data")
+    words = "init_from fine-tunes .*start on your data: give a table, --data my/metadata.csv"
+    assert re.search(words, refused(argv[:at] + argv[at + 2 :]))
+    argv[at + 1] = "probe"
+    assert parse_settings(argv).run.data == "probe"
+
+
 def test_training_goes_on_from_its_weights(tiny, tmp_path):
     main(command(tiny, tmp_path / "run", "--learning_rate", "1e-12"))
     start, end = weights(tiny / "start"), weights(tmp_path / "run")

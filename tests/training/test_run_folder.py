@@ -16,11 +16,15 @@ import soundfile
 import torch
 from tiny_run import command, environment, make_tiny, score_rows, weights
 
+from msfser import MsfSerModel
 from msfser.cli.outputs import UNFINISHED
 from msfser.evaluation.predictions import predict_part
+from msfser.evaluation.report import main as report
+from msfser.hub.publish import main as publish
 from msfser.train import main
 from msfser.training import run_folder
 from msfser.training.data_identity import identity_of, inputs_of
+from msfser.training.run_folder import check_weights
 from msfser.training.settings import parse_settings, read_data
 from msfser.training.trainer import MsfSerTrainer
 
@@ -82,6 +86,28 @@ def test_a_finished_run_is_not_trained_again_and_shows_its_table(tiny, finished,
     value = json.loads(before["results.json"])[0]["value"]
     assert "finished; --overwrite trains it anew" in caplog.text
     assert f"{value:.3f} (" in caplog.records[-1].getMessage()
+
+
+def test_weights_of_another_model_do_not_get_the_scores_of_the_run(tiny, finished, no_training, capsys):
+    check_weights(finished)
+    other = MsfSerModel.from_pretrained(finished)
+    with torch.no_grad():
+        next(other.parameters()).add_(0.1)
+    other.save_pretrained(finished)
+    words = r"the weights in .*run are not those that results\.json scores: train anew with --overwrite"
+    for command_of, argv in (
+        (main, command(tiny, finished, *SHORT)),
+        (report, [str(finished)]),
+        (publish, [str(finished), "someone/model", "--dry_run"]),
+    ):
+        with pytest.raises(SystemExit, match=words):
+            command_of(argv)
+    assert "model.safetensors" not in capsys.readouterr().out
+    identity = json.loads((finished / "data.json").read_text())
+    del identity["weights"]  # as in a run of an older version
+    (finished / "data.json").write_text(json.dumps(identity))
+    publish([str(finished), "someone/model", "--dry_run"])
+    assert "model.safetensors" in capsys.readouterr().out
 
 
 def test_another_run_into_the_same_folder_is_refused(tiny, finished, corpus, no_training):
