@@ -34,7 +34,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from ..cli.errors import cli_errors
-from ..cli.outputs import whole_file, write_text
+from ..cli.outputs import make_folder, whole_file, write_text
 from ..configuration_msfser import LABELS
 from ..hub.encoders import ensure_encoders
 from ..train import main as train
@@ -409,7 +409,7 @@ def _ablate(arguments: argparse.Namespace, options: Sequence[str], command: str)
             f"so all of them take about {len(missing) * seconds / 3600:.1f} hours.",
             flush=True,
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     # The runs of other processes are waited for at the end.
     for patience in (0, -1):
         for run in missing:

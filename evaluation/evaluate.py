@@ -25,7 +25,7 @@ from transformers.hf_argparser import string_to_bool
 from ..cli.arguments import column_pair
 from ..cli.errors import cli_errors
 from ..cli.messages import show_messages
-from ..cli.outputs import refuse_existing, whole_file
+from ..cli.outputs import make_folder, refuse_existing, whole_file
 from ..configuration_msfser import LABELS
 from ..corpora.registry import CORPORA
 from ..corpora.schema import SPLITS
@@ -155,6 +155,7 @@ def main(argv: Sequence[str]) -> None:
         output = arguments.output or Path("outputs", "evaluations", known["model"].replace("/", "--"))
         for name in ("predictions.csv", "results.json"):
             refuse_existing(output / name, arguments.overwrite)
+        make_folder(output)
         run = RunSettings(
             data=arguments.data[0],
             more_data=arguments.data[1:],

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from ..audio_msfser import SAMPLING_RATE, load_audio
 from ..cli.interrupts import raise_if_interrupted
+from ..cli.outputs import make_folder
 from ..corpora.audio_folder import left_out_message
 from ..corpora.schema import audio_source
 from ..corpora.shards import SHARDS_NOTE
@@ -127,12 +128,7 @@ class ShardedTable(abc.ABC):
             logger.warning(
                 f"the table's columns {', '.join(replaced)} are not passed on: {self.command} writes its own."
             )
-        try:
-            self.output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OSError(
-                f"the output {str(self.output)!r} cannot be made ({error.strerror or error}): name another folder."
-            ) from error
+        make_folder(self.output)
         with only_run(self.output):
             check_output(self.output, self.source, data, overwrite)  # another run may just have ended
             if overwrite:

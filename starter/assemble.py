@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from transformers.utils.logging import disable_progress_bar
 
 from ..cli.errors import cli_errors
-from ..cli.outputs import UNFINISHED, write_text
+from ..cli.outputs import UNFINISHED, make_folder, write_text
 from ..configuration_msfser import SEMANTICS
 from ..corpora.acted_layouts import LAYOUTS
 from ..corpora.licenses import License, strictest
@@ -176,7 +176,7 @@ def write_starter(
     folder: Path, model: MsfSerModel, norms: Mapping[str, Any], card: str, source: Path | None = None
 ) -> None:
     """Writes a fitted starter with its processor and card to a folder, as [`assemble`] does."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     # The card first: it tells a starter, also one that was killed.
     write_text(folder / CARD, with_source(card, (source or folder).as_posix()))
     model.eval().save_pretrained(folder)
@@ -193,8 +193,10 @@ def check_output(folder: Path) -> None:
     """Checks that a folder is new or holds a starter.
 
     Raises:
-        ValueError: It holds something else.
+        ValueError: It is a file, or holds something else.
     """
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file: name a new folder.")
     if folder.is_dir() and any(folder.iterdir()) and not _is_starter(folder):
         raise ValueError(f"{folder} holds something else than a starter: name a new folder.")
 

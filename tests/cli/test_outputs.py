@@ -6,7 +6,8 @@ import pytest
 from tiny import tiny_model
 
 from msfser.annotation import norms
-from msfser.cli.outputs import refuse_existing, whole_file, write_text
+from msfser.cli.errors import cli_errors
+from msfser.cli.outputs import named_by_user, refuse_existing, whole_file, write_text
 from msfser.evaluation import ablation, report
 from msfser.evaluation.results import write
 from msfser.hub import export
@@ -23,6 +24,22 @@ def test_a_file_is_whole_or_as_it_was(tmp_path):
             raise error
     assert [file.name for file in path.parent.iterdir()] == ["a.txt"]
     assert path.read_text(encoding="utf-8") == "é\n"
+
+
+def test_errors_of_the_system_name_the_output_and_a_remedy(tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    refused = pytest.raises(SystemExit, match=r"README\.md' cannot be made \(File exists\): name another folder")
+    with refused, cli_errors("evaluate"):
+        write_text(tmp_path / "README.md" / "results.json", "")
+    with pytest.raises(ValueError, match=r"README\.md is a file: name a new folder"):
+        assemble.assemble(tmp_path / "README.md")
+    hidden = tmp_path / ".x.onnx.vp1xzeov.unfinished"
+    assert named_by_user(str(hidden / "x.onnx.data")) == named_by_user(str(hidden)) == tmp_path / "x.onnx"
+    for failing in (lambda: (hidden / "x.onnx").write_text(""), lambda: hidden.replace(tmp_path / "x.onnx")):
+        with pytest.raises(SystemExit) as caught, cli_errors("export"):
+            failing()
+        named = f"{str(tmp_path / 'x.onnx')!r} cannot be read or written (No such file or directory)"
+        assert str(caught.value) == f"msfser export: error: {named}: check the name and the permissions."
 
 
 def test_an_existing_file_is_replaced_only_on_request(tmp_path):
@@ -72,6 +89,18 @@ def test_an_export_replaces_a_file_at_its_end_and_on_request(tmp_path, monkeypat
         "model.onnx": "graph",
         "model.onnx.data": "weights",
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("x.txt", "does not end with .onnx"), ("nodir/x.onnx", "there is no folder .*nodir' for the output: make it")],
+)
+def test_an_export_is_refused_before_the_model_is_loaded(tmp_path, monkeypatch, name, message):
+    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(export, "_load", lambda folder: pytest.fail("the model was loaded"))
+    with pytest.raises(SystemExit, match=message):
+        export.main(["folder", str(tmp_path / name)])
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_report_does_not_replace_another_page(tmp_path, monkeypatch):
