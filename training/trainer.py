@@ -26,7 +26,7 @@ from transformers.trainer_utils import PredictionOutput, SaveStrategy, has_lengt
 
 from ..cli.interrupts import raise_if_interrupted
 from ..configuration_msfser import LABELS
-from ..corpora.messages import counted
+from ..corpora.messages import counted_are
 from .batches import batches_in_order
 from .samplers import SecondsBatchSampler, SeededLengthGroups, SetEpochCallback
 
@@ -380,7 +380,7 @@ def _check_batches(training: TrainingArguments, rows: Any, batch_seconds: float)
     if count < max(2, processes):
         fewer = f", or start at most {count} processes" if count > 1 else ""
         raise ValueError(
-            f"there is only {counted(count, 'training row')}, but CCC needs two in a batch, and each process one: add "
+            f"{counted_are(count, 'training row')} too few, because CCC needs two in a batch, and each process one: add "
             f"training rows{fewer}."
         )
     if count < batch and training.dataloader_drop_last:

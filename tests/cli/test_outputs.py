@@ -9,7 +9,6 @@ from msfser.annotation import norms
 from msfser.cli.errors import cli_errors
 from msfser.cli.outputs import named_by_user, refuse_existing, whole_file, write_text
 from msfser.evaluation import ablation, report
-from msfser.evaluation.results import write
 from msfser.hub import export
 from msfser.starter import assemble
 
@@ -127,17 +126,6 @@ def test_a_starter_is_known_by_its_card(tmp_path):
     assert assemble._is_starter(tmp_path)
     (tmp_path / "run.yaml").write_text("")
     assert not assemble._is_starter(tmp_path)
-
-
-def test_results_of_another_ablation_are_not_replaced(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(ablation, "RESULTS", tmp_path)
-    path = tmp_path / "ablation_probe.json"
-    write(path, [{"name": "items", "value": 1.0, "low": None, "high": None, "command": "msfser ablate probe.yaml"}])
-    before = path.read_bytes()
-    with pytest.raises(SystemExit, match=r"has the results of another command \(msfser ablate probe\.yaml\): give"):
-        ablation.main(["probe.yaml", "--data", "mine.csv"])
-    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("option", ["--seed", "--output_dir", "--output-dir", "--overwrite", "--do_predict"])
