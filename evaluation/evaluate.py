@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 from transformers.hf_argparser import string_to_bool
 
-from ..cli.arguments import column_pair
+from ..cli.arguments import CommandParser, column_pair
 from ..cli.errors import cli_errors
 from ..cli.messages import show_messages
 from ..cli.outputs import make_folder, refuse_existing, whole_file
@@ -189,7 +189,7 @@ def _leave_out(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parses the command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="msfser evaluate",
         usage="msfser evaluate MODEL --data DATA [OPTIONS]\n       "
         "msfser evaluate --leave_out corpus --data FOLDER [OPTIONS]",

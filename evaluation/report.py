@@ -8,7 +8,6 @@ command in the folder in which the run was started. Items are grouped by speaker
 corpus's table beyond the schema, such as `emotion`, that have 2 to 20 different values.
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..cli.arguments import CommandParser
 from ..cli.errors import cli_errors
 from ..cli.outputs import write_text
 from ..configuration_msfser import LABELS
@@ -230,7 +230,7 @@ def _spread(values: pd.Series) -> Ends:
 
 def main(argv: Sequence[str]) -> None:
     """Writes the page; ends with a sentence if the arguments are wrong or the run cannot be used."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="msfser report", description="Write report.html, a page about a finished run, into its folder."
     )
     parser.add_argument("folder", type=Path, help="output folder of msfser train, such as outputs/probe")

@@ -6,7 +6,6 @@ The inputs and outputs of the graph are described in docs/deploying.md. Weights 
 file, `mine.onnx.data`, which must stay in the folder of the first.
 """
 
-import argparse
 import importlib.util
 import logging
 import os
@@ -22,6 +21,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from ..audio_msfser import SAMPLING_RATE
+from ..cli.arguments import CommandParser
 from ..cli.errors import cli_errors
 from ..cli.outputs import UNFINISHED, refuse_existing
 from ..configuration_msfser import MsfSerConfig
@@ -212,7 +212,7 @@ def _padded_mask(lengths: Sequence[int]) -> torch.Tensor:
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="msfser export", description="Exports a saved model to ONNX and checks it with onnxruntime."
     )
     parser.add_argument("folder", type=Path, help="output of msfser train or of save_pretrained")

@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..cli.arguments import column_pair
+from ..cli.arguments import CommandParser, column_pair
 from ..cli.errors import cli_errors
 from ..cli.outputs import refuse_existing
 from ..corpora.label_ranges import ranges_of
@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> None:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parses the command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="msfser predict",
         usage="msfser predict RECORDINGS... -o OUTPUT [OPTIONS]",
         description="Predicts valence, arousal and dominance of recordings and writes a table.",

@@ -9,7 +9,6 @@ come with the package are in `starter/` and `starter/open/`; the README.md there
 license, becomes the card of the folder.
 """
 
-import argparse
 import dataclasses
 import json
 import logging
@@ -27,6 +26,7 @@ from huggingface_hub.constants import HF_HOME
 from safetensors.torch import load_file, save_file
 from transformers.utils.logging import disable_progress_bar
 
+from ..cli.arguments import CommandParser
 from ..cli.errors import cli_errors
 from ..cli.outputs import UNFINISHED, make_folder, write_text
 from ..configuration_msfser import SEMANTICS
@@ -249,7 +249,7 @@ def _fitted_weights(model: MsfSerModel) -> dict[str, torch.Tensor]:
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="msfser starter", description="Assembles a starter model, or fits one to corpora of acted emotions."
     )
     parser.add_argument(

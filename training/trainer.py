@@ -380,8 +380,8 @@ def _check_batches(training: TrainingArguments, rows: Any, batch_seconds: float)
     if count < max(2, processes):
         fewer = f", or start at most {count} processes" if count > 1 else ""
         raise ValueError(
-            f"{counted_are(count, 'training row')} too few, because CCC needs two in a batch, and each process one: add "
-            f"training rows{fewer}."
+            f"{counted_are(count, 'training row')} too few, because CCC needs two in a batch, and each process one: "
+            f"add training rows{fewer}."
         )
     if count < batch and training.dataloader_drop_last:
         training.per_device_train_batch_size = count // processes

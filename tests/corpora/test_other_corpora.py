@@ -45,7 +45,11 @@ def test_two_dimensions_are_enough_if_they_are_named(tmp_path):
         two,
     )
     blank = [row | {"valence": ""} for row in rows]
-    fails("line 2: valence is '', not a number", write_csv(tmp_path / "c.csv", blank), label_range=TWO)
+    fails(
+        "line 2: valence is blank; give a number or remove the row",
+        write_csv(tmp_path / "c.csv", blank),
+        label_range=TWO,
+    )
     fails("missing columns 'arousal'", write_csv(tmp_path / "d.csv", without(rows, "arousal")), label_range=TWO)
 
 
