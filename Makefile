@@ -9,7 +9,7 @@
 # make lint          checks format, style, types and spelling
 # make audit         asks the Python advisory database about the versions in constraints.txt
 # make licenses      lists the licenses of the dependencies in docs/licenses.md
-# make probe         runs the ablation on the probe corpus, over three seeds
+# make probe         runs the ablation on the probe corpus, over three seeds, and publishes it
 # make docs          fills the tables and figures of the documentation in from benchmarks/results
 # make wheel         builds the package in dist/
 #
@@ -65,6 +65,8 @@ licenses: $(VENV)/ready
 
 probe: $(VENV)/ready
 	$(VENV)/bin/msfser ablate configs/probe.yaml --num_train_epochs 10
+	cp outputs/ablation/probe/results.json benchmarks/results/ablation_probe.json
+	cp outputs/ablation/probe/differences.svg assets/ablation_probe.svg
 
 docs: $(VENV)/ready
 	$(VENV)/bin/python -m msfser.benchmarks.tables

@@ -6,6 +6,7 @@ that has it.
 
 import contextlib
 import os
+import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +16,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import logging
+from transformers.utils import CONFIG_NAME, logging
 
 from .attention_msfser import attention_by_encoder, check_attentions, choose_attention, layer_classes
 from .configuration_msfser import MsfSerConfig
@@ -147,7 +148,13 @@ class MsfSerPreTrainedModel(PreTrainedModel):
         auto_map = getattr(self.config, "auto_map", None) or {}
         name = f"modeling_msfser.{type(self).__name__}"
         self.config.auto_map = {**auto_map, "AutoModelForAudioClassification": name}
-        return super().save_pretrained(save_directory, *args, **kwargs)
+        saved = super().save_pretrained(save_directory, *args, **kwargs)
+        config = Path(save_directory, CONFIG_NAME)
+        if config.is_file():
+            # safetensors writes files that only their owner can read.
+            for weights in Path(save_directory).glob("*.safetensors"):
+                weights.chmod(stat.S_IMODE(config.stat().st_mode))
+        return saved
 
     def set_attn_implementation(
         self, attn_implementation: str | dict[str, Any], allow_all_kernels: bool = False

@@ -28,6 +28,7 @@ from transformers.utils import logging as transformers_logging
 
 from msfser.cli.errors import cli_errors
 from msfser.cli.outputs import refuse_existing
+from msfser.corpora.messages import counted
 from msfser.corpora.splits import warn_of_absent_texts, warn_of_shared_texts
 from msfser.evaluation.results import Row, as_table, ccc_rows
 from msfser.training.checkpoints import disk_errors
@@ -91,7 +92,7 @@ def train(settings: Settings) -> None:
     if start.results is not None:
         return
     for name, part in parts.items():
-        logger.info("%s: %d utterances", name, len(part))
+        logger.info("%s: %s", name, counted(len(part), "utterance"))
     warn_of_unrated(parts["train"])
     if switches.semantics:
         if not run.init_from:  # a trained model does without them
@@ -166,7 +167,8 @@ def cross_validate(settings: Settings) -> None:
     kept = FoldFiles(start.folder, folds, rows)
     with disk_errors(start.destination):
         for fold in decided_by_one(kept.unfinished, training):
-            logger.info("fold %s: %d utterances to train on, %d left out", fold.name, len(fold.rest), len(fold.rows))
+            rest = counted(len(fold.rest), "utterance")
+            logger.info("fold %s: %s to train on, %d left out", fold.name, rest, len(fold.rows))
             trainer = fold_trainer(settings, items.select(fold.rest))
             trainer.train()
             predictions = predict_left_out(trainer, sets, fold.rows, kept.about)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..annotator_msfser import Aligner, MsfSerAnnotator
-from ..cli.arguments import column_pair
+from ..cli.arguments import CommandParser, column_pair
 from ..cli.errors import cli_errors
 from ..cli.messages import show_messages
 from ..corpora.registry import CORPORA, read_source, ready_data
@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> None:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parses the command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="msfser annotate",
         usage="msfser annotate DATA --output FOLDER [OPTIONS]",
         description="Adds transcripts, emphasized words and descriptions to a corpus.",

@@ -5,7 +5,6 @@
 They are the 10, 30, 70 and 90 % quantiles of each measure; `msfser annotate --norms norms.json` describes with them.
 """
 
-import argparse
 import json
 import logging
 import re
@@ -17,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..audio_msfser import load_audio
+from ..cli.arguments import CommandParser
 from ..cli.errors import cli_errors
 from ..cli.outputs import refuse_existing, write_text
 from ..corpora.audio_folder import left_out_message
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 def main(argv: Sequence[str]) -> None:
     """Runs `msfser norms`."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="msfser norms", description="Measures the norms with which measured descriptions compare a voice."
     )
     parser.add_argument("data", metavar="DATA", help="a table, or a folder of recordings")

@@ -1,6 +1,22 @@
 """Types of command-line arguments that several commands have."""
 
 import argparse
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Parser of a command that names the option next to one that it does not know."""
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """As in [`argparse.ArgumentParser`]."""
+        found, rest = self.parse_known_args(args, namespace)
+        if rest:
+            option = next((word for word in rest if word.startswith("-")), "").partition("=")[0]
+            near = difflib.get_close_matches(option, self._option_string_actions, n=1)
+            self.error(f"unrecognized arguments: {' '.join(rest)}{f'; did you mean {near[0]}?' if near else ''}")
+        return found
 
 
 def column_pair(pair: str) -> tuple[str, str]:

@@ -1,10 +1,12 @@
 """How every command ends when its input is wrong or Ctrl-C stops it: with one sentence instead of a traceback."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 
 from .interrupts import remembered_interrupts
+from .outputs import named_by_user
 
 
 @contextlib.contextmanager
@@ -23,7 +25,15 @@ def cli_errors(command: str, resume: str = "") -> Iterator[None]:
         with remembered_interrupts():
             yield
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        raise SystemExit(f"msfser {command}: error: {error}") from error
+        raise SystemExit(f"msfser {command}: error: {_sentence(error)}") from error
     except KeyboardInterrupt:
         print(f"\nmsfser {command}: interrupted{resume and f': {resume}'}.", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _sentence(error: Exception) -> str:
+    """An error as one sentence; that of the system gets a remedy, and names the file as the user did."""
+    if not isinstance(error, OSError) or error.errno is None or error.filename is None:
+        return str(error)
+    path = named_by_user(os.fsdecode(error.filename if error.filename2 is None else error.filename2))
+    return f"{str(path)!r} cannot be read or written ({error.strerror}): check the name and the permissions."

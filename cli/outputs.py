@@ -2,11 +2,13 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 # The end of the names of files that are being written. A killed command leaves one behind.
 UNFINISHED = ".unfinished"
+_UNFINISHED_NAME = re.compile(rf"\.(?P<name>.+)\.\w+{re.escape(UNFINISHED)}")
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
@@ -25,6 +27,29 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         raise FileExistsError(f"{path} exists: give another name, or replace it with --overwrite.")
 
 
+def make_folder(folder: Path) -> None:
+    """Makes the folder of an output, and those above it.
+
+    Raises:
+        OSError: It cannot be made; the sentence names the remedy.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"the output {str(folder)!r} cannot be made ({error.strerror or error}): name another folder."
+        ) from error
+
+
+def named_by_user(path: str) -> Path:
+    """The output that a file, or the folder of a file, is the unfinished form of; other paths as they are."""
+    parts = Path(path).parts
+    for index, part in enumerate(parts):
+        if found := _UNFINISHED_NAME.fullmatch(part):
+            return Path(*parts[:index], found["name"])
+    return Path(path)
+
+
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Gives the name of a file to write beside `path`, which it replaces at the end of the block.
@@ -34,7 +59,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         OSError: The file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
     try:
         yield unfinished

@@ -140,7 +140,10 @@ class SettingsParser(HfArgumentParser):
         try:
             settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            self.error(f"{file} cannot be read as YAML: {error}")
+            mark = getattr(error, "problem_mark", None)
+            at = "" if mark is None else f"line {mark.line + 1}: "
+            reason = getattr(error, "problem", None) or getattr(error, "reason", None) or "not readable"
+            self.error(f"{file} is no YAML file ({at}{reason}); write lines such as 'fusion_size: 256'")
         if not isinstance(settings, dict):
             self.error(f"{file} is no settings file: write lines such as 'fusion_size: 256'")
         self._refuse_unknown([str(name) for name in settings if name not in self.fields], file)

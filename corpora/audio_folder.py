@@ -9,6 +9,7 @@ from typing import NamedTuple
 import datasets
 
 from .audio_paths import real_path_finder
+from .messages import counted
 from .schema import file_audio, make_dataset
 from .shards import SHARDS_NOTE
 from .sources import TABLE_SUFFIXES
@@ -88,8 +89,7 @@ def left_out_message(left_out: dict[str, str]) -> str:
     for why, names in sorted(by_reason.items(), key=lambda item: -len(item[1])):
         more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
         parts.append(f"{why} ({len(names)}): {', '.join(map(repr, names[:_MOST_NAMES]))}{more}")
-    files = "1 file" if len(left_out) == 1 else f"{len(left_out)} files"
-    return f"left out {files} of the folder: {'; '.join(parts)}."
+    return f"left out {counted(len(left_out), 'file')} of the folder: {'; '.join(parts)}."
 
 
 def read_audio_folder(folder: str | os.PathLike[str]) -> datasets.Dataset:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .columns import text_column
+from .messages import counted
 from .sources import Part
 
 
@@ -72,8 +73,8 @@ def locate(
     if outside:
         raise ValueError(
             f"{part.row(outside[0])}: the audio path {paths[outside[0]]!r} leads out of the data folder "
-            f"{os.fspath(folders[0])!r} ({len(outside)} such rows); move the files into it, or name their folder "
-            "by --audio_folder."
+            f"{os.fspath(folders[0])!r} ({counted(len(outside), 'such row')}); move the files into it, or name their "
+            "folder by --audio_folder."
         )
     missing = [index for index, file in enumerate(real) if not file]
     if missing and not missing_ok:

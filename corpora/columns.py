@@ -159,7 +159,9 @@ def label_column(part: Part, column: str, label_range: tuple[float, float], requ
     if unknown.any():
         index = int(unknown.argmax())
         remedy = "give a number or remove the row" if required else "give a number or leave it blank"
-        raise ValueError(f"{part.row(index)}: {column} is {values[index].as_py()!r}, not a number; {remedy}.")
+        value = values[index].as_py()
+        shown = "blank" if value is None or not str(value).strip() else f"{value!r}, not a number"
+        raise ValueError(f"{part.row(index)}: {column} is {shown}; {remedy}.")
     # Means over raters that were stored in float32 may miss the bounds by rounding.
     slack = 1e-6 * (high - low)
     step = 0.0 if part.official else half_step(low, high)

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 
+from .messages import counted_are
+
 logger = logging.getLogger(__name__)
 
 # Of recordings of equal size, so many bytes from the middle and the end are compared before the whole.
@@ -107,7 +109,8 @@ def _refuse(
     # Of the first such recording, the first row of each split.
     firsts = {splits[i]: shown[i] for i in reversed(rows[keys[rows] == keys[rows[0]]])}
     copies = ", ".join(f"{firsts[split]!r} ({split})" for split in dict.fromkeys(splits[rows]) if split in firsts)
-    message = f"{name}: {len(np.unique(keys[rows]))} recording(s) are in more than one {kind}, such as {copies}"
+    found = counted_are(len(np.unique(keys[rows])), "recording")
+    message = f"{name}: {found} in more than one {kind}, such as {copies}"
     if not warn_only:
         raise ValueError(f"{message}; keep each recording in one {kind}.")
     logger.warning("%s: the parts are those of the corpus's owners and stay as they are", message)

@@ -24,6 +24,7 @@ import pyarrow as pa
 from ..configuration_msfser import LABELS
 from . import tree
 from .columns import WORDS
+from .messages import counted
 from .schema import SPLITS
 from .shards import SHARDS_NOTE
 from .table import read_annotated, read_rows
@@ -232,5 +233,7 @@ def _onto_scale(folder: Path, labels: np.ndarray) -> np.ndarray:
     moved = near & ((labels < low) | (labels > high))
     if moved.any():
         count = int(moved.any(axis=1).sum())
-        logger.warning("%s: moved labels of %d utterances onto the scale %g to %g", folder, count, low, high)
+        logger.warning(
+            "%s: moved labels of %s onto the scale %g to %g", folder, counted(count, "utterance"), low, high
+        )
     return np.where(moved, labels.clip(low, high), labels)

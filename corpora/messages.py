@@ -24,6 +24,16 @@ def short_messages() -> Iterator[None]:
         raise ValueError(f"{message[:half]} ... {message[-half:]}") from error
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with a noun whose plural ends in s, such as "1 row" or "2 rows"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def counted_are(number: int, noun: str) -> str:
+    """Return [`counted`] as the subject of a sentence, such as "1 row is" or "2 rows are"."""
+    return f"{counted(number, noun)} {'is' if number == 1 else 'are'}"
+
+
 def reason(error: object) -> str:
     """Return the message of a library's error on one line, without its full stop."""
     return " ".join(str(error).split()).rstrip(".")

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from .messages import reason
+from .messages import counted_are, reason
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def valid_rows(folder: Path, shards: Sequence[Path]) -> tuple[list[str], bool]:
     numbers = {shard.stem.removeprefix("part-") for shard in shards}
     if gaps := [f"part-{n:05d}.parquet" for n in range(len(shards)) if f"{n:05d}" not in numbers]:
         raise ValueError(
-            f"{folder}: {len(gaps)} shard(s) are not there, such as {gaps[0]!r}; finish writing or copying them."
+            f"{folder}: {counted_are(len(gaps), 'shard')} missing, such as {gaps[0]!r}; finish writing or copying."
         )
     names, left_out = [], []
     for shard in shards:

@@ -298,7 +298,9 @@ def read_csv(path: Path) -> pa.Table:
             ),
         )
     except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowInvalid) as error:
-        raise ValueError(f"{path}: this is not a readable CSV file in UTF-8 ({reason(error)}).") from error
+        raise ValueError(
+            f"{path}: this is not a readable CSV file in UTF-8 ({reason(error)}); save it again, as CSV in UTF-8."
+        ) from error
     return table if delimiter == "," else table.replace_schema_metadata({"decimal": ","})
 
 
@@ -364,7 +366,9 @@ def _read_json(path: Path) -> pa.Table:
                     at = f"line {number}: "
                     records.append(json.loads(line))
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: this is neither a JSON list nor one JSON object a line ({at}{error}).") from error
+        raise ValueError(
+            f"{path}: this is neither a JSON list nor one JSON object a line ({at}{reason(error)}); write it again."
+        ) from error
     for index, record in enumerate(records):
         if not isinstance(record, dict):
             row = _Lines(path, _json_starts)[index]
@@ -407,7 +411,7 @@ def _read_parquet(*paths: Path, rows: pc.Expression | None = None) -> pa.Table |
         *(OSError, ValueError, TypeError, LookupError, NotImplementedError),
         datasets.exceptions.DatasetsError,
     ) as error:
-        raise ValueError(f"{path}: this is not a readable Parquet file ({reason(error)}).") from error
+        raise ValueError(f"{path}: this is not a readable Parquet file ({reason(error)}); write it again.") from error
 
 
 def _no_lines(path: Path) -> None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from ..configuration_msfser import TENSOR_NAMES
 from .columns import text_column
+from .messages import counted, counted_are
 from .schema import SPLIT_ALIASES, SPLITS, UNKNOWN
 from .sources import Part
 
@@ -179,7 +180,7 @@ def assign_splits(
             logger.warning("%s: %d rows name no speaker: whether parts share speakers was not checked", name, unknown)
         if shared := _in_several_splits(people, np.where(np.isin(splits, SPLITS[:2]), splits, SPLITS[2])):
             raise ValueError(
-                f"{name}: {len(shared)} speaker(s) are in more than one split, such as "
+                f"{name}: {counted_are(len(shared), 'speaker')} in more than one split, such as "
                 f"{', '.join(map(repr, shared[:3]))}; keep each in one split, or accept it by "
                 "--allow_speaker_overlap true."
             )
@@ -238,8 +239,8 @@ def _draw(name: str, people: np.ndarray, shares: Mapping[str, float], seed: int,
     counts = pd.Series(people, dtype=object).value_counts().sort_index()
     if len(counts) < len(shares):
         raise ValueError(
-            f"{name}: {reason}, and {len(counts)} speaker(s) cannot be divided among {', '.join(shares)}; add "
-            f"speakers, or a column 'split' with {', '.join(SPLITS)}."
+            f"{name}: {reason}, and {counted(len(counts), 'speaker')} cannot be divided among {', '.join(shares)}; "
+            f"add speakers, or a column 'split' with {', '.join(SPLITS)}."
         )
     shuffled = counts.iloc[np.random.default_rng(seed).permutation(len(counts))]
     # Speakers too large for the smallest split come first, while a split with room for them is left.

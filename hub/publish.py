@@ -30,6 +30,7 @@ from huggingface_hub.hf_api import ModelInfo, RepoSibling, SpaceInfo
 from huggingface_hub.utils import validate_repo_id
 from huggingface_hub.utils.sha import git_hash, sha_fileobj
 
+from ..cli.arguments import CommandParser
 from ..cli.errors import cli_errors
 from ..corpora.messages import reason
 from ..starter.assemble import with_source
@@ -130,7 +131,7 @@ def _is_same(there: RepoSibling, path: Path) -> bool:
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="msfser publish", description="Publishes a trained model on the Hugging Face Hub.", allow_abbrev=False
     )
     parser.add_argument("folder", type=Path, help="output of msfser train or msfser starter")

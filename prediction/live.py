@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ..cli.arguments import CommandParser
 from ..cli.errors import cli_errors
 from ..cli.interrupts import raise_if_interrupted
 
@@ -45,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parses the command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="msfser live",
         usage="msfser live - [OPTIONS]",
         description="Predicts valence, arousal and dominance of sound as it arrives, such as ffmpeg pipes: a line "

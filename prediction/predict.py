@@ -13,9 +13,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..cli.arguments import column_pair
+from ..cli.arguments import CommandParser, column_pair
 from ..cli.errors import cli_errors
 from ..cli.outputs import refuse_existing
+from ..corpora.label_ranges import ranges_of
 from .paths import matches, suffix_of
 
 
@@ -38,7 +39,7 @@ def main(argv: Sequence[str]) -> None:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parses the command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="msfser predict",
         usage="msfser predict RECORDINGS... -o OUTPUT [OPTIONS]",
         description="Predicts valence, arousal and dominance of recordings and writes a table.",
@@ -137,8 +138,7 @@ def check(arguments: argparse.Namespace) -> None:
             raise ValueError(f"{written} is one of the inputs and would be replaced: give another name.")
     refuse_existing(output, arguments.overwrite)
     low, high = arguments.label_range
-    if not low < high:
-        raise ValueError(f"--label_range runs from {low} to {high}: give the lower end first, such as 1 7.")
+    ranges_of((low, high))
     if arguments.max_width is not None and not arguments.max_width > 0:
         raise ValueError(
             f"--max_width is {arguments.max_width}: give a width above 0, such as {0.4 * (high - low):g}."

@@ -14,6 +14,7 @@ from accelerate import PartialState
 from ..cli.messages import show_messages
 from ..cli.outputs import whole_file
 from ..corpora.audio_folder import left_out_message
+from ..corpora.messages import counted
 from ..corpora.table import SourceRows
 from ..corpora.text_languages import unread_languages, without_unread_words
 from ..hub.loading import NamedModel, load_named
@@ -29,6 +30,10 @@ from .tables import rows_of_result, write_table
 from .timed_pipeline import TimedPipeline
 
 logger = logging.getLogger(__name__)
+
+
+class NoResult(ValueError):
+    """No recording of a command has a result."""
 
 
 def predict(source: SourceRows, arguments: argparse.Namespace) -> None:
@@ -128,14 +133,18 @@ def predict_table(
         **shown: `course` and `max_width`, as in [`rows_of_result`].
 
     Raises:
-        ValueError: The shards beside the output are of something else.
+        ValueError: The shards beside the output are of something else, or no recording has a result.
         OSError: A file cannot be written.
     """
     start = time.perf_counter()
 
     def finish(work: ShardedPrediction) -> None:
         with work.pipeline.stopwatch.measure("write"):
-            _write(work, output, label_range, **shown)
+            try:
+                _write(work, output, label_range, **shown)
+            except NoResult:
+                remove_results(work.output)  # or they would be in the way of a corrected command
+                raise
             remove_results(work.output)
         _log_parts(work.pipeline, time.perf_counter() - start)
 
@@ -168,11 +177,11 @@ def _write(work: ShardedPrediction, output: Path, label_range: tuple[float, floa
 
     with whole_file(output) as unfinished, unfinished.open("wb") as file:
         write_table(rows(), suffix_of(output), file)
+        if failed == count:
+            raise NoResult(f"no recording has a result, so there is no table; the first: {first_error}")
     if work.left_out:
         logger.warning(left_out_message(work.left_out))
-    logger.info(f"{count} rows in {output}, {failed} of them without a result.")
-    if failed == count:
-        logger.warning(f"no recording has a result; the first: {first_error}")
+    logger.info(f"{counted(count, 'row')} in {output}, {failed} without a result.")
 
 
 def _log_parts(pipeline: TimedPipeline, seconds: float) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from ..cli.outputs import whole_file
 from ..configuration_msfser import LABELS
+from ..corpora.messages import counted
 from ..corpora.msp_podcast import ATTRIBUTES, LABEL_RANGE
 from ..processing_msfser import from_scale, to_scale
 from .paths import suffix_of
@@ -54,7 +55,7 @@ def write_submission(
     made = pd.DataFrame({"FileName": names, **columns})[[*COLUMNS]]
     with whole_file(output) as unfinished:
         made.round(6).to_csv(unfinished, index=False)
-    logger.info(f"{len(made)} rows in {output}, on {LABEL_RANGE[0]:g} to {LABEL_RANGE[1]:g}.")
+    logger.info(f"{counted(len(made), 'row')} in {output}, on {LABEL_RANGE[0]:g} to {LABEL_RANGE[1]:g}.")
 
 
 def _read(predictions: Path) -> pd.DataFrame:

@@ -22,7 +22,9 @@ from tqdm import tqdm
 
 from ..audio_msfser import SAMPLING_RATE, load_audio
 from ..cli.interrupts import raise_if_interrupted
+from ..cli.outputs import make_folder
 from ..corpora.audio_folder import left_out_message
+from ..corpora.messages import counted
 from ..corpora.schema import audio_source
 from ..corpora.shards import SHARDS_NOTE
 from ..corpora.table import SourceRows
@@ -127,12 +129,7 @@ class ShardedTable(abc.ABC):
             logger.warning(
                 f"the table's columns {', '.join(replaced)} are not passed on: {self.command} writes its own."
             )
-        try:
-            self.output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OSError(
-                f"the output {str(self.output)!r} cannot be made ({error.strerror or error}): name another folder."
-            ) from error
+        make_folder(self.output)
         with only_run(self.output):
             check_output(self.output, self.source, data, overwrite)  # another run may just have ended
             if overwrite:
@@ -201,16 +198,17 @@ class ShardedTable(abc.ABC):
     def finish(self) -> None:
         """Notes that all shards are there, and logs what is in them."""
         self._write_note(complete=True)
-        counted = [name for name in self.steps if name in self.made]
+        made_here = [name for name in self.steps if name in self.made]
         shards = [self.shard(number) for number in range(self.count)]
-        made = pa.concat_tables([pyarrow.parquet.read_table(shard, columns=[*counted, "error"]) for shard in shards])
-        found = ", ".join(f"{len(made) - made[name].null_count} with {name}" for name in counted)
+        made = pa.concat_tables([pyarrow.parquet.read_table(shard, columns=[*made_here, "error"]) for shard in shards])
+        found = ", ".join(f"{len(made) - made[name].null_count} with {name}" for name in made_here)
         logger.info(f"{len(made)} clips in {self.output}: {found}.")
         if self.left_out:
             logger.warning(left_out_message(self.left_out))
         if errors := {row: error for row, error in enumerate(made["error"].to_pylist()) if error is not None}:
             row, error = next(iter(errors.items()))
-            logger.warning(f"{len(errors)} rows cannot be used; the first is {self.source.row(row)}: {error}")
+            count = counted(len(errors), "row")
+            logger.warning(f"{count} cannot be used; the first is {self.source.row(row)}: {error}")
 
     def rows(self, number: int) -> range:
         """The numbers of a shard's rows."""

@@ -9,7 +9,6 @@ come with the package are in `starter/` and `starter/open/`; the README.md there
 license, becomes the card of the folder.
 """
 
-import argparse
 import dataclasses
 import json
 import logging
@@ -27,8 +26,9 @@ from huggingface_hub.constants import HF_HOME
 from safetensors.torch import load_file, save_file
 from transformers.utils.logging import disable_progress_bar
 
+from ..cli.arguments import CommandParser
 from ..cli.errors import cli_errors
-from ..cli.outputs import UNFINISHED, write_text
+from ..cli.outputs import UNFINISHED, make_folder, write_text
 from ..configuration_msfser import SEMANTICS, MsfSerConfig
 from ..corpora.acted_layouts import LAYOUTS
 from ..corpora.licenses import License, strictest
@@ -195,7 +195,7 @@ def write_starter(
     folder: Path, model: MsfSerModel, norms: Mapping[str, Any], card: str, source: Path | None = None
 ) -> None:
     """Writes a fitted starter with its processor and card to a folder, as [`assemble`] does."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     # The card first: it tells a starter, also one that was killed.
     write_text(folder / CARD, with_source(card, (source or folder).as_posix()))
     model.eval().save_pretrained(folder)
@@ -212,8 +212,10 @@ def check_output(folder: Path) -> None:
     """Checks that a folder is new or holds a starter.
 
     Raises:
-        ValueError: It holds something else.
+        ValueError: It is a file, or holds something else.
     """
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file: name a new folder.")
     if folder.is_dir() and any(folder.iterdir()) and not _is_starter(folder):
         raise ValueError(f"{folder} holds something else than a starter: name a new folder.")
 
@@ -266,7 +268,7 @@ def _fitted_weights(model: MsfSerModel) -> dict[str, torch.Tensor]:
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="msfser starter", description="Assembles a starter model, or fits one to corpora of acted emotions."
     )
     parser.add_argument(

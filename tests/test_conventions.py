@@ -1,5 +1,6 @@
 """What the library expects of every model, beyond its numbers: see also tests/common."""
 
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
@@ -335,6 +336,14 @@ def test_extra_outputs_are_not_in_the_predictions_of_trainer(tmp_path):
 
 
 # Saving and loading
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_saved_weights_are_as_readable_as_the_other_files(tmp_path):
+    for size in ("5GB", "1KB"):
+        tiny_model().save_pretrained(tmp_path / size, max_shard_size=size)
+        assert len({path.stat().st_mode for path in (tmp_path / size).iterdir() if path.is_file()}) == 1
+    assert len([*(tmp_path / "1KB").glob("*.safetensors")]) > 1
 
 
 def test_save_pretrained_accepts_the_librarys_positional_arguments(tmp_path):

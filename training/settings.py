@@ -210,11 +210,12 @@ class Settings(NamedTuple):
     resolved: dict[str, Any]
 
 
-def parse_settings(argv: Sequence[str]) -> Settings:
+def parse_settings(argv: Sequence[str], command: str = "train") -> Settings:
     """The settings of a run from a YAML file and the options that override it.
 
     Args:
         argv: `[SETTINGS.yaml, --name value, ...]`.
+        command: The subcommand that errors name.
 
     Returns:
         The settings. In the resolved ones, which are the same however they were given, are every field of
@@ -225,7 +226,7 @@ def parse_settings(argv: Sequence[str]) -> Settings:
         SystemExit: A setting is unknown or wrong; the sentence says which.
     """
     parser = SettingsParser(
-        "train",
+        command,
         "Fine-tunes MSF-SER on a corpus, evaluates it and saves it. Options override the settings file.",
         [RunSettings, ModelSettings],
         TrainingArguments,

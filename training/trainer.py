@@ -26,6 +26,7 @@ from transformers.trainer_utils import PredictionOutput, SaveStrategy, has_lengt
 
 from ..cli.interrupts import raise_if_interrupted
 from ..configuration_msfser import LABELS
+from ..corpora.messages import counted_are
 from .batches import batches_in_order
 from .samplers import SecondsBatchSampler, SeededLengthGroups, SetEpochCallback
 
@@ -388,7 +389,11 @@ def _check_batches(training: TrainingArguments, rows: Any, batch_seconds: float)
         return
     count = len(rows)
     if count < max(2, processes):
-        raise ValueError(f"{count} training rows are too few for a batch on {processes} processes: CCC needs two.")
+        fewer = f", or start at most {count} processes" if count > 1 else ""
+        raise ValueError(
+            f"{counted_are(count, 'training row')} too few, because CCC needs two in a batch, and each process one: "
+            f"add training rows{fewer}."
+        )
     if count < batch and training.dataloader_drop_last:
         training.per_device_train_batch_size = count // processes
         logger.info("%d training rows are fewer than a batch of %d, which is lowered to them", count, batch)

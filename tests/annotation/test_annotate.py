@@ -170,7 +170,7 @@ def test_words_that_do_not_fit_their_sound_are_said(tmp_path, caplog, times, sen
     table = make_corpus(tmp_path, 4, transcription="", words=lambda i: json.dumps(words if i == 2 else right))
     rows = run(table, tmp_path / "out", "--recognizer", "none")
     assert [row["error"] is None for row in rows] == [True, True, False, True]
-    assert sentence in rows[2]["error"] and "1 rows cannot be used; the first is line 4: the word " in caplog.text
+    assert sentence in rows[2]["error"] and "1 row cannot be used; the first is line 4: the word " in caplog.text
     assert [row["emphasis"] is None for row in rows] == [False, False, True, False]
     # With other settings of a later step the reason stays.
     again = run(table, tmp_path / "out", "--recognizer", "none", "--emphasis", "paper")

@@ -80,7 +80,7 @@ def test_one_error_lists_all_that_is_missing(tree, tmp_path):
     ("column", "value", "match"),
     [
         ("A", "0.5", "a_9_13: arousal is '0.5', outside the label_range 1 to 5"),
-        ("D", "", "a_9_13: dominance is '', not a number"),
+        ("D", "", "a_9_13: dominance is blank"),
         ("split", "held out", "a_9_13: the split is 'held out'"),
     ],
 )

@@ -51,6 +51,21 @@ def test_help_names_every_command(capsys, argv):
         assert re.search(rf"^  {name} +{re.escape(command.purpose)}$", text, re.MULTILINE)
 
 
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["predict", "a.wav", "-o", "o.csv", "--chanel", "0"], "arguments: --chanel 0; did you mean --channel?"),
+        (["starter", "--ovewrite=1"], "arguments: --ovewrite=1"),
+        (["export", "folder", "a.onnx", "b", "--overwrit3"], "b --overwrit3; did you mean --overwrite?"),
+        (["export", "folder", "a.onnx", "b"], "arguments: b"),
+    ],
+)
+def test_an_unknown_option_is_refused_with_the_nearest(capsys, argv, message):
+    with pytest.raises(SystemExit):
+        cli.main(argv)
+    assert capsys.readouterr().err.rstrip().endswith(message)
+
+
 def test_version(capsys):
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert output_of(capsys, "--version").strip() in (f"msfser {version}", "msfser (not installed)")

@@ -6,9 +6,9 @@ import pytest
 from tiny import tiny_model
 
 from msfser.annotation import norms
-from msfser.cli.outputs import refuse_existing, whole_file, write_text
+from msfser.cli.errors import cli_errors
+from msfser.cli.outputs import named_by_user, refuse_existing, whole_file, write_text
 from msfser.evaluation import ablation, report
-from msfser.evaluation.results import write
 from msfser.hub import export
 from msfser.starter import assemble
 
@@ -23,6 +23,22 @@ def test_a_file_is_whole_or_as_it_was(tmp_path):
             raise error
     assert [file.name for file in path.parent.iterdir()] == ["a.txt"]
     assert path.read_text(encoding="utf-8") == "é\n"
+
+
+def test_errors_of_the_system_name_the_output_and_a_remedy(tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    refused = pytest.raises(SystemExit, match=r"README\.md' cannot be made \(File exists\): name another folder")
+    with refused, cli_errors("evaluate"):
+        write_text(tmp_path / "README.md" / "results.json", "")
+    with pytest.raises(ValueError, match=r"README\.md is a file: name a new folder"):
+        assemble.assemble(tmp_path / "README.md")
+    hidden = tmp_path / ".x.onnx.vp1xzeov.unfinished"
+    assert named_by_user(str(hidden / "x.onnx.data")) == named_by_user(str(hidden)) == tmp_path / "x.onnx"
+    for failing in (lambda: (hidden / "x.onnx").write_text(""), lambda: hidden.replace(tmp_path / "x.onnx")):
+        with pytest.raises(SystemExit) as caught, cli_errors("export"):
+            failing()
+        named = f"{str(tmp_path / 'x.onnx')!r} cannot be read or written (No such file or directory)"
+        assert str(caught.value) == f"msfser export: error: {named}: check the name and the permissions."
 
 
 def test_an_existing_file_is_replaced_only_on_request(tmp_path):
@@ -74,6 +90,18 @@ def test_an_export_replaces_a_file_at_its_end_and_on_request(tmp_path, monkeypat
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("x.txt", "does not end with .onnx"), ("nodir/x.onnx", "there is no folder .*nodir' for the output: make it")],
+)
+def test_an_export_is_refused_before_the_model_is_loaded(tmp_path, monkeypatch, name, message):
+    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(export, "_load", lambda folder: pytest.fail("the model was loaded"))
+    with pytest.raises(SystemExit, match=message):
+        export.main(["folder", str(tmp_path / name)])
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_report_does_not_replace_another_page(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "page", lambda folder: f"<title>{report._TITLE} x</title>")
     for _ in range(2):
@@ -98,17 +126,6 @@ def test_a_starter_is_known_by_its_card(tmp_path):
     assert assemble._is_starter(tmp_path)
     (tmp_path / "run.yaml").write_text("")
     assert not assemble._is_starter(tmp_path)
-
-
-def test_results_of_another_ablation_are_not_replaced(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(ablation, "RESULTS", tmp_path)
-    path = tmp_path / "ablation_probe.json"
-    write(path, [{"name": "items", "value": 1.0, "low": None, "high": None, "command": "msfser ablate probe.yaml"}])
-    before = path.read_bytes()
-    with pytest.raises(SystemExit, match=r"has the results of another command \(msfser ablate probe\.yaml\): give"):
-        ablation.main(["probe.yaml", "--data", "mine.csv"])
-    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("option", ["--seed", "--output_dir", "--output-dir", "--overwrite", "--do_predict"])

@@ -48,7 +48,7 @@ def test_parts_in_memory(rows):
     parts = datasets.DatasetDict({name: whole.select(rows) for name, rows in rows_of.items()}).remove_columns("split")
     assert read_table(parts).num_rows == {"train": 4, "validation": 2, "test": 2}
     parts["test"] = parts["train"]
-    fails("the dataset: 4 recording.s. are in more than one split", parts, allow_speaker_overlap=True)
+    fails("the dataset: 4 recordings are in more than one split", parts, allow_speaker_overlap=True)
 
 
 def test_paths_in_memory(rows, tmp_path, monkeypatch):

@@ -126,7 +126,7 @@ def test_labels_half_a_step_out_of_the_scale_are_moved(tree, caplog):
     with caplog.at_level(logging.WARNING):
         row = row_of(read_iemocap(tree, fold=1), "Ses04F_impro01_F000")
     assert [row[label] for label in LABELS] == [1.0, 0.5, 0.0]
-    assert "moved labels of 1 utterances" in caplog.text
+    assert "moved labels of 1 utterance onto" in caplog.text
 
 
 def test_labels_far_out_of_the_scale_are_refused(tree):

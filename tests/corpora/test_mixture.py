@@ -54,7 +54,7 @@ def test_parts_of_all_and_the_test_part_of_each(three):
 
 def test_what_is_in_two_corpora(three, tmp_path):
     (tmp_path / "b" / "0.wav").write_bytes((tmp_path / "a" / "9.wav").read_bytes())
-    with pytest.raises(ValueError, match=r"a and b: 1 recording\(s\) are in more than one split, such as .*9.wav"):
+    with pytest.raises(ValueError, match=r"a and b: 1 recording is in more than one split, such as .*9.wav"):
         read_mixture(three)
     with pytest.raises(ValueError, match="two corpora are called 'a'; give each a name"):
         read_mixture([three[0], three[0]])
@@ -74,7 +74,7 @@ def test_an_embedded_recording_that_is_in_two_corpora(three, tmp_path, both):
     (tmp_path / "b" / "0.wav").write_bytes((tmp_path / "a" / "9.wav").read_bytes())
     first = Member("a", embedded(tmp_path / "a")) if both else three[0]
     second = Member("b", embedded(tmp_path / "b"), options=three[1].options)
-    with pytest.raises(ValueError, match=r"a and b: 1 recording\(s\) are in more than one split, such as .*other_0"):
+    with pytest.raises(ValueError, match=r"a and b: 1 recording is in more than one split, such as .*other_0"):
         read_mixture([first, second])
     write_sound(tmp_path / "b" / "0.wav", 0.9)
     second = Member("b", embedded(tmp_path / "b"), options=three[1].options)
@@ -89,9 +89,9 @@ def test_what_is_in_several_official_parts_of_one_corpus(three, tmp_path, caplog
     msp = Member("MSP", str(tmp_path / "msp"), "msp_podcast")
     with caplog.at_level(logging.WARNING):
         assert read_mixture([three[0], msp]).num_rows["MSP"] == 2
-    assert "1 recording(s) are in more than one split" in caplog.text and "stay as they are" in caplog.text
+    assert "1 recording is in more than one split" in caplog.text and "stay as they are" in caplog.text
     shutil.copy(audio / names[0], tmp_path / "a" / "9.wav")
-    with pytest.raises(ValueError, match=r"a and MSP: 1 recording\(s\) are in more than one split"):
+    with pytest.raises(ValueError, match=r"a and MSP: 1 recording is in more than one split"):
         read_mixture([three[0], msp])
 
 
@@ -114,7 +114,7 @@ def test_every_test_part_is_kept(three, tmp_path):
         read_mixture([Member("MSP_Test1", three[0].data), msp])
     # A further test part, too, may not be what another corpus trains on.
     shutil.copy(tmp_path / "a" / "0.wav", tmp_path / "msp" / "Audios" / "MSP-PODCAST_0006_0008.wav")
-    with pytest.raises(ValueError, match=r"1 recording\(s\) are in more than one split, such as .*0006"):
+    with pytest.raises(ValueError, match=r"1 recording is in more than one split, such as .*0006"):
         read_mixture([three[0], msp])
 
 

@@ -45,7 +45,11 @@ def test_two_dimensions_are_enough_if_they_are_named(tmp_path):
         two,
     )
     blank = [row | {"valence": ""} for row in rows]
-    fails("line 2: valence is '', not a number", write_csv(tmp_path / "c.csv", blank), label_range=TWO)
+    fails(
+        "line 2: valence is blank; give a number or remove the row",
+        write_csv(tmp_path / "c.csv", blank),
+        label_range=TWO,
+    )
     fails("missing columns 'arousal'", write_csv(tmp_path / "d.csv", without(rows, "arousal")), label_range=TWO)
 
 
@@ -178,9 +182,7 @@ def test_a_validation_part_by_file(tmp_path, caplog):
     assert len(result["test"]) == 10 and 0 < len(result["validation"]) < 4
     assert f"took {len(result['validation'])} files from train for it" in caplog.text
     rows[-1]["speaker"] = "00"  # still refused where the given parts share a speaker
-    fails(
-        "1 speaker.s. are in more than one split, such as '00'", write_csv(tmp_path / "a.csv", rows), split_by="file"
-    )
+    fails("1 speaker is in more than one split, such as '00'", write_csv(tmp_path / "a.csv", rows), split_by="file")
 
 
 # Parts

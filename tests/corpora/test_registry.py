@@ -180,7 +180,7 @@ def test_options_of_a_table(tmp_path):
     pa.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
     options = {"columns": {"audio": "clip", "speaker": "who"}, "audio_folder": tmp_path / "sounds"}
     options["label_range"] = [-1, 1]
-    fails("3 speaker.s. are in more than one split", read_corpus, "table", tmp_path / "a.parquet", **options)
+    fails("3 speakers are in more than one split", read_corpus, "table", tmp_path / "a.parquet", **options)
     result = read_corpus("table", tmp_path / "a.parquet", allow_speaker_overlap=True, **options)
     assert result["train"]["valence"][:] == [0.0, 0.125, 0.25] and result["test"]["dominance"][:] == [0.5] * 3
     unlabeled = [{name: row[name] for name in ("clip", "who", "split")} for row in rows]

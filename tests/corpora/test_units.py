@@ -87,7 +87,7 @@ def test_a_recording_in_two_units_is_refused_unless_they_are_grouped(folder, tmp
     write_sound(folder / "7.wav", 2 / 64)
     change(folder)
     fails(
-        r"1 recording\(s\) are in more than one unit, such as .*2\.wav' \(02\), .*7\.wav' \(07\)",
+        r"1 recording is in more than one unit, such as .*2\.wav' \(02\), .*7\.wav' \(07\)",
         "table",
         str(folder),
         "speaker",

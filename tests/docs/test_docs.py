@@ -369,6 +369,7 @@ MADE = {
         "data.json",
         "results.json",
         "report.html",
+        "differences.svg",
         "predictions.csv",
         "metadata.csv",
         "annotation.json",

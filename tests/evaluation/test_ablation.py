@@ -3,6 +3,7 @@
 import csv
 import re
 import shlex
+import shutil
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -84,8 +85,6 @@ def done(tiny) -> Path:
     """Where an ablation of four rows and two seeds has run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tiny)
-        patch.setattr(ablation, "RESULTS", tiny / "results")
-        patch.setattr(ablation, "ASSETS", tiny)
         ablation.main(["tiny.yaml", "--seeds", "0", "1", "--rows", "no_audio", "random_window", "weighted_layers"])
     return tiny
 
@@ -129,8 +128,6 @@ def test_rows_without_inputs_are_left_out_before_the_first_training(tiny, tmp_pa
     given = [str(tiny / "tiny.yaml"), "--data", str(tmp_path / "metadata.csv"), "--audio_folder", f"{tiny}/corpus"]
     trained = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(ablation, "RESULTS", tmp_path)
-    monkeypatch.setattr(ablation, "ASSETS", tmp_path)
     monkeypatch.setattr(ablation, "seconds_of_a_run", lambda _: 0.0)
     monkeypatch.setattr(ablation.Run, "finish", lambda run: trained.append((run.row, run.seed)))
     monkeypatch.setattr(ablation, "summarize", lambda *_: [])
@@ -143,8 +140,27 @@ def test_rows_without_inputs_are_left_out_before_the_first_training(tiny, tmp_pa
     assert ablation.rows_with_inputs(silent, ["full", "no_gs"]) == ["full"]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--rows", "foo", "--data", "nosuch"], "There is no row foo; there are full, "),
+        (["--rows", "audio", "--data", "nosuch"], "nosuch"),
+        (["--folds", "9"], "--folds belongs to the corpus iemocap, not to table; leave it out"),
+        (["--chanel", "0"], "unknown settings"),
+    ],
+)
+def test_a_wrong_command_is_refused_by_its_name(tiny, tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(tiny / "tiny.yaml", "probe.yaml")  # of the project's own name
+    with pytest.raises(SystemExit, match=f"^msfser ablate: error: .*{message}"):
+        ablation.main(["probe.yaml", *options])
+    with pytest.raises(SystemExit, match=r"^msfser ablate: error: there is no settings file 'nosuch\.yaml'"):
+        ablation.main(["nosuch.yaml"])
+    assert [path.name for path in tmp_path.iterdir()] == ["probe.yaml"]
+
+
 def test_the_ablation_writes_results_and_a_plot(done):
-    rows = read(done / "results" / "ablation_tiny.json")
+    rows = read(done / "outputs/ablation/tiny/results.json")
     for name in ("full", "no_audio", "random_window", "no_audio_minus_full", "random_window_minus_full"):
         for dimension in (*LABELS, "mean"):
             row = rows[f"{name}/{dimension}"]
@@ -153,7 +169,7 @@ def test_the_ablation_writes_results_and_a_plot(done):
     of_seeds = [rows[f"full/seed{seed}/valence"]["value"] for seed in (0, 1)]
     assert of_seeds[0] != of_seeds[1] and rows["full/valence"]["value"] == pytest.approx(np.mean(of_seeds))
     assert not any(name.startswith("weighted_layers") for name in rows)
-    plot = ElementTree.parse(done / "ablation_tiny.svg")
+    plot = ElementTree.parse(done / "outputs/ablation/tiny/differences.svg")
     assert points_in(plot) == 2 * 4
 
 
@@ -213,8 +229,8 @@ def test_windows_come_from_the_timed_words_and_need_a_given_emphasis():
 
 def test_a_second_run_trains_nothing_and_other_settings_are_refused(done, monkeypatch):
     monkeypatch.chdir(done)
-    monkeypatch.setattr(ablation, "RESULTS", done / "again")
-    monkeypatch.setattr(ablation, "ASSETS", done)
+    results = done / "outputs/ablation/tiny/results.json"
+    first = read(results)
 
     def must_not_run(*_):
         raise AssertionError("there is nothing to train")
@@ -222,7 +238,7 @@ def test_a_second_run_trains_nothing_and_other_settings_are_refused(done, monkey
     for name in ("train", "predict_part", "seconds_of_a_run"):
         monkeypatch.setattr(ablation, name, must_not_run)
     ablation.main(["tiny.yaml", "--seeds", "0", "1", "--rows", "no_audio"])
-    first, second = (read(done / folder / "ablation_tiny.json") for folder in ("results", "again"))
+    second = read(results)
     assert {name: row["value"] for name, row in first.items()} == {name: row["value"] for name, row in second.items()}
     with pytest.raises(SystemExit, match="holds a run with other settings"):
         ablation.main(["tiny.yaml", "--rows", "full", "--learning_rate", "0.5"])
@@ -248,14 +264,14 @@ def control(tiny, tmp_path, monkeypatch):
     """Runs the full model and the control with these options; the results, and the predictions of both."""
     (tmp_path / "ours.yaml").write_text((tiny / "tiny.yaml").read_text().replace(f"data: {tiny}/corpus", ""))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(ablation, "RESULTS", tmp_path)
-    monkeypatch.setattr(ablation, "ASSETS", tmp_path)
     monkeypatch.setattr(ablation, "seconds_of_a_run", lambda _: 0.0)
 
     def run(*options: str):
         ablation.main(["ours.yaml", "--seeds", "0", "--rows", "random_window", *options])
         names = (tmp_path / f"outputs/ablation/ours/{row}_0" for row in ("full", "random_window"))
-        return read(tmp_path / "ablation_ours.json"), *(pd.read_csv(name / "test_predictions.csv") for name in names)
+        return read(tmp_path / "outputs/ablation/ours/results.json"), *(
+            pd.read_csv(name / "test_predictions.csv") for name in names
+        )
 
     return run
 

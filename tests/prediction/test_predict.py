@@ -189,10 +189,21 @@ def test_a_bad_channel_is_a_row_with_its_error(calls, model, suffix):
     assert "cannot be decoded" in broken["error"] and pd.isna(broken["channel"])
 
 
-def test_a_table_of_bad_channels_alone_names_them(calls, model):
+def test_bad_channels_are_named(calls, model):
     soundfile.write("nan.wav", np.full((24_000, 2), np.nan, np.float32), 16_000, subtype="FLOAT")
-    table = predict("nan.wav", "calls/broken.wav", "-o", "r.csv", "--model", model, "--channel", "each")
-    assert table["channel"].tolist()[:2] == [0, 1] and table["error"].notna().all()
+    files = ("nan.wav", "calls/broken.wav", "calls/a.wav")
+    table = predict(*files, "-o", "r.csv", "--model", model, "--channel", "each")
+    assert table["channel"].tolist()[:2] == [0, 1] and table["error"].notna().tolist() == [True, True, True, False]
+
+
+def test_a_table_without_a_result_is_not_kept(calls, model):
+    Path("r.csv").write_text("mine")
+    wrong = ["predict", "calls/a.wav", "-o", "r.csv", "--model", str(model), "--channel", "3"]
+    with pytest.raises(SystemExit, match="msfser predict: error: no recording has a result"):
+        msfser([*wrong, "--overwrite"])
+    assert Path("r.csv").read_text() == "mine" and not Path("r.csv.parts").exists()
+    Path("r.csv").unlink()
+    assert predict(*wrong[1:-1], "0")["error"].isna().all()
 
 
 def test_a_table_gives_its_texts(tmp_path, calls):
@@ -358,7 +369,10 @@ def test_the_intervals_of_a_model_with_an_unrated_dimension(tmp_path, monkeypatc
         (["-o", "r.txt"], "'r.txt' is none of .csv, .jsonl, .parquet"),
         (["-o", "there.csv"], "there.csv exists: give another name, or replace it with --overwrite"),
         (["-o", "no/folder/r.csv"], "there is no folder 'no/folder'"),
-        (["-o", "r.csv", "--label_range", "7", "1"], "from 7.0 to 1.0"),
+        (["-o", "r.csv", "--label_range", "7", "1"], "--label_range is 7 1; give two finite numbers"),
+        (["-o", "r.csv", "--label_range", "1", "inf"], "--label_range is 1 inf; give two finite numbers"),
+        (["-o", "r.csv", "--label_range", "nan", "1"], "--label_range is nan 1; give two finite numbers"),
+        (["-o", "r.csv", "--channel", "3"], r"no recording has a result, so there is no table; the first: .*channel"),
         (["-o", "r.csv", "--batch_size", "0"], "batch_size"),
         (["-o", "r.csv", "--max_width", "0"], "give a width above 0"),
         (["-o", "r.csv", "--max_width", "0.4"], "has no intervals, which --max_width needs"),

@@ -186,7 +186,9 @@ def test_sixteen_rows_train(tiny, tmp_path, monkeypatch, caplog, more, sizes, sa
 
 
 def test_one_row_is_refused(tiny, tmp_path):
-    with pytest.raises(SystemExit, match="1 training rows are too few for a batch"):
+    with pytest.raises(
+        SystemExit, match=r"1 training row is too few, because CCC needs two in a batch, .* add training rows"
+    ):
         main(command(tiny, tmp_path / "run", *few(tiny, tmp_path, 1)))
 
 

@@ -359,7 +359,7 @@ def test_a_row_without_a_unit_or_a_missing_column_is_said(tiny, corpus, tmp_path
 def test_a_recording_in_two_units_is_said(tiny, corpus, tmp_path, no_training):
     shutil.copy(corpus / "0.wav", corpus / "1.wav")
     said = refused(command(tiny, tmp_path / "run", "--data", str(corpus), *SPEAKERS))
-    assert "1 recording(s) are in more than one unit" in said and "keep each recording in one unit" in said
+    assert "1 recording is in more than one unit" in said and "keep each recording in one unit" in said
 
 
 @pytest.mark.parametrize(

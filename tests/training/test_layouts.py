@@ -175,14 +175,12 @@ def test_a_layout_is_annotated_trained_on_and_predicted(tiny, tmp_path, monkeypa
 
 def test_an_older_release_is_ablated(tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("RESULTS", "ASSETS"):
-        monkeypatch.setattr(ablation, name, tmp_path)
     monkeypatch.setattr(ablation, "seconds_of_a_run", lambda _: 0.0)
     options, *_ = old_release(tmp_path / "corpus")
     annotate(["corpus", *options, "--recognizer", "none", "--output", "annotated"])
     fast = "num_train_epochs: 1\nper_device_train_batch_size: 4\nintervals: false\ncorpus: msp_podcast\n"
     Path("old.yaml").write_text((tiny / "tiny.yaml").read_text() + fast + "data: annotated\n")
     ablation.main(["old.yaml", "--seeds", "0", "--rows", "audio"])
-    rows = read(tmp_path / "ablation_old.json")
+    rows = read(tmp_path / "outputs/ablation/old/results.json")
     assert rows["items"]["value"] == 4
     assert {"full/mean", "audio_minus_full/mean"} <= rows.keys()

@@ -388,7 +388,8 @@ def test_a_wrong_setting_is_one_sentence(tiny, tmp_path, more, words):
         ("cross_fusion: sum\n", "cross_fusion"),
         ("do_train: true\n", "do_train: the command decides this itself"),
         ("- a\n", "is no settings file"),
-        ("a: [\n", "cannot be read as YAML"),
+        ("a: [\n", "wrong.yaml is no YAML file (line 2: expected the node content"),
+        ("# a\n* `b`: c\n", "write lines such as 'fusion_size: 256'."),
     ],
 )
 def test_a_wrong_settings_file_is_one_sentence(tmp_path, text, words):
