@@ -153,7 +153,7 @@ def last_part(path: str) -> str:
     return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
 
 
-def hub_options(source: str) -> dict[str, bool]:
+def hub_options(source: str) -> dict[str, Any]:
     """The options with which `from_pretrained` asks the Hub only for what is no folder, and only if it answers."""
     return {"local_files_only": Path(source).is_dir() or not _hub_is_reachable()}
 

@@ -9,7 +9,9 @@ from typing import Any
 class CommandParser(argparse.ArgumentParser):
     """Parser of a command that names the option next to one that it does not know."""
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
         """As in [`argparse.ArgumentParser`]."""
         found, rest = self.parse_known_args(args, namespace)
         if rest:

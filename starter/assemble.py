@@ -29,7 +29,7 @@ from transformers.utils.logging import disable_progress_bar
 from ..cli.arguments import CommandParser
 from ..cli.errors import cli_errors
 from ..cli.outputs import UNFINISHED, make_folder, write_text
-from ..configuration_msfser import SEMANTICS, MsfSerConfig
+from ..configuration_msfser import SEMANTICS
 from ..corpora.acted_layouts import LAYOUTS
 from ..corpora.licenses import License, strictest
 from ..emphasis_msfser import EMPHASIS
@@ -100,11 +100,11 @@ STARTERS: Mapping[str, Starter] = {
 }
 
 
-def fitted_voices(config: MsfSerConfig) -> tuple[str, ...]:
+def fitted_voices(config: Any) -> tuple[str, ...]:
     """The acted corpora that a starter was fitted to, also one that a fine-tuned model started from.
 
     Args:
-        config: Of any model.
+        config: [`MsfSerConfig`] of any model.
 
     Returns:
         Their titles; empty for a model that has nothing from a starter.
