@@ -3,8 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from ..configuration_msfser import LABELS
-
 Range = tuple[float, float]
 LabelRange = Range | Mapping[str, Range]
 
@@ -46,6 +44,8 @@ def ranges_of(label_range: LabelRange) -> dict[str, Range]:
         ValueError: A range is not two finite numbers, the lower one first; or fewer than two dimensions, or something
             else, are named.
     """
+    from ..configuration_msfser import LABELS  # slow
+
     given = label_range if isinstance(label_range, Mapping) else dict.fromkeys(LABELS, label_range)
     if unknown := given.keys() - {*LABELS}:
         raise ValueError(f"--label_range names {sorted(unknown)}; the dimensions are {', '.join(LABELS)}.")
@@ -53,16 +53,22 @@ def ranges_of(label_range: LabelRange) -> dict[str, Range]:
         raise ValueError(
             f"--label_range names {', '.join(given) or 'no dimension'}; at least two of three are needed."
         )
-    ranges = {}
-    for name in (name for name in LABELS if name in given):
-        bounds = tuple(map(float, given[name]))
-        if len(bounds) != 2 or not all(map(math.isfinite, bounds)) or bounds[0] >= bounds[1]:
-            shown = " ".join(f"{bound:g}" for bound in bounds)
-            raise ValueError(
-                f"--label_range is {shown}; give two finite numbers, the lower one first, such as --label_range 1 7."
-            )
-        ranges[name] = (bounds[0], bounds[1])
-    return ranges
+    return {name: range_of(given[name]) for name in LABELS if name in given}
+
+
+def range_of(ends: Sequence[float]) -> Range:
+    """Return one range.
+
+    Raises:
+        ValueError: It is not two finite numbers, the lower one first.
+    """
+    bounds = tuple(map(float, ends))
+    if len(bounds) != 2 or not all(map(math.isfinite, bounds)) or bounds[0] >= bounds[1]:
+        shown = " ".join(f"{bound:g}" for bound in bounds)
+        raise ValueError(
+            f"--label_range is {shown}; give two finite numbers, the lower one first, such as --label_range 1 7."
+        )
+    return bounds[0], bounds[1]
 
 
 def half_step(low: float, high: float) -> float:

@@ -16,7 +16,7 @@ from pathlib import Path
 from ..cli.arguments import CommandParser, column_pair
 from ..cli.errors import cli_errors
 from ..cli.outputs import refuse_existing
-from ..corpora.label_ranges import ranges_of
+from ..corpora.label_ranges import range_of
 from .paths import matches, suffix_of
 
 
@@ -137,8 +137,7 @@ def check(arguments: argparse.Namespace) -> None:
         if os.path.realpath(written) in inputs:
             raise ValueError(f"{written} is one of the inputs and would be replaced: give another name.")
     refuse_existing(output, arguments.overwrite)
-    low, high = arguments.label_range
-    ranges_of((low, high))
+    low, high = range_of(arguments.label_range)
     if arguments.max_width is not None and not arguments.max_width > 0:
         raise ValueError(
             f"--max_width is {arguments.max_width}: give a width above 0, such as {0.4 * (high - low):g}."

@@ -92,10 +92,10 @@ def identity_of_texts(train: datasets.Dataset, inputs: Sequence[str], sources: I
 def differences(old: Identity, new: Identity) -> str:
     """What differs between the parts that both have, `part: 24 -> 23 rows; part: valence, audio`; empty if nothing.
 
-    What is noted for the card follows from the parts.
+    What is noted for the card follows from the parts, and the weights are no data.
     """
     found = []
-    for name in (old.keys() & new.keys()) - {TEXTS}:
+    for name in (old.keys() & new.keys()) - {TEXTS, WEIGHTS}:
         before, now = old[name], new[name]
         if before[_ROWS] != now[_ROWS]:
             found.append(f"{name}: {before[_ROWS]} -> {now[_ROWS]} rows")

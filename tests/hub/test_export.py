@@ -45,7 +45,7 @@ def exported(request, tmp_path_factory):
         intervals.quantiles.copy_(torch.linspace(0.01, 0.4, intervals.quantiles.numel()).view_as(intervals.quantiles))
         set_intervals(model, intervals)
     model.save_pretrained(folder / "model")
-    path = folder / "new" / "model.onnx"
+    path = folder / "model.onnx"
     command.main([str(folder / "model"), str(path)])
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return MsfSerModel.from_pretrained(folder / "model").eval(), tiny_processor(kind), session, path
@@ -150,7 +150,7 @@ def test_what_cannot_be_read_or_written_is_said(tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(SystemExit, match="type 'bert', not 'msfser'"):
         command.main([str(tmp_path), str(tmp_path / "model.onnx")])
-    with pytest.raises(SystemExit, match="is a folder: give the name of the output file"):
+    with pytest.raises(SystemExit, match=r"does not end with \.onnx: name the output so"):
         command.main([str(tmp_path), str(tmp_path)])
     monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else name)
     with pytest.raises(SystemExit, match=r'needs onnxscript: pip install "msfser\[onnx\]"'):

@@ -102,7 +102,8 @@ def test_from_the_folder_of_the_challenge_to_the_submission(tiny, tmp_path, monk
     with pytest.raises(SystemExit, match=r"has no Test1; annotate the whole .* what is there: --test Development"):
         train(command(tiny, tmp_path / "run", *options))
     train(command(tiny, tmp_path / "run", *options, "--test", "Development"))
-    assert "test/audio/mean" in results(tmp_path / "run")
+    # Eight recordings for validation are too few for intervals.
+    assert "test/audio/mean" in results(tmp_path / "run", set())
     words = ["predict", str(folder), "--corpus", "msp_podcast", "--test", "Test3", "--model", "run"]
     msfser([*words, "--recognizer", "none", "-o", "out.csv", "--submission", "submission.csv"])
     made = pd.read_csv("submission.csv")
