@@ -184,6 +184,15 @@ class MsfSerAnnotator:
         self, annotations: Sequence[Annotation], sounds: Sequence[np.ndarray], given: Sequence[Mapping[str, Any]]
     ) -> None:
         """Fills in `transcript` and `words`."""
+        self.find_words(annotations, sounds, given)
+        for annotation, sound in zip(annotations, sounds, strict=True):
+            if annotation.absent.get("transcript") == NO_SPEECH:
+                annotation.absent["transcript"] = why_no_words(measured(sound))
+
+    def find_words(
+        self, annotations: Sequence[Annotation], sounds: Sequence[np.ndarray], given: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """As [`transcribe`], for sounds that are measured already: without words the recognizer's own reason stays."""
         to_transcribe: dict[str | None, list[int]] = {}
         to_align: list[int] = []
         for i, (annotation, known) in enumerate(zip(annotations, given, strict=True)):
@@ -255,12 +264,10 @@ class MsfSerAnnotator:
             for annotation in annotations:
                 annotation.absent["transcript"] = NO_RECOGNIZER
             return
-        transcriptions = self.recognizer(sounds, language=language)
-        for annotation, sound, found in zip(annotations, sounds, transcriptions, strict=True):
+        for annotation, found in zip(annotations, self.recognizer(sounds, language=language), strict=True):
             annotation.transcript, annotation.words = found.text, found.words or None
             if found.reason is not None:
-                is_speech = found.reason != NO_SPEECH
-                annotation.absent["transcript"] = found.reason if is_speech else why_no_words(measured(sound))
+                annotation.absent["transcript"] = found.reason
 
     def _align(self, annotations: Sequence[Annotation], sounds: Sequence[np.ndarray]) -> None:
         transcripts = [" ".join(words_of(annotation.transcript or "")) for annotation in annotations]
@@ -332,7 +339,7 @@ class NoRecognizer(OSError):
 def transcribed(
     annotator: MsfSerAnnotator, sounds: Sequence[np.ndarray], given: Sequence[Mapping[str, Any]]
 ) -> list[Annotation]:
-    """New annotations of sounds with their transcripts; the arguments are those of [`MsfSerAnnotator.transcribe`].
+    """New annotations of sounds with their transcripts, by [`MsfSerAnnotator.find_words`] and with its arguments.
 
     Raises:
         NoRecognizer: The recognizer cannot be loaded.
@@ -340,7 +347,7 @@ def transcribed(
     """
     annotations = [Annotation() for _ in sounds]
     try:
-        annotator.transcribe(annotations, sounds, given)
+        annotator.find_words(annotations, sounds, given)
     except OSError as error:
         raise NoRecognizer(f"{str(error).rstrip('.')}; or give recognizer=None to go without a transcript.") from error
     return annotations

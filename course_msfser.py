@@ -144,7 +144,7 @@ def spread_words(passage: Sequence[Segment], annotation: Annotation) -> None:
     """Gives the segments of a passage their words, from texts that were made for it as a whole."""
     for segment in passage:
         segment.absent = annotation.absent or {"transcript": NO_SPEECH}
-        if segment.absent.get("transcript") in (NO_SPEECH, NO_WORDS):
+        if segment.absent.get("transcript") == NO_SPEECH:
             segment.absent = {**segment.absent, "transcript": why_no_words(segment.meter)}
     if not passage[0].recording.is_long:
         passage[0].words, passage[0].text = list(annotation.words or []), annotation.transcript

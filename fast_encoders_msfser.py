@@ -148,6 +148,49 @@ def _attention(
     return (shares @ value / (1 - dropout)).unflatten(0, items_and_heads)
 
 
+class MsfSerWhisperAttention(WhisperAttention):
+    """The attention of Whisper's encoder, in bfloat16 by matrix products where torch's fused kernel is slow.
+
+    Without AMX, that kernel computes bfloat16 no faster than float32.
+    """
+
+    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """`(batch, frames, size)` -> the same and `None`; in training, float32 or a decoder, the stock computation."""
+        is_for_products = (
+            not args
+            and not self.is_decoder
+            and self.config is not None
+            and self.config._attn_implementation == "sdpa"
+            and not torch.is_grad_enabled()
+            and isinstance(self.q_proj, nn.Linear)  # 8-bit layers have no weights to compare with
+            and is_reduced(hidden_states, self.q_proj.weight)
+            and not has_amx()
+        )
+        if not is_for_products:
+            return super().forward(hidden_states, *args, **kwargs)
+        hidden_states = hidden_states.to(torch.bfloat16)  # once for all projections
+        query, key, value = (
+            project(hidden_states).unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        mask = kwargs.get("attention_mask")
+        masks = [None] * len(query) if mask is None else mask.expand(len(query), -1, -1, -1)
+        # Item by item, as the scores of one fit in the cache.
+        items = zip(query * self.scaling, key, value, masks, strict=True)
+        attended = torch.stack([_attended(*item) for item in items])  # (batch, heads, frames, head size)
+        return self.out_proj(attended.transpose(1, 2).flatten(2)), None
+
+
+def _attended(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, visible: torch.Tensor | None
+) -> torch.Tensor:
+    """Attention of one item, `(heads, frames, head size)`, to the frames that are visible, `(1, frames, frames)`."""
+    scores = query @ key.transpose(1, 2)
+    if visible is not None:
+        scores = scores.masked_fill(~visible, -math.inf)
+    return scores.softmax(-1) @ value
+
+
 class MsfSerWavLMFeedForward(WavLMFeedForward):
     """WavLM's feed-forward layer, which keeps for its gradients only the input of the activation, not its output."""
 
@@ -204,49 +247,6 @@ class MsfSerDropout(nn.Dropout):
         if not (self.training and not self.inplace and _draws_fast(input, self.p)):
             return super().forward(input)
         return _dropped(input, _dropout_mask(input.shape, self.p), self.p)
-
-
-class MsfSerWhisperAttention(WhisperAttention):
-    """The attention of Whisper's encoder, in bfloat16 by matrix products where torch's fused kernel is slow.
-
-    Without AMX, that kernel computes bfloat16 no faster than float32.
-    """
-
-    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """`(batch, frames, size)` -> the same and `None`; in training, float32 or a decoder, the stock computation."""
-        is_for_products = (
-            not args
-            and not self.is_decoder
-            and self.config is not None
-            and self.config._attn_implementation == "sdpa"
-            and not torch.is_grad_enabled()
-            and isinstance(self.q_proj, nn.Linear)  # 8-bit layers have no weights to compare with
-            and is_reduced(hidden_states, self.q_proj.weight)
-            and not has_amx()
-        )
-        if not is_for_products:
-            return super().forward(hidden_states, *args, **kwargs)
-        hidden_states = hidden_states.to(torch.bfloat16)  # once for all projections
-        query, key, value = (
-            project(hidden_states).unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
-            for project in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        mask = kwargs.get("attention_mask")
-        masks = [None] * len(query) if mask is None else mask.expand(len(query), -1, -1, -1)
-        # Item by item, as the scores of one fit in the cache.
-        items = zip(query * self.scaling, key, value, masks, strict=True)
-        attended = torch.stack([_attended(*item) for item in items])  # (batch, heads, frames, head size)
-        return self.out_proj(attended.transpose(1, 2).flatten(2)), None
-
-
-def _attended(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, visible: torch.Tensor | None
-) -> torch.Tensor:
-    """Attention of one item, `(heads, frames, head size)`, to the frames that are visible, `(1, frames, frames)`."""
-    scores = query @ key.transpose(1, 2)
-    if visible is not None:
-        scores = scores.masked_fill(~visible, -math.inf)
-    return scores.softmax(-1) @ value
 
 
 def _dropped(x: torch.Tensor, mask: torch.Tensor | None, dropout: float) -> torch.Tensor:

@@ -59,7 +59,7 @@ from ..train import main as train
 from ..training.settings import Settings, build_model, parse_settings, read_unit_rows
 from ..training.steps import encode, fold_trainer
 from .command import parser_of, record
-from .starter import recognized_words
+from .starter import FITS, recognized_words
 
 SETTINGS = Path(__file__).parents[1] / "configs" / "finetune.yaml"
 PLOT = Path(__file__).parents[1] / "assets" / "finetune.svg"
@@ -317,9 +317,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Fits the starters, trains from them and from scratch, and writes the results."""
     parser = parser_of("finetune", __doc__)
     parser.add_argument("--data", type=Path, required=True, help="the folder with the corpora")
-    parser.add_argument(
-        "--output_dir", type=Path, default=Path("outputs/starter_fits"), help="where recognized words are kept"
-    )
+    parser.add_argument("--output_dir", type=Path, default=FITS, help="where recognized words are kept")
     parser.add_argument("--choose", action="store_true", help="try the settings of the grid, and write nothing")
     arguments = parser.parse_args(argv)
     arguments.output_dir.mkdir(parents=True, exist_ok=True)

@@ -54,6 +54,7 @@ from .starter_checks import rows_of_starter
 
 GROUPS = 3
 RESUME = "run the same command again; finished fits are kept"
+FITS = Path("outputs/starter_fits")
 _BATCH = 16  # clips
 TESTS: Mapping[str, augmentation.Distortion] = {
     "noise": lambda samples, draw: augmentation.noise(samples, draw, snr=10.0),
@@ -145,7 +146,7 @@ def parsed(module: str, doc: str | None, argv: Sequence[str] | None) -> argparse
     parser = parser_of(module, doc)
     parser.add_argument("--data", type=Path, required=True, help="the folder with the corpora")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the fits (0 1 2)")
-    parser.add_argument("--output_dir", type=Path, default=Path("outputs/starter_fits"), help="where fits are kept")
+    parser.add_argument("--output_dir", type=Path, default=FITS, help="where fits are kept")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     datasets.disable_progress_bars()

@@ -4,10 +4,11 @@ import os
 from pathlib import Path
 
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, hf_hub_download
 from transformers import PreTrainedConfig
 
 from ..corpora.licenses import License
+from ..encoders_msfser import hub_options
 
 
 def licenses_of(source: str, config: PreTrainedConfig) -> list[License]:
@@ -32,7 +33,9 @@ def _stated(source: str) -> str | None:
     if os.path.isdir(source) and not path.is_file():
         return None
     try:
-        data = ModelCard.load(path if os.path.isdir(source) else source).data
+        if not os.path.isdir(source):
+            path = Path(hf_hub_download(source, path.name, **hub_options(source)))
+        data = ModelCard.load(path).data
     except (OSError, ValueError, yaml.YAMLError):
         return None
     stated = data.get("license")

@@ -387,8 +387,8 @@ def test_the_windows_of_one_recording_form_batches(pipe, monkeypatch):
 
 
 def test_a_mistyped_option_is_named_with_those_there_are(pipe, sounds):
-    sentence = r"there is no option 'recogniser': give some of batch_size, channel, .*, recognizer, .*contributions\.$"
+    sentence = r"there is no option 'recognizr': give some of batch_size, channel, .*, recognizer, .*contributions\.$"
     with pytest.raises(TypeError, match=sentence):
-        pipe(sounds[0], recogniser=None)
+        pipe(sounds[0], recognizr=None)
     with pytest.raises(TypeError, match=sentence):
-        MsfSerPipeline(pipe.model, processor=pipe.processor, recogniser=None)
+        MsfSerPipeline(pipe.model, processor=pipe.processor, recognizr=None)

@@ -10,7 +10,7 @@ from ..corpora.licenses import License
 from ..corpora.shards import annotation_settings
 from ..encoders_msfser import hub_options
 from ..hub.licenses import licenses_of
-from ..hub.loading import find_named
+from ..hub.loading import FoundModel, find_named
 from ..hub.model_names import content_hash
 from ..intervals_msfser import set_intervals
 from ..modeling_msfser import MsfSerModel
@@ -77,8 +77,7 @@ def license_of_initial(run: "RunSettings") -> License | None:
         ValueError, OSError: As [`find_named`] does.
     """
     assert run.init_from is not None
-    named = find_named(run.init_from)
-    return next(iter(licenses_of(named.source, named.config)), None)
+    return _license_of(find_named(run.init_from))
 
 
 def load_initial(run: "RunSettings", switches: "ModelSettings") -> tuple[MsfSerModel, MsfSerProcessor]:
@@ -96,12 +95,17 @@ def load_initial(run: "RunSettings", switches: "ModelSettings") -> tuple[MsfSerM
     # They are those of the numbers that the training changes.
     set_intervals(model, None)
     model.config.scale = None
-    if (license := license_of_initial(run)) is not None:
+    if (license := _license_of(named)) is not None:
         license.add_to(model.config)
     named.processor.feature_extractor.max_seconds = run.max_seconds
     named.processor.text_languages = run.text_languages or None
     named.processor.annotation = annotation_settings(run.data) or named.processor.annotation
     return model, named.processor
+
+
+def _license_of(found: FoundModel) -> License | None:
+    """The strictest license that a model states; `None` where it states none."""
+    return next(iter(licenses_of(found.source, found.config)), None)
 
 
 def _are_equal(given: Any, loaded: Any) -> bool:
