@@ -1,5 +1,6 @@
 """Whisper's decoder, which reads the texts of several sounds at once, each at its own position."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -51,11 +52,14 @@ class MsfSerDecoder:
         for layer, head in self.ids.alignment_heads:
             self._alignment_heads.setdefault(layer, []).append(head)
 
-        def room(heads: int, positions: int) -> torch.Tensor:
+        def room(heads: int, positions: int, make: Callable[..., torch.Tensor] = torch.zeros) -> torch.Tensor:
             size = config.d_model // self._heads
-            return torch.zeros(rows, heads, positions, size, dtype=model.dtype, device=model.device)
+            return make(rows, heads, positions, size, dtype=model.dtype, device=model.device)
 
-        self._sound = [(room(self._heads, frames), room(self._heads, frames)) for _ in self._layers]
+        # The largest part of the memory, which `put` fills.
+        self._sound = [
+            (room(self._heads, frames, torch.empty), room(self._heads, frames, torch.empty)) for _ in self._layers
+        ]
         self._text = [(room(self._heads, tokens), room(self._heads, tokens)) for _ in self._layers]
         self._queries = {layer: room(len(heads), tokens) for layer, heads in self._alignment_heads.items()}
         self._frames, self._positions = [0] * rows, [0] * rows
@@ -85,6 +89,7 @@ class MsfSerDecoder:
         for buffers, given in zip(self._sound, sound, strict=True):
             for of_all, of_one in zip(buffers, given, strict=True):
                 of_all[row, :, : of_one.shape[2]] = of_one[0]
+                of_all[row, :, of_one.shape[2] :] = 0  # as what is hidden must be finite
 
     def read(self, tokens: torch.Tensor) -> torch.Tensor:
         """Reads the next tokens of each row, `(rows, tokens)`.

@@ -159,15 +159,18 @@ def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = N
 
 
 def logits_of(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """`x w^T` for many outputs, without gradients: `(..., size)` and `(outputs, size)` -> `(..., outputs)`.
+    """`x w^T` for many outputs, without gradients: `(..., size)` and `(outputs, size)` -> `(..., outputs)`, float32.
 
-    All are in float32. If [`is_reduced`], only the greatest ones are computed so, as bfloat16 has too few digits to
-    choose between them.
+    Reading the weights is most of the work. So a CPU that has bfloat16 computes all logits in it, and the greatest
+    ones, of which one is chosen, again in float32, as bfloat16 has too few digits to choose between them. Those that
+    stay in bfloat16 have next to no share of the probability.
     """
-    if is_reduced(x, weight):
-        logits = linear(x, weight, None).float()
+    if is_reduced(x, weight) or (has_bfloat16() and _is_for_one_dnn(x, weight, fewest_rows=1)):
+        rows = x.flatten(0, -2)
+        logits = product(rows.to(torch.bfloat16), packed(as_matrix, weight)).float()
         greatest = logits.topk(min(_EXACT, logits.shape[-1])).indices
-        return logits.scatter_(-1, greatest, (x[..., None, :].float() * weight[greatest]).sum(-1))
+        logits.scatter_(-1, greatest, (rows[:, None].float() * weight[greatest]).sum(-1))
+        return logits.unflatten(0, x.shape[:-1])
     with torch.autocast(x.device.type, enabled=False):
         # An arranged matrix is faster from two rows on.
         if not _is_for_one_dnn(x, weight, fewest_rows=2):

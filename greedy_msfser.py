@@ -94,11 +94,11 @@ def given_text(decoder: MsfSerDecoder, sound: SoundToRead, tokens: Sequence[int]
     decoder.put(0, sound.sound)
     first, end = len(sound.prompt) - 1, int(decoder.ids.eos_token_id)
     logits = decoder.read(torch.tensor([[*sound.prompt, *tokens]], device=decoder.device))[0]
-    log_probabilities, entropies = _certainty(logits)
-    of_tokens = log_probabilities[range(first, len(logits)), [*tokens, end]]
+    normalizers, entropies = _certainty(logits)
+    of_tokens = logits[range(first, len(logits)), [*tokens, end]] - normalizers[first:]
     return DecodedText(
         tokens=list(tokens),
-        no_speech=float(log_probabilities[0, _no_speech_token(decoder)].exp()),
+        no_speech=float((logits[0, _no_speech_token(decoder)] - normalizers[0]).exp()),
         log_probabilities=of_tokens.tolist(),
         entropies=entropies[first:].tolist(),
         attention=decoder.attention(0, first, len(tokens) + 1),
@@ -234,19 +234,16 @@ def _read(decoder: MsfSerDecoder, texts: Sequence[_Text], count: int, suppressed
     """Reads so many tokens of each text."""
     ids = decoder.ids
     logits = decoder.read(torch.tensor([text.unread[:count] for text in texts], device=decoder.device))
-    allowed = logits.masked_fill(suppressed, -torch.inf)
+    normalizers, entropies = _certainty(logits)
+    of_end, of_no_speech = (
+        logits[..., token] - normalizers for token in (ids.eos_token_id, _no_speech_token(decoder))
+    )
+    allowed = logits.masked_fill_(suppressed, -torch.inf)
     for row, text in enumerate(texts):
         if 0 <= text.first < count:
             allowed[row, text.first, ids.begin_suppress_tokens or []] = -torch.inf
-    tokens = allowed.argmax(-1)
-    log_probabilities, entropies = _certainty(logits)
-    steps = (
-        tokens,
-        log_probabilities.gather(-1, tokens[..., None]).squeeze(-1),
-        log_probabilities[..., ids.eos_token_id],
-        entropies,
-        log_probabilities[..., _no_speech_token(decoder)].exp(),
-    )
+    greatest, tokens = allowed.max(-1)
+    steps = (tokens, greatest - normalizers, of_end, entropies, of_no_speech.exp())
     return [
         [_Step(*step) for step in zip(*row, strict=True)]
         for row in zip(*(part.tolist() for part in steps), strict=True)
@@ -259,6 +256,17 @@ def _no_speech_token(decoder: MsfSerDecoder) -> int:
 
 
 def _certainty(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log probabilities `(..., vocabulary)`, and the entropies in nats `(...)`."""
-    log_probabilities = logits.float().log_softmax(-1)
-    return log_probabilities, -(log_probabilities.exp() * log_probabilities).sum(-1)
+    """From logits `(..., vocabulary)` what is subtracted from them for natural log probabilities, and the entropies.
+
+    The entropies are in nats, and both are `(...)`.
+    """
+
+    def of_row(row: torch.Tensor) -> torch.Tensor:
+        probabilities = row.softmax(-1)
+        normalizer = row.max() - probabilities.max().log()
+        return torch.stack([normalizer, normalizer - probabilities.dot(row)])
+
+    # Row by row, as a row fits into the cache: in a batch these passes take as long as the decoder's layers.
+    found = torch.stack([of_row(row) for row in logits.flatten(0, -2)])
+    normalizers, entropies = found.unflatten(0, logits.shape[:-1]).unbind(-1)
+    return normalizers, entropies

@@ -183,7 +183,8 @@ def test_the_precision_does_not_break_tracing():
 
 
 @pytest.mark.parametrize("rows", [1, 2, 40])
-def test_logits_in_float32_are_the_product(rows):
+def test_logits_in_float32_are_the_product(rows, monkeypatch):
+    monkeypatch.setattr(fast_products_msfser, "_HAS_BFLOAT16", False)
     draw = torch.Generator().manual_seed(0)
     weight, x = torch.randn(300, 48, generator=draw), torch.randn(1, rows, 48, generator=draw)
     for _ in range(2):
@@ -192,11 +193,12 @@ def test_logits_in_float32_are_the_product(rows):
 
 
 @needs_bfloat16
-def test_the_greatest_logits_are_exact_in_bfloat16():
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_greatest_logits_are_exact(precision):
     draw = torch.Generator().manual_seed(0)
     weight, x = torch.randn(5_000, 48, generator=draw), torch.randn(3, 2, 48, generator=draw)
     expected = x @ weight.T
-    with torch.autocast("cpu", torch.bfloat16):
+    with in_precision(precision, torch.device("cpu")):
         found = logits_of(x, weight)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.topk(16).values, expected.topk(16).values)

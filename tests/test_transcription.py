@@ -90,11 +90,16 @@ def states_of(recognizer, *frames: int, seed: int = 0) -> list[torch.Tensor]:
     return [torch.randn(count, recognizer.model.config.d_model, generator=draw) * 3 for count in frames]
 
 
+# Beside the greatest logits, the others are rounded to bfloat16 on a CPU that has it. In these tiny models all tokens
+# are about as probable; in a trained one the others have next to no share.
+_ROUNDED = 3e-4
+
+
 def check_equal(text: DecodedText, expected: DecodedText) -> None:
     assert text.tokens == expected.tokens
-    assert text.no_speech == pytest.approx(expected.no_speech, abs=1e-6)
-    assert text.log_probabilities == pytest.approx(expected.log_probabilities, abs=1e-5)
-    assert text.entropies == pytest.approx(expected.entropies, abs=1e-5)
+    assert text.no_speech == pytest.approx(expected.no_speech, abs=1e-4)
+    assert text.log_probabilities == pytest.approx(expected.log_probabilities, abs=_ROUNDED)
+    assert text.entropies == pytest.approx(expected.entropies, abs=_ROUNDED)
     torch.testing.assert_close(text.attention, expected.attention, atol=1e-5, rtol=0)
 
 
@@ -136,11 +141,11 @@ def test_what_was_expected_of_a_text_is_that_of_the_library(seed, ends_like):
         check_equal(given_text(decoder, sound, text.tokens), text)
     expected = output.logits[0].log_softmax(-1)
     ids = recognizer.ids
-    assert text.no_speech == pytest.approx(expected[0, ids.no_timestamps_token_id - 1].exp().item(), abs=1e-6)
+    assert text.no_speech == pytest.approx(expected[0, ids.no_timestamps_token_id - 1].exp().item(), abs=1e-4)
     expected = expected[len(prompt) - 1 :]
     of_tokens = expected[range(len(expected)), [*text.tokens, ids.eos_token_id]]
-    assert text.log_probabilities == pytest.approx(of_tokens.tolist(), abs=1e-5)
-    assert text.entropies == pytest.approx((-expected.exp() * expected).sum(-1).tolist(), abs=1e-5)
+    assert text.log_probabilities == pytest.approx(of_tokens.tolist(), abs=_ROUNDED)
+    assert text.entropies == pytest.approx((-expected.exp() * expected).sum(-1).tolist(), abs=_ROUNDED)
 
 
 @pytest.mark.parametrize("ends_like", [None, *_EARLY])
@@ -195,8 +200,8 @@ def test_a_text_that_loops_is_ended(repeating):
         if number % 2 == 0 and number in asked:
             count = len(text.tokens)
             assert 23 <= count < 120 and text.tokens == expected.tokens[:count]
-            assert text.log_probabilities == pytest.approx(expected.log_probabilities[:count], abs=1e-5)
-            assert text.entropies == pytest.approx(expected.entropies[:count], abs=1e-5)
+            assert text.log_probabilities == pytest.approx(expected.log_probabilities[:count], abs=_ROUNDED)
+            assert text.entropies == pytest.approx(expected.entropies[:count], abs=_ROUNDED)
             torch.testing.assert_close(text.attention, expected.attention[: count + 1], atol=1e-5, rtol=0)
         else:
             check_equal(text, expected)
