@@ -1,5 +1,6 @@
 """The starters: their recipe on held-out speakers, and the two that come with the package.
 
+    pip install -e ".[peers]"
     python -m msfser.benchmarks.starter --data FOLDER
 
 FOLDER holds RAVDESS (speech), EmoDB, nEMO, emotiontts_kr, GoEmotions and EmoBank. Rows without a prefix are those of
@@ -12,9 +13,10 @@ FOLDER holds RAVDESS (speech), EmoDB, nEMO, emotiontts_kr, GoEmotions and EmoBan
   numbers with those of the clean one, from sound alone.
 - `emobank_text/...`: the sentences of EmoBank's test part as text, on which nothing was trained; Pearson's r and CCC
   with the ratings of people. `emobank_ridge/...` is ridge regression from the same vectors to the same weak labels.
-- `emobank_spoken/...`: some of these sentences, spoken without emotion by a synthesizer (espeak-ng), by the default
+- `emobank_spoken/...`: some of these sentences, spoken without emotion by a synthesizer (SVOX Pico), by the default
   pipeline; `emobank_spoken_sound_only/...` without words and description. `emobank_spoken/word_errors` is the
-  recognizer's, and `emobank_length/valence_r` the correlation of the ratings with the seconds alone.
+  recognizer's, and `emobank_spoken_length/valence_r` the correlation of the ratings with the seconds alone.
+  `emobank_spoken_espeak...` is the same of espeak-ng, whose voice is less natural.
 - `swap/INPUT/DIMENSION`: how far the number moves, on average, when one input is exchanged for another clip's.
 - `gain/...`, `silence/...`, `no_speech/...`: samples to numbers.
 

@@ -1,7 +1,7 @@
 """What is measured of a fitted starter: text with ratings, the same text spoken, exchanged inputs, gain, silence."""
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,10 @@ from .emobank import PENALTIES, ccc, fit_ridge, pearson
 from .recognition import normalized
 
 SPOKEN = 300  # sentences of EmoBank's test part
-_VOICE = "en-us"
 _SWAPPED = 200  # clips
+
+# From sentences to their sounds, `(samples,)` each.
+Voice = Callable[[Sequence[str]], list[np.ndarray]]
 
 
 def rows_of_starter(
@@ -76,12 +78,14 @@ def spoken_rows(ser: MsfSerPipeline, data: Path) -> list[Row]:
     """Some of these sentences, spoken without emotion, through the default pipeline and from sound alone."""
     sentences, labels = emobank(data)
     sentences, labels = sentences[:SPOKEN], labels[:SPOKEN]
-    synthesizer = Synthesizer()
-    synthesizer.set_voice(_VOICE)
-    sounds = []
-    for sentence in sentences:
-        speech = synthesizer.speak(f"<speak>{html.escape(sentence)}</speak>")
-        sounds.append(soxr.resample(speech.samples.astype(np.float32) / 2**15, speech.rate, SAMPLING_RATE))
+    return [row for kind, speak in _VOICES.items() for row in _rows_of_voice(kind, ser, sentences, labels, speak)]
+
+
+def _rows_of_voice(
+    kind: str, ser: MsfSerPipeline, sentences: Sequence[str], labels: np.ndarray, speak: Voice
+) -> list[Row]:
+    """The rows of the sentences, whose ratings are `(sentences, 3)`, spoken by a voice."""
+    sounds = speak(sentences)
     by_length = np.argsort([len(sound) for sound in sounds], kind="stable")
     ordered = [sounds[i] for i in by_length]
     read = ser(ordered, batch_size=8)
@@ -100,13 +104,34 @@ def spoken_rows(ser: MsfSerPipeline, data: Path) -> list[Row]:
         r = [pearson(numbers[items], labels[items]) for numbers in (predicted, alone)]
         return np.concatenate([*r, [np.corrcoef(seconds[items], labels[items, 0])[0, 1]]])
 
-    names = [f"{kind}/{label}_r" for kind in ("emobank_spoken", "emobank_spoken_sound_only") for label in LABELS]
+    names = [f"{kind}{rest}/{label}_r" for rest in ("", "_sound_only") for label in LABELS]
     found = interval(measure, len(labels), correlation=True)
     return [
-        *rows_of([*names, "emobank_length/valence_r"], found),
-        row("emobank_spoken/word_errors", errors.wer),
-        row("emobank_spoken/without_text", float(np.mean([not text for text in written]))),
+        *rows_of([*names, f"{kind}_length/valence_r"], found),
+        row(f"{kind}/word_errors", errors.wer),
+        row(f"{kind}/without_text", float(np.mean([not text for text in written]))),
     ]
+
+
+def _by_pico(sentences: Sequence[str]) -> list[np.ndarray]:
+    try:
+        from py_nanotts import NanoTTS
+    except ImportError as error:
+        raise ImportError('The synthesizer SVOX Pico is missing: pip install "msfser[peers]".') from error
+    engine = NanoTTS()
+    spoken = (engine.speak(sentence, voice="en-US") for sentence in sentences)  # int16 at 16 kHz
+    return [np.frombuffer(sound, np.int16).astype(np.float32) / 2**15 for sound in spoken]
+
+
+def _by_espeak(sentences: Sequence[str]) -> list[np.ndarray]:
+    synthesizer = Synthesizer()
+    synthesizer.set_voice("en-us")
+    spoken = (synthesizer.speak(f"<speak>{html.escape(sentence)}</speak>") for sentence in sentences)
+    return [soxr.resample(sound.samples.astype(np.float32) / 2**15, sound.rate, SAMPLING_RATE) for sound in spoken]
+
+
+# By the start of the rows.
+_VOICES: Mapping[str, Voice] = {"emobank_spoken": _by_pico, "emobank_spoken_espeak": _by_espeak}
 
 
 @torch.inference_mode()

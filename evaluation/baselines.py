@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ..audio_msfser import SAMPLING_RATE, load_audio
 from ..cli.outputs import whole_file
 from ..configuration_msfser import LABELS
-from ..training import fitting
+from ..training import features, fitting
 from ..training.feature_store import fingerprint
 from .held_out import Setting, System, modules_behind
 from .regressor import fit_regressor, predict_pooled
@@ -33,8 +33,12 @@ _SVR_GRID = [
 RATES, EPOCHS = (2e-3, 6e-3, 2e-2), (10, 20)
 NEURAL_GRID = [{"learning_rate": rate, "epochs": epochs} for rate, epochs in product(RATES, EPOCHS)]
 SPREAD = (False, True)
-# The modules that fit the project's model to encoder outputs.
-FITTING_CODE = ("fusion_msfser", *modules_behind(fitting))
+# The modules that make encoder outputs and fit the project's model to them.
+FITTING_CODE = (
+    *("encoders_msfser", "fast_encoders_msfser", "feature_extraction_msfser", "fusion_msfser"),
+    *modules_behind(features),
+    *modules_behind(fitting),
+)
 _POOLED_BATCH = 64
 _MODULE = "evaluation.baselines"
 

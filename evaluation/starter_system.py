@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from ..configuration_msfser import LABELS
+from ..starter import voices
 from ..starter.assemble import SWITCHES, new_starter, starter_processor
 from ..starter.material import NOISES, RECIPE, material, training_items, with_words
 from ..starter.voices import descriptions_of, gain_free_norms, voice_measures
@@ -18,9 +19,10 @@ from ..training.features import FEATURES_VERSION, encode_texts
 from ..training.fitting import Clips, fit, predict
 from ..training.sentences import Sentences
 from .baselines import FITTING_CODE
-from .held_out import Setting, System
+from .held_out import Setting, System, modules_behind
 
-_CODE = ("evaluation.starter_system", "starter.material", "starter.voices", "training.augmentation", *FITTING_CODE)
+# The modules that make the material of a starter and fit it.
+RECIPE_CODE = ("starter.material", *modules_behind(voices), *FITTING_CODE)
 
 
 def starter_system(
@@ -42,7 +44,7 @@ def starter_system(
         words: By `les` and `gs` what was recognized in each clip.
         tests: Distortions by name.
     """
-    voices = len(clips)
+    count = len(clips)
 
     @cache
     def measures() -> np.ndarray:
@@ -60,7 +62,7 @@ def starter_system(
         return encode_texts([*texts, *[None] * NOISES], new_starter(), starter_processor())
 
     def fit_predict(train: np.ndarray, rest: np.ndarray, setting: Setting, seed: int) -> dict[str, np.ndarray]:
-        items = training_items(np.concatenate([train, np.arange(voices, voices + NOISES)]), voices)
+        items = training_items(np.concatenate([train, np.arange(count, count + NOISES)]), count)
         here = replace(whole(), texts={**whole().texts, "es": described(train)})
         model = fit(new_starter, here, items, seed, RECIPE)
         found = {"sound": predict(model, here, rest, "clean", texts=())}
@@ -70,4 +72,4 @@ def starter_system(
 
     depends = [FEATURES_VERSION, SWITCHES, sorted(tests), {name: list(texts) for name, texts in words.items()}]
     depends += [clips[[*LABELS]].to_numpy(), sentences.identity]
-    return System("starter", fit_predict, _CODE, depends=depends)
+    return System("starter", fit_predict, ["evaluation.starter_system", *RECIPE_CODE], depends=depends)

@@ -26,8 +26,8 @@ from huggingface_hub import ModelCard, ModelCardData
 from ..cli.errors import cli_errors
 from ..corpora.acted_layouts import LAYOUTS, Layout
 from ..corpora.licenses import LICENSES, RESEARCH_ONLY, License
-from ..evaluation.baselines import FITTING_CODE
 from ..evaluation.held_out import Fold, HeldOut, Setting, Split, System, speaker_groups
+from ..evaluation.starter_system import RECIPE_CODE
 from ..hub.encoders import ensure_encoders
 from ..intervals_msfser import set_intervals
 from ..modeling_msfser import MsfSerModel
@@ -57,7 +57,6 @@ logger = logging.getLogger("msfser.starter")
 
 # Where cross-fits are kept.
 FITS = Path("outputs/starter_fits/cross_fits")
-_CODE = ("starter.material", "starter.voices", "training.augmentation", *FITTING_CODE)
 
 # The card of a starter that a user fits.
 CARD_TEMPLATE = Path(__file__).parent / "fitted_card.md"
@@ -161,7 +160,7 @@ def cross_fits(fitted: Fitted, kept: Path) -> tuple[np.ndarray, np.ndarray]:
         kinds = {"sound": (), "all": ("es",)}
         return {kind: predict(model, fitted.clips, rest, "clean", texts) for kind, texts in kinds.items()}
 
-    system = System("starter", fit_predict, _CODE, depends=[FEATURES_VERSION, SWITCHES])
+    system = System("starter", fit_predict, RECIPE_CODE, depends=[FEATURES_VERSION, SWITCHES])
     engine.run([system], [0])
     found = engine.gathered([system], [0])[system.name]
     is_described = np.arange(len(labels))[:, None] % 2 == 0
