@@ -16,7 +16,8 @@ FOLDER holds RAVDESS (speech), EmoDB, nEMO, emotiontts_kr, GoEmotions and EmoBan
 - `emobank_spoken/...`: some of these sentences, spoken without emotion by a synthesizer (SVOX Pico), by the default
   pipeline; `emobank_spoken_sound_only/...` without words and description. `emobank_spoken/word_errors` is the
   recognizer's, and `emobank_spoken_length/valence_r` the correlation of the ratings with the seconds alone.
-  `emobank_spoken_espeak...` is the same of espeak-ng, whose voice is less natural.
+  `emobank_spoken_espeak...` is the same of espeak-ng, whose voice is less natural. Pico's samples differ a little
+  with each start of the engine, and with them a few recognized words.
 - `swap/INPUT/DIMENSION`: how far the number moves, on average, when one input is exchanged for another clip's.
 - `gain/...`, `silence/...`, `no_speech/...`: samples to numbers.
 
