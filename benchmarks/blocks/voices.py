@@ -260,10 +260,10 @@ VOICES: dict[str, Block] = {
             _words_table(""),
             "\nText minus ridge regression, mean r: {emobank_text_minus_ridge:difference}. The recognizer gets "
             "{emobank_spoken/word_errors:share} of the words wrong that Pico speaks, and "
-            "{emobank_spoken_espeak/word_errors:share} of those of espeak-ng, many of which are left out as not clearly "
-            "English; Pico was added after the result with espeak-ng was known. The length of the sentence alone has r "
-            "{emobank_spoken_length/valence_r:ccc} with valence. One goal was missed: r of valence was to be 0.56 for "
-            "text.",
+            "{emobank_spoken_espeak/word_errors:share} of those of espeak-ng, many of which are left out as not "
+            "clearly English; Pico was added after the result with espeak-ng was known. The length of the sentence "
+            "alone has r {emobank_spoken_length/valence_r:ccc} with valence. One goal was missed: r of valence was to "
+            "be 0.56 for text.",
             "",
             Table(
                 ("**weak** labels, held-out speakers", "all inputs, mean CCC", "all inputs minus sound alone"),
