@@ -172,8 +172,8 @@ def _mono_chunks(chunks: Iterable[Any], rate: int, channel: int | None) -> Itera
             continue
         if chunk.ndim == 2 and len(chunk) < chunk.shape[1] != known:
             raise ValueError(
-                f"a chunk of shape {tuple(chunk.shape)} has more channels than samples: chunks are (samples, channels): "
-                "give chunk.T."
+                f"a chunk of shape {tuple(chunk.shape)} has more channels than samples, but chunks are (samples, "
+                "channels): give chunk.T."
             )
         samples = checked_samples(SoundForm(chunk, False, rate, channels_first=False, is_order_known=True))
         known = 1 if samples.ndim == 1 else samples.shape[1]
