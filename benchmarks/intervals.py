@@ -62,7 +62,7 @@ def held_out_rows(
     Raises:
         ValueError: There are too few speakers.
     """
-    ends_at = ends_of_folds(numbers, labels, speakers.tolist(), groups)
+    ends_at = ends_of_folds(numbers, labels, speakers.tolist(), groups.tolist())
     if ends_at is None:
         raise ValueError("the groups have too few speakers for intervals: give more corpora.")
     low, high = ends_at(INTERVAL_LEVEL)

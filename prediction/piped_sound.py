@@ -3,7 +3,7 @@
 import io
 import struct
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ _LONGEST_HEADER = 1 << 20
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 # The three bytes of a sample with 24 bits, which no type of numbers has.
 _THREE_BYTES = np.dtype("V3")
-_TYPES = {
+_TYPES: dict[tuple[int, int], np.dtype[Any]] = {
     (_PCM, 8): np.dtype("u1"),
     (_PCM, 16): np.dtype("<i2"),
     (_PCM, 24): _THREE_BYTES,
