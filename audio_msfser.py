@@ -163,14 +163,21 @@ def stream_blocks(chunks: Iterable[Any], sampling_rate: int, channel: int | None
 
 
 def _mono_chunks(chunks: Iterable[Any], rate: int, channel: int | None) -> Iterator[np.ndarray]:
+    known = 0  # channels of the stream, as far as a chunk leaves no doubt
     is_empty = True
     for chunk in chunks:
         if not isinstance(chunk, (np.ndarray, torch.Tensor)):
             raise ValueError(f"a chunk of the stream is {type(chunk).__name__}, not an array of samples.")
         if chunk.ndim and not len(chunk):
             continue
+        if chunk.ndim == 2 and len(chunk) < chunk.shape[1] != known:
+            raise ValueError(
+                f"a chunk of shape {tuple(chunk.shape)} has more channels than samples, but chunks are (samples, "
+                "channels): give chunk.T."
+            )
         samples = checked_samples(SoundForm(chunk, False, rate, channels_first=False, is_order_known=True))
-        _check_channel(channel, 1 if samples.ndim == 1 else samples.shape[1])
+        known = 1 if samples.ndim == 1 else samples.shape[1]
+        _check_channel(channel, known)
         is_empty = False
         for block in array_blocks(samples, rate, math.inf):
             yield _mono(block, channel)

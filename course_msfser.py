@@ -19,7 +19,7 @@ from .configuration_msfser import LABELS, TENSOR_NAMES
 from .contributions_msfser import mean_reasons
 from .emphasis_msfser import bare_word
 from .recordings_msfser import Recording
-from .sound_quality_msfser import LEAST_SPEECH, SoundMeter
+from .sound_quality_msfser import LEAST_SPEECH, SoundMeter, speech_warnings
 from .word_times_msfser import has_no_spaces, join_words, texts_of_words
 
 Word = dict[str, Any]
@@ -81,7 +81,12 @@ class ScoredWindow:
     @property
     def has_speech(self) -> bool:
         """Whether it has enough speech for its numbers to mean something."""
-        return sum(self.speech_seconds) >= LEAST_SPEECH
+        return self.all_speech_seconds >= LEAST_SPEECH
+
+    @property
+    def all_speech_seconds(self) -> float:
+        """How much of it is speech."""
+        return round(sum(self.speech_seconds), 3)
 
     def reasons(self) -> dict[str, Any]:
         """What contributes to the values, as far as it was asked for."""
@@ -316,6 +321,8 @@ def _summary(windows: Sequence[ScoredWindow]) -> dict[str, Any]:
                 **window.values,
                 "intervals": window.intervals if window.has_speech else None,
                 "has_speech": window.has_speech,
+                "speech_seconds": window.all_speech_seconds,
+                "warnings": speech_warnings(window.all_speech_seconds),
                 **window.reasons(),
                 **{name: getattr(window.annotation, name) for name in TENSOR_NAMES},
             }

@@ -125,7 +125,8 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
               model, or without speech.
             - `interval_level`: of the intervals, or `None`.
             - `percentiles`: by dimension the percentile, 0..100, of the number among the `labels` and among the
-              `predictions` of the corpus that the model was fitted to; or `None`.
+              `predictions` of the corpus that the model was fitted to; `None` without such a model, or without
+              speech.
             - `percentiles_of`: the name of this corpus, or `None`.
             - `transcript`, `emphasis` (the emphasized words), `description`: a text, or `None`.
             - `words`: `{"word", "start", "end", "score", "emphasized"}` in order; times in seconds, LEMF's score
@@ -144,7 +145,8 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
             - `routing`: for each dimension the shares of `sound`, `words` and `description`, as far as the model has
               them, which sum to 1; `None` without experts. Inside the model, too.
             - `duration`: of the recording, seconds.
-            - `has_speech`: whether it has at least half a second of speech; without, the numbers mean nothing.
+            - `has_speech`: whether it has at least half a second of speech; without, the numbers mean nothing, and a
+              warning tells how much there is.
             - `speech_seconds`: how much of it is speech, by the sound and the words: see
               [`SoundMeter.speech_seconds`].
             - `warnings`: why the result may mean little, a sentence each.
@@ -154,11 +156,11 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
             "error"}` in this list, and a recording whose channels cannot be counted is `{"error"}` in its place.
 
             A recording that needs several windows also has `course`, for each window `start`, `end`, the three
-            numbers, their `intervals`, `has_speech`, what contributes to them, and the three texts. Its three numbers,
-            the ends of their intervals, contributions, gate and routing are means over the windows with speech,
-            weighted by their `weighting`: `"seconds of speech"`, or `"seconds"` of all windows if nobody speaks; only
-            the windows have `word_contributions`. A given transcript is aligned first, which works up to 10 minutes;
-            with `words` there is no such limit.
+            numbers, their `intervals`, `has_speech`, `speech_seconds`, `warnings` of too little speech, what
+            contributes to them, and the three texts. Its three numbers, the ends of their intervals, contributions,
+            gate and routing are means over the windows with speech, weighted by their `weighting`: `"seconds of
+            speech"`, or `"seconds"` of all windows if nobody speaks; only the windows have `word_contributions`. A
+            given transcript is aligned first, which works up to 10 minutes; with `words` there is no such limit.
 
         Raises:
             ValueError: A recording cannot be used; the message contains its index in the list.
@@ -405,7 +407,8 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
     ) -> dict[str, Any]:
         """The result for one recording, from all of its windows."""
         result = result_of(windows)
-        scale = getattr(self.model.config, "scale", None)
+        # The numbers of sound without speech mean nothing, and neither would their ranks.
+        scale = getattr(self.model.config, "scale", None) if result["has_speech"] else None
         result["percentiles"] = percentiles_of({label: result[label] for label in LABELS}, scale)
         result["percentiles_of"] = None if scale is None else scale["of"]
         unrated = getattr(self.model.config, "unrated", None) or ()

@@ -111,11 +111,7 @@ class SoundMeter:
         Args:
             spoken: Its seconds of speech.
         """
-        found = []
-        if spoken <= 0:
-            found.append("No speech was found.")
-        elif spoken < SHORTEST_SPEECH:
-            found.append(f"There is less than {SHORTEST_SPEECH:.0f} s of speech ({spoken:.2f} s).")
+        found = speech_warnings(spoken)
         if self._clipped_seconds >= _LEAST_CLIPPED_SHARE * self.seconds > 0:
             found.append("The sound is clipped: it was recorded too loud.")
         if spoken > 0 and self._lacks_upper_band():
@@ -129,6 +125,17 @@ class SoundMeter:
         level, _, ratio = self._measures()
         loud = _loud(level, _LOUD_ENOUGH)
         return bool(loud.any() and np.quantile(ratio[loud], _RICHEST) < _LEAST_UPPER_BAND)
+
+
+def speech_warnings(spoken: float) -> list[str]:
+    """Why a prediction for so many seconds of speech may mean little, or means nothing: one sentence or none."""
+    if spoken <= 0:
+        return ["No speech was found."]
+    if spoken < LEAST_SPEECH:
+        return [f"There is less than {LEAST_SPEECH:g} s of speech ({spoken:.2f} s): the numbers mean nothing."]
+    if spoken < SHORTEST_SPEECH:
+        return [f"There is less than {SHORTEST_SPEECH:g} s of speech ({spoken:.2f} s)."]
+    return []
 
 
 def measured(samples: np.ndarray) -> SoundMeter:

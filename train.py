@@ -18,6 +18,7 @@ import dataclasses
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -290,7 +291,7 @@ def evaluate_inputs(
         speakers where they are known; none of a dimension that is not rated. With intervals around the numbers also
         `intervals/NAME/DIMENSION/coverage` and `.../width`, with all inputs.
     """
-    from msfser.evaluation.coverage import coverage_rows
+    from msfser.evaluation.coverage import coverage_rows, ends_of
     from msfser.evaluation.input_sets import input_sets
     from msfser.evaluation.intervals import resampled_units
 
@@ -300,7 +301,7 @@ def evaluate_inputs(
         units, resampled = resampled_units(part["speaker"])
         rows += ccc_rows(f"{name}/{inputs}", found.predictions, found.label_ids, units, resampled)
     if intervals is not None:
-        rows += coverage_rows(name, intervals, found.predictions, found.label_ids, units)
+        rows += coverage_rows(name, partial(ends_of, intervals, found.predictions), found.label_ids, units)
     return rows
 
 

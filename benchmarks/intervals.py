@@ -31,12 +31,13 @@ from scipy import stats
 
 from ..cli.errors import cli_errors
 from ..configuration_msfser import LABELS
-from ..evaluation.coverage import ends_of
+from ..evaluation.coverage import ends_of, ends_of_folds
 from ..evaluation.intervals import clusters, interval, share_interval
 from ..evaluation.leave_out import make_systems, open_engine, read_corpora, read_protocol
 from ..evaluation.predictions import predict_part
 from ..evaluation.results import Row, row, rows_of
 from ..hub.encoders import ensure_encoders
+from ..intervals_msfser import INTERVAL_LEVEL
 from ..starter.assemble import AUDIO_ENCODER, STARTER, STARTERS, TEXT_ENCODER
 from ..starter.fit import FITS, cross_fits, fitted_to
 from ..starter.material import read_sentences, voices_of
@@ -57,13 +58,17 @@ def held_out_rows(
         groups: `(clips,)`.
         speakers: `(clips,)`.
         corpora: `(clips,)`.
+
+    Raises:
+        ValueError: There are too few speakers.
     """
-    low, high, constant = (np.empty(labels.shape) for _ in range(3))
+    ends_at = ends_of_folds(numbers, labels, speakers.tolist(), groups.tolist())
+    if ends_at is None:
+        raise ValueError("the groups have too few speakers for intervals: give more corpora.")
+    low, high = ends_at(INTERVAL_LEVEL)
+    constant = np.empty(labels.shape)
     for group in np.unique(groups):
-        here, rest = groups == group, groups != group
-        given = numbers[rest], labels[rest], speakers[rest].tolist()
-        low[here], high[here] = ends_of(calibrated(*given, groups[rest]), numbers[here])
-        constant[here] = constant_width(numbers[rest], labels[rest])
+        constant[groups == group] = constant_width(numbers[groups != group], labels[groups != group])
     hits, width, errors = (low <= labels) & (labels <= high), high - low, np.abs(labels - numbers)
     constant_widths = np.clip(numbers + constant, 0, 1) - np.clip(numbers - constant, 0, 1)
     units = clusters(speakers)

@@ -1,15 +1,21 @@
 """How often the intervals of a model contain the label, and how wide they are."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from ..configuration_msfser import LABELS
 from ..intervals_msfser import INTERVAL_LEVEL, MsfSerIntervals
+from ..training.calibration import FEWEST_RATED, FEWEST_SPEAKERS, GROUPS, calibrated
 from ..training.labels import rated_labels
 from .intervals import share_interval
 from .results import INTERVALS, Row, row
+
+# For a level the low and the high ends around some numbers, each `(items, 3)` in 0..1.
+EndsAt = Callable[[float], tuple[np.ndarray, np.ndarray]]
 
 
 def ends_of(
@@ -22,6 +28,45 @@ def ends_of(
     return low.cpu().numpy(), high.cpu().numpy()
 
 
+def ends_of_folds(
+    numbers: np.ndarray, labels: np.ndarray, speakers: Sequence[str | None], folds: Sequence[Any]
+) -> EndsAt | None:
+    """The ends around the numbers of each fold, by intervals that are calibrated on the other folds.
+
+    Args:
+        numbers: `(items, 3)`, each by a model that left its fold out.
+        labels: `(items, 3)`; what is not rated does not count.
+        speakers: Of each item; blank or missing if not known.
+        folds: Of each item.
+
+    Returns:
+        The ends; `None` where a speaker is not known or in two folds, or where a fold leaves too few speakers, or too
+        few labels of a dimension that is rated, for calibration.
+    """
+    names = np.array(["" if pd.isna(name) else str(name) for name in speakers])
+    places = np.unique(np.asarray(folds), return_inverse=True)[1]
+    if (names == "").any() or len({*zip(names, places, strict=True)}) > len(set(names)):
+        return None
+    is_rated = ~np.isnan(rated_labels(labels))
+    of_folds = []
+    for fold in np.unique(places):
+        rest = places != fold
+        few = np.count_nonzero(is_rated[rest], axis=0) < FEWEST_RATED
+        if len(set(names[rest])) < FEWEST_SPEAKERS or few[is_rated.any(0)].any():
+            return None
+        # The scale is fitted to all folds but one, too, unless these are too few or too many.
+        others = places[rest] if 2 <= len(set(places[rest])) <= GROUPS else None
+        of_folds.append((~rest, calibrated(numbers[rest], labels[rest], names[rest].tolist(), others)))
+
+    def ends_at(level: float) -> tuple[np.ndarray, np.ndarray]:
+        low, high = np.empty(numbers.shape), np.empty(numbers.shape)
+        for here, intervals in of_folds:
+            low[here], high[here] = ends_of(intervals, numbers[here], level)
+        return low, high
+
+    return ends_at
+
+
 def contained(low: np.ndarray, high: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Whether each label is between the ends, `(items, 3)`: 1 or 0, and NaN where it is not rated.
 
@@ -31,19 +76,16 @@ def contained(low: np.ndarray, high: np.ndarray, labels: np.ndarray) -> np.ndarr
     return np.where(np.isnan(given), np.nan, (low - 1e-6 <= given) & (given <= high + 1e-6))
 
 
-def coverage_rows(
-    name: str, intervals: MsfSerIntervals, numbers: np.ndarray, labels: np.ndarray, units: int | Sequence[np.ndarray]
-) -> list[Row]:
+def coverage_rows(name: str, ends_at: EndsAt, labels: np.ndarray, units: int | Sequence[np.ndarray]) -> list[Row]:
     """Rows `intervals/NAME/DIMENSION/coverage`, a share, and `.../width`, the mean, at the default level.
 
     Args:
         name: Of the items.
-        intervals: Of the model.
-        numbers: `(items, 3)`.
+        ends_at: The ends around their numbers.
         labels: `(items, 3)`; a dimension of which none is rated has no row.
         units: What the intervals of the share resample, as in [`resampled_units`].
     """
-    low, high = ends_of(intervals, numbers)
+    low, high = ends_at(INTERVAL_LEVEL)
     hits = contained(low, high, labels)
     rows: list[Row] = []
     for d, label in enumerate(LABELS):

@@ -11,6 +11,7 @@ from transformers import Trainer
 from ..configuration_msfser import LABELS
 from ..training.labels import rated_labels
 from ..training.settings import RunSettings
+from .coverage import coverage_rows, ends_of_folds
 from .intervals import ccc_interval, clusters
 from .results import CROSS_VALIDATED, FOLD, Row, ccc_rows, row
 
@@ -58,7 +59,8 @@ def rows_of_folds(table: pd.DataFrame, run: RunSettings) -> list[Row]:
     Returns:
         Rows `cross_validation/INPUTS/DIMENSION`: CCC over the predictions of all folds with its 95 % interval over the
         units; and with all inputs `fold/NAME/mean`: the mean CCC within each fold, null where it is not defined, as
-        of one item.
+        of one item. If the run has intervals around the numbers, also `intervals/cross_validation/DIMENSION/coverage`
+        and `.../width`, where those of each fold are calibrated on the other folds.
     """
     grouping = str(run.cross_validate)
     groups = f"groups of {_PLURALS[grouping]}" if grouping in _PLURALS else f"groups by {grouping}"
@@ -72,6 +74,11 @@ def rows_of_folds(table: pd.DataFrame, run: RunSettings) -> list[Row]:
     for name, of_fold in whole.groupby("fold", sort=True):
         mean = ccc_interval(*_values(of_fold), [np.arange(len(of_fold))]).value[-1]
         rows.append(row(f"{FOLD}{name}/mean", mean) | {"items": len(of_fold)})
+    if run.intervals:
+        numbers, given = _values(whole)
+        ends_at = ends_of_folds(numbers, given, whole["speaker"].tolist(), whole["fold"].tolist())
+        if ends_at is not None:
+            rows += coverage_rows(CROSS_VALIDATED.rstrip("/"), ends_at, given, clusters(whole["unit"]))
     return rows
 
 

@@ -13,6 +13,7 @@ import dataclasses
 import logging
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -131,7 +132,7 @@ def _rows(name: str, table: pd.DataFrame, model: MsfSerModel) -> list[Row]:
     numbers = table[[*LABELS]].to_numpy(np.float64)
     found = ccc_rows(name, numbers, given, units, resampled)
     if model.intervals is not None:
-        found += coverage_rows(name, model.intervals, numbers, given, units)
+        found += coverage_rows(name, partial(ends_of, model.intervals, numbers), given, units)
     return [row | {"items": len(table)} for row in found]
 
 

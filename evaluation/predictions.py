@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,6 @@ import pandas as pd
 import torch
 
 from .. import LABELS, MsfSerModel, MsfSerProcessor
-from ..intervals_msfser import MsfSerIntervals
 from ..training.collator import FeatureCollator
 from ..training.data_identity import check_identity, inputs_of
 from ..training.features import encode_parts, has_input
@@ -19,9 +19,11 @@ from ..training.folds import PREDICTIONS_FILE, read_predictions
 from ..training.labels import rated_labels
 from ..training.run_folder import check_weights
 from ..training.settings import read_data, read_run
+from .coverage import EndsAt, ends_of, ends_of_folds
 from .results import Row
 
 _BATCH_SIZE = 32
+_GIVEN = [f"{label}_label" for label in LABELS]
 
 
 class Predictions(NamedTuple):
@@ -37,7 +39,7 @@ class Predictions(NamedTuple):
     table: pd.DataFrame
     items: datasets.Dataset | None  # the same items in the schema; `None` for those of a cross-validation
     layer_weights: list[float] | None  # of each state of the speech encoder; `None` where only the last is used
-    intervals: MsfSerIntervals | None = None  # of the model
+    ends_at: EndsAt | None = None  # of the intervals around the numbers, in the order of the table
 
 
 def rated_dimensions(table: pd.DataFrame) -> list[str]:
@@ -100,11 +102,16 @@ def predict_part(folder: Path, part: str = "test") -> Predictions:
             columns |= {f"routing_{label}_{expert}": v for label, v in _by_label(routing[:, :, index]).items()}
     weights = outputs[0].layer_weights
     kept = None if weights is None else weights.tolist()
-    return Predictions(pd.DataFrame(columns, index=present), items, kept, model.intervals)
+    table = pd.DataFrame(columns, index=present)
+    numbers = table[[*LABELS]].to_numpy(np.float64)
+    ends_at = None if model.intervals is None else partial(ends_of, model.intervals, numbers)
+    return Predictions(table, items, kept, ends_at)
 
 
 def predictions_of_folds(folder: Path) -> Predictions:
     """The predictions of a finished cross-validation with all inputs, each by the model of its fold.
+
+    The intervals of each fold, unless the run has none, are calibrated on the other folds.
 
     Raises:
         ValueError: The file with the predictions holds something else.
@@ -113,7 +120,11 @@ def predictions_of_folds(folder: Path) -> Predictions:
     table = read_predictions(folder / PREDICTIONS_FILE)
     table = table[table["inputs"] == table["inputs"].iloc[-1]]
     table = table.replace({"file": {"": None}, "speaker": {"": None}})
-    return Predictions(table.set_index(table["row"] - 1), None, None)
+    ends_at = None
+    if read_run(folder)[0].intervals:
+        numbers, given = (table[names].to_numpy(np.float64) for names in ([*LABELS], _GIVEN))
+        ends_at = ends_of_folds(numbers, given, table["speaker"].tolist(), table["fold"].tolist())
+    return Predictions(table.set_index(table["row"] - 1), None, None, ends_at)
 
 
 @torch.inference_mode()

@@ -20,6 +20,7 @@ from ..cli.errors import cli_errors
 from ..cli.outputs import write_text
 from ..configuration_msfser import LABELS
 from ..training.settings import RUN_FILE, read_run
+from .coverage import EndsAt
 from .groups import groups_of, mean_of_known
 from .intervals import concordance_of_rated, interval
 from .plots import NOT_RATED, Ends, intervals, scatter
@@ -71,8 +72,9 @@ def page(folder: Path) -> str:
     sections = [head, _agreement(table), _by_inputs(rows)]
     groups = groups_of(run, table["file"].tolist(), table["speaker"].tolist())
     sections += [_by_group(name, of_items.set_axis(table.index), table) for name, of_items in groups.items()]
-    if found.intervals is not None:
-        sections.append(_intervals(found, {name: group.set_axis(table.index) for name, group in groups.items()}))
+    if found.ends_at is not None:
+        of_items = {name: group.set_axis(table.index) for name, group in groups.items()}
+        sections.append(_intervals(table, found.ends_at, of_items, run.cross_validate is not None))
     sections += [_reasons(found), _worst(table)]
     return _PAGE.format(title=f"{_TITLE} {escape(folder.resolve().name)}", body="\n".join(sections))
 
@@ -150,18 +152,21 @@ def _by_group(name: str, groups: pd.Series, table: pd.DataFrame) -> str:
     )
 
 
-def _intervals(found: Predictions, groups: Mapping[str, pd.Series]) -> str:
-    of_model = found.intervals
-    assert of_model is not None
+def _intervals(table: pd.DataFrame, ends_at: EndsAt, groups: Mapping[str, pd.Series], is_of_folds: bool) -> str:
+    of_folds = (
+        " Here the intervals of each fold are calibrated on the other folds; those of a final model are calibrated on "
+        "all folds."
+    )
     return _section(
         "Intervals around the numbers",
         "First, the share of labels that the intervals contain, against their level: on the line they are right, "
         "below it too narrow. Then the same at the level 0.9, by group. Last, the mean absolute error if only those "
         "with the narrowest intervals are kept: where it falls, the widths tell which numbers to trust. What is "
-        "promised is about speakers like those of the calibration, on average over all of them, not for each group.",
-        *calibration_plots(found.table, of_model),
-        *coverage_by_group(groups, found.table, of_model),
-        risk_plot(found.table, of_model),
+        "promised is about speakers like those of the calibration, on average over all of them, not for each group."
+        f"{of_folds if is_of_folds else ''}",
+        *calibration_plots(table, ends_at),
+        *coverage_by_group(groups, table, ends_at),
+        risk_plot(table, ends_at),
     )
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from ..configuration_msfser import LABELS
-from ..intervals_msfser import INTERVAL_LEVEL, MsfSerIntervals
-from .coverage import contained, ends_of
+from ..intervals_msfser import INTERVAL_LEVEL
+from .coverage import EndsAt, contained
 from .intervals import interval, share_interval
 from .plots import NOT_RATED, Ends, intervals, scatter
 from .predictions import rated_dimensions
@@ -18,16 +18,16 @@ _KEPT = (0.25, 0.5, 0.75, 1.0)
 _MOST_GROUPS = 30
 
 
-def calibration_plots(table: pd.DataFrame, of_model: MsfSerIntervals) -> list[str]:
+def calibration_plots(table: pd.DataFrame, ends_at: EndsAt) -> list[str]:
     """For each rated dimension the share of labels that the intervals contain, against their level.
 
     Args:
         table: Predictions and labels, as in [`Predictions`].
-        of_model: The intervals.
+        ends_at: The ends around the predictions.
     """
-    numbers, labels = _values(table)
-    hits = {level: contained(*ends_of(of_model, numbers, level), labels) for level in _LEVELS}
-    low, high = ends_of(of_model, numbers)
+    _, labels = _values(table)
+    hits = {level: contained(*ends_at(level), labels) for level in _LEVELS}
+    low, high = ends_at(INTERVAL_LEVEL)
     plots = []
     for label in rated_dimensions(table):
         d = LABELS.index(label)
@@ -39,17 +39,17 @@ def calibration_plots(table: pd.DataFrame, of_model: MsfSerIntervals) -> list[st
     return plots
 
 
-def coverage_by_group(groups: Mapping[str, pd.Series], table: pd.DataFrame, of_model: MsfSerIntervals) -> list[str]:
+def coverage_by_group(groups: Mapping[str, pd.Series], table: pd.DataFrame, ends_at: EndsAt) -> list[str]:
     """For each grouping the share of labels that the intervals contain, by group.
 
     Args:
         groups: By name of the grouping, the group of each row.
         table: Predictions and labels.
-        of_model: The intervals.
+        ends_at: The ends around the predictions.
     """
-    numbers, labels = _values(table)
+    _, labels = _values(table)
     rated = rated_dimensions(table)
-    hits = contained(*ends_of(of_model, numbers), labels)[:, [LABELS.index(label) for label in rated]]
+    hits = contained(*ends_at(INTERVAL_LEVEL), labels)[:, [LABELS.index(label) for label in rated]]
     plots = []
     for of_items in groups.values():
         counts = of_items.value_counts()
@@ -63,10 +63,10 @@ def coverage_by_group(groups: Mapping[str, pd.Series], table: pd.DataFrame, of_m
     return plots
 
 
-def risk_plot(table: pd.DataFrame, of_model: MsfSerIntervals) -> str:
+def risk_plot(table: pd.DataFrame, ends_at: EndsAt) -> str:
     """The mean absolute error of the utterances with the narrowest intervals, by the share that is kept."""
     numbers, labels = _values(table)
-    low, high = ends_of(of_model, numbers)
+    low, high = ends_at(INTERVAL_LEVEL)
     errors, width = np.abs(numbers - labels), high - low
     dimensions = rated_dimensions(table)
     shown: dict[str, list[Ends]] = {}

@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from ..configuration_msfser import LABELS, TENSOR_NAMES, MsfSerConfig
 from ..corpora.licenses import License
 from ..corpora.registry import CORPORA, Corpus
-from ..evaluation.results import INTERVALS, Row, of_test, read, resampled, with_ends
+from ..evaluation.results import CROSS_VALIDATED, INTERVALS, Row, of_test, read, resampled, with_ends
 from ..starter.assemble import STARTERS
 from ..training.data_identity import DATA_FILE, INITIAL, TEXTS, read_identity
 from ..training.run_folder import check_weights
@@ -123,11 +123,13 @@ def render_card(
 
 
 def _coverage(rows: Mapping[str, Row]) -> dict[str, list[str]]:
-    """What the card shows of the intervals around the numbers on the test set; nothing without such rows."""
+    """What the card shows of the intervals on the test set or over all folds; nothing without such rows."""
     shown = {"share of labels in the interval": "coverage", "mean width": "width"}
-    names = {words: [f"{INTERVALS}test/{label}/{kind}" for label in LABELS] for words, kind in shown.items()}
-    if not any(name in rows for of_kind in names.values() for name in of_kind):
+    starts = (f"{INTERVALS}test/", f"{INTERVALS}{CROSS_VALIDATED}")
+    start = next((start for start in starts if any(name.startswith(start) for name in rows)), None)
+    if start is None:
         return {}
+    names = {words: [f"{start}{label}/{kind}" for label in LABELS] for words, kind in shown.items()}
     return {
         words: [f"{rows[name]['value']:.2f}" if name in rows else "-" for name in of_kind]
         for words, of_kind in names.items()

@@ -137,13 +137,14 @@ def _lines(encoding: str) -> Callable[[Mapping[str, Any]], str]:
 
     def show(result: Mapping[str, Any]) -> str:
         minutes, seconds = divmod(int(result["end"]), 60)
-        cells = ["no numbers"] if result["valence"] is None else []
+        cells = [] if result["has_speech"] else ["no numbers"]
         for name in _DIMENSIONS if not cells else ():
             at = min(_SCALE - 1, int(result[name] * _SCALE))
             cells.append(f"{empty[:at]}{value}{empty[at + 1 :]} {result[name]:.2f}  ")
         words = " ".join(word["word"] for word in result["words"])
-        reasons = " ".join(result["warnings"]) if result["valence"] is None else ""
+        reasons = "" if result["has_speech"] else " ".join(result["warnings"])
+        said = f"{words} ({reasons})" if words and reasons else words or reasons
         skipped = f" ({result['skipped']} skipped)" if result["skipped"] else ""
-        return f"{f'{minutes}:{seconds:02}':<7}{''.join(cells):<48}{words or reasons}{skipped}".rstrip()
+        return f"{f'{minutes}:{seconds:02}':<7}{''.join(cells):<48}{said}{skipped}".rstrip()
 
     return show

@@ -3,7 +3,7 @@
 import io
 import struct
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,16 @@ _READ_BYTES = 1 << 16
 # Bytes. A header that is longer is none.
 _LONGEST_HEADER = 1 << 20
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
-_TYPES = {(_PCM, 8): "u1", (_PCM, 16): "<i2", (_PCM, 32): "<i4", (_FLOAT, 32): "<f4", (_FLOAT, 64): "<f8"}
+# The three bytes of a sample with 24 bits, which no type of numbers has.
+_THREE_BYTES = np.dtype("V3")
+_TYPES: dict[tuple[int, int], np.dtype[Any]] = {
+    (_PCM, 8): np.dtype("u1"),
+    (_PCM, 16): np.dtype("<i2"),
+    (_PCM, 24): _THREE_BYTES,
+    (_PCM, 32): np.dtype("<i4"),
+    (_FLOAT, 32): np.dtype("<f4"),
+    (_FLOAT, 64): np.dtype("<f8"),
+}
 _REMEDY = "ffmpeg -i INPUT -f s16le -ac 1 -ar 16000 - makes raw samples"
 # The first bytes of what is no raw sound, although any bytes could be.
 _OTHER_FORMATS = {
@@ -57,7 +66,7 @@ def open_pipe(read: Callable[[int], bytes], raw_rate: int) -> PipedSound:
         raw_rate: The rate of raw samples, in Hz.
 
     Raises:
-        ValueError: It is another format, or a WAV with other samples than 8, 16 or 32 bits.
+        ValueError: It is another format, or a WAV with other samples than 8, 16, 24 or 32 bits.
     """
     pipe = _Pipe(read)
     start = pipe.peek(12)
@@ -66,7 +75,7 @@ def open_pipe(read: Callable[[int], bytes], raw_rate: int) -> PipedSound:
     if start[:4] != b"RIFF" or start[8:12] != b"WAVE":
         return PipedSound(raw_rate, _arrays(pipe, np.dtype("<i2"), 1, None))
     pipe.take(12)
-    rate, channels, dtype = 0, 0, None
+    rate, channels, kind, bits = 0, 0, 0, 0
     while True:
         head = pipe.take(8)
         if len(head) < 8:
@@ -81,12 +90,15 @@ def open_pipe(read: Callable[[int], bytes], raw_rate: int) -> PipedSound:
             kind, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", content)
             if kind == _EXTENSIBLE and len(content) >= 26:
                 (kind,) = struct.unpack_from("<H", content, 24)
-            dtype = _TYPES.get((kind, bits))
+    dtype = _TYPES.get((kind, bits))
     if dtype is None or not channels:
-        raise ValueError(f"the WAV in the pipe has samples that are not read: {_REMEDY}.")
+        raise ValueError(
+            f"the WAV in the pipe has samples that are not read ({bits} bits, format {kind}, {channels} channels): "
+            f"{_REMEDY}."
+        )
     # A pipe cannot be wound back to write the size: ffmpeg leaves the largest number there, others 0.
     is_known = 0 < size < 0xFFFFFFFF - _LONGEST_HEADER
-    return PipedSound(rate, _arrays(pipe, np.dtype(dtype), channels, size if is_known else None))
+    return PipedSound(rate, _arrays(pipe, dtype, channels, size if is_known else None))
 
 
 class _Pipe:
@@ -151,16 +163,32 @@ def _aac_frame_bytes(head: bytes) -> int | None:
 
 
 def _arrays(pipe: _Pipe, dtype: np.dtype, channels: int, size: int | None) -> Iterator[np.ndarray]:
-    """The samples, `(samples, channels)`; bytes after `size` are none, and neither is half a sample at the end."""
+    """The samples, `(samples, channels)`; bytes after `size` are none, and neither is half a sample at the end.
+
+    An array has as many samples as channels or more, so that the order of its axes is plain; the last may have fewer.
+    """
     width, rest = dtype.itemsize * channels, b""
-    while size is None or size > 0:
+    while True:
         content = pipe.take_some()
-        if not content:
-            return
+        is_end = not content
         if size is not None:
             content, size = content[:size], size - len(content)
+            is_end = is_end or size <= 0
         content = rest + content
-        whole = len(content) // width * width
-        rest = content[whole:]
-        if whole:
-            yield np.frombuffer(content[:whole], dtype).reshape(-1, channels)
+        count = len(content) // width
+        if count < (1 if is_end else channels):
+            count = 0
+        rest = content[count * width :]
+        if count:
+            yield _numbers(content[: count * width], dtype).reshape(-1, channels)
+        if is_end:
+            return
+
+
+def _numbers(content: bytes, dtype: np.dtype) -> np.ndarray:
+    """The samples, one after the other; those with 24 bits are the upper ones of 32."""
+    if dtype != _THREE_BYTES:
+        return np.frombuffer(content, dtype)
+    padded = np.zeros((len(content) // 3, 4), np.uint8)
+    padded[:, 1:] = np.frombuffer(content, np.uint8).reshape(-1, 3)
+    return padded.view("<i4")

@@ -42,7 +42,8 @@ def rows_of_result(
         result: Of the pipeline; a list with one result, or error, for each channel; `None` where there is an error.
         error: Why there is no result.
         label_range: The scale of the three numbers.
-        course: Whether each window is a row, with its `start` and `end` in seconds.
+        course: Whether each window is a row, with its `start` and `end` in seconds, its seconds of speech, and its
+            warnings after those of the recording.
         max_width: The three numbers are left out, with the reason among the warnings, where an interval is wider than
             this on their scale, or where there is none.
         unrated: Dimensions without labels in training, whose intervals are as wide as the scale and do not count.
@@ -62,6 +63,7 @@ def rows_of_result(
             windows = of_channel.get("course") or [{"start": 0.0, "end": of_channel["duration"]}]
         for window in windows:
             row = {**whole, **{name: value for name, value in window.items() if name in (*COLUMNS, "start", "end")}}
+            row["warnings"] = [*dict.fromkeys([*(whole["warnings"] or ()), *window.get("warnings", ())])]
             intervals = window.get("intervals", of_channel.get("intervals"))
             row |= {name: to_scale(row[name], *label_range) for name in LABELS}
             if intervals is not None:
@@ -69,7 +71,7 @@ def rows_of_result(
                     row |= zip(ends, (to_scale(end, *label_range) for end in intervals[name]), strict=True)
             reason = None if max_width is None else _too_wide(row, max_width, unrated)
             if reason is not None:
-                row |= dict.fromkeys(LABELS) | {"warnings": [*(row["warnings"] or ()), reason]}
+                row |= dict.fromkeys(LABELS) | {"warnings": [*row["warnings"], reason]}
             yield row
 
 

@@ -49,17 +49,20 @@ def panel(result: Mapping[str, Any], title: str, before: Mapping[str, float] | N
         title: What the result is of.
         before: The three numbers that the same recording had with other texts.
     """
-    meaning = hint(result)
+    meaning, verdict, place = hint(result), "", ""
     if result.get("intervals"):
         meaning = f"<details><summary>What the bars and percentages mean</summary>{meaning}</details>"
+    # Numbers that mean nothing are neither put into words nor placed among words of emotion.
+    if texts.has_speech(result):
+        verdict, place = f'<p class="ser-summary">{escaped(texts.summary(result))}</p>', plane(result)
     parts = [
         f'<h2 class="ser-title">{escaped(title)}</h2>',
-        f'<p class="ser-summary">{escaped(texts.summary(result))}</p>{notes(result)}',
+        f"{verdict}{notes(result)}",
         scales(result, before),
         meaning,
         course(result.get("course"), result["duration"]),
         words(result),
-        f'<div class="ser-pair">{contributions(result)}{plane(result)}</div>',
+        f'<div class="ser-pair">{contributions(result)}{place}</div>',
         downloads(result),
     ]
     return f'<div class="ser">{"".join(parts)}</div>'
@@ -132,7 +135,16 @@ def plane(result: Mapping[str, Any]) -> str:
     """Valence and arousal as a point, or as a path over time, among words of emotion."""
     parts = [one for one in result.get("course") or () if _is_drawn(one)] or [result]
     points = [(_x(one["valence"]), _y(one["arousal"])) for one in parts]
-    drawn = [
+    drawn, likely = [], ""
+    if len(parts) == 1 and result.get("intervals"):
+        (left, right), (bottom, top) = result["intervals"]["valence"], result["intervals"]["arousal"]
+        likely = f"; likely valence {left:.2f} to {right:.2f}, arousal {bottom:.2f} to {top:.2f}"
+        # Below the words: what is drawn over them takes from their contrast.
+        drawn.append(
+            f'<rect class="ser-likely" x="{_x(left):.1f}" y="{_y(top):.1f}" rx="8" '
+            f'width="{_x(right) - _x(left):.1f}" height="{_y(bottom) - _y(top):.1f}"/>'
+        )
+    drawn += [
         f'<path class="ser-axis" d="M{_PLANE / 2} 8V{_PLANE - 8}M8 {_PLANE / 2}H{_PLANE - 8}"/>',
         *(
             f'<text class="ser-quadrant" x="{_PLANE - 10 if right else 10}" y="{20 if up else _PLANE - 12}" '
@@ -146,12 +158,6 @@ def plane(result: Mapping[str, Any]) -> str:
             for word, (v, a) in _LANDMARKS.items()
         ),
     ]
-    if len(parts) == 1 and result.get("intervals"):
-        (left, right), (bottom, top) = result["intervals"]["valence"], result["intervals"]["arousal"]
-        drawn.append(
-            f'<rect class="ser-likely" x="{_x(left):.1f}" y="{_y(top):.1f}" rx="8" '
-            f'width="{_x(right) - _x(left):.1f}" height="{_y(bottom) - _y(top):.1f}"/>'
-        )
     if len(parts) > 1:
         path = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
         drawn.append(f'<path class="ser-path" d="M{path}"/>')
@@ -167,6 +173,7 @@ def plane(result: Mapping[str, Any]) -> str:
         drawn += [_beside(points[0], "start"), _beside(points[-1], "end")]
     alternative = (
         f"Valence {result['valence']:.2f} from left to right, arousal {result['arousal']:.2f} from bottom to top"
+        f"{likely}"
     )
     if len(parts) > 1:
         moves = (f"{texts.minutes(p['start'])} {p['valence']:.2f}, {p['arousal']:.2f}" for p in _thinned(parts))
@@ -176,7 +183,8 @@ def plane(result: Mapping[str, Any]) -> str:
         f'<span class="ser-left">negative</span><svg viewBox="0 0 {_PLANE} {_PLANE}" role="img" '
         f'aria-label="{escaped(alternative)}">{"".join(drawn)}</svg>'
         '<span class="ser-right">positive</span><span class="ser-down">calm</span></div>'
-        '<p class="ser-hint">Gray: where people place these words of emotion.</p></section>'
+        '<p class="ser-hint">Gray: where people place these words of emotion'
+        f"{'; dashed: both intervals' if likely else ''}.</p></section>"
     )
 
 
@@ -321,7 +329,7 @@ def downloads(result: Mapping[str, Any], name: str = "speech-emotion") -> str:
 
 
 def as_csv(result: Mapping[str, Any]) -> str:
-    """A row for each window: times, numbers, intervals, and texts."""
+    """A row for each window: times, numbers, intervals, whether there is speech, warnings, and texts."""
     parts = result.get("course") or [{"start": 0.0, "end": result["duration"], **result}]
     rows = []
     for part in parts:
@@ -329,6 +337,8 @@ def as_csv(result: Mapping[str, Any]) -> str:
         for name in texts.SCALES:
             low, high = (part.get("intervals") or {}).get(name) or (None, None)
             row |= {f"{name}_low": low, f"{name}_high": high}
+        warnings = dict.fromkeys([*(result.get("warnings") or ()), *(part.get("warnings") or ())])
+        row |= {"has_speech": part.get("has_speech"), "warnings": "; ".join(warnings)}
         rows.append(row | {name: part.get(name) for name in ("transcript", "emphasis", "description")})
     table = io.StringIO()
     writer = csv.DictWriter(table, rows[0])

@@ -131,7 +131,8 @@ def panel(session: Session | None, is_over: bool = False) -> str:
     if said:
         parts.append(f'<section><h3>Words</h3><p class="ser-words" tabindex="0">{said}</p></section>')
     if session.skipped:
-        parts.append(f'<p class="ser-note">{session.skipped} results were left out to keep up.</p>')
+        left_out = "1 result was" if session.skipped == 1 else f"{session.skipped} results were"
+        parts.append(f'<p class="ser-note">{left_out} left out to keep up.</p>')
     if session.lost > _MOST_LOST:
         parts.append(f'<p class="ser-note">{session.lost:.0f} s of sound did not arrive: the page is too busy.</p>')
     if is_over:

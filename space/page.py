@@ -356,9 +356,10 @@ class _Page:
         event: dict[str, Any] = {"concurrency_id": "model", "show_progress": "hidden", "api_visibility": "public"}
 
         def summarize(*values: Text) -> dict[str, Any]:
-            """Valence, arousal, and dominance in 0..1, with their intervals; texts that are empty are made."""
+            """Valence, arousal, and dominance in 0..1, with intervals and warnings; texts that are empty are made."""
             result = analyze(*values)
-            return {name: result.get(name) for name in (*texts.SCALES, "intervals", "interval_level")}
+            names = (*texts.SCALES, "intervals", "interval_level", "has_speech", "warnings")
+            return {name: result.get(name) for name in names}
 
         def analyze(*values: Text) -> dict[str, Any]:
             """All that the pipeline returns for a recording; texts that are empty are made."""

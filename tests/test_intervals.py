@@ -170,6 +170,7 @@ def test_without_speech_there_is_no_interval(model, seconds):
     result = silent(sound)
     assert not result["has_speech"] and result["intervals"] is None and result["interval_level"] is None
     assert all(window["intervals"] is None for window in result.get("course", ()))
+    assert model.config.scale and result["percentiles"] is None and result["percentiles_of"] is None
     assert ("course" in result) == (seconds > 30)
     (row,) = rows_of_result("silence.wav", result, None, max_width=0.4)
     assert row["valence"] is None and "they have no interval" in row["warnings"][-1]
@@ -198,6 +199,12 @@ def test_windows_without_speech_have_no_interval_and_no_part_in_that_of_the_reco
         assert min(numbers) - 1e-6 <= result[label] <= max(numbers) + 1e-6
     rows = list(rows_of_result("call.wav", result, None, course=True, max_width=2.0))
     assert [row["valence"] is not None for row in rows] == [window["has_speech"] for window in course]
+    # Numbers that are not left out come with the reason to.
+    rows = list(rows_of_result("call.wav", result, None, course=True))
+    assert ["No speech was found." in row["warnings"] for row in rows] == [row["speech_seconds"] == 0 for row in rows]
+    assert [row["warnings"] == result["warnings"] for row in rows] == [window["has_speech"] for window in course]
+    assert [row["speech_seconds"] for row in rows] == [window["speech_seconds"] for window in course]
+    assert max(row["speech_seconds"] for row in rows) < result["speech_seconds"]
 
 
 def test_a_stream_has_intervals_of_the_level_that_is_asked_for(pipe):

@@ -99,7 +99,10 @@ def test_no_second_of_a_long_sound_is_left_out():
 def test_little_speech_is_told_with_its_seconds(sound_only):
     for seconds in (0.3, 0.8):
         result = sound_only(speech(seconds), sampling_rate=RATE)
-        assert result["warnings"] == [f"There is less than 1 s of speech ({result['speech_seconds']:.2f} s)."]
+        told = f"({result['speech_seconds']:.2f} s)"
+        little = [f"There is less than 0.5 s of speech {told}: the numbers mean nothing."]
+        assert result["has_speech"] == (seconds > LEAST_SPEECH)
+        assert result["warnings"] == ([f"There is less than 1 s of speech {told}."] if seconds > 0.5 else little)
         assert result["speech_seconds"] == pytest.approx(seconds, abs=0.15)
     # Within a long pause too.
     pause = np.zeros(10 * RATE, np.float32)
@@ -187,6 +190,9 @@ def test_a_window_without_speech_counts_nothing_in_the_means(sound_only):
     weights = np.array([a + b for a, b in itertools.pairwise(shared)])
     is_silent = np.array([not window["has_speech"] for window in course])
     assert ([a + b < LEAST_SPEECH for a, b in itertools.pairwise(spoken)] == is_silent).all()
+    for window, (a, b) in zip(course, itertools.pairwise(spoken), strict=True):
+        assert window["speech_seconds"] == pytest.approx(a + b, abs=1e-3)
+        assert window["warnings"] == (["No speech was found."] if a + b == 0 else [])
     weights[is_silent] = 0
     assert result["weighting"] == "seconds of speech"
     assert result["speech_seconds"] == pytest.approx(spoken.sum(), abs=1e-3)

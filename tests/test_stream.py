@@ -124,6 +124,12 @@ def test_samples_of_any_type_and_channels(pipe):
     np.testing.assert_allclose(numbers(pipe.stream([whole], RATE)), numbers(expected), atol=1e-3)
 
 
+def test_a_short_chunk_has_the_channels_of_those_before_it(pipe):
+    both = np.stack([voice(1.2), np.zeros(19_200, np.float32), voice(1.2, 1)], axis=1)
+    expected = numbers(pipe.stream([both], RATE))
+    np.testing.assert_allclose(numbers(pipe.stream([both[:19_198], both[19_198:]], RATE)), expected, atol=1e-6)
+
+
 def test_a_chunk_may_be_overwritten_by_its_source(pipe):
     sound, buffer = voice(3.0), np.zeros(1_600, np.float32)
 
@@ -355,7 +361,9 @@ def test_impossible_arguments_are_sentences_before_any_sound_is_read(pipe, given
     ("chunk", "message"),
     [
         (np.zeros((2, 3, 4), np.float32), "are neither"),
-        (np.zeros((10, 100), np.float32), "more than 64 channels"),
+        (np.zeros((1, 1_600), np.float32), r"shape \(1, 1600\) has more channels than samples, .* give chunk.T"),
+        (torch.zeros(2, 64), r"shape \(2, 64\) has more channels than samples, .* give chunk.T"),
+        (np.zeros((100, 65), np.float32), "more than 64 channels"),
         (np.array(0.5), "neither"),
         (np.arange(100), "integer samples need their type"),
         (np.array(["a"]), "are no sound"),

@@ -1,5 +1,7 @@
 """What is said about intervals around the numbers: shares and widths, plots, and the table after training."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ import torch
 
 from msfser import LABELS
 from msfser.evaluation import report_intervals
-from msfser.evaluation.coverage import coverage_rows, ends_of
+from msfser.evaluation.coverage import coverage_rows, ends_of, ends_of_folds
 from msfser.evaluation.intervals import clusters
 from msfser.evaluation.results import as_table, ccc_rows, scored
 from msfser.intervals_msfser import MsfSerIntervals
@@ -27,7 +29,10 @@ def some() -> tuple[np.ndarray, np.ndarray, MsfSerIntervals]:
 def test_shares_and_widths_are_counted():
     numbers, labels, intervals = some()
     labels[:50, 0], labels[:, 1] = UNRATED, UNRATED
-    rows = {row["name"]: row for row in coverage_rows("test", intervals, numbers, labels, clusters(SPEAKERS))}
+    rows = {
+        row["name"]: row
+        for row in coverage_rows("test", partial(ends_of, intervals, numbers), labels, clusters(SPEAKERS))
+    }
     low, high = ends_of(intervals, numbers)
     hits = (low <= labels) & (labels <= high)
     assert rows["intervals/test/valence/coverage"]["value"] == pytest.approx(hits[50:, 0].mean())
@@ -36,7 +41,7 @@ def test_shares_and_widths_are_counted():
     assert 0.85 < rows["intervals/test/dominance/coverage"]["value"] < 0.95
     assert rows["intervals/test/dominance/coverage"]["low"] < 0.9
     as_tables_have_it = coverage_rows(
-        "test", intervals, numbers, np.where(labels == UNRATED, np.nan, labels), clusters(SPEAKERS)
+        "test", partial(ends_of, intervals, numbers), np.where(labels == UNRATED, np.nan, labels), clusters(SPEAKERS)
     )
     assert {row["name"]: row for row in as_tables_have_it} == rows
 
@@ -63,10 +68,43 @@ def test_the_ends_are_the_same_on_a_gpu():
     assert intervals.quantiles.is_cuda
 
 
+@pytest.mark.parametrize(("count", "is_by_fold"), [(4, True), (2, False), (12, False)])
+def test_each_fold_is_calibrated_on_the_others(count, is_by_fold):
+    numbers, labels, _ = some()
+    folds = np.array([int(speaker[1:]) % count for speaker in SPEAKERS])
+    ends_at = ends_of_folds(numbers, labels, SPEAKERS, folds)
+    for fold in (0, count - 1):
+        rest = folds != fold
+        given = numbers[rest], labels[rest], np.array(SPEAKERS)[rest].tolist()
+        intervals = calibrated(*given, folds[rest] if is_by_fold else None)
+        for level in (0.5, 0.9):
+            for found, expected in zip(ends_at(level), ends_of(intervals, numbers[~rest], level), strict=True):
+                np.testing.assert_allclose(found[~rest], expected, atol=1e-6)
+    # What a fold's own labels are has no effect on its intervals.
+    other = labels.copy()
+    other[folds == 0] = 0.99
+    for found, expected in zip(ends_of_folds(numbers, other, SPEAKERS, folds)(0.9), ends_at(0.9), strict=True):
+        np.testing.assert_array_equal(found[folds == 0], expected[folds == 0])
+
+
+def test_folds_that_cannot_be_calibrated_have_no_intervals():
+    numbers, labels, _ = some()
+    thirds = [int(speaker[1:]) % 3 for speaker in SPEAKERS]
+    unrated, few = labels.copy(), labels.copy()
+    unrated[:, 1], few[8:, 2] = UNRATED, np.nan
+    assert ends_of_folds(numbers, unrated, SPEAKERS, thirds) is not None
+    assert ends_of_folds(numbers, few, SPEAKERS, thirds) is None
+    for unknown in ("", None, np.nan):
+        assert ends_of_folds(numbers, labels, [unknown, *SPEAKERS[1:]], thirds) is None
+    assert ends_of_folds(numbers, labels, SPEAKERS, [i % 5 for i in range(240)]) is None
+    three = [f"s{place}" for place in thirds]
+    assert ends_of_folds(numbers, labels, three, thirds) is None
+
+
 def test_they_are_shown_beside_the_scores():
     numbers, labels, intervals = some()
     rows = ccc_rows("test/all", numbers, labels, clusters(SPEAKERS), "12 speakers")
-    both = rows + coverage_rows("test", intervals, numbers, labels, clusters(SPEAKERS))
+    both = rows + coverage_rows("test", partial(ends_of, intervals, numbers), labels, clusters(SPEAKERS))
     assert scored(both) == rows
     shown = as_table(both)
     assert shown.startswith(as_table(rows)) and "90 % intervals contain the label (test): valence 0.9" in shown
@@ -79,20 +117,20 @@ def as_predictions(numbers: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
 
 def test_the_report_has_plots_of_them(monkeypatch):
     numbers, labels, intervals = some()
-    table = as_predictions(numbers, labels)
+    table, ends_at = as_predictions(numbers, labels), partial(ends_of, intervals, numbers)
     drawn = []
     monkeypatch.setattr(report_intervals, "scatter", lambda *words: drawn.append(words) or "<svg>")
     monkeypatch.setattr(report_intervals, "intervals", lambda *words, **more: drawn.append(words) or "<svg>")
-    assert report_intervals.calibration_plots(table, intervals) == ["<svg>"] * 3
+    assert report_intervals.calibration_plots(table, ends_at) == ["<svg>"] * 3
     for _, _, levels, shares, _ in drawn:
         assert np.abs(np.subtract(levels, shares)).max() < 0.1
-    report_intervals.coverage_by_group({"speaker": pd.Series(SPEAKERS)}, table, intervals)
+    report_intervals.coverage_by_group({"speaker": pd.Series(SPEAKERS)}, table, ends_at)
     groups, titles = drawn[-1]
     assert list(groups)[:2] == ["s0 (20)", "s1 (20)"] and len(titles) == 3
     low, high = ends_of(intervals, numbers)
     hits = ((low <= labels) & (labels <= high))[::12].mean(0)
     assert [ends[0] for ends in groups["s0 (20)"]] == pytest.approx(hits.tolist())
-    report_intervals.risk_plot(table, intervals)
+    report_intervals.risk_plot(table, ends_at)
     risks = drawn[-1][0]
     assert risks["all"][0][0] == pytest.approx(np.abs(numbers - labels)[:, 0].mean())
     assert risks["narrowest 25%"][0][0] < risks["all"][0][0]
@@ -108,9 +146,10 @@ def test_labels_that_are_not_there_do_not_count_in_the_plots(monkeypatch):
     monkeypatch.setattr(report_intervals, "intervals", lambda *words, **more: drawn.append(words) or "<svg>")
     halves = {"half": pd.Series(["first"] * 120 + ["last"] * 120)}
     for of_table, groups in ((table, halves), (whole, {"half": halves["half"][120:].reset_index(drop=True)})):
-        report_intervals.calibration_plots(of_table, intervals)
-        report_intervals.coverage_by_group(groups, of_table, intervals)
-        report_intervals.risk_plot(of_table, intervals)
+        ends_at = partial(ends_of, intervals, of_table[[*LABELS]].to_numpy())
+        report_intervals.calibration_plots(of_table, ends_at)
+        report_intervals.coverage_by_group(groups, of_table, ends_at)
+        report_intervals.risk_plot(of_table, ends_at)
     assert [words[0] for words in drawn[:2]] == ["valence", "dominance"]
     assert drawn[0] == drawn[4]
     groups, titles = drawn[2]

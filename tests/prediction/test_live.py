@@ -46,7 +46,7 @@ def test_raw_samples_are_mono_integers(most):
     np.testing.assert_array_equal(found[:, 0], samples)
 
 
-@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_32", "FLOAT", "DOUBLE"])
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
 @pytest.mark.parametrize("form", ["WAV", "WAVEX"])
 def test_wav_says_what_it_holds(subtype, form):
     samples = np.stack([voice(0.1), voice(0.1, 1)], axis=1)
@@ -56,6 +56,16 @@ def test_wav_says_what_it_holds(subtype, form):
         scale = {"i2": 2**15, "i4": 2**31}.get(found.dtype.str[1:], 1)
         assert rate == 44_100
         np.testing.assert_allclose(floats / scale, samples, atol=2 / 128 if subtype == "PCM_U8" else 1e-4)
+
+
+def test_the_order_of_the_axes_is_plain_whatever_the_pipe_gives_at_once():
+    """A stream refuses an array with more channels than samples."""
+    samples = np.round(np.random.default_rng(0).uniform(-9_999, 9_999, (50, 6))).astype(np.int16)
+    for most in (5, 12, 24, 1 << 16):
+        file = io.BytesIO(wav(samples))
+        arrays = list(open_pipe(lambda count, file=file, most=most: file.read(min(count, most)), RATE).chunks)
+        assert min(map(len, arrays[:-1]), default=6) >= 6
+        np.testing.assert_array_equal(np.concatenate(arrays), samples)
 
 
 @pytest.mark.parametrize("size", [0, 0xFFFFFFFF, 0xFFFFFFFF - 77])
@@ -73,7 +83,7 @@ def test_a_wav_whose_length_nobody_knew_is_read_to_its_end(size):
     [
         (b"fLaC" + bytes(99), "holds FLAC"),
         (b"OggS" + bytes(99), "holds Ogg"),
-        (wav(voice(0.1), subtype="PCM_24"), "samples that are not read"),
+        (wav(voice(0.1), subtype="ULAW"), "samples that are not read .8 bits, format 7, 1 channels"),
         (wav(voice(0.1))[:30], "ends before its samples"),
         (b"RIFF\0\0\0\0WAVEjunk\xff\xff\xff\x7f", "damaged"),
     ],
@@ -176,7 +186,7 @@ def test_lines_come_while_the_source_is_open_and_an_interrupt_ends_it(folder):
 def result(**fields):
     words = [{"word": "so"}, {"word": "what?"}]
     numbers = {"valence": 0.0, "arousal": 0.5, "dominance": 1.0}
-    return {"end": 61.0, **numbers, "words": words, "warnings": [], "skipped": 0} | fields
+    return {"end": 61.0, **numbers, "words": words, "has_speech": True, "warnings": [], "skipped": 0} | fields
 
 
 def test_lines_for_a_terminal(capsys):
@@ -187,8 +197,12 @@ def test_lines_for_a_terminal(capsys):
     for name, sign in (("valence", "●───┼"), ("words", "so what?")):
         assert head.index(name) == line.index(sign)
     assert show(result(skipped=3)).endswith("so what? (3 skipped)")
-    silent = result(valence=None, words=[], warnings=["No speech was found."])
+    why = ["No speech was found."]
+    silent = result(valence=None, words=[], has_speech=False, warnings=why)
     assert show(silent).split("  ")[-1].strip() == "No speech was found."
+    # Hum and music have a pitch, and so numbers that mean nothing.
+    for words, said in (([], why[0]), ([{"word": "thanks"}], f"thanks ({why[0]})")):
+        assert show(result(words=words, has_speech=False, warnings=why)) == f"{'1:01   no numbers':<55}{said}"
     assert _lines("ascii")(result()).startswith("1:01   o---+----")
 
 

@@ -314,6 +314,19 @@ def test_a_row_has_the_ends_of_the_intervals():
     assert first["valence_low"] == 0.25 and second["valence_low"] is None and "intervals" not in first
 
 
+def test_a_row_of_a_window_has_its_own_warnings_after_those_of_the_recording():
+    numbers = dict.fromkeys(LABELS, 0.5)
+    result = numbers | {"duration": 9.0, "speech_seconds": 4.0, "warnings": ["clipped."]}
+    silent = {"has_speech": False, "speech_seconds": 0.0, "warnings": ["No speech was found."]}
+    course = [numbers | {"start": 0.0, "end": 5.0, "speech_seconds": 4.0, "warnings": []}]
+    course.append(numbers | {"start": 5.0, "end": 9.0} | silent)
+    rows = list(rows_of_result("a.wav", result | {"course": course}, None, course=True))
+    assert [row["warnings"] for row in rows] == [["clipped."], ["clipped.", "No speech was found."]]
+    assert [row["speech_seconds"] for row in rows] == [4.0, 0.0]
+    whole = result | {"warnings": ["No speech was found."], "course": course}
+    assert [row["warnings"] for row in rows_of_result("a.wav", whole, None, course=True)] == [silent["warnings"]] * 2
+
+
 def test_numbers_with_wide_intervals_are_left_out():
     result = {"valence": 0.5, "arousal": 0.5, "dominance": 0.5, "duration": 2.0, "warnings": ["quiet."]}
     result["intervals"] = {"valence": [0.25, 0.75], "arousal": [0.4, 0.6], "dominance": [0.5, 0.5]}

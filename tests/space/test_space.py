@@ -30,6 +30,7 @@ from msfser import MsfSerModel
 from msfser.audio_msfser import SAMPLING_RATE, load_audio
 from msfser.evaluation.results import RESULTS, read
 from msfser.hub.contents import space_files
+from msfser.sound_quality_msfser import speech_warnings
 from msfser.starter import assemble
 
 gr = pytest.importorskip("gradio", reason='the demo\'s packages are not installed: pip install -e ".[space]"')
@@ -322,12 +323,33 @@ def test_it_says_when_nobody_spoke(ser, clips):
     assert analysis.predict(ser, str(clips / "silent.wav"))["intervals"] is None
 
 
+def test_numbers_without_speech_get_no_words_and_no_place(ser, clips):
+    spoken = analysis.predict(ser, str(clips / "0.wav"))
+    for result, has_speech in ((spoken, True), (analysis.predict(ser, str(clips / "silent.wav")), False)):
+        shown = figures.panel(result, "A clip")
+        assert ("ser-summary" in shown) is ("ser-plane" in shown) is has_speech
+        assert (texts.summary(result) in html.unescape(shown)) is has_speech
+
+
+def test_the_intervals_on_the_plane_lie_below_its_words_and_are_explained(ser, clips):
+    drawn = figures.plane(analysis.predict(ser, str(clips / "0.wav")) | FULL)
+    places = [drawn.index(f'class="ser-{name}"') for name in ("likely", "axis", "quadrant", "landmark")]
+    assert places == sorted(places)
+    assert "; likely valence 0.10 to 0.50, arousal 0.40 to 0.90" in re.search('aria-label="([^"]*)"', drawn)[1]
+    assert "emotion; dashed: both intervals.</p>" in drawn
+    for result in (analysis.predict(ser, str(clips / "long.wav")), analysis.predict(ser, str(clips / "0.wav"))):
+        drawn = figures.plane(result | {"intervals": result["intervals"] and FULL["intervals"]})
+        assert ("ser-likely" in drawn) is ("dashed" in drawn) is ("likely valence" in drawn)
+
+
 def test_it_says_how_little_speech_there_is_and_does_not_contradict_itself(ser, clips):
     result = analysis.predict(ser, str(clips / "0.wav")) | {"has_speech": False, "speech_seconds": 0.3}
-    result["warnings"] = ["There is less than 1 s of speech (0.30 s).", "The sound is clipped."]
     only = "Only 0.30 s of speech were detected, so the numbers mean nothing."
-    assert texts.warnings(result) == [only, "The sound is clipped."]
-    assert texts.warnings(result | {"has_speech": True}) == result["warnings"]
+    # The second is how an earlier version of a model's code says it.
+    for little in (*speech_warnings(0.3), "There is less than 1 s of speech (0.30 s)."):
+        result["warnings"] = [little, "The sound is clipped."]
+        assert texts.warnings(result) == [only, "The sound is clipped."]
+        assert texts.warnings(result | {"has_speech": True}) == result["warnings"]
 
 
 def _changes(update):
@@ -398,6 +420,13 @@ def test_a_result_is_saved_as_csv_and_json(ser, clips):
     assert len(table) == len(result["course"]) and table["end"].is_monotonic_increasing
     assert table["valence"].tolist() == pytest.approx([part["valence"] for part in result["course"]])
     assert {"valence_low", "dominance_high", "transcript"} <= set(table)
+    assert table["has_speech"].all() and table["warnings"].isna().all()
+    for name in ("silent.wav", "long.wav"):
+        result = analysis.predict(ser, str(clips / name)) | {"warnings": ["Clipped.", "No speech was found."]}
+        for part in result.get("course", ()):
+            part |= {"has_speech": False, "warnings": ["No speech was found."]}
+        table = pd.read_csv(io.StringIO(figures.as_csv(result)))
+        assert not table["has_speech"].any() and set(table["warnings"]) == {"Clipped.; No speech was found."}
 
 
 def test_the_card_of_the_loaded_model_is_shown(tmp_path, monkeypatch):
@@ -568,6 +597,10 @@ def test_each_user_gets_their_own_result(page, ser, clips):
     for i, result in enumerate(results):
         expected = ser(str(clips / f"{i}.wav"))
         assert all(math.isclose(result[name], expected[name], abs_tol=1e-6) for name in LABELS)
+        assert result["has_speech"] and result["warnings"] == expected["warnings"]
+    client = gradio_client.Client(page.local_url, verbose=False)
+    silent = client.predict(gradio_client.handle_file(clips / "silent.wav"), "", api_name="/predict")
+    assert silent["has_speech"] is False and silent["warnings"] == ["No speech was found."]
 
 
 def test_the_server_refuses_a_large_file(page, clips):
@@ -966,7 +999,9 @@ def test_a_live_session_keeps_results_and_no_sound(monkeypatch):
     assert not session.is_open and len(session.results) == 3
     assert all(not isinstance(value, np.ndarray) for one in session.results for value in one.values())
     shown = live.panel(session, is_over=True)
-    assert "0:03 analyzed" in shown and "1 results were left out" in shown
+    assert "0:03 analyzed" in shown and "1 result was left out" in shown
+    session.skipped = 2
+    assert "2 results were left out" in live.panel(session)
     assert "<mark>w1</mark> <mark>w2</mark> <mark>w3</mark> last" in shown
     saved = json.loads(base64.b64decode(re.search(r'live\.json" href="data:[^;]*;base64,([^"]*)"', shown)[1]))
     assert [word["word"] for word in saved["words"]] == ["w1", "w2", "w3", "last"]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from transformers import AutoModel
 
 from msfser import LABELS, MsfSerModel, MsfSerProcessor
 from msfser.evaluation import report
+from msfser.evaluation.coverage import ends_of_folds
 from msfser.evaluation.cross_validated import rows_of_folds
 from msfser.evaluation.intervals import ccc_interval, clusters
 from msfser.evaluation.predictions import predict_part
@@ -137,8 +139,9 @@ def test_a_fold_of_one_clip_has_no_ccc():
     numbers = np.random.default_rng(0).uniform(size=(2, 6, 3))
     columns = dict(zip(LABELS, numbers[0].T, strict=True)) | dict(zip(GIVEN, numbers[1].T, strict=True))
     speakers = ["01", "01", "01", "02", "03", "03"]
-    table = pd.DataFrame({"inputs": "all", "unit": speakers, "fold": speakers, **columns})
+    table = pd.DataFrame({"inputs": "all", "unit": speakers, "speaker": speakers, "fold": speakers, **columns})
     rows = rows_of_folds(table, RunSettings(cross_validate="speaker"))
+    assert not [row for row in rows if row["name"].startswith("intervals/")]  # there are too few utterances
     found = {row["name"]: row["value"] for row in rows if row["name"].startswith("fold/")}
     assert found["fold/02/mean"] is None and found["fold/01/mean"] is not None
     assert f"mean CCC within each fold: 01 {found['fold/01/mean']:.3f}, 02 -, 03 " in as_table(rows)
@@ -153,6 +156,15 @@ def test_the_scores_are_those_of_the_predictions(ran):
             row = rows.pop(f"cross_validation/{inputs}/{dimension}")
             assert [row[end] for end in ("value", "low", "high")] == pytest.approx([ends[place] for ends in found])
             assert row["items"] == 48 and row["resampled"] == "9 left-out speakers"
+    whole = table[table["inputs"] == "all"]
+    low, high = ends_of_folds(
+        whole[[*LABELS]].to_numpy(), whole[GIVEN].to_numpy(), whole["speaker"].tolist(), whole["fold"].tolist()
+    )(0.9)
+    hits = ((low <= whole[GIVEN]) & (whole[GIVEN] <= high)).mean()
+    for place, label in enumerate(LABELS):
+        start = f"intervals/cross_validation/{label}"
+        assert rows.pop(f"{start}/coverage")["value"] == pytest.approx(hits.iloc[place])
+        assert rows.pop(f"{start}/width")["value"] == pytest.approx((high - low)[:, place].mean())
     assert sorted(rows) == [f"fold/{number}/mean" for number in (1, 2, 3)]
     of_fold = table[(table["inputs"] == "all") & (table["fold"] == "2")]
     predicted, given = of_fold[[*LABELS]].to_numpy(), of_fold[GIVEN].to_numpy()
@@ -201,6 +213,7 @@ def test_a_finished_run_shows_its_table(tiny, finished, no_training, caplog):
     value = json.loads((finished / "results.json").read_text())[0]["value"]
     assert said.startswith("cross-validation, CCC") and f"{value:.3f} (" in said
     assert "intervals over 9 left-out speakers" in said and "mean CCC within each fold: 1 " in said
+    assert "90 % intervals contain the label (cross_validation): valence " in said
 
 
 # Interrupted runs
@@ -399,6 +412,12 @@ def test_its_card_report_and_files_say_that_it_is_cross_validated(ran, finished,
     page = (finished / "report.html").read_text()
     assert "Cross-validation, each utterance by a model without it: 48 utterances, 9 speakers" in page
     assert "Error by speaker" in page and "9 left-out speakers" in page
+    assert "Intervals around the numbers" in page
+    assert "the intervals of each fold are calibrated on the other folds; those of a final model" in page
+    assert re.search(
+        r"^\| cross-validation \| valence \| arousal \| dominance \|\n\|(---\|)+\n\| share of", card, re.M
+    )
+    assert "those of the published model are calibrated\non all folds." in card
     with pytest.raises(ValueError, match=r"is a cross-validation without a test part: see predictions\.csv"):
         predict_part(finished)
 
