@@ -23,7 +23,7 @@ from ..inputs_msfser import check_options
 from ..sharding.output_folder import remove_results
 from ..sharding.processes import joined_processes, run_shards
 from .model_messages import license_message, option_names
-from .paths import suffix_of
+from .paths import parts_of, suffix_of
 from .sharded_prediction import ShardedPrediction
 from .submission import write_submission
 from .tables import rows_of_result, write_table
@@ -97,8 +97,10 @@ def open_prediction(
     Raises:
         ValueError: An option has no such setting.
     """
-    check_options(**{name: value for name, value in options.items() if name != "batch_size"})
-    settings: dict[str, Any] = {**named.settings, **options}
+    # A run that was killed for memory goes on with smaller batches.
+    of_results = {name: value for name, value in options.items() if name != "batch_size"}
+    check_options(**of_results)
+    settings: dict[str, Any] = {**named.settings, **of_results}
     if isinstance(recognizer := options.get("recognizer"), str):
         settings |= model_settings("recognizer", recognizer)
     if precision != "float32":
@@ -129,7 +131,7 @@ def predict_table(
         data: Where the recordings were read from.
         output: The table; shards are kept beside it until it is whole.
         label_range: The scale of the three numbers.
-        overwrite: Whether to start over if shards are beside the output.
+        overwrite: Whether to start over if shards of something else are beside the output.
         **shown: `course` and `max_width`, as in [`rows_of_result`].
 
     Raises:
@@ -149,11 +151,6 @@ def predict_table(
         _log_parts(work.pipeline, time.perf_counter() - start)
 
     run_shards(state, open_work, data, finish, overwrite)
-
-
-def parts_of(output: Path) -> Path:
-    """The folder in which predictions are kept until the table is whole."""
-    return output.with_name(f"{output.name}.parts")
 
 
 def _write(work: ShardedPrediction, output: Path, label_range: tuple[float, float], **shown: Any) -> None:
