@@ -14,6 +14,7 @@ from accelerate import PartialState
 from ..cli.messages import show_messages
 from ..cli.outputs import whole_file
 from ..corpora.audio_folder import left_out_message
+from ..corpora.label_ranges import LabelRange
 from ..corpora.messages import counted
 from ..corpora.table import SourceRows
 from ..corpora.text_languages import unread_languages, without_unread_words
@@ -119,7 +120,7 @@ def predict_table(
     open_work: Callable[[], ShardedPrediction],
     data: Path,
     output: Path,
-    label_range: tuple[float, float],
+    label_range: LabelRange,
     overwrite: bool = False,
     **shown: Any,
 ) -> None:
@@ -130,7 +131,7 @@ def predict_table(
         open_work: Finds the recordings and the model.
         data: Where the recordings were read from.
         output: The table; shards are kept beside it until it is whole.
-        label_range: The scale of the three numbers.
+        label_range: The scale of the three numbers, or that of each.
         overwrite: Whether to start over if shards of something else are beside the output.
         **shown: `course` and `max_width`, as in [`rows_of_result`].
 
@@ -153,7 +154,7 @@ def predict_table(
     run_shards(state, open_work, data, finish, overwrite)
 
 
-def _write(work: ShardedPrediction, output: Path, label_range: tuple[float, float], **shown: Any) -> None:
+def _write(work: ShardedPrediction, output: Path, label_range: LabelRange, **shown: Any) -> None:
     count, failed, first_error = 0, 0, ""
     unrated = work.pipeline.model.config.unrated or ()
 

@@ -313,6 +313,9 @@ def test_a_row_has_the_ends_of_the_intervals():
     result["intervals"] = {"valence": [0.25, 0.75], "arousal": [0.4, 0.6], "dominance": [0.5, 0.5]}
     (row,) = rows_of_result("a.wav", result, None, (1.0, 7.0))
     assert (row["valence_low"], row["valence_high"], row["arousal_low"]) == pytest.approx((2.5, 5.5, 3.4))
+    (row,) = rows_of_result("a.wav", result, None, {"valence": (1.0, 7.0), "arousal": (-1.0, 1.0)})
+    assert (row["valence_low"], row["arousal_low"]) == pytest.approx((2.5, -0.2))
+    assert (row["valence"], row["arousal"], row["dominance"], row["dominance_high"]) == (4.0, 0.0, 0.5, 0.5)
     course = [{"start": 0.0, "end": 1.0, **result}, {"start": 1.0, "end": 2.0, **result, "intervals": None}]
     first, second = rows_of_result("a.wav", result | {"course": course}, None, course=True)
     assert first["valence_low"] == 0.25 and second["valence_low"] is None and "intervals" not in first
