@@ -16,7 +16,6 @@ from ..training.settings import RunSettings, corpus_options
 from .intervals import interval, resampled_units
 from .results import Row, rows_of
 
-
 # A column with so many values, fewest and most, divides items into groups.
 _FEWEST_VALUES, _MOST_VALUES = 2, 20
 

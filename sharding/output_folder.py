@@ -90,15 +90,15 @@ def is_of_source(output: Path, source: SourceRows) -> bool:
     """Whether the note in a folder says that its results are those of a source."""
     note = read_note(output)
     noted, given = note.get("audio_folder"), audio_folder_of(source)
-    is_same_folder = noted == given or bool(
-        noted and given and os.path.realpath(noted) == os.path.realpath(given)
-    )
+    is_same_folder = noted == given or bool(noted and given and os.path.realpath(noted) == os.path.realpath(given))
     return note.get("source") == source.origin and is_same_folder
 
 
 def _of_another_source(output: Path) -> ValueError:
     note = read_note(output)
-    made_of = " with the recordings in ".join(repr(note[name]) for name in ("source", "audio_folder") if note.get(name))
+    made_of = " with the recordings in ".join(
+        repr(note[name]) for name in ("source", "audio_folder") if note.get(name)
+    )
     return ValueError(
         f"the output {str(output)!r} contains the results of another source"
         f"{made_of and f', {made_of}'}: name another folder, or remove it."

@@ -85,7 +85,11 @@ def test_what_the_intervals_resample_is_said_of_each_row(corpus, model, caplog):
     evaluate(model, "--by", "emotion", "--overwrite")
     lines = caplog.text.splitlines()
     assert not any("intervals over" in line for line in lines)
-    for name, units in (("test/all", "3 speakers"), ("test/emotion=anger", "2 speakers"), ("test/emotion=joy", "utter")):
+    for name, units in (
+        ("test/all", "3 speakers"),
+        ("test/emotion=anger", "2 speakers"),
+        ("test/emotion=joy", "utter"),
+    ):
         (line,) = [line for line in lines if line.startswith(f"{name}/mean ")]
         assert f"  over {units}" in line
 

@@ -544,16 +544,20 @@ def test_a_name_that_is_no_text_does_not_end_the_command(calls, model, monkeypat
     table = predict(*names, "-o", "r.csv", "--model", model)
     assert table["file"].tolist() == ["a.wav"]
     assert "left out 1 file: with names that are not valid text (1): '\\\\xff.wav'." in caplog.text
-    with pytest.raises(SystemExit, match="there is no recording in .*with names that are not valid text"):
+    with pytest.raises(SystemExit, match=r"there is no recording in .*with names that are not valid text"):
         predict(os.fsdecode(b"\xff.wav"), "-o", "s.csv", "--model", model)
 
 
 def test_long_recordings_are_in_small_groups(calls, model, monkeypatch):
     monkeypatch.setattr(ShardedPrediction, "bytes_per_shard", 100_000)  # a.wav has 48 kB, stereo.wav 128 kB
-    parts = stopped("calls/a.wav", "calls/broken.wav", "calls/inner", "calls/long.flac", "-o", "r.csv", "--model", model)
+    parts = stopped(
+        "calls/a.wav", "calls/broken.wav", "calls/inner", "calls/long.flac", "-o", "r.csv", "--model", model
+    )
     rows = [pq.read_metadata(shard).num_rows for shard in sorted(parts.glob("data/*"))]
     assert rows == [2, 1, 1] and os.path.getsize("calls/long.flac") > 100_000
-    table = predict("calls/a.wav", "calls/broken.wav", "calls/inner", "calls/long.flac", "-o", "r.csv", "--model", model)
+    table = predict(
+        "calls/a.wav", "calls/broken.wav", "calls/inner", "calls/long.flac", "-o", "r.csv", "--model", model
+    )
     assert table["error"].notna().tolist() == [False, True, False, False]
 
 
