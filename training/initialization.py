@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..configuration_msfser import MsfSerConfig
+from transformers import PreTrainedConfig
+
 from ..corpora.licenses import License, joined
 from ..corpora.shards import annotation_settings
 from ..corpora.sources import TABLE_SUFFIXES
@@ -96,7 +97,7 @@ def warn_of_initial(run: RunSettings) -> None:
     warn_of_training_data(run.init_from, found.source, found.config, run, part)
 
 
-def warn_of_training_data(name: str, source: str, config: MsfSerConfig, run: RunSettings, part: str) -> None:
+def warn_of_training_data(name: str, source: str, config: PreTrainedConfig, run: RunSettings, part: str) -> None:
     """Says which scores are too high because a model was trained on what they are of.
 
     Args:
