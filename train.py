@@ -11,7 +11,8 @@ again to resume an interrupted run from its last checkpoint; its settings are st
 not trained again: `--overwrite` does so, and replaces the old folder when the new one is whole.
 
 With `--do_predict` nothing is trained: the model in `output_dir` predicts the test part of the data, which needs no
-labels then, and writes `predictions.csv` there, on the scale of the corpus.
+labels then, and writes `predictions.csv` there, on the scale of the corpus; beside the folds of a cross-validation
+`test_predictions.csv`.
 """
 
 import dataclasses
@@ -34,10 +35,10 @@ from msfser.corpora.splits import warn_of_absent_texts, warn_of_shared_texts
 from msfser.evaluation.results import Row, as_table, ccc_rows
 from msfser.training.checkpoints import disk_errors
 from msfser.training.data_identity import identity_of, identity_of_texts, inputs_of
-from msfser.training.folds import FoldFiles, make_folds
+from msfser.training.folds import PREDICTIONS_FILE, TEST_PREDICTIONS_FILE, FoldFiles, make_folds
 from msfser.training.labels import warn_of_unrated
 from msfser.training.processes import decided_by_one
-from msfser.training.run_folder import Start, finish_run, start_run, write_results
+from msfser.training.run_folder import FOLDS_FOLDER, Start, finish_run, start_run, write_results
 from msfser.training.settings import (
     RunSettings,
     Settings,
@@ -215,8 +216,10 @@ def _start(settings: Settings, parts: Mapping[str, datasets.Dataset], inputs: Se
 def _fetch_encoders(settings: Settings) -> None:
     """Prepares the encoders of a new model; a trained one brings its own."""
     if settings.run.init_from:
-        from msfser.training.initialization import license_of_initial
+        from msfser.training.initialization import license_of_initial, warn_of_initial
 
+        if settings.training.process_index == 0:
+            warn_of_initial(settings.run)
         if (license := license_of_initial(settings.run)) is not None:
             logger.info("%s This also applies to any model trained from them.", license.sentence)
         return
@@ -244,6 +247,7 @@ def predict(run: RunSettings, training: TrainingArguments, folder: Path) -> None
     """Predicts the test part with the model in a folder and writes `predictions.csv` there, as `msfser predict` does.
 
     Its rows are those of the test part in order, on the scale of the corpus. Texts that the corpus lacks are not made.
+    In the folder of a cross-validation it is called `test_predictions.csv`.
 
     Raises:
         OSError: There is no model, or there are predictions already.
@@ -251,13 +255,14 @@ def predict(run: RunSettings, training: TrainingArguments, folder: Path) -> None
     """
     if not (folder / "config.json").is_file():
         raise OSError(f"{folder} contains no trained model: train one first, or pass its folder with --output_dir.")
-    from msfser.corpora.registry import CORPORA
     from msfser.hub.loading import load_named
-    from msfser.prediction.corpus_part import recordings_of_part
+    from msfser.prediction.corpus_part import recordings_of_part, scale_of_labels
     from msfser.prediction.predicting import open_prediction, predict_table
     from msfser.prediction.sharded_prediction import ShardedPrediction
 
-    output = folder / "predictions.csv"
+    # Those of its folds are the results of a cross-validation, whose final model predicts here.
+    is_cross_validation = (folder / FOLDS_FOLDER).is_dir()
+    output = folder / (TEST_PREDICTIONS_FILE if is_cross_validation else PREDICTIONS_FILE)
     refuse_existing(output, run.overwrite)
     batch_size = training.per_device_eval_batch_size
     options: dict[str, Any] = {"batch_size": batch_size, "recognizer": None, "describer": None}
@@ -267,8 +272,7 @@ def predict(run: RunSettings, training: TrainingArguments, folder: Path) -> None
         of_model = dataclasses.replace(run, text_languages=named.processor.text_languages or [])
         return open_prediction(recordings_of_part(of_model, "test"), named, options, str(training.device), output)
 
-    ranges = CORPORA[run.corpus].label_range or run.ranges
-    scale = (0.0, 1.0) if isinstance(ranges, Mapping) else ranges  # one for all three numbers
+    scale = scale_of_labels(run)
     predict_table(PartialState(), open_work, Path(run.data), output, scale, overwrite=run.overwrite)
 
 

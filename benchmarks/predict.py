@@ -219,7 +219,7 @@ def write_recordings(folder: Path, speech: np.ndarray, count: int, longest: floa
     whole = next(folder.glob("*.m4a")).read_bytes()
     (folder / "truncated.m4a").write_bytes(whole[: len(whole) // 3])
     soundfile.write(folder / "nan.wav", np.full(SAMPLING_RATE, np.nan, np.float32), SAMPLING_RATE, subtype="FLOAT")
-    (folder / "folder.wav").mkdir()
+    (folder / "header.wav").write_bytes(b"RIFF and nothing else")
 
 
 def write_sound(file: Path, sound: np.ndarray, rate: int) -> None:

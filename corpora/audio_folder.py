@@ -81,7 +81,7 @@ def scan_folder(folder: str | os.PathLike[str], content: str = "the recordings")
 
 
 def left_out_message(left_out: dict[str, str]) -> str:
-    """Return a sentence that counts the files of a folder that are no rows by their reasons, and names them."""
+    """Return a sentence that counts the files that are no rows by their reasons, and names them."""
     by_reason: dict[str, list[str]] = {}
     for name, why in left_out.items():
         by_reason.setdefault(why, []).append(name)
@@ -89,7 +89,7 @@ def left_out_message(left_out: dict[str, str]) -> str:
     for why, names in sorted(by_reason.items(), key=lambda item: -len(item[1])):
         more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
         parts.append(f"{why} ({len(names)}): {', '.join(map(repr, names[:_MOST_NAMES]))}{more}")
-    return f"left out {counted(len(left_out), 'file')} of the folder: {'; '.join(parts)}."
+    return f"left out {counted(len(left_out), 'file')}: {'; '.join(parts)}."
 
 
 def read_audio_folder(folder: str | os.PathLike[str]) -> datasets.Dataset:
@@ -120,7 +120,17 @@ def recordings_of(folder: str | os.PathLike[str], contents: FolderContents) -> d
 
 def _shown(path: str, root: str) -> str:
     """A path from the folder as text that JSON can hold."""
-    return os.fsencode(os.path.relpath(path, root)).decode("utf-8", "backslashreplace")
+    return name_as_text(os.path.relpath(path, root))
+
+
+def name_as_text(path: str) -> str:
+    """Return a path as text that JSON can hold, with signs for bytes that are no text."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def why_no_text(path: str) -> str:
+    """Return why no table can hold a path; "" if one can."""
+    return "with names that are not valid text" if _NOT_TEXT.search(path) else ""
 
 
 def why_not_entered(path: str) -> str:
@@ -144,8 +154,8 @@ def _why_no_recording(name: str) -> str:
 
 
 def _why_not_usable(path: str, real: str, real_root: str) -> str:
-    if _NOT_TEXT.search(path):
-        return "with names that are not valid text"
+    if why := why_no_text(path):
+        return why
     if not real:
         is_broken = os.path.islink(path) and not os.path.exists(path)
         return "links that lead nowhere" if is_broken else "not regular files"

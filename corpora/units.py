@@ -32,6 +32,7 @@ def read_units(
     columns: Mapping[str, str] | None = None,
     audio_folder: str | os.PathLike[str] | None = None,
     group_file: str | os.PathLike[str] | None = None,
+    speaker_from: str | None = None,
     text_languages: Sequence[str] = (),
 ) -> datasets.Dataset:
     """Read all rows of a corpus, whatever parts it has, with the unit of each.
@@ -44,7 +45,8 @@ def read_units(
         columns: Source column per name of the schema.
         audio_folder: Where relative audio paths start.
         group_file: A CSV table with the columns `unit` and `group`: units with the same group become one unit.
-        text_languages: As in `read_table`.
+        speaker_from: As in `read_table`, like `text_languages`.
+        text_languages: Codes of languages.
 
     Returns:
         Rows of the schema in the order of the table, and `unit`, a string.
@@ -55,7 +57,8 @@ def read_units(
     """
     if corpus == "table":
         source = ready_data(corpus, data)
-        rows, units, names = _of_table(source, grouping, label_range, columns, audio_folder, text_languages)
+        read = (label_range, columns, audio_folder, speaker_from, text_languages)
+        rows, units, names = _of_table(source, grouping, *read)
     else:
         rows, units, names = _of_corpus(corpus, data, grouping)
     if missing := [name for name, unit in zip(names, units, strict=True) if unit is None]:
@@ -75,6 +78,7 @@ def _of_table(
     label_range: LabelRange,
     columns: Mapping[str, str] | None,
     audio_folder: str | os.PathLike[str] | None,
+    speaker_from: str | None,
     text_languages: Sequence[str],
 ) -> tuple[datasets.Dataset, list[str | None], list[str]]:
     """The rows of a table, the unit of each, and what messages call each."""
@@ -84,17 +88,21 @@ def _of_table(
         columns=columns,
         audio_folder=audio_folder,
         pooled=True,
+        speaker_from=speaker_from,
         text_languages=text_languages,
     )[POOLED]
     opened = open_table(source, columns=columns, audio_folder=audio_folder)
     free = [name for name in opened.table.column_names if name == _SPEAKER or name not in SCHEMA.names]
-    if grouping not in free:
+    is_in_names = grouping == _SPEAKER and speaker_from is not None
+    if not is_in_names and grouping not in free:
         raise ValueError(
             f"{source}: there is no column {grouping!r} to cross-validate over; there are {', '.join(free)}."
         )
     if "split" in opened.table.column_names and grouping != "split":
         logger.info("%s: its parts are pooled for cross-validation", source)
-    units = text_column(Part("", opened.table, None, source), grouping).to_pylist()
+    units = list(rows[_SPEAKER])
+    if not is_in_names:
+        units = text_column(Part("", opened.table, None, source), grouping).to_pylist()
     return rows, units, [opened.row(index) for index in range(len(units))]
 
 

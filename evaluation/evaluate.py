@@ -4,8 +4,8 @@
     msfser evaluate --leave_out corpus --data FOLDER
 
 The first writes to `outputs/evaluations/NAME`: `predictions.csv`, a row for each item and set of inputs, so that
-anyone can score anew, and `results.json`, both with the hash of the model. NAME is that of the model unless `--output`
-names a folder. The second is described in `evaluation/leave_out.py`.
+anyone can score anew, and `results.json`, both with the hash or the commit of the model. NAME is that of the model
+unless `--output` names a folder. The second is described in `evaluation/leave_out.py`.
 """
 
 import argparse
@@ -28,20 +28,18 @@ from ..cli.errors import cli_errors
 from ..cli.messages import show_messages
 from ..cli.outputs import make_folder, refuse_existing, whole_file
 from ..configuration_msfser import LABELS
-from ..corpora.licenses import joined
 from ..corpora.registry import CORPORA
 from ..corpora.schema import SPLITS
-from ..corpora.sources import TABLE_SUFFIXES
 from ..corpora.splits import SPLIT_BY
-from ..hub.loading import NamedModel, load_named
+from ..hub.loading import load_named
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
-from ..starter.assemble import fitted_voices
 from ..training.features import encode_parts
+from ..training.initialization import warn_of_training_data
 from ..training.labels import rated_labels
-from ..training.settings import RunSettings, read_data, read_run
+from ..training.settings import RunSettings, read_data
 from .coverage import coverage_rows, ends_of
-from .groups import bias_rows, groups_of
+from .groups import bias_rows, find_groups
 from .input_sets import input_sets
 from .intervals import resampled_units
 from .leave_out import PROTOCOL, SYSTEMS, leave_corpora_out, read_protocol, save
@@ -91,12 +89,14 @@ def evaluate(
     run = dataclasses.replace(run, text_languages=processor.text_languages or [])
     parts = read_data(run, needed=(part,))
     scored = {name: parts[name] for name in parts if name == part or (part == "test" and name not in SPLITS)}
+    groups = {name: _groups(run, rows, by if name == part else ()) for name, rows in scored.items()} if by else {}
     encoded = encode_parts(datasets.DatasetDict(scored), model, processor, run.cache_gigabytes)
     rows: list[Row] = []
     tables: list[pd.DataFrame] = []
     for name, items in encoded.items():
         files = [(audio or {}).get("path") for audio in scored[name]["audio"]]
         items = items.add_column("file", files, feature=datasets.Value("string"))
+        items = items.add_column("index", range(len(items)))
         of_part = {inputs: _predictions(model, processor, of_set) for inputs, of_set in input_sets(items)}
         if not of_part:
             raise ValueError(f"the {name} part has no input that the model reads: annotate the corpus first.")
@@ -104,21 +104,33 @@ def evaluate(
             rows += _rows(f"{name}/{inputs}", table, model)
             tables.append(table.assign(part=name, inputs=inputs))
         whole = tables[-1]
-        groups = groups_of(run, whole["file"].tolist(), whole["speaker"].tolist()) if by else {}
         # Of several corpora, one may not have the groups of another.
-        if name == part and (absent := [grouping for grouping in by if grouping not in groups]):
-            raise ValueError(f"--by {absent[0]}: {run.data} has {', '.join(groups) or 'no groups'}.")
-        for grouping in (grouping for grouping in by if grouping in groups):
-            rows += _group_rows(f"{name}/{grouping}", whole, groups[grouping].to_numpy(), model)
+        for grouping in (grouping for grouping in by if grouping in groups[name]):
+            rows += _group_rows(f"{name}/{grouping}", whole, groups[name][grouping].to_numpy()[whole["index"]], model)
     ends = [] if model.intervals is None else [f"{label}_{end}" for label in LABELS for end in ("low", "high")]
     columns = ["part", "file", "speaker", "inputs", *LABELS, *ends, *(f"{label}_label" for label in LABELS)]
     return Evaluation(rows, pd.concat(tables, ignore_index=True)[columns])
 
 
+def _groups(run: RunSettings, part: datasets.Dataset, needed: Sequence[str]) -> dict[str, pd.Series]:
+    """The groups of the rows of a part.
+
+    Raises:
+        ValueError: One that is needed is not there; the sentence says why.
+    """
+    files = [(audio or {}).get("path") for audio in part["audio"]]
+    groups, unused = find_groups(run, files, part["speaker"][:])
+    if absent := [grouping for grouping in needed if grouping not in groups]:
+        unknown = "is no column of the corpus" if any(files) else "cannot be found without recordings"
+        why = unused.get(absent[0], unknown)
+        raise ValueError(f"--by {absent[0]}: it {why}; {run.data} has {', '.join(groups) or 'no groups'}.")
+    return groups
+
+
 def _predictions(model: MsfSerModel, processor: MsfSerProcessor, items: datasets.Dataset) -> pd.DataFrame:
     outputs = outputs_of(model, processor, items)
     logits = torch.cat([output.logits.float() for output in outputs]).cpu().numpy()
-    columns = {"file": items["file"][:], "speaker": items["speaker"][:]}
+    columns = {name: items[name][:] for name in ("index", "file", "speaker")}
     columns |= {label: logits[:, d] for d, label in enumerate(LABELS)}
     if model.intervals is not None:
         for end, values in zip(("low", "high"), ends_of(model.intervals, logits), strict=True):
@@ -173,34 +185,22 @@ def main(argv: Sequence[str]) -> None:
             speaker_from=arguments.speaker_from,
             split_by=arguments.split_by,
         )
-        _warn_of_training_data(arguments.model, named, run, arguments.part)
+        warn_of_training_data(arguments.model, named.source, named.model.config, run, arguments.part)
         found = evaluate(named.model, named.processor, run, arguments.part, arguments.by)
         with whole_file(output / "predictions.csv") as unfinished:
             found.predictions.assign(**known).to_csv(unfinished, index=False)
         write(output / "results.json", [row | known for row in found.rows])
-    logger.info(f"CCC with 95 % intervals over {found.rows[0]['resampled']}:\n{as_text(found.rows)}\nsaved: {output}")
+    logger.info(f"{_shown(found.rows)}\nsaved: {output}")
 
 
-def _warn_of_training_data(name: str, named: NamedModel, run: RunSettings, part: str) -> None:
-    """Says which scores are too high because the model, called `name`, was trained on what they are of."""
-    if voices := fitted_voices(named.model.config):
-        logger.info(f"{name} was fitted to {joined(voices)}: scores on their speakers are too high.")
-    try:
-        trained = read_run(named.source).run
-    except (OSError, ValueError):  # no run, or that of another version
-        return
-    if part not in ("train", "all") and trained.cross_validate is None:
-        return
-    of_run = [Path(data).resolve() for data in (trained.data, *trained.more_data)]
-    for data in (run.data, *run.more_data):
-        if any(_is_same(Path(data).resolve(), other) for other in of_run):
-            logger.warning(f"{name} was trained on rows of {data}: their scores are too high.")
-
-
-def _is_same(data: Path, other: Path) -> bool:
-    """Whether two paths are those of one corpus; a table may be given by its folder."""
-    tables = [path for path in (data, other) if path.suffix.lower() in TABLE_SUFFIXES]
-    return data == other or any(table.parent in (data, other) for table in tables)
+def _shown(rows: Sequence[Row]) -> str:
+    """The rows as text; what their intervals resample is in the first line, or in each where it is not the same."""
+    units = [row.get("resampled") for row in rows]
+    if len(known := {*units} - {None}) == 1:
+        return f"CCC with 95 % intervals over {known.pop()}:\n{as_text(rows)}"
+    lines = zip(as_text(rows).split("\n"), units, strict=True)
+    shown = "\n".join(line if unit is None else f"{line}  over {unit}" for line, unit in lines)
+    return f"CCC with 95 % intervals:\n{shown}"
 
 
 def _leave_out(arguments: argparse.Namespace, argv: Sequence[str]) -> None:

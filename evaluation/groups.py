@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ..configuration_msfser import LABELS
+from ..corpora.messages import counted
 from ..corpora.mixture import Member, members_of
 from ..corpora.registry import PROBE, categories_of
 from ..corpora.schema import FEATURES
@@ -15,9 +16,22 @@ from ..training.settings import RunSettings, corpus_options
 from .intervals import interval, resampled_units
 from .results import Row, rows_of
 
+# A column with so many values, fewest and most, divides items into groups.
+_FEWEST_VALUES, _MOST_VALUES = 2, 20
+
 
 def groups_of(run: RunSettings, files: Sequence[str | None], speakers: Sequence[str | None]) -> dict[str, pd.Series]:
     """The group of each item by the name of the grouping; null where it is not known.
+
+    The arguments are those of [`find_groups`].
+    """
+    return find_groups(run, files, speakers)[0]
+
+
+def find_groups(
+    run: RunSettings, files: Sequence[str | None], speakers: Sequence[str | None]
+) -> tuple[dict[str, pd.Series], dict[str, str]]:
+    """The group of each item by the name of the grouping, and why each other column is no grouping.
 
     Args:
         run: The corpus, or several. A table may have further columns of text, such as `emotion`, and a named corpus
@@ -26,17 +40,28 @@ def groups_of(run: RunSettings, files: Sequence[str | None], speakers: Sequence[
         speakers: The speaker of each item.
     """
     found = {"speaker": pd.Series(speakers, dtype=object)}
+    unused: dict[str, str] = {}
     of_item = pd.Series(files, dtype=object)
     if of_item.notna().any():
         for member in members_of(run.data, run.more_data, run.corpus, corpus_options(run)):
-            for name, groups in _categories(member, of_item).items():
+            for name, groups in _categories(member, of_item, unused).items():
                 found[name] = found[name].combine_first(groups) if name in found else groups
-    categories = {name: groups for name, groups in found.items() if name == "speaker" or 2 <= groups.nunique() <= 20}
-    return {name: groups for name, groups in categories.items() if groups.notna().any()}
+    for name, groups in found.items():
+        count = groups.nunique()
+        if not count:
+            unused[name] = "has no value for these items"
+        elif name != "speaker" and not _FEWEST_VALUES <= count <= _MOST_VALUES:
+            unused[name] = f"has {counted(count, 'value')}, and groups are {_FEWEST_VALUES} to {_MOST_VALUES}"
+        else:
+            unused.pop(name, None)  # of several corpora, another one has no text there
+    return {name: groups for name, groups in found.items() if name not in unused}, unused
 
 
-def _categories(member: Member, files: pd.Series) -> dict[str, pd.Series]:
-    """The columns of text of one corpus for the recordings of all items; null in those that are not of it."""
+def _categories(member: Member, files: pd.Series, unused: dict[str, str]) -> dict[str, pd.Series]:
+    """The columns of text of one corpus for the recordings of all items; null in those that are not of it.
+
+    Why another column is not used is added to `unused`.
+    """
     if member.corpus != "table":
         found = categories_of(member.corpus, member.data, [None if pd.isna(file) else file for file in files])
         return {name: pd.Series(values, dtype=object) for name, values in found.items()}
@@ -44,10 +69,13 @@ def _categories(member: Member, files: pd.Series) -> dict[str, pd.Series]:
         return {}
     columns, audio_folder = (member.options.get(name) for name in ("columns", "audio_folder"))
     source = open_table(member.data, columns=columns, audio_folder=audio_folder)
-    table = source.table.to_pandas().select_dtypes(["object", "string", "bool"])
-    texts = table.drop(columns=[*FEATURES, "split"], errors="ignore")
-    texts.index = pd.Index(source.recording_names() if source.files is None else source.files, dtype=object)
-    return {name: files.map(_agreed(texts[name])) for name in texts if _is_text(texts[name])}
+    own = {*FEATURES, "split"}.intersection(source.table.column_names)
+    unused |= dict.fromkeys(own - {"speaker"}, "is an input, a label, or the part of a row")
+    table = source.table.drop_columns([*own]).to_pandas()
+    table.index = pd.Index(source.recording_names() if source.files is None else source.files, dtype=object)
+    texts = [name for name in table if _is_text(table[name])]
+    unused |= {str(name): "has numbers or other values that are no text" for name in table if name not in texts}
+    return {str(name): files.map(_agreed(table[name])) for name in texts}
 
 
 def bias_rows(name: str, table: pd.DataFrame, members: np.ndarray) -> list[Row]:
@@ -94,4 +122,5 @@ def _agreed(values: pd.Series) -> pd.Series:
 
 
 def _is_text(values: pd.Series) -> bool:
-    return all(isinstance(value, (str, bool)) for value in values.dropna())
+    is_candidate = values.dtype == object or pd.api.types.is_string_dtype(values) or values.dtype == bool
+    return is_candidate and all(isinstance(value, (str, bool)) for value in values.dropna())

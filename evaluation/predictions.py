@@ -15,7 +15,7 @@ from .. import LABELS, MsfSerModel, MsfSerProcessor
 from ..training.collator import FeatureCollator
 from ..training.data_identity import check_identity, inputs_of
 from ..training.features import encode_parts, has_input
-from ..training.folds import PREDICTIONS_FILE, read_predictions
+from ..training.folds import PREDICTIONS_FILE, gathered_predictions
 from ..training.labels import rated_labels
 from ..training.run_folder import check_weights
 from ..training.settings import read_data, read_run
@@ -117,7 +117,7 @@ def predictions_of_folds(folder: Path) -> Predictions:
         ValueError: The file with the predictions holds something else.
         OSError: It cannot be read.
     """
-    table = read_predictions(folder / PREDICTIONS_FILE)
+    table = gathered_predictions(folder)
     table = table[table["inputs"] == table["inputs"].iloc[-1]]
     table = table.replace({"file": {"": None}, "speaker": {"": None}})
     ends_at = None

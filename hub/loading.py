@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from huggingface_hub import try_to_load_from_cache
+
 from .. import MsfSerConfig, MsfSerModel, MsfSerProcessor
 from ..encoders_msfser import hub_options, is_path
 from ..starter.assemble import STARTERS, starter_folder
@@ -15,7 +17,8 @@ class NamedModel(NamedTuple):
 
     Args:
         source: The folder, or the name on the Hub.
-        settings: What identifies it, as in [`model_settings`], with the keys `model` and `model_sha256`.
+        settings: What identifies it, as in [`model_settings`]: `model` and `model_sha256`, or for a model on the Hub
+            `model` and `model_commit`.
         model: In evaluation mode.
         processor: The model's.
     """
@@ -74,7 +77,11 @@ def load_found(found: FoundModel) -> NamedModel:
     """Loads the weights of a model, with the errors of [`load_named`]."""
     source, _, processor = found
     model = MsfSerModel.from_pretrained(source, **hub_options(source)).eval()
-    return NamedModel(source, model_settings("model", source), model, processor)
+    settings = model_settings("model", source)
+    # Of the snapshot in the cache of the Hub, which was just loaded.
+    if not os.path.isdir(source) and isinstance(cached := try_to_load_from_cache(source, "config.json"), str):
+        settings["model_commit"] = Path(cached).parent.name
+    return NamedModel(source, settings, model, processor)
 
 
 def _source(name: str) -> str:

@@ -1,14 +1,19 @@
 """The recordings of a part of a corpus, such as its test part, with their paths as they are written there."""
 
+import logging
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..configuration_msfser import LABELS
-from ..corpora.registry import read_source
+from ..corpora.label_ranges import LabelRange, ranges_of
+from ..corpora.mixture import members_of
+from ..corpora.registry import CORPORA, read_source
 from ..corpora.table import SourceRows
-from ..training.settings import RunSettings, read_data
+from ..training.settings import RunSettings, corpus_options, read_data
+
+logger = logging.getLogger(__name__)
 
 
 def recordings_of_part(run: RunSettings, name: str) -> SourceRows:
@@ -39,3 +44,20 @@ def recordings_of_part(run: RunSettings, name: str) -> SourceRows:
         return SourceRows(table, None, part.select_columns(["audio"]), Path.cwd(), origin)
     table = table.set_column(index, "audio", pc.coalesce(names, pa.array(files, pa.string())))
     return SourceRows(table, files, None, whole.audio_folder, origin)
+
+
+def scale_of_labels(run: RunSettings) -> LabelRange:
+    """The scale of the labels of a run's corpora: one, or that of each dimension; of several scales none, but 0..1.
+
+    Raises:
+        ValueError: A range is wrong.
+    """
+    members = members_of(run.data, run.more_data, run.corpus, corpus_options(run))
+    ranges = [CORPORA[one.corpus].label_range or one.options.get("label_range", (0.0, 1.0)) for one in members]
+    scales = [ranges_of(label_range) for label_range in ranges]
+    if any(scale != scales[0] for scale in scales):
+        logger.info("the label ranges of these corpora differ: the predictions of all are on the scale 0 to 1.")
+        return 0.0, 1.0
+    if others := [label for label in LABELS if label not in scales[0]]:
+        logger.info("%s has no label range: its predictions are on the scale 0 to 1.", others[0])
+    return scales[0]

@@ -17,21 +17,24 @@ from ..cli.arguments import CommandParser, column_pair
 from ..cli.errors import cli_errors
 from ..cli.outputs import refuse_existing
 from ..corpora.label_ranges import range_of
-from .paths import matches, suffix_of
+from .paths import matches, suffix_of, without_parts
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs `msfser predict`."""
     arguments = parse(argv)
     with cli_errors("predict", resume="run the same command again to continue; what is predicted is kept"):
+        outputs = outputs_of(arguments)
+        arguments.recordings = without_parts(arguments.recordings, outputs)
         check(arguments)
         # Slow imports are deferred until the names and the table have been checked.
         from .recordings import find_recordings, refuse_to_replace
 
+        columns, audio_folder = dict(arguments.columns), arguments.audio_folder
         source = find_recordings(
-            arguments.recordings, dict(arguments.columns), arguments.audio_folder, arguments.corpus, arguments.test
+            *(arguments.recordings, columns, audio_folder, arguments.corpus, arguments.test), outputs=outputs
         )
-        refuse_to_replace(outputs_of(arguments), arguments.recordings, arguments.corpus, source)
+        refuse_to_replace(outputs, arguments.recordings, arguments.corpus, source)
         from .predicting import predict
 
         predict(source, arguments)
@@ -132,10 +135,11 @@ def check(arguments: argparse.Namespace) -> None:
     """
     output: Path = arguments.output
     suffix_of(output)
-    inputs = {os.path.realpath(path) for name in arguments.recordings for path in matches(name)}
-    for written in outputs_of(arguments):
-        if os.path.realpath(written) in inputs:
-            raise ValueError(f"{written} is one of the inputs and would be replaced: give another name.")
+    outputs = outputs_of(arguments)
+    inputs = {os.path.realpath(path) for name in arguments.recordings for path in matches(name, outputs)}
+    for path in outputs:
+        if os.path.realpath(path) in inputs:
+            raise ValueError(f"{path} is one of the inputs and would be replaced: give another name.")
     refuse_existing(output, arguments.overwrite)
     low, high = range_of(arguments.label_range)
     if arguments.max_width is not None and not arguments.max_width > 0:

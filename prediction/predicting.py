@@ -14,6 +14,7 @@ from accelerate import PartialState
 from ..cli.messages import show_messages
 from ..cli.outputs import whole_file
 from ..corpora.audio_folder import left_out_message
+from ..corpora.label_ranges import LabelRange
 from ..corpora.messages import counted
 from ..corpora.table import SourceRows
 from ..corpora.text_languages import unread_languages, without_unread_words
@@ -23,7 +24,7 @@ from ..inputs_msfser import check_options
 from ..sharding.output_folder import remove_results
 from ..sharding.processes import joined_processes, run_shards
 from .model_messages import license_message, option_names
-from .paths import suffix_of
+from .paths import parts_of, suffix_of
 from .sharded_prediction import ShardedPrediction
 from .submission import write_submission
 from .tables import rows_of_result, write_table
@@ -97,8 +98,10 @@ def open_prediction(
     Raises:
         ValueError: An option has no such setting.
     """
-    check_options(**{name: value for name, value in options.items() if name != "batch_size"})
-    settings: dict[str, Any] = {**named.settings, **options}
+    # A run that was killed for memory goes on with smaller batches.
+    of_results = {name: value for name, value in options.items() if name != "batch_size"}
+    check_options(**of_results)
+    settings: dict[str, Any] = {**named.settings, **of_results}
     if isinstance(recognizer := options.get("recognizer"), str):
         settings |= model_settings("recognizer", recognizer)
     if precision != "float32":
@@ -117,7 +120,7 @@ def predict_table(
     open_work: Callable[[], ShardedPrediction],
     data: Path,
     output: Path,
-    label_range: tuple[float, float],
+    label_range: LabelRange,
     overwrite: bool = False,
     **shown: Any,
 ) -> None:
@@ -128,8 +131,8 @@ def predict_table(
         open_work: Finds the recordings and the model.
         data: Where the recordings were read from.
         output: The table; shards are kept beside it until it is whole.
-        label_range: The scale of the three numbers.
-        overwrite: Whether to start over if shards are beside the output.
+        label_range: The scale of the three numbers, or that of each.
+        overwrite: Whether to start over if shards of something else are beside the output.
         **shown: `course` and `max_width`, as in [`rows_of_result`].
 
     Raises:
@@ -151,12 +154,7 @@ def predict_table(
     run_shards(state, open_work, data, finish, overwrite)
 
 
-def parts_of(output: Path) -> Path:
-    """The folder in which predictions are kept until the table is whole."""
-    return output.with_name(f"{output.name}.parts")
-
-
-def _write(work: ShardedPrediction, output: Path, label_range: tuple[float, float], **shown: Any) -> None:
+def _write(work: ShardedPrediction, output: Path, label_range: LabelRange, **shown: Any) -> None:
     count, failed, first_error = 0, 0, ""
     unrated = work.pipeline.model.config.unrated or ()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ..corpora.audio_folder import left_out_message, scan_folder
+from ..corpora.audio_folder import left_out_message, name_as_text, scan_folder, why_no_text
 from ..corpora.registry import CORPORA, read_source
 from ..corpora.sources import TABLE_SUFFIXES, holds_table
 from ..corpora.table import SourceRows
@@ -20,6 +20,7 @@ def find_recordings(
     audio_folder: str | None = None,
     corpus: str = "table",
     parts: Sequence[str] = (),
+    outputs: Iterable[Path] = (),
 ) -> SourceRows:
     """Finds recordings, in the order in which they are named; a file that is named twice is one recording.
 
@@ -30,6 +31,7 @@ def find_recordings(
         audio_folder: Where relative paths of the table start.
         corpus: The reader of a named corpus, whose folder is the one name.
         parts: Only these parts of the named corpus.
+        outputs: As in [`matches`].
 
     Returns:
         The rows; `audio` is the path as it was given, and names in `left_out` start at the working folder.
@@ -55,7 +57,7 @@ def find_recordings(
     found: dict[str, str] = {}  # absolute path to the path as given
     left_out: dict[str, str] = {}
     for name in names:
-        for path in matches(name):
+        for path in matches(name, outputs):
             if os.path.isdir(path):
                 contents = scan_folder(path)
                 for file in contents.recordings:
@@ -65,6 +67,8 @@ def find_recordings(
                 raise ValueError(
                     f"{path} is a table: name it alone, and predict the other recordings in a second run."
                 )
+            elif why := why_no_text(path):
+                left_out[name_as_text(path)] = why
             else:
                 found.setdefault(os.path.abspath(path), path)
     if not found:

@@ -34,6 +34,8 @@ class ShardedPrediction(ShardedTable):
     made = {"result": pa.string(), "error": pa.string()}  # noqa: RUF012
     # Many rows in a shard share batches better, and few leave several processes less to wait for at the end.
     rows_per_shard, most_rows_per_shard, fewest_shards = 32, 64, 64
+    # Of recordings, unless a single one is larger: an hour of MP3, or 17 minutes of WAV at 16 kHz.
+    bytes_per_shard = 32_000_000
     # Raised when the same settings give other results.
     version = 5
 
@@ -66,6 +68,18 @@ class ShardedPrediction(ShardedTable):
         finally:
             with contextlib.suppress(OSError):  # it is not empty: another run's, or something else is in it
                 self.output.rmdir()
+
+    def starts(self) -> list[int]:
+        """See [`ShardedTable.starts`]; long recordings are in shards of fewer rows."""
+        found: list[int] = []
+        size = 0
+        for row in range(len(self.table)):
+            own = self._size(row)
+            if not found or row - found[-1] == self.rows_per_shard or size + own > self.bytes_per_shard:
+                found.append(row)
+                size = 0
+            size += own
+        return found
 
     def step_keys(self, rows: range) -> dict[str, str]:
         """See [`ShardedTable.step_keys`]."""

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from ..configuration_msfser import LABELS
+from ..corpora.label_ranges import LabelRange, ranges_of
 from ..processing_msfser import to_scale
 
 # The ends of the intervals by dimension.
@@ -30,7 +31,7 @@ def rows_of_result(
     file: str,
     result: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None,
     error: str | None,
-    label_range: tuple[float, float] = (0.0, 1.0),
+    label_range: LabelRange = (0.0, 1.0),
     course: bool = False,
     max_width: float | None = None,
     unrated: Sequence[str] = (),
@@ -41,7 +42,7 @@ def rows_of_result(
         file: Its path as it was given.
         result: Of the pipeline; a list with one result, or error, for each channel; `None` where there is an error.
         error: Why there is no result.
-        label_range: The scale of the three numbers.
+        label_range: The scale of the three numbers, or that of each; one without a range is in 0..1.
         course: Whether each window is a row, with its `start` and `end` in seconds, its seconds of speech, and its
             warnings after those of the recording.
         max_width: The three numbers are left out, with the reason among the warnings, where an interval is wider than
@@ -51,6 +52,7 @@ def rows_of_result(
     if result is None:
         yield {**dict.fromkeys(COLUMNS), "file": file, "error": error}
         return
+    scales = dict.fromkeys(LABELS, (0.0, 1.0)) | ranges_of(label_range)
     for of_channel in [result] if isinstance(result, Mapping) else result:
         whole = {name: of_channel.get(name) for name in COLUMNS} | {"file": file}
         if "channel" in of_channel:
@@ -65,10 +67,10 @@ def rows_of_result(
             row = {**whole, **{name: value for name, value in window.items() if name in (*COLUMNS, "start", "end")}}
             row["warnings"] = [*dict.fromkeys([*(whole["warnings"] or ()), *window.get("warnings", ())])]
             intervals = window.get("intervals", of_channel.get("intervals"))
-            row |= {name: to_scale(row[name], *label_range) for name in LABELS}
+            row |= {name: to_scale(row[name], *scales[name]) for name in LABELS}
             if intervals is not None:
                 for name, ends in ENDS.items():
-                    row |= zip(ends, (to_scale(end, *label_range) for end in intervals[name]), strict=True)
+                    row |= zip(ends, (to_scale(end, *scales[name]) for end in intervals[name]), strict=True)
             reason = None if max_width is None else _too_wide(row, max_width, unrated)
             if reason is not None:
                 row |= dict.fromkeys(LABELS) | {"warnings": [*row["warnings"], reason]}

@@ -76,8 +76,8 @@ def check_output(output: Path, source: SourceRows, data: Path, overwrite: bool =
         if not all(path.name.startswith((SHARDS_NOTE, f".{SHARDS_NOTE}")) for path in resolved.iterdir()):
             raise ValueError(f"the output {str(output)!r} contains other files: name an empty or a new folder.")
         return
-    if not overwrite:
-        _check_source(output, source)
+    if not overwrite and not is_of_source(output, source):
+        raise _of_another_source(output)
     for shard in sorted((output / "data").glob("part-*.parquet")):
         if not _SHARD.fullmatch(shard.name) or shard_keys(shard) == {}:
             raise ValueError(
@@ -86,18 +86,23 @@ def check_output(output: Path, source: SourceRows, data: Path, overwrite: bool =
             )
 
 
-def _check_source(output: Path, source: SourceRows) -> None:
+def is_of_source(output: Path, source: SourceRows) -> bool:
+    """Whether the note in a folder says that its results are those of a source."""
     note = read_note(output)
     noted, given = note.get("audio_folder"), audio_folder_of(source)
-    is_same_folder = noted == given or (noted and given and os.path.realpath(noted) == os.path.realpath(given))
-    if note.get("source") != source.origin or not is_same_folder:
-        made_of = " with the recordings in ".join(
-            repr(note[name]) for name in ("source", "audio_folder") if note.get(name)
-        )
-        raise ValueError(
-            f"the output {str(output)!r} contains the results of another source"
-            f"{made_of and f', {made_of}'}: name another folder, or remove it."
-        )
+    is_same_folder = noted == given or bool(noted and given and os.path.realpath(noted) == os.path.realpath(given))
+    return note.get("source") == source.origin and is_same_folder
+
+
+def _of_another_source(output: Path) -> ValueError:
+    note = read_note(output)
+    made_of = " with the recordings in ".join(
+        repr(note[name]) for name in ("source", "audio_folder") if note.get(name)
+    )
+    return ValueError(
+        f"the output {str(output)!r} contains the results of another source"
+        f"{made_of and f', {made_of}'}: name another folder, or remove it."
+    )
 
 
 def check_rows(shards: list[Path], source: SourceRows) -> None:

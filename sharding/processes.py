@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -28,6 +29,17 @@ def joined_processes() -> Iterator[PartialState]:
         state.destroy_process_group()
 
 
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Logs errors only: the main process says everything else, once."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
 def run_shards(
     state: PartialState,
     open_work: Callable[[], Work],
@@ -42,15 +54,17 @@ def run_shards(
         open_work: Opens the table; the main process does so first, so that it alone fetches what is missing.
         data: Where the rows were read from.
         finish: What the main process does when all shards are there; other runs are kept out until then.
-        overwrite: Whether to make all shards anew, in the place of whatever an earlier run left.
+        overwrite: Whether the shards of another source or of other settings may be replaced.
 
     Raises:
         ValueError: See [`ShardedTable.prepared`] and [`ShardedTable.check_made`].
         OSError: A file cannot be read or written.
     """
-    with state.main_process_first():
-        work = open_work()
     with contextlib.ExitStack() as stack:
+        if not state.is_main_process:
+            stack.enter_context(_silence())
+        with state.main_process_first():
+            work = open_work()
         with state.main_process_first():
             if state.is_main_process:
                 stack.enter_context(work.prepared(data, overwrite))

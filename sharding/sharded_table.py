@@ -33,6 +33,7 @@ from .output_folder import (
     begun,
     check_output,
     check_rows,
+    is_of_source,
     leftovers,
     only_run,
     remove_results,
@@ -77,12 +78,17 @@ class ShardedTable(abc.ABC):
         self.settings = settings
         self.output = output
         self.table = source.table.select([name for name in source.table.column_names if name not in self.made])
-        self.count = -(-len(source.table) // self.rows_per_shard)
+        self._bounds = [*self.starts(), len(self.table)]
+        self.count = len(self._bounds) - 1
         own = output.resolve()
         self.left_out = {name: why for name, why in source.left_out.items() if (folder / name).resolve() != own}
         self._keys: dict[int, dict[str, str]] = {}
         self._table_keys: dict[int, str] = {}
         self._advance: Callable[[int], object] = lambda rows: None
+
+    def starts(self) -> list[int]:
+        """The number of the first row of each shard."""
+        return [*range(0, len(self.table), self.rows_per_shard)]
 
     @abc.abstractmethod
     def step_keys(self, rows: range) -> dict[str, str]:
@@ -116,7 +122,7 @@ class ShardedTable(abc.ABC):
 
         Args:
             data: Where the source was read from.
-            overwrite: Whether to remove what an earlier run left.
+            overwrite: Whether to remove what a run of another source or with other settings left.
 
         Raises:
             ValueError: The folder holds what this run would overwrite, another run writes there, or [`check`] refuses.
@@ -132,7 +138,7 @@ class ShardedTable(abc.ABC):
         make_folder(self.output)
         with only_run(self.output):
             check_output(self.output, self.source, data, overwrite)  # another run may just have ended
-            if overwrite:
+            if overwrite and not self._goes_on():
                 remove_results(self.output)
             self._clear()
             try:
@@ -140,6 +146,17 @@ class ShardedTable(abc.ABC):
             finally:
                 for number in range(self.count):
                     begun(self.shard(number)).unlink(missing_ok=True)
+
+    def _goes_on(self) -> bool:
+        """Whether the folder holds nothing but what an unfinished run of this source and these settings made."""
+        try:
+            if not is_of_source(self.output, self.source):
+                return False
+        except ValueError:  # the note is damaged
+            return False
+        known = {self.shard(number) for number in range(self.count)}
+        has_surplus = any(path.suffix == ".parquet" for path in leftovers(self.output, known))
+        return not has_surplus and not any(map(self.is_outdated, range(self.count)))
 
     def _clear(self) -> None:
         """Removes what a killed run or a shorter table left, unless the shards are those of other rows."""
@@ -212,8 +229,7 @@ class ShardedTable(abc.ABC):
 
     def rows(self, number: int) -> range:
         """The numbers of a shard's rows."""
-        start = number * self.rows_per_shard
-        return range(start, min(start + self.rows_per_shard, len(self.table)))
+        return range(self._bounds[number], self._bounds[number + 1])
 
     def shard(self, number: int) -> Path:
         """The path of a shard."""

@@ -19,7 +19,8 @@ from ..configuration_msfser import LABELS
 from .labels import rated_labels
 from .run_folder import FOLDS_FOLDER
 
-PREDICTIONS_FILE = "predictions.csv"
+# Of the folds; and of a test part, in the folder of a cross-validation.
+PREDICTIONS_FILE, TEST_PREDICTIONS_FILE = "predictions.csv", "test_predictions.csv"
 
 _GIVEN = [f"{label}_label" for label in LABELS]
 _NUMBERS = [*LABELS, *_GIVEN]
@@ -112,14 +113,37 @@ class FoldFiles:
             tables.append(read_predictions(self._path(fold)))
             if set(tables[-1]["row"]) != set(fold.rows + 1):
                 raise ValueError(f"{self._path(fold)} has the predictions of other rows: remove it.")
-        table = pd.concat(tables, ignore_index=True)
-        table["inputs"] = pd.Categorical(table["inputs"], list(inputs), ordered=True)
-        table = table.sort_values(["inputs", "row"], ignore_index=True).astype({"inputs": str})
+        table = _in_order(tables, inputs)
         _write(self.folder / PREDICTIONS_FILE, table)
         return table
 
     def _path(self, fold: Fold) -> Path:
         return self.folder / FOLDS_FOLDER / f"{quote(fold.name, safe=' ')}.csv"
+
+
+def _in_order(tables: Sequence[pd.DataFrame], inputs: Sequence[str]) -> pd.DataFrame:
+    """The predictions of folds as one table, sorted by sets of inputs and rows."""
+    table = pd.concat(tables, ignore_index=True)
+    table["inputs"] = pd.Categorical(table["inputs"], list(inputs), ordered=True)
+    return table.sort_values(["inputs", "row"], ignore_index=True).astype({"inputs": str})
+
+
+def gathered_predictions(folder: Path) -> pd.DataFrame:
+    """The predictions of all folds in the folder of a finished run, the set with most inputs last.
+
+    If their table is not there, or is another one, they are read from the files of the folds.
+
+    Raises:
+        ValueError: A file holds something else.
+        OSError: There is no file.
+    """
+    try:
+        return read_predictions(folder / PREDICTIONS_FILE)
+    except (ValueError, OSError):
+        tables = [read_predictions(path) for path in sorted((folder / FOLDS_FOLDER).glob("*.csv"))]
+        if not tables:
+            raise
+    return _in_order(tables, max((list(table["inputs"].unique()) for table in tables), key=len))
 
 
 def _write(path: Path, predictions: pd.DataFrame) -> None:

@@ -1,13 +1,17 @@
 """A run that starts from a trained model (`init_from`): what it takes from it, and what it may set itself."""
 
 import dataclasses
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..corpora.licenses import License
+from transformers import PreTrainedConfig
+
+from ..corpora.licenses import License, joined
 from ..corpora.shards import annotation_settings
+from ..corpora.sources import TABLE_SUFFIXES
 from ..encoders_msfser import hub_options
 from ..hub.licenses import licenses_of
 from ..hub.loading import FoundModel, find_named
@@ -15,10 +19,11 @@ from ..hub.model_names import content_hash
 from ..intervals_msfser import set_intervals
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
+from ..starter.assemble import fitted_voices
 from .data_identity import INITIAL, Identity
+from .settings import ModelSettings, RunSettings, read_run
 
-if TYPE_CHECKING:
-    from .settings import ModelSettings, RunSettings
+logger = logging.getLogger(__name__)
 
 # The weights of a model are made for these switches; a run that starts from them cannot change them.
 _FIXED = (
@@ -57,7 +62,7 @@ def adopt_settings(values: dict[str, Any], given: frozenset[str], switches: Sequ
             )
 
 
-def identity_of_initial(run: "RunSettings") -> Identity:
+def identity_of_initial(run: RunSettings) -> Identity:
     """What tells, beside the data of a run, whether the folder of the model that it starts from has changed.
 
     Returns:
@@ -70,7 +75,7 @@ def identity_of_initial(run: "RunSettings") -> Identity:
     return {INITIAL: {"rows": 1, "model": content_hash(Path(source))}} if os.path.isdir(source) else {}
 
 
-def license_of_initial(run: "RunSettings") -> License | None:
+def license_of_initial(run: RunSettings) -> License | None:
     """The license of the model that a run starts from, the strictest of several; `None` where none is known.
 
     Raises:
@@ -80,7 +85,49 @@ def license_of_initial(run: "RunSettings") -> License | None:
     return _license_of(find_named(run.init_from))
 
 
-def load_initial(run: "RunSettings", switches: "ModelSettings") -> tuple[MsfSerModel, MsfSerProcessor]:
+def warn_of_initial(run: RunSettings) -> None:
+    """Says which scores of a run are too high because of what the model that it starts from was trained on.
+
+    Raises:
+        ValueError, OSError: As [`find_named`] does.
+    """
+    assert run.init_from is not None
+    found = find_named(run.init_from)
+    part = "test" if run.cross_validate is None else "all"
+    warn_of_training_data(run.init_from, found.source, found.config, run, part)
+
+
+def warn_of_training_data(name: str, source: str, config: PreTrainedConfig, run: RunSettings, part: str) -> None:
+    """Says which scores are too high because a model was trained on what they are of.
+
+    Args:
+        name: What the user calls the model.
+        source: Its folder, or its name on the Hub.
+        config: The model's.
+        run: The corpus, or several, that are scored.
+        part: That is scored; `all` rows of a cross-validation.
+    """
+    if voices := fitted_voices(config):
+        logger.info(f"{name} was fitted to {joined(voices)}: scores on their speakers are too high.")
+    try:
+        trained = read_run(source).run
+    except (OSError, ValueError):  # no run, or that of another version
+        return
+    if part not in ("train", "all") and trained.cross_validate is None:
+        return
+    of_run = [Path(data).resolve() for data in (trained.data, *trained.more_data)]
+    for data in (run.data, *run.more_data):
+        if any(_is_same(Path(data).resolve(), other) for other in of_run):
+            logger.warning(f"{name} was trained on rows of {data}: their scores are too high.")
+
+
+def _is_same(data: Path, other: Path) -> bool:
+    """Whether two paths are those of one corpus; a table may be given by its folder."""
+    tables = [path for path in (data, other) if path.suffix.lower() in TABLE_SUFFIXES]
+    return data == other or any(table.parent in (data, other) for table in tables)
+
+
+def load_initial(run: RunSettings, switches: ModelSettings) -> tuple[MsfSerModel, MsfSerProcessor]:
     """The trained model that a run starts from, with the settings of the run, and its processor.
 
     The model keeps the license of its weights.

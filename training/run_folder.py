@@ -35,7 +35,7 @@ _WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
 # What training, predicting, reporting and publishing write into the folder of a run.
 _MADE = (
     *(RUN_FILE, DATA_FILE, RESULTS_FILE, "report.html", f"*{UNFINISHED}"),
-    *("predictions.csv", "predictions.csv.parts", "*_predictions.csv"),
+    *("predictions.csv", "*_predictions.csv", "predictions.csv.parts", "*_predictions.csv.parts"),
     *(*_WEIGHTS, "model.safetensors.index.json", "*_msfser.py", "__pycache__"),
     *("config.json", "processor_config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"),
     *("special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "*.bpe.model"),

@@ -337,7 +337,7 @@ def _check(run: RunSettings, training: TrainingArguments) -> None:
 
 
 def _check_cross_validation(run: RunSettings, training: TrainingArguments) -> None:
-    of_parts = ("more_data", "test", "speaker_from", "random_emphasis")
+    of_parts = ("more_data", "test", "random_emphasis")
     if named := [name for name in of_parts if getattr(run, name) != getattr(RunSettings(), name)]:
         raise ValueError(
             f"{named[0]} does not apply to cross_validate, which reads one corpus as a whole; leave it out"
@@ -464,6 +464,7 @@ def read_unit_rows(run: RunSettings) -> "datasets.Dataset":
         columns=run.column_names,
         audio_folder=run.audio_folder,
         group_file=run.group_file,
+        speaker_from=run.speaker_from,
         text_languages=run.text_languages,
     )
     return with_unrated(rows)

@@ -209,7 +209,7 @@ def test_every_file_of_a_folder_is_a_row_or_is_named(tmp_path, caplog, with_tabl
     assert [row["audio"] for row in made if row["error"]] == ["h.amr"]
     assert json.loads((out / "annotation.json").read_text())["left_out"] == left_out
     summary = [record.getMessage() for record in caplog.records]
-    assert f"left out {len(left_out)} files of the folder: " in summary[1]
+    assert f"left out {len(left_out)} files: " in summary[1]
     assert all(repr(name) in summary[1] for name in left_out)
     # The output among the recordings is none of them.
     before = state_of(out)

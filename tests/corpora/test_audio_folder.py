@@ -28,7 +28,7 @@ def test_recordings_in_the_order_of_their_paths(tmp_path, monkeypatch, caplog):
     with caplog.at_level(logging.WARNING):
         result = read_audio_folder(".")
     assert [record.getMessage() for record in caplog.records] == [
-        ".: left out 5 files of the folder: hidden (3): '.git/', '.hidden.wav', 'a/._9.wav'; "
+        ".: left out 5 files: hidden (3): '.git/', '.hidden.wav', 'a/._9.wav'; "
         "of the type .txt, which is not read (1): 'notes.txt'; without a type in the name (1): 'wav'."
     ]
     assert result.features == FEATURES and result.column_names == list(FEATURES)
@@ -55,7 +55,7 @@ def test_links(tmp_path, caplog):
         with caplog.at_level(logging.WARNING):
             result = read_audio_folder(start)
         assert [row["audio"]["path"] for row in result] == [str(start / "in" / "a.wav"), str(start / "inside.wav")]
-        assert len(caplog.records) == 1 and "left out 5 files of the folder" in caplog.text
+        assert len(caplog.records) == 1 and "left out 5 files" in caplog.text
         assert scan_folder(start).left_out == {
             "beside.wav": "links out of the folder",
             "device.wav": "not regular files",
@@ -114,7 +114,7 @@ def test_every_file_is_a_recording_or_has_a_reason(tmp_path, monkeypatch):
 
 def test_at_most_ten_names_are_shown_of_each_reason():
     message = left_out_message({f"{i:02d}.txt": "of the type .txt, which is not read" for i in range(25)})
-    assert message.startswith("left out 25 files of the folder: of the type .txt") and "'09.txt' and 15" in message
+    assert message.startswith("left out 25 files: of the type .txt") and "'09.txt' and 15" in message
     assert message.endswith(" and 15 more.")
 
 
@@ -125,7 +125,7 @@ def test_a_name_that_is_no_text_is_left_out(tmp_path, caplog):
         pass
     with caplog.at_level(logging.WARNING):
         assert len(read_audio_folder(tmp_path)) == 1
-    assert "left out 1 file of the folder: with names that are not valid text (1): '\\\\xff.wav'." in caplog.text
+    assert "left out 1 file: with names that are not valid text (1): '\\\\xff.wav'." in caplog.text
 
 
 def test_nothing_to_read(tmp_path):

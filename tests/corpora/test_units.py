@@ -1,6 +1,7 @@
 """The units of cross-validation: all rows of a corpus, with what is left out together."""
 
 import csv
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -49,6 +50,15 @@ def test_labels_are_scaled_and_columns_renamed(folder):
     rows = read_units("table", str(folder), "speaker", label_range=(-4, 4), columns={"speaker": "actor"})
     assert rows["unit"][:] == rows["speaker"][:] == [f"a{i}" for i in range(9)]
     assert rows["valence"][:] == pytest.approx([i / 8 for i in range(9)])
+
+
+def test_speakers_may_be_in_the_names_of_the_recordings(folder):
+    change(folder, speaker=lambda i: "nobody", room=lambda i: f"r{i % 2}")
+    names = [Path(audio["path"]).stem for audio in read_units("table", str(folder), "room")["audio"]]
+    rows = read_units("table", str(folder), "speaker", speaker_from=r"(\w+)\.wav")
+    assert rows["unit"][:] == rows["speaker"][:] == names and len({*names}) == 9
+    rows = read_units("table", str(folder), "room", speaker_from=r"(\w+)\.wav")
+    assert rows["unit"][:] == [f"r{i % 2}" for i in range(9)] and rows["speaker"][:] == names
 
 
 def test_any_column_that_the_schema_does_not_have_is_a_grouping(folder):

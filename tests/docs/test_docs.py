@@ -371,6 +371,7 @@ MADE = {
         "report.html",
         "differences.svg",
         "predictions.csv",
+        "test_predictions.csv",
         "metadata.csv",
         "annotation.json",
         "norms.json",

@@ -77,6 +77,43 @@ def test_the_rows_can_be_computed_from_the_predictions(corpus, model):
     assert len(names) == 1 and set(table["model_sha256"]) == names and set(table["model"]) == {"mine"}
 
 
+def test_what_the_intervals_resample_is_said_of_each_row(corpus, model, caplog):
+    evaluate(model)
+    assert "CCC with 95 % intervals over 6 speakers:\n" in caplog.text
+    caplog.clear()
+    rewrite(lambda table: table.assign(emotion=["anger"] * 12 + ["joy"] * 12, speaker=["a", "b"] * 6 + ["c"] * 12))
+    evaluate(model, "--by", "emotion", "--overwrite")
+    lines = caplog.text.splitlines()
+    assert not any("intervals over" in line for line in lines)
+    for name, units in (
+        ("test/all", "3 speakers"),
+        ("test/emotion=anger", "2 speakers"),
+        ("test/emotion=joy", "utter"),
+    ):
+        (line,) = [line for line in lines if line.startswith(f"{name}/mean ")]
+        assert f"  over {units}" in line
+
+
+@pytest.mark.parametrize(
+    ("column", "why"),
+    [
+        ("moood", "it is no column of the corpus"),
+        ("many", "it has 24 values, and groups are 2 to 20"),
+        ("one", "it has 1 value, and groups are 2 to 20"),
+        ("none", "it has no value for these items"),
+        ("age", "it has numbers or other values that are no text"),
+        ("arousal", "it is an input, a label, or the part of a row"),
+    ],
+)
+def test_why_a_column_is_no_grouping_is_said_before_anything_is_predicted(corpus, model, monkeypatch, column, why):
+    table = pd.read_csv("corpus.csv").assign(many=[f"v{i}" for i in range(24)], one="x", none=None)
+    table.assign(age=[20 + i % 3 for i in range(24)]).to_json("corpus.jsonl", orient="records", lines=True)
+    monkeypatch.setattr("msfser.evaluation.evaluate.encode_parts", None)
+    with pytest.raises(SystemExit, match=f"--by {column}: {why}; corpus.jsonl has speaker, emotion"):
+        options = ["--data", "corpus.jsonl", "--label_range", "1", "7", "--output", "out", "--by", "emotion", column]
+        msfser(["evaluate", str(model), *options])
+
+
 def test_the_predictions_are_those_of_the_pipeline_s_model(corpus, model):
     from transformers import AutoModel, AutoProcessor
 
@@ -147,7 +184,7 @@ def test_intervals_are_scored_too(corpus, tmp_path):
         (["--data", "none.csv"], "none.csv: there is no such file"),
         (["--data", "{data: other.csv, name: corpus}"], "two corpora are called 'corpus'"),
         (["--corpus", "whiser", "--speaker_from", "x"], "--speaker_from: the corpus whiser decides this"),
-        (["--by", "mood"], "--by mood: corpus.csv has speaker, emotion"),
+        (["--by", "mood"], "--by mood: it is no column of the corpus; corpus.csv has speaker, emotion"),
         (["--label_range", "7", "1"], "--label_range"),
     ],
 )

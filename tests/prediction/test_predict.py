@@ -1,7 +1,9 @@
 """`msfser predict`: what it reads, what it writes, and what a killed run leaves."""
 
+import contextlib
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -9,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,6 +34,7 @@ from msfser.prediction.tables import rows_of_result
 from msfser.prediction.timed_pipeline import Stopwatch, TimedPipeline, ahead
 from msfser.sharding import sharded_table
 from msfser.sharding.output_folder import only_run
+from msfser.sharding.processes import run_shards
 from msfser.train import main as train
 
 EXAMPLE = Path(__file__).parents[2] / "space" / "examples" / "wonderful.mp3"
@@ -134,7 +138,7 @@ def test_a_folder_becomes_a_table(calls, model, caplog):
     assert table["duration"].round(3).tolist()[2:] == [2.0, 15.0]
     assert not Path("results.csv.parts").exists()
     assert "the license of the weights: CC BY 4.0." in caplog.text
-    assert "left out 1 file of the folder: of the type .txt" in caplog.text
+    assert "left out 1 file: of the type .txt" in caplog.text
 
 
 def test_all_formats_hold_the_same_numbers(calls, model):
@@ -309,6 +313,9 @@ def test_a_row_has_the_ends_of_the_intervals():
     result["intervals"] = {"valence": [0.25, 0.75], "arousal": [0.4, 0.6], "dominance": [0.5, 0.5]}
     (row,) = rows_of_result("a.wav", result, None, (1.0, 7.0))
     assert (row["valence_low"], row["valence_high"], row["arousal_low"]) == pytest.approx((2.5, 5.5, 3.4))
+    (row,) = rows_of_result("a.wav", result, None, {"valence": (1.0, 7.0), "arousal": (-1.0, 1.0)})
+    assert (row["valence_low"], row["arousal_low"]) == pytest.approx((2.5, -0.2))
+    assert (row["valence"], row["arousal"], row["dominance"], row["dominance_high"]) == (4.0, 0.0, 0.5, 0.5)
     course = [{"start": 0.0, "end": 1.0, **result}, {"start": 1.0, "end": 2.0, **result, "intervals": None}]
     first, second = rows_of_result("a.wav", result | {"course": course}, None, course=True)
     assert first["valence_low"] == 0.25 and second["valence_low"] is None and "intervals" not in first
@@ -491,6 +498,104 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_a_stopped_run_goes_on_with_smaller_batches(calls, model, overwrite):
+    """Also one that replaces a table, which is there until the new one is whole."""
+    arguments = ("calls", "-o", "r.csv", "--model", model, *overwrite)
+    if overwrite:
+        Path("r.csv").write_text("old")
+    stopped(*arguments)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ShardedPrediction, "make_rows", None)  # nothing is predicted again
+        assert len(predict(*arguments, "--batch_size", 1)) == 4
+
+
+def test_overwrite_makes_what_is_finished_or_of_other_recordings_anew(calls, model, monkeypatch):
+    arguments = ("calls", "-o", "r.csv", "--model", model, "--overwrite")
+    made = []
+    make_rows = ShardedPrediction.make_rows
+
+    def counted(self, rows, *more):
+        made.extend(rows)
+        return make_rows(self, rows, *more)
+
+    monkeypatch.setattr(ShardedPrediction, "make_rows", counted)
+    first = predict(*arguments)
+    pd.testing.assert_frame_equal(predict(*arguments), first)
+    assert made == [0, 1, 2, 3] * 2
+    stopped(*arguments)
+    soundfile.write(calls / "a.wav", noise(1.0, 9), 16_000)
+    assert predict(*arguments)["duration"][0] == 1.0
+    parts = stopped(*arguments)
+    (parts / "annotation.json").write_text("{")
+    made.clear()
+    assert len(predict(*arguments)) == 4 and made == [0, 1, 2, 3]
+
+
+def test_the_output_of_a_stopped_run_is_no_input_of_a_pattern(calls, model, monkeypatch):
+    monkeypatch.chdir(calls)
+    Path("notes.txt").unlink()
+    options = ("-o", "r.csv", "--model", model)
+    stopped(*sorted(os.listdir()), *options)
+    assert {"r.csv.parts"} < {*os.listdir()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ShardedPrediction, "make_rows", None)
+        table = predict(*sorted(os.listdir()), *options)
+    assert table["file"].tolist() == ["a.wav", "broken.wav", "inner/stereo.wav", "long.flac"]
+    for again in ([*sorted(os.listdir())], ["*"]):
+        with pytest.raises(SystemExit, match=r"r\.csv is one of the inputs and would be replaced"):
+            predict(*again, *options, "--overwrite")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux only")
+@pytest.mark.parametrize("names", [["a.wav", os.fsdecode(b"\xff.wav")], ["*.wav"]])
+def test_a_name_that_is_no_text_does_not_end_the_command(calls, model, monkeypatch, caplog, names):
+    monkeypatch.chdir(calls)
+    shutil.copy("a.wav", os.fsdecode(b"\xff.wav"))
+    Path("broken.wav").unlink()
+    table = predict(*names, "-o", "r.csv", "--model", model)
+    assert table["file"].tolist() == ["a.wav"]
+    assert "left out 1 file: with names that are not valid text (1): '\\\\xff.wav'." in caplog.text
+    with pytest.raises(SystemExit, match=r"there is no recording in .*with names that are not valid text"):
+        predict(os.fsdecode(b"\xff.wav"), "-o", "s.csv", "--model", model)
+
+
+def test_long_recordings_are_in_small_groups(calls, model, monkeypatch):
+    monkeypatch.setattr(ShardedPrediction, "bytes_per_shard", 100_000)  # a.wav has 48 kB, stereo.wav 128 kB
+    parts = stopped(
+        "calls/a.wav", "calls/broken.wav", "calls/inner", "calls/long.flac", "-o", "r.csv", "--model", model
+    )
+    rows = [pq.read_metadata(shard).num_rows for shard in sorted(parts.glob("data/*"))]
+    assert rows == [2, 1, 1] and os.path.getsize("calls/long.flac") > 100_000
+    table = predict(
+        "calls/a.wav", "calls/broken.wav", "calls/inner", "calls/long.flac", "-o", "r.csv", "--model", model
+    )
+    assert table["error"].notna().tolist() == [False, True, False, False]
+
+
+def test_only_the_main_process_speaks(caplog):
+    """Each said the license of the weights, and warned of languages that are not read."""
+
+    class Work:
+        def run(self, quiet):
+            assert quiet
+            logging.getLogger("msfser").error("an error")
+
+    def open_work():
+        logging.getLogger("msfser").warning("a warning")
+        return Work()
+
+    state = SimpleNamespace(
+        is_main_process=False,
+        is_local_main_process=False,
+        main_process_first=contextlib.nullcontext,
+        wait_for_everyone=lambda: None,
+    )
+    before = logging.root.manager.disable
+    run_shards(state, open_work, Path(), lambda work: None)
+    assert caplog.messages == ["an error"] and logging.root.manager.disable == before
+
+
 @pytest.mark.parametrize("with_table", [False, True])
 def test_a_resumed_run_does_not_list_its_own_folder(calls, model, caplog, with_table):
     if with_table:
@@ -499,7 +604,7 @@ def test_a_resumed_run_does_not_list_its_own_folder(calls, model, caplog, with_t
     stopped(*arguments)
     caplog.clear()
     assert len(predict(*arguments)) == 4 and not Path("calls/r.csv.parts").exists()
-    assert "left out 1 file of the folder: of the type .txt, which is not read (1): 'calls/notes.txt'." in caplog.text
+    assert "left out 1 file: of the type .txt, which is not read (1): 'calls/notes.txt'." in caplog.text
 
 
 @pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])

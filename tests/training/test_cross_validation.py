@@ -395,6 +395,27 @@ def test_settings_that_do_not_go_together_are_refused(tiny, tmp_path, no_trainin
 # The final model
 
 
+def test_predicting_the_test_part_leaves_the_predictions_of_the_folds(tiny, finished):
+    before = (finished / "predictions.csv").read_bytes()
+    for more in ([], ["--overwrite"]):
+        main(command(tiny, finished, "--do_predict", "true", *more))
+    assert (finished / "predictions.csv").read_bytes() == before
+    assert len(pd.read_csv(finished / "test_predictions.csv")) == 12 and not list(finished.glob("*.parts"))
+    report.main([str(finished)])
+
+
+def test_a_report_reads_the_folds_where_their_table_was_replaced(ran, finished):
+    expected = report.page(finished)
+    pd.DataFrame({"file": ["a.wav"], "valence": [0.5]}).to_csv(finished / "predictions.csv", index=False)
+    assert report.page(finished) == expected
+    (finished / "predictions.csv").unlink()
+    assert report.page(finished) == expected
+    shutil.rmtree(finished / "folds")
+    (finished / "predictions.csv").write_text("mine")
+    with pytest.raises(ValueError, match="is not what msfser train --cross_validate writes"):
+        report.page(finished)
+
+
 def test_the_final_model_loads(ran):
     model, info = AutoModel.from_pretrained(ran, output_loading_info=True)
     assert isinstance(model, MsfSerModel) and not info["missing_keys"]

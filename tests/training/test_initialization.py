@@ -198,6 +198,27 @@ def test_cross_validation_starts_each_fold_from_the_model(tiny, trained, tmp_pat
     assert (tmp_path / "folds" / "predictions.csv").is_file()
 
 
+def test_what_the_model_was_trained_on_is_said(tiny, trained, tmp_path, caplog, monkeypatch):
+    """As `msfser evaluate` does; the test part of a run is none of its training."""
+    caplog.set_level("INFO")
+    words = f"{trained} was trained on rows of {tiny / 'corpus'}: their scores are too high."
+    fitted = MsfSerModel.from_pretrained(tiny / "start")
+    STARTERS["starter-open"].license.add_to(fitted.config)
+    fitted.save_pretrained(tmp_path / "open")
+    MsfSerProcessor.from_pretrained(tiny / "start").save_pretrained(tmp_path / "open")
+    monkeypatch.setattr(MsfSerTrainer, "train", lambda *_, **__: (_ for _ in ()).throw(ValueError("enough.")))
+    folds = ["--cross_validate", "speaker", "--folds", "2"]
+    for start, more, said in (
+        (trained, folds, words),
+        (trained, [], None),
+        (tmp_path / "open", [], "was fitted to EmoDB: scores on their speakers are too high."),
+    ):
+        caplog.clear()
+        argv = command(tiny, tmp_path / f"run{len(more)}{start.name}", "--init_from", str(start), *more)
+        assert "enough." in refused(argv)
+        assert said in caplog.text if said else "too high" not in caplog.text
+
+
 def test_a_table_without_texts_and_a_model_that_reads_them(tiny, tmp_path):
     corpus = Path(shutil.copytree(tiny / "corpus", tmp_path / "corpus"))
     table = pd.read_csv(corpus / "metadata.csv").drop(columns=["transcript", "description"])

@@ -312,6 +312,21 @@ def test_predictions_are_replaced_only_if_asked(tiny, finished, corpus):
     assert (finished / "predictions.csv").read_text() == "mine"
 
 
+def test_predictions_that_replace_others_go_on_after_an_interruption(tiny, finished, monkeypatch):
+    argv = command(tiny, finished, "--do_predict", "--overwrite")
+    main(argv)
+    expected = (finished / "predictions.csv").read_bytes()
+    (finished / "predictions.csv").write_text("old")
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
+        patch.setattr("msfser.prediction.predicting._write", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        main(argv)
+    assert stop.value.code == 130 and (finished / "predictions.csv.parts").is_dir()
+    with monkeypatch.context() as patch:
+        patch.setattr("msfser.prediction.sharded_prediction.ShardedPrediction.make_rows", None)
+        main(argv)
+    assert (finished / "predictions.csv").read_bytes() == expected and not list(finished.glob("*.parts"))
+
+
 def test_a_run_killed_after_its_last_checkpoint_trains_no_more(tiny, tmp_path, monkeypatch):
     """Nor does one that was stopped early: with this learning rate no epoch is better than the first."""
     argv = command(tiny, tmp_path / "run", "--num_train_epochs", "6", "--early_stopping_patience", "1")

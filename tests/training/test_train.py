@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 
 import evaluate
+import pandas as pd
 import pytest
 import soundfile
 import torch
@@ -489,6 +491,36 @@ def test_predictions_are_on_the_scale_of_the_corpus(tiny, tmp_path):
         with open(tmp_path / "run" / "predictions.csv") as file:
             tables.append([float(row["valence"]) for row in csv.DictReader(file)])
     assert tables[1] == pytest.approx([-1 + 4 * value for value in tables[0]], abs=1e-5)
+
+
+def test_predictions_are_on_the_scale_of_each_dimension(tiny, tmp_path, caplog):
+    caplog.set_level("INFO")
+    main(command(tiny, tmp_path / "run", "--num_train_epochs", "1"))
+    labels = list(LABELS)
+
+    def predicted(*more):
+        main(command(tiny, tmp_path / "run", "--do_predict", "true", "--overwrite", *more))
+        return pd.read_csv(tmp_path / "run" / "predictions.csv")
+
+    plain = predicted()
+    scaled = predicted("--label_range", "valence=0:7", "arousal=-1:1", "dominance=-5:5")
+    expected = plain[labels].to_numpy() * [7, 2, 10] + [0, -1, -5]
+    assert scaled[labels].to_numpy() == pytest.approx(expected, abs=1e-5) and "on the scale 0 to 1" not in caplog.text
+    two = predicted("--label_range", "valence=0:7", "arousal=-1:1")
+    assert two[labels].to_numpy() == pytest.approx(plain[labels].to_numpy() * [7, 2, 1] + [0, -1, 0], abs=1e-5)
+    assert "dominance has no label range: its predictions are on the scale 0 to 1." in caplog.text
+    # Several corpora: one scale, or none.
+    shutil.copytree(tiny / "corpus", tmp_path / "other")
+    for i in range(48):
+        soundfile.write(tmp_path / "other" / f"{i}.wav", noise(0.6, 100 + i), 16_000)
+    other = "{data: %s, name: other, label_range: [%s]}"
+    corpora = ["--data", str(tiny / "corpus"), "--label_range", "-1", "7", "--data"]
+    alike = predicted(*corpora, other % (tmp_path / "other", "-1, 7"))
+    assert alike[labels][:12].to_numpy() == pytest.approx(-1 + 8 * plain[labels].to_numpy(), abs=1e-5)
+    assert "the label ranges of these corpora differ" not in caplog.text
+    differ = predicted(*corpora, other % (tmp_path / "other", "0, 1"))
+    assert differ[labels][:12].to_numpy() == pytest.approx(plain[labels].to_numpy(), abs=1e-5)
+    assert "the label ranges of these corpora differ: the predictions of all are on the scale 0 to 1." in caplog.text
 
 
 def test_the_command_line_overrides_the_file(tmp_path):
