@@ -212,8 +212,6 @@ class MsfSerModel(MsfSerPreTrainedModel):
         batch = self._batch_size(sounds, texts)
         if labels is not None:
             check_labels(labels, batch)
-        if batch == 1 and not self.training and not records and not torch.compiler.is_compiling():
-            texts = self._encoded_together(texts)
         vectors, present = {}, {}  # by input: `(batch, size)`, and which items have it, `(batch,)` bool
         for name in self.config.semantics or ():
             vectors[name], present[name] = self._text_vector(texts[name], batch, records.get(name))
@@ -415,24 +413,6 @@ class MsfSerModel(MsfSerPreTrainedModel):
         if attention_mask is None:
             return embedding, torch.ones(batch, dtype=torch.bool, device=embedding.device)
         return embedding, attention_mask.bool().any(-1)
-
-    def _encoded_together(self, texts: Mapping[str, Text]) -> Mapping[str, Text]:
-        """The texts of a single item with their vectors, which one pass makes: it reads the encoder's weights once."""
-        given = {name: texts[name][:2] for name in self.config.semantics or () if texts[name][2] is None}
-        whole = {
-            name: (ids, torch.ones_like(ids) if mask is None else mask)
-            for name, (ids, mask) in given.items()
-            if ids is not None
-        }
-        if len(whole) < 2:
-            return texts
-        longest = max(ids.shape[1] for ids, _ in whole.values())
-        padded = (
-            torch.cat([nn.functional.pad(part, (0, longest - part.shape[1])) for part in parts])
-            for parts in zip(*whole.values(), strict=True)
-        )
-        vectors = self.encode_text(*padded).split(1)
-        return {**texts, **{name: (*whole[name], vector) for name, vector in zip(whole, vectors, strict=True)}}
 
     def _takes_part(self, encoder: Any) -> bool:
         """Whether an encoder runs for an input that no item has.

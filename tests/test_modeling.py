@@ -104,22 +104,6 @@ def test_missing_inputs_give_finite_gradients():
     assert model.missing_audio.embedding.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("absent", [[], ["emphasis"], ["emphasis", "transcript", "description"]])
-def test_the_texts_of_one_item_are_encoded_in_one_pass(monkeypatch, absent):
-    model, processor = tiny_model(), tiny_processor()
-    texts = {"transcript": "a b c d e", "emphasis": "b", "description": "the food was wonderful but a b c"}
-    one = {name: [None if name in absent else text] for name, text in texts.items()}
-    inputs = processor([noise(0.8)], sampling_rate=16_000, **one)
-    passes, encode = [], model.encode_text
-    monkeypatch.setattr(model, "encode_text", lambda *given: passes.append(given) or encode(*given))
-    with torch.no_grad():
-        found = model(**inputs).logits
-        assert len(passes) == 1
-        double = {name: torch.cat([value, value]) for name, value in inputs.items()}
-        torch.testing.assert_close(model(**double).logits[:1], found, atol=1e-5, rtol=0)
-        assert len(passes) == 4
-
-
 def test_no_input_at_all_is_an_error():
     model, processor = tiny_model(), tiny_processor()
     with pytest.raises(ValueError, match="no input"):
