@@ -146,7 +146,7 @@ def stream_blocks(chunks: Iterable[Any], sampling_rate: int, channel: int | None
 
     Args:
         chunks: The samples one after the other, each array as in [`load_audio`], `(samples,)` or `(samples,
-            channels)`; one without samples is left out.
+            channels)`; one without samples is left out. The first has at least as many samples as channels.
         sampling_rate: Their rate, in Hz.
         channel: The one channel that is used, from 0 on; by default the mean of all.
 
@@ -173,7 +173,7 @@ def _mono_chunks(chunks: Iterable[Any], rate: int, channel: int | None) -> Itera
         if chunk.ndim == 2 and len(chunk) < chunk.shape[1] != known:
             raise ValueError(
                 f"a chunk of shape {tuple(chunk.shape)} has more channels than samples, but chunks are (samples, "
-                "channels): give chunk.T."
+                "channels): give chunk.T, or a longer first chunk."
             )
         samples = checked_samples(SoundForm(chunk, False, rate, channels_first=False, is_order_known=True))
         known = 1 if samples.ndim == 1 else samples.shape[1]

@@ -1,9 +1,9 @@
 """Matrix products of the fast encoders on a CPU, through oneDNN: in float32, and in bfloat16 where the CPU has it.
 
-The bfloat16 kernels run under `torch.autocast("cpu", torch.bfloat16)`, and for a model whose weights are in bfloat16.
-Under autocast the weights stay in float32. Those that no gradient reaches are rounded and arranged once, and these
-packed weights are kept beside the model, not in it: copies and files do not change. Of a recognizer in float32, the
-vocabulary's weights are packed, too. [`packed`] says when they are made again, and [`forget_packed`] frees them.
+The bfloat16 kernels run under `torch.autocast("cpu", torch.bfloat16)`, for a model whose weights are in bfloat16, and
+for the vocabulary of a recognizer ([`logits_of`]). Under autocast the weights stay in float32. Those that no gradient
+reaches are rounded and arranged once, and these packed weights are kept beside the model, not in it: copies and files
+do not change. [`packed`] says when they are made again, and [`forget_packed`] frees them.
 """
 
 import contextlib
@@ -165,7 +165,8 @@ def logits_of(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     ones, of which one is chosen, again in float32, as bfloat16 has too few digits to choose between them. Those that
     stay in bfloat16 have next to no share of the probability.
     """
-    if is_reduced(x, weight) or (has_bfloat16() and _is_for_one_dnn(x, weight, fewest_rows=1)):
+    is_kept = has_bfloat16() and not weight.is_inference()
+    if is_reduced(x, weight) or (is_kept and _is_for_one_dnn(x, weight, fewest_rows=1)):
         rows = x.flatten(0, -2)
         logits = product(rows.to(torch.bfloat16), packed(as_matrix, weight)).float()
         greatest = logits.topk(min(_EXACT, logits.shape[-1])).indices

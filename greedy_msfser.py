@@ -260,13 +260,10 @@ def _certainty(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
     The entropies are in nats, and both are `(...)`.
     """
-
-    def of_row(row: torch.Tensor) -> torch.Tensor:
-        probabilities = row.softmax(-1)
-        normalizer = row.max() - probabilities.max().log()
-        return torch.stack([normalizer, normalizer - probabilities.dot(row)])
-
-    # Row by row, as a row fits into the cache: in a batch these passes take as long as the decoder's layers.
-    found = torch.stack([of_row(row) for row in logits.flatten(0, -2)])
-    normalizers, entropies = found.unflatten(0, logits.shape[:-1]).unbind(-1)
-    return normalizers, entropies
+    if logits.device.type == "cpu" and logits.dim() > 1:
+        # Row by row, as a row fits into the cache: in a batch these passes take as long as the decoder's layers.
+        normalizers, entropies = zip(*map(_certainty, logits), strict=True)
+        return torch.stack(normalizers), torch.stack(entropies)
+    probabilities = logits.softmax(-1)
+    normalizer = logits.amax(-1) - probabilities.amax(-1).log()
+    return normalizer, normalizer - torch.linalg.vecdot(probabilities, logits)

@@ -77,7 +77,8 @@ class StreamingMixin:
 
         Args:
             chunks: The samples one after the other: an iterable of arrays or tensors of any length, `(samples,)` or
-                `(samples, channels)`, float in -1..1, or uint8 or a signed integer type at full scale.
+                `(samples, channels)`, the first with no fewer samples than channels; float in -1..1, or uint8 or a
+                signed integer type at full scale.
             sampling_rate: Their rate, in Hz.
             window: How much sound each result is about, seconds: from 1 s to the model's
                 `processor.feature_extractor.max_seconds`.

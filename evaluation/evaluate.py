@@ -121,7 +121,7 @@ def _groups(run: RunSettings, part: datasets.Dataset, needed: Sequence[str]) -> 
     files = [(audio or {}).get("path") for audio in part["audio"]]
     groups, unused = find_groups(run, files, part["speaker"][:])
     if absent := [grouping for grouping in needed if grouping not in groups]:
-        unknown = "is no column of the corpus" if any(files) else "cannot be found without recordings"
+        unknown = "is not among its further columns" if any(files) else "cannot be found without recordings"
         why = unused.get(absent[0], unknown)
         raise ValueError(f"--by {absent[0]}: it {why}; {run.data} has {', '.join(groups) or 'no groups'}.")
     return groups

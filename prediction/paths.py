@@ -18,8 +18,8 @@ def without_parts(paths: Sequence[str], outputs: Iterable[Path]) -> list[str]:
 
     If there is nothing else, it was meant, and is kept to be refused.
     """
-    parts = {os.path.realpath(parts_of(output)) for output in outputs}
-    return [path for path in paths if os.path.realpath(path) not in parts] or [*paths]
+    parts = tuple(os.path.join(os.path.realpath(parts_of(output)), "") for output in outputs)
+    return [path for path in paths if not os.path.join(os.path.realpath(path), "").startswith(parts)] or [*paths]
 
 
 def matches(name: str, outputs: Iterable[Path] = ()) -> list[str]:

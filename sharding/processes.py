@@ -31,7 +31,7 @@ def joined_processes() -> Iterator[PartialState]:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Logs errors only: the main process says everything else, once."""
+    """Logs errors only: what each process would say of the whole, the main process says once."""
     before = logging.root.manager.disable
     logging.disable(max(before, logging.WARNING))
     try:
@@ -61,9 +61,7 @@ def run_shards(
         OSError: A file cannot be read or written.
     """
     with contextlib.ExitStack() as stack:
-        if not state.is_main_process:
-            stack.enter_context(_silence())
-        with state.main_process_first():
+        with state.main_process_first(), contextlib.nullcontext() if state.is_main_process else _silence():
             work = open_work()
         with state.main_process_first():
             if state.is_main_process:

@@ -46,10 +46,10 @@ def _words_table(prefix: str) -> Table:
     systems = {
         "text": "emobank_text",
         "ridge regression from the same vectors and labels": "emobank_ridge",
-        "spoken by a synthesizer (Pico), default pipeline": "emobank_spoken",
-        "- sound alone": "emobank_spoken_sound_only",
+        "spoken by Pico, default pipeline": "emobank_spoken",
+        "- Pico, sound alone": "emobank_spoken_sound_only",
         "spoken by espeak-ng, default pipeline": "emobank_spoken_espeak",
-        "- of espeak-ng, sound alone": "emobank_spoken_espeak_sound_only",
+        "- espeak-ng, sound alone": "emobank_spoken_espeak_sound_only",
     }
     return Table(
         ("EmoBank's test sentences, r with people's ratings", *LABELS),

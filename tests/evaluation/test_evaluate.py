@@ -97,7 +97,7 @@ def test_what_the_intervals_resample_is_said_of_each_row(corpus, model, caplog):
 @pytest.mark.parametrize(
     ("column", "why"),
     [
-        ("moood", "it is no column of the corpus"),
+        ("moood", "it is not among its further columns"),
         ("many", "it has 24 values, and groups are 2 to 20"),
         ("one", "it has 1 value, and groups are 2 to 20"),
         ("none", "it has no value for these items"),
@@ -184,7 +184,7 @@ def test_intervals_are_scored_too(corpus, tmp_path):
         (["--data", "none.csv"], "none.csv: there is no such file"),
         (["--data", "{data: other.csv, name: corpus}"], "two corpora are called 'corpus'"),
         (["--corpus", "whiser", "--speaker_from", "x"], "--speaker_from: the corpus whiser decides this"),
-        (["--by", "mood"], "--by mood: it is no column of the corpus; corpus.csv has speaker, emotion"),
+        (["--by", "mood"], "--by mood: it is not among its further columns; corpus.csv has speaker, emotion"),
         (["--label_range", "7", "1"], "--label_range"),
     ],
 )

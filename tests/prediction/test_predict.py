@@ -573,16 +573,17 @@ def test_long_recordings_are_in_small_groups(calls, model, monkeypatch):
     assert table["error"].notna().tolist() == [False, True, False, False]
 
 
-def test_only_the_main_process_speaks(caplog):
+def test_only_the_main_process_speaks_of_the_whole(caplog):
     """Each said the license of the weights, and warned of languages that are not read."""
 
     class Work:
         def run(self, quiet):
             assert quiet
-            logging.getLogger("msfser").error("an error")
+            logging.getLogger("msfser").warning("of its rows")
 
     def open_work():
-        logging.getLogger("msfser").warning("a warning")
+        logging.getLogger("msfser").warning("of the whole")
+        logging.getLogger("msfser").error("an error")
         return Work()
 
     state = SimpleNamespace(
@@ -593,7 +594,7 @@ def test_only_the_main_process_speaks(caplog):
     )
     before = logging.root.manager.disable
     run_shards(state, open_work, Path(), lambda work: None)
-    assert caplog.messages == ["an error"] and logging.root.manager.disable == before
+    assert caplog.messages == ["an error", "of its rows"] and logging.root.manager.disable == before
 
 
 @pytest.mark.parametrize("with_table", [False, True])
