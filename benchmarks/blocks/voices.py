@@ -133,7 +133,8 @@ VOICES: dict[str, Block] = {
                 CCC,
             ),
             "\nPaired differences of the mean CCC: RAVDESS {ravdess/train_minus_regressor:difference}, EmoDB "
-            "{emodb/train_minus_regressor:difference}.",
+            "{emodb/train_minus_regressor:difference}. Random crops minus whole clips in training, EmoDB: "
+            "{emodb/train_minus_whole_clips:difference}.",
         ],
     ),
     "peers": Block(
