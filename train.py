@@ -215,18 +215,22 @@ def _start(settings: Settings, parts: Mapping[str, datasets.Dataset], inputs: Se
 
 def _fetch_encoders(settings: Settings) -> None:
     """Prepares the encoders of a new model; a trained one brings its own."""
-    if settings.run.init_from:
-        from msfser.training.initialization import license_of_initial, warn_of_initial
+    run = settings.run
+    if run.init_from:
+        from msfser.hub.loading import find_named
+        from msfser.training.initialization import license_of, warn_of_training_data
 
+        found = find_named(run.init_from)
         if settings.training.process_index == 0:
-            warn_of_initial(settings.run)
-        if (license := license_of_initial(settings.run)) is not None:
+            scored = "test" if run.cross_validate is None else "all"
+            warn_of_training_data(run.init_from, found.source, found.config, run, scored)
+        if (license := license_of(found)) is not None:
             logger.info("%s This also applies to any model trained from them.", license.sentence)
         return
     from msfser.hub.encoders import ensure_encoders
 
     with settings.training.main_process_first(desc="fetching the encoders", local=True):
-        ensure_encoders([settings.run.audio_encoder, settings.run.text_encoder])
+        ensure_encoders([run.audio_encoder, run.text_encoder])
 
 
 def _finish(training: TrainingArguments, start: Start, rows: list[Row]) -> None:

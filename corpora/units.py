@@ -57,8 +57,9 @@ def read_units(
     """
     if corpus == "table":
         source = ready_data(corpus, data)
-        read = (label_range, columns, audio_folder, speaker_from, text_languages)
-        rows, units, names = _of_table(source, grouping, *read)
+        rows, units, names = _of_table(
+            source, grouping, label_range, columns, audio_folder, speaker_from, text_languages
+        )
     else:
         rows, units, names = _of_corpus(corpus, data, grouping)
     if missing := [name for name, unit in zip(names, units, strict=True) if unit is None]:
@@ -100,9 +101,8 @@ def _of_table(
         )
     if "split" in opened.table.column_names and grouping != "split":
         logger.info("%s: its parts are pooled for cross-validation", source)
-    units = list(rows[_SPEAKER])
-    if not is_in_names:
-        units = text_column(Part("", opened.table, None, source), grouping).to_pylist()
+    of_table = Part("", opened.table, None, source)
+    units = list(rows[_SPEAKER]) if is_in_names else text_column(of_table, grouping).to_pylist()
     return rows, units, [opened.row(index) for index in range(len(units))]
 
 

@@ -1,6 +1,6 @@
 """The predictions and scores of a cross-validation."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -9,13 +9,12 @@ import pandas as pd
 from transformers import Trainer
 
 from ..configuration_msfser import LABELS
-from ..training.labels import rated_labels
+from ..training.labels import GIVEN, numbers_and_labels, rated_labels
 from ..training.settings import RunSettings
-from .coverage import coverage_rows, ends_of_folds
+from .coverage import EndsAt, coverage_rows, ends_of_folds
 from .intervals import ccc_interval, clusters
 from .results import CROSS_VALIDATED, FOLD, Row, ccc_rows, row
 
-_PREDICTED, _GIVEN = [*LABELS], [f"{label}_label" for label in LABELS]
 # What several units of a grouping are called, where it is not a column of the table.
 _PLURALS = {"speaker": "speakers", "session": "sessions", "corpus": "corpora"}
 
@@ -41,11 +40,11 @@ def predict_left_out(
         if len(part):
             found: Any = trainer.predict(part)
             table, given = about.iloc[part["index"]].assign(inputs=inputs), rated_labels(found.label_ids)
-            tables.append(table.assign(**_columns(_PREDICTED, found.predictions), **_columns(_GIVEN, given)))
+            tables.append(table.assign(**_columns(LABELS, found.predictions), **_columns(GIVEN, given)))
     return pd.concat(tables, ignore_index=True)
 
 
-def _columns(names: list[str], values: np.ndarray) -> dict[str, np.ndarray]:
+def _columns(names: Sequence[str], values: np.ndarray) -> dict[str, np.ndarray]:
     return dict(zip(names, values.T, strict=True))
 
 
@@ -68,19 +67,22 @@ def rows_of_folds(table: pd.DataFrame, run: RunSettings) -> list[Row]:
     rows: list[Row] = []
     for inputs, of_set in table.groupby("inputs", sort=False):
         units = clusters(of_set["unit"])
-        found = ccc_rows(f"{CROSS_VALIDATED}{inputs}", *_values(of_set), units, f"{len(units)} left-out {words}")
+        found = ccc_rows(
+            f"{CROSS_VALIDATED}{inputs}", *numbers_and_labels(of_set), units, f"{len(units)} left-out {words}"
+        )
         rows += [of_dimension | {"items": len(of_set)} for of_dimension in found]
     whole = table[table["inputs"] == table["inputs"].iloc[-1]]
     for name, of_fold in whole.groupby("fold", sort=True):
-        mean = ccc_interval(*_values(of_fold), [np.arange(len(of_fold))]).value[-1]
+        mean = ccc_interval(*numbers_and_labels(of_fold), [np.arange(len(of_fold))]).value[-1]
         rows.append(row(f"{FOLD}{name}/mean", mean) | {"items": len(of_fold)})
-    if run.intervals:
-        numbers, given = _values(whole)
-        ends_at = ends_of_folds(numbers, given, whole["speaker"].tolist(), whole["fold"].tolist())
-        if ends_at is not None:
-            rows += coverage_rows(CROSS_VALIDATED.rstrip("/"), ends_at, given, clusters(whole["unit"]))
+    if (ends_at := ends_of_run(whole, run)) is not None:
+        labels = whole[GIVEN].to_numpy(np.float64)
+        rows += coverage_rows(CROSS_VALIDATED.rstrip("/"), ends_at, labels, clusters(whole["unit"]))
     return rows
 
 
-def _values(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    return table[_PREDICTED].to_numpy(np.float64), table[_GIVEN].to_numpy(np.float64)
+def ends_of_run(table: pd.DataFrame, run: RunSettings) -> EndsAt | None:
+    """The ends around the predictions of all folds with all inputs, as in [`ends_of_folds`]; `None` without any."""
+    if not run.intervals:
+        return None
+    return ends_of_folds(*numbers_and_labels(table), table["speaker"].tolist(), table["fold"].tolist())

@@ -19,11 +19,11 @@ from ..training.folds import PREDICTIONS_FILE, gathered_predictions
 from ..training.labels import rated_labels
 from ..training.run_folder import check_weights
 from ..training.settings import read_data, read_run
-from .coverage import EndsAt, ends_of, ends_of_folds
+from .coverage import EndsAt, ends_of
+from .cross_validated import ends_of_run
 from .results import Row
 
 _BATCH_SIZE = 32
-_GIVEN = [f"{label}_label" for label in LABELS]
 
 
 class Predictions(NamedTuple):
@@ -120,10 +120,7 @@ def predictions_of_folds(folder: Path) -> Predictions:
     table = gathered_predictions(folder)
     table = table[table["inputs"] == table["inputs"].iloc[-1]]
     table = table.replace({"file": {"": None}, "speaker": {"": None}})
-    ends_at = None
-    if read_run(folder)[0].intervals:
-        numbers, given = (table[names].to_numpy(np.float64) for names in ([*LABELS], _GIVEN))
-        ends_at = ends_of_folds(numbers, given, table["speaker"].tolist(), table["fold"].tolist())
+    ends_at = ends_of_run(table, read_run(folder).run)
     return Predictions(table.set_index(table["row"] - 1), None, None, ends_at)
 
 

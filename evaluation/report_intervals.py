@@ -7,6 +7,7 @@ import pandas as pd
 
 from ..configuration_msfser import LABELS
 from ..intervals_msfser import INTERVAL_LEVEL
+from ..training.labels import GIVEN, numbers_and_labels
 from .coverage import EndsAt, contained
 from .intervals import interval, share_interval
 from .plots import NOT_RATED, Ends, intervals, scatter
@@ -25,7 +26,7 @@ def calibration_plots(table: pd.DataFrame, ends_at: EndsAt) -> list[str]:
         table: Predictions and labels, as in [`Predictions`].
         ends_at: The ends around the predictions.
     """
-    _, labels = _values(table)
+    labels = table[GIVEN].to_numpy(np.float64)
     hits = {level: contained(*ends_at(level), labels) for level in _LEVELS}
     low, high = ends_at(INTERVAL_LEVEL)
     plots = []
@@ -47,7 +48,7 @@ def coverage_by_group(groups: Mapping[str, pd.Series], table: pd.DataFrame, ends
         table: Predictions and labels.
         ends_at: The ends around the predictions.
     """
-    _, labels = _values(table)
+    labels = table[GIVEN].to_numpy(np.float64)
     rated = rated_dimensions(table)
     hits = contained(*ends_at(INTERVAL_LEVEL), labels)[:, [LABELS.index(label) for label in rated]]
     plots = []
@@ -65,7 +66,7 @@ def coverage_by_group(groups: Mapping[str, pd.Series], table: pd.DataFrame, ends
 
 def risk_plot(table: pd.DataFrame, ends_at: EndsAt) -> str:
     """The mean absolute error of the utterances with the narrowest intervals, by the share that is kept."""
-    numbers, labels = _values(table)
+    numbers, labels = numbers_and_labels(table)
     low, high = ends_at(INTERVAL_LEVEL)
     errors, width = np.abs(numbers - labels), high - low
     dimensions = rated_dimensions(table)
@@ -91,7 +92,3 @@ def _share(hits: np.ndarray) -> Ends:
         return NOT_RATED
     value, low, high = share_interval(hits)
     return value, low, high
-
-
-def _values(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    return table[[*LABELS]].to_numpy(np.float64), table[[f"{label}_label" for label in LABELS]].to_numpy(np.float64)

@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> None:
 
         columns, audio_folder = dict(arguments.columns), arguments.audio_folder
         source = find_recordings(
-            *(arguments.recordings, columns, audio_folder, arguments.corpus, arguments.test), outputs=outputs
+            arguments.recordings, columns, audio_folder, arguments.corpus, arguments.test, outputs
         )
         refuse_to_replace(outputs, arguments.recordings, arguments.corpus, source)
         from .predicting import predict

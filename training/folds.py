@@ -16,14 +16,13 @@ import pandas as pd
 
 from ..cli.outputs import whole_file
 from ..configuration_msfser import LABELS
-from .labels import rated_labels
+from .labels import GIVEN, rated_labels
 from .run_folder import FOLDS_FOLDER
 
 # Of the folds; and of a test part, in the folder of a cross-validation.
 PREDICTIONS_FILE, TEST_PREDICTIONS_FILE = "predictions.csv", "test_predictions.csv"
 
-_GIVEN = [f"{label}_label" for label in LABELS]
-_NUMBERS = [*LABELS, *_GIVEN]
+_NUMBERS = [*LABELS, *GIVEN]
 _COLUMNS = ["row", "file", "speaker", "unit", "fold", "inputs", *_NUMBERS]
 
 
@@ -160,7 +159,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)[_COLUMNS]
         table = table.astype({"row": int} | dict.fromkeys(_NUMBERS, float))
-        table[_GIVEN] = rated_labels(table[_GIVEN])
+        table[GIVEN] = rated_labels(table[GIVEN])
         return table
     except (ValueError, LookupError) as error:
         raise ValueError(f"{path} is not what msfser train --cross_validate writes: remove it.") from error

@@ -75,26 +75,9 @@ def identity_of_initial(run: RunSettings) -> Identity:
     return {INITIAL: {"rows": 1, "model": content_hash(Path(source))}} if os.path.isdir(source) else {}
 
 
-def license_of_initial(run: RunSettings) -> License | None:
-    """The license of the model that a run starts from, the strictest of several; `None` where none is known.
-
-    Raises:
-        ValueError, OSError: As [`find_named`] does.
-    """
-    assert run.init_from is not None
-    return _license_of(find_named(run.init_from))
-
-
-def warn_of_initial(run: RunSettings) -> None:
-    """Says which scores of a run are too high because of what the model that it starts from was trained on.
-
-    Raises:
-        ValueError, OSError: As [`find_named`] does.
-    """
-    assert run.init_from is not None
-    found = find_named(run.init_from)
-    part = "test" if run.cross_validate is None else "all"
-    warn_of_training_data(run.init_from, found.source, found.config, run, part)
+def license_of(found: FoundModel) -> License | None:
+    """The strictest license that a model states; `None` where it states none."""
+    return next(iter(licenses_of(found.source, found.config)), None)
 
 
 def warn_of_training_data(name: str, source: str, config: PreTrainedConfig, run: RunSettings, part: str) -> None:
@@ -142,17 +125,12 @@ def load_initial(run: RunSettings, switches: ModelSettings) -> tuple[MsfSerModel
     # They are those of the numbers that the training changes.
     set_intervals(model, None)
     model.config.scale = None
-    if (license := _license_of(named)) is not None:
+    if (license := license_of(named)) is not None:
         license.add_to(model.config)
     named.processor.feature_extractor.max_seconds = run.max_seconds
     named.processor.text_languages = run.text_languages or None
     named.processor.annotation = annotation_settings(run.data) or named.processor.annotation
     return model, named.processor
-
-
-def _license_of(found: FoundModel) -> License | None:
-    """The strictest license that a model states; `None` where it states none."""
-    return next(iter(licenses_of(found.source, found.config)), None)
 
 
 def _are_equal(given: Any, loaded: Any) -> bool:

@@ -19,13 +19,11 @@ from .adapters import merged, with_adapters
 from .calibration import FEWEST_RATED, FEWEST_SPEAKERS, calibrated, scale_of
 from .collator import FeatureCollator
 from .features import check_inputs, encode_parts
-from .labels import rated_labels, unrated_dimensions
+from .labels import GIVEN, numbers_and_labels, rated_labels, unrated_dimensions
 from .settings import RunSettings, Settings, build_model, corpus_title
 from .trainer import EpochLines, MsfSerTrainer
 
 logger = logging.getLogger("msfser.train")
-
-GIVEN = [f"{label}_label" for label in LABELS]
 
 
 def encode(parts: datasets.DatasetDict, trainer: MsfSerTrainer, run: RunSettings) -> datasets.DatasetDict:
@@ -175,7 +173,7 @@ def _fitted_intervals(predictions: pd.DataFrame, rows: datasets.Dataset) -> MsfS
     if len(set(speakers)) < FEWEST_SPEAKERS:
         logger.info("no intervals: they need %d speakers beside those of the training", FEWEST_SPEAKERS)
         return None
-    numbers, given = (predictions[[*names]].to_numpy(np.float64) for names in (LABELS, GIVEN))
+    numbers, given = numbers_and_labels(predictions)
     rated = np.count_nonzero(~np.isnan(rated_labels(given)), axis=0)
     if (rated < FEWEST_RATED)[~np.isin(LABELS, unrated_dimensions(rows))].any():
         what = "rated utterances" if "fold" in predictions else "rated validation recordings of new speakers"
