@@ -9,7 +9,7 @@ import torch
 from tiny import AUDIO_CONFIGS, NO_DROPOUT, noise, tiny_config, tiny_model, tiny_processor
 from transformers import AutoConfig, AutoModel
 
-from msfser import MsfSerModel, fast_encoders_msfser
+from msfser import MsfSerModel, fast_encoders_msfser, fast_products_msfser
 from msfser.encoders_msfser import waveform_states
 from msfser.fast_encoders_msfser import (
     MsfSer8BitLinear,
@@ -275,6 +275,27 @@ def test_few_rows_use_the_stock_linear_layer(monkeypatch):
     with pytest.raises(TypeError):
         fast(x)
     assert fast(x[:3]).shape == (3, 40)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 31])
+def test_weights_are_packed_for_few_rows(monkeypatch, rows):
+    stock = torch.nn.Linear(24, 40)
+    fast, x = speed_up(copy.deepcopy(stock)), torch.randn(rows, 24)
+    with torch.no_grad():
+        fast(x)
+        assert fast.weight not in fast_products_msfser._PACKED  # it is too small
+        monkeypatch.setattr(fast_products_msfser, "_PACKED_SIZES", range(24 * 40, 24 * 40 + 1))
+        for _ in range(2):
+            assert torch.allclose(fast(x), stock(x), atol=1e-5)
+            assert torch.allclose(fast(x[0]), stock(x[0]), atol=1e-5)
+            assert (fast.weight in fast_products_msfser._PACKED) == (rows > 1)
+            for layer in (stock, fast):
+                layer.weight.data.mul_(-1)  # which changes no version
+        with torch.inference_mode():
+            assert torch.allclose(fast(x), stock(x), atol=1e-5)
+    inputs = x.clone().requires_grad_()
+    fast(inputs).sum().backward()
+    assert torch.allclose(inputs.grad, fast.weight.sum(0).expand(rows, -1), atol=1e-5)
 
 
 def test_reduced_precision_gives_the_stock_states():
