@@ -55,6 +55,11 @@ _PAUSE_FRAMES = 10
 _PAUSE_BELOW_MEAN = 10.0
 # Cuts lie on this grid, so that lengths repeat: PyTorch caches a kernel for each length.
 _GRID = SAMPLING_RATE // 10
+# Frames whose levels are compared, and the part of the highest one below which they are quiet; the level of the loud
+# ones in [`at_reference_level`], and that below which all is silence; full scale is 1.
+_LEVEL_FRAME, _QUIET = SAMPLING_RATE // 40, 0.01
+_REFERENCE_LEVEL = 0.05
+_SILENCE = 1e-5
 _EARLIEST_SHARE = 2 / 3
 
 
@@ -327,6 +332,23 @@ def decibels(power: np.ndarray) -> np.ndarray:
 def frame_levels(frames: np.ndarray) -> np.ndarray:
     """The level of each frame in dB of full scale: `(frames, samples)` -> `(frames,)`, float64, -120 or more."""
     return decibels(np.square(frames, dtype=np.float64).mean(1))
+
+
+def loud_level(samples: np.ndarray) -> float:
+    """The level of the loud parts of `(samples,)`, however much silence is around them.
+
+    The 95th percentile of the root mean squares of 25 ms frames, of those at most 40 dB below the loudest one.
+    """
+    whole = max(1, len(samples) // _LEVEL_FRAME)
+    frames = samples[: whole * _LEVEL_FRAME].reshape(whole, -1)
+    levels = np.sqrt(np.square(frames, dtype=np.float64).mean(1))
+    return float(np.quantile(levels[levels >= _QUIET * levels.max()], 0.95))
+
+
+def at_reference_level(samples: np.ndarray) -> np.ndarray:
+    """The sound `(samples,)` with its loud parts at one level, so that gain has no effect; silence stays as it is."""
+    level = loud_level(samples)
+    return samples if level < _SILENCE else samples * np.float32(_REFERENCE_LEVEL / level)
 
 
 def cut_at_pauses(blocks: Iterable[np.ndarray], max_seconds: float) -> Iterator[np.ndarray]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from .audio_msfser import SAMPLING_RATE
+from .audio_msfser import SAMPLING_RATE, at_reference_level
 from .word_times_msfser import join_words, letter_span
 
 try:
@@ -54,7 +54,8 @@ def measure_prosody(sound: np.ndarray) -> Prosody:
     Raises:
         ImportError: swift-f0 is not installed.
     """
-    found = _pitch_detector().detect(sound, SAMPLING_RATE, LOWEST_PITCH, HIGHEST_PITCH)
+    # Whether a frame is voiced must not depend on the gain.
+    found = _pitch_detector().detect(at_reference_level(sound), SAMPLING_RATE, LOWEST_PITCH, HIGHEST_PITCH)
     pitch = np.where(found.confidence >= _VOICED, found.pitch_hz, np.nan)
     return Prosody(found.timestamps, pitch, _level(sound))
 

@@ -11,16 +11,13 @@ from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.audio_utils import mel_filter_bank
 from transformers.utils import logging
 
-from .audio_msfser import SAMPLING_RATE, as_sounds, load_audio
+from .audio_msfser import SAMPLING_RATE, as_sounds, at_reference_level, load_audio
 from .sound_forms_msfser import states_rate
 
 logger = logging.get_logger(__name__)
 
 _N_FFT = 400
 _HOP = 160
-# The level of the loud frames under `normalize_level`, and the level below which all is silence; full scale is 1.
-_REFERENCE_LEVEL = 0.05
-_SILENCE = 1e-5
 # What is read beyond the length at which a sound is cut.
 _MORE_SECONDS = 0.1
 
@@ -186,7 +183,7 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
             is_cut = len(samples) > (most_seconds + 0.01) * SAMPLING_RATE  # resampling may round up
             samples = samples[: int(most_seconds * SAMPLING_RATE)]
         if self.normalize_level:
-            samples = _at_reference_level(samples)
+            samples = at_reference_level(samples)
         if self.kind == "waveform":
             mean, std = self.mean, self.std
             if self.do_normalize:
@@ -236,18 +233,6 @@ def check_unmasked(mask: Iterable[Any]) -> None:
             "return_attention_mask=False leaves nothing that tells padding and absent items from the others: leave it "
             "out, or give items of one length, all of them present."
         )
-
-
-def loud_level(samples: np.ndarray) -> float:
-    """The level of the loud parts of `(samples,)`: the 95th percentile of the 25 ms frames' root mean squares."""
-    whole = max(1, len(samples) // _N_FFT)
-    frames = samples[: whole * _N_FFT].reshape(whole, -1)
-    return float(np.quantile(np.sqrt(np.square(frames, dtype=np.float64).mean(1)), 0.95))
-
-
-def _at_reference_level(samples: np.ndarray) -> np.ndarray:
-    level = loud_level(samples)
-    return samples if level < _SILENCE else samples * np.float32(_REFERENCE_LEVEL / level)
 
 
 @functools.lru_cache(maxsize=4)

@@ -311,9 +311,16 @@ class MsfSerRecognizer:
         return clips
 
     def _encode(self, sounds: list[np.ndarray], window: float) -> torch.Tensor:
-        """The encoder's states `(batch, window / 20 ms, size)`, with silence after each sound."""
+        """The encoder's states `(batch, window / 20 ms, size)`, with silence after each sound.
+
+        All sounds are brought to one level: otherwise a louder recording of the same speech may give other words.
+        """
         extract = MsfSerFeatureExtractor(
-            kind="log_mel", feature_size=self.model.config.num_mel_bins, min_seconds=window, max_seconds=LONGEST
+            kind="log_mel",
+            feature_size=self.model.config.num_mel_bins,
+            normalize_level=True,
+            min_seconds=window,
+            max_seconds=LONGEST,
         )
         features = extract(sounds, SAMPLING_RATE, return_tensors="pt").to(self.model.device)
         encoder = self.model.model.encoder

@@ -149,6 +149,17 @@ def read_corpus(name: str, data: Path, starter: Path, test_speakers: int, output
     words = recognized_words([audio["path"] for audio in rows["audio"]], output)
     annotation: Any = MsfSerProcessor.from_pretrained(starter).annotation
     rows = with_default_texts(rows, words, annotation["description"]["norms"])
+    return encoded_corpus(settings, rows, test_speakers)
+
+
+def encoded_corpus(settings: Settings, rows: datasets.Dataset, test_speakers: int) -> Corpus:
+    """Runs the frozen encoders of the model to start from over the rows of a corpus, and divides its speakers.
+
+    Args:
+        settings: Of fine-tuning.
+        rows: In the schema, with the speaker as `unit`.
+        test_speakers: How many speakers are tested on; they are drawn with seed 0.
+    """
     items = encode(datasets.DatasetDict(all=rows), fold_trainer(settings, rows), settings.run)["all"]
     speakers = np.array(items["unit"])
     draw = np.random.default_rng(0)
@@ -174,7 +185,21 @@ def predictions(corpus: Corpus, count: int, draws: int, setting: Mapping[str, An
         setting: Settings that replace those of the corpus.
         is_new: Whether the weights above the encoders are random at first.
     """
-    settings, tested, found = with_setting(corpus.settings, setting), corpus.items.select(corpus.tested), []
+    tested = {"all": corpus.items.select(corpus.tested)}
+    return predictions_of(tested, corpus, count, draws, setting, is_new)["all"]
+
+
+def predictions_of(
+    tested: Mapping[str, datasets.Dataset],
+    corpus: Corpus,
+    count: int,
+    draws: int,
+    setting: Mapping[str, Any],
+    is_new: bool = False,
+) -> dict[str, np.ndarray]:
+    """As [`predictions`], for several tested parts, by the names of these."""
+    settings = with_setting(corpus.settings, setting)
+    found: dict[str, list[Any]] = {name: [] for name in tested}
     start, processor = build_model(settings.run, settings.model)
     for seed in range(draws):
         drawn = np.random.default_rng([count, seed]).permutation(corpus.drawn_from)[:count]
@@ -186,16 +211,20 @@ def predictions(corpus: Corpus, count: int, draws: int, setting: Mapping[str, An
         trainer = fold_trainer(settings, corpus.items.select(drawn if count else [0, 1]), initial=initial)
         if count:
             trainer.train()
-        found.append(trainer.predict(tested).predictions)  # type: ignore[arg-type]
-    return np.stack(found)
+        for name, part in tested.items():
+            found[name].append(trainer.predict(part).predictions)
+    return {name: np.stack(values) for name, values in found.items()}
 
 
 def with_setting(settings: Settings, setting: Mapping[str, Any]) -> Settings:
-    """The settings with some of the library's replaced."""
-    training = copy.copy(settings.training)
+    """The settings with some of the model's or of the library's replaced."""
+    training, of_model = copy.copy(settings.training), {}
     for name, value in setting.items():
-        setattr(training, name, value)
-    return settings._replace(training=training)
+        if hasattr(settings.model, name):
+            of_model[name] = value
+        else:
+            setattr(training, name, value)
+    return settings._replace(training=training, model=dataclasses.replace(settings.model, **of_model))
 
 
 def untrained(model: MsfSerModel) -> MsfSerModel:

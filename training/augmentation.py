@@ -11,8 +11,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from ..audio_msfser import SAMPLING_RATE
-from ..feature_extraction_msfser import loud_level
+from ..audio_msfser import SAMPLING_RATE, loud_level
 
 Distortion = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
