@@ -70,11 +70,20 @@ def speech(folder: Path) -> np.ndarray:
     Raises:
         ValueError: There are none.
     """
+    pause = np.zeros(SAMPLING_RATE, np.float32)
+    return np.concatenate([part for path in recordings_in(folder) for part in (load_audio(path), pause)])
+
+
+def recordings_in(folder: Path) -> list[Path]:
+    """The recordings in a folder.
+
+    Raises:
+        ValueError: There are none.
+    """
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in AUDIO_SUFFIXES)
     if not files:
         raise ValueError(f"there are no recordings in {folder}: give another --data.")
-    pause = np.zeros(SAMPLING_RATE, np.float32)
-    return np.concatenate([part for path in files for part in (load_audio(path), pause)])
+    return files
 
 
 def chunks(sound: np.ndarray, seconds: float) -> Iterator[np.ndarray]:

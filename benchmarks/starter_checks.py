@@ -25,6 +25,7 @@ from ..starter.assemble import STARTER, Starter, starter_folder
 from ..starter.material import NOISES, no_speech
 from ..training.features import encode_texts
 from .emobank import PENALTIES, ccc, fit_ridge, pearson
+from .live import EXAMPLES, recordings_in
 from .recognition import normalized
 
 SPOKEN = 300  # sentences of EmoBank's test part
@@ -173,14 +174,17 @@ def of_next(values: Sequence[Any]) -> list[Any]:
 
 @torch.inference_mode()
 def sound_rows(model: MsfSerModel, processor: MsfSerProcessor, paths: Sequence[str]) -> list[Row]:
-    """How gain, silence and noise change the predictions, from samples to numbers, with all inputs."""
+    """How gain, silence and noise change the predictions, from samples to numbers, with all inputs.
+
+    The sounds of gain are every 40th clip, whose words are neutral and few, and the examples of the page.
+    """
     ser = _pipeline(model, processor)
 
     def predicted(samples: np.ndarray) -> np.ndarray:
         result = ser(samples)
         return np.array([result[label] for label in LABELS])
 
-    sounds = [load_audio(path) for path in paths[::40]]
+    sounds = [load_audio(path) for path in (*paths[::40], *recordings_in(EXAMPLES))]
     gains = [np.float32(10 ** (decibels / 20)) for decibels in (-12, 12)]
     shifts = []
     for sound in sounds:

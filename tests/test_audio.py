@@ -12,7 +12,7 @@ import soundfile
 import torch
 
 from msfser import audio_msfser
-from msfser.audio_msfser import load_audio, read_blocks
+from msfser.audio_msfser import at_reference_level, load_audio, loud_level, read_blocks
 
 RATE = 16_000
 
@@ -369,3 +369,21 @@ def test_only_reading_and_resampling_need_the_audio_libraries(monkeypatch):
     for source, rate in ((sine(), 8_000), (data, None)):
         with pytest.raises(ImportError, match="pip install soundfile soxr"):
             load_audio(source, rate)
+
+
+@pytest.mark.parametrize("floor", [0, 1e-4])
+def test_silence_around_speech_does_not_change_its_level(floor):
+    draw = np.random.default_rng(0)
+    speech = np.float32(0.1) * draw.standard_normal(16_000).astype(np.float32)
+    around = np.float32(floor) * draw.standard_normal(29 * 16_000).astype(np.float32)
+    expected, level = loud_level(speech), loud_level(np.concatenate([speech, around]))
+    assert level == pytest.approx(expected, rel=0.05) == pytest.approx(0.1, rel=0.1)
+
+
+def test_only_sound_is_brought_to_one_level():
+    silence = np.zeros(100, np.float32)
+    assert at_reference_level(silence) is silence
+    sound = np.float32(0.2) * np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
+    np.testing.assert_allclose(at_reference_level(sound), at_reference_level(np.float32(0.01) * sound), rtol=1e-5)
+    assert loud_level(at_reference_level(sound)) == pytest.approx(0.05)
+    assert len(at_reference_level(sound[:1])) == 1

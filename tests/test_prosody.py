@@ -20,6 +20,14 @@ def test_fewer_than_5_percent_of_the_frames_of_a_glide_are_grossly_wrong(low, hi
     assert (np.abs(pitch / expected - 1) > GROSS).mean() < 0.05
 
 
+@pytest.mark.parametrize("gain", [0.003, 10])
+def test_gain_changes_no_pitch(gain):
+    sound, _ = glide(90, 250, 3, "vowel")
+    expected, found = (measure_prosody(np.float32(factor) * sound).pitch for factor in (1, gain))
+    assert 0.5 < np.isfinite(expected).mean() < 1
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
 def test_silence_has_no_pitch_and_the_lowest_level():
     prosody = measure_prosody(np.zeros(16_000, np.float32))
     assert not np.isfinite(prosody.pitch).any()
