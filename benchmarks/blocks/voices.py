@@ -216,6 +216,24 @@ VOICES: dict[str, Block] = {
             "{seconds/500_with_encoders:.0f} s with them.",
         ],
     ),
+    "finetune_words": Block(
+        "finetune_words",
+        [
+            Table(
+                ("mean CCC, **artificial** labels", *(f"{count} clips" for count in _CLIPS[1:])),
+                {
+                    words: [f"{{{key.replace('*', str(count))}}}" for count in _CLIPS[1:]]
+                    for title, corpus in _TUNED.items()
+                    for share in (0, 25, 50)
+                    for words, key in {
+                        f"{title}, words {share}%": f"{corpus}/words_{share}/all/*:ccc",
+                        f"{title}, words {share}%, no text dropped": f"{corpus}/words_{share}/all/*/none:ccc",
+                        f"{title}, words {share}%, difference": f"minus_none/{corpus}/words_{share}/all/*:difference",
+                    }.items()
+                },
+            ),
+        ],
+    ),
     "peers_probe": Block(
         "peers_probe",
         [
@@ -292,8 +310,7 @@ VOICES: dict[str, Block] = {
         "starter",
         [
             _swap_table("open/"),
-            "\nA gain of +12 or -12 dB changes the numbers of {open/gain/share_moved:share} of the clips by more than "
-            "0.02, and by up to {open/gain/max_shift:.2f}: the clip is then described or recognized differently.",
+            "\nA gain of +12 or -12 dB changes a number by {open/gain/max_shift:.3f} at most.",
         ],
     ),
     "open_loco": Block(

@@ -81,6 +81,15 @@ def test_model_and_processor_are_those_that_were_saved(tiny, tmp_path):
     assert torch.equal(model(**inputs).logits, saved.eval()(**inputs).logits)
 
 
+def test_texts_are_mostly_left_out_in_training_unless_said_otherwise(tiny, tmp_path):
+    assert MsfSerConfig.from_pretrained(tiny / "start").text_dropout < 0.5
+    shares = []
+    for more in ([], ["--text_dropout", "0"]):
+        settings = parse_settings(command(tiny, tmp_path / "run", *more))
+        shares.append(build_model(settings.run, settings.model)[0].config.text_dropout)
+    assert shares == [0.9, 0]
+
+
 def test_a_trained_model_is_not_fine_tuned_on_the_probe_corpus_unasked(tiny, tmp_path):
     argv = command(tiny, tmp_path / "run")
     at = argv.index("--data")
