@@ -55,12 +55,12 @@ _PAUSE_FRAMES = 10
 _PAUSE_BELOW_MEAN = 10.0
 # Cuts lie on this grid, so that lengths repeat: PyTorch caches a kernel for each length.
 _GRID = SAMPLING_RATE // 10
-# Frames whose levels are compared, and the part of the highest one below which they are quiet; the level of the loud
-# ones in [`at_reference_level`], and that below which all is silence; full scale is 1.
-_LEVEL_FRAME, _QUIET = SAMPLING_RATE // 40, 0.01
-_REFERENCE_LEVEL = 0.05
-_SILENCE = 1e-5
 _EARLIEST_SHARE = 2 / 3
+# The level of a sound is that of its loud frames of 25 ms: a twentieth of them, and no more than so many, which one
+# knock does not have, and a word does.
+_LEVEL_FRAME, _LOUD_SHARE, _LOUD_FRAMES = SAMPLING_RATE // 40, 0.05, 7
+# To which level sound is brought; full scale is 1. Quieter sound, below -70 dB, stays as it is.
+_REFERENCE_LEVEL, _SILENCE = 0.05, 10 ** (-70 / 20)
 
 
 class SoundReader(Protocol):
@@ -335,18 +335,25 @@ def frame_levels(frames: np.ndarray) -> np.ndarray:
 
 
 def loud_level(samples: np.ndarray) -> float:
-    """The level of the loud parts of `(samples,)`, however much silence is around them.
+    """The level of the loud parts of `(samples,)`, however much silence or background is around them.
 
-    The 95th percentile of the root mean squares of 25 ms frames, of those at most 40 dB below the loudest one.
+    Of the root mean squares of 25 ms frames, the 95th percentile, and in sounds of more than 3.5 s the 8th highest.
     """
     whole = max(1, len(samples) // _LEVEL_FRAME)
     frames = samples[: whole * _LEVEL_FRAME].reshape(whole, -1)
+    if not frames.size:
+        return 0.0
     levels = np.sqrt(np.square(frames, dtype=np.float64).mean(1))
-    return float(np.quantile(levels[levels >= _QUIET * levels.max()], 0.95))
+    louder = min(_LOUD_SHARE * (whole - 1), _LOUD_FRAMES)
+    return float(np.interp(whole - 1 - louder, np.arange(whole), np.sort(levels)))
 
 
 def at_reference_level(samples: np.ndarray) -> np.ndarray:
-    """The sound `(samples,)` with its loud parts at one level, so that gain has no effect; silence stays as it is."""
+    """The sound `(samples,)` with its loud parts at one level, so that gain has no effect.
+
+    Speech encoder, recognizer and pitch tracker each bring to it what they get: a sound that is cut to
+    `max_seconds`, a piece of at most 30 s, and the whole sound.
+    """
     level = loud_level(samples)
     return samples if level < _SILENCE else samples * np.float32(_REFERENCE_LEVEL / level)
 

@@ -35,6 +35,8 @@ _PROBES = 256
 _GOLDEN = 0.618
 # Integers of the size of a floating-point number in bytes.
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+# Subclasses may have no values that can be compared.
+_PLAIN = {torch.Tensor, nn.Parameter}
 _PACKED: Any = WeakTensorKeyDictionary()
 
 
@@ -78,7 +80,7 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> 
 
 
 def is_fast(x: torch.Tensor, weight: torch.Tensor) -> bool:
-    """Whether [`linear`] computes this product itself."""
+    """Whether [`linear`] computes this product itself, also where gradients are wanted."""
     return is_reduced(x, weight) or _is_for_one_dnn(x, weight)
 
 
@@ -142,8 +144,11 @@ def _is_for_one_dnn(x: torch.Tensor, weight: torch.Tensor, fewest_rows: int = _F
 
 def _is_for_packed(x: torch.Tensor, weight: torch.Tensor) -> bool:
     """Whether the rows of a float32 input are so few that a weight of this size should be packed."""
+    # In this order, as in `_is_for_one_dnn`.
     return (
-        weight.numel() in _PACKED_SIZES
+        not torch.compiler.is_compiling()
+        and {type(x), type(weight)} <= _PLAIN
+        and weight.numel() in _PACKED_SIZES
         and x.numel() < _FEWEST_ROWS * x.shape[-1]
         and _is_for_one_dnn(x, weight, _FEWEST_PACKED_ROWS)
         and not weight.is_inference()
@@ -213,8 +218,8 @@ def packed(make: Callable[..., torch.Tensor], *parameters: torch.Tensor) -> torc
     """What `make` makes of parameters, made again only after one of them has changed.
 
     A change is noticed by the parameter's version, place and type in memory, and about 256 of its values, spread over
-    all rows and columns. What is written to `.data` changes no version: a change of few values can be missed there.
-    Parameters made in inference mode have no version, and nothing is kept of them.
+    all rows and columns. A fused optimizer, or what is written to `.data`, changes no version: a change of few values
+    can be missed there. Parameters made in inference mode have no version, and nothing is kept of them.
     """
     if any(parameter.is_inference() for parameter in parameters):
         return make(*parameters)

@@ -31,7 +31,7 @@ class MsfSerFeatureExtractor(SequenceFeatureExtractor):
         sampling_rate: Always 16000 Hz.
         do_normalize: Whether each waveform is brought to zero mean and unit variance.
         normalize_level: Whether the loud parts of each sound are brought to one level first, so that gain and distance
-            to the microphone have no effect. Digital silence stays as it is.
+            to the microphone have no effect. Sound below -70 dB stays as it is.
         mean: What is subtracted from each waveform without `do_normalize`, where a model was trained with the mean of
             its corpus.
         std: What each is then divided by, likewise.

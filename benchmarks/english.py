@@ -43,6 +43,7 @@ from ..corpora.probe.corpus import make_probe
 from ..evaluation.intervals import resampled_units, share_interval
 from ..evaluation.results import Row, row
 from ..training.augmentation import Distortion, augment, noise, nothing, telephone
+from ..training.features import FEATURES_VERSION
 from ..transcription_msfser import MsfSerRecognizer
 from .command import load_recognizer, parser_of, record
 
@@ -86,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with cli_errors("english", resume="run the same command again; what the recognizer was sure of is kept"):
         read = [english_clips(folder) for folder in options.english]
         clips = pd.concat([acted_clips(options.data), probe_clips(), *read], ignore_index=True)
-        pieces = certainties(with_distortions(clips), options.output_dir / "certainties.jsonl")
+        pieces = certainties(with_distortions(clips), options.output_dir / f"certainties_{FEATURES_VERSION}.jsonl")
     record("english", rows_of(pieces), "english", argv)
 
 

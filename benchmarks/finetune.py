@@ -13,8 +13,8 @@ transcripts of the corpora. The settings were chosen on other clips:
 
 prints the mean CCC of each setting on EmoDB, and on one half of the *training* speakers of the two corpora, after
 training on the other half. From scratch, 40 epochs were the best on EmoDB; from the starter, 20 and 40 epochs differed
-by .01, up or down by corpus, and the shorter training was taken. Of `text_dropout` 0 and 0.9, from scratch 0 was the
-better one on the training speakers of RAVDESS, by .01; what was chosen from the starter says `finetune_words.py`.
+by .01, up or down by corpus, and the shorter training was taken. Of `text_dropout` 0 and 0.9, 0 was
+better from scratch on the training speakers of RAVDESS, by .01; `finetune_words.py` says what was chosen otherwise.
 
 Writes `benchmarks/results/finetune.json`: `CORPUS/SYSTEM/CLIPS` is the mean CCC, the mean over the draws, with its
 interval over test speakers and draws; 0 clips are the starter as it is. `gain/CORPUS/CLIPS` is the paired difference,
@@ -295,8 +295,11 @@ def choose(name: str, corpus: Corpus) -> None:
     counts = [count for count in DRAWS if count <= len(tuning.drawn_from)]
     print(f"{name:10} {'setting':50}", *(f"{count:>6}" for count in counts), "  mean", flush=True)
     for system, setting in product((STARTER, SCRATCH), GRID):
+        base = FROM_SCRATCH if system == SCRATCH else {}
         found = [
-            ccc_of_draws(predictions(tuning, count, TUNING_DRAWS[count], setting, system == SCRATCH), given)
+            ccc_of_draws(
+                predictions(tuning, count, TUNING_DRAWS[count], {**base, **setting}, system == SCRATCH), given
+            )
             for count in counts
         ]
         cells = " ".join(f"{value:6.3f}" for value in [*found, float(np.mean(found))])

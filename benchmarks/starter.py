@@ -51,6 +51,7 @@ from ..starter.assemble import AUDIO_ENCODER, STARTERS, TEXT_ENCODER
 from ..starter.material import read_sentences
 from ..training import augmentation
 from ..training.feature_store import fingerprint
+from ..training.features import FEATURES_VERSION
 from ..training.fitting import Clips
 from .command import parser_of, record
 from .starter_checks import rows_of_starter
@@ -72,7 +73,7 @@ def recognized_words(paths: Sequence[str], output: Path) -> dict[str, list[str |
     Returns:
         By `les` and `gs` the text of each recording, `None` where there is none.
     """
-    kept, names = output / "words.json", [fingerprint(Path(path)) for path in paths]
+    kept, names = output / "words.json", [fingerprint(FEATURES_VERSION, Path(path)) for path in paths]
     with FileLock(f"{kept}.lock"):
         words = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
         new = [(path, name) for path, name in zip(paths, names, strict=True) if name not in words]

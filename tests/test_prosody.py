@@ -20,7 +20,7 @@ def test_fewer_than_5_percent_of_the_frames_of_a_glide_are_grossly_wrong(low, hi
     assert (np.abs(pitch / expected - 1) > GROSS).mean() < 0.05
 
 
-@pytest.mark.parametrize("gain", [0.003, 10])
+@pytest.mark.parametrize("gain", [0.02, 10])
 def test_gain_changes_no_pitch(gain):
     sound, _ = glide(90, 250, 3, "vowel")
     expected, found = (measure_prosody(np.float32(factor) * sound).pitch for factor in (1, gain))

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 # Raise this when code changes that decodes, prepares, distorts or encodes sound or texts: all features are then
 # computed again. Changes of other code keep them.
-FEATURES_VERSION = 2
+FEATURES_VERSION = 3
 
 # How many items an encoder is given at a time.
 _MOST = {"audio": 32, "text": 64}
