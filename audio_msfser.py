@@ -56,10 +56,10 @@ _PAUSE_BELOW_MEAN = 10.0
 # Cuts lie on this grid, so that lengths repeat: PyTorch caches a kernel for each length.
 _GRID = SAMPLING_RATE // 10
 _EARLIEST_SHARE = 2 / 3
-# The level of a sound is that of its loud frames of 25 ms: a twentieth of them, and no more than so many, which one
-# knock does not have, and a word does.
+# Levels are compared in frames of 25 ms. The loud ones are a twentieth of them, but no more than seven: a knock has
+# fewer, and a word has more.
 _LEVEL_FRAME, _LOUD_SHARE, _LOUD_FRAMES = SAMPLING_RATE // 40, 0.05, 7
-# To which level sound is brought; full scale is 1. Quieter sound, below -70 dB, stays as it is.
+# The level to which the loud frames are brought, of full scale 1; sound below -70 dB stays as it is.
 _REFERENCE_LEVEL, _SILENCE = 0.05, 10 ** (-70 / 20)
 
 

@@ -68,10 +68,10 @@ class Transcription:
 class MsfSerRecognizer:
     """Whisper with word times from its cross-attention.
 
-    The encoder's input is the clip and one or two seconds of silence, not 30 s. The decoder also attends to the states
-    of the silence that ends a window of 30 s, without which it repeats the text of short clips. A text whose end
-    repeats while the attention is scattered is stopped and decoded again in the full window, and then in halves: it is
-    a loop of the decoder unless each half, cut at a pause, has most of what is repeated.
+    The encoder's input is the clip, brought to one level, and one or two seconds of silence, not 30 s. The decoder
+    also attends to the states of the silence that ends a window of 30 s, without which it repeats the text of short
+    clips. A text whose end repeats while the attention is scattered is stopped and decoded again in the full window,
+    and then in halves: it is a loop of the decoder unless each half, cut at a pause, has most of what is repeated.
 
     **Non-speech.** A piece counts as speech if Whisper's no-speech token has a probability under 0.5 and the tokens a
     mean log probability over -1.3; the thresholds were chosen on a third of the clips of `benchmarks/recognition.py`.

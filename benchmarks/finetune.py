@@ -75,7 +75,10 @@ TUNING_DRAWS = {12: 5, 50: 5, 200: 3, 800: 1}
 # Clips of the test speakers that are predicted: enough for an interval over speakers.
 TESTED = 300
 STARTER, SCRATCH = "starter", "scratch"
-GRID = [{"learning_rate": rate, "num_train_epochs": epochs} for rate, epochs in product((5e-4, 1e-3, 2e-3), (20, 40))]
+GRID: list[dict[str, float]] = [
+    *({"learning_rate": rate, "num_train_epochs": epochs} for rate, epochs in product((5e-4, 1e-3, 2e-3), (20, 40))),
+    *({"text_dropout": share} for share in (0.0, 0.5, 0.7, 0.9)),
+]
 # What was chosen from scratch; the choice from the starter is in the settings file.
 FROM_SCRATCH: Mapping[str, float] = {"learning_rate": 1e-3, "num_train_epochs": 40, "text_dropout": 0.0}
 

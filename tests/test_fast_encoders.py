@@ -298,6 +298,17 @@ def test_weights_are_packed_for_few_rows(monkeypatch, rows):
     assert torch.allclose(inputs.grad, fast.weight.sum(0).expand(rows, -1), atol=1e-5)
 
 
+def test_packing_does_not_limit_the_rows_of_traced_code(monkeypatch):
+    monkeypatch.setattr(fast_products_msfser, "_PACKED_SIZES", range(24 * 40, 24 * 40 + 1))
+    fast = speed_up(torch.nn.Linear(24, 40)).eval()
+    rows = {"input": {0: torch.export.Dim("rows", min=2, max=512)}}
+    with torch.no_grad():
+        traced = torch.export.export(fast, (torch.randn(8, 24),), dynamic_shapes=rows).module()
+        for count in (2, 100):
+            x = torch.randn(count, 24)
+            assert torch.allclose(traced(x), fast(x), atol=1e-5)
+
+
 def test_reduced_precision_gives_the_stock_states():
     stock, fast = pair()
     values, mask = sounds()

@@ -220,9 +220,9 @@ VOICES: dict[str, Block] = {
         "finetune_words",
         [
             Table(
-                ("mean CCC, **artificial** labels", *(f"{count} clips" for count in _CLIPS[1:])),
+                ("mean CCC, **artificial** labels", *(f"{count} clips" for count in (50, 200, 600))),
                 {
-                    words: [f"{{{key.replace('*', str(count))}}}" for count in _CLIPS[1:]]
+                    words: [f"{{{key.replace('*', str(count))}}}" for count in (50, 200, 600)]
                     for title, corpus in _TUNED.items()
                     for share in (0, 25, 50)
                     for words, key in {

@@ -12,7 +12,7 @@ from msfser.benchmarks import finetune_words
 from msfser.benchmarks.finetune import Corpus
 from msfser.corpora.schema import file_audio, make_dataset
 
-CLIPS = 300
+CLIPS = 2000
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +63,8 @@ def test_a_label_depends_on_the_voice_and_by_its_share_on_the_sentence(rows, dat
         of_voice, of_sentence = (
             np.corrcoef(mixed[name], values)[0, 1] for values in (rows[name], bank[rated].to_numpy())
         )
-        assert of_sentence == pytest.approx(np.sqrt(of_words), abs=0.15)
-        assert of_voice == pytest.approx(np.sqrt(0.8 - of_words), abs=0.15)
+        assert of_sentence == pytest.approx(np.sqrt(of_words), abs=0.06)
+        assert of_voice == pytest.approx(np.sqrt(0.8 - of_words), abs=0.06)
         assert min(mixed[name]) >= 0 and max(mixed[name]) <= 1
 
 
@@ -82,7 +82,7 @@ def test_rows_compare_the_shipped_setting_with_none_dropped(monkeypatch):
 
     monkeypatch.setattr(finetune_words, "predictions_of", predicted)
     found = {row["name"]: row["value"] for row in finetune_words.rows_of("nemo", 0.25, corpus)}
-    places = {f"nemo/words_25/{inputs}/50" for inputs in ("all", "sound")}  # for 200 there are too few clips
+    places = {f"nemo/words_25/{inputs}/{count}" for inputs in ("all", "sound") for count in finetune_words.DRAWS}
     assert set(found) == {kind for place in places for kind in (place, f"{place}/none", f"minus_none/{place}")}
     for place in places:
         assert found[f"minus_none/{place}"] == pytest.approx(found[place] - found[f"{place}/none"], abs=0.02)
