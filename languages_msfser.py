@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
 
 # Fitted by `benchmarks/english.py`.
-ENTROPY_WEIGHT = 0.265
-LEAST_CERTAINTY = -1.101
+ENTROPY_WEIGHT = 0.231
+LEAST_CERTAINTY = -1.052
 
 
 def is_surely_english(log_probability: float, entropy: float) -> bool:
