@@ -62,7 +62,7 @@ NOISE = 0.2
 # How many clips of a corpus are used.
 CLIPS = 1440
 # Draws of each number of clips.
-DRAWS = {50: 5, 200: 3, 600: 3}
+DRAWS = {50: 5, 200: 3, 800: 2}
 TUNING_DRAWS = {50: 3, 200: 2, 400: 2}
 DROPOUTS = (0.0, 0.3, 0.5, 0.7, 0.9)
 
@@ -142,6 +142,8 @@ def rows_of(name: str, share: float, corpus: Corpus) -> list[Row]:
     """The rows of a corpus and a share: the shipped setting, none dropped, and their difference."""
     given, units, rows = labels_of(corpus), clusters(corpus.speakers[corpus.tested].tolist()), []
     for count, draws in DRAWS.items():
+        if count > len(corpus.drawn_from):
+            continue
         shipped = predictions_of(views(corpus), corpus, count, draws, {})
         without = predictions_of(views(corpus), corpus, count, draws, {"text_dropout": 0.0})
         for inputs in shipped:

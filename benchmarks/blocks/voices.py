@@ -220,9 +220,9 @@ VOICES: dict[str, Block] = {
         "finetune_words",
         [
             Table(
-                ("mean CCC, **artificial** labels", *(f"{count} clips" for count in (50, 200, 600))),
+                ("mean CCC, **artificial** labels", *(f"{count} clips" for count in (50, 200))),
                 {
-                    words: [f"{{{key.replace('*', str(count))}}}" for count in (50, 200, 600)]
+                    words: [f"{{{key.replace('*', str(count))}}}" for count in (50, 200)]
                     for title, corpus in _TUNED.items()
                     for share in (0, 25, 50)
                     for words, key in {
@@ -232,6 +232,8 @@ VOICES: dict[str, Block] = {
                     }.items()
                 },
             ),
+            "\nWith 800 clips of RAVDESS, the differences are {minus_none/ravdess/words_0/all/800:difference}, "
+            "{minus_none/ravdess/words_25/all/800:difference}, and {minus_none/ravdess/words_50/all/800:difference}.",
         ],
     ),
     "peers_probe": Block(
