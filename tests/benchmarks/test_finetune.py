@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from glides import glide
 from tiny import tiny_model, tiny_processor
 from tiny_run import make_tiny
 
@@ -55,7 +56,7 @@ def corpus(tiny, tmp_path, monkeypatch) -> finetune.Corpus:
 
 def test_texts_of_the_corpus_give_way_to_those_of_the_default_pipeline(tmp_path):
     sounds = [tmp_path / "voice.wav", tmp_path / "silence.wav"]
-    soundfile.write(sounds[0], 0.3 * np.sin(2 * np.pi * 200 * np.arange(16_000) / 16_000), 16_000)
+    soundfile.write(sounds[0], glide(150, 250, 20, "vowel")[0], 16_000)
     soundfile.write(sounds[1], np.zeros(16_000), 16_000)
     given = {"transcript": "Lubię czytać.", "emphasis": "czytać", "words": []}
     rows = make_dataset([given | {"audio": file_audio(str(file))} for file in sounds])
