@@ -65,7 +65,7 @@ def test_gain_moves_loudness_by_its_decibels_and_nothing_else():
 def test_a_description_states_the_measures_and_names_its_describer():
     describer = MeasuredDescriber()
     assert describer.name == "measured/EmoDB"
-    quiet, loud = describer([voice(level=0.01, pitch=90), voice(level=0.9, pitch=300)], [None, "Words do not matter."])
+    quiet, loud = describer([voice(level=0.01, pitch=90), voice(level=0.9, pitch=330)], [None, "Words do not matter."])
     assert "very quiet" in quiet
     assert "very low" in quiet
     assert "loud" in loud
