@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from .audio_msfser import SAMPLING_RATE, at_reference_level
+from .audio_msfser import SAMPLING_RATE
+from .levels_msfser import at_reference_level
 from .word_times_msfser import join_words, letter_span
 
 try:

@@ -67,14 +67,13 @@ class MsfSerLinear(nn.Linear):
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """`x w^T + b`: `(..., size)` and `(outputs, size)` -> `(..., outputs)`, in bfloat16 if [`is_reduced`]."""
-    pack: Callable[..., torch.Tensor] | None = None
     if is_reduced(x, weight):
-        x, pack = x.to(torch.bfloat16), as_matrix
-    elif _is_for_packed(x, weight):
-        pack = _arranged
-    if pack is not None and not wants_gradient(x, weight, bias):
-        return product(x.flatten(0, -2), packed(pack, weight), bias).unflatten(0, x.shape[:-1])
-    if pack is not as_matrix and not _is_for_one_dnn(x, weight):
+        x = x.to(torch.bfloat16)
+        if not wants_gradient(x, weight, bias):
+            return _packed_product(as_matrix, x, weight, bias)
+    elif _is_for_packed(x, weight) and not wants_gradient(x, weight, bias):
+        return _packed_product(_arranged, x, weight, bias)
+    elif not _is_for_one_dnn(x, weight):
         return nn.functional.linear(x, weight, bias)
     return _OneDnnLinear.apply(x.flatten(0, -2), weight, bias).unflatten(0, x.shape[:-1])
 
@@ -144,13 +143,12 @@ def _is_for_one_dnn(x: torch.Tensor, weight: torch.Tensor, fewest_rows: int = _F
 
 def _is_for_packed(x: torch.Tensor, weight: torch.Tensor) -> bool:
     """Whether the rows of a float32 input are so few that a weight of this size should be packed."""
-    # In this order, as in `_is_for_one_dnn`.
+    # In this order: the number of rows must not be asked for in traced code.
     return (
-        not torch.compiler.is_compiling()
-        and {type(x), type(weight)} <= _PLAIN
-        and weight.numel() in _PACKED_SIZES
-        and x.numel() < _FEWEST_ROWS * x.shape[-1]
+        weight.numel() in _PACKED_SIZES
         and _is_for_one_dnn(x, weight, _FEWEST_PACKED_ROWS)
+        and x.numel() < _FEWEST_ROWS * x.shape[-1]
+        and {type(x), type(weight)} <= _PLAIN
         and not weight.is_inference()
     )
 
@@ -182,6 +180,12 @@ def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = N
     return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight.to(x.dtype), bias, "none", [], "")
 
 
+def _packed_product(
+    pack: Callable[..., torch.Tensor], x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    return product(x.flatten(0, -2), packed(pack, weight), bias).unflatten(0, x.shape[:-1])
+
+
 def logits_of(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """`x w^T` for many outputs, without gradients: `(..., size)` and `(outputs, size)` -> `(..., outputs)`, float32.
 
@@ -197,10 +201,9 @@ def logits_of(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         logits.scatter_(-1, greatest, (rows[:, None].float() * weight[greatest]).sum(-1))
         return logits.unflatten(0, x.shape[:-1])
     with torch.autocast(x.device.type, enabled=False):
-        # An arranged matrix is faster from two rows on.
-        if not _is_for_one_dnn(x, weight, fewest_rows=2):
+        if not _is_for_one_dnn(x, weight, _FEWEST_PACKED_ROWS):
             return nn.functional.linear(x, weight).float()
-        return product(x.flatten(0, -2), packed(_arranged, weight)).unflatten(0, x.shape[:-1])
+        return _packed_product(_arranged, x, weight)
 
 
 def as_matrix(weight: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,8 @@ from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.audio_utils import mel_filter_bank
 from transformers.utils import logging
 
-from .audio_msfser import SAMPLING_RATE, as_sounds, at_reference_level, load_audio
+from .audio_msfser import SAMPLING_RATE, as_sounds, load_audio
+from .levels_msfser import at_reference_level
 from .sound_forms_msfser import states_rate
 
 logger = logging.get_logger(__name__)

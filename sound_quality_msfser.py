@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .audio_msfser import SAMPLING_RATE, decibels, frame_levels
+from .audio_msfser import SAMPLING_RATE
+from .levels_msfser import decibels, frame_levels
 from .speech_presence_msfser import speech_score
 
 # Seconds of speech below which a prediction means little, and nothing.

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .audio_msfser import SAMPLING_RATE, frame_levels
+from .audio_msfser import SAMPLING_RATE
+from .levels_msfser import frame_levels
 
 # The encoder's states are 20 ms apart.
 FRAME_SECONDS = 0.02

@@ -1,9 +1,13 @@
 """What the benchmarks share: how a command is recorded beside its figures, and how rows are written and shown."""
 
 import argparse
+import logging
 import shlex
 import sys
 from collections.abc import Sequence
+
+import datasets
+from transformers.utils import logging as transformers_logging
 
 from ..evaluation.results import RESULTS, Row, as_text, merge, without_paths
 from ..hub.encoders import ensure_encoders
@@ -35,6 +39,13 @@ def check_repeats(parser: argparse.ArgumentParser, repeats: int) -> None:
     """
     if repeats < 1:
         parser.error(f"--repeats {repeats}: give at least 1.")
+
+
+def show_errors_alone() -> None:
+    """Keeps the project and its libraries from logging while models are trained by the dozen."""
+    logging.getLogger("msfser").setLevel(logging.ERROR)
+    transformers_logging.set_verbosity_error()
+    datasets.disable_progress_bars()
 
 
 def shown_command(module: str, argv: Sequence[str]) -> str:

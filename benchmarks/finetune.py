@@ -24,7 +24,6 @@ and `seconds/500_with_encoders` with them. Draws the curves into `assets/finetun
 
 import copy
 import dataclasses
-import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +37,6 @@ import numpy as np
 import pandas as pd
 import soundfile
 from tqdm import tqdm
-from transformers.utils import logging as transformers_logging
 
 from ..audio_msfser import SAMPLING_RATE, load_audio
 from ..cli.errors import cli_errors
@@ -59,7 +57,7 @@ from ..starter.material import read_sentences
 from ..train import main as train
 from ..training.settings import Settings, build_model, parse_settings, read_unit_rows
 from ..training.steps import encode, fold_trainer
-from .command import parser_of, record
+from .command import parser_of, record, show_errors_alone
 from .starter import FITS, recognized_words
 
 SETTINGS = Path(__file__).parents[1] / "configs" / "finetune.yaml"
@@ -257,22 +255,33 @@ def rows_of_curve(
         given: The labels, `(clips, 3)`.
         speakers: Of each clip.
     """
-    units, rows = clusters(speakers), []
-    for (system, count), values in found.items():
-
-        def ccc(items: np.ndarray, draws: np.ndarray, values: np.ndarray = values) -> float:
-            return ccc_of_draws(values[draws][:, items], given[items])
-
-        rows.append(row(f"{name}/{system}/{count}", *interval(ccc, units, seeds=len(values), correlation=True)))
+    units = clusters(speakers)
+    rows = [ccc_row(f"{name}/{system}/{count}", values, given, units) for (system, count), values in found.items()]
     for count in sorted({count for _, count in found} - {0}):
         pair = found[STARTER, count], found[SCRATCH, count]
-
-        def gain(items: np.ndarray, draws: np.ndarray, pair: Any = pair) -> float:
-            ours, other = (ccc_of_draws(values[draws][:, items], given[items]) for values in pair)
-            return ours - other
-
-        rows.append(row(f"gain/{name}/{count}", *interval(gain, units, seeds=len(pair[0]))))
+        rows.append(difference_row(f"gain/{name}/{count}", *pair, given, units))
     return rows
+
+
+def ccc_row(name: str, predicted: np.ndarray, given: np.ndarray, units: Sequence[np.ndarray]) -> Row:
+    """The mean CCC of predictions `(draws, clips, 3)` for labels `(clips, 3)`, over units and draws."""
+
+    def ccc(items: np.ndarray, draws: np.ndarray) -> float:
+        return ccc_of_draws(predicted[draws][:, items], given[items])
+
+    return row(name, *interval(ccc, units, seeds=len(predicted), correlation=True))
+
+
+def difference_row(
+    name: str, ours: np.ndarray, others: np.ndarray, given: np.ndarray, units: Sequence[np.ndarray]
+) -> Row:
+    """The paired difference of the mean CCC of two predictions, as in [`ccc_row`]."""
+
+    def difference(items: np.ndarray, draws: np.ndarray) -> float:
+        ccc, other = (ccc_of_draws(values[draws][:, items], given[items]) for values in (ours, others))
+        return ccc - other
+
+    return row(name, *interval(difference, units, seeds=len(ours)))
 
 
 def learning_curve(name: str, corpus: Corpus) -> list[Row]:
@@ -357,9 +366,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--choose", action="store_true", help="try the settings of the grid, and write nothing")
     arguments = parser.parse_args(argv)
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
-    logging.getLogger("msfser").setLevel(logging.ERROR)
-    transformers_logging.set_verbosity_error()
-    datasets.disable_progress_bars()
+    show_errors_alone()
     with cli_errors("finetune"), tempfile.TemporaryDirectory() as folder:
         ensure_encoders([AUDIO_ENCODER, TEXT_ENCODER])
         for name, test_speakers in (CHOSEN_ON if arguments.choose else CORPORA).items():

@@ -19,32 +19,31 @@ with all inputs or with the sound alone, where the words have this share of the 
 same without dropping texts, and `minus_none/...` the paired difference.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
-from transformers.utils import logging as transformers_logging
 
 from ..cli.errors import cli_errors
 from ..corpora.emobank import read_emobank
-from ..evaluation.intervals import clusters, interval
+from ..evaluation.intervals import clusters
 from ..evaluation.leave_out import read_protocol
-from ..evaluation.results import Row, row
+from ..evaluation.results import Row
 from ..hub.encoders import ensure_encoders
 from ..hub.loading import find_named
 from ..starter.assemble import AUDIO_ENCODER, TEXT_ENCODER
 from ..training.features import keep_inputs
 from ..training.settings import parse_settings, read_unit_rows
-from .command import parser_of, record
+from .command import parser_of, record, show_errors_alone
 from .finetune import (
     CORPORA,
     SETTINGS,
     Corpus,
     ccc_of_draws,
+    ccc_row,
+    difference_row,
     divided,
     encoded_corpus,
     labels_of,
@@ -85,9 +84,8 @@ def mixture(rows: datasets.Dataset, data: Path, share: float) -> datasets.Datase
         segments.append(" ".join(words[start : start + 3]))
     for name, of_share in OF_SHARE.items():
         of_words = share * of_share
-        mixed = np.sqrt(1 - NOISE - of_words) * _standardized(rows[name]) + np.sqrt(of_words) * _standardized(
-            sentences[name]
-        )
+        mixed = np.sqrt(1 - NOISE - of_words) * _standardized(rows[name])
+        mixed += np.sqrt(of_words) * _standardized(sentences[name])
         mixed += np.sqrt(NOISE) * draw.standard_normal(len(rows))
         values = np.clip(0.5 + 0.15 * mixed, 0, 1).astype(np.float32)
         rows = rows.remove_columns(name).add_column(name, values.tolist(), feature=rows.features[name])
@@ -147,20 +145,11 @@ def rows_of(name: str, share: float, corpus: Corpus) -> list[Row]:
         shipped = predictions_of(views(corpus), corpus, count, draws, {})
         without = predictions_of(views(corpus), corpus, count, draws, {"text_dropout": 0.0})
         for inputs in shipped:
-            place = f"{name}/words_{round(100 * share)}/{inputs}/{count}"
-
-            def ccc(items: np.ndarray, drawn: np.ndarray, values: np.ndarray) -> float:
-                return ccc_of_draws(values[drawn][:, items], given[items])
-
-            pair = shipped[inputs], without[inputs]
-            for key, values in zip((place, f"{place}/none"), pair, strict=True):
-                ends = interval(partial(ccc, values=values), units, seeds=draws, correlation=True)
-                rows.append(row(key, *ends))
-
-            def gain(items: np.ndarray, drawn: np.ndarray, pair: tuple[np.ndarray, np.ndarray] = pair) -> float:
-                return ccc(items, drawn, pair[0]) - ccc(items, drawn, pair[1])
-
-            rows.append(row(f"minus_none/{place}", *interval(gain, units, seeds=draws)))
+            place, pair = f"{name}/words_{round(100 * share)}/{inputs}/{count}", (shipped[inputs], without[inputs])
+            rows += [
+                *(ccc_row(key, of, given, units) for key, of in zip((place, f"{place}/none"), pair, strict=True)),
+                difference_row(f"minus_none/{place}", *pair, given, units),
+            ]
     return rows
 
 
@@ -170,9 +159,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder with the corpora")
     parser.add_argument("--choose", action="store_true", help="try each text_dropout, and write nothing")
     arguments = parser.parse_args(argv)
-    logging.getLogger("msfser").setLevel(logging.ERROR)
-    transformers_logging.set_verbosity_error()
-    datasets.disable_progress_bars()
+    show_errors_alone()
     with cli_errors("finetune_words"):
         ensure_encoders([AUDIO_ENCODER, TEXT_ENCODER])
         for name, test_speakers in CORPORA.items():

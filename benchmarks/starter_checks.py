@@ -195,7 +195,6 @@ def sound_rows(model: MsfSerModel, processor: MsfSerProcessor, paths: Sequence[s
     silence, noises = ([far for loud, far in distances if loud == wanted] for wanted in (False, True))
     return [
         row("gain/max_shift", max(shifts)),
-        row("gain/share_moved", float(np.mean(np.array(shifts) > 0.02))),
         row("silence/distance_from_neutral", max(silence)),
         row("no_speech/distance_from_neutral", max(noises)),
         row("no_speech/median_distance_from_neutral", np.median(noises)),

@@ -417,9 +417,10 @@ def test_certainty_is_that_of_the_tokens_and_the_end(polyglot):
         hidden = polyglot.model.model.decoder(input_ids=ids, encoder_hidden_states=states).last_hidden_state
         logits = polyglot.model.proj_out(hidden)[0, -5:]
     expected = torch.distributions.Categorical(logits=logits)
-    assert clip.entropy == pytest.approx(expected.entropy().median().item(), abs=_ROUNDED)
+    # All logits but the greatest are in bfloat16.
+    assert clip.entropy == pytest.approx(expected.entropy().median().item(), abs=1e-4)
     assert clip.log_probability == pytest.approx(
-        expected.log_prob(torch.tensor([*tokens, 40])).mean().item(), abs=_ROUNDED
+        expected.log_prob(torch.tensor([*tokens, 40])).mean().item(), abs=1e-4
     )
 
 

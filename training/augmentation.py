@@ -11,7 +11,8 @@ import numpy as np
 import soundfile
 import soxr
 
-from ..audio_msfser import SAMPLING_RATE, loud_level
+from ..audio_msfser import SAMPLING_RATE
+from ..levels_msfser import loud_level
 
 Distortion = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 

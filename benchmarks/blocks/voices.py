@@ -1,6 +1,6 @@
 """What is shown of real voices with weak labels: peers, corpora left out, fine-tuning, and the starters."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ...configuration_msfser import LABELS
 from .schema import CCC, DIMENSIONS, Block, Table
@@ -21,7 +21,7 @@ _LEFT_OUT = {
     "eGeMAPS functionals, SVR": "egemaps_svr",
 }
 
-_TUNED, _CLIPS = {"RAVDESS": "ravdess", "nEMO": "nemo"}, (12, 50, 200, 800)
+_TUNED = {"RAVDESS": "ravdess", "nEMO": "nemo"}
 
 _CORPORA = {"RAVDESS": "ravdess", "EmoDB": "emodb", "nEMO": "nemo", "emotiontts_kr": "emotiontts_kr"}
 
@@ -39,6 +39,15 @@ _STARTER_CCC = Table(
         ],
     },
 )
+
+
+def _table_of_counts(title: str, counts: Sequence[int], rows: Mapping[str, str]) -> Table:
+    """Rows by number of clips, which takes the place of `*` in their names."""
+    columns = (title, *(f"{count} clips" for count in counts))
+    return Table(
+        columns,
+        {words: [f"{{{name.replace('*', str(count))}}}" for count in counts] for words, name in rows.items()},
+    )
 
 
 def _words_table(prefix: str) -> Table:
@@ -199,10 +208,11 @@ VOICES: dict[str, Block] = {
     "finetune": Block(
         "finetune",
         [
-            Table(
-                ("mean CCC, **weak** labels", *(f"{count} clips" for count in _CLIPS)),
+            _table_of_counts(
+                "mean CCC, **weak** labels",
+                (12, 50, 200, 800),
                 {
-                    words: [f"{{{key.replace('*', str(count))}}}" for count in _CLIPS]
+                    words: key
                     for title, corpus in _TUNED.items()
                     for words, key in {
                         f"{title}, from the starter": f"{corpus}/starter/*:ccc",
@@ -219,10 +229,11 @@ VOICES: dict[str, Block] = {
     "finetune_words": Block(
         "finetune_words",
         [
-            Table(
-                ("mean CCC, **artificial** labels", *(f"{count} clips" for count in (50, 200))),
+            _table_of_counts(
+                "mean CCC, **artificial** labels",
+                (50, 200),
                 {
-                    words: [f"{{{key.replace('*', str(count))}}}" for count in (50, 200)]
+                    words: key
                     for title, corpus in _TUNED.items()
                     for share in (0, 25, 50)
                     for words, key in {
