@@ -37,7 +37,7 @@ from msfser.training.checkpoints import disk_errors
 from msfser.training.data_identity import identity_of, identity_of_texts, inputs_of
 from msfser.training.folds import PREDICTIONS_FILE, TEST_PREDICTIONS_FILE, FoldFiles, make_folds
 from msfser.training.labels import warn_of_unrated
-from msfser.training.processes import decided_by_one
+from msfser.training.processes import closed_process_group, decided_by_one
 from msfser.training.run_folder import FOLDS_FOLDER, Start, finish_run, start_run, write_results
 from msfser.training.settings import (
     RunSettings,
@@ -69,7 +69,8 @@ def main(argv: Sequence[str]) -> None:
     run, _, training, _ = settings
     _configure_logging(training)
     set_seed(training.seed)
-    with cli_errors("train", resume="run the same command again to resume from its last checkpoint"):
+    resume = "run the same command again to resume from its last checkpoint"
+    with cli_errors("train", resume), closed_process_group():
         if training.do_predict:
             predict(run, training, Path(training.output_dir or ""))
         elif run.cross_validate is not None:

@@ -1,12 +1,24 @@
 """What several processes of one run share."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+import torch.distributed
 from accelerate.utils import broadcast_object_list
 from transformers import TrainingArguments
 
 _Decision = TypeVar("_Decision")
+
+
+@contextlib.contextmanager
+def closed_process_group() -> Iterator[None]:
+    """Closes the process group of a run at its end: a process that ends with its threads may abort."""
+    try:
+        yield
+    finally:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 def decided_by_one(decide: Callable[[], _Decision], training: TrainingArguments) -> _Decision:
