@@ -119,8 +119,7 @@ def explained(
         The fields of [`MsfSerOutput`] that are not `None`, and `word_contributions`, a list by [`words_left_out`] or
         `None` for each item.
     """
-    if any(transcripts):
-        inputs = _encoded(model, inputs)
+    inputs = _encoded(model, inputs, with_sound=any(transcripts))
     output = model(
         **inputs,
         output_explanations=True,
@@ -207,17 +206,17 @@ def reasons_of(model: Any, output: Mapping[str, Any], row: int, texts: Mapping[s
     return reasons
 
 
-def _encoded(model: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Inputs of [`MsfSerModel.forward`] with encodings in place of sound and token ids, to be used more than once."""
-    kept = {}
-    if model.config.audio:
-        sound = (inputs.get("input_values"), inputs.get("input_features"), inputs.get("attention_mask"))
+def _encoded(model: Any, inputs: Mapping[str, torch.Tensor], with_sound: bool) -> dict[str, torch.Tensor]:
+    """Inputs of [`MsfSerModel.forward`] with encodings in place of token ids and, if it is used again, of sound."""
+    names = [name for name in model.config.semantics if f"{name}_input_ids" in inputs]
+    texts = {name: (inputs[f"{name}_input_ids"], inputs[f"{name}_attention_mask"]) for name in names}
+    kept = {name: tensor for name, tensor in inputs.items() if not name.endswith("_input_ids")}
+    for name, embedding in model.encode_texts(texts).items():
+        kept[f"{name}_embedding"] = embedding
+        kept[f"{name}_attention_mask"] = texts[name][1].any(-1, keepdim=True).long()
+    if model.config.audio and with_sound:
+        sound = (kept.pop("input_values", None), kept.pop("input_features", None), kept.pop("attention_mask", None))
         kept["audio_states"], kept["attention_mask"] = model.encode_audio(*sound)
-    for name in model.config.semantics:
-        if f"{name}_input_ids" in inputs:
-            ids, mask = inputs[f"{name}_input_ids"], inputs[f"{name}_attention_mask"]
-            kept[f"{name}_embedding"] = model.encode_text(ids, mask)
-            kept[f"{name}_attention_mask"] = mask.any(-1, keepdim=True).long()
     return kept
 
 

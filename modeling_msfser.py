@@ -23,6 +23,7 @@ from .encoders_msfser import (
     build_text_encoder,
     cast,
     check_lengths,
+    joined_text_states,
     load_audio_encoder,
     load_text_encoder,
     shortest_waveform,
@@ -323,11 +324,32 @@ class MsfSerModel(MsfSerPreTrainedModel):
             output = self.text_encoder(input_ids=input_ids, attention_mask=mask.long(), return_dict=True, **asked)
             for kind, tensors in record.items():
                 tensors += self._returned(output[kind])
-            (states,) = self._returned([output.last_hidden_state])
-            # Half precision has neither the range nor the digits for the sum of a long text.
-            precise = states.to(torch.promote_types(states.dtype, torch.float32))
-            visible = mask[..., None].to(precise.dtype)
-            return ((precise * visible).sum(1) / visible.sum(1)).to(states.dtype)
+            return self._mean_of_text(output.last_hidden_state, mask)
+
+    @torch.no_grad()
+    def encode_texts(self, texts: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """Token ids and mask of several texts, by name, as [`encode_text`] encodes each; without gradients.
+
+        The short texts of a single item go through the text encoder at once, if it is able to.
+        """
+        if len(texts) > 1 and all(ids.shape[0] == 1 and mask.any() for ids, mask in texts.values()):
+            with self._in_precision():
+                joined = joined_text_states(self.text_encoder, [ids[mask.bool()] for ids, mask in texts.values()])
+                if joined is not None:
+                    of_each = zip(texts, joined, strict=True)
+                    return {
+                        name: self._mean_of_text(states[None], states.new_ones(1, len(states), dtype=torch.bool))
+                        for name, states in of_each
+                    }
+        return {name: self.encode_text(ids, mask) for name, (ids, mask) in texts.items()}
+
+    def _mean_of_text(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """`(batch, tokens, text width)` and the mask of the real tokens -> `(batch, text width)`."""
+        (states,) = self._returned([states])
+        # Half precision has neither the range nor the digits for the sum of a long text.
+        precise = states.to(torch.promote_types(states.dtype, torch.float32))
+        visible = mask[..., None].to(precise.dtype)
+        return ((precise * visible).sum(1) / visible.sum(1)).to(states.dtype)
 
     def fuse_texts(
         self, vectors: dict[str, torch.Tensor], used: Mapping[str, torch.Tensor]

@@ -236,6 +236,41 @@ def test_a_folder_gives_its_text_encoder_without_a_pooler(config, tmp_path):
     assert load_tokenizer(folder).get_vocab() == tiny_tokenizer().get_vocab()
 
 
+def text_tokens(*lengths: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """By name the ids and the mask of one text of each length."""
+    draw = torch.Generator().manual_seed(0)
+    ids = [torch.randint(4, 60, (1, length), generator=draw) for length in lengths]
+    return {f"text {i}": (of_text, torch.ones_like(of_text)) for i, of_text in enumerate(ids)}
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet"])
+@pytest.mark.parametrize("lengths", [(5, 14, 39), (1, 1), (7,)])
+def test_texts_of_one_item_are_encoded_together_as_each_alone(kind, lengths):
+    of_kind = {**TEXT_CONFIG, "model_type": kind, "embedding_size": 32}
+    model, texts = tiny_model(text_config=of_kind), text_tokens(*lengths)
+    passes = []
+    model.text_encoder.register_forward_hook(lambda *of_pass: passes.append(of_pass))
+    found = model.encode_texts(texts)
+    can_join = kind not in ("electra", "mpnet")
+    assert len(passes) == (1 if can_join else len(texts))
+    for name, (ids, mask) in texts.items():
+        torch.testing.assert_close(found[name], model.encode_text(ids, mask).detach(), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("case", ["a batch", "longer than the positions", "an absent text", "another attention"])
+def test_texts_that_cannot_be_joined_are_encoded_one_by_one(case):
+    model, texts = tiny_model(), text_tokens(*((30, 30, 30) if case.startswith("longer") else (5, 14, 39)))
+    if case == "a batch":
+        texts = {name: (ids.repeat(2, 1), mask.repeat(2, 1)) for name, (ids, mask) in texts.items()}
+    if case == "an absent text":
+        texts["text 1"] = (torch.ones(1, 4, dtype=torch.long), torch.zeros(1, 4, dtype=torch.long))
+    if case == "another attention":
+        model.text_encoder.set_attn_implementation("eager")
+    found = model.encode_texts(texts)
+    for name, (ids, mask) in texts.items():
+        assert torch.equal(found[name], model.encode_text(ids, mask))
+
+
 def test_a_model_from_folders_saves_no_path(tmp_path):
     audio = pretrained(tmp_path / "home" / "speech", AUDIO_CONFIGS["wavlm"])
     text = pretrained(tmp_path / "home" / "text", TEXT_CONFIG)
