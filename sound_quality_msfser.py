@@ -40,6 +40,8 @@ _LEAST_CLIPPED, _LEAST_SAMPLES, _FEWEST_SAMPLES = 1.25, 5e-4, 20
 _LEAST_CLIPPED_SHARE = 0.1
 # The level of speech changes more than this from frame to frame, in dB; a tone's does not.
 _STEADY, _FEWEST_FRAMES = 3.0, 10
+# That of steady noise changes less than this, in dB, from one of the longer frames of the meter to another.
+_STEADY_NOISE = 1.5
 
 _TAPER = np.hanning(_WINDOW).astype(np.float32)
 _TAPER_CORRELATION = np.fft.irfft(np.abs(np.fft.rfft(_TAPER, _TRANSFORM)) ** 2)[: _LAGS.stop]
@@ -92,7 +94,8 @@ class SoundMeter:
 
         Given words are all that is said. A recognizer finds few words or none in other languages, and some in music.
         So the seconds with a voice count if they are more and the sound is speech; and if it is not, the words only
-        count if there are enough for the seconds with a voice.
+        count if there are enough for the seconds with a voice. Given words, too, do not count in silence and in steady
+        noise: a table may have a wrong file, or a file without its sound.
 
         Args:
             words: With their `start` and `end` in seconds.
@@ -100,11 +103,17 @@ class SoundMeter:
         """
         of_words = round(float(min(self.seconds, sum(word["end"] - word["start"] for word in words))), 3)
         if are_given:
-            return of_words
+            return 0.0 if self._is_silent_or_steady() else of_words
         voice = self.voice_seconds()
         if self._is_speech:
             return max(of_words, voice)
         return of_words if len(words) >= _FEWEST_WORDS * voice else 0.0
+
+    def _is_silent_or_steady(self) -> bool:
+        """Whether the sound has no loud frame, or is a noise or a tone whose level hardly changes."""
+        level = self._measures()[0]
+        is_steady = len(level) >= _FEWEST_FRAMES and level.max() - np.quantile(level, 0.1) < _STEADY_NOISE
+        return bool(is_steady or not _loud(level, _SILENT_BELOW_LOUD).any())
 
     def warnings(self, spoken: float) -> list[str]:
         """Why a prediction for this sound may mean little: a sentence each.

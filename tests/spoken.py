@@ -49,3 +49,9 @@ def voice(seconds: float, seed: int = 0) -> np.ndarray:
     pitch = 120 + 40 * np.sin(2 * np.pi * 0.7 * time + seed)
     buzz = sum(np.sin(2 * np.pi * k * np.cumsum(pitch) / RATE) / k for k in range(1, 9))
     return (0.1 * buzz + 0.05 * noise(seconds, seed)).astype(np.float32)
+
+
+def syllables(sound: np.ndarray) -> np.ndarray:
+    """A sound whose level rises and falls four times a second."""
+    time = np.arange(len(sound)) / RATE
+    return (sound * (0.6 + 0.4 * np.sin(2 * np.pi * 4 * time))).astype(np.float32)

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from spoken import RATE, Recognizer, voice
+from spoken import RATE, Recognizer, syllables, voice
 from tiny import noise, tiny_model, tiny_processor
 
 from msfser import LABELS, MsfSerPipeline
@@ -31,7 +31,7 @@ def sound_only():
 
 
 def recording(seconds, **texts):
-    return {"audio": voice(seconds), "sampling_rate": RATE, **texts}
+    return {"audio": syllables(voice(seconds)), "sampling_rate": RATE, **texts}
 
 
 # Checks
@@ -95,7 +95,7 @@ def test_given_times_are_not_altered_in_a_long_recording(pipe):
 
 def test_a_word_across_segments_weighs_as_it_is_given(pipe):
     words = words_at((5.5, 6.5), (8.0, 9.0), (11.7, 12.5), (15.0, 15.5))
-    result = pipe({"audio": noise(18.0), "sampling_rate": RATE, "words": words})
+    result = pipe({"audio": syllables(noise(18.0)), "sampling_rate": RATE, "words": words})
     course = result["course"]
     assert result["weighting"] == "seconds of speech" and len(course) >= 2
     inside = [[word["word"] in (window["transcript"] or "").split() for window in course] for word in words]

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soxr
-from spoken import RATE, Recognizer
+from spoken import RATE, Recognizer, syllables
 from tiny import noise, tiny_model, tiny_processor
 
 from msfser import LABELS, MsfSerPipeline, MsfSerProcessor
@@ -162,15 +162,26 @@ def test_words_count_where_nothing_has_a_pitch(pipe):
 
 def test_given_words_are_all_that_is_said(pipe):
     words = [{"word": "so", "start": 1.0, "end": 1.7}]
-    for sound in (speech(6.0), tone(6.0), noise(6.0)):
+    for sound in (speech(6.0), syllables(tone(6.0)), syllables(noise(6.0))):
         result = pipe({"audio": sound, "sampling_rate": RATE, "words": words})
         assert result["has_speech"] and result["speech_seconds"] == 0.7
-    aligned = {"audio": tone(6.0), "sampling_rate": RATE, "transcript": "so it was"}
+    aligned = {"audio": syllables(tone(6.0)), "sampling_rate": RATE, "transcript": "so it was"}
     assert pipe(aligned, recognizer=Recognizer())["speech_seconds"] == 1.5
     # Without times, and with times that last nothing, the sound decides.
     words = [{"word": "so", "start": 1.0, "end": 1.0}]
     assert pipe({"audio": speech(6.0), "sampling_rate": RATE, "words": words})["speech_seconds"] > 4
     assert pipe(aligned)["speech_seconds"] == 0
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-5, 1.0])
+@pytest.mark.parametrize("kind", [noise, tone])
+@pytest.mark.parametrize("given", [{"words": [{"word": "so", "start": 0.5, "end": 2.5}]}, {"transcript": "so it was"}])
+def test_nothing_is_said_in_silence_or_steady_noise_whatever_words_are_given(pipe, level, kind, given):
+    item = {"audio": (level * kind(3.0)).astype(np.float32), "sampling_rate": RATE, **given}
+    result = pipe(item, recognizer=Recognizer())
+    assert not result["has_speech"] and result["speech_seconds"] == 0 and result["warnings"] == [NONE]
+    assert result["intervals"] is None and result["percentiles"] is None
+    assert result["texts"]["transcript"] == "given" and result["transcript"]
 
 
 def test_words_are_no_longer_than_the_sound():
@@ -203,7 +214,7 @@ def test_a_window_without_speech_counts_nothing_in_the_means(sound_only):
 
 def test_a_little_speech_in_each_of_several_windows_is_speech_together(pipe):
     words = [{"word": "so", "start": start, "end": start + 0.3} for start in (3.0, 35.0)]
-    result = pipe({"audio": noise(40.0), "sampling_rate": RATE, "words": words})
+    result = pipe({"audio": syllables(noise(40.0)), "sampling_rate": RATE, "words": words})
     assert not any(window["has_speech"] for window in result["course"])
     assert result["has_speech"] and result["weighting"] == "seconds of speech"
     spoken = [window for window in result["course"] if window["transcript"]]
