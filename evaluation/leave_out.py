@@ -6,6 +6,8 @@ The recipe of the open starter, `starter_open`, is that of `starter`, fitted to 
 `order/ravdess_levelled` tells how often, in pairs of clips of RAVDESS at one level, the strong one has the higher
 arousal.
 
+FOLDER has a folder for each corpus, as it is distributed or with a table, and GoEmotions (`read_corpora`).
+
 The protocol is a file, `evaluation/leave_corpora_out.yaml`: which corpora are trained on in turn, and which are only
 tested. Settings are chosen inside ([`HeldOut`]): by leaving out, in turn, the other corpora that are trained on. The
 four corpora are all shown. There is no interval over corpora; the intervals are over the speakers of these corpora.
@@ -32,6 +34,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import datasets
 import numpy as np
 import pandas as pd
 import torch
@@ -39,6 +42,8 @@ import yaml
 
 from ..cli.outputs import make_folder, whole_file, write_text
 from ..configuration_msfser import LABELS
+from ..corpora.acted import read_acted
+from ..corpora.acted_layouts import LAYOUTS
 from ..hub.encoders import ensure_encoders
 from ..processing_msfser import from_scale
 from ..starter.assemble import AUDIO_ENCODER, TEXT_ENCODER
@@ -108,8 +113,38 @@ def read_corpora(folder: Path, protocol: Protocol) -> pd.DataFrame:
 
 def _read_corpus(folder: Path, protocol: Protocol) -> pd.DataFrame:
     name, path = folder.name, folder / protocol.table
-    if not path.is_file():
-        raise ValueError(f"{path} is missing: --data is a folder that has {name}/{protocol.table} and its recordings.")
+    if path.is_file():
+        found = _read_table(path, protocol)
+    elif folder.is_dir() and name in LAYOUTS:
+        found = _as_distributed(folder, protocol)
+    else:
+        raise ValueError(
+            f"{folder} is missing: --data is a folder that has the corpus {name}, as it is distributed or with a "
+            f"table {protocol.table}."
+        )
+    first = {other: group[0] for group in protocol.same_speaker.get(name, ()) for other in group}
+    found["speaker"] = [f"{name}-{first.get(speaker, speaker)}" for speaker in found["speaker"]]
+    return found.assign(corpus=name)
+
+
+def _as_distributed(folder: Path, protocol: Protocol) -> pd.DataFrame:
+    """The clips of a corpus whose file names say everything; speakers without the name of the corpus."""
+    table: Any = read_acted(folder, [folder.name]).cast_column("audio", datasets.Audio(decode=False)).to_pandas()
+    if folder.name in protocol.emotions:
+        table = table[table["emotion"].isin(protocol.emotions[folder.name])].reset_index(drop=True)
+    paths = [audio["path"] for audio in table["audio"]]
+    speakers = table["speaker"].str.removeprefix(f"{folder.name}-")
+    files = [Path(path).relative_to(folder).as_posix() for path in paths]
+    found = table[["emotion", "intensity", *LABELS]].assign(file=files, path=paths, speaker=speakers)
+    # With the version of an emotion, of which a sentence may have several.
+    said = table[["speaker", "emotion", "intensity", "sentence"]].astype(str)
+    return found.assign(sentence=said["sentence"] + said.groupby([*said]).cumcount().astype(str))
+
+
+def _read_table(path: Path, protocol: Protocol) -> pd.DataFrame:
+    """The clips of a table beside the recordings; speakers without the name of the corpus."""
+    folder = path.parent
+    name = folder.name
     table = pd.read_csv(path, dtype={"speaker_id": str})
     if absent := [column for column in _COLUMNS if column not in table]:
         raise ValueError(f"{path} has no column {absent[0]}: it needs {', '.join(_COLUMNS)}.")
@@ -122,12 +157,9 @@ def _read_corpus(folder: Path, protocol: Protocol) -> pd.DataFrame:
     if not ((labels >= 0) & (labels <= 1)).all():
         low, high = protocol.label_range
         raise ValueError(f"{path} has labels outside {low:g}..{high:g}, or none: the protocol says this range.")
-    first = {other: group[0] for group in protocol.same_speaker.get(name, ()) for other in group}
-    found = pd.DataFrame(
-        {"corpus": name, "file": table["file_name"], "path": paths, "emotion": table["emotion"].replace(_NOUNS)}
-    )
-    found["speaker"] = [f"{name}-{first.get(speaker, speaker)}" for speaker in table["speaker_id"]]
-    found["intensity"] = table.get("intensity")
+    emotions = table["emotion"].replace(_NOUNS)
+    found = pd.DataFrame({"file": table["file_name"], "path": paths, "emotion": emotions})
+    found = found.assign(speaker=table["speaker_id"], intensity=table.get("intensity"))
     # Without a number of the repetition, the first of one intensity belongs to the first of the other.
     said = table.reindex(columns=["speaker_id", "emotion", "intensity", "transcription"]).astype(str)
     found["sentence"] = said["transcription"] + said.groupby([*said]).cumcount().astype(str)

@@ -96,6 +96,28 @@ def test_corpora_are_read_by_the_protocol(data):
     assert clips["valence"].iloc[0] == pytest.approx(0.25) and clips["path"].map(Path).map(Path.is_file).all()
 
 
+def test_corpora_are_read_as_they_are_distributed(tmp_path):
+    protocol = replace(read_protocol(), trained=["ravdess", "emodb"], tested=["emotiontts_kr"])
+    names = {
+        "ravdess": ["Actor_01/03-01-05-01-01-02-01", "Actor_01/03-01-05-02-01-02-01", "Actor_02/03-01-07-01-02-01-02"],
+        "emodb": ["wav/03a01Wa", "wav/03a01Nc", "wav/03a01La"],  # the last one is boredom
+        "emotiontts_kr": ["nea00001", "ema00301"],
+    }
+    for corpus, files in names.items():
+        for number, file in enumerate(files):
+            path = tmp_path / corpus / f"{file}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, noise(0.1, number), 16_000)
+    clips = read_corpora(tmp_path, protocol)
+    assert clips["file"].tolist()[:1] == ["Actor_01/03-01-05-01-01-02-01.wav"]
+    assert clips["path"].map(Path).map(Path.is_file).all()
+    assert clips["emotion"].tolist() == ["anger", "anger", "disgust", "neutral", "anger", "anger", "neutral"]
+    assert clips["speaker"].tolist()[:4] == ["ravdess-01", "ravdess-01", "ravdess-02", "emodb-03"]
+    assert set(clips["speaker"][5:]) == {"emotiontts_kr-ema"}
+    assert strong_counterparts(clips).tolist() == [1, *[-1] * 6]
+    assert clips["valence"].tolist()[0] == pytest.approx(0.5 + 0.6 * (clips["valence"].tolist()[1] - 0.5))
+
+
 def test_takes_of_the_two_intensities_are_matched_in_their_order(tmp_path):
     folder = tmp_path / "x"
     folder.mkdir()
@@ -111,7 +133,11 @@ def test_takes_of_the_two_intensities_are_matched_in_their_order(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
-        (lambda root: (root / "nemo/metadata_weak.csv").unlink(), r"nemo/metadata_weak\.csv is missing: --data is a"),
+        (
+            lambda root: shutil.rmtree(root / "nemo"),
+            "/nemo is missing: --data is a folder that has the corpus",
+        ),
+        (lambda root: (root / "nemo/metadata_weak.csv").unlink(), r"/nemo: there is no clip of nEMO \(such as"),
         (lambda root: (root / "nemo/audio/3.wav").unlink(), r"names .*3\.wav, which is missing \(1 such\)"),
         (
             lambda root: change(root / "nemo/metadata_weak.csv", lambda table: table.drop(columns="speaker_id")),
