@@ -6,14 +6,16 @@
 FOLDER holds RAVDESS (speech), EmoDB, nEMO, emotiontts_kr and GoEmotions; the labels of voices are **weak**. The level
 is 0.9. Rows:
 
-- `coverage/DIMENSION`, `coverage/CORPUS`: held-out speakers. Groups of speakers are predicted by the cross-fits that
-  the starter's intervals are made of (`starter/fit.py`); the intervals of each group are calibrated on the others.
+- `coverage/DIMENSION`, `coverage/CORPUS`, `coverage/CORPUS/DIMENSION`: held-out speakers. Groups of speakers are
+  predicted by the cross-fits that the starter's intervals are made of (`starter/fit.py`); the intervals of each group
+  are calibrated on the others.
 - `width/DIMENSION`: the mean width of these intervals, and `width_ratio`: over dimensions, relative to intervals of
   constant width, calibrated alike; `constant_coverage` is the share that those contain.
 - `width_error_spearman`: the rank correlation of width and absolute error, mean over dimensions.
 - `reject_quarter`: by how much the mean absolute error falls if the quarter with the widest intervals is left out.
-- `left_out/CORPUS/coverage`: a corpus that the recipe was not fitted to, from sound alone; calibrated on the held-out
-  speakers of the corpora that it was fitted to.
+- `left_out/CORPUS/coverage`, `.../width`: a corpus that the recipe was not fitted to, from sound alone; calibrated on
+  the held-out speakers of the corpora that it was fitted to, by cross-fits without the left-out corpus.
+  `open/left_out/...` is the same of the recipe of `starter-open`.
 - `coverage/probe`, `probe_width/DIMENSION`: the test part of a run on the probe corpus, calibrated on its validation
   part as `msfser train` does.
 
@@ -32,12 +34,19 @@ from scipy import stats
 from ..cli.errors import cli_errors
 from ..configuration_msfser import LABELS
 from ..evaluation.coverage import ends_of, ends_of_folds
+from ..evaluation.held_out import HeldOut
 from ..evaluation.intervals import clusters, interval, share_interval
-from ..evaluation.leave_out import make_systems, open_engine, read_corpora, read_protocol
+from ..evaluation.leave_out import (
+    engine_of_open_starter,
+    make_systems,
+    open_engine,
+    read_corpora,
+    read_protocol,
+)
 from ..evaluation.predictions import predict_part
 from ..evaluation.results import Row, row, rows_of
 from ..hub.encoders import ensure_encoders
-from ..intervals_msfser import INTERVAL_LEVEL
+from ..intervals_msfser import INTERVAL_LEVEL, MsfSerIntervals
 from ..starter.assemble import AUDIO_ENCODER, STARTER, STARTERS, TEXT_ENCODER
 from ..starter.fit import FITS, cross_fits, fitted_to
 from ..starter.material import read_sentences, voices_of
@@ -77,6 +86,8 @@ def held_out_rows(
     for name in dict.fromkeys(corpora):
         of_corpus = [unit for unit in units if corpora[unit[0]] == name]
         rows.append(row(f"coverage/{name}", *share_interval(hits.mean(1), of_corpus)))
+        for d, label in enumerate(LABELS):
+            rows.append(row(f"coverage/{name}/{label}", *share_interval(hits[:, d], of_corpus)))
     rows += rows_of([f"width/{name}" for name in LABELS], interval(lambda items: width[items].mean(0), units))
     rows.append(
         row("width_ratio", *interval(lambda items: width[items].mean() / constant_widths[items].mean(), units))
@@ -95,25 +106,46 @@ def held_out_rows(
     return rows
 
 
-def left_out_rows(
-    data: Path, folder: Path, numbers: np.ndarray, labels: np.ndarray, groups: np.ndarray, voices: pd.DataFrame
-) -> list[Row]:
-    """Coverage on each corpus by the recipe fitted to the others, with intervals calibrated on these."""
-    protocol = read_protocol()
+def left_out_rows(data: Path, folder: Path, cross_fits_folder: Path, voices: pd.DataFrame) -> list[Row]:
+    """Coverage on each corpus by the recipe fitted to the others, with intervals calibrated on these alone.
+
+    Args:
+        data: The folder with the corpora.
+        folder: Where fits that leave corpora out are kept.
+        cross_fits_folder: Where cross-fits are kept.
+        voices: Of all corpora that are trained on.
+    """
+    protocol, sentences = read_protocol(), read_sentences([data])
     clips = read_corpora(data, protocol)
-    engine = open_engine(clips, protocol, folder)
     (system,) = make_systems([_SYSTEM], clips, protocol.trained, folder, data / (protocol.sentences or ""))
-    engine.run([system], [0])
-    (found,) = engine.gathered([system], [0])[system.name].values()
-    rows = []
-    for name, of_corpus in clips.reset_index().groupby("corpus", sort=False):
-        rest = (voices["corpus"] != name).to_numpy()
-        given = numbers[rest], labels[rest], voices["speaker"][rest].tolist()
-        low, high = ends_of(calibrated(*given, groups[rest]), found[0, of_corpus["index"]])
-        truth = of_corpus[[*LABELS]].to_numpy()
+
+    def calibrated_on(corpora: Sequence[str]) -> MsfSerIntervals:
+        here = voices[voices["corpus"].isin(corpora)].reset_index(drop=True)
+        numbers, groups = cross_fits(fitted_to(here, sentences), cross_fits_folder)
+        return calibrated(numbers, here[[*LABELS]].to_numpy(np.float64), here["speaker"].tolist(), groups)
+
+    def numbers_of(engine: HeldOut) -> np.ndarray:
+        engine.run([system], [0])
+        (found,) = engine.gathered([system], [0])[system.name].values()
+        return np.asarray(found[0])
+
+    def rows_of_corpus(name: str, numbers: np.ndarray, intervals: MsfSerIntervals) -> list[Row]:
+        here = (clips["corpus"] == name).to_numpy()
+        low, high = ends_of(intervals, numbers[here])
+        truth = clips.loc[here, [*LABELS]].to_numpy()
         hits = ((low <= truth) & (truth <= high)).mean(1)
-        rows.append(row(f"left_out/{name}/coverage", *share_interval(hits, clusters(of_corpus["speaker"]))))
-        rows.append(row(f"left_out/{name}/width", float((high - low).mean())))
+        return [
+            row(f"left_out/{name}/coverage", *share_interval(hits, clusters(clips["speaker"][here]))),
+            row(f"left_out/{name}/width", float((high - low).mean())),
+        ]
+
+    rows, numbers = [], numbers_of(open_engine(clips, protocol, folder))
+    for name in dict.fromkeys(clips["corpus"]):
+        rows += rows_of_corpus(name, numbers, calibrated_on([other for other in protocol.trained if other != name]))
+    numbers, intervals = numbers_of(engine_of_open_starter(clips, protocol, folder)), calibrated_on(protocol.open)
+    for name in dict.fromkeys(clips["corpus"]):
+        if name not in protocol.open:
+            rows += [found | {"name": f"open/{found['name']}"} for found in rows_of_corpus(name, numbers, intervals)]
     return rows
 
 
@@ -123,7 +155,7 @@ def acted_rows(data: Path, cross_fits_folder: Path, leave_out_folder: Path) -> l
     numbers, groups = cross_fits(fitted_to(voices, read_sentences([data])), cross_fits_folder)
     labels = voices[[*LABELS]].to_numpy(np.float64)
     rows = held_out_rows(numbers, labels, groups, voices["speaker"].to_numpy(), voices["corpus"].to_numpy())
-    return rows + left_out_rows(data, leave_out_folder, numbers, labels, groups, voices)
+    return rows + left_out_rows(data, leave_out_folder, cross_fits_folder, voices)
 
 
 def probe_rows(folder: Path) -> list[Row]:

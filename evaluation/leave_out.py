@@ -262,8 +262,7 @@ def leave_corpora_out(
     if _STARTER in names:
         starter = systems[list(names).index(_STARTER)]
         rows += _rows_of_order(everything, clips, starter.name)
-        opened = _open_folds(clips, protocol)
-        rows += _rows_of_open(HeldOut(_labels(clips), opened, engine.data, output / "fits"), starter, clips, seeds)
+        rows += _rows_of_open(engine_of_open_starter(clips, protocol, output), starter, clips, seeds)
     values = {found["name"]: found["value"] for found in rows}
     for system in systems:
         chosen = {name: engine.chosen(system, name) for name in folds}
@@ -289,9 +288,17 @@ def open_engine(clips: pd.DataFrame, protocol: Protocol, output: Path) -> HeldOu
         protocol: Says which corpora are trained on.
         output: The folder.
     """
+    return _engine(clips, protocol, output, leave_groups_out(clips["corpus"].tolist(), protocol.trained))
+
+
+def engine_of_open_starter(clips: pd.DataFrame, protocol: Protocol, output: Path) -> HeldOut:
+    """The engine whose one fold leaves out all corpora that the open starter is not fitted to; as [`open_engine`]."""
+    return _engine(clips, protocol, output, _open_folds(clips, protocol))
+
+
+def _engine(clips: pd.DataFrame, protocol: Protocol, output: Path, folds: Mapping[str, Fold]) -> HeldOut:
     described = clips.drop(columns=["path", "file"]).to_csv()
     identity = fingerprint(*map(Path, clips["path"]), described, sorted(protocol.trained))
-    folds = leave_groups_out(clips["corpus"].tolist(), protocol.trained)
     return HeldOut(_labels(clips), folds, identity, output / "fits")
 
 

@@ -224,6 +224,19 @@ MODEL: dict[str, Block] = {
             + "."
         ],
     ),
+    "open_left_out_intervals": Block(
+        "intervals",
+        [
+            "Share of the labels of a corpus in the intervals of this recipe, fitted to EmoDB (in parentheses, the "
+            "95% interval over speakers): "
+            + ", ".join(
+                f"{words} {{open/left_out/{name}/coverage:rate1}}"
+                for words, name in _CORPORA.items()
+                if name != "emodb"
+            )
+            + "."
+        ],
+    ),
     "intervals": Block(
         "intervals",
         [
