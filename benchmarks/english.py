@@ -88,7 +88,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         read = [english_clips(folder) for folder in options.english]
         clips = pd.concat([acted_clips(options.data), probe_clips(), *read], ignore_index=True)
         pieces = certainties(with_distortions(clips), options.output_dir / f"certainties_{FEATURES_VERSION}.jsonl")
-    record("english", rows_of(pieces), "english", argv)
+    rows = rows_of(pieces)
+    record("english", rows, "english", argv)
+    # What the recipe of the starter decides, beside its other figures.
+    record("starter", [found for found in rows if found["name"].startswith("english_for/")], "english", argv)
 
 
 def acted_clips(folder: Path) -> pd.DataFrame:

@@ -71,7 +71,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         speech = synthetic_speech(draw) if arguments.data is None else speech_of(arguments.data, draw)
         write_recordings(recordings, speech, arguments.recordings, arguments.longest, draw)
         rows = measure(recordings, Path(folder), arguments.model, draw)
-    record("predict", [{**machine(), "threads": 1, **row} for row in rows], "predict", argv)
+    rows = [{**machine(), "threads": 1, **row} for row in rows]
+    record("predict", rows, "predict", argv)
+    # Beside the other speeds.
+    record("speed", [row for row in rows if row["name"].endswith("/hours_per_core_hour")], "predict", argv)
 
 
 def measure(recordings: Path, folder: Path, model: str, draw: np.random.Generator) -> list[Row]:

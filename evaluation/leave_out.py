@@ -222,7 +222,7 @@ def leave_corpora_out(
         protocol: That of the project by default.
 
     Returns:
-        The rows `SYSTEM/CORPUS/DIMENSION`, `SYSTEM/mean` and `SYSTEM_minus_regressor/CORPUS`, those of the open
+        The rows `SYSTEM/CORPUS/DIMENSION`, `SYSTEM/mean`, `SYSTEM_minus_regressor` and `.../CORPUS`, those of the open
         starter and of the order, without their command; and a line of the history for each system.
 
     Raises:
@@ -258,7 +258,7 @@ def leave_corpora_out(
         rows.append(row(f"{system.name}/mean", *measured) | engine.budget(system, seeds))
     for name in _compared(names):
         measure = _mean_over_corpora(everything, clips, name, _REFERENCE)
-        rows.append(row(f"{name}_minus_{_REFERENCE}/mean", *everything.interval(measure)))
+        rows.append(row(f"{name}_minus_{_REFERENCE}", *everything.interval(measure)))
     if _STARTER in names:
         starter = systems[list(names).index(_STARTER)]
         rows += _rows_of_order(everything, clips, starter.name)

@@ -199,8 +199,11 @@ VOICES: dict[str, Block] = {
                 ),
             ),
             "\nPaired differences from the layer mix, in the mean of the four: the recipe of the starter "
-            "{starter_minus_regressor/mean:difference}, the linear head "
-            "{last_layer_minus_regressor/mean:difference}, eGeMAPS {egemaps_svr_minus_regressor/mean:difference}.",
+            "{starter_minus_regressor:difference}, the linear head "
+            "{last_layer_minus_regressor:difference}, eGeMAPS {egemaps_svr_minus_regressor:difference}. "
+            "The recipe of the starter by corpus: "
+            + ", ".join(f"{words} {{starter_minus_regressor/{name}:difference}}" for words, name in _CORPORA.items())
+            + ".",
             "\nWith RAVDESS left out, the recipe of the starter gives {order/ravdess_levelled:rate1} of its strong "
             "clips a higher arousal than the normal ones, all clips at one level; the goal was 85%.",
         ],
