@@ -34,11 +34,7 @@ RATES, EPOCHS = (2e-3, 6e-3, 2e-2), (10, 20)
 NEURAL_GRID = [{"learning_rate": rate, "epochs": epochs} for rate, epochs in product(RATES, EPOCHS)]
 SPREAD = (False, True)
 # The modules that make encoder outputs and fit the project's model to them.
-FITTING_CODE = (
-    *("encoders_msfser", "fast_encoders_msfser", "feature_extraction_msfser", "fusion_msfser"),
-    *modules_behind(features),
-    *modules_behind(fitting),
-)
+FITTING_CODE = (*modules_behind(features), *modules_behind(fitting))
 _POOLED_BATCH = 64
 _MODULE = "evaluation.baselines"
 

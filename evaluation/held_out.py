@@ -16,6 +16,7 @@ import importlib
 import inspect
 import json
 import logging
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ from ..training.feature_store import fingerprint
 logger = logging.getLogger(__name__)
 
 _PACKAGE = __name__.removesuffix("evaluation.held_out")
+# The rooms of this package that only read and write files.
+_OF_FILES = ("cli.", "corpora.", "sharding.")
 
 Setting = Mapping[str, Any]
 # Fits to the training clips and predicts the others, by kind of sound: (training clips, other clips, setting, seed)
@@ -307,9 +310,21 @@ def _restored(values: np.ndarray, left_out: Sequence[tuple[np.ndarray, np.ndarra
 
 
 def modules_behind(module: ModuleType) -> list[str]:
-    """The names of a module of this package and of those that its classes and functions come from."""
-    names = {module.__name__, *(getattr(value, "__module__", None) or "" for value in vars(module).values())}
-    return sorted(name.removeprefix(_PACKAGE) for name in names if name.startswith(_PACKAGE))
+    """The names of a module of this package and of all that its classes and functions come from, and theirs in turn.
+
+    Those that only read and write files are left out: what they read identifies a fit by itself.
+    """
+    found, queue = set[str](), [module.__name__]
+    while queue:
+        full = queue.pop()
+        name = full.removeprefix(_PACKAGE)
+        if name != full and name not in found and not name.startswith(_OF_FILES):
+            found.add(name)
+            for value in vars(sys.modules[full]).values():
+                queue.append(
+                    value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None) or ""
+                )
+    return sorted(found)
 
 
 @cache

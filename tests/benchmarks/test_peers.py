@@ -125,4 +125,7 @@ def test_every_neural_system_has_the_same_grid(material):
 def test_the_names_of_fits_include_the_code_that_fits(material):
     code = set(peer_systems.neural_system("asp", material.clips).code)
     assert {"training.fitting", "training.trainer", "fusion_msfser", "modeling_msfser", "loss_msfser"} <= code
+    # Those behind these, too, but not the commands.
+    assert {"levels_msfser", "fast_products_msfser", "encoders_msfser", "attention_msfser"} <= code
+    assert not any(name.startswith(("cli.", "corpora.")) for name in code)
     assert not any(name.startswith("msfser") for name in FITTING_CODE)
