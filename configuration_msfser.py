@@ -85,8 +85,8 @@ class MsfSerConfig(PreTrainedConfig):
             An item always keeps one of its inputs.
         audio_dropout: The same for the sound of an item.
         initializer_range: Standard deviation of the initial weights of all parts but the encoders.
-        unrated: Dimensions of which no training item had a label: their numbers mean nothing.
-        intervals: Whether the model has an interval around each number (`intervals_msfser.py`).
+        unrated: Dimensions of which no training item had a label: their predictions are meaningless.
+        intervals: Whether the model has a prediction interval for each dimension (`intervals_msfser.py`).
         scale: What the numbers are compared with: `of`, the name of the corpus that the model was fitted to, and
             `labels` and `predictions`, for each dimension evenly spaced quantiles from the least to the greatest.
         weights_license: Identifier of the license of the weights, or of those that the training started from; `None`

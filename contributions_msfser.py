@@ -113,7 +113,7 @@ def explained(
         processor: Its processor.
         inputs: Of its forward.
         transcripts: For each item the transcript whose words are to be left out one after the other, or `None`.
-        interval_level: Of the intervals.
+        interval_level: Level of the intervals.
 
     Returns:
         The fields of [`MsfSerOutput`] that are not `None`, and `word_contributions`, a list by [`words_left_out`] or

@@ -1,4 +1,4 @@
-"""The interval around each number: a scale that follows the numbers, times a calibrated quantile.
+"""The prediction interval of each dimension: a scale that follows the predictions, times a calibrated quantile.
 
 For the number `m_d` of a dimension `d` the interval at a level such as 0.9 is `m_d -+ q_d(level) * s_d(m)`, cut at 0
 and 1. The scale `s_d` says where on the scales errors are large: a constant plus a share of a small network of the

@@ -53,7 +53,19 @@ Text = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
 
 
 class MsfSerModel(MsfSerPreTrainedModel):
-    """MSF-SER for `AutoModel` and `AutoModelForAudioClassification`."""
+    """Predicts valence, arousal, and dominance of utterances, always in this order, each in 0..1.
+
+    0 means negative, calm, or submissive; 1 means positive, excited, or dominant; 0.5 is the middle of the scale. The
+    inputs are the audio and three texts: emphasized words (`les`), transcript (`gs`), and description (`es`), as far
+    as the config has them; each may be missing.
+
+    `from_pretrained` loads a trained model; `AutoModel` and `AutoModelForAudioClassification` do so, too, with
+    `trust_remote_code=True`. [`MsfSerModel.from_encoders`] makes a model that is yet to be trained: pretrained
+    encoders, and random weights on top of them. `MsfSerModel(config)` has random weights only.
+
+    Args:
+        config: The inputs, the encoders, and the layers.
+    """
 
     # The modules that the config asks for, besides the encoders.
     layer_mix: MsfSerLayerMix | None
@@ -192,7 +204,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
             output_hidden_states: Whether to return the encoders' hidden states; by default as `config` says.
             output_attentions: Whether to return the encoders' attention weights; by default as `config` says. Only
                 `attn_implementation="eager"` has them.
-            interval_level: Of the intervals, 0.01..0.99: about this share of them contains the label.
+            interval_level: Level of the intervals, 0.01..0.99: about this share of them contains the label.
 
         Sound, states and embeddings may have any floating-point precision; they are cast to that of the parameters.
 

@@ -44,12 +44,12 @@ _BATCHES_AHEAD = 8
 class MsfSerPipeline(StreamingMixin, Pipeline):
     """Predicts valence, arousal and dominance of recordings, with what each input contributes and what was read.
 
-    Texts that are not given are made if the model reads them: a recognizer transcribes, LEMF finds the emphasized
-    words, and a describer, if there is one, describes how it sounds.
+    Texts that are not given are made if the model reads them: a recognizer transcribes, the emphasis rule (LEMF) finds
+    the emphasized words, and a describer, if there is one, describes how it sounds.
 
     A recording that is longer than the model's input (`processor.feature_extractor.max_seconds`, 12 s) is cut at
     pauses into segments of at most half that length; two consecutive segments form one window of the model. It is read
-    by blocks, so an hour needs no more memory than a minute.
+    by blocks, so an hour needs little more memory than two minutes.
 
     Args:
         model: [`MsfSerModel`].
@@ -68,7 +68,7 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
         word_contributions: Whether to measure what each word of the transcript contributes, too.
         errors: For a recording that cannot be used, `"raise"` an error that names its index, after the results before
             it, or `"return"` the result `{"error": sentence}`. A missing recognizer is always raised.
-        interval_level: Of the intervals, 0.01..0.99; 0.9 by default.
+        interval_level: Level of the intervals, 0.01..0.99; 0.9 by default.
         batch_size: How many windows form a batch. With one, each result comes before the next recording is asked for.
             With more, windows of similar length share a batch, so results arrive after eight batches.
         precision: Precision of the encoders and of a recognizer loaded by name, `"float32"` or `"bfloat16"`: see
@@ -121,10 +121,10 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
             the order of the inputs. `docs/predicting.md` describes the fields in detail.
 
             - `valence`, `arousal`, `dominance`: in 0..1.
-            - `intervals`: by dimension `[low, high]` in 0..1, which contains the number; `None` without such a
-              model, or without speech.
-            - `interval_level`: of the intervals, or `None`.
-            - `percentiles`: by dimension the percentile, 0..100, of the number among the `labels` and among the
+            - `intervals`: by dimension `[low, high]` in 0..1, which contains the prediction; `None` if the model has
+              no intervals, or without speech.
+            - `interval_level`: level of the intervals, or `None`.
+            - `percentiles`: by dimension the percentile, 0..100, of the prediction among the `labels` and among the
               `predictions` of the corpus that the model was fitted to; `None` without such a model, or without
               speech.
             - `percentiles_of`: the name of this corpus, or `None`.
@@ -145,8 +145,8 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
             - `routing`: for each dimension the shares of `sound`, `words` and `description`, as far as the model has
               them, which sum to 1; `None` without experts. Inside the model, too.
             - `duration`: of the recording, seconds.
-            - `has_speech`: whether it has at least half a second of speech; without, the numbers mean nothing, and a
-              warning tells how much there is.
+            - `has_speech`: whether it has at least half a second of speech; if not, the predictions are meaningless,
+              and a warning tells how much there is.
             - `speech_seconds`: how much of it is speech, by the sound and the words: see
               [`SoundMeter.speech_seconds`].
             - `warnings`: why the result may mean little, a sentence each.

@@ -1,9 +1,9 @@
 """Fine-tunes MSF-SER, evaluates it on the test part and saves a folder that `AutoModel` loads.
 
     msfser train configs/probe.yaml
-    msfser train configs/finetune.yaml --data my/metadata.csv --label_range 1 7 --output_dir outputs/mine
+    msfser train configs/finetune.yaml --data my_corpus/metadata.csv --label_range 1 7 --output_dir outputs/mine
     msfser train configs/probe.yaml --do_predict
-    accelerate launch --multi_gpu --num_processes 2 train.py configs/msp_podcast.yaml --data my/MSP-PODCAST
+    accelerate launch --multi_gpu --num_processes 2 train.py configs/msp_podcast.yaml --data my_corpora/MSP-PODCAST
 
 `python train.py` is the same as `msfser train`. The YAML file and the options that override it set data and training
 ([`RunSettings`]), the model ([`ModelSettings`]) and transformers' `TrainingArguments`. Run the same command
@@ -63,7 +63,8 @@ def main(argv: Sequence[str]) -> None:
     """Runs the command.
 
     Raises:
-        SystemExit: A setting, the data, an encoder, the loss or the disk stops the run; the sentence says which.
+        SystemExit: The run cannot go on because of a setting, the data, an encoder, the loss, or the disk. The message
+            says which of them, and what to do.
     """
     settings = parse_settings(argv)
     run, _, training, _ = settings
@@ -83,7 +84,7 @@ def train(settings: Settings) -> None:
     """Data, model, trainer, evaluation, saved folder.
 
     Raises:
-        ValueError, OSError, ImportError: As [`main`] ends with.
+        ValueError, OSError, ImportError: The errors that [`main`] turns into `SystemExit`.
         FloatingPointError: The loss is not finite.
     """
     run, switches, training, _ = settings

@@ -1,7 +1,7 @@
 """Adds transcripts, word times, emphasized words and descriptions to a corpus.
 
-    msfser annotate my/metadata.csv --output my/annotated --language en
-    accelerate launch --multi_gpu --num_processes 4 -m msfser annotate my/recordings --output my/annotated
+    msfser annotate my_corpus/metadata.csv --output my_corpus/annotated --language en
+    accelerate launch --multi_gpu --num_processes 4 -m msfser annotate my_corpus/audio --output my_corpus/annotated
 
 The second line starts four processes, without a GPU too (`accelerate launch --cpu` starts several only through MPI).
 The output is the same table as Parquet shards, which `msfser train --data OUTPUT` reads; docs/annotating.md describes

@@ -1,6 +1,6 @@
 """The norms with which measured descriptions compare a voice.
 
-    msfser norms my/metadata.csv --name NAME --output norms.json
+    msfser norms my_corpus/metadata.csv --name NAME --output norms.json
 
 They are the 10, 30, 70 and 90 % quantiles of each measure; `msfser annotate --norms norms.json` describes with them.
 """

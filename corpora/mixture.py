@@ -21,7 +21,7 @@ from .sources import TABLE_SUFFIXES
 
 # What a member may set beside the options of its reader.
 _SETTINGS = ("data", "corpus", "name", "weight", "texts")
-_EXAMPLE = '--data "{data: my/other, corpus: whiser, weight: 0.5}"'
+_EXAMPLE = '--data "{data: other_corpus, corpus: whiser, weight: 0.5}"'
 # What other rows of the results begin with.
 _OTHER_ROWS = ("cross_validation", "fold", "intervals")
 

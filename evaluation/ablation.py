@@ -1,7 +1,7 @@
 """The paper's ablation on any corpus: each row is trained over several seeds and compared with the full model.
 
     msfser ablate configs/probe.yaml --num_train_epochs 10
-    msfser ablate configs/probe.yaml --name mine --data my/metadata.csv --label_range 1 7
+    msfser ablate configs/probe.yaml --name mine --data my_corpus/metadata.csv --label_range 1 7
     msfser ablate configs/msp_podcast.yaml --data FOLDER --part validation
     msfser ablate configs/iemocap.yaml --data FOLDER --folds 1 2 3 4 5
 

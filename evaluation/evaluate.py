@@ -4,8 +4,8 @@
     msfser evaluate --leave_out corpus --data FOLDER
 
 The first writes to `outputs/evaluations/NAME`: `predictions.csv`, a row for each item and set of inputs, so that
-anyone can score anew, and `results.json`, both with the hash or the commit of the model. NAME is that of the model
-unless `--output` names a folder. The second is described in `evaluation/leave_out.py`.
+anyone can recompute the scores, and `results.json`, both with the hash or the commit of the model. NAME is that of the
+model unless `--output` names a folder. The second is described in `evaluation/leave_out.py`.
 """
 
 import argparse

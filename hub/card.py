@@ -22,7 +22,7 @@ TEMPLATE = Path(__file__).parents[1] / "model_card.md"
 
 # For other encoders the card refers to their page.
 ENCODER_LICENSES = {
-    "openai/whisper-tiny.en": "mit",
+    "openai/whisper-tiny.en": "mit, as OpenAI's repository states (the Hub says apache-2.0)",
     "sentence-transformers/all-MiniLM-L6-v2": "apache-2.0",
     "FacebookAI/roberta-large": "mit",
 }

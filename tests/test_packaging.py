@@ -113,6 +113,17 @@ def test_every_package_and_data_file_is_in_the_wheel(wheel):
     assert not [name for name in names if name.split("/")[1] in not_shipped]
 
 
+def test_each_license_of_the_project_is_in_the_wheel(wheel):
+    files = PROJECT["project"]["license-files"]
+    with zipfile.ZipFile(wheel) as archive:
+        assert all(any(name.endswith(f".dist-info/licenses/{file}") for name in archive.namelist()) for file in files)
+        assert {f"msfser/{file}" for file in files if "/" in file} <= {*archive.namelist()}
+    texts = [(ROOT / file).read_text(encoding="utf-8") for file in files]
+    code, *weights = PROJECT["project"]["license"].split(" AND ")
+    assert code == "Apache-2.0" and "Apache License" in texts[0]
+    assert [re.findall(r"SPDX-License-Identifier: (\S+)", text) for text in texts[1:]] == [[name] for name in weights]
+
+
 def test_the_type_checker_is_strict_with_all_hub_code():
     (strict,) = (entry for entry in PROJECT["tool"]["mypy"]["overrides"] if "disallow_any_generics" in entry)
     assert strict["module"] == sorted(f"msfser.{path.stem}" for path in ROOT.glob("*_msfser.py"))

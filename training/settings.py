@@ -240,7 +240,7 @@ def parse_settings(argv: Sequence[str], command: str = "train") -> Settings:
     if values["init_from"]:
         if "data" not in given:  # the default is for a new model
             parser.error(
-                f"init_from fine-tunes {values['init_from']} on your data: give a table, --data my/metadata.csv"
+                f"init_from fine-tunes {values['init_from']} on your data: give a table, --data my_corpus/metadata.csv"
             )
         from .initialization import adopt_settings
 

@@ -16,7 +16,7 @@ _COVERAGE_BY_CORPUS = Table(
     ("share of labels in the intervals, mean over dimensions", *_CORPORA),
     {
         "held-out speakers": [f"{{coverage/{name}:rate1}}" for name in _CORPORA.values()],
-        "corpus left out, sound alone": [f"{{left_out/{name}/coverage:rate1}}" for name in _CORPORA.values()],
+        "corpus left out, audio only": [f"{{left_out/{name}/coverage:rate1}}" for name in _CORPORA.values()],
     },
 )
 
@@ -84,7 +84,7 @@ MODEL: dict[str, Block] = {
             ),
             "",
             Table(
-                ("inputs exchanged for another clip's: correlation of stated and actual change", "r"),
+                ("inputs exchanged for another clip's: stated and actual change", "Pearson's r"),
                 {
                     "all": "swap_r",
                     "sound": "swap_r/sound",
@@ -114,7 +114,7 @@ MODEL: dict[str, Block] = {
             ),
             "",
             Table(
-                ("other sounds that count as speech", "from sound alone", "with words"),
+                ("other sounds that count as speech", "audio only", "with words"),
                 {
                     "not in the fit: all": "misses",
                     "- effects and music of LinCity-NG": "misses/lincity_ng",
@@ -130,7 +130,7 @@ MODEL: dict[str, Block] = {
                 },
                 ["{no_speech/*:rate1}", "{no_speech/words/*:rate1}"],
             ),
-            "\nOf speech, clean or with noise, {no_speech/false_alarms:rate1} is missed from sound alone, and "
+            "\nOf speech, clean or with noise, {no_speech/false_alarms:rate1} is missed from audio alone, and "
             "{no_speech/words/false_alarms:rate1} with words.",
         ],
     ),
@@ -138,7 +138,7 @@ MODEL: dict[str, Block] = {
         "english",
         [
             Table(
-                ("language not given", "other speakers", "corpus not in the fit", "distorted", "before"),
+                ("language not given", "other speakers", "corpus not in the fit", "distorted"),
                 {
                     "German (EmoDB) with an English text": "english_for/german",
                     "Polish (nEMO) with an English text": "english_for/polish",
@@ -148,7 +148,7 @@ MODEL: dict[str, Block] = {
                     "- synthetic, expressive": "english_left_out/emphassess_test",
                     "- synthetic, probe corpus": "english_left_out/probe",
                 },
-                ("{*:rate1}", "{corpus_left_out/*:rate1}", "{*/augment:rate1}", "{log_probability/*:rate1}"),
+                ("{*:rate1}", "{corpus_left_out/*:rate1}", "{*/augment:rate1}"),
             )
         ],
     ),
@@ -244,7 +244,7 @@ MODEL: dict[str, Block] = {
             "",
             _COVERAGE_BY_CORPUS,
             "\nThe mean width is {width_ratio:ccc3} times that of intervals of constant width, of which "
-            "{constant_coverage:rate1} contain the label. Rank correlation of width and absolute error: "
+            "{constant_coverage:rate1} contain the label. Spearman's rank correlation of width and absolute error: "
             "{width_error_spearman:ccc3}. Without the quarter with the widest intervals, the mean absolute error "
             "falls by {reject_quarter:ccc3}.",
             "\nOn the test set of the probe corpus, {coverage/probe:rate1} of the labels are in the intervals, which "

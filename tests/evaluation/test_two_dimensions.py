@@ -60,7 +60,7 @@ def check_page(page: str) -> None:
 def check_card(folder: Path) -> None:
     """It says what is not rated, and has no score of it."""
     text = str(render_card(folder, "someone/model", "v1"))
-    assert "| **Not rated** | dominance: the corpus has no labels of it, so the number means nothing |" in text
+    assert "| **Not rated** | dominance: the corpus has no labels of it, so the prediction is meaningless |" in text
     cell = r"-?\d\.\d\d \([^|]+\)"
     assert len(re.findall(rf"^\| [a-z ]+ \| {cell} \| {cell} \| - \| {cell} \|$", text, re.MULTILINE)) == 3
     assert "over the dimensions that are rated" in text and "CCC dominance" not in text

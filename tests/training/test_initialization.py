@@ -93,7 +93,7 @@ def test_texts_are_mostly_left_out_in_training_unless_said_otherwise(tiny, tmp_p
 def test_a_trained_model_is_not_fine_tuned_on_the_probe_corpus_unasked(tiny, tmp_path):
     argv = command(tiny, tmp_path / "run")
     at = argv.index("--data")
-    words = "init_from fine-tunes .*start on your data: give a table, --data my/metadata.csv"
+    words = "init_from fine-tunes .*start on your data: give a table, --data my_corpus/metadata.csv"
     assert re.search(words, refused(argv[:at] + argv[at + 2 :]))
     argv[at + 1] = "probe"
     assert parse_settings(argv).run.data == "probe"
