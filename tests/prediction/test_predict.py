@@ -66,9 +66,12 @@ def calls(tmp_path, monkeypatch):
 
 def predict(*arguments: object) -> pd.DataFrame:
     msfser(["predict", *map(str, arguments)])
-    output = Path(str(arguments[arguments.index("-o") + 1]))
-    read = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".jsonl": lambda path: pd.read_json(path, lines=True)}
-    return read[output.suffix](output)
+    return read(Path(str(arguments[arguments.index("-o") + 1])))
+
+
+def read(output: Path) -> pd.DataFrame:
+    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".jsonl": lambda path: pd.read_json(path, lines=True)}
+    return readers[output.suffix](output)
 
 
 # Input
@@ -200,14 +203,40 @@ def test_bad_channels_are_named(calls, model):
     assert table["channel"].tolist()[:2] == [0, 1] and table["error"].notna().tolist() == [True, True, True, False]
 
 
-def test_a_table_without_a_result_is_not_kept(calls, model):
+@pytest.mark.parametrize("more", [[], ["--course"], ["--channel", "each"]])
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_table_without_a_result_says_why(calls, model, suffix, more):
+    """As reported: if every file was bad, the command ended without a table."""
+    (calls / "empty.wav").touch()
+    bad, output = ["calls/broken.wav", "calls/empty.wav"], f"r{suffix}"
+    words = f"^msfser predict: error: no recording has a result: the column error of {output} names the reasons.$"
+    with pytest.raises(SystemExit, match=words):
+        predict(*bad, "-o", output, "--model", model, *more)
+    table = read(Path(output))
+    assert table["file"].tolist() == bad and {*tables.COLUMNS} <= {*table.columns}
+    assert [name in error for name, error in zip(bad, table["error"], strict=True)] == [True, True]
+    assert table[[*LABELS]].isna().all(axis=None) and not Path(f"{output}.parts").exists()
+
+
+def test_a_part_without_a_result_says_why(calls, model, tmp_path):
+    folder = shutil.copytree(model, tmp_path / "run")
+    (calls / "metadata.csv").write_text("file_name,split\nbroken.wav,test\n")
+    Path("settings.yaml").touch()
+    with pytest.raises(SystemExit, match=r"no recording has a result: .*predictions\.csv names the reasons\.$"):
+        train(["settings.yaml", "--data", "calls", "--do_predict", "--output_dir", str(folder), "--use_cpu"])
+    assert "broken.wav" in pd.read_csv(folder / "predictions.csv")["error"].item()
+
+
+def test_a_table_without_a_result_replaces_another_only_if_asked(calls, model):
     Path("r.csv").write_text("mine")
-    wrong = ["predict", "calls/a.wav", "-o", "r.csv", "--model", str(model), "--channel", "3"]
-    with pytest.raises(SystemExit, match="msfser predict: error: no recording has a result"):
-        msfser([*wrong, "--overwrite"])
-    assert Path("r.csv").read_text() == "mine" and not Path("r.csv.parts").exists()
-    Path("r.csv").unlink()
-    assert predict(*wrong[1:-1], "0")["error"].isna().all()
+    wrong = ["calls/a.wav", "-o", "r.csv", "--model", model, "--channel", 3]
+    with pytest.raises(SystemExit, match=r"r\.csv exists"):
+        predict(*wrong)
+    assert Path("r.csv").read_text() == "mine"
+    with pytest.raises(SystemExit, match="no recording has a result"):
+        predict(*wrong, "--overwrite")
+    assert "there is no channel=3" in pd.read_csv("r.csv")["error"].item()
+    assert predict(*wrong[:-1], 0, "--overwrite")["error"].isna().all()
 
 
 def test_a_table_gives_its_texts(tmp_path, calls):
@@ -392,7 +421,6 @@ def test_the_intervals_of_a_model_with_an_unrated_dimension(tmp_path, monkeypatc
         (["-o", "r.csv", "--label_range", "7", "1"], "--label_range is 7 1; give two finite numbers"),
         (["-o", "r.csv", "--label_range", "1", "inf"], "--label_range is 1 inf; give two finite numbers"),
         (["-o", "r.csv", "--label_range", "nan", "1"], "--label_range is nan 1; give two finite numbers"),
-        (["-o", "r.csv", "--channel", "3"], r"no recording has a result, so there is no table; the first: .*channel"),
         (["-o", "r.csv", "--batch_size", "0"], "batch_size"),
         (["-o", "r.csv", "--max_width", "0"], "give a width above 0"),
         (["-o", "r.csv", "--max_width", "0.4"], "has no intervals, which --max_width needs"),
