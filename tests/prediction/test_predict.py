@@ -141,7 +141,7 @@ def test_a_folder_becomes_a_table(calls, model, caplog):
     assert table["duration"].round(3).tolist()[2:] == [2.0, 15.0]
     assert not Path("results.csv.parts").exists()
     assert "the license of the weights: CC BY 4.0." in caplog.text
-    assert "left out 1 file: of the type .txt" in caplog.text
+    assert "left out 1 file: whose names do not end as sound files do (1): " in caplog.text
 
 
 def test_all_formats_hold_the_same_numbers(calls, model):
@@ -633,7 +633,7 @@ def test_a_resumed_run_does_not_list_its_own_folder(calls, model, caplog, with_t
     stopped(*arguments)
     caplog.clear()
     assert len(predict(*arguments)) == 4 and not Path("calls/r.csv.parts").exists()
-    assert "left out 1 file: of the type .txt, which is not read (1): 'calls/notes.txt'." in caplog.text
+    assert "left out 1 file: whose names do not end as sound files do (1): 'calls/notes.txt'; name" in caplog.text
 
 
 @pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
