@@ -152,7 +152,8 @@ def predict_table(
 def _write(work: ShardedPrediction, output: Path, label_range: LabelRange, **shown: Any) -> bool:
     """Writes the table, and says whether a row of it has a result."""
     count = failed = 0
-    unrated = work.pipeline.model.config.unrated or ()
+    config = work.pipeline.model.config
+    of_model = {"unrated": config.unrated or (), "scale": config.scale}
 
     def rows() -> Iterator[dict[str, Any]]:
         nonlocal count, failed
@@ -161,7 +162,7 @@ def _write(work: ShardedPrediction, output: Path, label_range: LabelRange, **sho
             for row, entry in zip(work.rows(number), made, strict=True):
                 result = None if entry["result"] is None else json.loads(entry["result"])
                 for of_result in rows_of_result(
-                    work.name(row), result, entry["error"], label_range, unrated=unrated, **shown
+                    work.name(row), result, entry["error"], label_range, **of_model, **shown
                 ):
                     count += 1
                     failed += of_result["error"] is not None

@@ -132,7 +132,8 @@ def test_a_folder_becomes_a_table(calls, model, caplog):
     assert [*table.columns] == [
         *("file", "duration", "speech_seconds", "valence", "arousal", "dominance"),
         *(f"{label}_{end}" for label in LABELS for end in ("low", "high")),
-        *("transcript", "emphasis", "description", "warnings", "error"),
+        *(f"{label}_percentile" for label in LABELS),
+        *("percentiles_of", "transcript", "emphasis", "description", "warnings", "error"),
     ]
     assert table["file"].tolist() == ["calls/a.wav", "calls/broken.wav", "calls/inner/stereo.wav", "calls/long.flac"]
     broken = table["file"] == "calls/broken.wav"
@@ -250,6 +251,12 @@ def test_a_table_gives_its_texts(tmp_path, calls):
 
 RESULT: dict[str, Any] = {"valence": 0.123456789, "arousal": 0.5, "dominance": 1.0, "duration": 2.0}
 RESULT |= {"speech_seconds": 0.0, "transcript": 'so, "then"', "warnings": []}
+# Quantiles of a corpus, for percentiles.
+SCALE = {
+    "of": "a corpus",
+    "labels": dict.fromkeys(LABELS, [0.5, 0.5]),
+    "predictions": dict.fromkeys(LABELS, [0.0, 0.5, 0.6]),
+}
 
 
 @pytest.mark.parametrize("course", [False, True])
@@ -263,7 +270,7 @@ def test_a_table_that_is_written_in_pieces_is_the_same(monkeypatch, suffix, chan
         None,
         RESULT | {"course": windows},
         None,
-        RESULT | {"intervals": intervals, "warnings": ["a", "b"]},
+        RESULT | {"intervals": intervals, "warnings": ["a", "b"], "has_speech": True},
     ]
     rows: list[dict[str, Any]] = []
     for number, result in enumerate(results * 2):
@@ -271,7 +278,7 @@ def test_a_table_that_is_written_in_pieces_is_the_same(monkeypatch, suffix, chan
             None if result is None else [result | {"channel": channel} for channel in range(channels or 0)] or result
         )
         error = "broken." if result is None else None
-        rows += tables.rows_of_result(f"{number}.wav", both, error, course=course)
+        rows += tables.rows_of_result(f"{number}.wav", both, error, course=course, scale=SCALE)
     written = []
     for at_once in (100, 3, 1):
         monkeypatch.setattr(tables, "_ROWS_AT_ONCE", at_once)
@@ -286,8 +293,8 @@ def test_a_table_that_is_written_in_pieces_is_the_same(monkeypatch, suffix, chan
     if suffix == ".csv":
         extra = (["channel"] if channels else []) + (["start", "end"] if course else [])
         table = pd.DataFrame(rows, columns=["file", *extra, *tables.COLUMNS[1:]])
-        if channels:
-            table["channel"] = table["channel"].astype("Int64")
+        for name in [name for name in table if name == "channel" or name.endswith("_percentile")]:
+            table[name] = table[name].astype("Int64")
         table["warnings"] = ["; ".join(warnings or ()) for warnings in table["warnings"]]
         assert written[0].decode() == table.round(6).to_csv(index=False)
 
@@ -386,6 +393,45 @@ def test_a_dimension_without_labels_leaves_no_number_out():
     assert row["valence"] == 0.5 and row["dominance_high"] == 1.0 and row["warnings"] == []
     (row,) = rows_of_result("a.wav", result, None, max_width=0.3, unrated=["dominance"])
     assert row["valence"] is None and "the interval of valence is 0.4 wide" in row["warnings"][0]
+
+
+def test_a_row_has_percentiles_among_the_predictions():
+    """Before the numbers are scaled; of a window, those of its own numbers."""
+    names = [f"{label}_percentile" for label in LABELS]
+    result = {"valence": 0.25, "arousal": 0.5, "dominance": 1.0, "has_speech": True, "percentiles_of": "a corpus"}
+    result |= {"duration": 2.0, "intervals": {name: [0.0, 1.0] for name in LABELS}}
+    (row,) = rows_of_result("a.wav", result, None, (1.0, 7.0), scale=SCALE)
+    assert [row[name] for name in (*names, "percentiles_of")] == [25, 50, 100, "a corpus"]
+    silent = {"start": 1.0, "end": 2.0, "has_speech": False, **dict.fromkeys(LABELS, 0.5)}
+    course = [{"start": 0.0, "end": 1.0, "has_speech": True, **dict.fromkeys(LABELS, 0.5)}, silent]
+    rows = [*rows_of_result("a.wav", result | {"course": course}, None, course=True, scale=SCALE)]
+    assert [row["arousal_percentile"] for row in rows] == [50, None]
+    assert [row["percentiles_of"] for row in rows] == ["a corpus", None]
+    for without in (
+        rows_of_result("a.wav", result | {"has_speech": False}, None, scale=SCALE),
+        rows_of_result("a.wav", result, None, max_width=0.5, scale=SCALE),
+        rows_of_result("a.wav", result | {"percentiles_of": None}, None),
+        rows_of_result("a.wav", None, "it is broken.", scale=SCALE),
+    ):
+        assert [[row[name] for name in (*names, "percentiles_of")] for row in without] == [[None] * 4]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_percentiles_are_those_of_the_pipeline(tmp_path, monkeypatch, suffix):
+    monkeypatch.chdir(tmp_path)
+    model = tiny_model(semantics=[])
+    model.config.scale = SCALE
+    model.save_pretrained("model")
+    tiny_processor().save_pretrained("model")
+    soundfile.write("silence.wav", np.zeros(16_000, np.float32), 16_000)
+    first, silent = predict(EXAMPLE, "silence.wav", "-o", f"r{suffix}", "--model", "model").to_dict("records")
+    expected = MsfSerPipeline(model=model, processor=tiny_processor())(str(EXAMPLE))
+    assert first["percentiles_of"] == expected["percentiles_of"] == "a corpus" and pd.isna(silent["percentiles_of"])
+    for label in LABELS:
+        assert first[f"{label}_percentile"] == expected["percentiles"][label]["predictions"]
+        assert pd.isna(silent[f"{label}_percentile"])
+    if suffix == ".csv":
+        assert f",{expected['percentiles']['dominance']['predictions']},a corpus," in Path("r.csv").read_text()
 
 
 def test_the_intervals_of_a_model_with_an_unrated_dimension(tmp_path, monkeypatch):
@@ -507,6 +553,16 @@ def test_what_another_model_predicted_is_not_thrown_away(calls, model, tmp_path)
     second = predict("calls", "-o", "r.csv", "--model", other, "--overwrite")
     first = predict("calls", "-o", "first.csv", "--model", model)
     assert not np.allclose(first["valence"].dropna(), second["valence"].dropna())
+
+
+def test_what_an_older_version_predicted_is_not_mixed_in(calls, model, monkeypatch):
+    arguments = ("calls", "-o", "r.csv", "--model", model)
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardedPrediction, "version", 5)  # without percentiles in the table
+        stopped(*arguments)
+    with pytest.raises(SystemExit, match="run the same command as before, or start over with --overwrite"):
+        predict(*arguments)
+    assert len(predict(*arguments, "--overwrite")) == 4
 
 
 def stopped(*arguments: object) -> Path:
