@@ -129,7 +129,9 @@ def write_table(rows: Iterable[Mapping[str, Any]], suffix: str, file: BinaryIO) 
 
 def _tables(rows: Iterator[Mapping[str, Any]], names: Sequence[str]) -> Iterator[pd.DataFrame]:
     """Tables of at most `_ROWS_AT_ONCE` rows, whose columns have the same types in all of them."""
-    types = dict.fromkeys(_NUMBERS, "float64") | dict.fromkeys(_TEXTS, "string") | dict.fromkeys(_WHOLE_NUMBERS, "Int64")
+    types = (
+        dict.fromkeys(_NUMBERS, "float64") | dict.fromkeys(_TEXTS, "string") | dict.fromkeys(_WHOLE_NUMBERS, "Int64")
+    )
     while batch := [*itertools.islice(rows, _ROWS_AT_ONCE)]:
         table = pd.DataFrame([{name: row.get(name) for name in names} for row in batch], columns=[*names])
         yield table.astype({name: kind for name, kind in types.items() if name in names})

@@ -254,8 +254,8 @@ RESULT |= {"speech_seconds": 0.0, "transcript": 'so, "then"', "warnings": []}
 # Quantiles of a corpus, for percentiles.
 SCALE = {
     "of": "a corpus",
-    "labels": dict.fromkeys(LABELS, [0.5, 0.5]),
-    "predictions": dict.fromkeys(LABELS, [0.0, 0.5, 0.6]),
+    "labels": {label: [0.5, 0.5] for label in LABELS},
+    "predictions": {label: [0.0, 0.5, 0.6] for label in LABELS},
 }
 
 
