@@ -252,8 +252,8 @@ def _section(title: str, words: str, *figures: str) -> str:
 
 
 def _range(shown: Mapping[str, Sequence[Ends]]) -> tuple[float, float]:
-    """The range of all that is shown, and of 0."""
-    found = np.array(list(shown.values()), float)
+    """The range of all that is shown, and of 0; intervals over few speakers may reach beyond -1..1."""
+    found = np.array(list(shown.values()), float).clip(-1, 1)
     return float(np.nanmin(found, initial=0)), float(np.nanmax(found, initial=0))
 
 

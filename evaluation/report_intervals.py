@@ -84,7 +84,7 @@ def risk_plot(table: pd.DataFrame, ends_at: EndsAt) -> str:
             row.append(ends_over_speakers(np.mean, errors[kept, d], speakers[kept]))
         shown[f"narrowest {share:.0%}" if share < 1 else "all"] = row
     most = float(np.nanmax([ends for of_share in shown.values() for ends in of_share]))
-    return intervals(shown, [f"{label}, mean error" for label in dimensions], ends=(0.0, most))
+    return intervals(shown, [f"{label}, mean error" for label in dimensions], ends=(0.0, min(1.0, most)))
 
 
 def ends_over_speakers(

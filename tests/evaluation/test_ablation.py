@@ -408,6 +408,7 @@ def test_the_report_is_one_page_with_everything(done, monkeypatch, capsys):
         "Error by emotion",
         "Reliability by input",
         "What the numbers",
+        "the others over speakers where they are known",
     ):
         assert words in page
     assert "&lt;anger&gt; (4)" in page and "<anger>" not in page
