@@ -396,7 +396,7 @@ def test_a_dimension_without_labels_leaves_no_number_out():
 
 
 def test_a_row_has_percentiles_among_the_predictions():
-    """Before the numbers are scaled; of a window, those of its own numbers."""
+    """They are found before the numbers are scaled, and a window has those of the window."""
     names = [f"{label}_percentile" for label in LABELS]
     result = {"valence": 0.25, "arousal": 0.5, "dominance": 1.0, "has_speech": True, "percentiles_of": "a corpus"}
     result |= {"duration": 2.0, "intervals": {name: [0.0, 1.0] for name in LABELS}}
