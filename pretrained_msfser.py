@@ -99,17 +99,21 @@ class MsfSerPreTrainedModel(PreTrainedModel):
         pretrained_model_name_or_path: str | os.PathLike[str] | None,
         *args: Any,
         output_loading_info: bool = False,
+        precision: str = "float32",
         **kwargs: Any,
     ) -> Any:
         """As in [`PreTrainedModel`]; loading makes every weight trainable, so the frozen ones are frozen again.
 
-        Only safetensors are read, whatever `use_safetensors` says: a pickle could bring code with it.
+        Only safetensors are read, whatever `use_safetensors` says: a pickle could bring code with it. The encoders
+        compute in `precision`, see [`set_precision`].
 
         Raises:
             ValueError: The weights are a pickle, are damaged, or have other shapes than the config asks for (without
-                `ignore_mismatched_sizes=True`, which starts such weights anew); the sentence names them.
+                `ignore_mismatched_sizes=True`, which starts such weights anew); the sentence names them. Or there is
+                no such precision.
             OSError: There are no weights.
         """
+        check_precision(precision)
         kwargs["use_safetensors"] = True
         try:
             model, report = load_weights(super().from_pretrained, pretrained_model_name_or_path, *args, **kwargs)
@@ -123,6 +127,7 @@ class MsfSerPreTrainedModel(PreTrainedModel):
             raise
         if not getattr(model, "_hf_peft_config_loaded", False):  # peft freezes all but its adapters
             model._freeze()
+        model.set_precision(precision)
         return (model, report) if output_loading_info else model
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..annotator_msfser import Aligner, MsfSerAnnotator
-from ..cli.arguments import CommandParser, column_pair
+from ..cli.arguments import CommandParser, add_precision, column_pair
 from ..cli.errors import cli_errors
 from ..cli.messages import show_messages
 from ..corpora.registry import CORPORA, read_source, ready_data
@@ -94,6 +94,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         default="openai/whisper-tiny.en",
         help="a Whisper model by Hub name or folder, or none (default: %(default)s)",
     )
+    add_precision(parser, of="the recognizer")
     parser.add_argument(
         "--retranscribe",
         action="store_true",
@@ -131,6 +132,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.norms is not None and arguments.describer != "measured":
         parser.error("--norms belongs to --describer measured")
+    if arguments.precision != "float32" and arguments.recognizer == "none":
+        parser.error("--precision needs a recognizer")
     if arguments.url is not None and arguments.describer in ("measured", "none"):
         parser.error("--url needs the name of the server's model as --describer")
     try:
@@ -192,9 +195,11 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
         description["norms"] = NORMS if arguments.norms is None else read_norms(arguments.norms)
     elif arguments.describer != "none":
         description["prompt"] = hashlib.sha256(PROMPT.encode()).hexdigest()
+    precision = {} if arguments.precision == "float32" else {"precision": arguments.precision}
     return {
         "transcript": {
             **model_settings("recognizer", arguments.recognizer),
+            **precision,
             "language": arguments.language,
             **model_settings("aligner", arguments.aligner),
         },
@@ -219,4 +224,5 @@ def make_annotator(
         describer = ChatEndpointDescriber(arguments.url, arguments.describer)
     elif arguments.describer != "none":
         describer = AudioLanguageModelDescriber(arguments.describer, device=device)
-    return MsfSerAnnotator(recognizer, EmphasisConfig(**settings["emphasis"]), describer, aligner, device)
+    emphasis = EmphasisConfig(**settings["emphasis"])
+    return MsfSerAnnotator(recognizer, emphasis, describer, aligner, device, arguments.precision)

@@ -1,4 +1,4 @@
-"""Types of command-line arguments that several commands have."""
+"""Command-line arguments, and types of them, that several commands have."""
 
 import argparse
 import difflib
@@ -19,6 +19,16 @@ class CommandParser(argparse.ArgumentParser):
             near = difflib.get_close_matches(option, self._option_string_actions, n=1)
             self.error(f"unrecognized arguments: {' '.join(rest)}{f'; did you mean {near[0]}?' if near else ''}")
         return found
+
+
+def add_precision(parser: argparse.ArgumentParser, of: str = "encoders and recognizer") -> None:
+    """Adds the option `--precision`."""
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help=f"of {of}; bfloat16 is faster on a GPU and on CPUs that have it (default: %(default)s)",
+    )
 
 
 def column_pair(pair: str) -> tuple[str, str]:

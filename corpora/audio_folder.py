@@ -19,13 +19,21 @@ logger = logging.getLogger(__name__)
 
 # The one list of the usual endings of recordings' names, each with the package that reads it.
 AUDIO_SUFFIXES = dict.fromkeys(
-    (".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".snd", ".w64", ".wav"),
+    (
+        *(".aif", ".aifc", ".aiff", ".au", ".bwf", ".caf", ".flac", ".mp2", ".mp3", ".mpga", ".nist", ".oga", ".ogg"),
+        *(".opus", ".rf64", ".snd", ".sph", ".w64", ".wav", ".wave"),
+    ),
     "soundfile",
 ) | dict.fromkeys(
-    (".3g2", ".3gp", ".aac", ".amr", ".awb", ".m4a", ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp4", ".webm"), "av"
+    (
+        *(".3g2", ".3gp", ".3gpp", ".aac", ".adts", ".amr", ".awb", ".m4a", ".m4b", ".m4r", ".m4v", ".mka", ".mkv"),
+        *(".mov", ".mp4", ".qt", ".weba", ".webm"),
+    ),
+    "av",
 )
 _HAS_PYAV = importlib.util.find_spec("av") is not None
 NO_PYAV = 'need PyAV: pip install "msfser[media]"'
+_OTHER_NAME = "whose names do not end as sound files do"
 # Of each reason, as many names are shown.
 _MOST_NAMES = 10
 
@@ -81,7 +89,7 @@ def scan_folder(folder: str | os.PathLike[str], content: str = "the recordings")
 
 
 def left_out_message(left_out: dict[str, str]) -> str:
-    """Return a sentence that counts the files that are no rows by their reasons, and names them."""
+    """Return a sentence that counts the files that are no rows by their reasons, and names them and any remedy."""
     by_reason: dict[str, list[str]] = {}
     for name, why in left_out.items():
         by_reason.setdefault(why, []).append(name)
@@ -89,6 +97,8 @@ def left_out_message(left_out: dict[str, str]) -> str:
     for why, names in sorted(by_reason.items(), key=lambda item: -len(item[1])):
         more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
         parts.append(f"{why} ({len(names)}): {', '.join(map(repr, names[:_MOST_NAMES]))}{more}")
+    if _OTHER_NAME in by_reason:
+        parts.append("name a file itself, or in a table, to read it")
     return f"left out {counted(len(left_out), 'file')}: {'; '.join(parts)}."
 
 
@@ -112,7 +122,7 @@ def recordings_of(folder: str | os.PathLike[str], contents: FolderContents) -> d
     if not contents.recordings:
         others = f" ({left_out_message(contents.left_out).removesuffix('.')})" if contents.left_out else ""
         raise ValueError(
-            f"{os.fspath(folder)}: there is no recording in this folder{others}; put files of the types "
+            f"{os.fspath(folder)}: there is no recording in this folder{others}; put files that end with "
             f"{', '.join(AUDIO_SUFFIXES)} into it."
         )
     return make_dataset([{"audio": file_audio(file)} for file in contents.recordings])
@@ -149,7 +159,7 @@ def _why_no_recording(name: str) -> str:
     if suffix in TABLE_SUFFIXES:
         return "tables, whose rows are read if the table is named in place of the folder"
     if suffix not in AUDIO_SUFFIXES:
-        return f"of the type {suffix}, which is not read" if suffix else "without a type in the name"
+        return _OTHER_NAME
     return NO_PYAV if AUDIO_SUFFIXES[suffix] == "av" and not _HAS_PYAV else ""
 
 

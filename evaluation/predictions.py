@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from .. import LABELS, MsfSerModel, MsfSerProcessor
+from ..contributions_msfser import INPUTS, input_names
 from ..training.collator import FeatureCollator
 from ..training.data_identity import check_identity, inputs_of
 from ..training.features import encode_parts, has_input
@@ -23,7 +24,8 @@ from .coverage import EndsAt, ends_of
 from .cross_validated import ends_of_run
 from .results import Row
 
-_BATCH_SIZE = 32
+# Items; and with contributions, which compute with each of them once for each set of inputs.
+_BATCH_SIZE, _EXPLAINED_BATCH_SIZE = 32, 8
 
 
 class Predictions(NamedTuple):
@@ -33,7 +35,8 @@ class Predictions(NamedTuple):
     are `file`, `speaker`, `valence`, `arousal`, `dominance` (predicted), `valence_label`, ... (given), each in 0..1,
     and NaN where a dimension is not rated.
     With a gate also `gate`, the mean over its features of the weight of the emphasized words; with the mixture of
-    experts `routing_DIMENSION_EXPERT`, the weight of the expert.
+    experts `routing_DIMENSION_EXPERT`, the weight of the expert. On request `contribution_DIMENSION_INPUT`, what each
+    input contributes to the number, 0 where it is missing, with the names of `contributions_msfser.INPUTS`.
     """
 
     table: pd.DataFrame
@@ -62,10 +65,15 @@ def results_of(folder: Path) -> list[Row]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def predict_part(folder: Path, part: str = "test") -> Predictions:
+def predict_part(folder: Path, part: str = "test", contributions: bool = False) -> Predictions:
     """Runs the model of a finished run over `train`, `validation` or `test`, with all inputs that the model has.
 
     Frozen encoders are run once, as in training. Paths in the run's settings are relative to the current folder.
+
+    Args:
+        folder: Of the run.
+        part: The part.
+        contributions: Whether the table says what each input contributes, unless the model has only one.
 
     Raises:
         ValueError: The folder is not that of a finished run, or the corpus has no such part, has changed since the
@@ -87,7 +95,11 @@ def predict_part(folder: Path, part: str = "test") -> Predictions:
     encoded = encode_parts(datasets.DatasetDict({part: items}), model, processor, run.cache_gigabytes)[part]
     present = np.flatnonzero(has_input(encoded))
     items, encoded = items.select(present), encoded.select(present)
-    outputs = [*outputs_of(model, processor, encoded, output_explanations=True)]
+    inputs = input_names(model.config)
+    options: dict[str, Any] = {"output_explanations": True}
+    if contributions and len(inputs) > 1:
+        options |= {"output_contributions": True, "batch_size": _EXPLAINED_BATCH_SIZE}
+    outputs = [*outputs_of(model, processor, encoded, **options)]
     columns = {
         "file": [(audio or {}).get("path") for audio in items["audio"]],
         "speaker": items["speaker"],
@@ -100,6 +112,11 @@ def predict_part(folder: Path, part: str = "test") -> Predictions:
         routing = torch.cat([output.routing for output in outputs])
         for index, expert in enumerate(model.cross_fusion.experts):
             columns |= {f"routing_{label}_{expert}": v for label, v in _by_label(routing[:, :, index]).items()}
+    if outputs[0].contributions is not None:
+        of_inputs = torch.cat([output.contributions for output in outputs])
+        for name in [name for name, tensor in INPUTS.items() if tensor in inputs]:
+            found = _by_label(of_inputs[:, :, inputs.index(INPUTS[name])])
+            columns |= {f"contribution_{label}_{name}": values for label, values in found.items()}
     weights = outputs[0].layer_weights
     kept = None if weights is None else weights.tolist()
     table = pd.DataFrame(columns, index=present)
@@ -126,12 +143,16 @@ def predictions_of_folds(folder: Path) -> Predictions:
 
 @torch.inference_mode()
 def outputs_of(
-    model: MsfSerModel, processor: MsfSerProcessor, items: datasets.Dataset, **options: Any
+    model: MsfSerModel,
+    processor: MsfSerProcessor,
+    items: datasets.Dataset,
+    batch_size: int = _BATCH_SIZE,
+    **options: Any,
 ) -> Iterator[Any]:
     """Each batch's `MsfSerOutput` for encoded items, in their order; the options are those of the forward."""
     collate = FeatureCollator(processor)
-    for start in range(0, len(items), _BATCH_SIZE):
-        batch = collate([items[i] for i in range(start, min(start + _BATCH_SIZE, len(items)))])
+    for start in range(0, len(items), batch_size):
+        batch = collate([items[i] for i in range(start, min(start + batch_size, len(items)))])
         batch.pop("labels", None)
         yield model(**batch.to(model.device), **options, return_dict=True)
 

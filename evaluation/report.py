@@ -19,13 +19,14 @@ from ..cli.arguments import CommandParser
 from ..cli.errors import cli_errors
 from ..cli.outputs import write_text
 from ..configuration_msfser import LABELS
+from ..contributions_msfser import INPUTS as CONTRIBUTING
 from ..training.settings import RUN_FILE, read_run
 from .coverage import EndsAt
 from .groups import groups_of, mean_of_known
-from .intervals import concordance_of_rated, interval
+from .intervals import concordance_of_rated
 from .plots import NOT_RATED, Ends, intervals, scatter
 from .predictions import Predictions, predict_part, predictions_of_folds, rated_dimensions, results_of
-from .report_intervals import calibration_plots, coverage_by_group, risk_plot
+from .report_intervals import calibration_plots, coverage_by_group, ends_over_speakers, risk_plot
 from .results import Row, of_test, resampled
 
 INPUTS = {"audio": "audio only", "audio+transcript": "audio and transcript", "all": "all inputs"}
@@ -59,14 +60,15 @@ def page(folder: Path) -> str:
     """
     rows = of_test(results_of(folder))
     run, _, _ = read_run(folder)
-    found = predict_part(folder) if run.cross_validate is None else predictions_of_folds(folder)
+    found = predict_part(folder, contributions=True) if run.cross_validate is None else predictions_of_folds(folder)
     table = found.table
     settings = (folder / RUN_FILE).read_text(encoding="utf-8")
     part = "Test part" if run.cross_validate is None else "Cross-validation, each utterance by a model without it"
     head = (
         f"<p>{part}: {len(table)} utterances, {table['speaker'].nunique()} speakers. Every value is in 0..1; 0.5 "
-        "is the middle of the scale. Intervals are 95 % intervals, those of the CCC over "
-        f"{resampled(rows)}, the others over utterances.{_unrated(table)}</p>"
+        f"is the middle of the scale. Intervals are 95 % intervals, those of the CCC over {resampled(rows)}, the "
+        "others over speakers where they are known, and over utterances where they are not or where there is only one "
+        f"speaker.{_unrated(table)}</p>"
         f"<details><summary>Settings of the run</summary><pre>{escape(settings)}</pre></details>"
     )
     sections = [head, _agreement(table), _by_inputs(rows)]
@@ -75,7 +77,7 @@ def page(folder: Path) -> str:
     if found.ends_at is not None:
         of_items = {name: group.set_axis(table.index) for name, group in groups.items()}
         sections.append(_intervals(table, found.ends_at, of_items, run.cross_validate is not None))
-    sections += [_reasons(found), _worst(table)]
+    sections += [_contributions(table), _internal_weights(found), _worst(table)]
     return _PAGE.format(title=f"{_TITLE} {escape(folder.resolve().name)}", body="\n".join(sections))
 
 
@@ -129,17 +131,15 @@ def _by_group(name: str, groups: pd.Series, table: pd.DataFrame) -> str:
     counts = groups.value_counts()
     kept = sorted(counts.index[:_MOST_GROUPS])
     labels = rated_dimensions(table)
-    errors = _errors(table)
+    errors, speakers = _errors(table), table["speaker"].to_numpy()
     rmse: dict[str, list[Ends]] = {}
     bias: dict[str, list[Ends]] = {}
     for group in kept:
-        of_group = errors[(groups == group).to_numpy()]
-
-        def measure(drawn: np.ndarray, of_group: np.ndarray = of_group) -> np.ndarray:
-            return np.stack([np.sqrt(mean_of_known(np.square(of_group[drawn]))), mean_of_known(of_group[drawn])])
-
-        found = np.stack(interval(measure, len(of_group)), axis=-1)  # (measures, dimensions, ends)
-        rmse[f"{group} ({counts[group]})"], bias[f"{group} ({counts[group]})"] = found.tolist()
+        in_group = (groups == group).to_numpy()
+        for shown, measure in ((rmse, _root_mean_square), (bias, np.mean)):
+            shown[f"{group} ({counts[group]})"] = [
+                ends_over_speakers(measure, column[in_group], speakers[in_group]) for column in errors.T
+            ]
     words = "The number of utterances is in brackets. In the lower plot, predictions left of the line are too low."
     if len(counts) > len(kept):
         words += f" Shown are the {len(kept)} of {len(counts)} groups with the most utterances."
@@ -170,7 +170,28 @@ def _intervals(table: pd.DataFrame, ends_at: EndsAt, groups: Mapping[str, pd.Ser
     )
 
 
-def _reasons(found: Predictions) -> str:
+def _contributions(table: pd.DataFrame) -> str:
+    labels, speakers = rated_dimensions(table), table["speaker"].to_numpy()
+    shown = {
+        name: [
+            ends_over_speakers(np.mean, table[f"contribution_{label}_{name}"].abs().to_numpy(), speakers)
+            for label in labels
+        ]
+        for name in CONTRIBUTING
+        if f"contribution_{labels[0]}_{name}" in table
+    }
+    if not shown:
+        return ""
+    return _section(
+        "What the numbers rest on",
+        "The mean absolute contribution of each input: how far it moves the number when it comes in, up or down, on "
+        "average over all orders in which the inputs can come in (Shapley values). An input that is not there "
+        "contributes 0.",
+        intervals(shown, [f"{label}, contribution" for label in labels], ends=(0.0, _range(shown)[1])),
+    )
+
+
+def _internal_weights(found: Predictions) -> str:
     table, figures = found.table, []
     labels = rated_dimensions(table)
     if found.layer_weights:
@@ -189,12 +210,12 @@ def _reasons(found: Predictions) -> str:
     if not figures:
         return ""
     return _section(
-        "What the numbers rest on",
-        "Layer 0 is the input of the speech encoder's first layer. The gate is the weight of the emphasized words "
-        "against the transcript; 1 is emphasized words only. The last plot shows the weights of the experts "
-        "in each dimension. Points are medians, lines reach from the 5th to the 95th percentile of the utterances; "
-        "constants have no line. These are weights inside the model, not causes: remove an input to see what it "
-        "contributes.",
+        "Internal weights",
+        "These are weights inside the model, not reasons: a large weight need not move the number. Layer 0 is the "
+        "input of the speech encoder's first layer. The gate is the weight of the emphasized words against the "
+        "transcript; 1 is emphasized words only. The last plot shows the weights of the experts in each dimension. "
+        "Points are medians, lines reach from the 5th to the 95th percentile of the utterances; constants have no "
+        "line.",
         *figures,
     )
 
@@ -221,14 +242,18 @@ def _errors(table: pd.DataFrame) -> np.ndarray:
     return np.stack([table[label] - table[f"{label}_label"] for label in rated_dimensions(table)], axis=1)
 
 
+def _root_mean_square(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))
+
+
 def _section(title: str, words: str, *figures: str) -> str:
     drawn = "".join(f"<figure>{figure}</figure>" for figure in figures)
     return f"<h2>{escape(title)}</h2><p>{escape(words)}</p>{drawn}"
 
 
 def _range(shown: Mapping[str, Sequence[Ends]]) -> tuple[float, float]:
-    """The range of all that is shown, and of 0."""
-    found = np.array(list(shown.values()), float)
+    """The range of all that is shown, and of 0; intervals over few speakers may reach beyond -1..1."""
+    found = np.array(list(shown.values()), float).clip(-1, 1)
     return float(np.nanmin(found, initial=0)), float(np.nanmax(found, initial=0))
 
 

@@ -1,6 +1,7 @@
 """What the report says about the intervals around the numbers: are they right, for whom, and do they tell errors?"""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ from ..configuration_msfser import LABELS
 from ..intervals_msfser import INTERVAL_LEVEL
 from ..training.labels import GIVEN, numbers_and_labels
 from .coverage import EndsAt, contained
-from .intervals import interval, share_interval
+from .intervals import interval, resampled_units, share_interval
 from .plots import NOT_RATED, Ends, intervals, scatter
 from .predictions import rated_dimensions
 
@@ -45,10 +46,10 @@ def coverage_by_group(groups: Mapping[str, pd.Series], table: pd.DataFrame, ends
 
     Args:
         groups: By name of the grouping, the group of each row.
-        table: Predictions and labels.
+        table: Predictions, labels and speakers.
         ends_at: The ends around the predictions.
     """
-    labels = table[GIVEN].to_numpy(np.float64)
+    labels, speakers = table[GIVEN].to_numpy(np.float64), table["speaker"].to_numpy()
     rated = rated_dimensions(table)
     hits = contained(*ends_at(INTERVAL_LEVEL), labels)[:, [LABELS.index(label) for label in rated]]
     plots = []
@@ -56,8 +57,11 @@ def coverage_by_group(groups: Mapping[str, pd.Series], table: pd.DataFrame, ends
         counts = of_items.value_counts()
         shown: dict[str, list[Ends]] = {}
         for group in sorted(counts.index[:_MOST_GROUPS]):
-            of_group = hits[(of_items == group).to_numpy()]
-            shown[f"{group} ({counts[group]})"] = [_share(column[~np.isnan(column)]) for column in of_group.T]
+            in_group = (of_items == group).to_numpy()
+            counted = [in_group & ~np.isnan(column) for column in hits.T]
+            shown[f"{group} ({counts[group]})"] = [
+                _share(column[items], speakers[items]) for column, items in zip(hits.T, counted, strict=True)
+            ]
         if shown:
             titles = [f"{label}, share" for label in rated]
             plots.append(intervals(shown, titles, ends=(0.0, 1.0), reference=INTERVAL_LEVEL))
@@ -67,6 +71,7 @@ def coverage_by_group(groups: Mapping[str, pd.Series], table: pd.DataFrame, ends
 def risk_plot(table: pd.DataFrame, ends_at: EndsAt) -> str:
     """The mean absolute error of the utterances with the narrowest intervals, by the share that is kept."""
     numbers, labels = numbers_and_labels(table)
+    speakers = table["speaker"].to_numpy()
     low, high = ends_at(INTERVAL_LEVEL)
     errors, width = np.abs(numbers - labels), high - low
     dimensions = rated_dimensions(table)
@@ -75,20 +80,34 @@ def risk_plot(table: pd.DataFrame, ends_at: EndsAt) -> str:
         row = []
         for d in map(LABELS.index, dimensions):
             rated = ~np.isnan(errors[:, d])
-            of_rated, widths = errors[rated, d], width[rated, d]
-            row.append(_mean(of_rated[widths <= np.quantile(widths, share)]))
+            kept = rated & (width[:, d] <= np.quantile(width[rated, d], share))
+            row.append(ends_over_speakers(np.mean, errors[kept, d], speakers[kept]))
         shown[f"narrowest {share:.0%}" if share < 1 else "all"] = row
     most = float(np.nanmax([ends for of_share in shown.values() for ends in of_share]))
-    return intervals(shown, [f"{label}, mean error" for label in dimensions], ends=(0.0, most))
+    return intervals(shown, [f"{label}, mean error" for label in dimensions], ends=(0.0, min(1.0, most)))
 
 
-def _mean(values: np.ndarray) -> Ends:
-    value, low, high = interval(lambda drawn: values[drawn].mean(), len(values))
+def ends_over_speakers(
+    measure: Callable[[np.ndarray], Any], values: np.ndarray, speakers: Sequence[str | None]
+) -> Ends:
+    """A measure of values, such as their mean, with its 95 % interval over speakers as in [`resampled_units`].
+
+    Args:
+        measure: Of an array of numbers; smooth, as in [`interval`].
+        values: One of each utterance; NaN does not count.
+        speakers: Of each utterance.
+    """
+    is_known = ~np.isnan(values)
+    if not is_known.any():
+        return NOT_RATED
+    known, units = values[is_known], resampled_units(np.asarray(speakers, object)[is_known].tolist())[0]
+    value, low, high = interval(lambda drawn: measure(known[drawn]), units)
     return float(value), float(low), float(high)
 
 
-def _share(hits: np.ndarray) -> Ends:
+def _share(hits: np.ndarray, speakers: Sequence[str | None]) -> Ends:
     if not len(hits):
         return NOT_RATED
-    value, low, high = share_interval(hits)
+    units, _ = resampled_units(speakers)
+    value, low, high = share_interval(hits, None if isinstance(units, int) else units)
     return value, low, high

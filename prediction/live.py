@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..cli.arguments import CommandParser
+from ..cli.arguments import CommandParser, add_precision
 from ..cli.errors import cli_errors
 from ..cli.interrupts import raise_if_interrupted
 
@@ -68,6 +68,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--recognizer", metavar="NAME", help="a Whisper model by Hub name or folder, or none (default: as trained)"
     )
+    add_precision(parser)
     parser.add_argument(
         "--skip", action="store_true", help="for a microphone: if this computer is too slow, give the newest result"
     )
@@ -113,7 +114,7 @@ def _run(arguments: argparse.Namespace, read: Callable[[int], bytes]) -> None:
     named = load_found(found)
     logger.info(license_message(named.source, named.model.config))
     logger.info("Everybody who is recorded must know and agree (docs/responsible-use.md); no sound is kept.")
-    pipeline = MsfSerPipeline(model=named.model, processor=named.processor)
+    pipeline = MsfSerPipeline(model=named.model, processor=named.processor, precision=arguments.precision)
     sound = open_pipe(read, rate)
     results = pipeline.stream(
         sound.chunks, sound.sampling_rate, arguments.window, arguments.hop, arguments.skip, **options

@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..cli.arguments import CommandParser, column_pair
+from ..cli.arguments import CommandParser, add_precision, column_pair
 from ..cli.errors import cli_errors
 from ..cli.outputs import refuse_existing
 from ..corpora.label_ranges import range_of
@@ -89,12 +89,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--recognizer", metavar="NAME", help="a Whisper model by Hub name or folder, or none (default: as trained)"
     )
-    parser.add_argument(
-        "--precision",
-        choices=("float32", "bfloat16"),
-        default="float32",
-        help="of encoders and recognizer; bfloat16 is faster on a GPU and on CPUs that have it (default: %(default)s)",
-    )
+    add_precision(parser)
     parser.add_argument("--batch_size", type=int, default=8, help="windows in a batch (default: %(default)s)")
     parser.add_argument(
         "--columns", nargs="+", type=column_pair, default=[], metavar="NAME=COLUMN", help="columns with other names"

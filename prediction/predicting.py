@@ -33,10 +33,6 @@ from .timed_pipeline import TimedPipeline
 logger = logging.getLogger(__name__)
 
 
-class NoResult(ValueError):
-    """No recording of a command has a result."""
-
-
 def predict(source: SourceRows, arguments: argparse.Namespace) -> None:
     """Predicts recordings as the arguments of `msfser predict` say.
 
@@ -136,50 +132,48 @@ def predict_table(
         **shown: `course` and `max_width`, as in [`rows_of_result`].
 
     Raises:
-        ValueError: The shards beside the output are of something else, or no recording has a result.
+        ValueError: The shards beside the output are of something else; or no recording has a result, which the table
+            that is written says of each.
         OSError: A file cannot be written.
     """
     start = time.perf_counter()
 
     def finish(work: ShardedPrediction) -> None:
         with work.pipeline.stopwatch.measure("write"):
-            try:
-                _write(work, output, label_range, **shown)
-            except NoResult:
-                remove_results(work.output)  # or they would be in the way of a corrected command
-                raise
+            has_result = _write(work, output, label_range, **shown)
             remove_results(work.output)
         _log_parts(work.pipeline, time.perf_counter() - start)
+        if not has_result:
+            raise ValueError(f"no recording has a result: the column error of {output} names the reasons.")
 
     run_shards(state, open_work, data, finish, overwrite)
 
 
-def _write(work: ShardedPrediction, output: Path, label_range: LabelRange, **shown: Any) -> None:
-    count, failed, first_error = 0, 0, ""
-    unrated = work.pipeline.model.config.unrated or ()
+def _write(work: ShardedPrediction, output: Path, label_range: LabelRange, **shown: Any) -> bool:
+    """Writes the table, and says whether a row of it has a result."""
+    count = failed = 0
+    config = work.pipeline.model.config
+    of_model = {"unrated": config.unrated or (), "scale": config.scale}
 
     def rows() -> Iterator[dict[str, Any]]:
-        nonlocal count, failed, first_error
+        nonlocal count, failed
         for number in range(work.count):
             made = pyarrow.parquet.read_table(work.shard(number), columns=["result", "error"]).to_pylist()
             for row, entry in zip(work.rows(number), made, strict=True):
                 result = None if entry["result"] is None else json.loads(entry["result"])
                 for of_result in rows_of_result(
-                    work.name(row), result, entry["error"], label_range, unrated=unrated, **shown
+                    work.name(row), result, entry["error"], label_range, **of_model, **shown
                 ):
                     count += 1
-                    if (error := of_result["error"]) is not None:
-                        failed += 1
-                        first_error = first_error or error
+                    failed += of_result["error"] is not None
                     yield of_result
 
     with whole_file(output) as unfinished, unfinished.open("wb") as file:
         write_table(rows(), suffix_of(output), file)
-        if failed == count:
-            raise NoResult(f"no recording has a result, so there is no table; the first: {first_error}")
     if work.left_out:
         logger.warning(left_out_message(work.left_out))
     logger.info(f"{counted(count, 'row')} in {output}, {failed} without a result.")
+    return failed < count
 
 
 def _log_parts(pipeline: TimedPipeline, seconds: float) -> None:

@@ -37,7 +37,7 @@ class ShardedPrediction(ShardedTable):
     # Of recordings, unless a single one is larger: an hour of MP3, or 17 minutes of WAV at 16 kHz.
     bytes_per_shard = 32_000_000
     # Raised when the same settings give other results.
-    version = 5
+    version = 6
 
     def __init__(
         self,

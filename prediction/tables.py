@@ -11,20 +11,23 @@ import pyarrow.parquet
 
 from ..configuration_msfser import LABELS
 from ..corpora.label_ranges import LabelRange, ranges_of
+from ..intervals_msfser import percentiles_of
 from ..processing_msfser import to_scale
 
 # The ends of the intervals by dimension.
 ENDS = {name: (f"{name}_low", f"{name}_high") for name in LABELS}
+_PERCENTILES = {name: f"{name}_percentile" for name in LABELS}
 COLUMNS = (
     *("file", "duration", "speech_seconds", *LABELS, *(end for ends in ENDS.values() for end in ends)),
-    *("transcript", "emphasis", "description", "warnings", "error"),
+    *(*_PERCENTILES.values(), "percentiles_of", "transcript", "emphasis", "description", "warnings", "error"),
 )
 # Further columns where a recording may have several rows.
 _OF_SEVERAL = ("channel", "start", "end")
 # Rows of a table that are in memory at once.
 _ROWS_AT_ONCE = 10_000
-_TEXTS = ("file", "transcript", "emphasis", "description", "error")
+_TEXTS = ("file", "percentiles_of", "transcript", "emphasis", "description", "error")
 _NUMBERS = ("start", "end", "duration", "speech_seconds", *LABELS, *(end for ends in ENDS.values() for end in ends))
+_WHOLE_NUMBERS = ("channel", *_PERCENTILES.values())
 
 
 def rows_of_result(
@@ -35,6 +38,7 @@ def rows_of_result(
     course: bool = False,
     max_width: float | None = None,
     unrated: Sequence[str] = (),
+    scale: Mapping[str, Any] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The rows of one recording: one, or one for each channel, or with `course` one for each window.
 
@@ -48,6 +52,8 @@ def rows_of_result(
         max_width: The three numbers are left out, with the reason among the warnings, where an interval is wider than
             this on their scale, or where there is none.
         unrated: Dimensions without labels in training, whose intervals are as wide as the scale and do not count.
+        scale: `config.scale` of the model, by which numbers of speech have a percentile among the predictions of the
+            model's corpus; `None` where it has none.
     """
     if result is None:
         yield {**dict.fromkeys(COLUMNS), "file": file, "error": error}
@@ -67,14 +73,24 @@ def rows_of_result(
             row = {**whole, **{name: value for name, value in window.items() if name in (*COLUMNS, "start", "end")}}
             row["warnings"] = [*dict.fromkeys([*(whole["warnings"] or ()), *window.get("warnings", ())])]
             intervals = window.get("intervals", of_channel.get("intervals"))
+            has_speech = window.get("has_speech", of_channel.get("has_speech"))
+            row |= _percentiles(row, scale if has_speech else None)
             row |= {name: to_scale(row[name], *scales[name]) for name in LABELS}
             if intervals is not None:
                 for name, ends in ENDS.items():
                     row |= zip(ends, (to_scale(end, *scales[name]) for end in intervals[name]), strict=True)
             reason = None if max_width is None else _too_wide(row, max_width, unrated)
             if reason is not None:
-                row |= dict.fromkeys(LABELS) | {"warnings": [*row["warnings"], reason]}
+                left_out = dict.fromkeys((*LABELS, *_PERCENTILES.values(), "percentiles_of"))
+                row |= left_out | {"warnings": [*row["warnings"], reason]}
             yield row
+
+
+def _percentiles(numbers: Mapping[str, Any], scale: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The columns of the percentiles of three numbers in 0..1."""
+    found = percentiles_of({name: numbers[name] for name in LABELS}, scale) or {}
+    columns: dict[str, Any] = {column: found.get(name, {}).get("predictions") for name, column in _PERCENTILES.items()}
+    return columns | {"percentiles_of": None if scale is None else scale["of"]}
 
 
 def _too_wide(row: Mapping[str, Any], max_width: float, unrated: Sequence[str]) -> str | None:
@@ -113,7 +129,9 @@ def write_table(rows: Iterable[Mapping[str, Any]], suffix: str, file: BinaryIO) 
 
 def _tables(rows: Iterator[Mapping[str, Any]], names: Sequence[str]) -> Iterator[pd.DataFrame]:
     """Tables of at most `_ROWS_AT_ONCE` rows, whose columns have the same types in all of them."""
-    types = dict.fromkeys(_NUMBERS, "float64") | dict.fromkeys(_TEXTS, "string") | {"channel": "Int64"}
+    types = (
+        dict.fromkeys(_NUMBERS, "float64") | dict.fromkeys(_TEXTS, "string") | dict.fromkeys(_WHOLE_NUMBERS, "Int64")
+    )
     while batch := [*itertools.islice(rows, _ROWS_AT_ONCE)]:
         table = pd.DataFrame([{name: row.get(name) for name in names} for row in batch], columns=[*names])
         yield table.astype({name: kind for name, kind in types.items() if name in names})

@@ -4,6 +4,7 @@ import copy
 import gc
 import pickle
 import weakref
+from functools import partial
 
 import numpy as np
 import pytest
@@ -211,6 +212,23 @@ def test_features_are_in_float32_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         found = extract(noise(1.0), 16_000)["input_features"]
     np.testing.assert_array_equal(found, extract(noise(1.0), 16_000)["input_features"])
+
+
+@pytest.mark.parametrize(
+    "load", [MsfSerModel.from_pretrained, partial(AutoModel.from_pretrained, trust_remote_code=True)]
+)
+def test_a_model_is_loaded_with_a_precision(tmp_path, load):
+    """As reported: it was a TypeError of the model's constructor."""
+    model, inputs = spread(), inputs_for("wavlm")
+    model.save_pretrained(tmp_path)
+    found = load(tmp_path, precision="bfloat16")
+    assert (found.precision, load(tmp_path).precision) == ("bfloat16", "float32")
+    assert found.dtype == torch.float32 and not hasattr(found.config, "precision")
+    assert torch.equal(logits(found, inputs), logits(model.set_precision("bfloat16"), inputs))
+    with pytest.raises(ValueError, match="'half' is not known: choose 'float32' or 'bfloat16'"):
+        load(tmp_path, precision="half")
+    with pytest.raises(ValueError, match="precision='bfloat16' needs weights in float32"):
+        load(tmp_path, precision="bfloat16", dtype=torch.bfloat16)
 
 
 def test_impossible_precisions_are_refused():

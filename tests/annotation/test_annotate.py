@@ -198,7 +198,7 @@ def test_every_file_of_a_folder_is_a_row_or_is_named(tmp_path, caplog, with_tabl
     rows.append("h.amr")
     (folder / "notes.txt").write_text("x")
     (folder / ".DS_Store").write_text("x")
-    left_out = {".DS_Store": "hidden", "notes.txt": "of the type .txt, which is not read"}
+    left_out = {".DS_Store": "hidden", "notes.txt": "whose names do not end as sound files do"}
     if with_table:
         table = write_csv(folder / "metadata.csv", [{"audio": name} for name in rows if name != "g.mka"])
         left_out = {".DS_Store": "hidden", "g.mka": f"in no row of {table.name}"} | left_out

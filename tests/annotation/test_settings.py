@@ -132,3 +132,32 @@ def test_the_parsed_norms_are_used(tmp_path):
     arguments = annotate.parse(["data", "--output", "out", "--norms", str(tmp_path / "norms.json")])
     settings = annotate.settings_of(arguments)
     assert annotate.make_annotator(arguments, settings, "cpu").describer.name == "measured/other"
+
+
+def test_another_precision_is_noted_and_recognizes_anew(tmp_path, journal, monkeypatch):
+    """Some words change with it; what was made without it stays valid."""
+    loaded = []
+
+    def load(name, device, precision):
+        loaded.append(precision)
+        return Recognizer(name, True)
+
+    monkeypatch.setattr(MsfSerRecognizer, "from_pretrained", load)
+    table, out = make_corpus(tmp_path), tmp_path / "out"
+    english = ("--language", "en")
+    run(table, out, *english)
+    assert "precision" not in annotation_settings(out)["transcript"]
+    del journal[:]
+    run(table, out, *english, "--precision", "float32")
+    assert not journal
+    run(table, out, *english, "--precision", "bfloat16")
+    assert journal.steps == {"transcribe", "emphasize", "describe"} and loaded == ["float32", "bfloat16"]
+    settings = annotation_settings(out)
+    assert settings["transcript"]["precision"] == "bfloat16"
+    assert MsfSerAnnotator.from_settings(settings).recognizer.name == "openai/whisper-tiny.en"
+
+
+def test_a_precision_without_a_recognizer_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        annotate.parse(["data", "--output", "out", "--recognizer", "none", "--precision", "bfloat16"])
+    assert "--precision needs a recognizer" in capsys.readouterr().err

@@ -28,8 +28,8 @@ def test_recordings_in_the_order_of_their_paths(tmp_path, monkeypatch, caplog):
     with caplog.at_level(logging.WARNING):
         result = read_audio_folder(".")
     assert [record.getMessage() for record in caplog.records] == [
-        ".: left out 5 files: hidden (3): '.git/', '.hidden.wav', 'a/._9.wav'; "
-        "of the type .txt, which is not read (1): 'notes.txt'; without a type in the name (1): 'wav'."
+        ".: left out 5 files: hidden (3): '.git/', '.hidden.wav', 'a/._9.wav'; whose names do not end as sound files "
+        "do (2): 'notes.txt', 'wav'; name a file itself, or in a table, to read it."
     ]
     assert result.features == FEATURES and result.column_names == list(FEATURES)
     assert [os.path.relpath(row["audio"]["path"], tmp_path) for row in result] == sorted(names)
@@ -89,11 +89,12 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path):
 def test_every_file_is_a_recording_or_has_a_reason(tmp_path, monkeypatch):
     """As reported: recordings of telephones and messengers were left out without a word."""
     rows = ["a.m4a", "b.mp4", "c.webm", "d.aac", "e.amr", "f.mka", "g.MOV", "h.wav", "deep/er/i.opus"]
+    rows += ["j.3gpp", "k.weba", "l.qt", "m.m4r", "n.adts", "o.sph"]
     others = {
         ".DS_Store": "hidden",
-        "cover.jpg": "of the type .jpg, which is not read",
+        "cover.jpg": "whose names do not end as sound files do",
         "labels.csv": "tables, whose rows are read if the table is named in place of the folder",
-        "README": "without a type in the name",
+        "README": "whose names do not end as sound files do",
         "old/annotation.json": "",
         "old/data/part-00000.parquet": "",
     }
@@ -106,15 +107,15 @@ def test_every_file_is_a_recording_or_has_a_reason(tmp_path, monkeypatch):
     assert contents.left_out == expected
     monkeypatch.setattr(audio_folder, "_HAS_PYAV", False)
     without = scan_folder(tmp_path)
-    assert [os.path.relpath(path, tmp_path) for path in without.recordings] == ["deep/er/i.opus", "h.wav"]
-    needing = [name for name in rows if name not in ("h.wav", "deep/er/i.opus")]
+    assert [os.path.relpath(path, tmp_path) for path in without.recordings] == ["deep/er/i.opus", "h.wav", "o.sph"]
+    needing = [name for name in rows if name not in ("h.wav", "deep/er/i.opus", "o.sph")]
     assert without.left_out == expected | dict.fromkeys(needing, 'need PyAV: pip install "msfser[media]"')
-    assert "need PyAV: pip install \"msfser[media]\" (7): 'a.m4a', " in left_out_message(without.left_out)
+    assert "need PyAV: pip install \"msfser[media]\" (12): 'a.m4a', " in left_out_message(without.left_out)
 
 
 def test_at_most_ten_names_are_shown_of_each_reason():
-    message = left_out_message({f"{i:02d}.txt": "of the type .txt, which is not read" for i in range(25)})
-    assert message.startswith("left out 25 files: of the type .txt") and "'09.txt' and 15" in message
+    message = left_out_message({f".{i:02d}.txt": "hidden" for i in range(25)})
+    assert message.startswith("left out 25 files: hidden (25): '.00.txt', ") and "'.09.txt' and 15" in message
     assert message.endswith(" and 15 more.")
 
 
@@ -135,7 +136,8 @@ def test_nothing_to_read(tmp_path):
         assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
 
 
-KINDS = {"aif": "AIFF", "aifc": "AIFF", "oga": "OGG", "snd": "AU"}
+KINDS = {"aif": "AIFF", "aifc": "AIFF", "oga": "OGG", "snd": "AU", "sph": "NIST", "wave": "WAV", "bwf": "WAV"}
+KINDS |= dict.fromkeys(["mp2", "mpga"], "MP3")
 
 
 @pytest.mark.parametrize("suffix", [suffix for suffix, reader in AUDIO_SUFFIXES.items() if reader == "soundfile"])

@@ -12,10 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import torch
 from tiny import noise, tiny_model, tiny_tokenizer
 from transformers import WhisperModel
 
-from msfser import LABELS
+from msfser import LABELS, MsfSerModel, MsfSerProcessor
+from msfser.contributions_msfser import INPUTS, input_names
 from msfser.evaluation import ablation, predictions, report
 from msfser.evaluation.groups import groups_of
 from msfser.evaluation.plots import POINTS
@@ -406,22 +408,45 @@ def test_the_report_is_one_page_with_everything(done, monkeypatch, capsys):
         "Error by emotion",
         "Reliability by input",
         "What the numbers",
+        "the others over speakers where they are known",
     ):
         assert words in page
     assert "&lt;anger&gt; (4)" in page and "<anger>" not in page
     assert not re.search(r"<script|https?://(?!www\.w3\.org/(?:2000/svg|1999/xlink))|src=", page)
     plots = [ElementTree.fromstring(plot) for plot in re.findall(r"<svg.*?</svg>", page, re.DOTALL)]
     points = [points_in(plot) for plot in plots]
-    # Three scatters, inputs, speaker (error, bias), emotion (error, bias), layers, gate, routing.
-    assert points == [8, 8, 8, 3 * 4, 2 * 3, 2 * 3, 2 * 3, 2 * 3, 3, 1, 3 * 3]
+    # Three scatters, inputs, speaker (error, bias), emotion (error, bias), contributions, layers, gate, routing.
+    assert points == [8, 8, 8, 3 * 4, 2 * 3, 2 * 3, 2 * 3, 2 * 3, 4 * 3, 3, 1, 3 * 3]
+    assert (
+        page.index("What the numbers rest on") < page.index("valence, contribution") < page.index("Internal weights")
+    )
     rows = read(path.with_name("results.json"))
     assert f"CCC {rows['test/all/valence']['value']:.3f}" in page
+
+
+def test_contributions_are_part_of_the_predictions_on_request(done, monkeypatch):
+    monkeypatch.chdir(done)
+    folder = Path("outputs/ablation/tiny/full_0")
+    plain, table = (predict_part(folder, contributions=wanted).table for wanted in (False, True))
+    names = [f"contribution_{label}_{name}" for name in INPUTS for label in LABELS]
+    assert [*table.columns.difference(plain.columns, sort=False)] == names
+    pd.testing.assert_frame_equal(table[plain.columns], plain)
+    model, processor = MsfSerModel.from_pretrained(folder), MsfSerProcessor.from_pretrained(folder)
+    items = read_data(run_of(folder))["test"]
+    texts = {name: items[name][:] for name in ("transcript", "emphasis", "description")}
+    with torch.no_grad():
+        output = model(**processor([audio["path"] for audio in items["audio"]], **texts), output_contributions=True)
+    place = [input_names(model.config).index(tensor) for tensor in INPUTS.values()]
+    expected = output.contributions[..., place].mT.flatten(1)  # `(items, inputs * dimensions)`
+    np.testing.assert_allclose(table[names], expected, atol=2e-3)
 
 
 def test_a_report_on_a_run_without_texts_or_sound(done, monkeypatch):
     monkeypatch.chdir(done)
     page = report.page(Path("outputs/ablation/tiny/no_audio_0"))
     assert "weight of the layer" not in page and "gate: emphasized words" in page
+    (plot,) = re.findall(r"<svg(?:(?!</svg>).)*valence, contribution.*?</svg>", page, re.DOTALL)
+    assert points_in(ElementTree.fromstring(plot)) == 3 * 3
 
 
 def test_a_recording_in_two_rows_is_in_a_group_where_they_agree(tiny, tmp_path):

@@ -1,6 +1,7 @@
 """What is said about intervals around the numbers: shares and widths, plots, and the table after training."""
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import torch
 from msfser import LABELS
 from msfser.evaluation import report_intervals
 from msfser.evaluation.coverage import coverage_rows, ends_of, ends_of_folds
-from msfser.evaluation.intervals import clusters
+from msfser.evaluation.intervals import clusters, interval, share_interval
 from msfser.evaluation.results import as_table, ccc_rows, scored
 from msfser.intervals_msfser import MsfSerIntervals
 from msfser.loss_msfser import UNRATED
@@ -111,7 +112,8 @@ def test_they_are_shown_beside_the_scores():
 
 
 def as_predictions(numbers: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
-    columns = dict(zip(LABELS, numbers.T, strict=True))
+    columns: dict[str, Any] = dict(zip(LABELS, numbers.T, strict=True))
+    columns["speaker"] = SPEAKERS[-len(numbers) :]
     return pd.DataFrame(columns | {f"{label}_label": labels[:, d] for d, label in enumerate(LABELS)})
 
 
@@ -134,6 +136,32 @@ def test_the_report_has_plots_of_them(monkeypatch):
     risks = drawn[-1][0]
     assert risks["all"][0][0] == pytest.approx(np.abs(numbers - labels)[:, 0].mean())
     assert risks["narrowest 25%"][0][0] < risks["all"][0][0]
+
+
+def test_intervals_of_the_report_are_over_speakers_where_they_are_known(monkeypatch):
+    """As reported: they were over utterances, which one speaker's errors make too narrow."""
+    numbers, labels, intervals = some()
+    labels[:, 0] = numbers[:, 0] + 0.1 * (1 + np.arange(240) % 12 % 3)
+    table, ends_at = as_predictions(numbers, labels), partial(ends_of, intervals, numbers)
+    errors, units = np.abs(numbers - labels)[:, 0], clusters(SPEAKERS)
+    by_half = {"half": pd.Series([int(speaker[1:]) < 6 for speaker in SPEAKERS])}
+    low, high = ends_of(intervals, numbers)
+    hits = ((low <= labels) & (labels <= high)).astype(float)[:, 0]
+    inside = np.flatnonzero(by_half["half"])
+    drawn = []
+    monkeypatch.setattr(report_intervals, "intervals", lambda *words, **more: drawn.append(words) or "<svg>")
+    for speakers, of_units, of_half in (
+        (SPEAKERS, units, [unit for unit in units if by_half["half"][unit[0]]]),
+        (None, 240, [np.array([item]) for item in inside]),
+        ("one", 240, [np.array([item]) for item in inside]),
+    ):
+        of_table = table.assign(speaker=speakers)
+        report_intervals.risk_plot(of_table, ends_at)
+        assert drawn[-1][0]["all"][0] == pytest.approx(interval(lambda items: errors[items].mean(), of_units))
+        report_intervals.coverage_by_group(by_half, of_table, ends_at)
+        assert drawn[-1][0]["True (120)"][0] == pytest.approx(share_interval(hits, of_half))
+    (_, low_of_speakers, high_of_speakers), (_, low, high) = (drawn[i][0]["all"][0] for i in (0, 2))
+    assert high_of_speakers - low_of_speakers > 2 * (high - low)
 
 
 def test_labels_that_are_not_there_do_not_count_in_the_plots(monkeypatch):

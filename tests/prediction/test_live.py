@@ -242,6 +242,19 @@ def test_a_named_file_is_wav_or_raw_with_its_rate(folder, tmp_path, capfd):
     assert of_wav == of_raw and of_wav["end"] == 1.0
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_model_runs_in_the_precision_that_is_asked_for(folder, tmp_path, capfd, monkeypatch, precision):
+    (tmp_path / "sound.wav").write_bytes(wav(np.round(voice(1.0) * 32_767).astype(np.int16)))
+    used = []
+    forward = MsfSerModel.forward
+    monkeypatch.setattr(
+        MsfSerModel, "forward", lambda self, *args, **more: used.append(self.precision) or forward(self, *args, **more)
+    )
+    main([str(tmp_path / "sound.wav"), "--model", str(folder), "--recognizer", "none", "--precision", precision])
+    assert {*used} == {precision} and json.loads(capfd.readouterr().out)["end"] == 1.0
+
+
 def test_defaults():
     arguments = parse(["-"])
     assert (arguments.rate, arguments.window, arguments.hop, arguments.skip) == (None, 4.0, 1.0, False)
+    assert arguments.precision == "float32"

@@ -66,9 +66,12 @@ def calls(tmp_path, monkeypatch):
 
 def predict(*arguments: object) -> pd.DataFrame:
     msfser(["predict", *map(str, arguments)])
-    output = Path(str(arguments[arguments.index("-o") + 1]))
-    read = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".jsonl": lambda path: pd.read_json(path, lines=True)}
-    return read[output.suffix](output)
+    return read(Path(str(arguments[arguments.index("-o") + 1])))
+
+
+def read(output: Path) -> pd.DataFrame:
+    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".jsonl": lambda path: pd.read_json(path, lines=True)}
+    return readers[output.suffix](output)
 
 
 # Input
@@ -129,7 +132,8 @@ def test_a_folder_becomes_a_table(calls, model, caplog):
     assert [*table.columns] == [
         *("file", "duration", "speech_seconds", "valence", "arousal", "dominance"),
         *(f"{label}_{end}" for label in LABELS for end in ("low", "high")),
-        *("transcript", "emphasis", "description", "warnings", "error"),
+        *(f"{label}_percentile" for label in LABELS),
+        *("percentiles_of", "transcript", "emphasis", "description", "warnings", "error"),
     ]
     assert table["file"].tolist() == ["calls/a.wav", "calls/broken.wav", "calls/inner/stereo.wav", "calls/long.flac"]
     broken = table["file"] == "calls/broken.wav"
@@ -138,7 +142,7 @@ def test_a_folder_becomes_a_table(calls, model, caplog):
     assert table["duration"].round(3).tolist()[2:] == [2.0, 15.0]
     assert not Path("results.csv.parts").exists()
     assert "the license of the weights: CC BY 4.0." in caplog.text
-    assert "left out 1 file: of the type .txt" in caplog.text
+    assert "left out 1 file: whose names do not end as sound files do (1): " in caplog.text
 
 
 def test_all_formats_hold_the_same_numbers(calls, model):
@@ -200,14 +204,40 @@ def test_bad_channels_are_named(calls, model):
     assert table["channel"].tolist()[:2] == [0, 1] and table["error"].notna().tolist() == [True, True, True, False]
 
 
-def test_a_table_without_a_result_is_not_kept(calls, model):
+@pytest.mark.parametrize("more", [[], ["--course"], ["--channel", "each"]])
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_table_without_a_result_says_why(calls, model, suffix, more):
+    """As reported: if every file was bad, the command ended without a table."""
+    (calls / "empty.wav").touch()
+    bad, output = ["calls/broken.wav", "calls/empty.wav"], f"r{suffix}"
+    words = f"^msfser predict: error: no recording has a result: the column error of {output} names the reasons.$"
+    with pytest.raises(SystemExit, match=words):
+        predict(*bad, "-o", output, "--model", model, *more)
+    table = read(Path(output))
+    assert table["file"].tolist() == bad and {*tables.COLUMNS} <= {*table.columns}
+    assert [name in error for name, error in zip(bad, table["error"], strict=True)] == [True, True]
+    assert table[[*LABELS]].isna().all(axis=None) and not Path(f"{output}.parts").exists()
+
+
+def test_a_part_without_a_result_says_why(calls, model, tmp_path):
+    folder = shutil.copytree(model, tmp_path / "run")
+    (calls / "metadata.csv").write_text("file_name,split\nbroken.wav,test\n")
+    Path("settings.yaml").touch()
+    with pytest.raises(SystemExit, match=r"no recording has a result: .*predictions\.csv names the reasons\.$"):
+        train(["settings.yaml", "--data", "calls", "--do_predict", "--output_dir", str(folder), "--use_cpu"])
+    assert "broken.wav" in pd.read_csv(folder / "predictions.csv")["error"].item()
+
+
+def test_a_table_without_a_result_replaces_another_only_if_asked(calls, model):
     Path("r.csv").write_text("mine")
-    wrong = ["predict", "calls/a.wav", "-o", "r.csv", "--model", str(model), "--channel", "3"]
-    with pytest.raises(SystemExit, match="msfser predict: error: no recording has a result"):
-        msfser([*wrong, "--overwrite"])
-    assert Path("r.csv").read_text() == "mine" and not Path("r.csv.parts").exists()
-    Path("r.csv").unlink()
-    assert predict(*wrong[1:-1], "0")["error"].isna().all()
+    wrong = ["calls/a.wav", "-o", "r.csv", "--model", model, "--channel", 3]
+    with pytest.raises(SystemExit, match=r"r\.csv exists"):
+        predict(*wrong)
+    assert Path("r.csv").read_text() == "mine"
+    with pytest.raises(SystemExit, match="no recording has a result"):
+        predict(*wrong, "--overwrite")
+    assert "there is no channel=3" in pd.read_csv("r.csv")["error"].item()
+    assert predict(*wrong[:-1], 0, "--overwrite")["error"].isna().all()
 
 
 def test_a_table_gives_its_texts(tmp_path, calls):
@@ -221,6 +251,12 @@ def test_a_table_gives_its_texts(tmp_path, calls):
 
 RESULT: dict[str, Any] = {"valence": 0.123456789, "arousal": 0.5, "dominance": 1.0, "duration": 2.0}
 RESULT |= {"speech_seconds": 0.0, "transcript": 'so, "then"', "warnings": []}
+# Quantiles of a corpus, for percentiles.
+SCALE = {
+    "of": "a corpus",
+    "labels": {label: [0.5, 0.5] for label in LABELS},
+    "predictions": {label: [0.0, 0.5, 0.6] for label in LABELS},
+}
 
 
 @pytest.mark.parametrize("course", [False, True])
@@ -234,7 +270,7 @@ def test_a_table_that_is_written_in_pieces_is_the_same(monkeypatch, suffix, chan
         None,
         RESULT | {"course": windows},
         None,
-        RESULT | {"intervals": intervals, "warnings": ["a", "b"]},
+        RESULT | {"intervals": intervals, "warnings": ["a", "b"], "has_speech": True},
     ]
     rows: list[dict[str, Any]] = []
     for number, result in enumerate(results * 2):
@@ -242,7 +278,7 @@ def test_a_table_that_is_written_in_pieces_is_the_same(monkeypatch, suffix, chan
             None if result is None else [result | {"channel": channel} for channel in range(channels or 0)] or result
         )
         error = "broken." if result is None else None
-        rows += tables.rows_of_result(f"{number}.wav", both, error, course=course)
+        rows += tables.rows_of_result(f"{number}.wav", both, error, course=course, scale=SCALE)
     written = []
     for at_once in (100, 3, 1):
         monkeypatch.setattr(tables, "_ROWS_AT_ONCE", at_once)
@@ -257,8 +293,8 @@ def test_a_table_that_is_written_in_pieces_is_the_same(monkeypatch, suffix, chan
     if suffix == ".csv":
         extra = (["channel"] if channels else []) + (["start", "end"] if course else [])
         table = pd.DataFrame(rows, columns=["file", *extra, *tables.COLUMNS[1:]])
-        if channels:
-            table["channel"] = table["channel"].astype("Int64")
+        for name in [name for name in table if name == "channel" or name.endswith("_percentile")]:
+            table[name] = table[name].astype("Int64")
         table["warnings"] = ["; ".join(warnings or ()) for warnings in table["warnings"]]
         assert written[0].decode() == table.round(6).to_csv(index=False)
 
@@ -359,6 +395,45 @@ def test_a_dimension_without_labels_leaves_no_number_out():
     assert row["valence"] is None and "the interval of valence is 0.4 wide" in row["warnings"][0]
 
 
+def test_a_row_has_percentiles_among_the_predictions():
+    """They are found before the numbers are scaled, and a window has those of the window."""
+    names = [f"{label}_percentile" for label in LABELS]
+    result = {"valence": 0.25, "arousal": 0.5, "dominance": 1.0, "has_speech": True, "percentiles_of": "a corpus"}
+    result |= {"duration": 2.0, "intervals": {name: [0.0, 1.0] for name in LABELS}}
+    (row,) = rows_of_result("a.wav", result, None, (1.0, 7.0), scale=SCALE)
+    assert [row[name] for name in (*names, "percentiles_of")] == [25, 50, 100, "a corpus"]
+    silent = {"start": 1.0, "end": 2.0, "has_speech": False, **dict.fromkeys(LABELS, 0.5)}
+    course = [{"start": 0.0, "end": 1.0, "has_speech": True, **dict.fromkeys(LABELS, 0.5)}, silent]
+    rows = [*rows_of_result("a.wav", result | {"course": course}, None, course=True, scale=SCALE)]
+    assert [row["arousal_percentile"] for row in rows] == [50, None]
+    assert [row["percentiles_of"] for row in rows] == ["a corpus", None]
+    for without in (
+        rows_of_result("a.wav", result | {"has_speech": False}, None, scale=SCALE),
+        rows_of_result("a.wav", result, None, max_width=0.5, scale=SCALE),
+        rows_of_result("a.wav", result | {"percentiles_of": None}, None),
+        rows_of_result("a.wav", None, "it is broken.", scale=SCALE),
+    ):
+        assert [[row[name] for name in (*names, "percentiles_of")] for row in without] == [[None] * 4]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_percentiles_are_those_of_the_pipeline(tmp_path, monkeypatch, suffix):
+    monkeypatch.chdir(tmp_path)
+    model = tiny_model(semantics=[])
+    model.config.scale = SCALE
+    model.save_pretrained("model")
+    tiny_processor().save_pretrained("model")
+    soundfile.write("silence.wav", np.zeros(16_000, np.float32), 16_000)
+    first, silent = predict(EXAMPLE, "silence.wav", "-o", f"r{suffix}", "--model", "model").to_dict("records")
+    expected = MsfSerPipeline(model=model, processor=tiny_processor())(str(EXAMPLE))
+    assert first["percentiles_of"] == expected["percentiles_of"] == "a corpus" and pd.isna(silent["percentiles_of"])
+    for label in LABELS:
+        assert first[f"{label}_percentile"] == expected["percentiles"][label]["predictions"]
+        assert pd.isna(silent[f"{label}_percentile"])
+    if suffix == ".csv":
+        assert f",{expected['percentiles']['dominance']['predictions']},a corpus," in Path("r.csv").read_text()
+
+
 def test_the_intervals_of_a_model_with_an_unrated_dimension(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model, intervals = tiny_model(semantics=[]), MsfSerIntervals()
@@ -392,7 +467,6 @@ def test_the_intervals_of_a_model_with_an_unrated_dimension(tmp_path, monkeypatc
         (["-o", "r.csv", "--label_range", "7", "1"], "--label_range is 7 1; give two finite numbers"),
         (["-o", "r.csv", "--label_range", "1", "inf"], "--label_range is 1 inf; give two finite numbers"),
         (["-o", "r.csv", "--label_range", "nan", "1"], "--label_range is nan 1; give two finite numbers"),
-        (["-o", "r.csv", "--channel", "3"], r"no recording has a result, so there is no table; the first: .*channel"),
         (["-o", "r.csv", "--batch_size", "0"], "batch_size"),
         (["-o", "r.csv", "--max_width", "0"], "give a width above 0"),
         (["-o", "r.csv", "--max_width", "0.4"], "has no intervals, which --max_width needs"),
@@ -479,6 +553,16 @@ def test_what_another_model_predicted_is_not_thrown_away(calls, model, tmp_path)
     second = predict("calls", "-o", "r.csv", "--model", other, "--overwrite")
     first = predict("calls", "-o", "first.csv", "--model", model)
     assert not np.allclose(first["valence"].dropna(), second["valence"].dropna())
+
+
+def test_what_an_older_version_predicted_is_not_mixed_in(calls, model, monkeypatch):
+    arguments = ("calls", "-o", "r.csv", "--model", model)
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardedPrediction, "version", 5)  # without percentiles in the table
+        stopped(*arguments)
+    with pytest.raises(SystemExit, match="run the same command as before, or start over with --overwrite"):
+        predict(*arguments)
+    assert len(predict(*arguments, "--overwrite")) == 4
 
 
 def stopped(*arguments: object) -> Path:
@@ -605,7 +689,7 @@ def test_a_resumed_run_does_not_list_its_own_folder(calls, model, caplog, with_t
     stopped(*arguments)
     caplog.clear()
     assert len(predict(*arguments)) == 4 and not Path("calls/r.csv.parts").exists()
-    assert "left out 1 file: of the type .txt, which is not read (1): 'calls/notes.txt'." in caplog.text
+    assert "left out 1 file: whose names do not end as sound files do (1): 'calls/notes.txt'; name" in caplog.text
 
 
 @pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
