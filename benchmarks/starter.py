@@ -19,6 +19,8 @@ FOLDER holds RAVDESS (speech), EmoDB, nEMO, emotiontts_kr, GoEmotions and EmoBan
   `emobank_spoken_espeak...` is the same of espeak-ng, whose voice is less natural. Pico's samples differ a little
   with each start of the engine, and with them a few recognized words.
 - `swap/INPUT/DIMENSION`: how far the number moves, on average, when one input is exchanged for another clip's.
+- `conflict/VOICE_voice_WORDS_words/INPUTS`: the mean valence of acted voices (happiness; anger and sadness) with
+  sentences of GoEmotions of the same and of the opposite valence: from both, and from sound and words alone.
 - `gain/...`, `silence/...`, `no_speech/...`: samples to numbers.
 
 Fits are kept in `outputs/starter_fits`, and processes that are given the same command share them.

@@ -30,6 +30,10 @@ from .recognition import normalized
 
 SPOKEN = 300  # sentences of EmoBank's test part
 _SWAPPED = 200  # clips
+# Voices and sentences that contradict each other: so many of each kind, by emotion and by valence.
+_CONFLICTS = 100
+_VOICES_OF = {"positive": ("happiness",), "negative": ("anger", "sadness")}
+_LEAST_VALENCE, _GREATEST_VALENCE = 0.8, 0.25
 
 # From sentences to their sounds, `(samples,)` each.
 Voice = Callable[[Sequence[str]], list[np.ndarray]]
@@ -50,6 +54,7 @@ def rows_of_starter(
     model, processor = MsfSerModel.from_pretrained(folder).eval(), MsfSerProcessor.from_pretrained(folder)
     rows = [*text_rows(model, processor, data), *spoken_rows(_pipeline(model, processor), data)]
     rows += swap_rows(model, processor, material, data)
+    rows += conflict_rows(model, processor, material, data)
     rows += sound_rows(model, processor, material.paths)
     prefix = "" if starter.name == STARTER else f"{starter.name.removeprefix('starter-')}/"
     return [{**found, "name": prefix + found["name"]} for found in rows]
@@ -153,6 +158,30 @@ def swap_rows(model: MsfSerModel, processor: MsfSerProcessor, material: Material
     return rows
 
 
+@torch.inference_mode()
+def conflict_rows(model: MsfSerModel, processor: MsfSerProcessor, material: Material, data: Path) -> list[Row]:
+    """The valence of acted voices with sentences of the same and of the opposite valence, together and each alone."""
+    draw = np.random.default_rng(0)
+    emotions = material.table["emotion"]
+    place = find_goemotions(data)
+    assert place is not None  # the starter was fitted to it
+    table: pd.DataFrame = read_goemotions(place)["validation"].to_pandas()
+    of_sign = {"positive": table["valence"] >= _LEAST_VALENCE, "negative": table["valence"] <= _GREATEST_VALENCE}
+    rows = []
+    for voice, of_voice in _VOICES_OF.items():
+        clips = draw.permutation(np.flatnonzero(emotions.isin(of_voice)))[:_CONFLICTS]
+        paths = [material.paths[clip] for clip in clips]
+        for words, chosen in of_sign.items():
+            sentences = draw.permutation(table["transcript"][chosen])[: len(paths)].tolist()
+            both = inputs_of(paths, sentences, model, processor)
+            texts = {name: both[name] for name in ("transcript", "emphasis")}
+            for name, inputs in {"sound": {"audio": both["audio"]}, "words": texts, "both": both}.items():
+                valence = _numbers(model, processor, inputs)[:, 0]
+                found = interval(lambda items, valence=valence: valence[items].mean(), len(valence))
+                rows.append(row(f"conflict/{voice}_voice_{words}_words/{name}", *found))
+    return rows
+
+
 def inputs_of(
     paths: Sequence[str], sentences: Sequence[str], model: MsfSerModel, processor: MsfSerProcessor
 ) -> dict[str, list[Any]]:
@@ -207,7 +236,7 @@ def _pipeline(model: MsfSerModel, processor: MsfSerProcessor) -> MsfSerPipeline:
 
 def _numbers(model: MsfSerModel, processor: MsfSerProcessor, inputs: Mapping[str, Sequence[Any]]) -> np.ndarray:
     found = []
-    for item in range(len(inputs["transcript"])):
+    for item in range(len(next(iter(inputs.values())))):
         given = {name: values[item] for name, values in inputs.items()}
         found.append(model(**processor(sampling_rate=SAMPLING_RATE, **given)).logits[0].numpy())
     return np.stack(found)

@@ -76,6 +76,20 @@ def _swap_table(prefix: str) -> Table:
     )
 
 
+def _conflict_table(prefix: str) -> Table:
+    """The valence where voice and words contradict each other, and where they agree."""
+    signs = ("positive", "negative")
+    return Table(
+        ("mean valence", "audio only", "words only", "both"),
+        {
+            f"{voice} voice, {words} words": f"{prefix}conflict/{voice}_voice_{words}_words"
+            for voice in signs
+            for words in signs
+        },
+        tuple(f"{{*/{inputs}:ccc}}" for inputs in ("sound", "words", "both")),
+    )
+
+
 def _groups_table(starter: str) -> Table:
     """Bias and CCC of the corpora, and of the women and men in each."""
     groups = {
@@ -307,6 +321,8 @@ VOICES: dict[str, Block] = {
         ],
     ),
     "starter_swap": Block("starter", [_swap_table("")]),
+    "starter_conflict": Block("starter", [_conflict_table("")]),
+    "open_conflict": Block("starter", [_conflict_table("open/")]),
     "starter_groups": Block(
         "groups",
         [
