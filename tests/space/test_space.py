@@ -256,7 +256,7 @@ def test_a_number_whose_interval_covers_nearly_the_scale_is_not_determined(ser, 
     assert "Somewhat excited, neither submissive nor dominant; valence is not determined." in told
     assert "Valence 0.40 not determined: the 80% interval covers nearly the whole scale negative positive" in told
     assert "80% interval 0.40 to 0.90" in told and "about 80% of labels" in told
-    result["intervals"] = dict.fromkeys(LABELS, [0.0, 1.0])
+    result["intervals"] = {name: [0.0, 1.0] for name in LABELS}
     assert texts.summary(result) == "Valence, arousal, and dominance are not determined."
 
 
@@ -1029,10 +1029,12 @@ def test_the_starter_predicts_for_the_examples_what_their_labels_say(starter):
 
 
 def test_the_live_course_follows_a_change_of_voice(chromium, starter, tmp_path, monkeypatch):
-    """The microphone plays ten seconds of a slow, low, and quiet voice, and then a lively one with the same words."""
+    """The microphone plays ten seconds of a slow and low voice, and then a lively one with the same words."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     voices = [load_audio(str(SPACE / "examples" / name)) for name in ("calm.mp3", "wonderful.mp3")]
-    soundfile.write(tmp_path / "voices.wav", np.concatenate([np.resize(one, 160_000) for one in voices]), 16_000)
+    # The browser suppresses a quiet voice in part.
+    voices = [np.resize(one * 0.5 / np.abs(one).max(), 160_000) for one in voices]
+    soundfile.write(tmp_path / "voices.wav", np.concatenate(voices), 16_000)
     with contextlib.ExitStack() as opened:
         page = opened.enter_context(_launched(starter, "starter"))
         browser = opened.enter_context(contextlib.closing(chromium(tmp_path / "voices.wav")))
