@@ -44,7 +44,7 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     lively: dict[str, Any] = {"rate": 200, "pitch": 52, "level": -22.0}
     low: dict[str, Any] = {"rate": 150, "pitch": 25, "level": -40.0}
-    calm: dict[str, Any] = {"rate": 115, "pitch": 20, "level": -40.0, "voice": "en-us+david"}
+    calm: dict[str, Any] = {"rate": 108, "pitch": 38, "level": -40.0, "voice": "en-us+david"}
     # In the voice of the others, "bad" is misrecognized.
     clear: dict[str, Any] = {"rate": 176, "pitch": 42, "level": -22.0, "voice": "en-029+m3"}
     wonderful = f"{OPENING} {CLAUSES.format(STRESS.format('wonderful'), 'dreadful')}."
