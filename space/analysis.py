@@ -123,7 +123,7 @@ def follow(ser: Pipeline, audio: Text, **given: Text) -> Generator[tuple[float |
             if done := min(job.done, seconds):
                 yield done / seconds, f"Analyzed {done:.0f} of {seconds:.0f} s"
             else:
-                yield None, f"Listening to {seconds:.0f} s of sound"
+                yield None, f"Processing {seconds:.0f} s of audio"
             wait([future], _SECONDS_A_LOOK)
         return future.result()
     except (ValueError, OSError, ImportError) as error:
@@ -158,7 +158,7 @@ def checked_texts(given: Mapping[str, Text]) -> dict[str, Text]:
     """Texts that are within the limit; those that are empty are `None`."""
     for name, text in given.items():
         if text is not None and not isinstance(text, str):
-            raise user_error(f"The {name} is no text: type it, or leave it empty.")
+            raise user_error(f"The {name} is not text: type it, or leave it empty.")
         most = MOST_LETTERS_OF_A_LANGUAGE if name == "language" else MOST_LETTERS
         if text and len(text) > most:
             raise user_error(f"The {name} is longer than {most:,} characters: shorten it.")

@@ -109,8 +109,8 @@ def _scale(result: Mapping[str, Any], name: str, before: float | None) -> str:
     value, between, rank = result[name], texts.interval(result, name), texts.rank(result, name)
     number = f"{value:.2f}"
     notes = [f"was {before:.2f}"] if before is not None and f"{before:.2f}" != number else []
-    notes += [f"likely {between}"] if between else []
-    notes += [rank] if rank else []
+    notes += [between] if between else []
+    notes += [rank] if rank and not texts.is_undetermined(result, name) else []
     marks = '<i class="ser-middle"></i>'
     if between:
         start, end = result["intervals"][name]
@@ -135,13 +135,14 @@ def plane(result: Mapping[str, Any]) -> str:
     """Valence and arousal as a point, or as a path over time, among words of emotion."""
     parts = [one for one in result.get("course") or () if _is_drawn(one)] or [result]
     points = [(_x(one["valence"]), _y(one["arousal"])) for one in parts]
-    drawn, likely = [], ""
+    drawn, intervals = [], ""
     if len(parts) == 1 and result.get("intervals"):
         (left, right), (bottom, top) = result["intervals"]["valence"], result["intervals"]["arousal"]
-        likely = f"; likely valence {left:.2f} to {right:.2f}, arousal {bottom:.2f} to {top:.2f}"
+        between = f"valence {left:.2f} to {right:.2f}, arousal {bottom:.2f} to {top:.2f}"
+        intervals = f"; {texts.level(result)} intervals: {between}"
         # Below the words: what is drawn over them takes from their contrast.
         drawn.append(
-            f'<rect class="ser-likely" x="{_x(left):.1f}" y="{_y(top):.1f}" rx="8" '
+            f'<rect class="ser-both" x="{_x(left):.1f}" y="{_y(top):.1f}" rx="8" '
             f'width="{_x(right) - _x(left):.1f}" height="{_y(bottom) - _y(top):.1f}"/>'
         )
     drawn += [
@@ -173,7 +174,7 @@ def plane(result: Mapping[str, Any]) -> str:
         drawn += [_beside(points[0], "start"), _beside(points[-1], "end")]
     alternative = (
         f"Valence {result['valence']:.2f} from left to right, arousal {result['arousal']:.2f} from bottom to top"
-        f"{likely}"
+        f"{intervals}"
     )
     if len(parts) > 1:
         moves = (f"{texts.minutes(p['start'])} {p['valence']:.2f}, {p['arousal']:.2f}" for p in _thinned(parts))
@@ -183,8 +184,8 @@ def plane(result: Mapping[str, Any]) -> str:
         f'<span class="ser-left">negative</span><svg viewBox="0 0 {_PLANE} {_PLANE}" role="img" '
         f'aria-label="{escaped(alternative)}">{"".join(drawn)}</svg>'
         '<span class="ser-right">positive</span><span class="ser-down">calm</span></div>'
-        '<p class="ser-hint">Gray: where people place these words of emotion'
-        f"{'; dashed: both intervals' if likely else ''}.</p></section>"
+        '<p class="ser-hint">Gray: mean ratings of these emotion words (Russell and Mehrabian, 1977; calm: Russell, '
+        f"1980){'; dashed: both intervals' if intervals else ''}.</p></section>"
     )
 
 
@@ -254,14 +255,14 @@ def course(windows: Sequence[Mapping[str, Any]] | None, end: float, start: float
 
 
 def words(result: Mapping[str, Any]) -> str:
-    """What was said, with times if it is long and the stressed words marked; nothing if the model reads no words."""
+    """What was said, with times if it is long and the emphasized words marked; nothing if the model reads no words."""
     if result["texts"]["transcript"] == texts.NOT_READ:
         return ""
     origin = dict(texts.origins(result))
     notes = "; ".join(f"{name}: {origin[name]}" for name in origin)
     said = spoken(result["words"], result["transcript"], "course" in result) or escaped(result["transcript"] or "")
-    has_stress = any(word["emphasized"] for word in result["words"])
-    hint = " Stressed words are <mark>marked</mark>." if has_stress else ""
+    has_emphasis = any(word["emphasized"] for word in result["words"])
+    hint = " Emphasized words are <mark>marked</mark>." if has_emphasis else ""
     return (
         '<section><h3>What was said</h3><p class="ser-words" tabindex="0" role="group" aria-label="What was said">'
         f"{said or 'Nothing was recognized.'}</p>"
@@ -270,7 +271,7 @@ def words(result: Mapping[str, Any]) -> str:
 
 
 def spoken(words: Sequence[Mapping[str, Any]], transcript: str | None, with_times: bool = False) -> str:
-    """Words with the stressed ones marked, and with the time about every five seconds."""
+    """Words with the emphasized ones marked, and with the time about every five seconds."""
     space = " " if " " in (transcript or " ") else ""
     shown, last = [], -math.inf
     for word in words:
@@ -292,15 +293,16 @@ def contributions(result: Mapping[str, Any]) -> str:
         return ""
     widest = max(0.05, *(abs(found[one][name]) for one in texts.SCALES for name in names))
     head = "".join(f'<th scope="col">{name.capitalize()}</th>' for name in texts.SCALES)
-    rows = [_plain_row("nothing yet", result["baseline"])]
+    rows = [_plain_row("No input (baseline)", result["baseline"])]
     for name in names:
         cells = "".join(f"<td>{_bar(found[one][name], widest)}</td>" for one in texts.SCALES)
         rows.append(f'<tr><th scope="row">{texts.INPUTS[name].capitalize()}</th>{cells}</tr>')
-    rows.append(_plain_row("all", result))
+    rows.append(_plain_row("All inputs", result))
     return (
         '<section><h3>What moves the numbers</h3><table class="ser-moves"><thead><tr><td></td>'
-        f'{head}</tr></thead><tbody>{"".join(rows)}</tbody></table><p class="ser-hint">The mean change when an input '
-        "comes in, over all orders of the inputs; left is down, right is up.</p></section>"
+        f'{head}</tr></thead><tbody>{"".join(rows)}</tbody></table><p class="ser-hint">How much each input changes '
+        "the prediction, averaged over all orders of adding the inputs (Shapley value). Bars to the left lower it; "
+        "bars to the right raise it.</p></section>"
     )
 
 

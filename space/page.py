@@ -4,6 +4,7 @@ import contextlib
 import html
 import inspect
 import os
+import re
 import traceback
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
@@ -29,15 +30,15 @@ from .analysis import (
 FOLDER = Path(__file__).parent / "examples"
 EXAMPLES = {
     "wonderful.mp3": "“… WONDERFUL but … dreadful”",
-    "dreadful.mp3": "The same, other stress: “… wonderful but … DREADFUL”",
-    "calm.mp3": "The first one, slow, low, and quiet",
+    "dreadful.mp3": "The same, other emphasis: “… wonderful but … DREADFUL”",
+    "calm.mp3": "The first one in a calm voice: slow, low, and quiet",
     "thanks.mp3": "“Thank you so much …”",
     "sorry.mp3": "“I am so sorry …”, same voice",
-    "long.mp3": "Longer, livens up",
+    "long.mp3": "Longer, becomes livelier",
     "not_bad.mp3": "“… not bad at all …”",
-    "irony.mp3": "“Oh great, another wonderful delay.”",
+    "irony.mp3": "“… great, another wonderful delay.”",
 }
-# The starter gets the last two wrong; nobody knows about other models.
+# With the starter, the predictions for the last two are wrong; nobody knows about other models.
 _WRONG = 2
 # As its card has it, which others do not.
 _STARTER = "# MSF-SER starter"
@@ -45,12 +46,14 @@ FIRST = next(iter(EXAMPLES))
 _EXAMPLE = "an example"  # which no path is
 MOST_WAITING = 20
 PAPER = "https://arxiv.org/abs/2510.05749"
+_HUB = "https://huggingface.co"
+_ABOUT_MODEL, _CARD = "Which model this is", "ser-card"  # the title of a section and its place on the page
 # The texts and the names of their tensors, which are those of the paper.
 _TENSORS = {"transcript": "gs", "emphasis": "les", "description": "es"}
 # What can be edited: name of the text, label, what is shown where it is empty.
 _EDITED = {
     "transcript": ("Words", "recognized automatically"),
-    "emphasis": ("Stressed words (consecutive)", "found automatically"),
+    "emphasis": ("Emphasized words (consecutive)", "found automatically"),
     "description": ("How it sounds", "such as: calm but firm"),
 }
 
@@ -98,6 +101,8 @@ class _Page:
         # Otherwise the examples would be copied to the temporary files and deleted with them.
         gr.set_static_paths([FOLDER])
         self.card = _card_of(name, revision)
+        # Older models lack it.
+        self.license = _license(self.card, getattr(ser.model.config, "weights_license", None))
         self.examples_wrong = [*EXAMPLES][-_WRONG:] if _STARTER in self.card.splitlines() else []
         first = predict(ser, str(FOLDER / FIRST), language="en")
         with gr.Blocks(
@@ -121,24 +126,35 @@ class _Page:
     def _head(self) -> None:
         inputs = ["the sound of the voice"] if self.ser.model.config.audio else []
         inputs += [f"the {texts.INPUTS[name]}" for name in self.read if name != "description"]
-        links = "".join(f'<a href="{url}">{label}</a>' for label, url in self._links())
         lead = texts.LEAD.format(inputs=texts.listed(inputs))
+        facts = [f"<b>{html.escape(texts.terms(self.license))}</b>"] if self.license else []
+        facts.append(f"Model: {self._model()}")
+        facts += [f'<a href="{html.escape(url)}">{label}</a>' for label, url in self._links()]
         gr.HTML(
-            f'<div class="ser ser-head"><h1>{texts.TITLE}</h1><p>{lead} <span>{links}</span></p></div>',
+            f'<div class="ser ser-head"><h1>{texts.TITLE}</h1><p>{lead}</p><p class="ser-facts">'
+            f"{''.join(f'<span>{fact}</span>' for fact in facts)}</p></div>",
             apply_default_css=False,
         )
 
+    @property
+    def _is_on_hub(self) -> bool:
+        return not Path(self.name).exists()
+
+    def _model(self) -> str:
+        """The name of the model as a link: to the Hub, or to what its card says, which is on the page."""
+        if self._is_on_hub:
+            return f'<a href="{html.escape(f"{_HUB}/{self.name}")}">{html.escape(self.name)}</a>'
+        title = re.search(r"^# (.+)$", self.card, re.MULTILINE)
+        name = title[1] if title else Path(self.name).resolve().name
+        return f'{html.escape(name)} (<a href="#{_CARD}">{_ABOUT_MODEL}</a>)'
+
     def _links(self) -> list[tuple[str, str]]:
-        """Model, paper, and code, as far as they have an address."""
-        space = os.environ.get("SPACE_ID")
-        is_on_hub = not Path(self.name).exists()
-        model = f"https://huggingface.co/{self.name}"
-        found = [("Model", model)] if is_on_hub else []
-        found.append(("Paper", PAPER))
-        if space or is_on_hub:
-            found.append(
-                ("Code", f"https://huggingface.co/spaces/{space}/tree/main" if space else f"{model}/tree/main")
-            )
+        """Paper and code, as far as they have an address."""
+        found = [("Paper", PAPER)]
+        if space := os.environ.get("SPACE_ID"):
+            found.append(("Code", f"{_HUB}/spaces/{space}/tree/main"))
+        elif self._is_on_hub:
+            found.append(("Code", f"{_HUB}/{self.name}/tree/main"))
         return found
 
     def _recording(self, first: Mapping[str, Any]) -> None:
@@ -164,8 +180,8 @@ class _Page:
                 self.examples = gr.Examples(
                     [[str(FOLDER / file), *(["en"] if language else [])] for file in EXAMPLES],
                     [self.audio, *language],
-                    label="Chosen examples by a computer voice"
-                    + ("; the model gets the last two wrong" if self.examples_wrong else ""),
+                    label="Examples in a synthetic voice (selected)"
+                    + ("; wrong predictions for the last two" if self.examples_wrong else ""),
                     example_labels=[self._label(file) for file in EXAMPLES],
                     cache_examples=False,
                     api_name="load_example",
@@ -175,7 +191,7 @@ class _Page:
         self.number = gr.Number(0, label="Run", precision=0, visible=False)
 
     def _label(self, example: str) -> str:
-        return f"Goes wrong: {EXAMPLES[example]}" if example in self.examples_wrong else EXAMPLES[example]
+        return f"Wrong prediction: {EXAMPLES[example]}" if example in self.examples_wrong else EXAMPLES[example]
 
     def _title(self, example: str) -> str:
         return f"Example: {self._label(example)}"
@@ -218,9 +234,8 @@ class _Page:
             gr.Markdown(texts.responsible_use())
         with gr.Accordion("What happens to your recording", open=False):
             gr.Markdown(texts.KEPT.format(minutes=MINUTES_KEPT))
-        license_id = getattr(self.ser.model.config, "weights_license", None)  # older models lack it
-        with gr.Accordion("Which model this is", open=False):
-            gr.Markdown(f"`{html.escape(self.name)}`\n\n{_prose(self.card, license_id)}")
+        with gr.Accordion(_ABOUT_MODEL, open=False, elem_id=_CARD):
+            gr.Markdown(f"`{html.escape(self.name)}`\n\n{_prose(self.card)}")
 
     # What happens
 
@@ -421,7 +436,7 @@ def _shown(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text(result: Mapping[str, Any], name: str) -> str:
-    # The stressed words of a long recording are not in a row; they are found again.
+    # The emphasized words of a long recording are not in a row; they are found again.
     return "" if name == "emphasis" and "course" in result else result.get(name) or ""
 
 
@@ -435,20 +450,22 @@ def _card_of(name: str, revision: str | None) -> str:
         return ""
 
 
-def _prose(card: str, license_id: str | None) -> str:
-    """What a card says before its sections, and the license; nothing if it has neither.
+def _prose(card: str) -> str:
+    """What a card says before its sections."""
+    with contextlib.suppress(ValueError):
+        paragraphs = [part.strip() for part in ModelCard(card).text.partition("\n## ")[0].split("\n\n")]
+        return "\n\n".join(part for part in paragraphs if part and part[0] not in "#|>`<")
+    return ""
 
-    Args:
-        card: Its text.
-        license_id: What the config says, for a card that states no license.
-    """
-    prose, stated = list[str](), None
-    try:
-        read = ModelCard(card)
-        paragraphs = [part.strip() for part in read.text.partition("\n## ")[0].split("\n\n")]
-        prose = [part for part in paragraphs if part and part[0] not in "#|>`<"]
-        stated = read.data.get("license")
-    except ValueError:
-        pass
-    shown = license_id or stated if stated in (None, "other") else stated
-    return "\n\n".join([*prose, *([f"License: {shown}"] if shown else [])])
+
+def _license(card: str, license_id: str | None) -> str | None:
+    """The identifier of the model's license: that of its card or, where the card names none, that of its config."""
+    with contextlib.suppress(ValueError):
+        data = ModelCard(card).data
+        stated = data.get("license")
+        if isinstance(stated, list):
+            return ", ".join(stated)
+        if stated not in (None, "other"):
+            return str(stated)
+        return license_id or data.get("license_name") or stated
+    return license_id

@@ -1,5 +1,6 @@
 """What the page says about a result, in plain words."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ SCALES = {
 }
 # The comparatives of the ends.
 _MORE = {"calm": "calmer"}
+_UNDETERMINED = 0.9  # the part of the scale that an interval covers
 # What a model may read, and what the page calls it.
-INPUTS = {"sound": "sound", "transcript": "words", "emphasis": "stressed words", "description": "description"}
+INPUTS = {"sound": "sound", "transcript": "words", "emphasis": "emphasized words", "description": "description"}
 ORIGINS = {
     "given": "yours",
     "recognized": "recognized automatically",
@@ -30,7 +32,7 @@ LEAD = (
     "dominant. Estimated from {inputs}."
 )
 NO_RESULT = "Record or upload speech and press <b>Analyze</b>, or choose an example."
-FAILED = "This did not work"
+FAILED = "Analysis failed"
 UNEXPECTED = "The recording could not be analyzed: try it again, or try another one."
 
 NOT_FOR = """The numbers are a machine's estimate of how speech comes across on average. They do not tell what anybody
@@ -60,15 +62,18 @@ def responsible_use() -> str:
 def in_words(dimension: str, value: float) -> str:
     """A number in 0..1 as plain words, in five steps."""
     low, high = SCALES[dimension]
-    steps = (f"very {low}", f"rather {low}", f"neither {low} nor {high}", f"rather {high}", f"very {high}")
+    steps = (f"very {low}", f"somewhat {low}", f"neither {low} nor {high}", f"somewhat {high}", f"very {high}")
     return steps[min(4, max(0, int(value * 5)))]
 
 
 def summary(result: Mapping[str, Any]) -> str:
     """The result as a sentence."""
-    first, second, third = (in_words(name, result[name]) for name in SCALES)
+    open_ones = [name for name in SCALES if is_undetermined(result, name)]
+    known = ", ".join(in_words(name, result[name]) for name in SCALES if name not in open_ones)
+    left = f"{listed(open_ones)} {'is' if len(open_ones) == 1 else 'are'} not determined" if open_ones else ""
     over = f", on average over {minutes(result['duration'])}" if "course" in result else ""
-    return f"{first.capitalize()}, {second}, {third}{over}."
+    sentence = f"{'; '.join(filter(None, [known, left]))}{over}."
+    return f"{sentence[0].upper()}{sentence[1:]}"
 
 
 def warnings(result: Mapping[str, Any]) -> list[str]:
@@ -96,24 +101,39 @@ def rank(result: Mapping[str, Any], dimension: str) -> str | None:
     percentile = of_dimension.get("predictions", of_dimension.get("labels"))
     low, high = SCALES[dimension]
     end, share = (high, percentile) if percentile >= 50 else (low, 100 - percentile)
-    return f"{_MORE.get(end, f'more {end}')} than {share:.0f}%"
+    return f"{_MORE.get(end, f'more {end}')} than {share:.0f}% of recordings"
 
 
 def interval(result: Mapping[str, Any], dimension: str) -> str | None:
-    """The interval of a number, or `None` if there is none."""
+    """The interval of a number, or that it says nothing, or `None` if there is none."""
     if not result.get("intervals"):
         return None
+    if is_undetermined(result, dimension):
+        return f"not determined: the {level(result)} interval covers nearly the whole scale"
     low, high = result["intervals"][dimension]
-    return f"{low:.2f} to {high:.2f}"
+    return f"{level(result)} interval {low:.2f} to {high:.2f}"
+
+
+def is_undetermined(result: Mapping[str, Any], dimension: str) -> bool:
+    """Whether the interval of a number covers nearly the whole scale."""
+    if not result.get("intervals"):
+        return False
+    low, high = result["intervals"][dimension]
+    return bool(min(high, 1.0) - max(low, 0.0) >= _UNDETERMINED)
+
+
+def level(result: Mapping[str, Any]) -> str:
+    """The level of the intervals, in percent."""
+    return f"{result['interval_level'] * 100:g}%"
 
 
 def certainty(result: Mapping[str, Any]) -> str:
     """What the drawn interval means, or why there is none."""
     if not result.get("intervals"):
-        return "This model does not say how sure it is." if has_speech(result) else ""
+        return "This model has no prediction intervals." if has_speech(result) else ""
     return (
         "The bar around a number shows how uncertain it is: of new speakers like those of the calibration, about "
-        f"{result['interval_level']:.0%} of labels lie within it."
+        f"{level(result)} of labels lie within it."
     )
 
 
@@ -122,6 +142,17 @@ def compared(result: Mapping[str, Any]) -> str:
     return (
         f"Percentages compare with the recordings of {result['percentiles_of']}." if result.get("percentiles") else ""
     )
+
+
+def terms(license_id: str) -> str:
+    """What a license allows and its name, by its identifier on the Hub or in the config of a model."""
+    found = re.match(r"cc(0|-[a-z-]+)-(\d\.\d)(-research-only)?$", license_id)
+    name = license_id
+    if found:
+        kind = found[1].upper().replace("-", " ", 1)
+        name = f"CC{kind} {found[2]}{', for research only' if found[3] else ''}"
+    is_free = not any(part in license_id for part in ("-nc", "research"))
+    return f"License: {name}" if is_free else f"No commercial use ({name})"
 
 
 def origins(result: Mapping[str, Any]) -> list[tuple[str, str]]:
