@@ -118,7 +118,7 @@ def test_foreign_speech_is_described_all_the_same(recognizer):
 
 def test_speech_without_recognized_words_is_described(recognizer, monkeypatch):
     """Most clips in other languages lost their description, since Whisper had found "no speech"."""
-    speech = load_audio(Path(__file__).parents[1] / "space" / "examples" / "calm.mp3")
+    speech = load_audio(Path(__file__).parents[1] / "space" / "examples" / "sorry.mp3")
     monkeypatch.setattr(
         Recognizer, "__call__", lambda self, sounds, language=None: [SimpleNamespace(**NOTHING) for _ in sounds]
     )
