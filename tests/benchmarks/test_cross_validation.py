@@ -83,5 +83,5 @@ def test_the_difference_is_paired_and_over_the_seeds():
 
 
 def test_a_folder_without_the_corpora_is_a_sentence(tmp_path):
-    with pytest.raises(SystemExit, match=r"emodb/metadata_weak\.csv is missing"):
+    with pytest.raises(SystemExit, match="emodb is missing: --data is a folder"):
         cross_validation.main(["--data", str(tmp_path), "--corpora", "emodb"])
