@@ -2,13 +2,15 @@
 
     python -m msfser.benchmarks.space [MODEL]
 
-starts `space/app.py` on a model (by default `outputs/probe`) and lets ten users send requests at once, each user the
-same clip of the probe corpus ten times. Meanwhile, where there is a Chromium, it speaks into the tab Live. Every
-answer is compared with the pipeline's for that clip. Then the same clips, with the corpus's texts, go through the
-page, the pipeline, `train.py --do_predict` and plain `AutoModel`. Writes to `benchmarks/results/serving.json`
+starts `space/app.py` on a model (by default `outputs/starter`, which `msfser starter outputs/starter` makes) and lets
+ten users send requests at once, each user the same clip of the probe corpus ten times. Meanwhile, where there is a
+Chromium, it speaks into the tab Live. Every answer is compared with the pipeline's for that clip. Then the same clips,
+with the corpus's texts, go through the page, the pipeline, `train.py --do_predict` and plain `AutoModel`. Writes to
+`benchmarks/results/serving.json`
 
 - `space/wrong_answers`, of 100;
-- `space/memory_growth` of the server over these 100 requests, as a share;
+- `space/memory_growth` of the server, as a share, from the first ten of these requests to the last ten, and
+  `space/memory_of_users`, by the first ten and the tab Live;
 - `space/cold_start_seconds` until the page answers, with the model's files on the disk;
 - `space/peak_memory_mb`;
 - `space/seconds_alone`, the median of a request while there is no other;
@@ -196,7 +198,7 @@ def _difference(
 def main(argv: Sequence[str] | None = None) -> None:
     """Sends requests, compares, prints and writes."""
     parser = parser_of("space", __doc__)
-    parser.add_argument("model", nargs="?", default="outputs/probe")
+    parser.add_argument("model", nargs="?", default="outputs/starter")
     model = parser.parse_args(argv).model
     torch.set_num_threads(2)
     folder = make_probe("data/probe")
@@ -252,7 +254,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("megabytes after each round:", *(round(one / 1e6) for one in used))
     rows = [
         row("space/wrong_answers", wrong),
-        row("space/memory_growth", used[-1] / used[0] - 1),
+        row("space/memory_growth", used[-1] / used[1] - 1),
+        row("space/memory_of_users", used[1] / used[0] - 1),
         row("space/cold_start_seconds", cold_start),
         row("space/peak_memory_mb", max(used) / 1e6),
         row("space/seconds_alone", statistics.median(alone)),

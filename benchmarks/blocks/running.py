@@ -126,6 +126,7 @@ RUNNING: dict[str, Block] = {
         [
             "- Ten users at once on the demo page, 100 requests, while one more speaks into the tab Live: "
             "{space/wrong_answers:.0f} wrong answers, {space/live_results:.0f} live results; memory grew by "
+            "{space/memory_of_users:share} with the first ten requests and the tab Live, then by "
             "{space/memory_growth:share}.",
             "- The accessibility checker axe-core finds {axe/serious:.0f} serious violations.",
             "- Page, pipeline, `train.py --do_predict`, and plain `AutoModel` differ by at most "
