@@ -136,9 +136,16 @@ def _as_distributed(folder: Path, protocol: Protocol) -> pd.DataFrame:
     speakers = table["speaker"].str.removeprefix(f"{folder.name}-")
     files = [Path(path).relative_to(folder).as_posix() for path in paths]
     found = table[["emotion", "intensity", *LABELS]].assign(file=files, path=paths, speaker=speakers)
-    # With the version of an emotion, of which a sentence may have several.
-    said = table[["speaker", "emotion", "intensity", "sentence"]].astype(str)
-    return found.assign(sentence=said["sentence"] + said.groupby([*said]).cumcount().astype(str))
+    return found.assign(sentence=_numbered(found, table["sentence"]))
+
+
+def _numbered(clips: pd.DataFrame, sentences: Any) -> pd.Series:
+    """The sentence of each clip, numbered among those that its speaker says alike.
+
+    Without a number of the repetition, the first of one intensity belongs to the first of the other.
+    """
+    said = clips[["speaker", "emotion", "intensity"]].assign(sentence=sentences).astype(str)
+    return said["sentence"] + said.groupby([*said]).cumcount().astype(str)
 
 
 def _read_table(path: Path, protocol: Protocol) -> pd.DataFrame:
@@ -160,9 +167,7 @@ def _read_table(path: Path, protocol: Protocol) -> pd.DataFrame:
     emotions = table["emotion"].replace(_NOUNS)
     found = pd.DataFrame({"file": table["file_name"], "path": paths, "emotion": emotions})
     found = found.assign(speaker=table["speaker_id"], intensity=table.get("intensity"))
-    # Without a number of the repetition, the first of one intensity belongs to the first of the other.
-    said = table.reindex(columns=["speaker_id", "emotion", "intensity", "transcription"]).astype(str)
-    found["sentence"] = said["transcription"] + said.groupby([*said]).cumcount().astype(str)
+    found["sentence"] = _numbered(found, table.get("transcription"))
     return found.assign(**dict(zip(LABELS, labels.T, strict=True)))
 
 
