@@ -19,7 +19,7 @@ from transformers.models.wavlm.modeling_wavlm import WavLMAttention, WavLMFeedFo
 from transformers.models.whisper.modeling_whisper import WhisperAttention
 
 from .fast_front_ends_msfser import CONVOLUTIONS
-from .fast_products_msfser import MsfSerLinear, has_amx, is_fast, is_reduced, product
+from .fast_products_msfser import MsfSerLinear, has_amx, has_bfloat16, is_fast, is_reduced, product
 
 Encoder = TypeVar("Encoder", bound=nn.Module)
 
@@ -138,14 +138,31 @@ def _attention(
     position_bias: torch.Tensor,
 ) -> torch.Tensor:
     bias = torch.addcmul(masked, gate, position_bias)
-    if not _draws_fast(query, dropout):
+    draws_fast = _draws_fast(query, dropout)
+    if not draws_fast and not _is_for_products(query):
         return nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
     # As torch does it, which has no fused kernel with dropout on a CPU; but with fast draws, and scaled at the end.
     items_and_heads = query.shape[:2]
     query, key, value, bias = (tensor.flatten(0, 1) for tensor in (query, key, value, bias))
-    scores = torch.baddbmm(bias, query, key.transpose(1, 2), alpha=1 / math.sqrt(query.shape[-1]))
-    shares = torch.where(_dropout_mask(scores.shape, dropout), scores.softmax(-1), 0.0)
+    shares = torch.baddbmm(bias, query, key.transpose(1, 2), alpha=1 / math.sqrt(query.shape[-1])).softmax(-1)
+    if draws_fast:
+        shares = torch.where(_dropout_mask(shares.shape, dropout), shares, 0.0)
     return (shares @ value / (1 - dropout)).unflatten(0, items_and_heads)
+
+
+def _is_for_products(query: torch.Tensor) -> bool:
+    """Whether attention with these queries is faster by matrix products than by torch's fused kernel.
+
+    Without AMX, that kernel computes bfloat16 no faster than float32.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and query.device.type == "cpu"
+        and query.dtype == torch.bfloat16
+        and has_bfloat16()
+        and not has_amx()
+        and not torch.is_grad_enabled()
+    )
 
 
 class MsfSerWhisperAttention(WhisperAttention):

@@ -16,16 +16,17 @@ from transformers.models.unispeech_sat.modeling_unispeech_sat import (
 from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2FeatureEncoder, Wav2Vec2PositionalConvEmbedding
 from transformers.models.wavlm.modeling_wavlm import WavLMFeatureEncoder, WavLMPositionalConvEmbedding
 
-from .fast_products_msfser import as_matrix, is_reduced, linear, packed, product, wants_gradient
+from .fast_products_msfser import as_matrix, is_fast, is_reduced, linear, packed, product, wants_gradient
 
-# Output frames of one piece of the front end: its widest layer then has about 1,000 rows, 2 MB; in bfloat16 4,000.
-_PIECE, _REDUCED_PIECE = 16, 64
+# Output frames of one piece of the front end: its widest layer then has about 4,000 rows.
+_PIECE = 64
 
 
 class _FastFrontEnd(nn.Module):
     """Mixed into a stock front end whose convolutions are each followed by a layer norm.
 
-    In channels-last layout nothing is transposed around the layer norms, and pieces of a clip stay in the cache.
+    As products of windows with the channels last, nothing is transposed around the layer norms, no weights are arranged
+    in each call, and pieces of a clip stay in the cache.
     """
 
     conv_layers: Any
@@ -51,59 +52,39 @@ class _FastFrontEnd(nn.Module):
         is_too_short = input_values.shape[1] < field  # for which the stock class has an error
         if is_too_short or not (is_in_bfloat16 or (is_plain and not trained)):
             return super().forward(input_values)
+        if is_in_bfloat16:
+            input_values = input_values.to(torch.bfloat16)
         if trained:
-            return self._reduced_frames(input_values).transpose(1, 2)
+            return self._frames(input_values).transpose(1, 2)
         frames = (input_values.shape[1] - field) // hop + 1
-        piece = _REDUCED_PIECE if is_in_bfloat16 else _PIECE
-        starts = range(0, frames, piece)
-        # As an image of one row whose channels come last in memory, once for all pieces.
-        kernels = [
-            layer.conv.weight[:, :, None].contiguous(memory_format=torch.channels_last)
-            for layer in (() if is_in_bfloat16 else self.conv_layers)
-        ]
+        starts = range(0, frames, _PIECE)
         clips = []
         for samples in input_values:
-            ends = ((min(start + piece, frames) - 1) * hop + field for start in starts)
+            ends = ((min(start + _PIECE, frames) - 1) * hop + field for start in starts)
             pieces = (samples[start * hop : end] for start, end in zip(starts, ends, strict=True))
-            if is_in_bfloat16:
-                clips.append(torch.cat([self._reduced_frames(part[None])[0] for part in pieces]))
-            else:
-                clips.append(torch.cat([self._frames(part, kernels) for part in pieces]))
+            clips.append(torch.cat([self._frames(part[None])[0] for part in pieces]))
         return torch.stack(clips).transpose(1, 2)
 
-    def _frames(self, samples: torch.Tensor, kernels: list[torch.Tensor]) -> torch.Tensor:
-        """`(samples,)` and the layers' kernels `(channels out, channels in, 1, width)` -> `(frames, channels)`."""
-        x = samples[:, None]
-        for layer, kernel in zip(self.conv_layers, kernels, strict=True):
-            conv = layer.conv
-            if conv.in_channels == 1:
-                windows = x[:, 0].unfold(0, conv.kernel_size[0], conv.stride[0])
-                x = linear(windows, conv.weight[:, 0], conv.bias)
-            else:
-                image = x[None, None].permute(0, 3, 1, 2)
-                image = nn.functional.conv2d(image, kernel, conv.bias, (1, conv.stride[0]))
-                x = image[0, :, 0].T
-            x = layer.activation(layer.layer_norm(x))
-        return x
+    def _frames(self, samples: torch.Tensor) -> torch.Tensor:
+        """`(batch, samples)` -> `(batch, frames, channels)`; in bfloat16 also with gradients.
 
-    def _reduced_frames(self, samples: torch.Tensor) -> torch.Tensor:
-        """`(batch, samples)` -> `(batch, frames, channels)` in bfloat16, also with gradients.
-
-        As products of windows: torch's convolutions arrange the weights in each call and the states twice, and some of
-        oneDNN's give wrong sums for an image of one row, on processors with AMX.
+        torch's convolutions arrange the weights in each call and the states twice, and some of oneDNN's give wrong sums
+        for an image of one row in bfloat16, on processors with AMX.
         """
-        x = samples.to(torch.bfloat16)[..., None]
+        x = samples[..., None]
         for layer in self.conv_layers:
             x = layer.activation(layer.layer_norm(_convolution(x, layer.conv)))
         return x
 
 
 def _convolution(x: torch.Tensor, conv: nn.Conv1d) -> torch.Tensor:
-    """A convolution of bfloat16 without padding: `(batch, length, channels)` -> `(batch, windows, channels)`."""
+    """A convolution without padding: `(batch, length, channels)` -> `(batch, windows, channels)`."""
     width, stride = conv.kernel_size[0], conv.stride[0]
     if wants_gradient(x, conv.weight, conv.bias):
         return _Convolution.apply(x, _kernel_matrix(conv.weight), conv.bias, width, stride)
     windows = _windows(x, width, stride)
+    if x.dtype == torch.float32:
+        return linear(windows, packed(_kernel_matrix, conv.weight), conv.bias)
     weight = packed(lambda weight: as_matrix(_kernel_matrix(weight)), conv.weight)
     return product(windows.flatten(0, 1), weight, conv.bias).unflatten(0, windows.shape[:2])
 
@@ -188,21 +169,23 @@ class _FastPositions(nn.Module):
         """`(batch, frames, size)` -> the same in the precision of the weights, as the sum to which all layers add."""
         conv = self.conv
         known = parametrize.is_parametrized(conv, "weight") and getattr(self, "batch_norm", None) is None
-        if not known or not is_reduced(hidden_states, conv.bias):
+        if not known or not is_fast(hidden_states, conv.bias):
             return super().forward(hidden_states)
         parameters = tuple(conv.parametrizations.weight.parameters())
         if wants_gradient(hidden_states, conv.bias, *parameters):
             positions = super().forward(hidden_states)
         else:
-            x = hidden_states.to(torch.bfloat16).transpose(1, 2)[:, :, None]
+            precision = torch.bfloat16 if is_reduced(hidden_states, conv.bias) else torch.float32
+            x = hidden_states.to(precision).transpose(1, 2)[:, :, None]
             padding, ones, groups = [0, conv.padding[0]], [1, 1], conv.groups
 
             def arranged(*_: torch.Tensor) -> torch.Tensor:
-                image = conv.weight.to(torch.bfloat16)[:, :, None].contiguous().to_mkldnn()
+                image = conv.weight.to(precision)[:, :, None].contiguous().to_mkldnn()
                 reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
                 return reorder(image, padding, ones, ones, groups, list(x.shape))
 
-            weight, bias = packed(arranged, *parameters), conv.bias.to(torch.bfloat16)
+            weight = packed(arranged, *parameters, precision=precision)
+            bias = conv.bias.to(precision)
             convolve = torch.ops.mkldnn._convolution_pointwise
             x = convolve(x, weight, bias, padding, ones, ones, groups, "none", [], "")[:, :, 0]
             positions = self.activation(self.padding(x)).transpose(1, 2)

@@ -75,7 +75,8 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> 
         return _packed_product(_arranged, x, weight, bias)
     elif not _is_for_one_dnn(x, weight):
         return nn.functional.linear(x, weight, bias)
-    return _OneDnnLinear.apply(x.flatten(0, -2), weight, bias).unflatten(0, x.shape[:-1])
+    multiply = _OneDnnLinear.apply if wants_gradient(x, weight, bias) else product
+    return multiply(x.flatten(0, -2), weight, bias).unflatten(0, x.shape[:-1])
 
 
 def is_fast(x: torch.Tensor, weight: torch.Tensor) -> bool:
@@ -217,8 +218,10 @@ def _arranged(weight: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def packed(make: Callable[..., torch.Tensor], *parameters: torch.Tensor) -> torch.Tensor:
-    """What `make` makes of parameters, made again only after one of them has changed.
+def packed(
+    make: Callable[..., torch.Tensor], *parameters: torch.Tensor, precision: torch.dtype | None = None
+) -> torch.Tensor:
+    """What `make` makes of parameters, made again only after one of them, or the precision that it makes, has changed.
 
     A change is noticed by the parameter's version, place and type in memory, and about 256 of its values, spread over
     all rows and columns. A fused optimizer, or what is written to `.data`, changes no version: a change of few values
@@ -227,7 +230,7 @@ def packed(make: Callable[..., torch.Tensor], *parameters: torch.Tensor) -> torc
     if any(parameter.is_inference() for parameter in parameters):
         return make(*parameters)
     # The code of a function, which outlives no model and is the same in each call.
-    states = [getattr(make, "__code__", make), *map(_state, parameters)]
+    states = [getattr(make, "__code__", make), precision, *map(_state, parameters)]
     found = _PACKED.get(parameters[0])
     if found is None or found[0] != states:
         found = _PACKED[parameters[0]] = (states, make(*(parameter.detach() for parameter in parameters)))
