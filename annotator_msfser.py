@@ -10,7 +10,7 @@ from transformers.utils import logging
 
 from .audio_msfser import SAMPLING_RATE
 from .description_msfser import Describer, MeasuredDescriber
-from .emphasis_msfser import EMPHASIS, EmphasisConfig, Prosody, find_emphasis, measure_prosody
+from .emphasis_msfser import EMPHASIS, EmphasisConfig, Pitch, Prosody, find_emphasis, measure_prosody
 from .processing_msfser import wrong_annotation
 from .sound_quality_msfser import SoundMeter, measured
 from .transcription_msfser import MsfSerRecognizer
@@ -59,6 +59,7 @@ class Annotation:
     description: str | None = None
     describer: str | None = None  # name of what wrote the description; `None` if it was given
     absent: dict[str, str] = field(default_factory=dict)  # such as `{"transcript": "no speech"}`
+    language: str | None = None  # code of that of recognized words
 
 
 class MsfSerAnnotator:
@@ -209,7 +210,8 @@ class MsfSerAnnotator:
         for language, items in to_transcribe.items():
             self._recognize([annotations[i] for i in items], [sounds[i] for i in items], language)
         if to_align:
-            self._align([annotations[i] for i in to_align], [sounds[i] for i in to_align])
+            languages = [given[i].get("language") for i in to_align]
+            self._align([annotations[i] for i in to_align], [sounds[i] for i in to_align], languages)
 
     def emphasize(
         self, annotations: Sequence[Annotation], prosody: "LazyProsody", given: Sequence[Mapping[str, Any]]
@@ -266,17 +268,22 @@ class MsfSerAnnotator:
             return
         for annotation, found in zip(annotations, self.recognizer(sounds, language=language), strict=True):
             annotation.transcript, annotation.words = found.text, found.words or None
+            annotation.language = found.language
             if found.reason is not None:
                 annotation.absent["transcript"] = found.reason
 
-    def _align(self, annotations: Sequence[Annotation], sounds: Sequence[np.ndarray]) -> None:
+    def _align(
+        self, annotations: Sequence[Annotation], sounds: Sequence[np.ndarray], languages: Sequence[str | None]
+    ) -> None:
         transcripts = [" ".join(words_of(annotation.transcript or "")) for annotation in annotations]
         found: list[list[dict[str, Any]] | None] = [None] * len(sounds)
         if self.aligner is not None:
             found = self.aligner(sounds, transcripts)
         rest = [i for i, words in enumerate(found) if words is None]
         if rest and self.recognizer is not None:
-            aligned = _aligned(self.recognizer, [sounds[i] for i in rest], [transcripts[i] for i in rest])
+            aligned = _aligned(
+                self.recognizer, *([column[i] for i in rest] for column in (sounds, transcripts, languages))
+            )
             for i, words in zip(rest, aligned, strict=True):
                 found[i] = words
         for annotation, words in zip(annotations, found, strict=True):
@@ -303,15 +310,21 @@ def _made(make: Callable[..., _T], name: str, *settings: Any, **named: Any) -> _
 
 
 def _aligned(
-    recognizer: MsfSerRecognizer, sounds: Sequence[np.ndarray], transcripts: Sequence[str]
+    recognizer: MsfSerRecognizer,
+    sounds: Sequence[np.ndarray],
+    transcripts: Sequence[str],
+    languages: Sequence[str | None],
 ) -> Sequence[list[dict[str, Any]] | None]:
     """Word times by the recognizer; a transcript that does not fit its sound gets none."""
     try:
-        return recognizer.align(sounds, transcripts)
+        return recognizer.align(sounds, transcripts, languages)
     except ValueError:
         if len(sounds) == 1:
             return [None]
-        return [_aligned(recognizer, [sound], [text])[0] for sound, text in zip(sounds, transcripts, strict=True)]
+        return [
+            _aligned(recognizer, *([value] for value in item))[0]
+            for item in zip(sounds, transcripts, languages, strict=True)
+        ]
 
 
 def why_no_words(meter: SoundMeter) -> str:
@@ -320,15 +333,21 @@ def why_no_words(meter: SoundMeter) -> str:
 
 
 class LazyProsody:
-    """Pitch and level of some sounds, `(samples,)` each at 16 kHz, each measured at its first use."""
+    """Pitch and level of some sounds, `(samples,)` each at 16 kHz, each measured at its first use.
 
-    def __init__(self, sounds: Sequence[np.ndarray]):
-        self._sounds = sounds
+    Args:
+        sounds: The sounds.
+        pitch_of: The pitch of the sound with this number, if it is not to be measured.
+    """
+
+    def __init__(self, sounds: Sequence[np.ndarray], pitch_of: Callable[[int], Pitch] | None = None):
+        self._sounds, self._pitch_of = sounds, pitch_of
         self._measured: dict[int, Prosody] = {}
 
     def __getitem__(self, item: int) -> Prosody:
         if item not in self._measured:
-            self._measured[item] = measure_prosody(self._sounds[item])
+            pitch = None if self._pitch_of is None else self._pitch_of(item)
+            self._measured[item] = measure_prosody(self._sounds[item], pitch)
         return self._measured[item]
 
 

@@ -9,6 +9,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,7 +18,7 @@ from .annotator_msfser import NO_SPEECH, NO_WORDS, Annotation, why_no_words
 from .audio_msfser import SAMPLING_RATE
 from .configuration_msfser import LABELS, TENSOR_NAMES
 from .contributions_msfser import mean_reasons
-from .emphasis_msfser import bare_word
+from .emphasis_msfser import Pitch, bare_word, joined_pitch, measure_pitch
 from .recordings_msfser import Recording
 from .sound_quality_msfser import LEAST_SPEECH, SoundMeter, speech_warnings
 from .word_times_msfser import has_no_spaces, join_words, texts_of_words
@@ -43,6 +44,11 @@ class Segment:
     def seconds(self) -> float:
         """Its duration."""
         return len(self.sound) / SAMPLING_RATE
+
+    @cached_property
+    def pitch(self) -> Pitch:
+        """Its pitch, which is measured once for both of its windows."""
+        return measure_pitch(self.sound)
 
     def speech_seconds(self) -> float:
         """How much of it is speech; its words are known by now."""
@@ -185,6 +191,11 @@ def annotation_of(window: Sequence[Segment]) -> Annotation:
     if text is not None:
         absent.pop("transcript", None)
     return Annotation(transcript=text, words=words or None, absent=absent)
+
+
+def pitch_of(window: Sequence[Segment]) -> Pitch:
+    """The pitch of a window."""
+    return joined_pitch([(segment.pitch, segment.seconds) for segment in window])
 
 
 def given_texts_of(window: Sequence[Segment]) -> dict[str, Any]:

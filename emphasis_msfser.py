@@ -36,11 +36,19 @@ _VOICED = 0.5
 
 
 @dataclass(frozen=True)
+class Pitch:
+    """The pitch of one sound over time."""
+
+    times: np.ndarray  # (pitch frames,), the frames' centers in seconds, `PITCH_HOP` apart within a piece
+    hertz: np.ndarray  # (pitch frames,), fundamental frequency (65..520), NaN where the sound is not voiced
+
+
+@dataclass(frozen=True)
 class Prosody:
     """Pitch and level of one sound over time."""
 
-    pitch_times: np.ndarray  # (pitch frames,), the frames' centers in seconds, `PITCH_HOP` apart
-    pitch: np.ndarray  # (pitch frames,), fundamental frequency in Hz (65..520), NaN where the sound is not voiced
+    pitch_times: np.ndarray  # as in `Pitch`
+    pitch: np.ndarray  # likewise, in Hz
     level: np.ndarray  # (level frames,), root mean square over 25 ms in dB of full scale, -100 or more
 
     @property
@@ -49,16 +57,28 @@ class Prosody:
         return np.arange(len(self.level)) * LEVEL_HOP
 
 
-def measure_prosody(sound: np.ndarray) -> Prosody:
-    """Measures pitch and level of one sound, `(samples,)`, mono float32 at 16 kHz.
+def measure_pitch(sound: np.ndarray) -> Pitch:
+    """Measures the pitch of one sound, `(samples,)`, mono float32 at 16 kHz.
 
     Raises:
         ImportError: swift-f0 is not installed.
     """
     # Whether a frame is voiced must not depend on the gain.
     found = _pitch_detector().detect(at_reference_level(sound), SAMPLING_RATE, LOWEST_PITCH, HIGHEST_PITCH)
-    pitch = np.where(found.confidence >= _VOICED, found.pitch_hz, np.nan)
-    return Prosody(found.timestamps, pitch, _level(sound))
+    return Pitch(found.timestamps, np.where(found.confidence >= _VOICED, found.pitch_hz, np.nan))
+
+
+def joined_pitch(pieces: Sequence[tuple[Pitch, float]]) -> Pitch:
+    """The pitch of a sound from that of its consecutive pieces, each with its duration in seconds."""
+    starts = np.cumsum([0.0, *(seconds for _, seconds in pieces[:-1])])
+    times = [pitch.times + start for (pitch, _), start in zip(pieces, starts, strict=True)]
+    return Pitch(np.concatenate(times), np.concatenate([pitch.hertz for pitch, _ in pieces]))
+
+
+def measure_prosody(sound: np.ndarray, pitch: Pitch | None = None) -> Prosody:
+    """Measures level and pitch of one sound, as in [`measure_pitch`], unless its pitch is known."""
+    pitch = measure_pitch(sound) if pitch is None else pitch
+    return Prosody(pitch.times, pitch.hertz, _level(sound))
 
 
 def _level(sound: np.ndarray) -> np.ndarray:

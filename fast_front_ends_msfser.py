@@ -25,8 +25,8 @@ _PIECE = 64
 class _FastFrontEnd(nn.Module):
     """Mixed into a stock front end whose convolutions are each followed by a layer norm.
 
-    As products of windows with the channels last, nothing is transposed around the layer norms, no weights are arranged
-    in each call, and pieces of a clip stay in the cache.
+    As products of windows with the channels last: nothing is transposed around the layer norms, the weights are
+    arranged once, and pieces of a clip stay in the cache.
     """
 
     conv_layers: Any
@@ -68,8 +68,8 @@ class _FastFrontEnd(nn.Module):
     def _frames(self, samples: torch.Tensor) -> torch.Tensor:
         """`(batch, samples)` -> `(batch, frames, channels)`; in bfloat16 also with gradients.
 
-        torch's convolutions arrange the weights in each call and the states twice, and some of oneDNN's give wrong sums
-        for an image of one row in bfloat16, on processors with AMX.
+        torch's convolutions arrange the weights in each call and the states twice, and in bfloat16 some of oneDNN's give
+        wrong sums for an image of one row, on processors with AMX.
         """
         x = samples[..., None]
         for layer in self.conv_layers:

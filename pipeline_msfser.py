@@ -22,6 +22,7 @@ from .course_msfser import (
     each_alone,
     given_texts_of,
     origins_of,
+    pitch_of,
     result_of,
     windows_of,
 )
@@ -353,7 +354,7 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
         sounds = [np.concatenate([segment.sound for segment in window]) for window in windows]
         annotations = [annotation_of(window) for window in windows]
         given = [given_texts_of(window) for window in windows]
-        prosody = LazyProsody(sounds)
+        prosody = LazyProsody(sounds, lambda i: pitch_of(windows[i]))
         for name in ("emphasis", "description"):
             if not reads(name):
                 for annotation, window in zip(annotations, windows, strict=True):

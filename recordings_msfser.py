@@ -39,6 +39,7 @@ class Recording:
     index: int | None = None  # among the inputs; `None` if it is the only one
     is_long: bool = False  # whether it needs several windows
     words_from: str = "given"  # or "aligned"
+    text_languages: Sequence[str] | None = None  # codes of those that the model reads; `None` for any
     unread: str | None = None  # why its words are not read
     texts_of_words: list[str] = field(default_factory=list)  # of a long one: the transcript cut before each given word
     channels_first: bool | None = None  # of samples with two axes
@@ -65,6 +66,7 @@ class Recording:
             ValueError: There is no such language.
         """
         self.given["language"] = stated = self.given["language"] or language
+        self.text_languages = text_languages
         self.unread = why_not_read(stated, text_languages) if reads_words else None
         if self.unread is not None:
             self.given |= dict.fromkeys(("transcript", "words", "emphasis"))

@@ -12,6 +12,7 @@ from .configuration_msfser import TENSOR_NAMES
 from .course_msfser import Segment, each_alone, spread_given_words, spread_words
 from .description_msfser import Describer, MeasuredDescriber
 from .inputs_msfser import AS_TRAINED
+from .languages_msfser import why_not_read
 from .recordings_msfser import Recording
 from .transcription_msfser import MsfSerRecognizer
 from .word_times_msfser import text_of
@@ -95,8 +96,17 @@ class Annotators:
             found = each_alone(lambda *batch: transcribed(transcriber, *batch), to_transcribe, sounds, given)
             for passage, annotation_or_none in zip(to_transcribe, found, strict=True):
                 if annotation_or_none is not None:
+                    _leave_out_unread(annotation_or_none, passage[0].recording.text_languages)
                     spread_words(passage, annotation_or_none)
         return [segment for passage in passages for segment in passage]
+
+
+def _leave_out_unread(annotation: Annotation, text_languages: Sequence[str] | None) -> None:
+    """Leaves out recognized words in a language that the model does not read."""
+    reason = why_not_read(annotation.language, text_languages)
+    if reason is not None:
+        annotation.transcript = annotation.words = None
+        annotation.absent = {**annotation.absent, "transcript": reason}
 
 
 def align_long(recording: Recording, transcriber: MsfSerAnnotator) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -63,6 +64,7 @@ class Transcription:
     words: list[dict[str, Any]]  # `{"word", "start", "end"}` with punctuation, in seconds; empty without a text
     reason: str | None
     confidence: float | None  # mean natural log probability of the tokens, at most 0
+    language: str | None = None  # code of that of the text, stated or detected
 
 
 class MsfSerRecognizer:
@@ -162,7 +164,7 @@ class MsfSerRecognizer:
         code = language_code(language)
         if self.english_only and code not in (None, "en"):
             return [Transcription(None, [], "the recognizer knows only English", None)] * len(sounds)
-        if code is not None and not self.english_only and f"<|{code}|>" not in self.ids.lang_to_id:
+        if code is not None and not self.english_only and not self._knows(code):
             raise ValueError(
                 f"This recognizer does not know language={language!r}: use another recognizer, or leave it out."
             )
@@ -180,10 +182,13 @@ class MsfSerRecognizer:
         parts = iter(self._spoken_repetitions([piece for clip in clips for piece in clip]))
         return [[part for _ in clip for part in next(parts)] for clip in clips]
 
-    def align(self, sounds: Sequence[np.ndarray], transcripts: Sequence[str]) -> list[list[dict[str, Any]]]:
+    def align(
+        self, sounds: Sequence[np.ndarray], transcripts: Sequence[str], languages: Sequence[str | None] | None = None
+    ) -> list[list[dict[str, Any]]]:
         """Finds the times of given words, in any language that the recognizer knows, by feeding them to the decoder.
 
-        Sounds are as in `__call__`.
+        Sounds and languages are as in `__call__`, the latter one for each sound; where none is stated, or the
+        recognizer does not know it, a multilingual one detects it.
 
         Returns:
             For each clip `{"word", "start", "end"}` in order, one for each part of the transcript between spaces that
@@ -191,21 +196,26 @@ class MsfSerRecognizer:
             transcript.
 
         Raises:
-            ValueError: The numbers of sounds and transcripts differ, or a transcript is too long for its clip (the
-                message names the item).
+            ValueError: The numbers of sounds, transcripts and languages differ, a language is unknown, or a transcript
+                is too long for its clip (the message names the item).
         """
-        if len(sounds) != len(transcripts):
-            raise ValueError(f"There are {len(sounds)} sounds and {len(transcripts)} transcripts: give one for each.")
+        languages = [None] * len(sounds) if languages is None else languages
+        if not len(sounds) == len(transcripts) == len(languages):
+            raise ValueError(
+                f"There are {len(sounds)} sounds, {len(transcripts)} transcripts and {len(languages)} languages: give "
+                "one for each."
+            )
+        codes = [code if self._knows(code) else None for code in map(language_code, languages)]
         shares = []  # (item, offset in seconds, samples, words)
         for i, (sound, transcript) in enumerate(zip(sounds, transcripts, strict=True)):
-            shares += [(i, *share) for share in self._shares(sound, words_of(transcript))]
+            shares += [(i, *share) for share in self._shares(sound, words_of(transcript), codes[i])]
         spelled = [[self._tokenize(word) for word in words] for *_, words in shares]
         tokens = [list(itertools.chain(*parts)) for parts in spelled]
         for (i, *_), ids in zip(shares, tokens, strict=True):
             if len(ids) > self._room():
                 raise ValueError(f"The transcript of item {i} is too long for its sound: cut both into shorter clips.")
         results: list[list[dict[str, Any]]] = [[] for _ in sounds]
-        decoded = self._decode([samples for _, _, samples, _ in shares], [None] * len(shares), tokens)
+        decoded = self._decode([samples for _, _, samples, _ in shares], [codes[i] for i, *_ in shares], tokens)
         for (i, offset, samples, words), parts, clip in zip(shares, spelled, decoded, strict=True):
             results[i] += trim_quiet_edges(self._given_words(words, parts, clip.starts), samples, offset)
         return results
@@ -378,6 +388,10 @@ class MsfSerRecognizer:
         codes = {index: token.strip("<|>") for token, index in self.ids.lang_to_id.items()}
         return [codes[index] for index in ids]
 
+    def _knows(self, code: str | None) -> bool:
+        """Whether a multilingual recognizer has a token for a language."""
+        return not self.english_only and f"<|{code}|>" in self.ids.lang_to_id
+
     def _prompt(self, code: str | None) -> list[int]:
         ids = [self.ids.decoder_start_token_id]
         if not self.english_only:
@@ -432,6 +446,7 @@ class MsfSerRecognizer:
     def _transcription(self, pieces: list[Piece], stated: bool) -> Transcription:
         """The text of a clip from its pieces; if none has a text, the reason is that of the first piece."""
         texts, words, confidences, reasons = [], [], [], []
+        said: Counter[str] = Counter()  # tokens in each language
         for offset, samples, clip in pieces:
             reason = self.why_rejected(clip, stated)
             if reason is not None:
@@ -440,10 +455,11 @@ class MsfSerRecognizer:
             texts.append(self._text(clip))
             words += trim_quiet_edges(self._words(clip), samples, offset)
             confidences.append((clip.log_probability, len(clip.tokens)))
+            said[clip.language] += len(clip.tokens)
         if not texts:
             return Transcription(None, [], reasons[0], None)
         confidence = float(np.average([p for p, _ in confidences], weights=[n for _, n in confidences]))
-        return Transcription(join_words(texts), words, None, confidence)
+        return Transcription(join_words(texts), words, None, confidence, said.most_common(1)[0][0])
 
     def why_rejected(self, clip: DecodedClip, stated: bool) -> str | None:
         """Why the decoder's output is no text; `None` if it is one. The language may be stated."""
@@ -455,13 +471,15 @@ class MsfSerRecognizer:
             return "not clearly English, and the recognizer knows only English"
         return None
 
-    def _shares(self, sound: np.ndarray, words: list[str]) -> Iterator[tuple[float, np.ndarray, list[str]]]:
-        """Pieces of at most 30 s with their offset and their share of the words."""
+    def _shares(
+        self, sound: np.ndarray, words: list[str], code: str | None
+    ) -> Iterator[tuple[float, np.ndarray, list[str]]]:
+        """Pieces of at most 30 s with their offset and their share of the words, in a language that may be known."""
         pieces = list(cut_into_pieces(sound))
         cuts = [0] * len(pieces) + [len(words)]
         if len(pieces) > 1:
             # The words recognized in each piece show where to divide the given ones.
-            decoded = self._decode([samples for _, samples in pieces], [None] * len(pieces))
+            decoded = self._decode([samples for _, samples in pieces], [code] * len(pieces))
             recognized = [words_of(self._text(clip)) for clip in decoded]
             counts = np.cumsum([0, *map(len, recognized)])
             found, given = ([letters_of(word) for word in part] for part in (itertools.chain(*recognized), words))

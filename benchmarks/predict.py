@@ -4,9 +4,10 @@
     python -m msfser.benchmarks.predict --data my/recordings
 
 The folder has 300 recordings: WAV, FLAC, MP3, OGG and m4a, mono and stereo, at 8, 16, 44.1 and 48 kHz, of 0.3 s to 5
-minutes; five of them are broken. They are pieces of synthetic speech, or of the recordings in FOLDER. The command runs
-on one core with one thread; then it is killed (kill -9) at three moments and given again; then two processes share
-two cores. Times are those of whole commands, start-up included; the machine has to be idle otherwise.
+minutes; five of them are broken. They are pieces of synthetic speech, or of the recordings in FOLDER; the two channels
+of a stereo recording differ in level. The command runs on one core with one thread; then it is killed (kill -9) at
+three moments and given again; then two processes share two cores. Times are those of whole commands, start-up
+included; the machine has to be idle otherwise.
 
 | row | value |
 |---|---|
@@ -213,8 +214,8 @@ def write_recordings(folder: Path, speech: np.ndarray, count: int, longest: floa
     for number, length in enumerate(seconds):
         rate, channels = int(draw.choice(RATES)), int(draw.integers(1, 3))
         samples = round(length * SAMPLING_RATE)
-        starts = draw.integers(0, len(speech) - samples, channels)
-        sound = np.stack([speech[start : start + samples] for start in starts]) * draw.uniform(0.1, 0.9)
+        start = int(draw.integers(0, len(speech) - samples))
+        sound = speech[start : start + samples] * draw.uniform(0.1, 0.9, (channels, 1))
         resampled = np.stack([soxr.resample(channel, SAMPLING_RATE, rate) for channel in sound]).astype(np.float32)
         write_sound(folder / f"{number:03d}.{KINDS[number % len(KINDS)]}", resampled, rate)
     (folder / "empty.wav").write_bytes(b"")

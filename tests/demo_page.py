@@ -17,7 +17,7 @@ class FakeRecognizer:
     def __call__(self, sounds, language=None):
         return [self._transcription(sound, SPOKEN) for sound in sounds]
 
-    def align(self, sounds, transcripts):
+    def align(self, sounds, transcripts, languages=None):
         return [self._transcription(sound, text).words for sound, text in zip(sounds, transcripts, strict=True)]
 
     def _transcription(self, sound, text):

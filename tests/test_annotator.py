@@ -2,7 +2,6 @@
 
 import dataclasses
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,9 +12,10 @@ from msfser.annotator_msfser import NO_SPEECH, LazyProsody, MsfSerAnnotator
 from msfser.audio_msfser import load_audio
 from msfser.description_msfser import NORMS, MeasuredDescriber
 from msfser.emphasis_msfser import EMPHASIS, find_emphasis, measure_prosody
+from msfser.transcription_msfser import Transcription
 
 SOUND = noise(0.5)
-NOTHING = {"text": None, "words": [], "reason": NO_SPEECH}
+NOTHING = Transcription(None, [], NO_SPEECH, None)
 WORDS = [{"word": w, "start": i / 10, "end": (i + 1) / 10} for i, w in enumerate(["you", "did", "say", "so."])]
 
 
@@ -32,15 +32,11 @@ class Recognizer:
     def __call__(self, sounds, language=None):
         self.calls.append(("transcribe", len(sounds), language))
         if language == "de":
-            return [SimpleNamespace(text=None, words=[], reason="the recognizer knows only English") for _ in sounds]
-        return [
-            SimpleNamespace(text="you did say so.", words=WORDS, reason=None)
-            if np.abs(sound).max() > 0
-            else SimpleNamespace(**NOTHING)
-            for sound in sounds
-        ]
+            return [Transcription(None, [], "the recognizer knows only English", None) for _ in sounds]
+        found = Transcription("you did say so.", WORDS, None, -0.1)
+        return [found if np.abs(sound).max() > 0 else NOTHING for sound in sounds]
 
-    def align(self, sounds, transcripts):
+    def align(self, sounds, transcripts, languages=None):
         self.calls.append(("align", len(sounds), None))
         if any("impossible" in text for text in transcripts):
             raise ValueError("The transcript of item 1 is too long for its sound: cut both into shorter clips.")
@@ -119,9 +115,7 @@ def test_foreign_speech_is_described_all_the_same(recognizer):
 def test_speech_without_recognized_words_is_described(recognizer, monkeypatch):
     """Most clips in other languages lost their description, since Whisper had found "no speech"."""
     speech = load_audio(Path(__file__).parents[1] / "space" / "examples" / "sorry.mp3")
-    monkeypatch.setattr(
-        Recognizer, "__call__", lambda self, sounds, language=None: [SimpleNamespace(**NOTHING) for _ in sounds]
-    )
+    monkeypatch.setattr(Recognizer, "__call__", lambda self, sounds, language=None: [NOTHING for _ in sounds])
     describer = Describer()
     spoken, silent = MsfSerAnnotator(recognizer, describer=describer)([speech, np.zeros(8_000, np.float32)])
     assert spoken.absent == dict.fromkeys(("transcript", "emphasis"), "the recognizer found no words")
@@ -173,9 +167,9 @@ def test_a_describer_that_writes_nothing(recognizer):
 def test_pitch_is_measured_once(recognizer, monkeypatch):
     measured = []
 
-    def counted(sound):
+    def counted(sound, pitch=None):
         measured.append(len(sound))
-        return measure_prosody(sound)
+        return measure_prosody(sound, pitch)
 
     monkeypatch.setattr("msfser.annotator_msfser.measure_prosody", counted)
     monkeypatch.setattr("msfser.description_msfser.measure_prosody", counted)

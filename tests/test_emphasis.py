@@ -9,6 +9,8 @@ from msfser.emphasis_msfser import (
     Prosody,
     bare_word,
     find_emphasis,
+    joined_pitch,
+    measure_pitch,
     measure_prosody,
 )
 
@@ -83,6 +85,18 @@ def test_the_segment_is_clipped_at_the_edges():
     last = emphasis(levels=(0.1, 0.1, 0.1, 0.1, 0.1, 0.3))
     assert (first.segment, first.text) == ((0, 2), "I never")
     assert (last.segment, last.text) == ((4, 6), "you know")
+
+
+def test_the_pitch_of_pieces_is_that_of_the_whole():
+    sound, _ = spoken(levels=(0.3, 0.1, 0.1, 0.1, 0.1, 0.1))
+    cut = 256 * (len(sound) // 512)  # at a frame of the tracker
+    pieces = [sound[:cut], sound[cut:]]
+    joined = joined_pitch([(measure_pitch(piece), len(piece) / 16_000) for piece in pieces])
+    whole = measure_pitch(sound)
+    assert np.abs(joined.times - whole.times).max() < 1e-6
+    voiced = np.isfinite(joined.hertz) & np.isfinite(whole.hertz)
+    assert voiced.mean() > 0.9 * np.isfinite(whole.hertz).mean() > 0.3
+    assert np.median(np.abs(np.log2(joined.hertz[voiced] / whole.hertz[voiced]))) < 0.01
 
 
 def test_three_words_or_fewer_are_the_segment():

@@ -1,5 +1,6 @@
 """Languages: what is taken for English, by the constants of the published measurement; words that are not read."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -66,6 +67,29 @@ def test_given_words_in_another_language_are_not_read(english, seconds):
         assert texts["transcript"] == texts["words"] == texts["emphasis"] == reason
         assert texts["description"] == "given" and result["description"] == "a b c"
     assert not recognizer.calls
+
+
+class German(Recognizer):
+    """Detects German."""
+
+    def transcription(self, words):
+        found = super().transcription(words)
+        return dataclasses.replace(found, language=None if found.text is None else "de")
+
+
+@pytest.mark.parametrize("seconds", [2.0, 14.0])
+def test_recognized_words_in_a_language_that_is_not_read_are_left_out(english, seconds):
+    sound = {"audio": voice(seconds), "sampling_rate": RATE}
+    result = english(sound, recognizer=German())
+    assert not result["words"] and result["transcript"] is result["emphasis"] is None
+    reason = "absent: in German, and the model reads only English"
+    assert result["texts"]["transcript"] == result["texts"]["emphasis"] == reason
+    assert english(sound, recognizer=Recognizer())["transcript"]
+    assert any_language()(sound, recognizer=German())["transcript"]
+
+
+def any_language() -> MsfSerPipeline:
+    return MsfSerPipeline(tiny_model("whisper"), processor=tiny_processor("whisper"))
 
 
 def test_given_words_are_read_in_english_and_where_no_language_is_stated(english):

@@ -24,7 +24,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 from msfser import LABELS, MsfSerPipeline, memory_msfser, recordings_msfser, segment_texts_msfser
 from msfser.audio_msfser import load_audio
 from msfser.description_msfser import NORMS
-from msfser.emphasis_msfser import EMPHASIS
+from msfser.emphasis_msfser import EMPHASIS, measure_pitch
 from msfser.train import main
 
 RATE = 16_000
@@ -515,6 +515,21 @@ def test_a_long_recording_has_a_course_and_a_summary(pipe, long, recognizer):
     for label in LABELS:
         expected = np.average([window[label] for window in course], weights=weights)
         assert result[label] == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_pitch_of_each_second_is_measured_once(pipe, long, monkeypatch):
+    measured = []
+
+    def counted(sound):
+        measured.append(len(sound))
+        return measure_pitch(sound)
+
+    monkeypatch.setattr("msfser.course_msfser.measure_pitch", counted)
+    monkeypatch.setattr("msfser.emphasis_msfser.measure_pitch", counted)
+    spoken = np.concatenate([voice(13.0), voice(13.0, 1)])
+    result = pipe(spoken, sampling_rate=RATE)
+    assert all(window["emphasis"] for window in result["course"])
+    assert sum(measured) == len(spoken)
 
 
 def test_without_word_times_all_seconds_count(pipe, long):

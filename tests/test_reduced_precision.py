@@ -109,6 +109,22 @@ def test_attention_of_whisper_is_that_in_float32_for_each_item_of_a_padded_batch
     assert torch.allclose(alone[-1][0].float(), found[-1][1, : alone[-1].shape[1]].float(), atol=0.05)
 
 
+@needs_bfloat16
+@pytest.mark.parametrize("amx", [True, False])
+def test_attention_of_wavlm_is_that_in_float32(amx, monkeypatch):
+    monkeypatch.setattr(fast_encoders_msfser, "has_amx", lambda: amx)
+    encoder, sounds = encoder_of("wavlm").eval(), torch.randn(2, 16_000)
+    mask = torch.ones(2, 16_000, dtype=torch.long)
+    mask[1, 9_000:] = 0
+    with torch.no_grad():
+        expected = encoder(sounds, attention_mask=mask).last_hidden_state
+        with in_precision("bfloat16", torch.device("cpu")):
+            found = encoder(sounds, attention_mask=mask).last_hidden_state
+        again = encoder(sounds, attention_mask=mask).last_hidden_state
+    assert 0 < (found.float() - expected)[0].abs().max() < 0.1 and (found.float() - expected)[1, :20].abs().max() < 0.1
+    assert torch.equal(again, expected)  # weights that are kept in bfloat16 are not those of float32
+
+
 @pytest.mark.parametrize("change", ["bfloat16", "half", "quantize"])
 def test_float32_changes_nothing_and_is_always_possible(change):
     model, inputs = getattr(tiny_model(), change)(), inputs_for("wavlm")

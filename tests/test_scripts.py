@@ -136,7 +136,7 @@ class Spaceless(Recognizer):
     def transcription(self, words):
         return Transcription("".join(word["word"] for word in words), words, None, -0.1)
 
-    def align(self, sounds, transcripts):
+    def align(self, sounds, transcripts, languages=None):
         results = []
         for sound, text in zip(sounds, transcripts, strict=True):
             edges = np.linspace(0, len(sound) / RATE, len(text.split()) + 1).tolist()

@@ -437,19 +437,36 @@ def test_no_english_is_transcribed_if_another_language_is_stated(polyglot, monke
     assert [(r.text, r.words, r.reason) for r in results] == [(None, [], "the recognizer knows only English")] * 2
 
 
+def prompts_of(recognizer, use) -> list[list[int]]:
+    """The first four tokens of the texts that the decoder reads while the recognizer is used."""
+    seen = []
+    embed = recognizer.model.model.decoder.embed_tokens
+    hook = embed.register_forward_pre_hook(lambda module, args: seen.append(args[0][0].tolist()))
+    use()
+    hook.remove()
+    return [ids[:4] for ids in seen if len(ids) >= 4]
+
+
 @pytest.mark.parametrize(("language", "expected"), [("de", 43), ("german", 43), ("en-US", 42), (None, None)])
 def test_a_multilingual_recognizer_is_told_the_language_or_detects_it(polyglot, monkeypatch, language, expected):
     monkeypatch.setattr(transcription_msfser, "_TOKENS_PER_SECOND", 1)
-    seen = []
-    embed = polyglot.model.model.decoder.embed_tokens
-    hook = embed.register_forward_pre_hook(lambda module, args: seen.append(args[0][0].tolist()))
-    polyglot([noise(1.0)], language)
-    hook.remove()
-    prompts = [ids[:4] for ids in seen if len(ids) >= 4]
-    assert prompts
-    for start, code, task, plain in prompts:
+    transcribing = prompts_of(polyglot, lambda: polyglot([noise(1.0)], language))
+    aligning = prompts_of(polyglot, lambda: polyglot.align([noise(1.0)], ["the food"], [language]))
+    assert transcribing and aligning
+    for start, code, task, plain in transcribing + aligning:
         assert (start, task, plain) == (41, 44, 50)
         assert code in ({expected} if expected else {42, 43})
+
+
+def test_the_language_of_a_text_is_known(polyglot, monkeypatch):
+    monkeypatch.setattr(polyglot, "why_rejected", lambda clip, stated: None)
+    assert polyglot([noise(1.0)], "de")[0].language == "de"
+    (detected,) = polyglot.decode([noise(1.0)])
+    assert polyglot([noise(1.0)])[0].language == detected[0][2].language
+
+
+def test_given_words_in_a_language_that_the_recognizer_does_not_know_have_times(polyglot):
+    assert [word["word"] for word in polyglot.align([noise(1.0)], ["le repas"], ["fr"])[0]] == ["le", "repas"]
 
 
 def test_unknown_languages_and_wrong_input_are_sentences(polyglot):
@@ -457,8 +474,10 @@ def test_unknown_languages_and_wrong_input_are_sentences(polyglot):
         polyglot([noise(1.0)], "klingon")
     with pytest.raises(ValueError, match=r"does not know language='fr'"):
         polyglot([noise(1.0)], "fr")
-    with pytest.raises(ValueError, match=r"1 sounds and 2 transcripts"):
+    with pytest.raises(ValueError, match=r"1 sounds, 2 transcripts and 1 languages"):
         polyglot.align([noise(1.0)], ["a", "b"])
+    with pytest.raises(ValueError, match=r"1 sounds, 1 transcripts and 2 languages"):
+        polyglot.align([noise(1.0)], ["a"], ["de", "en"])
     with pytest.raises(ValueError, match=r"transcript of item 0 is too long"):
         polyglot.align([noise(1.0)], ["a " * 500])
     assert polyglot([]) == []

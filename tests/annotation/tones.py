@@ -70,7 +70,7 @@ class Recognizer:
         text = f"the sound number {number} by {self.name} in {language}"
         return Transcript(text, words_of(text, sound))
 
-    def align(self, sounds, transcripts):
+    def align(self, sounds, transcripts, languages=None):
         if "impossible" in " ".join(transcripts):
             raise ValueError("The transcript of item 0 is too long for its sound: cut both into shorter clips.")
         return [words_of(text, sound) for text, sound in zip(transcripts, sounds, strict=True)]
