@@ -68,8 +68,8 @@ class _FastFrontEnd(nn.Module):
     def _frames(self, samples: torch.Tensor) -> torch.Tensor:
         """`(batch, samples)` -> `(batch, frames, channels)`; in bfloat16 also with gradients.
 
-        torch's convolutions arrange the weights in each call and the states twice, and in bfloat16 some of oneDNN's give
-        wrong sums for an image of one row, on processors with AMX.
+        torch's convolutions arrange the weights in each call and the states twice, and in bfloat16, on processors with
+        AMX, some of oneDNN's give wrong sums for an image of one row.
         """
         x = samples[..., None]
         for layer in self.conv_layers:
