@@ -25,7 +25,7 @@ from .fast_encoders_msfser import quantize_linear_layers
 from .fast_products_msfser import check_precision, forget_packed, in_precision
 from .fusion_msfser import MsfSerLayerMix, MsfSerMissingInputEmbedding, MsfSerRouting, MsfSerZeroLinear
 from .gradients_msfser import freeze, has_adapters, prepare_training
-from .intervals_msfser import MsfSerIntervals
+from .intervals_msfser import MsfSerIntervals, set_intervals
 
 logger = logging.get_logger(__name__)
 
@@ -282,6 +282,15 @@ class MsfSerPreTrainedModel(PreTrainedModel):
                 quantize_linear_layers(getattr(self, name))
         self.is_8_bit = True
         return self.eval()
+
+    def uncalibrate(self) -> Self:
+        """Removes the intervals and `config.scale`, in place: they are those of numbers that training would change.
+
+        The same model is returned, with the same numbers.
+        """
+        set_intervals(self, None)
+        self.config.scale = None
+        return self
 
     def train(self, mode: bool = True) -> "MsfSerPreTrainedModel":
         """As `nn.Module.train`, but a frozen encoder stays in evaluation mode: no dropout, no SpecAugment.
