@@ -63,9 +63,9 @@ class MsfSerIntervals(nn.Module):
 
 
 def set_intervals(model: Any, intervals: MsfSerIntervals | None) -> None:
-    """Gives [`MsfSerModel`] other intervals, or none."""
+    """Gives [`MsfSerModel`] other intervals, which its training leaves as they are, or none."""
     model.config.intervals = intervals is not None
-    model.intervals = None if intervals is None else intervals.to(model.device)
+    model.intervals = None if intervals is None else intervals.to(model.device).requires_grad_(False)
 
 
 def intervals_of(output: Mapping[str, torch.Tensor], row: int) -> dict[str, list[float]] | None:

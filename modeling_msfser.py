@@ -76,7 +76,6 @@ class MsfSerModel(MsfSerPreTrainedModel):
     intra_fusion: MsfSerIntraModalFusion
     film: MsfSerFilm | None
     heads: MsfSerParallel
-    intervals: MsfSerIntervals | None
 
     def __init__(self, config: MsfSerConfig):
         super().__init__(config)
@@ -114,7 +113,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
                 self.film = MsfSerFilm(condition_size, film_size, config.fusion_size)
         self.cross_fusion = MsfSerCrossModalFusion(config, sizes)
         self.heads = MsfSerParallel({name: build_head(config) for name in LABELS})
-        self.intervals = MsfSerIntervals().requires_grad_(False) if config.intervals else None
+        self.intervals = MsfSerIntervals() if config.intervals else None
         self._freeze()
         self.post_init()
 

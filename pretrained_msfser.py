@@ -53,6 +53,7 @@ class MsfSerPreTrainedModel(PreTrainedModel):
     precision = "float32"  # see `set_precision`
     audio_encoder: Any  # a `PreTrainedModel`, as the text encoder
     text_encoder: Any
+    intervals: MsfSerIntervals | None
 
     def __init__(self, config: MsfSerConfig):
         choose_attention(config)
@@ -256,6 +257,8 @@ class MsfSerPreTrainedModel(PreTrainedModel):
 
     def _freeze(self) -> None:
         freeze(self.config, **{f"{name}_encoder": encoder for name, encoder in self._encoders().items()})
+        if self.intervals is not None:
+            self.intervals.requires_grad_(False)
 
     def quantize(self) -> Self:
         """Replaces the encoders' linear layers by 8-bit ones, in place, for faster inference on a CPU.

@@ -94,6 +94,7 @@ def test_a_saved_model_loads_without_a_warning(model, has_intervals, tmp_path, c
     assert "MISSING" not in caplog.text and "UNEXPECTED" not in caplog.text
     with torch.no_grad():
         for again in (loaded, remote):
+            assert not [name for name, p in again.named_parameters() if p.requires_grad and "intervals" in name]
             expected, found = (one(**inputs(), interval_level=0.8) for one in (saved, again))
             assert torch.equal(found.logits, expected.logits)
             assert torch.equal(found.high, expected.high) if has_intervals else found.high is None
