@@ -181,6 +181,14 @@ def test_settings_that_contradict_the_model_are_refused(tiny, tmp_path, setting,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("is_new", [False, True])
+def test_recordings_that_are_too_long_for_whisper_are_refused(tiny, tmp_path, is_new):
+    make = new_command if is_new else command
+    message = refused(make(tiny, tmp_path / "run", "--max_seconds", "40"))
+    # The tiny encoder has fewer positions than the pretrained ones, which end at 30 s.
+    assert "max_seconds cannot be 40, as a Whisper encoder reads 14 s; give 14 or less" in message
+
+
 def test_another_encoder_is_refused(tiny, tmp_path):
     model = MsfSerModel.from_encoders(str(tiny / "audio"), None, semantics=[])
     model.config.audio_config._name_or_path = "openai/whisper-tiny.en"
