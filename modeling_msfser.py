@@ -210,8 +210,8 @@ class MsfSerModel(MsfSerPreTrainedModel):
         Raises:
             ValueError: There is no input at all, for the batch or (outside training) for one item; two inputs have
                 different batch sizes; a sound is too short for its encoder; a text has more tokens than its encoder
-                has positions; the labels have another shape, or a value outside 0..1; an adapter has no effect on the
-                layer that it is in; or the level is outside its range.
+                has positions; the labels have another shape or, on a CPU, a value outside 0..1; an adapter has no
+                effect on the layer that it is in; or the level is outside its range.
         """
         check_level(interval_level)
         records = self._records(output_hidden_states, output_attentions)
