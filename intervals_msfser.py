@@ -3,8 +3,9 @@
 For the number `m_d` of a dimension `d` the interval at a level such as 0.9 is `m_d -+ q_d(level) * s_d(m)`, cut at 0
 and 1. The scale `s_d` says where on the scales errors are large: a constant plus a share of a small network of the
 three numbers, fitted after these, which it cannot move. `q_d` are quantiles of `|label - m_d| / s_d` for speakers that
-a model was not fitted to (cross-conformal: V. Vovk, Annals of Mathematics and Artificial Intelligence 74, 2015; CV+:
-R. F. Barber et al., Annals of Statistics 49, 2021).
+a model was not fitted to: those of a validation part (split conformal prediction), or all of them, by the residuals of
+cross-fits. CV+ itself (R. F. Barber et al., Annals of Statistics 49, 2021) would need the models of all groups of
+speakers; here one model is kept.
 """
 
 from collections.abc import Mapping, Sequence
@@ -63,9 +64,9 @@ class MsfSerIntervals(nn.Module):
 
 
 def set_intervals(model: Any, intervals: MsfSerIntervals | None) -> None:
-    """Gives [`MsfSerModel`] other intervals, or none."""
+    """Gives [`MsfSerModel`] other intervals, which its training leaves as they are, or none."""
     model.config.intervals = intervals is not None
-    model.intervals = None if intervals is None else intervals.to(model.device)
+    model.intervals = None if intervals is None else intervals.to(model.device).requires_grad_(False)
 
 
 def intervals_of(output: Mapping[str, torch.Tensor], row: int) -> dict[str, list[float]] | None:

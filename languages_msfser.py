@@ -1,4 +1,7 @@
-"""Languages by code or name, whether a model reads them, and whether a text by an English recognizer was said."""
+"""Languages by code or name, and whether a model reads them.
+
+Also whether speech that an English recognizer transcribed was really English.
+"""
 
 import re
 from collections.abc import Sequence

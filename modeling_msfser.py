@@ -76,7 +76,6 @@ class MsfSerModel(MsfSerPreTrainedModel):
     intra_fusion: MsfSerIntraModalFusion
     film: MsfSerFilm | None
     heads: MsfSerParallel
-    intervals: MsfSerIntervals | None
 
     def __init__(self, config: MsfSerConfig):
         super().__init__(config)
@@ -114,7 +113,7 @@ class MsfSerModel(MsfSerPreTrainedModel):
                 self.film = MsfSerFilm(condition_size, film_size, config.fusion_size)
         self.cross_fusion = MsfSerCrossModalFusion(config, sizes)
         self.heads = MsfSerParallel({name: build_head(config) for name in LABELS})
-        self.intervals = MsfSerIntervals().requires_grad_(False) if config.intervals else None
+        self.intervals = MsfSerIntervals() if config.intervals else None
         self._freeze()
         self.post_init()
 
@@ -211,8 +210,8 @@ class MsfSerModel(MsfSerPreTrainedModel):
         Raises:
             ValueError: There is no input at all, for the batch or (outside training) for one item; two inputs have
                 different batch sizes; a sound is too short for its encoder; a text has more tokens than its encoder
-                has positions; the labels have another shape, or a value outside 0..1; an adapter has no effect on the
-                layer that it is in; or the level is outside its range.
+                has positions; the labels have another shape or, on a CPU, a value outside 0..1; an adapter has no
+                effect on the layer that it is in; or the level is outside its range.
         """
         check_level(interval_level)
         records = self._records(output_hidden_states, output_attentions)

@@ -25,7 +25,7 @@ from .fast_encoders_msfser import quantize_linear_layers
 from .fast_products_msfser import check_precision, forget_packed, in_precision
 from .fusion_msfser import MsfSerLayerMix, MsfSerMissingInputEmbedding, MsfSerRouting, MsfSerZeroLinear
 from .gradients_msfser import freeze, has_adapters, prepare_training
-from .intervals_msfser import MsfSerIntervals
+from .intervals_msfser import MsfSerIntervals, set_intervals
 
 logger = logging.get_logger(__name__)
 
@@ -53,6 +53,7 @@ class MsfSerPreTrainedModel(PreTrainedModel):
     precision = "float32"  # see `set_precision`
     audio_encoder: Any  # a `PreTrainedModel`, as the text encoder
     text_encoder: Any
+    intervals: MsfSerIntervals | None
 
     def __init__(self, config: MsfSerConfig):
         choose_attention(config)
@@ -256,6 +257,8 @@ class MsfSerPreTrainedModel(PreTrainedModel):
 
     def _freeze(self) -> None:
         freeze(self.config, **{f"{name}_encoder": encoder for name, encoder in self._encoders().items()})
+        if self.intervals is not None:
+            self.intervals.requires_grad_(False)
 
     def quantize(self) -> Self:
         """Replaces the encoders' linear layers by 8-bit ones, in place, for faster inference on a CPU.
@@ -282,6 +285,15 @@ class MsfSerPreTrainedModel(PreTrainedModel):
                 quantize_linear_layers(getattr(self, name))
         self.is_8_bit = True
         return self.eval()
+
+    def uncalibrate(self) -> Self:
+        """Removes the intervals and `config.scale`, in place: they are those of numbers that training would change.
+
+        The same model is returned, with the same numbers.
+        """
+        set_intervals(self, None)
+        self.config.scale = None
+        return self
 
     def train(self, mode: bool = True) -> "MsfSerPreTrainedModel":
         """As `nn.Module.train`, but a frozen encoder stays in evaluation mode: no dropout, no SpecAugment.

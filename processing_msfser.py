@@ -12,6 +12,7 @@ from .configuration_msfser import LABELS, TENSOR_NAMES
 from .encoders_msfser import feature_settings, is_path, last_part, load_tokenizer, positions_of
 from .feature_extraction_msfser import MsfSerFeatureExtractor, check_padding_side, check_unmasked
 from .languages_msfser import language_code
+from .loss_msfser import check_labels
 
 # The arguments of transformers that are the same for sounds and texts.
 _PADDING = {"padding", "truncation", "pad_to_multiple_of", "return_attention_mask"}
@@ -247,7 +248,7 @@ def labels_of(rows: Sequence[Mapping[str, Any]]) -> torch.Tensor | None:
     """Labels `(batch, 3)` float32, valence, arousal, dominance in 0..1; `None` if no row is labeled.
 
     Raises:
-        ValueError: Some labels are there and some are missing.
+        ValueError: Some labels are there and some are missing, or a value is neither in 0..1 nor `UNRATED`.
     """
     missing = [row.get(name) is None for row in rows for name in LABELS]
     if all(missing):
@@ -255,7 +256,9 @@ def labels_of(rows: Sequence[Mapping[str, Any]]) -> torch.Tensor | None:
     if any(missing):
         row, label = divmod(missing.index(True), len(LABELS))
         raise ValueError(f"Row {row} of the batch has no {LABELS[label]} while others are labeled.")
-    return torch.tensor([[row[name] for name in LABELS] for row in rows], dtype=torch.float32)
+    labels = torch.tensor([[row[name] for name in LABELS] for row in rows], dtype=torch.float32)
+    check_labels(labels, len(rows))
+    return labels
 
 
 def from_scale(values: Any, low: float, high: float) -> Any:

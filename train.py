@@ -99,8 +99,7 @@ def train(settings: Settings) -> None:
         logger.info("%s: %s", name, counted(len(part), "utterance"))
     warn_of_unrated(parts["train"])
     if switches.semantics:
-        if not run.init_from:  # a trained model does without them
-            warn_of_absent_texts(run.data, parts["train"], switches.semantics)
+        warn_of_absent_texts(run.data, parts["train"], switches.semantics)
         warn_of_shared_texts(run.data, parts)
 
     # Model
@@ -153,6 +152,7 @@ def cross_validate(settings: Settings) -> None:
     )
     warn_of_unrated(rows)
     if switches.semantics:
+        warn_of_absent_texts(run.data, rows, switches.semantics)
         warn_of_shared_texts(run.data, {"train": rows.select(folds[0].rest), "test": rows.select(folds[0].rows)})
 
     # Frozen encoders, once for all folds

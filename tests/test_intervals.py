@@ -94,9 +94,21 @@ def test_a_saved_model_loads_without_a_warning(model, has_intervals, tmp_path, c
     assert "MISSING" not in caplog.text and "UNEXPECTED" not in caplog.text
     with torch.no_grad():
         for again in (loaded, remote):
+            assert not [name for name, p in again.named_parameters() if p.requires_grad and "intervals" in name]
             expected, found = (one(**inputs(), interval_level=0.8) for one in (saved, again))
             assert torch.equal(found.logits, expected.logits)
             assert torch.equal(found.high, expected.high) if has_intervals else found.high is None
+
+
+def test_a_model_to_be_trained_loses_what_is_of_its_numbers(model, tmp_path):
+    model.save_pretrained(tmp_path / "calibrated")
+    bare = MsfSerModel.from_pretrained(tmp_path / "calibrated").uncalibrate()
+    with torch.no_grad():
+        assert torch.equal(bare(**inputs()).logits, model(**inputs()).logits)
+    bare.save_pretrained(tmp_path / "bare")
+    loaded, report = MsfSerModel.from_pretrained(tmp_path / "bare", output_loading_info=True)
+    assert loaded.intervals is None and not loaded.config.intervals and loaded.config.scale is None
+    assert not report["missing_keys"] and not report["unexpected_keys"]
 
 
 def test_a_model_that_is_to_get_intervals_starts_with_open_ones(tmp_path):

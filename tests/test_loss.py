@@ -5,12 +5,14 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from tiny import NO_DROPOUT, tiny_model
+from tiny import NO_DROPOUT, tiny_model, tiny_processor
 from torch.nn.parallel import DistributedDataParallel
 from transformers import Trainer, TrainingArguments
 from transformers.utils import logging
 
+from msfser import MsfSerCollator
 from msfser.loss_msfser import UNRATED, ccc_loss, check_labels, concordance, logger
+from msfser.training.collator import FeatureCollator
 
 
 def naive_ccc(p, y):
@@ -208,6 +210,19 @@ def test_labels_at_the_ends_of_the_scale_are_accepted_and_the_first_wrong_one_is
         check_labels(torch.tensor([[0.0, 1.5, 0.5], [-1.0, 0.0, 0.5]]), 2)
     with pytest.raises(ValueError, match="The labels are list: give a tensor of shape"):
         check_labels([[0.1, 0.2, 0.3]], 1)
+
+
+def test_no_other_device_is_waited_for_since_the_collators_look_at_the_labels():
+    on_device = torch.empty(1, 3, device="meta")  # asking for its values is an error
+    check_labels(on_device, 1)
+    with pytest.raises(ValueError, match=r"should be \(2, 3\)"):
+        check_labels(on_device, 2)
+    rows = [{"valence": 0.5, "arousal": UNRATED, "dominance": value, "transcript": "a"} for value in (1.0, 1.5)]
+    processor = tiny_processor()
+    for collate in (MsfSerCollator(processor), FeatureCollator(processor)):
+        assert collate(rows[:1])["labels"].tolist() == [[0.5, UNRATED, 1.0]]
+        with pytest.raises(ValueError, match=r"The dominance of item 1 of the batch is 1\.5 and should be in 0\.\.1"):
+            collate(rows)
 
 
 def test_only_one_row_with_a_gradient_warns(caplog):

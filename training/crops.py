@@ -30,8 +30,8 @@ class Crop(NamedTuple):
         frames = self.frames or states.shape[1]
         spare = states.shape[1] - frames
         start = int(draw.integers(spare + 1)) if spare > 0 else 0
-        # A clip that is shorter than the stride keeps a frame.
-        offset = int(draw.integers(min(self.stride, states.shape[1])))
+        # A clip or a crop that is shorter than the stride keeps a frame.
+        offset = int(draw.integers(min(self.stride, frames, states.shape[1])))
         return states[:, start + offset : start + frames : self.stride]
 
 

@@ -81,6 +81,11 @@ def known_inputs(dataset: datasets.Dataset) -> list[str]:
     return [name for name in COLUMNS if has_input(keep_inputs(dataset, [name])).any()]
 
 
+def known_texts(dataset: datasets.Dataset) -> list[str]:
+    """The texts that at least one row has; the sound is not looked at."""
+    return known_inputs(keep_inputs(dataset, [*TENSOR_NAMES]))
+
+
 def has_input(dataset: datasets.Dataset) -> np.ndarray:
     """Which rows have at least one input, `(rows,)` bool."""
     columns = [column for of_input in COLUMNS.values() for column in of_input]

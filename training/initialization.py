@@ -16,7 +16,6 @@ from ..encoders_msfser import hub_options
 from ..hub.licenses import licenses_of
 from ..hub.loading import FoundModel, find_named
 from ..hub.model_names import content_hash
-from ..intervals_msfser import set_intervals
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
 from ..starter.assemble import fitted_voices
@@ -121,10 +120,7 @@ def load_initial(run: RunSettings, switches: ModelSettings) -> tuple[MsfSerModel
     assert run.init_from is not None
     named = find_named(run.init_from)
     options = {**dataclasses.asdict(switches), **hub_options(named.source)}
-    model = MsfSerModel.from_pretrained(named.source, **options).eval()
-    # They are those of the numbers that the training changes.
-    set_intervals(model, None)
-    model.config.scale = None
+    model = MsfSerModel.from_pretrained(named.source, **options).eval().uncalibrate()
     if (license := license_of(named)) is not None:
         license.add_to(model.config)
     named.processor.feature_extractor.max_seconds = run.max_seconds

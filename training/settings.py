@@ -475,16 +475,26 @@ def build_model(run: RunSettings, model: ModelSettings) -> "tuple[MsfSerModel, M
 
     Raises:
         OSError: A model or an encoder cannot be found; the sentence says what to do.
-        ValueError: It is not one of this kind.
+        ValueError: It is not one of this kind, or its speech encoder reads less than `max_seconds`.
     """
+    from .initialization import load_initial
+
+    built, processor = load_initial(run, model) if run.init_from else _new_model(run, model)
+    if model.audio and built.config.is_mel:
+        longest = built.config.audio_config.max_source_positions / FRAMES_PER_SECOND
+        if run.max_seconds > longest:
+            raise ValueError(
+                f"max_seconds cannot be {run.max_seconds:g}, as a Whisper encoder reads {longest:g} s; give "
+                f"{longest:g} or less"
+            )
+    return built, processor
+
+
+def _new_model(run: RunSettings, model: ModelSettings) -> "tuple[MsfSerModel, MsfSerProcessor]":
     from ..corpora.shards import annotation_settings
     from ..modeling_msfser import MsfSerModel
     from ..processing_msfser import MsfSerProcessor
 
-    if run.init_from:
-        from .initialization import load_initial
-
-        return load_initial(run, model)
     built = MsfSerModel.from_encoders(
         run.audio_encoder if model.audio else None,
         run.text_encoder if model.semantics else None,

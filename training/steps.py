@@ -1,8 +1,9 @@
 """The steps that a single training run and cross-validation share."""
 
 import copy
+import dataclasses
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import datasets
@@ -12,13 +13,14 @@ from transformers import EarlyStoppingCallback, EvalPrediction, TrainingArgument
 from transformers.trainer_utils import SaveStrategy
 
 from ..configuration_msfser import LABELS
+from ..emphasis_msfser import EMPHASIS
 from ..intervals_msfser import MsfSerIntervals, set_intervals
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
 from .adapters import merged, with_adapters
 from .calibration import FEWEST_RATED, FEWEST_SPEAKERS, calibrated, scale_of
 from .collator import FeatureCollator
-from .features import check_inputs, encode_parts
+from .features import check_inputs, encode_parts, known_texts
 from .labels import GIVEN, numbers_and_labels, rated_labels, unrated_dimensions
 from .settings import RunSettings, Settings, build_model, corpus_title
 from .trainer import EpochLines, MsfSerTrainer
@@ -71,7 +73,7 @@ def make_trainer(
         training: The arguments of the library; the size of the batch may be lowered in them.
         model: On any device; its config is told which dimensions the training rows do not rate. With `lora_rank` the
             trainer's is another one, with adapters.
-        processor: The model's.
+        processor: The model's; its annotation is told which texts the training rows do not have.
         train: Rows of the schema, also before the frozen encoders ran.
         validation: Rows by which the epoch is chosen.
         score: The metric of that.
@@ -81,6 +83,7 @@ def make_trainer(
         ImportError: A package that a setting needs is missing.
     """
     model.config.unrated = unrated_dimensions(train)
+    processor.annotation = _as_trained(processor.annotation, known_texts(train))
     stopping = [EarlyStoppingCallback(run.early_stopping_patience)] if run.early_stopping_patience else []
     try:
         return MsfSerTrainer(
@@ -99,6 +102,26 @@ def make_trainer(
         )
     except RuntimeError as error:  # such as a package of report_to that is missing
         raise ImportError(str(error)) from error
+
+
+def _as_trained(annotation: Mapping[str, Any] | None, texts: Collection[str]) -> dict[str, Any] | None:
+    """How the pipeline makes texts: not those of a kind that the model was trained without.
+
+    Args:
+        annotation: That of the processor.
+        texts: Those that the training rows have.
+    """
+    has_words = "transcript" in texts or "emphasis" in texts
+    if annotation is None:
+        if has_words:
+            return None
+        annotation = {"emphasis": dataclasses.asdict(EMPHASIS["peak"]), "description": {"describer": "none"}}
+    kept = dict(annotation)
+    if not has_words:
+        kept["transcript"] = {"recognizer": "none", "language": kept.get("transcript", {}).get("language")}
+    if "description" not in texts:
+        kept["description"] = {"describer": "none"}
+    return kept
 
 
 def save_model(trainer: MsfSerTrainer) -> None:

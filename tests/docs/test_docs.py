@@ -64,10 +64,10 @@ def run(page: str, name: str) -> None:
 def newcomer(tmp_path, monkeypatch) -> Path:
     """A folder with models in outputs/starter and outputs/probe, recordings, and a small corpus, twice."""
     monkeypatch.chdir(tmp_path)
-    starter = tiny_model("whisper", semantics=[], audio_states="weighted")
-    set_intervals(starter, MsfSerIntervals())
-    starter.save_pretrained("outputs/starter")
-    tiny_model("whisper").save_pretrained("outputs/probe")
+    starter, probe = tiny_model("whisper", semantics=[], audio_states="weighted"), tiny_model("whisper")
+    for model, folder in ((starter, "outputs/starter"), (probe, "outputs/probe")):
+        set_intervals(model, MsfSerIntervals())
+        model.save_pretrained(folder)
     for folder in ("outputs/starter", "outputs/probe"):
         tiny_processor("whisper").save_pretrained(folder)
     for folder in ("configs", "metrics", "space"):
@@ -129,6 +129,7 @@ def test_the_lora_snippet_trains_reloads_and_merges_with_equal_numbers(newcomer)
     peft = pytest.importorskip("peft", reason='peft is not installed: pip install ".[lora]"')
     run(*LORA)
     base, merged = (MsfSerModel.from_pretrained(f"outputs/{name}") for name in ("probe", "merged"))
+    assert base.intervals is not None and merged.intervals is None
     inputs = MsfSerProcessor.from_pretrained("outputs/merged")(noise(1.2), 16_000, transcript="so it was")
     logits = [model.eval()(**inputs).logits.tolist()[0] for model in (base, merged)]
     adapted = peft.PeftModel.from_pretrained(base, "outputs/adapter").eval()

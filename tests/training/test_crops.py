@@ -28,6 +28,8 @@ def clip(frames: int, states: int = 3, size: int = 4) -> torch.Tensor:
         (7, Crop(20, 4), {1, 2}),
         (2, Crop(20, 4), {1}),
         (1, Crop(20, 4), {1}),
+        (7, Crop(3, 4), {1}),
+        (2, Crop(3, 4), {1}),
     ],
 )
 def test_a_crop_has_every_so_many_th_frame_of_a_random_part(frames, crop, counts):
@@ -41,7 +43,8 @@ def test_a_crop_has_every_so_many_th_frame_of_a_random_part(frames, crop, counts
         firsts.add(int(at[0]))
     assert found == counts
     # The whole clip is used: each frame can be the first of a crop that fits.
-    assert firsts == set(range(min(max(frames - (crop.frames or frames), 0) + crop.stride, frames)))
+    spare = max(frames - (crop.frames or frames), 0)
+    assert firsts == set(range(min(spare + min(crop.stride, crop.frames or frames), frames)))
 
 
 def test_padding_is_masked_and_zero():

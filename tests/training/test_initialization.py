@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 import torch
 from tiny import noise, tiny_model, tiny_processor
+from tiny_run import command as new_command
 from tiny_run import make_tiny, score_rows, weights
-from transformers import TrainingArguments
+from transformers import TrainingArguments, pipeline
 
-from msfser import MsfSerConfig, MsfSerModel, MsfSerProcessor
+from msfser import LABELS, MsfSerConfig, MsfSerModel, MsfSerProcessor
 from msfser.cli.main import main as msfser
+from msfser.description_msfser import NORMS
 from msfser.evaluation.evaluate import evaluate
 from msfser.hub.card import render_card
 from msfser.prediction.model_messages import license_message
@@ -124,6 +126,47 @@ def test_no_intervals_of_the_start_are_kept(trained, tiny, tmp_path):
     assert weights(tmp_path / "run").keys() == without_intervals(weights(trained)).keys()
 
 
+@pytest.mark.parametrize("kept", [[], ["transcript"]])
+def test_the_pipeline_reads_the_texts_that_were_trained(tiny, tmp_path, kept, caplog):
+    for name in ("start", "corpus"):
+        shutil.copytree(tiny / name, tmp_path / name)
+    processor = MsfSerProcessor.from_pretrained(tmp_path / "start")
+    processor.annotation = {
+        "transcript": {"recognizer": "a/b", "language": None},
+        "emphasis": {},
+        "description": {"describer": "measured", "norms": NORMS},
+    }
+    processor.save_pretrained(tmp_path / "start")
+    table = pd.read_csv(tmp_path / "corpus" / "metadata.csv")
+    absent = [text for text in ("transcript", "description") if text not in kept]
+    table.drop(columns=absent).to_csv(tmp_path / "corpus" / "metadata.csv", index=False)
+    argv = command(tmp_path, tmp_path / "run", "--num_train_epochs", "1")
+    main(argv)
+    assert ("trained on the sound alone, and reads the sound alone afterwards" in caplog.text) == (not kept)
+    assert ("no training row has the text 'description', which the model can read" in caplog.text) == bool(kept)
+    annotation = MsfSerProcessor.from_pretrained(tmp_path / "run").annotation
+    assert annotation["transcript"]["recognizer"] == ("a/b" if kept else "none")
+    pipe = pipeline(model=str(tmp_path / "run"), trust_remote_code=True)
+    clip = str(tmp_path / "corpus" / "3.wav")
+    result = pipe({"audio": clip} | {text: table[text][3] for text in kept}, recognizer=None if kept else "as trained")
+    assert result["texts"]["description"] == "absent: no describer"
+    main([*argv, "--do_predict", "true"])
+    predicted = pd.read_csv(tmp_path / "run" / "predictions.csv").set_index("file").loc["3.wav"]
+    assert [result[name] for name in LABELS] == pytest.approx([predicted[name] for name in LABELS], abs=1e-5)
+    if not kept:
+        assert result["transcript"] is None and result["texts"]["transcript"] == "absent: no recognizer"
+
+
+def test_a_new_model_without_words_needs_no_recognizer(tiny, tmp_path):
+    shutil.copytree(tiny / "corpus", tmp_path / "corpus")
+    data = tmp_path / "corpus" / "metadata.csv"
+    pd.read_csv(data).drop(columns="transcript").to_csv(data, index=False)
+    main(new_command(tiny, tmp_path / "run", "--data", str(data), "--num_train_epochs", "1"))
+    pipe = pipeline(model=str(tmp_path / "run"), trust_remote_code=True)
+    clip = str(tmp_path / "corpus" / "3.wav")
+    assert pipe(clip)["texts"]["transcript"] == "absent: no recognizer"
+
+
 @pytest.mark.parametrize(
     ("setting", "value", "named"),
     [
@@ -136,6 +179,14 @@ def test_settings_that_contradict_the_model_are_refused(tiny, tmp_path, setting,
     message = refused(command(tiny, tmp_path / "run", f"--{setting}", value))
     assert re.search(named, message) and "leave it out" in message and message.count("\n") == 0
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_recordings_that_are_too_long_for_whisper_are_refused(tiny, tmp_path, is_new):
+    make = new_command if is_new else command
+    message = refused(make(tiny, tmp_path / "run", "--max_seconds", "40"))
+    # The tiny encoder has fewer positions than the pretrained ones, which end at 30 s.
+    assert "max_seconds cannot be 40, as a Whisper encoder reads 14 s; give 14 or less" in message
 
 
 def test_another_encoder_is_refused(tiny, tmp_path):
