@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from ..corpora.table import SourceRows
 from ..corpora.text_languages import LANGUAGE, stated_language
+from ..inputs_msfser import FailedInput
 from ..sharding.output_folder import remove_results
 from ..sharding.sharded_table import ShardedTable, hashed, recording_of
 from .timed_pipeline import TimedPipeline
@@ -128,11 +129,11 @@ class ShardedPrediction(ShardedTable):
         with self.pipeline.stopwatch.measure("write"):
             super().make_shard(number)
 
-    def _item(self, row: int) -> dict[str, Any]:
+    def _item(self, row: int) -> dict[str, Any] | FailedInput:
         """A row as the pipeline reads it."""
         (texts,) = self._given.slice(row, 1).to_pylist()
         if (recording := recording_of(self.source, row)) == "":
-            recording = self.name(row)  # the pipeline's error says that there is no such file
+            return FailedInput(self.no_file(row))
         if LANGUAGE in texts:
             texts[LANGUAGE] = stated_language(texts[LANGUAGE])
         return {"audio": recording, **{name: text for name, text in texts.items() if text}}

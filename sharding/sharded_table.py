@@ -261,6 +261,10 @@ class ShardedTable(abc.ABC):
         """What messages call a recording: its path as it is written, or the name with which it is embedded."""
         return self.table["audio"][row].as_py() or self._names[row] or f"row {row + 1}"
 
+    def no_file(self, row: int) -> ValueError:
+        """The error of a row whose recording is missing."""
+        return ValueError(f"there is no file {self.name(row)!r}.")
+
     def keys(self, number: int) -> dict[str, str]:
         """A key for each step, and that of the table.
 
@@ -326,7 +330,7 @@ class ShardedTable(abc.ABC):
                 try:
                     recording = recording_of(self.source, row)
                     if recording == "":
-                        raise ValueError(f"there is no file {self.name(row)!r}.")
+                        raise self.no_file(row)
                     sound = load_audio(recording)
                 except (ValueError, OSError) as error:
                     errors[row] = " ".join(str(error).split())

@@ -837,6 +837,20 @@ def test_rows_of_shards_with_an_error_have_their_reason(calls, model):
     assert "broken.wav" in table["error"][1]
 
 
+@pytest.mark.parametrize("more", [[], ["--channel", "each"]])
+def test_a_missing_recording_is_looked_for_nowhere_else(calls, model, monkeypatch, more):
+    """As reported: a file of its name in the working folder was predicted, and an address was fetched."""
+    fetched: list[str] = []
+    monkeypatch.setattr("msfser.recordings_msfser.fetch", fetched.append)
+    shutil.copy(calls / "a.wav", "gone.wav")
+    cells = ["gone.wav", "https://nobody.invalid/a.wav", "a.wav"]
+    Path("calls/metadata.csv").write_text("\n".join(["file_name", *cells]))
+    table = predict("calls", "-o", "r.csv", "--model", model, *more)
+    assert table["file"].tolist() == cells and not fetched
+    assert table["error"].tolist()[:2] == [f"there is no file '{cell}'." for cell in cells[:2]]
+    assert table["error"].isna()[2] and table["valence"].notna().tolist() == [False, False, True]
+
+
 def test_a_missing_recognizer_is_named_as_on_the_command_line(calls, tmp_path):
     folder = tmp_path / "words"
     tiny_model().save_pretrained(folder)
