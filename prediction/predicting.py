@@ -68,9 +68,12 @@ def predict(source: SourceRows, arguments: argparse.Namespace) -> None:
 
         data = Path(arguments.recordings[0])
         shown = {"course": arguments.course, "max_width": arguments.max_width}
-        predict_table(state, open_work, data, output, (low, high), arguments.overwrite, **shown)
-        if arguments.submission is not None and state.is_main_process:
-            write_submission(output, (low, high), source.recording_names(), arguments.submission)
+
+        def then() -> None:
+            if arguments.submission is not None:
+                write_submission(output, (low, high), source.recording_names(), arguments.submission)
+
+        predict_table(state, open_work, data, output, (low, high), arguments.overwrite, then, **shown)
 
 
 def open_prediction(
@@ -118,6 +121,7 @@ def predict_table(
     output: Path,
     label_range: LabelRange,
     overwrite: bool = False,
+    then: Callable[[], object] = lambda: None,
     **shown: Any,
 ) -> None:
     """Predicts recordings in shards, goes on where an earlier run was stopped, and writes the table.
@@ -128,7 +132,8 @@ def predict_table(
         data: Where the recordings were read from.
         output: The table; shards are kept beside it until it is whole.
         label_range: The scale of the three numbers, or that of each.
-        overwrite: Whether to start over if shards of something else are beside the output.
+        overwrite: Whether to make shards of something else that are beside the output anew.
+        then: What the main process does with the table; if it raises an error, the shards are kept.
         **shown: `course` and `max_width`, as in [`rows_of_result`].
 
     Raises:
@@ -141,6 +146,8 @@ def predict_table(
     def finish(work: ShardedPrediction) -> None:
         with work.pipeline.stopwatch.measure("write"):
             has_result = _write(work, output, label_range, **shown)
+            if has_result:
+                then()
             remove_results(work.output)
         _log_parts(work.pipeline, time.perf_counter() - start)
         if not has_result:

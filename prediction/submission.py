@@ -48,7 +48,8 @@ def write_submission(
         first = int(lacking.argmax())
         raise ValueError(
             f"{int(lacking.sum())} of {len(table)} recordings have no result, such as {names[first]!r} "
-            f"({table['error'][first]}): correct them, and predict again with --overwrite."
+            f"({table['error'][first]}): correct them, and predict again with --overwrite; finished groups of others "
+            "are kept."
         )
     scaled = to_scale(from_scale(values, *label_range), *LABEL_RANGE).clip(*LABEL_RANGE)
     columns = {ATTRIBUTES[label]: scaled[:, d] for d, label in enumerate(LABELS)}

@@ -138,8 +138,8 @@ class ShardedTable(abc.ABC):
         make_folder(self.output)
         with only_run(self.output):
             check_output(self.output, self.source, data, overwrite)  # another run may just have ended
-            if overwrite and not self._goes_on():
-                remove_results(self.output)
+            if overwrite:
+                self._remove_others()
             self._clear()
             try:
                 yield
@@ -147,16 +147,18 @@ class ShardedTable(abc.ABC):
                 for number in range(self.count):
                     begun(self.shard(number)).unlink(missing_ok=True)
 
-    def _goes_on(self) -> bool:
-        """Whether the folder holds nothing but what an unfinished run of this source and these settings made."""
+    def _remove_others(self) -> None:
+        """Removes what runs of another source or with other settings left."""
         try:
-            if not is_of_source(self.output, self.source):
-                return False
+            is_ours = is_of_source(self.output, self.source)
         except ValueError:  # the note is damaged
-            return False
-        known = {self.shard(number) for number in range(self.count)}
-        has_surplus = any(path.suffix == ".parquet" for path in leftovers(self.output, known))
-        return not has_surplus and not any(map(self.is_outdated, range(self.count)))
+            is_ours = False
+        if not is_ours:
+            remove_results(self.output)
+            return
+        outdated = [self.shard(number) for number in range(self.count) if self.is_outdated(number)]
+        for path in (*outdated, *leftovers(self.output, {*map(self.shard, range(self.count))})):
+            path.unlink(missing_ok=True)
 
     def _clear(self) -> None:
         """Removes what a killed run or a shorter table left, unless the shards are those of other rows."""
