@@ -33,12 +33,13 @@ class ShardedPrediction(ShardedTable):
     command = "predict"
     steps = ("result",)
     made = {"result": pa.string(), "error": pa.string()}  # noqa: RUF012
+    keeps_source = False
     # Many rows in a shard share batches better, and few leave several processes less to wait for at the end.
     rows_per_shard, most_rows_per_shard, fewest_shards = 32, 64, 64
     # Of recordings, unless a single one is larger: an hour of MP3, or 17 minutes of WAV at 16 kHz.
     bytes_per_shard = 32_000_000
     # Raised when the same settings give other results.
-    version = 6
+    version = 7
 
     def __init__(
         self,

@@ -58,6 +58,8 @@ class ShardedTable(abc.ABC):
         steps: Names of the steps.
         made: Type of each column that is made, `error` among them; a column of the source with this name is dropped.
         given: Columns among `made` that the steps read from the source.
+        keeps_source: Whether the shards keep the columns of the source and embedded recordings; if not, they have the
+            names of the recordings only.
         rows_per_shard: What a killed run makes again at most, for each process.
 
     Args:
@@ -71,13 +73,15 @@ class ShardedTable(abc.ABC):
     steps: tuple[str, ...]
     made: Mapping[str, pa.DataType]
     given: tuple[str, ...] = ()
+    keeps_source = True
     rows_per_shard = 64
 
     def __init__(self, source: SourceRows, settings: Mapping[str, Any], output: Path, folder: Path = Path()):
         self.source = source
         self.settings = settings
         self.output = output
-        self.table = source.table.select([name for name in source.table.column_names if name not in self.made])
+        kept = source.table.column_names if self.keeps_source else ["audio"]
+        self.table = source.table.select([name for name in kept if name not in self.made])
         self._bounds = [*self.starts(), len(self.table)]
         self.count = len(self._bounds) - 1
         own = output.resolve()
@@ -131,7 +135,8 @@ class ShardedTable(abc.ABC):
         check_output(self.output, self.source, data, overwrite)
         table = self.source.table
         ours = [name for name in self.made if name in table.column_names and name not in self.given]
-        if replaced := [name for name in ours if table[name].null_count < len(table)]:
+        replaced = [name for name in ours if table[name].null_count < len(table)]
+        if self.keeps_source and replaced:
             logger.warning(
                 f"the table's columns {', '.join(replaced)} are not passed on: {self.command} writes its own."
             )
@@ -290,7 +295,9 @@ class ShardedTable(abc.ABC):
             made = self.make_rows(rows, stale, stored)
         table = self.table.slice(rows.start, len(rows))
         if self.source.embedded is not None:
-            recordings = self.source.embedded.select(rows).with_format("arrow")[:]["audio"]
+            recordings = pa.array(self._names[rows.start : rows.stop], pa.string())
+            if self.keeps_source:
+                recordings = self.source.embedded.select(rows).with_format("arrow")[:]["audio"]
             table = table.set_column(table.column_names.index("audio"), "audio", recordings)
         for name, kind in self.made.items():
             table = table.append_column(name, pa.array([row[name] for row in made], kind))

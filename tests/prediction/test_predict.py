@@ -644,6 +644,19 @@ def test_a_name_that_is_no_text_does_not_end_the_command(calls, model, monkeypat
         predict(os.fsdecode(b"\xff.wav"), "-o", "s.csv", "--model", model)
 
 
+def test_only_names_and_results_are_kept(calls, model):
+    """As reported: so were copies of embedded recordings, and a column that Parquet refuses ended the run."""
+    rows = [{"audio": {"bytes": EXAMPLE.read_bytes(), "path": "e.mp3"}, "note": "mine"}]
+    pq.write_table(pa.Table.from_pylist(rows), "e.parquet")
+    parts = stopped("e.parquet", "-o", "r.csv", "--model", model)
+    assert pq.read_table(parts / "data").select(["audio", "error"]).to_pylist() == [{"audio": "e.mp3", "error": None}]
+    assert pq.read_schema(parts / "data" / "part-00000.parquet").names == ["audio", "result", "error"]
+    for note in ("mine", "changed"):
+        Path("t.jsonl").write_text(json.dumps({"audio": "calls/a.wav", "meta": {}, "note": note}))
+        stopped("t.jsonl", "-o", "s.csv", "--model", model)
+    assert predict("t.jsonl", "-o", "s.csv", "--model", model)["file"].tolist() == ["calls/a.wav"]
+
+
 def test_long_recordings_are_in_small_groups(calls, model, monkeypatch):
     monkeypatch.setattr(ShardedPrediction, "bytes_per_shard", 100_000)  # a.wav has 48 kB, stereo.wav 128 kB
     parts = stopped(
