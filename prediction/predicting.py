@@ -12,7 +12,6 @@ import pyarrow.parquet
 from accelerate import PartialState
 
 from ..cli.messages import show_messages
-from ..cli.outputs import whole_file
 from ..corpora.audio_folder import left_out_message
 from ..corpora.label_ranges import LabelRange
 from ..corpora.messages import counted
@@ -21,7 +20,7 @@ from ..corpora.text_languages import unread_languages, without_unread_words
 from ..hub.loading import NamedModel, load_named
 from ..hub.model_names import model_settings
 from ..inputs_msfser import check_options
-from ..sharding.output_folder import remove_results
+from ..sharding.output_folder import remove_results, write_whole
 from ..sharding.processes import joined_processes, run_shards
 from .model_messages import license_message, option_names
 from .paths import parts_of, suffix_of
@@ -175,8 +174,7 @@ def _write(work: ShardedPrediction, output: Path, label_range: LabelRange, **sho
                     failed += of_result["error"] is not None
                     yield of_result
 
-    with whole_file(output) as unfinished, unfinished.open("wb") as file:
-        write_table(rows(), suffix_of(output), file)
+    write_whole(output, lambda file: write_table(rows(), suffix_of(output), file))
     if work.left_out:
         logger.warning(left_out_message(work.left_out))
     logger.info(f"{counted(count, 'row')} in {output}, {failed} without a result.")

@@ -34,6 +34,7 @@ class ShardedPrediction(ShardedTable):
     steps = ("result",)
     made = {"result": pa.string(), "error": pa.string()}  # noqa: RUF012
     keeps_source = False
+    remedy = "run the same command as before, or start over with --overwrite"
     # Many rows in a shard share batches better, and few leave several processes less to wait for at the end.
     rows_per_shard, most_rows_per_shard, fewest_shards = 32, 64, 64
     # Of recordings, unless a single one is larger: an hour of MP3, or 17 minutes of WAV at 16 kHz.
@@ -97,7 +98,7 @@ class ShardedPrediction(ShardedTable):
         if surplus or any(map(self.is_outdated, shards)):
             raise ValueError(
                 f"{self.output} holds what an interrupted run predicted for other recordings or with other options: "
-                "run the same command as before, or start over with --overwrite."
+                f"{self.remedy}."
             )
 
     def make_rows(

@@ -60,6 +60,7 @@ class ShardedTable(abc.ABC):
         given: Columns among `made` that the steps read from the source.
         keeps_source: Whether the shards keep the columns of the source and embedded recordings; if not, they have the
             names of the recordings only.
+        remedy: What messages advise where the folder holds the results of something else.
         rows_per_shard: What a killed run makes again at most, for each process.
 
     Args:
@@ -74,6 +75,7 @@ class ShardedTable(abc.ABC):
     made: Mapping[str, pa.DataType]
     given: tuple[str, ...] = ()
     keeps_source = True
+    remedy = "name another folder, or remove it"
     rows_per_shard = 64
 
     def __init__(self, source: SourceRows, settings: Mapping[str, Any], output: Path, folder: Path = Path()):
@@ -132,7 +134,7 @@ class ShardedTable(abc.ABC):
             ValueError: The folder holds what this run would overwrite, another run writes there, or [`check`] refuses.
             OSError: The folder cannot be made.
         """
-        check_output(self.output, self.source, data, overwrite)
+        check_output(self.output, self.source, data, self.remedy, overwrite)
         table = self.source.table
         ours = [name for name in self.made if name in table.column_names and name not in self.given]
         replaced = [name for name in ours if table[name].null_count < len(table)]
@@ -142,7 +144,7 @@ class ShardedTable(abc.ABC):
             )
         make_folder(self.output)
         with only_run(self.output):
-            check_output(self.output, self.source, data, overwrite)  # another run may just have ended
+            check_output(self.output, self.source, data, self.remedy, overwrite)  # another run may just have ended
             if overwrite:
                 self._remove_others()
             self._clear()
@@ -174,7 +176,7 @@ class ShardedTable(abc.ABC):
         stored = [self.stored_keys(number) for number in range(self.count)]
         tables = [self.table_key(number) for number in range(self.count)]
         if present and (surplus or [keys.get("table") for keys in stored] != tables):
-            check_rows(present, self.source)
+            check_rows(present, self.source, self.remedy)
         self.check([number for number in range(self.count) if stored[number] != self.keys(number)], surplus)
         if surplus or not (self.output / SHARDS_NOTE).is_file():
             self._write_note(complete=False)

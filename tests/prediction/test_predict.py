@@ -1,6 +1,7 @@
 """`msfser predict`: what it reads, what it writes, and what a killed run leaves."""
 
 import contextlib
+import errno
 import io
 import json
 import logging
@@ -561,6 +562,31 @@ def test_what_an_older_version_predicted_is_not_mixed_in(calls, model, monkeypat
         patch.setattr(ShardedPrediction, "version", 5)  # without percentiles in the table
         stopped(*arguments)
     with pytest.raises(SystemExit, match="run the same command as before, or start over with --overwrite"):
+        predict(*arguments)
+    assert len(predict(*arguments, "--overwrite")) == 4
+
+
+def test_what_is_left_of_other_recordings_is_replaced_on_request(calls, model):
+    """As reported: the advice was another folder, and the user had named a file."""
+    options = ("-o", "r.csv", "--model", model)
+    stopped("calls/a.wav", *options)
+    words = r"the results of another source, .*: run the same command as before, or start over with --overwrite\.$"
+    with pytest.raises(SystemExit, match=words):
+        predict("calls/long.flac", *options)
+    assert predict("calls/long.flac", *options, "--overwrite")["file"].tolist() == ["calls/long.flac"]
+
+
+def test_a_full_disk_is_named_with_the_table(calls, model, monkeypatch):
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    arguments = ("calls", "-o", "r.csv", "--model", model)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
+        patch.setattr("msfser.prediction.predicting.write_table", full)
+        predict(*arguments)
+    assert "error: r.csv cannot be written (No space left on device): once it can, run" in str(stop.value)
+    Path("r.csv").write_text("old")
+    with pytest.raises(SystemExit, match=r"r\.csv exists, and so does r\.csv\.parts of an interrupted run: .*overwrite"):
         predict(*arguments)
     assert len(predict(*arguments, "--overwrite")) == 4
 
