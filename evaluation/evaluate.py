@@ -31,7 +31,7 @@ from ..configuration_msfser import LABELS
 from ..corpora.registry import CORPORA
 from ..corpora.schema import SPLITS
 from ..corpora.splits import SPLIT_BY
-from ..hub.loading import load_named
+from ..hub.loading import default_device, load_named
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
 from ..training.features import encode_parts
@@ -186,7 +186,7 @@ def main(argv: Sequence[str]) -> None:
             split_by=arguments.split_by,
         )
         warn_of_training_data(arguments.model, named.source, named.model.config, run, arguments.part)
-        found = evaluate(named.model, named.processor, run, arguments.part, arguments.by)
+        found = evaluate(named.model.to(default_device()), named.processor, run, arguments.part, arguments.by)
         with whole_file(output / "predictions.csv") as unfinished:
             found.predictions.assign(**known).to_csv(unfinished, index=False)
         write(output / "results.json", [row | known for row in found.rows])

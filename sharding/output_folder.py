@@ -101,8 +101,7 @@ def _of_another_source(output: Path, remedy: str) -> ValueError:
         repr(note[name]) for name in ("source", "audio_folder") if note.get(name)
     )
     return ValueError(
-        f"the output {str(output)!r} contains the results of another source"
-        f"{made_of and f', {made_of}'}: {remedy}."
+        f"the output {str(output)!r} contains the results of another source{made_of and f', {made_of}'}: {remedy}."
     )
 
 

@@ -146,11 +146,12 @@ def cache_features(
     store = open_store(gigabytes)
     model.eval()
     for kind, columns in frozen.items():
+        key = encoder_key(kind, model, processor)
         items = _Items(kind, dataset, columns, store, processor)
         encode = _encode_audio if kind == "audio" else _encode_text
         addresses = features_of(
             Job(
-                key=encoder_key(kind, model, processor) if kind == "text" else _half(encoder_key(kind, model, processor)),
+                key=key if kind == "text" else _half(key),
                 kind=kind,
                 sizes={digest: items.size(digest) for digest in items},
                 most=_MOST[kind],

@@ -16,9 +16,10 @@ from tiny import noise, tiny_model, tiny_processor
 from msfser import LABELS, concordance
 from msfser.cli.main import main as msfser
 from msfser.corpora.licenses import License
+from msfser.evaluation import predictions
 from msfser.intervals_msfser import MsfSerIntervals, set_intervals
 from msfser.starter.assemble import STARTERS
-from msfser.training.settings import parse_settings, write_run
+from msfser.training.settings import RunSettings, parse_settings, write_run
 
 KINDS = ("labels", "predictions")
 
@@ -124,6 +125,25 @@ def test_the_predictions_are_those_of_the_pipeline_s_model(corpus, model):
         expected = model.eval()(**inputs).logits[0].tolist()
     row = table[(table["inputs"] == "all") & table["file"].str.endswith("/7.wav")]
     np.testing.assert_allclose(row[[*LABELS]].to_numpy()[0], expected, atol=1e-5)
+
+
+def test_the_model_is_on_the_device_that_predict_uses(corpus, model, monkeypatch):
+    """As reported: it stayed on the CPU."""
+
+    def encode(parts, model, *others):
+        raise ValueError(f"on {model.device}")
+
+    for module in ("evaluate", "predictions"):
+        monkeypatch.setattr(f"msfser.evaluation.{module}.default_device", lambda: torch.device("meta"))
+        monkeypatch.setattr(f"msfser.evaluation.{module}.encode_parts", encode)
+    with pytest.raises(SystemExit, match="on meta"):
+        evaluate(model)
+    run = RunSettings(data="corpus.csv", label_range=["1", "7"])
+    monkeypatch.setattr(predictions, "results_of", lambda folder: [])
+    monkeypatch.setattr(predictions, "read_run", lambda folder: (run, None, None))
+    monkeypatch.setattr(predictions, "check_identity", lambda *_: None)
+    with pytest.raises(ValueError, match="on meta"):
+        predictions.predict_part(model)
 
 
 def test_what_the_model_was_fitted_to_is_said(corpus, model, tmp_path, caplog):

@@ -586,7 +586,7 @@ def test_a_full_disk_is_named_with_the_table(calls, model, monkeypatch):
         predict(*arguments)
     assert "error: r.csv cannot be written (No space left on device): once it can, run" in str(stop.value)
     Path("r.csv").write_text("old")
-    with pytest.raises(SystemExit, match=r"r\.csv exists, and so does r\.csv\.parts of an interrupted run: .*overwrite"):
+    with pytest.raises(SystemExit, match=r"r\.csv exists, and so does r\.csv\.parts of an interrupted run"):
         predict(*arguments)
     assert len(predict(*arguments, "--overwrite")) == 4
 
