@@ -317,8 +317,9 @@ def test_few_rows_are_in_memory(monkeypatch, suffix):
 @pytest.mark.parametrize(
     ("order", "files"),
     [
-        (("e.parquet", "calls/metadata.csv"), ["e.wav", "{calls}/a.wav", "{calls}/broken.wav"]),
+        (("e.parquet", "calls/metadata.csv"), ["e.wav", "a.wav", "broken.wav"]),
         (("calls/metadata.csv", "e.parquet"), ["a.wav", "broken.wav", "e.wav"]),
+        (("inner/metadata.csv", "calls/metadata.csv"), ["b.wav", "a.wav", "broken.wav"]),
     ],
 )
 def test_a_part_may_have_embedded_recordings_and_files(calls, model, tmp_path, order, files):
@@ -327,11 +328,14 @@ def test_a_part_may_have_embedded_recordings_and_files(calls, model, tmp_path, o
     row = {"audio": {"bytes": buffer.getvalue(), "path": "e.wav"}, "split": "test", "speaker": "one"}
     pq.write_table(pa.Table.from_pylist([row]), "e.parquet")
     (calls / "metadata.csv").write_text("file_name,split,speaker\na.wav,test,two\nbroken.wav,test,three\n")
+    Path("inner").mkdir()
+    soundfile.write("inner/b.wav", noise(1.0, 8), 16_000)
+    Path("inner/metadata.csv").write_text("file_name,split,speaker\nb.wav,test,four\n")
     Path("settings.yaml").touch()
     data = [word for name in order for word in ("--data", name)]
     train(["settings.yaml", *data, "--do_predict", "--output_dir", str(folder), "--use_cpu"])
     table = pd.read_csv(folder / "predictions.csv")
-    assert table["file"].tolist() == [name.format(calls=calls) for name in files]
+    assert table["file"].tolist() == files
     assert table["valence"].isna().tolist() == ["broken" in name for name in files]
     reason = table["error"].dropna().item()
     assert table["file"][table["error"].notna()].item() in reason and reason.count("broken.wav") == 1
