@@ -89,7 +89,7 @@ def evaluate(
     run = dataclasses.replace(run, text_languages=processor.text_languages or [])
     parts = read_data(run, needed=(part,))
     scored = {name: parts[name] for name in parts if name == part or (part == "test" and name not in SPLITS)}
-    groups = {name: _groups(run, rows, by if name == part else ()) for name, rows in scored.items()} if by else {}
+    groups = {name: _groups(run, rows, by, name == part) for name, rows in scored.items()} if by else {}
     encoded = encode_parts(datasets.DatasetDict(scored), model, processor, run.cache_gigabytes)
     rows: list[Row] = []
     tables: list[pd.DataFrame] = []
@@ -112,15 +112,15 @@ def evaluate(
     return Evaluation(rows, pd.concat(tables, ignore_index=True)[columns])
 
 
-def _groups(run: RunSettings, part: datasets.Dataset, needed: Sequence[str]) -> dict[str, pd.Series]:
+def _groups(run: RunSettings, part: datasets.Dataset, by: Sequence[str], needed: bool) -> dict[str, pd.Series]:
     """The groups of the rows of a part.
 
     Raises:
-        ValueError: One that is needed is not there; the sentence says why.
+        ValueError: One is needed and not there; the sentence says why.
     """
     files = [(audio or {}).get("path") for audio in part["audio"]]
-    groups, unused = find_groups(run, files, part["speaker"][:])
-    if absent := [grouping for grouping in needed if grouping not in groups]:
+    groups, unused = find_groups(run, files, part["speaker"][:], by)
+    if needed and (absent := [grouping for grouping in by if grouping not in groups]):
         unknown = "is not among its further columns" if any(files) else "cannot be found without recordings"
         why = unused.get(absent[0], unknown)
         raise ValueError(f"--by {absent[0]}: it {why}; {run.data} has {', '.join(groups) or 'no groups'}.")
