@@ -244,7 +244,9 @@ def test_the_command(data, tiny, tmp_path, monkeypatch):
     assert read(tmp_path / "results" / "loco.json") == found
     assert (tmp_path / "results" / "loco_history.jsonl").read_text() == before
     looks = [json.loads(line) for line in before.splitlines()]
-    assert [look["system"] for look in looks] == ["mean", "last_layer", "regressor", "starter"]
+    assert [look["system"] for look in looks] == ["mean", "last_layer", "regressor", "starter", "starter_open"]
+    assert {*looks[4]["outer"]} == {"ravdess", "nemo", "emotiontts_kr"} and {*looks[4]["chosen"]} == {"open"}
+    assert looks[4]["outer"]["nemo"] == round(found["starter_open/nemo/mean"]["value"], 4)
     look = looks[1]
     assert set(look["outer"]) == set(look["chosen"]) == set(corpora)
     inner = look["inner"]["emotiontts_kr"]
