@@ -172,6 +172,8 @@ class ContainerReader:
             stream = self._container.streams.best("audio")
         if stream is None:
             raise RuntimeError("it holds no sound")
+        if stream.codec_context is None:  # FFmpeg has no decoder
+            raise RuntimeError("its sound is coded in a way that is not supported")
         if (codec := stream.codec_context.codec.canonical_name) not in _CODECS:
             raise RuntimeError(f"its sound is coded as {codec}, which is not supported")
         self._stream = stream

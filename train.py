@@ -263,13 +263,14 @@ def predict(run: RunSettings, training: TrainingArguments, folder: Path) -> None
         raise OSError(f"{folder} contains no trained model: train one first, or pass its folder with --output_dir.")
     from msfser.hub.loading import load_named
     from msfser.prediction.corpus_part import recordings_of_part, scale_of_labels
+    from msfser.prediction.paths import parts_of
     from msfser.prediction.predicting import open_prediction, predict_table
     from msfser.prediction.sharded_prediction import ShardedPrediction
 
     # Those of its folds are the results of a cross-validation, whose final model predicts here.
     is_cross_validation = (folder / FOLDS_FOLDER).is_dir()
     output = folder / (TEST_PREDICTIONS_FILE if is_cross_validation else PREDICTIONS_FILE)
-    refuse_existing(output, run.overwrite)
+    refuse_existing(output, run.overwrite, parts_of(output))
     batch_size = training.per_device_eval_batch_size
     options: dict[str, Any] = {"batch_size": batch_size, "recognizer": None, "describer": None}
 

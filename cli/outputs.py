@@ -11,12 +11,13 @@ UNFINISHED = ".unfinished"
 _UNFINISHED_NAME = re.compile(rf"\.(?P<name>.+)\.\w+{re.escape(UNFINISHED)}")
 
 
-def refuse_existing(path: Path, overwrite: bool) -> None:
+def refuse_existing(path: Path, overwrite: bool, leftover: Path | None = None) -> None:
     """Checks that an output file may be written.
 
     Args:
         path: The file that the user named.
         overwrite: Whether the user wants to replace it.
+        leftover: The folder in which an interrupted run keeps what belongs to the file.
 
     Raises:
         OSError: The file exists and is not to be replaced, or the name is that of a folder.
@@ -24,6 +25,11 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
     if path.is_dir():
         raise IsADirectoryError(f"{str(path)!r} is a folder: give the name of the output file.")
     if path.exists() and not overwrite:
+        if leftover is not None and leftover.is_dir():
+            raise FileExistsError(
+                f"{path} exists, and so does {leftover} of an interrupted run: give another name, or go on with "
+                f"--overwrite, which replaces {path}."
+            )
         raise FileExistsError(f"{path} exists: give another name, or replace it with --overwrite.")
 
 

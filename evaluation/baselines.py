@@ -16,12 +16,13 @@ from filelock import FileLock
 from torch import nn
 from tqdm import tqdm
 
+from .. import audio_msfser
 from ..audio_msfser import SAMPLING_RATE, load_audio
 from ..cli.outputs import whole_file
 from ..configuration_msfser import LABELS
 from ..training import features, fitting
 from ..training.feature_store import fingerprint
-from .held_out import Setting, System, modules_behind
+from .held_out import Setting, System, code_of, modules_behind
 from .regressor import fit_regressor, predict_pooled
 
 SVR_SYSTEM = "egemaps_svr"
@@ -59,7 +60,8 @@ def egemaps(paths: Sequence[str], folder: Path) -> np.ndarray:
             'eGeMAPS needs openSMILE, whose license is for research: pip install "msfser[peers]", or leave out '
             f"{SVR_SYSTEM}."
         )
-    path = folder / f"egemaps_{fingerprint(*map(Path, paths))[:12]}.npy"
+    made_by = version("opensmile"), *map(code_of, modules_behind(audio_msfser))
+    path = folder / f"egemaps_{fingerprint(*made_by, *map(Path, paths))[:12]}.npy"
     with FileLock(f"{path}.lock"):
         if not path.is_file():
             with ThreadPoolExecutor(os.cpu_count(), initializer=_open_smile) as pool:

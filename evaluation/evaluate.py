@@ -31,7 +31,7 @@ from ..configuration_msfser import LABELS
 from ..corpora.registry import CORPORA
 from ..corpora.schema import SPLITS
 from ..corpora.splits import SPLIT_BY
-from ..hub.loading import load_named
+from ..hub.loading import default_device, load_named
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
 from ..training.features import encode_parts
@@ -89,7 +89,7 @@ def evaluate(
     run = dataclasses.replace(run, text_languages=processor.text_languages or [])
     parts = read_data(run, needed=(part,))
     scored = {name: parts[name] for name in parts if name == part or (part == "test" and name not in SPLITS)}
-    groups = {name: _groups(run, rows, by if name == part else ()) for name, rows in scored.items()} if by else {}
+    groups = {name: _groups(run, rows, by, name == part) for name, rows in scored.items()} if by else {}
     encoded = encode_parts(datasets.DatasetDict(scored), model, processor, run.cache_gigabytes)
     rows: list[Row] = []
     tables: list[pd.DataFrame] = []
@@ -112,15 +112,15 @@ def evaluate(
     return Evaluation(rows, pd.concat(tables, ignore_index=True)[columns])
 
 
-def _groups(run: RunSettings, part: datasets.Dataset, needed: Sequence[str]) -> dict[str, pd.Series]:
+def _groups(run: RunSettings, part: datasets.Dataset, by: Sequence[str], needed: bool) -> dict[str, pd.Series]:
     """The groups of the rows of a part.
 
     Raises:
-        ValueError: One that is needed is not there; the sentence says why.
+        ValueError: One is needed and not there; the sentence says why.
     """
     files = [(audio or {}).get("path") for audio in part["audio"]]
-    groups, unused = find_groups(run, files, part["speaker"][:])
-    if absent := [grouping for grouping in needed if grouping not in groups]:
+    groups, unused = find_groups(run, files, part["speaker"][:], by)
+    if needed and (absent := [grouping for grouping in by if grouping not in groups]):
         unknown = "is not among its further columns" if any(files) else "cannot be found without recordings"
         why = unused.get(absent[0], unknown)
         raise ValueError(f"--by {absent[0]}: it {why}; {run.data} has {', '.join(groups) or 'no groups'}.")
@@ -186,7 +186,7 @@ def main(argv: Sequence[str]) -> None:
             split_by=arguments.split_by,
         )
         warn_of_training_data(arguments.model, named.source, named.model.config, run, arguments.part)
-        found = evaluate(named.model, named.processor, run, arguments.part, arguments.by)
+        found = evaluate(named.model.to(default_device()), named.processor, run, arguments.part, arguments.by)
         with whole_file(output / "predictions.csv") as unfinished:
             found.predictions.assign(**known).to_csv(unfinished, index=False)
         write(output / "results.json", [row | known for row in found.rows])

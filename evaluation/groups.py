@@ -1,12 +1,11 @@
 """The groups of a corpus's items, speakers and the categories of its table beyond the schema, and their bias."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
 
 from ..configuration_msfser import LABELS
-from ..corpora.messages import counted
 from ..corpora.mixture import Member, members_of
 from ..corpora.registry import PROBE, categories_of
 from ..corpora.schema import FEATURES
@@ -18,6 +17,8 @@ from .results import Row, rows_of
 
 # A column with so many values, fewest and most, divides items into groups.
 _FEWEST_VALUES, _MOST_VALUES = 2, 20
+_TEXTS = (str, bool)
+_SINGLE = (*_TEXTS, int, float)
 
 
 def groups_of(run: RunSettings, files: Sequence[str | None], speakers: Sequence[str | None]) -> dict[str, pd.Series]:
@@ -29,38 +30,42 @@ def groups_of(run: RunSettings, files: Sequence[str | None], speakers: Sequence[
 
 
 def find_groups(
-    run: RunSettings, files: Sequence[str | None], speakers: Sequence[str | None]
+    run: RunSettings, files: Sequence[str | None], speakers: Sequence[str | None], wanted: Collection[str] = ()
 ) -> tuple[dict[str, pd.Series], dict[str, str]]:
-    """The group of each item by the name of the grouping, and why each other column is no grouping.
+    """The group of each item by the name of the grouping, and why other columns cannot be one.
 
     Args:
-        run: The corpus, or several. A table may have further columns of text, such as `emotion`, and a named corpus
-            has its `Corpus.categories`, such as `gender`; those with 2 to 20 values are groupings.
+        run: The corpus, or several. A table may have further columns, such as `emotion`, and a named corpus has its
+            `Corpus.categories`, such as `gender`. Those of text with 2 to 20 values are groupings.
         files: The recording of each item: its path, or the name with which it is embedded.
         speakers: The speaker of each item.
+        wanted: Columns that are groupings with any number of values, which may be numbers, too.
     """
     found = {"speaker": pd.Series(speakers, dtype=object)}
     unused: dict[str, str] = {}
     of_item = pd.Series(files, dtype=object)
     if of_item.notna().any():
         for member in members_of(run.data, run.more_data, run.corpus, corpus_options(run)):
-            for name, groups in _categories(member, of_item, unused).items():
+            for name, groups in _categories(member, of_item, wanted, unused).items():
                 found[name] = found[name].combine_first(groups) if name in found else groups
+    usable = {}
     for name, groups in found.items():
         count = groups.nunique()
         if not count:
             unused[name] = "has no value for these items"
-        elif name != "speaker" and not _FEWEST_VALUES <= count <= _MOST_VALUES:
-            unused[name] = f"has {counted(count, 'value')}, and groups are {_FEWEST_VALUES} to {_MOST_VALUES}"
-        else:
-            unused.pop(name, None)  # of several corpora, another one has no text there
-    return {name: groups for name, groups in found.items() if name not in unused}, unused
+            continue
+        unused.pop(name, None)  # of several corpora, another one cannot be grouped by it
+        if name in ("speaker", *wanted) or _FEWEST_VALUES <= count <= _MOST_VALUES:
+            usable[name] = groups
+    return usable, unused
 
 
-def _categories(member: Member, files: pd.Series, unused: dict[str, str]) -> dict[str, pd.Series]:
-    """The columns of text of one corpus for the recordings of all items; null in those that are not of it.
+def _categories(
+    member: Member, files: pd.Series, wanted: Collection[str], unused: dict[str, str]
+) -> dict[str, pd.Series]:
+    """The columns of one corpus that may be groupings, for the recordings of all items; null in those not of it.
 
-    Why another column is not used is added to `unused`.
+    Why another column is none is added to `unused`.
     """
     if member.corpus != "table":
         found = categories_of(member.corpus, member.data, [None if pd.isna(file) else file for file in files])
@@ -71,11 +76,11 @@ def _categories(member: Member, files: pd.Series, unused: dict[str, str]) -> dic
     source = open_table(member.data, columns=columns, audio_folder=audio_folder)
     own = {*FEATURES, "split"}.intersection(source.table.column_names)
     unused |= dict.fromkeys(own - {"speaker"}, "is an input, a label, or the part of a row")
-    table = source.table.drop_columns([*own]).to_pandas()
+    table = source.table.drop_columns([*own]).to_pandas(integer_object_nulls=True)
     table.index = pd.Index(source.recording_names() if source.files is None else source.files, dtype=object)
-    texts = [name for name in table if _is_text(table[name])]
-    unused |= {str(name): "has numbers or other values that are no text" for name in table if name not in texts}
-    return {str(name): files.map(_agreed(table[name])) for name in texts}
+    usable = [name for name in table if _is_of(table[name], _SINGLE if name in wanted else _TEXTS)]
+    unused |= {str(name): "has values that are neither text nor numbers" for name in table if name not in usable}
+    return {str(name): files.map(_agreed(table[name])) for name in usable}
 
 
 def bias_rows(name: str, table: pd.DataFrame, members: np.ndarray) -> list[Row]:
@@ -121,6 +126,5 @@ def _agreed(values: pd.Series) -> pd.Series:
     return pairs.drop_duplicates("file", keep=False).set_index("file")["value"]
 
 
-def _is_text(values: pd.Series) -> bool:
-    is_candidate = values.dtype == object or pd.api.types.is_string_dtype(values) or values.dtype == bool
-    return is_candidate and all(isinstance(value, (str, bool)) for value in values.dropna())
+def _is_of(values: pd.Series, kinds: tuple[type, ...]) -> bool:
+    return all(isinstance(value, kinds) for value in values.dropna().tolist())

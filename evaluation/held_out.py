@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import transformers
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
@@ -243,8 +244,9 @@ class HeldOut:
         return _Fit(system, split.train, setting, seed, self.folder / f"{system.name}_{seed}_{made_by[:16]}.npz")
 
     def _hash(self, system: System, *parts: object) -> str:
-        code = (_code(name) for name in (__name__, *system.code))
-        return fingerprint(self.data, torch.__version__, *system.depends, *code, *parts)
+        code = (code_of(name) for name in (__name__, *system.code))
+        libraries = torch.__version__, transformers.__version__
+        return fingerprint(self.data, *libraries, *system.depends, *code, *parts)
 
     def _complete(self, fits: Sequence["_Fit"], title: str) -> None:
         """First what no other process works on; then waits for these, and takes over what they left."""
@@ -328,7 +330,7 @@ def modules_behind(module: ModuleType) -> list[str]:
 
 
 @cache
-def _code(name: str) -> str:
+def code_of(name: str) -> str:
     """The code of a module of this package, without comments and docstrings."""
     tree = ast.parse(inspect.getsource(importlib.import_module(_PACKAGE + name.removeprefix(_PACKAGE))))
     for node in ast.walk(tree):

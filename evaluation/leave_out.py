@@ -27,6 +27,7 @@ each system and recipe whose outer results were looked at: looking often is choo
 
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -63,6 +64,7 @@ PROTOCOL = Path(__file__).with_name("leave_corpora_out.yaml")
 RESULTS_FILE, HISTORY_FILE = "loco.json", "loco_history.jsonl"
 SYSTEMS = ("mean", SVR_SYSTEM, "last_layer", "regressor", "starter")
 _REFERENCE, _STARTER, _OPEN = "regressor", "starter", "starter_open"
+_ORDER = "order/ravdess_levelled"
 _COLUMNS = ("file_name", "speaker_id", "emotion", *LABELS)
 # Tables that name emotions by adjectives; all others, as `weak_labels.NORMS`, by nouns.
 _NOUNS = {"angry": "anger", "fearful": "fear", "happy": "happiness", "sad": "sadness", "surprised": "surprise"}
@@ -228,7 +230,7 @@ def leave_corpora_out(
 
     Returns:
         The rows `SYSTEM/CORPUS/DIMENSION`, `SYSTEM/mean`, `SYSTEM_minus_regressor` and `.../CORPUS`, those of the open
-        starter and of the order, without their command; and a line of the history for each system.
+        starter and of the order, without their command; and a line of the history for each recipe.
 
     Raises:
         ValueError: The corpora cannot be used.
@@ -244,7 +246,7 @@ def leave_corpora_out(
     folds = engine.folds
     engine.run(systems, seeds)
     logger.info("features: %.0f s, fits: %.0f s", ready - start, perf_counter() - ready)
-    rows, history = [], []
+    rows = []
     for system in systems:
         predictions = engine.gathered([system], seeds)[system.name]
         _write_predictions(output, engine, system, clips, next(iter(predictions.values())), seeds)
@@ -267,22 +269,29 @@ def leave_corpora_out(
     if _STARTER in names:
         starter = systems[list(names).index(_STARTER)]
         rows += _rows_of_order(everything, clips, starter.name)
-        rows += _rows_of_open(engine_of_open_starter(clips, protocol, output), starter, clips, seeds)
-    values = {found["name"]: found["value"] for found in rows}
-    for system in systems:
-        chosen = {name: engine.chosen(system, name) for name in folds}
-        history.append(
-            {
-                "date": date.today().isoformat(),
-                "system": system.name,
-                "recipe": engine.recipe(system)[:16],
-                "seeds": len(seeds),
-                "chosen": {name: str(found.choice) for name, found in chosen.items()},
-                "inner": {name: {key: round(v, 4) for key, v in c.tried.items()} for name, c in chosen.items()},
-                "outer": {name: round(values[f"{system.name}/{name}/mean"], 4) for name in folds},
-            }
-        )
+    history = [_look(engine, system, system.name, rows, seeds) for system in systems]
+    if _STARTER in names and (of_open := engine_of_open_starter(clips, protocol, output)).folds:
+        rows += _rows_of_open(of_open, starter, clips, seeds)
+        history.append(_look(of_open, starter, _OPEN, rows, seeds))
     return rows, history
+
+
+def _look(engine: HeldOut, system: System, name: str, rows: Sequence[Row], seeds: Sequence[int]) -> dict[str, Any]:
+    """The line of the history for a recipe that the rows report by a name."""
+    chosen = {fold: engine.chosen(system, fold) for fold in engine.folds}
+    of_corpora = re.compile(rf"{re.escape(name)}/([^/]+)/mean")
+    outer = {match[1]: row["value"] for row in rows if (match := of_corpora.fullmatch(row["name"]))}
+    if name == _STARTER:
+        outer |= {row["name"]: row["value"] for row in rows if row["name"] == _ORDER}
+    return {
+        "date": date.today().isoformat(),
+        "system": name,
+        "recipe": engine.recipe(system)[:16],
+        "seeds": len(seeds),
+        "chosen": {fold: str(found.choice) for fold, found in chosen.items()},
+        "inner": {fold: {key: round(v, 4) for key, v in c.tried.items()} for fold, c in chosen.items()},
+        "outer": {of: round(value, 4) for of, value in outer.items()},
+    }
 
 
 def open_engine(clips: pd.DataFrame, protocol: Protocol, output: Path) -> HeldOut:
@@ -327,7 +336,7 @@ def _rows_of_order(scores: Scores, clips: pd.DataFrame, system: str) -> list[Row
     normal = np.flatnonzero((stronger >= 0) & (clips["corpus"] == "ravdess"))
     pairs = np.stack([normal, stronger[normal]], 1)
     (predictions,) = scores.predictions[system].values()
-    return [scores.ranking_row("order/ravdess_levelled", predictions[..., 1], pairs)] if len(pairs) else []
+    return [scores.ranking_row(_ORDER, predictions[..., 1], pairs)] if len(pairs) else []
 
 
 def _open_folds(clips: pd.DataFrame, protocol: Protocol) -> dict[str, Fold]:

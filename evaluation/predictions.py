@@ -13,6 +13,7 @@ import torch
 
 from .. import LABELS, MsfSerModel, MsfSerProcessor
 from ..contributions_msfser import INPUTS, input_names
+from ..hub.loading import default_device
 from ..training.collator import FeatureCollator
 from ..training.data_identity import check_identity, inputs_of
 from ..training.features import encode_parts, has_input
@@ -87,6 +88,7 @@ def predict_part(folder: Path, part: str = "test", contributions: bool = False) 
             f"the run in {folder} is a cross-validation without a {part} part: see {PREDICTIONS_FILE} there."
         )
     model, processor = MsfSerModel.from_pretrained(folder), MsfSerProcessor.from_pretrained(folder)
+    model.to(default_device())
     parts = read_data(run)
     if part not in parts:
         raise ValueError(f"{run.data} has no {part} part: predict one of {', '.join(parts)}.")

@@ -10,19 +10,19 @@ import pandas as pd
 import torch
 
 from ..configuration_msfser import LABELS
-from ..starter import voices
-from ..starter.assemble import SWITCHES, new_starter, starter_processor
+from ..starter import material as of_starter
+from ..starter.assemble import new_starter, starter_processor
 from ..starter.material import NOISES, RECIPE, material, training_items, with_words
 from ..starter.voices import descriptions_of, gain_free_norms, voice_measures
 from ..training.augmentation import Distortion
-from ..training.features import FEATURES_VERSION, encode_texts
+from ..training.features import encode_texts, encoder_key
 from ..training.fitting import Clips, fit, predict
 from ..training.sentences import Sentences
 from .baselines import FITTING_CODE
 from .held_out import Setting, System, modules_behind
 
 # The modules that make the material of a starter and fit it.
-RECIPE_CODE = ("starter.material", *modules_behind(voices), *FITTING_CODE)
+RECIPE_CODE = (*modules_behind(of_starter), *FITTING_CODE)
 
 
 def starter_system(
@@ -70,6 +70,7 @@ def starter_system(
             found["all"] = predict(model, here, rest, "clean")
         return found | {kind: predict(model, here, rest, kind, texts=()) for kind in tests}
 
-    depends = [FEATURES_VERSION, SWITCHES, sorted(tests), {name: list(texts) for name, texts in words.items()}]
+    encoders: list[object] = [encoder_key(kind, new_starter(), starter_processor()) for kind in ("audio", "text")]
+    depends = [*encoders, sorted(tests), {name: list(texts) for name, texts in words.items()}]
     depends += [clips[[*LABELS]].to_numpy(), sentences.identity]
     return System("starter", fit_predict, ["evaluation.starter_system", *RECIPE_CODE], depends=depends)

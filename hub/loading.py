@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from huggingface_hub import try_to_load_from_cache
 
 from .. import MsfSerConfig, MsfSerModel, MsfSerProcessor
@@ -41,6 +42,12 @@ class FoundModel(NamedTuple):
     source: str
     config: MsfSerConfig
     processor: MsfSerProcessor
+
+
+def default_device() -> torch.device:
+    """Where commands run a model: on the accelerator if there is one, or else on the CPU."""
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found or torch.device("cpu")
 
 
 def find_named(name: str) -> FoundModel:

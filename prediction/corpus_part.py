@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from ..configuration_msfser import LABELS
 from ..corpora.label_ranges import LabelRange, ranges_of
-from ..corpora.mixture import members_of
+from ..corpora.mixture import Member, members_of
 from ..corpora.registry import CORPORA, read_source
 from ..corpora.table import SourceRows
 from ..training.settings import RunSettings, corpus_options, read_data
@@ -34,16 +34,22 @@ def recordings_of_part(run: RunSettings, name: str) -> SourceRows:
     audio = table["audio"]
     if audio.null_count:
         raise ValueError(f"{run.data} has no recordings: msfser evaluate predicts and scores a corpus of texts.")
-    whole = read_source(run.corpus, run.data, columns=run.column_names, audio_folder=run.audio_folder)
-    origin, index = f"{whole.origin}, {name}", table.column_names.index("audio")
+    wholes = [
+        read_source(one.corpus, one.data, **{key: one.options.get(key) for key in ("columns", "audio_folder")})
+        for one in _members(run)
+    ]
+    origin, index = ", ".join([*(whole.origin for whole in wholes), name]), table.column_names.index("audio")
     files = pc.struct_field(audio, "path").to_pylist()
-    written = {} if whole.files is None else dict(zip(whole.files, whole.recording_names(), strict=True))
+    written: dict[str, str | None] = {}
+    for whole in wholes:
+        if whole.files is not None:
+            written |= zip(whole.files, whole.recording_names(), strict=True)
     names = pa.array([written.get(file) for file in files], pa.string())
     if pc.struct_field(audio, "bytes").null_count < len(table):
         table = table.set_column(index, "audio", names)
         return SourceRows(table, None, part.select_columns(["audio"]), Path.cwd(), origin)
     table = table.set_column(index, "audio", pc.coalesce(names, pa.array(files, pa.string())))
-    return SourceRows(table, files, None, whole.audio_folder, origin)
+    return SourceRows(table, files, None, wholes[0].audio_folder, origin)
 
 
 def scale_of_labels(run: RunSettings) -> LabelRange:
@@ -52,8 +58,7 @@ def scale_of_labels(run: RunSettings) -> LabelRange:
     Raises:
         ValueError: A range is wrong.
     """
-    members = members_of(run.data, run.more_data, run.corpus, corpus_options(run))
-    ranges = [CORPORA[one.corpus].label_range or one.options.get("label_range", (0.0, 1.0)) for one in members]
+    ranges = [CORPORA[one.corpus].label_range or one.options.get("label_range", (0.0, 1.0)) for one in _members(run)]
     scales = [ranges_of(label_range) for label_range in ranges]
     if any(scale != scales[0] for scale in scales):
         logger.info("the label ranges of these corpora differ: the predictions of all are on the scale 0 to 1.")
@@ -61,3 +66,7 @@ def scale_of_labels(run: RunSettings) -> LabelRange:
     if others := [label for label in LABELS if label not in scales[0]]:
         logger.info("%s has no label range: its predictions are on the scale 0 to 1.", others[0])
     return scales[0]
+
+
+def _members(run: RunSettings) -> list[Member]:
+    return members_of(run.data, run.more_data, run.corpus, corpus_options(run))

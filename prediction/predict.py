@@ -17,7 +17,7 @@ from ..cli.arguments import CommandParser, add_precision, column_pair
 from ..cli.errors import cli_errors
 from ..cli.outputs import refuse_existing
 from ..corpora.label_ranges import range_of
-from .paths import matches, suffix_of, without_parts
+from .paths import matches, parts_of, suffix_of, without_parts
 
 
 def main(argv: Sequence[str]) -> None:
@@ -135,7 +135,7 @@ def check(arguments: argparse.Namespace) -> None:
     for path in outputs:
         if os.path.realpath(path) in inputs:
             raise ValueError(f"{path} is one of the inputs and would be replaced: give another name.")
-    refuse_existing(output, arguments.overwrite)
+    refuse_existing(output, arguments.overwrite, parts_of(output))
     low, high = range_of(arguments.label_range)
     if arguments.max_width is not None and not arguments.max_width > 0:
         raise ValueError(

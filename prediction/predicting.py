@@ -12,7 +12,6 @@ import pyarrow.parquet
 from accelerate import PartialState
 
 from ..cli.messages import show_messages
-from ..cli.outputs import whole_file
 from ..corpora.audio_folder import left_out_message
 from ..corpora.label_ranges import LabelRange
 from ..corpora.messages import counted
@@ -21,7 +20,7 @@ from ..corpora.text_languages import unread_languages, without_unread_words
 from ..hub.loading import NamedModel, load_named
 from ..hub.model_names import model_settings
 from ..inputs_msfser import check_options
-from ..sharding.output_folder import remove_results
+from ..sharding.output_folder import remove_results, write_whole
 from ..sharding.processes import joined_processes, run_shards
 from .model_messages import license_message, option_names
 from .paths import parts_of, suffix_of
@@ -68,9 +67,12 @@ def predict(source: SourceRows, arguments: argparse.Namespace) -> None:
 
         data = Path(arguments.recordings[0])
         shown = {"course": arguments.course, "max_width": arguments.max_width}
-        predict_table(state, open_work, data, output, (low, high), arguments.overwrite, **shown)
-        if arguments.submission is not None and state.is_main_process:
-            write_submission(output, (low, high), source.recording_names(), arguments.submission)
+
+        def then() -> None:
+            if arguments.submission is not None:
+                write_submission(output, (low, high), source.recording_names(), arguments.submission)
+
+        predict_table(state, open_work, data, output, (low, high), arguments.overwrite, then, **shown)
 
 
 def open_prediction(
@@ -118,6 +120,7 @@ def predict_table(
     output: Path,
     label_range: LabelRange,
     overwrite: bool = False,
+    then: Callable[[], object] = lambda: None,
     **shown: Any,
 ) -> None:
     """Predicts recordings in shards, goes on where an earlier run was stopped, and writes the table.
@@ -128,7 +131,8 @@ def predict_table(
         data: Where the recordings were read from.
         output: The table; shards are kept beside it until it is whole.
         label_range: The scale of the three numbers, or that of each.
-        overwrite: Whether to start over if shards of something else are beside the output.
+        overwrite: Whether to make shards of something else that are beside the output anew.
+        then: What the main process does with the table; if it raises an error, the shards are kept.
         **shown: `course` and `max_width`, as in [`rows_of_result`].
 
     Raises:
@@ -141,6 +145,8 @@ def predict_table(
     def finish(work: ShardedPrediction) -> None:
         with work.pipeline.stopwatch.measure("write"):
             has_result = _write(work, output, label_range, **shown)
+            if has_result:
+                then()
             remove_results(work.output)
         _log_parts(work.pipeline, time.perf_counter() - start)
         if not has_result:
@@ -168,8 +174,7 @@ def _write(work: ShardedPrediction, output: Path, label_range: LabelRange, **sho
                     failed += of_result["error"] is not None
                     yield of_result
 
-    with whole_file(output) as unfinished, unfinished.open("wb") as file:
-        write_table(rows(), suffix_of(output), file)
+    write_whole(output, lambda file: write_table(rows(), suffix_of(output), file))
     if work.left_out:
         logger.warning(left_out_message(work.left_out))
     logger.info(f"{counted(count, 'row')} in {output}, {failed} without a result.")

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from ..corpora.table import SourceRows
 from ..corpora.text_languages import LANGUAGE, stated_language
+from ..inputs_msfser import FailedInput
 from ..sharding.output_folder import remove_results
 from ..sharding.sharded_table import ShardedTable, hashed, recording_of
 from .timed_pipeline import TimedPipeline
@@ -32,12 +33,14 @@ class ShardedPrediction(ShardedTable):
     command = "predict"
     steps = ("result",)
     made = {"result": pa.string(), "error": pa.string()}  # noqa: RUF012
+    keeps_source = False
+    remedy = "run the same command as before, or start over with --overwrite"
     # Many rows in a shard share batches better, and few leave several processes less to wait for at the end.
     rows_per_shard, most_rows_per_shard, fewest_shards = 32, 64, 64
     # Of recordings, unless a single one is larger: an hour of MP3, or 17 minutes of WAV at 16 kHz.
     bytes_per_shard = 32_000_000
     # Raised when the same settings give other results.
-    version = 6
+    version = 7
 
     def __init__(
         self,
@@ -95,7 +98,7 @@ class ShardedPrediction(ShardedTable):
         if surplus or any(map(self.is_outdated, shards)):
             raise ValueError(
                 f"{self.output} holds what an interrupted run predicted for other recordings or with other options: "
-                "run the same command as before, or start over with --overwrite."
+                f"{self.remedy}."
             )
 
     def make_rows(
@@ -128,11 +131,11 @@ class ShardedPrediction(ShardedTable):
         with self.pipeline.stopwatch.measure("write"):
             super().make_shard(number)
 
-    def _item(self, row: int) -> dict[str, Any]:
+    def _item(self, row: int) -> dict[str, Any] | FailedInput:
         """A row as the pipeline reads it."""
         (texts,) = self._given.slice(row, 1).to_pylist()
         if (recording := recording_of(self.source, row)) == "":
-            recording = self.name(row)  # the pipeline's error says that there is no such file
+            return FailedInput(self.no_file(row))
         if LANGUAGE in texts:
             texts[LANGUAGE] = stated_language(texts[LANGUAGE])
         return {"audio": recording, **{name: text for name, text in texts.items() if text}}

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..cli.outputs import whole_file
 from ..configuration_msfser import LABELS
 from ..corpora.messages import counted
 from ..corpora.msp_podcast import ATTRIBUTES, LABEL_RANGE
 from ..processing_msfser import from_scale, to_scale
+from ..sharding.output_folder import write_whole
 from .paths import suffix_of
 
 logger = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ def write_submission(
 
     Raises:
         ValueError: A recording has no result, or the table has other recordings.
+        OSError: The file cannot be written.
     """
     table = _read(predictions)
     wanted = [os.path.basename(name or "") for name in recordings]
@@ -48,13 +49,13 @@ def write_submission(
         first = int(lacking.argmax())
         raise ValueError(
             f"{int(lacking.sum())} of {len(table)} recordings have no result, such as {names[first]!r} "
-            f"({table['error'][first]}): correct them, and predict again with --overwrite."
+            f"({table['error'][first]}): correct them, and predict again with --overwrite; finished groups of others "
+            "are kept."
         )
     scaled = to_scale(from_scale(values, *label_range), *LABEL_RANGE).clip(*LABEL_RANGE)
     columns = {ATTRIBUTES[label]: scaled[:, d] for d, label in enumerate(LABELS)}
     made = pd.DataFrame({"FileName": names, **columns})[[*COLUMNS]]
-    with whole_file(output) as unfinished:
-        made.round(6).to_csv(unfinished, index=False)
+    write_whole(output, lambda file: made.round(6).to_csv(file, index=False))
     logger.info(f"{counted(len(made), 'row')} in {output}, on {LABEL_RANGE[0]:g} to {LABEL_RANGE[1]:g}.")
 
 

@@ -54,13 +54,14 @@ def begun(shard: Path) -> Path:
     return shard.parent.parent / f".{shard.name}{_BEGUN}"
 
 
-def check_output(output: Path, source: SourceRows, data: Path, overwrite: bool = False) -> None:
+def check_output(output: Path, source: SourceRows, data: Path, remedy: str, overwrite: bool = False) -> None:
     """Refuses a folder in which a run would overwrite what it did not make.
 
     Args:
         output: The folder, which may be missing.
         source: What is to be written there.
         data: Where the source was read from.
+        remedy: What the message says of the results of another source, such as "name another folder".
         overwrite: Whether the results of another source may be replaced.
 
     Raises:
@@ -77,7 +78,7 @@ def check_output(output: Path, source: SourceRows, data: Path, overwrite: bool =
             raise ValueError(f"the output {str(output)!r} contains other files: name an empty or a new folder.")
         return
     if not overwrite and not is_of_source(output, source):
-        raise _of_another_source(output)
+        raise _of_another_source(output, remedy)
     for shard in sorted((output / "data").glob("part-*.parquet")):
         if not _SHARD.fullmatch(shard.name) or shard_keys(shard) == {}:
             raise ValueError(
@@ -94,19 +95,23 @@ def is_of_source(output: Path, source: SourceRows) -> bool:
     return note.get("source") == source.origin and is_same_folder
 
 
-def _of_another_source(output: Path) -> ValueError:
+def _of_another_source(output: Path, remedy: str) -> ValueError:
     note = read_note(output)
     made_of = " with the recordings in ".join(
         repr(note[name]) for name in ("source", "audio_folder") if note.get(name)
     )
     return ValueError(
-        f"the output {str(output)!r} contains the results of another source"
-        f"{made_of and f', {made_of}'}: name another folder, or remove it."
+        f"the output {str(output)!r} contains the results of another source{made_of and f', {made_of}'}: {remedy}."
     )
 
 
-def check_rows(shards: list[Path], source: SourceRows) -> None:
+def check_rows(shards: list[Path], source: SourceRows, remedy: str) -> None:
     """Refuses shards whose recordings or labels are no longer in the source, although it was read from the same path.
+
+    Args:
+        shards: All that are there.
+        source: The rows.
+        remedy: As in [`check_output`].
 
     Raises:
         ValueError: None of the recordings is in the source, or a column of labels is not.
@@ -126,15 +131,14 @@ def check_rows(shards: list[Path], source: SourceRows) -> None:
         had = before[name].null_count < len(before)
         if had and (name not in now.column_names or now[name].null_count == len(now)):
             raise ValueError(
-                f"the output {str(folder)!r} contains labels of {name}, which {source.origin} no longer has: name "
-                "another folder."
+                f"the output {str(folder)!r} contains labels of {name}, which {source.origin} no longer has: {remedy}."
             )
     old = set(before["audio"].to_pylist()) - {None}
     new = set(source.recording_names()) - {None}
     if old and new and not old & new:
         raise ValueError(
             f"the output {str(folder)!r} contains the results of other recordings, such as {min(old)!r}, which "
-            f"{source.origin} no longer has: name another folder."
+            f"{source.origin} no longer has: {remedy}."
         )
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-import torch
 from accelerate import PartialState
 
+from ..hub.loading import default_device
 from .sharded_table import ShardedTable
 
 # The processes that are done wait for the last shard, which may take long.
@@ -22,7 +22,7 @@ Work = TypeVar("Work", bound=ShardedTable)
 def joined_processes() -> Iterator[PartialState]:
     """Joins the processes of this command, on an accelerator if there is one."""
     # Without being told, each of several processes without a GPU would believe that it is the only one.
-    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=_PATIENCE)
+    state = PartialState(cpu=default_device().type == "cpu", timeout=_PATIENCE)
     try:
         yield state
     finally:

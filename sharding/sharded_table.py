@@ -58,6 +58,9 @@ class ShardedTable(abc.ABC):
         steps: Names of the steps.
         made: Type of each column that is made, `error` among them; a column of the source with this name is dropped.
         given: Columns among `made` that the steps read from the source.
+        keeps_source: Whether the shards keep the columns of the source and embedded recordings; if not, they have the
+            names of the recordings only.
+        remedy: What messages advise where the folder holds the results of something else.
         rows_per_shard: What a killed run makes again at most, for each process.
 
     Args:
@@ -71,13 +74,16 @@ class ShardedTable(abc.ABC):
     steps: tuple[str, ...]
     made: Mapping[str, pa.DataType]
     given: tuple[str, ...] = ()
+    keeps_source = True
+    remedy = "name another folder, or remove it"
     rows_per_shard = 64
 
     def __init__(self, source: SourceRows, settings: Mapping[str, Any], output: Path, folder: Path = Path()):
         self.source = source
         self.settings = settings
         self.output = output
-        self.table = source.table.select([name for name in source.table.column_names if name not in self.made])
+        kept = source.table.column_names if self.keeps_source else ["audio"]
+        self.table = source.table.select([name for name in kept if name not in self.made])
         self._bounds = [*self.starts(), len(self.table)]
         self.count = len(self._bounds) - 1
         own = output.resolve()
@@ -128,18 +134,19 @@ class ShardedTable(abc.ABC):
             ValueError: The folder holds what this run would overwrite, another run writes there, or [`check`] refuses.
             OSError: The folder cannot be made.
         """
-        check_output(self.output, self.source, data, overwrite)
+        check_output(self.output, self.source, data, self.remedy, overwrite)
         table = self.source.table
         ours = [name for name in self.made if name in table.column_names and name not in self.given]
-        if replaced := [name for name in ours if table[name].null_count < len(table)]:
+        replaced = [name for name in ours if table[name].null_count < len(table)]
+        if self.keeps_source and replaced:
             logger.warning(
                 f"the table's columns {', '.join(replaced)} are not passed on: {self.command} writes its own."
             )
         make_folder(self.output)
         with only_run(self.output):
-            check_output(self.output, self.source, data, overwrite)  # another run may just have ended
-            if overwrite and not self._goes_on():
-                remove_results(self.output)
+            check_output(self.output, self.source, data, self.remedy, overwrite)  # another run may just have ended
+            if overwrite:
+                self._remove_others()
             self._clear()
             try:
                 yield
@@ -147,16 +154,18 @@ class ShardedTable(abc.ABC):
                 for number in range(self.count):
                     begun(self.shard(number)).unlink(missing_ok=True)
 
-    def _goes_on(self) -> bool:
-        """Whether the folder holds nothing but what an unfinished run of this source and these settings made."""
+    def _remove_others(self) -> None:
+        """Removes what runs of another source or with other settings left."""
         try:
-            if not is_of_source(self.output, self.source):
-                return False
+            is_ours = is_of_source(self.output, self.source)
         except ValueError:  # the note is damaged
-            return False
-        known = {self.shard(number) for number in range(self.count)}
-        has_surplus = any(path.suffix == ".parquet" for path in leftovers(self.output, known))
-        return not has_surplus and not any(map(self.is_outdated, range(self.count)))
+            is_ours = False
+        if not is_ours:
+            remove_results(self.output)
+            return
+        outdated = [self.shard(number) for number in range(self.count) if self.is_outdated(number)]
+        for path in (*outdated, *leftovers(self.output, {*map(self.shard, range(self.count))})):
+            path.unlink(missing_ok=True)
 
     def _clear(self) -> None:
         """Removes what a killed run or a shorter table left, unless the shards are those of other rows."""
@@ -167,7 +176,7 @@ class ShardedTable(abc.ABC):
         stored = [self.stored_keys(number) for number in range(self.count)]
         tables = [self.table_key(number) for number in range(self.count)]
         if present and (surplus or [keys.get("table") for keys in stored] != tables):
-            check_rows(present, self.source)
+            check_rows(present, self.source, self.remedy)
         self.check([number for number in range(self.count) if stored[number] != self.keys(number)], surplus)
         if surplus or not (self.output / SHARDS_NOTE).is_file():
             self._write_note(complete=False)
@@ -261,6 +270,10 @@ class ShardedTable(abc.ABC):
         """What messages call a recording: its path as it is written, or the name with which it is embedded."""
         return self.table["audio"][row].as_py() or self._names[row] or f"row {row + 1}"
 
+    def no_file(self, row: int) -> ValueError:
+        """The error of a row whose recording is missing."""
+        return ValueError(f"there is no file {self.name(row)!r}.")
+
     def keys(self, number: int) -> dict[str, str]:
         """A key for each step, and that of the table.
 
@@ -284,7 +297,9 @@ class ShardedTable(abc.ABC):
             made = self.make_rows(rows, stale, stored)
         table = self.table.slice(rows.start, len(rows))
         if self.source.embedded is not None:
-            recordings = self.source.embedded.select(rows).with_format("arrow")[:]["audio"]
+            recordings = pa.array(self._names[rows.start : rows.stop], pa.string())
+            if self.keeps_source:
+                recordings = self.source.embedded.select(rows).with_format("arrow")[:]["audio"]
             table = table.set_column(table.column_names.index("audio"), "audio", recordings)
         for name, kind in self.made.items():
             table = table.append_column(name, pa.array([row[name] for row in made], kind))
@@ -326,7 +341,7 @@ class ShardedTable(abc.ABC):
                 try:
                     recording = recording_of(self.source, row)
                     if recording == "":
-                        raise ValueError(f"there is no file {self.name(row)!r}.")
+                        raise self.no_file(row)
                     sound = load_audio(recording)
                 except (ValueError, OSError) as error:
                     errors[row] = " ".join(str(error).split())

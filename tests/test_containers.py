@@ -135,6 +135,14 @@ def test_only_decoders_of_sound_that_are_listed_run(monkeypatch):
         load_audio(data)
 
 
+def test_sound_without_a_decoder_is_a_sentence():
+    """As reported: FFmpeg knows no such codec, and an AttributeError ended the run."""
+    data = media("mka")
+    assert data.count(b"A_FLAC") == 1
+    with pytest.raises(ValueError, match="its sound is coded in a way that is not supported"):
+        load_audio(data.replace(b"A_FLAC", b"A_NONE"))
+
+
 # Hostile files
 
 

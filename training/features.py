@@ -151,11 +151,12 @@ def cache_features(
     store = open_store(gigabytes)
     model.eval()
     for kind, columns in frozen.items():
+        key = encoder_key(kind, model, processor)
         items = _Items(kind, dataset, columns, store, processor)
         encode = _encode_audio if kind == "audio" else _encode_text
         addresses = features_of(
             Job(
-                key=_key(kind, model, processor) if kind == "text" else _half(_key(kind, model, processor)),
+                key=key if kind == "text" else _half(key),
                 kind=kind,
                 sizes={digest: items.size(digest) for digest in items},
                 most=_MOST[kind],
@@ -214,7 +215,7 @@ def encode_sounds(
             return [_in_half(model.encode_audio(**inputs.to(model.device))[0][0])]
 
     model.eval()
-    key = fingerprint(_key("audio", model, processor), name, inspect.getsource(distortion))[:32]
+    key = fingerprint(encoder_key("audio", model, processor), name, inspect.getsource(distortion))[:32]
     # One clip at a time leaves cores idle.
     job = Job(key, "audio", dict.fromkeys(sound_of, 1.0), most=1, encode=encode, threads=os.cpu_count() or 1)
     addresses = features_of(job, store)
@@ -242,7 +243,7 @@ def encode_texts(
     """
     known = {content_hash(text.encode()): text for text in texts if text}
     job = Job(
-        key=_key("text", model.eval(), processor),
+        key=encoder_key("text", model.eval(), processor),
         kind="text",
         sizes={digest: float(len(text)) for digest, text in known.items()},
         most=_MOST["text"],
@@ -354,7 +355,7 @@ def _encode_text(texts: Sequence[str], model: MsfSerModel, processor: MsfSerProc
     return list(model.encode_text(tokens[f"{prefix}_input_ids"], tokens[f"{prefix}_attention_mask"]).cpu().numpy())
 
 
-def _key(kind: str, model: MsfSerModel, processor: MsfSerProcessor) -> str:
+def encoder_key(kind: str, model: MsfSerModel, processor: MsfSerProcessor) -> str:
     """Hash of everything but its item that a feature depends on; of the code, [`FEATURES_VERSION`]."""
     encoder: PreTrainedModel = getattr(model, f"{kind}_encoder")
     if kind == "audio":

@@ -16,9 +16,10 @@ from tiny import noise, tiny_model, tiny_processor
 from msfser import LABELS, concordance
 from msfser.cli.main import main as msfser
 from msfser.corpora.licenses import License
+from msfser.evaluation import predictions
 from msfser.intervals_msfser import MsfSerIntervals, set_intervals
 from msfser.starter.assemble import STARTERS
-from msfser.training.settings import parse_settings, write_run
+from msfser.training.settings import RunSettings, parse_settings, write_run
 
 KINDS = ("labels", "predictions")
 
@@ -98,20 +99,26 @@ def test_what_the_intervals_resample_is_said_of_each_row(corpus, model, caplog):
     ("column", "why"),
     [
         ("moood", "it is not among its further columns"),
-        ("many", "it has 24 values, and groups are 2 to 20"),
-        ("one", "it has 1 value, and groups are 2 to 20"),
         ("none", "it has no value for these items"),
-        ("age", "it has numbers or other values that are no text"),
+        ("lists", "it has values that are neither text nor numbers"),
         ("arousal", "it is an input, a label, or the part of a row"),
     ],
 )
 def test_why_a_column_is_no_grouping_is_said_before_anything_is_predicted(corpus, model, monkeypatch, column, why):
-    table = pd.read_csv("corpus.csv").assign(many=[f"v{i}" for i in range(24)], one="x", none=None)
-    table.assign(age=[20 + i % 3 for i in range(24)]).to_json("corpus.jsonl", orient="records", lines=True)
+    table = pd.read_csv("corpus.csv").assign(lists=[["x"]] * 24, none=None)
+    table.to_json("corpus.jsonl", orient="records", lines=True)
     monkeypatch.setattr("msfser.evaluation.evaluate.encode_parts", None)
     with pytest.raises(SystemExit, match=f"--by {column}: {why}; corpus.jsonl has speaker, emotion"):
         options = ["--data", "corpus.jsonl", "--label_range", "1", "7", "--output", "out", "--by", "emotion", column]
         msfser(["evaluate", str(model), *options])
+
+
+def test_the_limits_of_groups_are_not_those_of_named_columns(corpus, model):
+    """As reported: `--by age` was refused, and so was a column with one value or with more than 20."""
+    rewrite(lambda table: table.assign(age=["20"] * 12 + ["30"] * 11 + [""], one="x", many=[*"abcdefghijklmnopqrstuvwx"]))
+    rows, _ = evaluate(model, "--by", "age", "one", "many")
+    assert rows["test/age=20/mean"]["items"] == 12 and rows["test/age=30/mean"]["items"] == 11
+    assert rows["test/one=x/mean"]["items"] == 24 and not any("many" in name for name in rows)
 
 
 def test_the_predictions_are_those_of_the_pipeline_s_model(corpus, model):
@@ -124,6 +131,25 @@ def test_the_predictions_are_those_of_the_pipeline_s_model(corpus, model):
         expected = model.eval()(**inputs).logits[0].tolist()
     row = table[(table["inputs"] == "all") & table["file"].str.endswith("/7.wav")]
     np.testing.assert_allclose(row[[*LABELS]].to_numpy()[0], expected, atol=1e-5)
+
+
+def test_the_model_is_on_the_device_that_predict_uses(corpus, model, monkeypatch):
+    """As reported: it stayed on the CPU."""
+
+    def encode(parts, model, *others):
+        raise ValueError(f"on {model.device}")
+
+    for module in ("evaluate", "predictions"):
+        monkeypatch.setattr(f"msfser.evaluation.{module}.default_device", lambda: torch.device("meta"))
+        monkeypatch.setattr(f"msfser.evaluation.{module}.encode_parts", encode)
+    with pytest.raises(SystemExit, match="on meta"):
+        evaluate(model)
+    run = RunSettings(data="corpus.csv", label_range=["1", "7"])
+    monkeypatch.setattr(predictions, "results_of", lambda folder: [])
+    monkeypatch.setattr(predictions, "read_run", lambda folder: (run, None, None))
+    monkeypatch.setattr(predictions, "check_identity", lambda *_: None)
+    with pytest.raises(ValueError, match="on meta"):
+        predictions.predict_part(model)
 
 
 def test_what_the_model_was_fitted_to_is_said(corpus, model, tmp_path, caplog):

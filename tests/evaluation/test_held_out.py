@@ -155,7 +155,7 @@ def test_fits_are_named_by_what_made_them(changed, labels, tmp_path, monkeypatch
     elif changed == "depends":
         system = replace(system, depends=["another version"])
     elif changed == "code":
-        monkeypatch.setattr(held_out, "_code", lambda name: f"changed {name}")
+        monkeypatch.setattr(held_out, "code_of", lambda name: f"changed {name}")
     else:
         system = replace(system, grid=({"noise": 0.2},))
     made.run([system], [0])
@@ -166,7 +166,7 @@ def test_fits_are_named_by_what_made_them(changed, labels, tmp_path, monkeypatch
 def test_comments_and_docstrings_are_no_code(tmp_path, monkeypatch):
     module = tmp_path / "changing.py"
     monkeypatch.setattr("msfser.__path__", [str(tmp_path)], raising=False)
-    read = held_out._code.__wrapped__
+    read = held_out.code_of.__wrapped__
     codes = []
     for text in (
         '"""A module."""\n\ndef f(x):\n    """Adds."""\n    return x + 1\n',

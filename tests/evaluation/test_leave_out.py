@@ -17,7 +17,7 @@ from tiny import noise, tiny_model, tiny_processor
 from msfser import LABELS
 from msfser.cli.main import main
 from msfser.description_msfser import WORDS
-from msfser.evaluation import baselines, leave_out, starter_system
+from msfser.evaluation import baselines, held_out, leave_out, starter_system
 from msfser.evaluation.acted import strong_counterparts
 from msfser.evaluation.baselines import svr_system
 from msfser.evaluation.evaluate import parse
@@ -244,7 +244,9 @@ def test_the_command(data, tiny, tmp_path, monkeypatch):
     assert read(tmp_path / "results" / "loco.json") == found
     assert (tmp_path / "results" / "loco_history.jsonl").read_text() == before
     looks = [json.loads(line) for line in before.splitlines()]
-    assert [look["system"] for look in looks] == ["mean", "last_layer", "regressor", "starter"]
+    assert [look["system"] for look in looks] == ["mean", "last_layer", "regressor", "starter", "starter_open"]
+    assert {*looks[4]["outer"]} == {"ravdess", "nemo", "emotiontts_kr"} and {*looks[4]["chosen"]} == {"open"}
+    assert looks[4]["outer"]["nemo"] == round(found["starter_open/nemo/mean"]["value"], 4)
     look = looks[1]
     assert set(look["outer"]) == set(look["chosen"]) == set(corpora)
     inner = look["inner"]["emotiontts_kr"]
@@ -252,7 +254,7 @@ def test_the_command(data, tiny, tmp_path, monkeypatch):
     assert {*table["recipe"]} == {look["recipe"]}
 
 
-def test_other_sentences_are_another_recipe(tmp_path):
+def test_other_sentences_are_another_recipe(tiny, tmp_path):
     labels = np.random.default_rng(0).uniform(size=(6, 3)).astype(np.float32)
     clips = pd.DataFrame(labels, columns=[*LABELS]).assign(corpus="a", path="a.wav", speaker="a")
     engine, vectors = HeldOut(labels, {}, "", tmp_path), torch.tensor(labels)
@@ -262,6 +264,41 @@ def test_other_sentences_are_another_recipe(tmp_path):
 
     assert recipe(labels, vectors) == recipe(labels.copy(), vectors.clone())
     assert len({recipe(labels, vectors), recipe(1 - labels, vectors), recipe(labels, -vectors)}) == 3
+
+
+def test_a_recipe_is_named_by_the_encoders_and_all_code_behind_its_material(tiny, tmp_path, monkeypatch):
+    labels = np.zeros((6, 3), np.float32)
+    clips = pd.DataFrame(labels, columns=[*LABELS]).assign(corpus="a", path="a.wav", speaker="a")
+    engine, sentences = HeldOut(labels, {}, "", tmp_path), Sentences(labels, {})
+
+    def recipe():
+        return engine.recipe(starter_system.starter_system(clips, ["a"], sentences))
+
+    found = [recipe(), recipe()]
+    with monkeypatch.context() as patch:
+        patch.setattr("transformers.__version__", "0")
+        found.append(recipe())
+    for module in ("starter.assemble", "evaluation.acted"):
+        with monkeypatch.context() as patch:
+            patch.setattr(held_out, "code_of", lambda name, changed=module: name != changed)
+            found.append(recipe())
+    other = tiny_model("whisper", audio_states="weighted", freeze_audio="all")
+    torch.nn.init.zeros_(other.audio_encoder.conv1.weight)
+    monkeypatch.setattr(starter_system, "new_starter", lambda: other)
+    found.append(recipe())
+    assert found[0] == found[1] and len({*found}) == 5
+
+
+def test_egemaps_are_kept_by_the_version_of_opensmile_and_the_decoding_code(tmp_path, monkeypatch):
+    monkeypatch.setattr(baselines.importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(baselines, "_open_smile", lambda: None)
+    monkeypatch.setattr(baselines, "_functionals", lambda recording: np.zeros(88, np.float32))
+    soundfile.write(tmp_path / "a.wav", noise(0.1, 1), 16_000)
+    for version, code in (("1", "old"), ("1", "old"), ("2", "old"), ("2", "new")):
+        monkeypatch.setattr(baselines, "version", lambda name, found=version: found)
+        monkeypatch.setattr(baselines, "code_of", lambda name, found=code: found)
+        assert baselines.egemaps([str(tmp_path / "a.wav")], tmp_path).shape == (1, 88)
+    assert len([*tmp_path.glob("egemaps_*.npy")]) == 3
 
 
 def test_the_history_keeps_every_look_but_an_unfinished_one(tmp_path):

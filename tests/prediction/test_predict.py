@@ -1,6 +1,7 @@
 """`msfser predict`: what it reads, what it writes, and what a killed run leaves."""
 
 import contextlib
+import errno
 import io
 import json
 import logging
@@ -316,8 +317,9 @@ def test_few_rows_are_in_memory(monkeypatch, suffix):
 @pytest.mark.parametrize(
     ("order", "files"),
     [
-        (("e.parquet", "calls/metadata.csv"), ["e.wav", "{calls}/a.wav", "{calls}/broken.wav"]),
+        (("e.parquet", "calls/metadata.csv"), ["e.wav", "a.wav", "broken.wav"]),
         (("calls/metadata.csv", "e.parquet"), ["a.wav", "broken.wav", "e.wav"]),
+        (("inner/metadata.csv", "calls/metadata.csv"), ["b.wav", "a.wav", "broken.wav"]),
     ],
 )
 def test_a_part_may_have_embedded_recordings_and_files(calls, model, tmp_path, order, files):
@@ -326,11 +328,14 @@ def test_a_part_may_have_embedded_recordings_and_files(calls, model, tmp_path, o
     row = {"audio": {"bytes": buffer.getvalue(), "path": "e.wav"}, "split": "test", "speaker": "one"}
     pq.write_table(pa.Table.from_pylist([row]), "e.parquet")
     (calls / "metadata.csv").write_text("file_name,split,speaker\na.wav,test,two\nbroken.wav,test,three\n")
+    Path("inner").mkdir()
+    soundfile.write("inner/b.wav", noise(1.0, 8), 16_000)
+    Path("inner/metadata.csv").write_text("file_name,split,speaker\nb.wav,test,four\n")
     Path("settings.yaml").touch()
     data = [word for name in order for word in ("--data", name)]
     train(["settings.yaml", *data, "--do_predict", "--output_dir", str(folder), "--use_cpu"])
     table = pd.read_csv(folder / "predictions.csv")
-    assert table["file"].tolist() == [name.format(calls=calls) for name in files]
+    assert table["file"].tolist() == files
     assert table["valence"].isna().tolist() == ["broken" in name for name in files]
     reason = table["error"].dropna().item()
     assert table["file"][table["error"].notna()].item() in reason and reason.count("broken.wav") == 1
@@ -565,6 +570,31 @@ def test_what_an_older_version_predicted_is_not_mixed_in(calls, model, monkeypat
     assert len(predict(*arguments, "--overwrite")) == 4
 
 
+def test_what_is_left_of_other_recordings_is_replaced_on_request(calls, model):
+    """As reported: the advice was another folder, and the user had named a file."""
+    options = ("-o", "r.csv", "--model", model)
+    stopped("calls/a.wav", *options)
+    words = r"the results of another source, .*: run the same command as before, or start over with --overwrite\.$"
+    with pytest.raises(SystemExit, match=words):
+        predict("calls/long.flac", *options)
+    assert predict("calls/long.flac", *options, "--overwrite")["file"].tolist() == ["calls/long.flac"]
+
+
+def test_a_full_disk_is_named_with_the_table(calls, model, monkeypatch):
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    arguments = ("calls", "-o", "r.csv", "--model", model)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
+        patch.setattr("msfser.prediction.predicting.write_table", full)
+        predict(*arguments)
+    assert "error: r.csv cannot be written (No space left on device): once it can, run" in str(stop.value)
+    Path("r.csv").write_text("old")
+    with pytest.raises(SystemExit, match=r"r\.csv exists, and so does r\.csv\.parts of an interrupted run"):
+        predict(*arguments)
+    assert len(predict(*arguments, "--overwrite")) == 4
+
+
 def stopped(*arguments: object) -> Path:
     """Predicts until the table would be written, and gives the folder that is left."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit, match="the disk is full"):
@@ -642,6 +672,19 @@ def test_a_name_that_is_no_text_does_not_end_the_command(calls, model, monkeypat
     assert "left out 1 file: with names that are not valid text (1): '\\\\xff.wav'." in caplog.text
     with pytest.raises(SystemExit, match=r"there is no recording in .*with names that are not valid text"):
         predict(os.fsdecode(b"\xff.wav"), "-o", "s.csv", "--model", model)
+
+
+def test_only_names_and_results_are_kept(calls, model):
+    """As reported: so were copies of embedded recordings, and a column that Parquet refuses ended the run."""
+    rows = [{"audio": {"bytes": EXAMPLE.read_bytes(), "path": "e.mp3"}, "note": "mine"}]
+    pq.write_table(pa.Table.from_pylist(rows), "e.parquet")
+    parts = stopped("e.parquet", "-o", "r.csv", "--model", model)
+    assert pq.read_table(parts / "data").select(["audio", "error"]).to_pylist() == [{"audio": "e.mp3", "error": None}]
+    assert pq.read_schema(parts / "data" / "part-00000.parquet").names == ["audio", "result", "error"]
+    for note in ("mine", "changed"):
+        Path("t.jsonl").write_text(json.dumps({"audio": "calls/a.wav", "meta": {}, "note": note}))
+        stopped("t.jsonl", "-o", "s.csv", "--model", model)
+    assert predict("t.jsonl", "-o", "s.csv", "--model", model)["file"].tolist() == ["calls/a.wav"]
 
 
 def test_long_recordings_are_in_small_groups(calls, model, monkeypatch):
@@ -835,6 +878,20 @@ def test_rows_of_shards_with_an_error_have_their_reason(calls, model):
     assert table["file"].tolist() == ["a.wav", "broken.wav", "inner/stereo.wav", "long.flac"]
     assert table["error"].notna().tolist() == [False, True, False, False]
     assert "broken.wav" in table["error"][1]
+
+
+@pytest.mark.parametrize("more", [[], ["--channel", "each"]])
+def test_a_missing_recording_is_looked_for_nowhere_else(calls, model, monkeypatch, more):
+    """As reported: a file of its name in the working folder was predicted, and an address was fetched."""
+    fetched: list[str] = []
+    monkeypatch.setattr("msfser.recordings_msfser.fetch", fetched.append)
+    shutil.copy(calls / "a.wav", "gone.wav")
+    cells = ["gone.wav", "https://nobody.invalid/a.wav", "a.wav"]
+    Path("calls/metadata.csv").write_text("\n".join(["file_name", *cells]))
+    table = predict("calls", "-o", "r.csv", "--model", model, *more)
+    assert table["file"].tolist() == cells and not fetched
+    assert table["error"].tolist()[:2] == [f"there is no file '{cell}'." for cell in cells[:2]]
+    assert table["error"].isna()[2] and table["valence"].notna().tolist() == [False, False, True]
 
 
 def test_a_missing_recognizer_is_named_as_on_the_command_line(calls, tmp_path):

@@ -7,6 +7,7 @@ from corpus_trees import msp_podcast_labels, write_msp_podcast
 from tiny import noise, tiny_model, tiny_processor
 
 from msfser.cli.main import main as msfser
+from msfser.prediction.sharded_prediction import ShardedPrediction
 from msfser.prediction.submission import write_submission
 
 
@@ -50,6 +51,24 @@ def test_a_recording_without_a_result_is_refused(corpus, tmp_path):
     (corpus / "Audios" / names[1]).unlink()
     with pytest.raises(SystemExit, match=r"1 of 2 recordings of Test3, such as .* are missing; copy them again"):
         predict("--test", "Test3", "--overwrite")
+
+
+def test_a_refused_submission_keeps_what_is_predicted(corpus, tmp_path, monkeypatch):
+    """As reported: all recordings had to be predicted again."""
+    monkeypatch.setattr(ShardedPrediction, "rows_per_shard", 1)
+    monkeypatch.setattr(ShardedPrediction, "most_rows_per_shard", 1)
+    path = corpus / "Audios" / msp_podcast_labels()[-1]["FileName"]
+    path.rename(tmp_path / "aside")
+    path.write_bytes(b"RIFF and nothing else")
+    with pytest.raises(SystemExit, match="1 of 2 recordings have no result"):
+        predict("--test", "Test3")
+    made, make_rows = [], ShardedPrediction.make_rows
+    (tmp_path / "aside").rename(path)
+    monkeypatch.setattr(
+        ShardedPrediction, "make_rows", lambda self, rows, *more: made.extend(rows) or make_rows(self, rows, *more)
+    )
+    predict("--test", "Test3", "--overwrite")
+    assert made == [1] and len(pd.read_csv("submission.csv")) == 2 and not (tmp_path / "out.csv.parts").exists()
 
 
 def test_a_recording_that_could_not_be_annotated_is_refused_too(corpus, tmp_path):

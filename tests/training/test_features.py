@@ -166,28 +166,28 @@ def test_a_change_makes_new_features(corpus, change, tmp_path, encoded):
 def test_the_key_has_the_settings_and_not_the_code(setting, monkeypatch):
     model, processor = tiny_model(freeze_audio="all"), tiny_processor()
     kind = "audio" if setting in ("normalize_level", "max_seconds") else "text"
-    before = features._key(kind, model, processor)
+    before = features.encoder_key(kind, model, processor)
     # Another comment or another line of code changes nothing.
     read = Path.read_bytes
     monkeypatch.setattr(
         Path, "read_bytes", lambda path: read(path) + (b"# a comment" if path.suffix == ".py" else b"")
     )
     processor.tokenizer(["a b", "c"], padding=True, truncation=True, max_length=2)
-    assert features._key(kind, tiny_model(freeze_audio="all"), processor) == before
+    assert features.encoder_key(kind, tiny_model(freeze_audio="all"), processor) == before
     if setting == "tokenizer":
         processor.tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
     elif setting == "max_tokens":
         processor.max_tokens = 5
     else:
         setattr(processor.feature_extractor, setting, {"max_seconds": 3.0, "normalize_level": True}[setting])
-    assert features._key(kind, model, processor) != before
+    assert features.encoder_key(kind, model, processor) != before
 
 
 def test_another_version_of_the_encoding_code_is_another_key(monkeypatch):
     model, processor = tiny_model(freeze_audio="all"), tiny_processor()
-    before = features._key("audio", model, processor)
+    before = features.encoder_key("audio", model, processor)
     monkeypatch.setattr(features, "FEATURES_VERSION", features.FEATURES_VERSION + 1)
-    assert features._key("audio", model, processor) != before
+    assert features.encoder_key("audio", model, processor) != before
 
 
 def test_inputs_can_be_removed_in_either_form(corpus):
