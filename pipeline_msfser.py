@@ -214,7 +214,13 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
                 dataclasses.replace(recording, given=dict(recording.given), meter=SoundMeter()) for _ in channels
             ]
             inputs = ((index, copies[i], {**options, "channel": i}) for i in channels)
-            results = self._results(inputs, batch_size, options)
+            results = [*self._results(inputs, batch_size, options)]
+            reads_words = self._annotators.reads("emphasis", "transcript")
+            for copy, result in zip(copies, results, strict=True):
+                # Words in a language that is not read are no longer among the given ones.
+                has_words = reads_words and any(copy.given[name] for name in ("transcript", "words", "emphasis"))
+                if has_words and len(copies) > 1 and "error" not in result:
+                    result["warnings"].append("The given words were used for every channel.")
             return [{"channel": i, **result} for i, result in zip(channels, results, strict=True)]
         return failed_result(error, index, options.get("errors", RAISE))
 

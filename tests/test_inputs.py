@@ -160,6 +160,16 @@ def test_each_channel_or_an_error(pipe, sounds):
     assert raised.value.__cause__ is not raised.value
 
 
+def test_words_that_are_given_to_every_channel_are_a_warning(pipe):
+    stereo = {"array": np.stack([voice(1.2), voice(1.2, 3)]), "sampling_rate": RATE}
+    warning = "The given words were used for every channel."
+    assert all(warning in result["warnings"] for result in pipe({**stereo, "transcript": "the food"}, channel="each"))
+    mono = {"array": voice(1.2)[None], "sampling_rate": RATE}
+    for item in (stereo, {**mono, "emphasis": "food"}):
+        found = pipe(item, channel="each", channels_first=True)
+        assert not any(warning in result["warnings"] for result in found)
+
+
 def test_a_bad_channel_leaves_the_good_one(pipe):
     left = voice(1.2)
     half = {"array": np.stack([left, np.full_like(left, np.nan)]), "sampling_rate": RATE}
