@@ -186,7 +186,8 @@ def main(argv: Sequence[str]) -> None:
             split_by=arguments.split_by,
         )
         warn_of_training_data(arguments.model, named.source, named.model.config, run, arguments.part)
-        found = evaluate(named.model.to(default_device()), named.processor, run, arguments.part, arguments.by)
+        named.model.to(default_device())  # type: ignore[arg-type]
+        found = evaluate(named.model, named.processor, run, arguments.part, arguments.by)
         with whole_file(output / "predictions.csv") as unfinished:
             found.predictions.assign(**known).to_csv(unfinished, index=False)
         write(output / "results.json", [row | known for row in found.rows])

@@ -35,7 +35,9 @@ def recordings_of_part(run: RunSettings, name: str) -> SourceRows:
     if audio.null_count:
         raise ValueError(f"{run.data} has no recordings: msfser evaluate predicts and scores a corpus of texts.")
     wholes = [
-        read_source(one.corpus, one.data, **{key: one.options.get(key) for key in ("columns", "audio_folder")})
+        read_source(
+            one.corpus, one.data, columns=one.options.get("columns"), audio_folder=one.options.get("audio_folder")
+        )
         for one in _members(run)
     ]
     origin, index = ", ".join([*(whole.origin for whole in wholes), name]), table.column_names.index("audio")
