@@ -30,7 +30,8 @@ class MsfSerProcessor(ProcessorMixin):
             settings that `msfser annotate` saves with its shards. `None` where they came with the corpus. Addresses
             and paths in it are dropped, because the processor is published with the model.
         text_languages: The languages that the text encoder reads, codes or English names; `None` for any. The pipeline
-            and training leave out words whose language is stated and is another one. Descriptions are not meant.
+            and training leave out words whose language is stated and is another one, and the pipeline those whose
+            language a multilingual recognizer detects. Descriptions are not meant.
 
     Raises:
         ValueError: The annotation is no dictionary of dictionaries, or there is no such language.
