@@ -42,6 +42,7 @@ class Transcript:
     text: str | None
     words: list
     reason: str | None = None
+    language: str | None = None
 
 
 def words_of(text, sound):
