@@ -40,7 +40,7 @@ from tones import (
     write_tone,
 )
 
-from msfser import LABELS
+from msfser import LABELS, containers_msfser
 from msfser.annotation import annotate
 from msfser.annotation.sharded_annotation import ShardedAnnotation
 from msfser.annotator_msfser import MsfSerAnnotator
@@ -175,6 +175,9 @@ def test_words_that_do_not_fit_their_sound_are_said(tmp_path, caplog, times, sen
     # With other settings of a later step the reason stays.
     again = run(table, tmp_path / "out", "--recognizer", "none", "--emphasis", "paper")
     assert [row["error"] for row in again] == [row["error"] for row in rows]
+    before = state_of(tmp_path / "out")
+    run(table, tmp_path / "out", "--recognizer", "none", "--emphasis", "paper")
+    assert state_of(tmp_path / "out") == before
 
 
 @pytest.mark.parametrize("with_table", [False, True])
@@ -397,6 +400,25 @@ def test_a_missing_recording_that_appears_is_transcribed(tmp_path):
     assert run(table, out, "--language", "en")[0]["error"] is None
 
 
+def test_a_recording_that_can_be_read_later_is_annotated(tmp_path, journal, monkeypatch):
+    """After PyAV was installed, the same command did nothing and kept the old errors."""
+    av = pytest.importorskip("av")
+    table, out = make_corpus(tmp_path), tmp_path / "out"
+    write_container(av, tmp_path / "clip.m4a", "aac")
+    (tmp_path / "clip.m4a").replace(tmp_path / "audio" / "4.wav")
+    with monkeypatch.context() as patch:
+        patch.setattr(containers_msfser, "av", None)
+        assert "needs PyAV" in run(table, out, "--language", "en")[4]["error"]
+        before = state_of(out)
+        run(table, out, "--language", "en")
+        assert state_of(out) == before
+    del journal[:]
+    assert run(table, out, "--language", "en")[4]["error"] is None
+    assert journal == [(step, 1) for step in ALL]
+    run(table, tmp_path / "fresh", "--language", "en")
+    assert contents_of(out) == contents_of(tmp_path / "fresh")
+
+
 # Bad recordings
 
 
@@ -594,7 +616,8 @@ def test_the_bar_moves_with_each_batch(tmp_path, monkeypatch):
     assert updates == [1, 2, 2, 1]
     write_csv(table, [{"file_name": f"{folder}audio/{i}.wav", "new": i} for folder in ("", "more/") for i in range(3)])
     run(table, tmp_path / "out", "--language", "en")
-    assert updates == [1, 2, 2, 1, 3, 3]
+    # The unreadable recording is tried again; the others are only passed on.
+    assert updates == [1, 2, 2, 1, 2, 1, 3]
 
 
 def test_ctrl_c_ends_with_a_sentence_that_says_how_to_go_on(tmp_path, journal, monkeypatch, capsys):
