@@ -11,6 +11,7 @@ from transformers.utils import logging
 from .audio_msfser import SAMPLING_RATE
 from .description_msfser import Describer, MeasuredDescriber
 from .emphasis_msfser import EMPHASIS, EmphasisConfig, Pitch, Prosody, find_emphasis, measure_prosody
+from .languages_msfser import language_code
 from .processing_msfser import wrong_annotation
 from .sound_quality_msfser import SoundMeter, measured
 from .transcription_msfser import MsfSerRecognizer
@@ -315,7 +316,13 @@ def _aligned(
     transcripts: Sequence[str],
     languages: Sequence[str | None],
 ) -> Sequence[list[dict[str, Any]] | None]:
-    """Word times by the recognizer; a transcript that does not fit its sound gets none."""
+    """Word times by the recognizer; a transcript that does not fit its sound gets none.
+
+    Raises:
+        ValueError: A language is unknown.
+    """
+    for language in languages:
+        language_code(language)
     try:
         return recognizer.align(sounds, transcripts, languages)
     except ValueError:

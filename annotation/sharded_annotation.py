@@ -15,6 +15,7 @@ from ..audio_msfser import SAMPLING_RATE
 from ..corpora.schema import FEATURES
 from ..corpora.table import SourceRows
 from ..corpora.text_languages import stated_language
+from ..languages_msfser import language_code
 from ..sharding.sharded_table import ShardedTable, hashed
 from ..word_times_msfser import check_words
 
@@ -135,8 +136,8 @@ class ShardedAnnotation(ShardedTable):
         """Asks for a language before hours of work.
 
         Raises:
-            ValueError: The recognizer does not know a language, or knows only English, which nobody stated: it would
-                write English whatever is spoken.
+            ValueError: A language is unknown; or a recognizer that knows only English has to transcribe what nobody
+                stated to be English: it would write English whatever is spoken.
         """
         known = set()
         for number in shards:
@@ -144,21 +145,20 @@ class ShardedAnnotation(ShardedTable):
                 continue
             for row, texts in self._given_texts(self.rows(number)).items():
                 language = texts["language"]
-                if texts.get("transcript") or texts.get("words") or language in known:
+                if language not in known:
+                    try:
+                        language_code(language)
+                    except ValueError as error:
+                        raise ValueError(f"{self.source.row(row)}: {error}") from error
+                    known.add(language)
+                if texts.get("transcript") or texts.get("words"):
                     continue
                 recognizer = self.annotator.recognizer
-                if recognizer is None:
-                    return
-                if language is None and recognizer.english_only:
+                if language is None and recognizer is not None and recognizer.english_only:
                     raise ValueError(
                         f"{self.settings['transcript']['recognizer']} knows only English, and the table does not say "
                         "what is spoken: give --language en if it is English, or name a multilingual --recognizer."
                     )
-                try:
-                    recognizer([], language=language)
-                except ValueError as error:
-                    raise ValueError(f"{self.source.row(row)}: {error}") from error
-                known.add(language)
 
 
 @dataclass
