@@ -283,7 +283,10 @@ class MsfSerAnnotator:
         rest = [i for i, words in enumerate(found) if words is None]
         if rest and self.recognizer is not None:
             aligned = _aligned(
-                self.recognizer, *([column[i] for i in rest] for column in (sounds, transcripts, languages))
+                self.recognizer,
+                [sounds[i] for i in rest],
+                [transcripts[i] for i in rest],
+                [languages[i] for i in rest],
             )
             for i, words in zip(rest, aligned, strict=True):
                 found[i] = words
@@ -329,8 +332,8 @@ def _aligned(
         if len(sounds) == 1:
             return [None]
         return [
-            _aligned(recognizer, *([value] for value in item))[0]
-            for item in zip(sounds, transcripts, languages, strict=True)
+            _aligned(recognizer, [sound], [transcript], [language])[0]
+            for sound, transcript, language in zip(sounds, transcripts, languages, strict=True)
         ]
 
 
