@@ -11,6 +11,7 @@ from transformers.utils import logging
 from .audio_msfser import SAMPLING_RATE
 from .description_msfser import Describer, MeasuredDescriber
 from .emphasis_msfser import EMPHASIS, EmphasisConfig, Pitch, Prosody, find_emphasis, measure_prosody
+from .languages_msfser import language_code
 from .processing_msfser import wrong_annotation
 from .sound_quality_msfser import SoundMeter, measured
 from .transcription_msfser import MsfSerRecognizer
@@ -282,7 +283,10 @@ class MsfSerAnnotator:
         rest = [i for i, words in enumerate(found) if words is None]
         if rest and self.recognizer is not None:
             aligned = _aligned(
-                self.recognizer, *([column[i] for i in rest] for column in (sounds, transcripts, languages))
+                self.recognizer,
+                [sounds[i] for i in rest],
+                [transcripts[i] for i in rest],
+                [languages[i] for i in rest],
             )
             for i, words in zip(rest, aligned, strict=True):
                 found[i] = words
@@ -315,15 +319,21 @@ def _aligned(
     transcripts: Sequence[str],
     languages: Sequence[str | None],
 ) -> Sequence[list[dict[str, Any]] | None]:
-    """Word times by the recognizer; a transcript that does not fit its sound gets none."""
+    """Word times by the recognizer; a transcript that does not fit its sound gets none.
+
+    Raises:
+        ValueError: A language is unknown.
+    """
+    for language in languages:
+        language_code(language)
     try:
         return recognizer.align(sounds, transcripts, languages)
     except ValueError:
         if len(sounds) == 1:
             return [None]
         return [
-            _aligned(recognizer, *([value] for value in item))[0]
-            for item in zip(sounds, transcripts, languages, strict=True)
+            _aligned(recognizer, [sound], [transcript], [language])[0]
+            for sound, transcript, language in zip(sounds, transcripts, languages, strict=True)
         ]
 
 

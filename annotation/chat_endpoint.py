@@ -81,16 +81,16 @@ class ChatEndpointDescriber:
         A single recording that the server rejects has no description.
 
         Raises:
-            OSError: The server is not available, rejects the key, fails for every recording of this call, or has never
-                responded to any.
+            OSError: The server is not available, stays busy or broken, rejects the key, or does not respond like a
+                chat server; or it rejects every recording of this call, and has never responded to any.
         """
-        failures: list[_Failure] = []
+        rejections: list[_Rejection] = []
 
         def ask_one(sound: str, prompt: str) -> str | None:
             try:
                 return self._request(sound, prompt)
-            except _Failure as failure:
-                failures.append(failure)
+            except _Rejection as rejection:
+                rejections.append(rejection)
                 return None
 
         def ask(sounds: list[str], prompts: list[str]) -> list[str | None]:
@@ -98,15 +98,16 @@ class ChatEndpointDescriber:
                 return list(executor.map(ask_one, sounds, prompts))
 
         descriptions = ask_for_descriptions(ask, list(map(wav_base64, sounds)), transcripts)
-        if failures:
-            last = failures[-1]
-            if len(failures) == len(sounds) and (last.is_breakdown or not self._has_responded):
-                raise OSError(str(last))
-            logger.warning(f"{len(failures)} of {len(sounds)} recordings stay without a description: {last}")
+        if rejections:
+            if not self._has_responded:
+                raise OSError(str(rejections[-1]))
+            logger.warning(
+                f"{len(rejections)} of {len(sounds)} recordings stay without a description: {rejections[-1]}"
+            )
         return descriptions
 
     def _request(self, sound: str, prompt: str) -> str:
-        """The model's text for one recording; an `OSError` where every other recording would fail as well."""
+        """The model's text for one recording; an `OSError` where the server is at fault and not the recording."""
         audio = {"type": "input_audio", "input_audio": {"data": sound, "format": "wav"}}
         body: dict[str, Any] = {
             "model": self.model,
@@ -120,10 +121,12 @@ class ChatEndpointDescriber:
             status, response = self._post(body)
             if status == 200:
                 self._supports_format = False
-        if status in _REJECTED or status in _BUSY_OR_BROKEN:
-            raise _Failure(
-                f"{self._url} rejects the recording with status {status}{self._reason(response)}.",
-                is_breakdown=status in _BUSY_OR_BROKEN,
+        if status in _REJECTED:
+            raise _Rejection(f"{self._url} rejects the recording with status {status}{self._reason(response)}.")
+        if status in _BUSY_OR_BROKEN:
+            raise OSError(
+                f"{self._url} still fails with status {status} after {RETRIES} retries{self._reason(response)}: run "
+                "again once the server works."
             )
         if status in (401, 403):
             raise OSError(
@@ -145,7 +148,10 @@ class ChatEndpointDescriber:
             )
             text = "".join(part["text"] for part in parts if part.get("type") == "text")
         except (TypeError, KeyError, IndexError, AttributeError) as error:
-            raise _Failure(f"{self._url} does not respond like a chat server.", is_breakdown=False) from error
+            raise OSError(
+                f"{self._url} does not respond like a chat server{self._reason(response)}: check the address and the "
+                "server, and run again."
+            ) from error
         self._has_responded = True
         return text
 
@@ -174,12 +180,8 @@ class ChatEndpointDescriber:
         return f" ({(message.replace(key, '***') if key else message)[:200].rstrip(' .')})"
 
 
-class _Failure(Exception):
-    """The request for one recording failed; in a breakdown the server may be at fault, not the recording."""
-
-    def __init__(self, message: str, is_breakdown: bool):
-        super().__init__(message)
-        self.is_breakdown = is_breakdown
+class _Rejection(Exception):
+    """The server does not accept one recording, and would not at another time."""
 
 
 def wav_base64(sound: np.ndarray) -> str:

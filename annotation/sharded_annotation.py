@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from ..annotator_msfser import Annotation, LazyProsody, MsfSerAnnotator
@@ -14,6 +15,7 @@ from ..audio_msfser import SAMPLING_RATE
 from ..corpora.schema import FEATURES
 from ..corpora.table import SourceRows
 from ..corpora.text_languages import stated_language
+from ..languages_msfser import language_code
 from ..sharding.sharded_table import ShardedTable, hashed
 from ..word_times_msfser import check_words
 
@@ -44,6 +46,7 @@ class ShardedAnnotation(ShardedTable):
         "error": pa.string(),
     }
     given = ("transcript", "words", "emphasis", "description")
+    retries_errors = True
     # Raised when a step gives other results with the same settings.
     version = 3
 
@@ -84,27 +87,43 @@ class ShardedAnnotation(ShardedTable):
         valid = [step for step in self.steps if step not in stale]
         entries = [_Row() for _ in rows] if stored is None else [_Row.of(row, valid) for row in stored]
         made = dict(zip(rows, entries, strict=True))
-        errors = {number: row.error for number, row in made.items() if row.error is not None}
-        for decoded in self.decoded(rows, errors):
+        failed = [number for number, row in made.items() if row.error is not None]
+        made |= {number: _Row() for number in failed}
+        whole = [number for number in rows if number not in failed]
+        if not stale:
+            self._advance(len(whole))
+        errors: dict[int, str] = {}
+        for decoded in self.decoded(rows if stale else failed, errors):
             for number, sound in decoded.items():
                 try:
                     check_words(given[number].get("words") or (), len(sound) / SAMPLING_RATE)
                 except ValueError as beyond:
                     errors[number] = str(beyond)
-            if not (batch := {number: sound for number, sound in decoded.items() if number not in errors}):
-                continue
-            texts, sounds = [made[number] for number in batch], list(batch.values())
-            known, prosody = [given[number] for number in batch], LazyProsody(sounds)
-            if "transcript" in stale:
-                self.annotator.transcribe(texts, sounds, known)
-            if "emphasis" in stale:
-                self.annotator.emphasize(texts, prosody, known)
-            if "description" in stale:
-                self.annotator.describe(texts, sounds, prosody, known)
+            for numbers, steps in ((failed, self.steps), (whole, stale)):
+                chosen = [number for number in decoded if number in numbers and number not in errors]
+                if chosen:
+                    texts, sounds = [made[number] for number in chosen], [decoded[number] for number in chosen]
+                    self._make_texts(texts, sounds, [given[number] for number in chosen], steps)
         for number, error in errors.items():
             kept: dict[str, Any] = {name: given[number].get(name) for name in self.given}
             made[number] = _Row(**kept, error=error)
         return [row.columns() for row in made.values()]
+
+    def _make_texts(
+        self,
+        texts: Sequence[Annotation],
+        sounds: Sequence[np.ndarray],
+        given: Sequence[Mapping[str, Any]],
+        steps: Sequence[str],
+    ) -> None:
+        """Runs some steps for some rows."""
+        prosody = LazyProsody(sounds)
+        if "transcript" in steps:
+            self.annotator.transcribe(texts, sounds, given)
+        if "emphasis" in steps:
+            self.annotator.emphasize(texts, prosody, given)
+        if "description" in steps:
+            self.annotator.describe(texts, sounds, prosody, given)
 
     def _given_texts(self, rows: range) -> dict[int, dict[str, Any]]:
         """The texts that the source has, and the language, by row."""
@@ -117,8 +136,8 @@ class ShardedAnnotation(ShardedTable):
         """Asks for a language before hours of work.
 
         Raises:
-            ValueError: The recognizer does not know a language, or knows only English, which nobody stated: it would
-                write English whatever is spoken.
+            ValueError: A language is unknown; or a recognizer that knows only English has to transcribe what nobody
+                stated to be English: it would write English whatever is spoken.
         """
         known = set()
         for number in shards:
@@ -126,21 +145,20 @@ class ShardedAnnotation(ShardedTable):
                 continue
             for row, texts in self._given_texts(self.rows(number)).items():
                 language = texts["language"]
-                if texts.get("transcript") or texts.get("words") or language in known:
+                if language not in known:
+                    try:
+                        language_code(language)
+                    except ValueError as error:
+                        raise ValueError(f"{self.source.row(row)}: {error}") from error
+                    known.add(language)
+                if texts.get("transcript") or texts.get("words"):
                     continue
                 recognizer = self.annotator.recognizer
-                if recognizer is None:
-                    return
-                if language is None and recognizer.english_only:
+                if language is None and recognizer is not None and recognizer.english_only:
                     raise ValueError(
                         f"{self.settings['transcript']['recognizer']} knows only English, and the table does not say "
                         "what is spoken: give --language en if it is English, or name a multilingual --recognizer."
                     )
-                try:
-                    recognizer([], language=language)
-                except ValueError as error:
-                    raise ValueError(f"{self.source.row(row)}: {error}") from error
-                known.add(language)
 
 
 @dataclass

@@ -108,12 +108,13 @@ def text_column(part: Part, column: str, values: pa.ChunkedArray | None = None) 
 
 
 def speaker_column(part: Part, column: str) -> pa.ChunkedArray:
-    """Return a column of speakers; "Unknown" and "NA" are no speakers, and a number such as "30.0" is "30"."""
+    """Return a column of trimmed speakers; "Unknown" and "NA" are no speakers, and a number such as "30.0" is "30"."""
     return _known_speakers(text_column(part, column))
 
 
 def _known_speakers(speakers: pa.ChunkedArray) -> pa.ChunkedArray:
-    is_known = pc.invert(pc.is_in(pc.utf8_lower(pc.utf8_trim_whitespace(speakers)), pa.array(UNKNOWN)))
+    speakers = pc.utf8_trim_whitespace(speakers)
+    is_known = pc.invert(pc.is_in(pc.utf8_lower(speakers), pa.array(UNKNOWN)))
     known = pc.if_else(is_known, speakers, pa.scalar(None, pa.string()))
     return pc.replace_substring_regex(known, r"^(\d+)\.0+$", r"\1")
 
@@ -138,7 +139,7 @@ def speakers_of_names(part: Part, names: Sequence[str | None], pattern: str) -> 
     speakers = []
     for index, name in enumerate(names):
         match = search.search(name or "")
-        if match is None or not match[group]:
+        if match is None or not (match[group] or "").strip():
             raise ValueError(
                 f"{part.row(index)}: --speaker_from {pattern!r} finds no speaker in {name!r}; correct it, or name the "
                 "speakers in a column."

@@ -11,6 +11,7 @@ categories gets their mean.
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import datasets
@@ -41,6 +42,7 @@ EMOTIONS: dict[str, str] = {category: emotion for emotion, group in GROUPS.items
 
 _PARTS = {"train": "train", "dev": "validation", "test": "test"}
 _TABLE, _NAMES = "goemotions.csv", "emotions.txt"
+_NUMBERS = re.compile(r"\d+(,\d+)*")
 # Names and religions are masked so, and links to users and forums are no words that anyone says.
 _MASKS = re.compile(r"\[(?:NAME|RELIGION)\](?:'s)?|/?\b[ru]/\w+|https?://\S+|/s\b")
 
@@ -98,13 +100,27 @@ def _distributed(root: Path) -> pd.DataFrame:
     files = [*(f"{part}.tsv" for part in _PARTS), _NAMES]
     tree.require_whole("GoEmotions", root, [f"the file {name}" for name in files if not (root / name).is_file()])
     names = dict(enumerate((root / _NAMES).read_text(encoding="utf-8").split()))
-    tables = []
-    for part in _PARTS:
-        lines = (root / f"{part}.tsv").read_text(encoding="utf-8").splitlines()
-        texts, numbers, _ = zip(*(line.rsplit("\t", 2) for line in lines), strict=True)
-        labels = ["|".join(names.get(int(number), number) for number in of_row.split(",")) for of_row in numbers]
-        tables.append(pd.DataFrame({"text": texts, "labels": labels, "split": part}))
-    return pd.concat(tables, ignore_index=True)
+    rows = {part: _rows(root / f"{part}.tsv", names) for part in _PARTS}
+    tree.require_whole("GoEmotions", root, [f"the rows of {part}.tsv" for part in _PARTS if not rows[part]])
+    return pd.concat([pd.DataFrame(rows[part]).assign(split=part) for part in _PARTS], ignore_index=True)
+
+
+def _rows(path: Path, names: Mapping[int, str]) -> list[dict[str, str]]:
+    """The rows `text` and `labels` of one of the authors' parts."""
+    rows = []
+    # `splitlines` would cut comments at other characters, too.
+    for number, line in enumerate(path.read_bytes().decode("utf-8").split("\n"), start=1):
+        if not line.strip():
+            continue
+        text, *others = line.removesuffix("\r").rsplit("\t", 2)
+        if len(others) < 2 or not _NUMBERS.fullmatch(others[0]):
+            raise ValueError(
+                f"{path}, line {number}: this is no comment with numbers of labels and an id, separated by tabs; copy "
+                "the file again."
+            )
+        labels = [names.get(int(label), label) for label in others[0].split(",")]
+        rows.append({"text": text, "labels": "|".join(labels)})
+    return rows
 
 
 def find_goemotions(folder: Path) -> Path | None:

@@ -140,7 +140,7 @@ def assign_splits(
         seed: Of the draw.
         allow_overlap: Accept speakers that are in several of the given splits.
         files: What names each recording: splits are drawn by these and not by speakers.
-        official: The given splits are those of the corpus's owners: where there are any, none is drawn.
+        official: The given splits are those of the corpus's owners: none is drawn.
 
     Raises:
         ValueError: The speakers cannot be divided, or one is in more than one split and `allow_overlap` is false.
@@ -149,8 +149,7 @@ def assign_splits(
     people = speakers.to_pandas().to_numpy(dtype=object, na_value=None)
     present = {split for split in splits if split is not None}
     drawn = people if files is None else np.array(files, dtype=object)
-    are_fixed = official and bool(present)
-    if present <= {"train"} and not are_fixed:
+    if present <= {"train"} and not official:
         splits = _draw(name, drawn, SHARES, seed, "there is no split column (or only 'train' in it)")
         counts = {split: int((splits == split).sum()) for split in SHARES}
         by = SPLIT_BY[0 if files is None else 1]
@@ -158,7 +157,7 @@ def assign_splits(
         if files is not None:
             logger.warning("%s: the parts were drawn by file: %s", name, _FILES_FLATTER)
         return splits
-    if "train" in present and "validation" not in present and not are_fixed:
+    if "train" in present and "validation" not in present and not official:
         train = splits == "train"
         share = SHARES["validation"]
         shares = {"train": 1.0 - share, "validation": share}

@@ -216,7 +216,7 @@ def read_annotated(
 ) -> datasets.DatasetDict:
     """Read what `annotate` made of a corpus in its owners' layout, as `read_table` does, with its labels as they are.
 
-    Recordings of equal content under several names are kept, as in the corpus itself; its parts are not drawn anew.
+    Recordings of equal content under several names are kept in the parts of the corpus, which are not drawn anew.
 
     Args:
         folder: What `annotate` made.
@@ -364,7 +364,9 @@ def _read(source: Source, reading: _Reading) -> datasets.DatasetDict:
     table = pa.concat_tables(tables)
     if unread:
         table = without_unread_words(source.name, table, np.concatenate(unread), reading.text_languages)
-    given, official = np.concatenate(splits_of_parts), source.parts[0].official
+    given = np.concatenate(splits_of_parts)
+    # Parts that are drawn here are not those of the owners.
+    official = source.parts[0].official and any(split is not None for split in given)
     by_file = reading.split_by == "file"
     keys = (real or [f"row {index}" for index in range(len(table))]) if by_file else None
     splits = given

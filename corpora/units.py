@@ -102,7 +102,8 @@ def _of_table(
     if "split" in opened.table.column_names and grouping != "split":
         logger.info("%s: its parts are pooled for cross-validation", source)
     of_table = Part("", opened.table, None, source)
-    units = list(rows[_SPEAKER]) if is_in_names else text_column(of_table, grouping).to_pylist()
+    named = rows[_SPEAKER] if is_in_names else pc.utf8_trim_whitespace(text_column(of_table, grouping)).to_pylist()
+    units = list(named)
     return rows, units, [opened.row(index) for index in range(len(units))]
 
 
@@ -127,7 +128,7 @@ def _grouped(units: list[str | None], path: Path) -> list[str | None]:
     table = read_csv(path).to_pandas()
     if not {"unit", "group"} <= set(table):
         raise ValueError(f"{path}: a group file has the columns unit and group; there are {', '.join(table)}.")
-    pairs = table[["unit", "group"]].drop_duplicates()
+    pairs = table[["unit", "group"]].apply(lambda column: column.str.strip()).drop_duplicates()
     if (blank := (pairs == "").any(axis=1)).any():
         raise ValueError(f"{path}: row {blank.idxmax() + 1} has no unit or no group; fill it in or remove it.")
     if (repeated := pairs["unit"].duplicated()).any():

@@ -27,6 +27,7 @@ each system and recipe whose outer results were looked at: looking often is choo
 
 import json
 import logging
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -114,6 +115,8 @@ def read_corpora(folder: Path, protocol: Protocol) -> pd.DataFrame:
 
 
 def _read_corpus(folder: Path, protocol: Protocol) -> pd.DataFrame:
+    # `read_acted` gives absolute paths, also of a relative folder.
+    folder = Path(os.path.abspath(folder))
     name, path = folder.name, folder / protocol.table
     if path.is_file():
         found = _read_table(path, protocol)

@@ -60,6 +60,7 @@ class ShardedTable(abc.ABC):
         given: Columns among `made` that the steps read from the source.
         keeps_source: Whether the shards keep the columns of the source and embedded recordings; if not, they have the
             names of the recordings only.
+        retries_errors: Whether the next run makes the rows with an `error` again, which may be readable by then.
         remedy: What messages advise where the folder holds the results of something else.
         rows_per_shard: What a killed run makes again at most, for each process.
 
@@ -75,6 +76,7 @@ class ShardedTable(abc.ABC):
     made: Mapping[str, pa.DataType]
     given: tuple[str, ...] = ()
     keeps_source = True
+    retries_errors = False
     remedy = "name another folder, or remove it"
     rows_per_shard = 64
 
@@ -107,8 +109,8 @@ class ShardedTable(abc.ABC):
         """Makes the columns `made` of one shard, by row.
 
         Args:
-            rows: The numbers of its rows; all of them have to go through [`decoded`].
-            stale: The steps to be run, at least one.
+            rows: The numbers of its rows; the progress bar has to advance by all of them.
+            stale: The steps to be run; none where only rows with an `error` are made again.
             stored: The columns as they are in the shard; `None` where every step is stale.
         """
 
@@ -193,10 +195,11 @@ class ShardedTable(abc.ABC):
             )
         if stale:
             self._write_note(complete=False)
-        done = len(self.table) - sum(len(self.rows(number)) for number in stale)
+        unmade = [number for number in range(self.count) if number in stale or self._is_retried(number)]
+        done = len(self.table) - sum(len(self.rows(number)) for number in unmade)
         with tqdm(total=len(self.table), initial=done, desc=self.command, unit="clip", disable=quiet) as bar:
             self._advance = bar.update
-            for number in stale:
+            for number in unmade:
                 raise_if_interrupted()
                 if self._begin(number):
                     self.make_shard(number)
@@ -283,6 +286,13 @@ class ShardedTable(abc.ABC):
             self._keys[number] = {"table": self.table_key(number), **self.step_keys(self.rows(number))}
         return self._keys[number]
 
+    def _is_retried(self, number: int) -> bool:
+        """Whether a finished shard has rows that are made again."""
+        if not self.retries_errors:
+            return False
+        errors = pyarrow.parquet.read_table(self.shard(number), columns=["error"])["error"]
+        return errors.null_count < len(errors)
+
     def make_shard(self, number: int) -> None:
         """Makes a shard; the steps whose keys have not changed are taken from the one that is there."""
         rows, keys, stored_keys = self.rows(number), self.keys(number), self.stored_keys(number)
@@ -290,11 +300,13 @@ class ShardedTable(abc.ABC):
         stored = None
         if len(stale) < len(self.steps):
             stored = pyarrow.parquet.read_table(self.shard(number), columns=list(self.made)).to_pylist()
-        if stored is not None and not stale:
+        if stored is None or stale or self._is_retried(number):
+            made = self.make_rows(rows, stale, stored)
+        else:
             made = stored
             self._advance(len(rows))
-        else:
-            made = self.make_rows(rows, stale, stored)
+        if stored is not None and keys == stored_keys and _errors(made) == _errors(stored):
+            return
         table = self.table.slice(rows.start, len(rows))
         if self.source.embedded is not None:
             recordings = pa.array(self._names[rows.start : rows.stop], pa.string())
@@ -329,7 +341,7 @@ class ShardedTable(abc.ABC):
 
         Args:
             rows: The numbers of the rows.
-            errors: Why a recording cannot be read, by row: those in it are left out, and others are added.
+            errors: Why a recording cannot be read, by row, is added to it.
 
         Yields:
             Samples `(samples,)` at 16 kHz by row.
@@ -337,15 +349,13 @@ class ShardedTable(abc.ABC):
         batch: dict[int, np.ndarray] = {}
         seconds = 0.0
         for row in sorted(rows, key=self._size):
-            if row not in errors:
-                try:
-                    recording = recording_of(self.source, row)
-                    if recording == "":
-                        raise self.no_file(row)
-                    sound = load_audio(recording)
-                except (ValueError, OSError) as error:
-                    errors[row] = " ".join(str(error).split())
-            if row in errors:
+            try:
+                recording = recording_of(self.source, row)
+                if recording == "":
+                    raise self.no_file(row)
+                sound = load_audio(recording)
+            except (ValueError, OSError) as error:
+                errors[row] = " ".join(str(error).split())
                 self._advance(1)
                 continue
             length = len(sound) / SAMPLING_RATE
@@ -388,6 +398,10 @@ def recording_of(source: SourceRows, row: int) -> bytes | str:
     assert source.embedded is not None
     recording = audio_source(source.embedded[row]["audio"])
     return "" if recording is None else recording
+
+
+def _errors(made: Sequence[Mapping[str, Any]]) -> list[str | None]:
+    return [row["error"] for row in made]
 
 
 def hashed(*parts: Any) -> str:

@@ -133,7 +133,7 @@ def add_intervals(model: MsfSerModel, fitted: Fitted, kept: Path) -> None:
 def cross_fits(fitted: Fitted, kept: Path) -> tuple[np.ndarray, np.ndarray]:
     """Predicts each voice by a starter that is fitted to the other groups of speakers.
 
-    Every second voice is predicted with its description, the others from sound alone, as in training.
+    Every second voice of each speaker is predicted with its description, the others from sound alone, as in training.
 
     Args:
         fitted: What a starter is fitted to.
@@ -163,8 +163,8 @@ def cross_fits(fitted: Fitted, kept: Path) -> tuple[np.ndarray, np.ndarray]:
     system = System("starter", fit_predict, RECIPE_CODE, depends=[FEATURES_VERSION, SWITCHES])
     engine.run([system], [0])
     found = engine.gathered([system], [0])[system.name]
-    is_described = np.arange(len(labels))[:, None] % 2 == 0
-    return np.where(is_described, found["all"][0], found["sound"][0]), groups
+    is_described = pd.Series(speakers).groupby(speakers).cumcount().to_numpy() % 2 == 0
+    return np.where(is_described[:, None], found["all"][0], found["sound"][0]), groups
 
 
 def _items(fitted: Fitted, voices: np.ndarray) -> np.ndarray:

@@ -159,6 +159,12 @@ def test_a_transcript_that_cannot_fit_leaves_the_others(recognizer):
     assert made[1].transcript == "impossible" and "words" in made[1].absent
 
 
+def test_an_unknown_language_is_not_taken_for_a_transcript_that_cannot_fit(recognizer):
+    given = [{"transcript": "so then", "language": language} for language in ("en", "eng")]
+    with pytest.raises(ValueError, match="language='eng' is not a language that Whisper knows"):
+        MsfSerAnnotator(recognizer)([SOUND] * 2, given)
+
+
 def test_a_describer_that_writes_nothing(recognizer):
     (made,) = MsfSerAnnotator(recognizer, describer=Describer(None))([SOUND])
     assert made.describer is None and made.absent == {"description": "the describer wrote none"}

@@ -26,7 +26,6 @@ from killable import annotate_with_log
 from published import WHISPER, needs
 from tones import (
     RATE,
-    Recognizer,
     contents_of,
     fails,
     journal_fixture,  # noqa: F401 - used by every test
@@ -40,7 +39,7 @@ from tones import (
     write_tone,
 )
 
-from msfser import LABELS
+from msfser import LABELS, containers_msfser
 from msfser.annotation import annotate
 from msfser.annotation.sharded_annotation import ShardedAnnotation
 from msfser.annotator_msfser import MsfSerAnnotator
@@ -175,6 +174,9 @@ def test_words_that_do_not_fit_their_sound_are_said(tmp_path, caplog, times, sen
     # With other settings of a later step the reason stays.
     again = run(table, tmp_path / "out", "--recognizer", "none", "--emphasis", "paper")
     assert [row["error"] for row in again] == [row["error"] for row in rows]
+    before = state_of(tmp_path / "out")
+    run(table, tmp_path / "out", "--recognizer", "none", "--emphasis", "paper")
+    assert state_of(tmp_path / "out") == before
 
 
 @pytest.mark.parametrize("with_table", [False, True])
@@ -397,6 +399,25 @@ def test_a_missing_recording_that_appears_is_transcribed(tmp_path):
     assert run(table, out, "--language", "en")[0]["error"] is None
 
 
+def test_a_recording_that_can_be_read_later_is_annotated(tmp_path, journal, monkeypatch):
+    """After PyAV was installed, the same command did nothing and kept the old errors."""
+    av = pytest.importorskip("av")
+    table, out = make_corpus(tmp_path), tmp_path / "out"
+    write_container(av, tmp_path / "clip.m4a", "aac")
+    (tmp_path / "clip.m4a").replace(tmp_path / "audio" / "4.wav")
+    with monkeypatch.context() as patch:
+        patch.setattr(containers_msfser, "av", None)
+        assert "needs PyAV" in run(table, out, "--language", "en")[4]["error"]
+        before = state_of(out)
+        run(table, out, "--language", "en")
+        assert state_of(out) == before
+    del journal[:]
+    assert run(table, out, "--language", "en")[4]["error"] is None
+    assert journal == [(step, 1) for step in ALL]
+    run(table, tmp_path / "fresh", "--language", "en")
+    assert contents_of(out) == contents_of(tmp_path / "fresh")
+
+
 # Bad recordings
 
 
@@ -475,17 +496,15 @@ def test_foreign_speech_stays_without_a_transcript(tmp_path):
     assert rows[4]["transcript"] == "what was really said" and rows[0]["language"] == "de"
 
 
-@pytest.mark.parametrize("value", ["xx", 5])
-def test_an_unknown_language_is_refused_before_any_work(tmp_path, journal, monkeypatch, value):
-    original = Recognizer.__call__
-    monkeypatch.setattr(
-        Recognizer, "__call__", lambda self, s, language=None: original(self, s, "xx" if language == "5" else language)
-    )
+@pytest.mark.parametrize("value", ["deutsch", 5])
+@pytest.mark.parametrize("transcript", ["", "given"])
+def test_an_unknown_language_is_refused_before_any_work(tmp_path, journal, value, transcript):
     make_corpus(tmp_path)
-    rows = [{"audio": f"audio/{i}.wav", "language": value if i == 6 else None} for i in range(8)]
+    rows = [{"audio": f"audio/{i}.wav", "transcript": transcript, "language": None} for i in range(8)]
+    rows[6]["language"] = value
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
     message = fails(tmp_path / "a.parquet", "--output", tmp_path / "out", "--language", "en")
-    assert "row 7: language='xx' is not a language" in message and not journal
+    assert f"row 7: language='{value}' is not a language" in message and not journal
 
 
 # Interruptions
@@ -594,7 +613,8 @@ def test_the_bar_moves_with_each_batch(tmp_path, monkeypatch):
     assert updates == [1, 2, 2, 1]
     write_csv(table, [{"file_name": f"{folder}audio/{i}.wav", "new": i} for folder in ("", "more/") for i in range(3)])
     run(table, tmp_path / "out", "--language", "en")
-    assert updates == [1, 2, 2, 1, 3, 3]
+    # The unreadable recording is tried again; the others are only passed on.
+    assert updates == [1, 2, 2, 1, 2, 1, 3]
 
 
 def test_ctrl_c_ends_with_a_sentence_that_says_how_to_go_on(tmp_path, journal, monkeypatch, capsys):

@@ -523,14 +523,18 @@ def test_a_server_that_stays_broken_stops_the_run(serve):
     assert len(server.requests) == 1 + chat_endpoint.RETRIES
 
 
-def test_one_clip_that_breaks_the_server_has_no_description(serve, records):
-    server = serve(lambda body, number: (500, {}) if len(decoded(body)) > 1600 else (200, json.dumps(GOOD)))
-    describer = ChatEndpointDescriber(server.url, "m")
-    assert describer([noise(0.1), noise(0.2), noise(0.1)], [None] * 3) == [TEXT, None, TEXT]
-    assert "1 of 3 recordings stay without a description" in records.text
-    # A server that responded before and fails for every recording now is broken all the same.
-    with pytest.raises(OSError, match="status 500"):
-        describer([noise(0.2)], [None])
+@pytest.mark.parametrize(
+    ("status", "response", "reason"),
+    [
+        *((status, {}, f"still fails with status {status} after 4 retries: run again") for status in (429, 500, 503)),
+        (200, {"error": {"message": "overloaded"}}, r"not respond like a chat server \(overloaded\): check the"),
+    ],
+)
+def test_a_server_that_fails_for_some_clips_stops_the_run(serve, status, response, reason):
+    """These clips were stored as if the describer had written nothing for them, and were never described."""
+    server = serve(lambda body, number: (status, response) if len(decoded(body)) > 1600 else (200, json.dumps(GOOD)))
+    with pytest.raises(OSError, match=reason):
+        ChatEndpointDescriber(server.url, "m")([noise(0.1), noise(0.2), noise(0.1)], [None] * 3)
 
 
 def test_one_clip_that_the_server_refuses_has_no_description(serve, records):

@@ -42,6 +42,7 @@ class Transcript:
     text: str | None
     words: list
     reason: str | None = None
+    language: str | None = None
 
 
 def words_of(text, sound):
@@ -57,8 +58,6 @@ class Recognizer:
         self.name, self.english_only = name, english_only
 
     def __call__(self, sounds, language=None):
-        if language == "xx":
-            raise ValueError("language='xx' is not a language that Whisper knows: give a code such as 'en' or 'de'.")
         if self.english_only and language not in (None, "en"):
             return [Transcript(None, [], "the recognizer knows only English") for _ in sounds]
         return [self._transcribe_segments(sound, language) for sound in sounds]

@@ -64,6 +64,13 @@ def test_comments_become_transcripts_with_weak_labels(layout, request):
     assert find_goemotions(folder / ".some").name == "copy"
 
 
+def test_a_line_ends_at_its_end(distributed):
+    """Comments were cut at other separators of lines."""
+    text = "Oh,\x0cwhat\u2028joy\x85 here!"
+    (distributed / "train.tsv").write_bytes(f"{text}\t17\tid0\r\n\r\nNo.\t27\tid1\r\n".encode())
+    assert read_goemotions(distributed)["train"]["transcript"][:] == ["Oh, what joy here!", "No."]
+
+
 def test_each_category_has_one_group_with_a_norm():
     assert len(EMOTIONS) == 28 == sum(map(len, GROUPS.values()))
     assert GROUPS.keys() <= NORMS.keys()
@@ -77,6 +84,12 @@ def test_each_category_has_one_group_with_a_norm():
             lambda folder: (folder / "emotions.txt").write_text("anger\n"),
             r"is no category of GoEmotions; copy it again",
         ),
+        (
+            lambda folder: (folder / "dev.tsv").write_text("Oh.\t0\tid\n\nOh no\n"),
+            r"dev\.tsv, line 3: this is no comment with numbers of labels and an id",
+        ),
+        (lambda folder: (folder / "dev.tsv").write_text("Oh.\tjoy\tid\n"), r"dev\.tsv, line 1: this is no comment"),
+        (lambda folder: (folder / "dev.tsv").write_text("\n"), r"missing are the rows of dev\.tsv"),
     ],
 )
 def test_what_is_missing_is_named(distributed, spoil, sentence):

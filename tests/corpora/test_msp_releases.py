@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import shutil
 
 import pytest
 from corpus_trees import msp_podcast_labels, write_csv, write_msp_podcast, write_sound, write_whiser
@@ -247,6 +248,14 @@ def test_whiser(tmp_path, caplog):
     (folder / "wavs" / "whiser_3.wav").unlink()
     fails("1 of 6 recordings, which their owners distribute apart from the labels", read_whiser, folder)
     assert read_whiser(write_whiser(tmp_path / "again")).num_rows == result.num_rows
+
+
+def test_copies_are_refused_in_parts_that_are_drawn(tmp_path):
+    """They were only a warning, as in the parts of a corpus's owners."""
+    folder = write_whiser(tmp_path / "whiser")
+    for number in range(1, 6):
+        shutil.copy(folder / "wavs" / "whiser_0.wav", folder / "wavs" / f"whiser_{number}.wav")
+    fails("1 recording is in more than one split", read_whiser, folder)
 
 
 def test_whiser_as_a_table(tmp_path):

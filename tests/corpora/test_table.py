@@ -509,6 +509,16 @@ def test_json_speakers_of_mixed_types(tmp_path):
     assert speakers_of(result) == {"train": {"7", "07"}, "validation": {None}, "test": {"x"}}
 
 
+def test_spaces_around_a_speaker_are_no_part_of_the_name(tmp_path):
+    rows = with_splits(make_rows(tmp_path))
+    for row, speaker in zip(rows, ["Anna", "Anna ", "30.0 ", " 30", "Ben", "Ben", " na ", "\t"], strict=True):
+        row["speaker"] = speaker
+    result = read_table(write_csv(tmp_path / "a.csv", rows))
+    assert speakers_of(result) == {"train": {"Anna", "30"}, "validation": {"Ben"}, "test": {None}}
+    rows[-1]["speaker"] = "Anna "
+    fails("1 speaker is in more than one split, such as 'Anna'", write_csv(tmp_path / "a.csv", rows))
+
+
 def test_integer_speakers_of_parquet_with_gaps(tmp_path):
     rows = with_splits(make_rows(tmp_path))
     for row in rows:

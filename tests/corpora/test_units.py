@@ -93,6 +93,14 @@ def test_a_group_may_have_the_name_of_a_unit(folder, tmp_path):
     assert found == ["00", "00", "pair", "pair", "04", "05", "06", "07", "08"]
 
 
+def test_spaces_around_units_and_groups_are_no_part_of_them(folder, tmp_path):
+    change(folder, room=lambda i: ("a", "a ", " b")[i % 3])
+    groups = tmp_path / "groups.csv"
+    groups.write_text("unit,group\n a,both\nb ,both \n")
+    assert {*read_units("table", str(folder), "room")["unit"]} == {"a", "b"}
+    assert {*read_units("table", str(folder), "room", group_file=groups)["unit"]} == {"both"}
+
+
 def test_a_recording_in_two_units_is_refused_unless_they_are_grouped(folder, tmp_path):
     write_sound(folder / "7.wav", 2 / 64)
     change(folder)

@@ -96,7 +96,7 @@ def test_corpora_are_read_by_the_protocol(data):
     assert clips["valence"].iloc[0] == pytest.approx(0.25) and clips["path"].map(Path).map(Path.is_file).all()
 
 
-def test_corpora_are_read_as_they_are_distributed(tmp_path):
+def test_corpora_are_read_as_they_are_distributed(tmp_path, monkeypatch):
     protocol = replace(read_protocol(), trained=["ravdess", "emodb"], tested=["emotiontts_kr"])
     names = {
         "ravdess": ["Actor_01/03-01-05-01-01-02-01", "Actor_01/03-01-05-02-01-02-01", "Actor_02/03-01-07-01-02-01-02"],
@@ -116,6 +116,9 @@ def test_corpora_are_read_as_they_are_distributed(tmp_path):
     assert set(clips["speaker"][5:]) == {"emotiontts_kr-ema"}
     assert strong_counterparts(clips).tolist() == [1, *[-1] * 6]
     assert clips["valence"].tolist()[0] == pytest.approx(0.5 + 0.6 * (clips["valence"].tolist()[1] - 0.5))
+    monkeypatch.chdir(tmp_path / "emodb")
+    for relative in (Path("../emodb/.."), Path("..")):
+        pd.testing.assert_frame_equal(read_corpora(relative, protocol), clips)
 
 
 def test_takes_of_the_two_intensities_are_matched_in_their_order(tmp_path):
