@@ -1123,12 +1123,13 @@ def test_a_live_recording_without_any_result_is_none():
     assert live.panel(session, is_over=True) == live.panel(None)
 
 
-def _piece(folder):
-    soundfile.write(folder / "piece.wav", np.zeros(8000), 8000)
-    return str(folder / "piece.wav")
+def _piece():
+    path = Path(os.environ["GRADIO_TEMP_DIR"]) / "piece.wav"
+    soundfile.write(path, np.zeros(8000), 8000)
+    return str(path)
 
 
-def test_a_live_session_that_fails_says_so_at_once_and_keeps_what_it_has(page, ser, tmp_path, monkeypatch):
+def test_a_live_session_that_fails_says_so_at_once_and_keeps_what_it_has(page, ser, monkeypatch):
     """The next piece of sound started another session, which dropped results and words, again and again."""
     may_fail, streams = threading.Event(), []
 
@@ -1140,26 +1141,26 @@ def test_a_live_session_that_fails_says_so_at_once_and_keeps_what_it_has(page, s
 
     monkeypatch.setattr(ser, "stream", stream)
     add = _function(page, "add_sound")
-    session, _ = add(_piece(tmp_path), None, 1, "de")
+    session, _ = add(_piece(), None, 1, "de")
     may_fail.set()
     session._thread.join(30)
-    again, shown = add(_piece(tmp_path), session, 1, "de")
+    again, shown = add(_piece(), session, 1, "de")
     assert again is session and streams == ["de"]
     assert texts.FAILED in shown and "press Stop and start again" in shown
     assert "<mark>w1</mark>" in shown and "speech-emotion-live.json" in shown
     # Record pressed again starts anew.
     take, waiting, _ = _function(page, "start")(1)
     assert take == 2 and "when one of them stops" in waiting
-    anew, _ = add(_piece(tmp_path), session, take, "")
+    anew, _ = add(_piece(), session, take, "")
     assert anew is not session and streams == ["de", None]
 
 
-def test_sound_that_has_waited_for_its_turn_does_not_get_into_a_later_recording(page, ser, tmp_path, monkeypatch):
+def test_sound_that_has_waited_for_its_turn_does_not_get_into_a_later_recording(page, ser, monkeypatch):
     monkeypatch.setattr(ser, "stream", _by_chunk)
     add, stop = _function(page, "add_sound"), _function(page, "stop")
-    late, _ = add(_piece(tmp_path), None, 1, "en")
+    late, _ = add(_piece(), None, 1, "en")
     assert stop(late, 2)[1] == live.panel(None)
-    session, _ = add(_piece(tmp_path), late, 2, "en")
+    session, _ = add(_piece(), late, 2, "en")
     assert session is not late
     assert "0:01 analyzed" in stop(session, 2)[1]
 
@@ -1172,7 +1173,8 @@ def test_a_live_session_is_closed_when_the_visitor_has_gone(monkeypatch):
     assert not session.is_open and "No sound has arrived" in live.panel(session)
 
 
-def test_a_piece_of_the_microphone_is_deleted_when_it_is_read(tmp_path):
+def test_a_piece_of_the_microphone_is_deleted_when_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     piece, broken = tmp_path / "a.wav", tmp_path / "b.wav"
     soundfile.write(piece, np.full((100, 2), 0.5), 8000)
     samples, rate = live._taken(str(piece))
@@ -1181,6 +1183,14 @@ def test_a_piece_of_the_microphone_is_deleted_when_it_is_read(tmp_path):
     with pytest.raises(gr.Error, match="cannot be read"):
         live._taken(str(broken))
     assert not broken.exists()
+
+
+def test_a_live_visitor_can_delete_no_file_that_the_page_serves(page, tmp_path):
+    """Gradio lets the path of an example in without an upload."""
+    example = Path(shutil.copy(SPACE / "examples" / pages.FIRST, tmp_path))
+    with pytest.raises(gr.Error, match="is not a piece of a recording"):
+        _function(page, "add_sound")(str(example), None, 1, "en")
+    assert example.exists()
 
 
 def test_uploads_are_deleted_and_examples_stay(tab, page, clips):
