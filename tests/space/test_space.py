@@ -1225,6 +1225,23 @@ def test_what_an_earlier_page_left_is_deleted_and_nothing_else(tmp_path, monkeyp
     app.delete_old(tmp_path / "not there", 600)
 
 
+def test_uploads_go_only_into_a_folder_of_this_user(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    assert app.own_uploads().stat().st_mode & 0o777 == 0o700
+    others, file, link = (tmp_path / name for name in ("others", "file", "link"))
+    file.touch()
+    for folder in (others, link):
+        folder.mkdir()
+    (link / f"msfser-space-{app._USER}").symlink_to(tmp_path)
+    (others / "msfser-space-4711").mkdir()
+    for folder, user in ((file, app._USER), (link, app._USER), (others, 4711)):
+        monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder))
+        monkeypatch.setattr(app, "_USER", user)
+        with pytest.raises(SystemExit, match=rf"{folder}/msfser-space-\d+ .*: set GRADIO_TEMP_DIR to another folder"):
+            app.own_uploads()
+        assert os.environ["GRADIO_TEMP_DIR"] == str(folder)
+
+
 def test_a_visitor_can_read_no_upload_and_no_file_of_the_server(page, clips):
     assert space.leaks(page.local_url, Path(os.environ["GRADIO_TEMP_DIR"]), clips / "0.wav") == []
 
