@@ -104,14 +104,14 @@ class _Page:
         # Older models lack it.
         self.license = _license(self.card, getattr(ser.model.config, "weights_license", None))
         self.examples_wrong = [*EXAMPLES][-_WRONG:] if _STARTER in self.card.splitlines() else []
-        first = predict(ser, str(FOLDER / FIRST), language="en")
+        first, panel = self._first()
         with gr.Blocks(
             title=texts.TITLE, analytics_enabled=False, delete_cache=(60, MINUTES_KEPT * 60)
         ) as self.blocks:
             self._head()
             with gr.Tabs():
                 with gr.Tab("Recording"):
-                    self._recording(first)
+                    self._recording(first, panel)
                 # A model that was saved with an earlier version of its code cannot.
                 if hasattr(ser, "stream"):
                     with gr.Tab("Live") as opened:
@@ -157,7 +157,15 @@ class _Page:
             found.append(("Code", f"{_HUB}/{self.name}/tree/main"))
         return found
 
-    def _recording(self, first: Mapping[str, Any]) -> None:
+    def _first(self) -> tuple[Mapping[str, Any], str]:
+        """The result for the first example and its panel; without a result, an empty one and why there is none."""
+        try:
+            result = predict(self.ser, str(FOLDER / FIRST), language="en")
+        except gr.Error as error:
+            return {}, figures.failure(error.message)
+        return result, figures.panel(result, self._title(FIRST))
+
+    def _recording(self, first: Mapping[str, Any], panel: str) -> None:
         with gr.Column(elem_id="ser-main"):
             with gr.Column(elem_id="ser-input"):
                 self.audio = gr.Audio(
@@ -172,7 +180,7 @@ class _Page:
                     self.cancel = gr.Button("Cancel", visible=False)
                 self.waiting = gr.HTML(visible=False, min_height=56, elem_id="ser-waiting", apply_default_css=False)
             with gr.Column(elem_id="ser-result"):
-                self.panel = gr.HTML(figures.panel(first, self._title(FIRST)), apply_default_css=False)
+                self.panel = gr.HTML(panel, apply_default_css=False)
             with gr.Column(elem_id="ser-edit"):
                 self._editor(first)
             with gr.Column(elem_id="ser-examples"):
@@ -186,7 +194,7 @@ class _Page:
                     cache_examples=False,
                     api_name="load_example",
                 )
-        self.previous, self.runs = gr.State(_shown(first)), gr.State(_Runs())
+        self.previous, self.runs = gr.State(_shown(first) if first else None), gr.State(_Runs())
         # A state is read when a run's turn comes; this is sent when it begins to wait.
         self.number = gr.Number(0, label="Run", precision=0, visible=False)
 
@@ -210,7 +218,7 @@ class _Page:
                 label, placeholder = _EDITED[name]
                 lines = 2 if name == "transcript" else 1
                 self.fields[name] = gr.Textbox(
-                    first[name] or "", label=label, placeholder=placeholder, lines=lines, max_length=MOST_LETTERS
+                    first.get(name) or "", label=label, placeholder=placeholder, lines=lines, max_length=MOST_LETTERS
                 )
             if "language" in self.fields:
                 self.fields["language"].render()

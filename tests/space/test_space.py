@@ -328,6 +328,19 @@ def test_an_audio_only_model_shows_and_asks_for_no_words(clips, tmp_path):
     assert len(predict["inputs"]) == 1
 
 
+@pytest.mark.parametrize("recognizer", [FakeRecognizer(), None])
+def test_the_page_of_a_model_that_reads_only_words_starts(tmp_path, recognizer):
+    """There are no words in silence, and without a recognizer none in the first example either."""
+    tiny_model(audio=False, semantics=["gs"]).save_pretrained(tmp_path)
+    tiny_processor().save_pretrained(tmp_path)
+    built = pages.build(analysis.load(str(tmp_path), recognizer=recognizer), "words")
+    shown = [str(one["props"].get("value")) for one in built.config["components"]]
+    assert any("No words are known" in value for value in shown) is (recognizer is None)
+    assert (SPOKEN in shown) is (recognizer is not None)
+    with pytest.raises(OSError, match="whisper-nowhere"):
+        analysis.load(str(tmp_path), recognizer="openai/whisper-nowhere")
+
+
 def test_it_says_when_nobody_spoke(ser, clips):
     assert "No speech was detected, so the numbers mean nothing." in _told(
         analysis.predict(ser, str(clips / "silent.wav"))
