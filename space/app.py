@@ -81,16 +81,31 @@ def _delete_old_every_minute(folder: Path) -> None:
         time.sleep(60)
 
 
-def main(argv: Sequence[str] = ()) -> None:
-    """Runs the demo page; ends with a sentence if there is no model, or it cannot be loaded."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    argparse.ArgumentParser(prog="msfser space", description=__doc__, formatter_class=formatter).parse_args(argv)
-    # Otherwise the name would be looked up on the Hub, and whoever owns it there could run code here.
-    if MODEL == STARTER and not Path(STARTER).is_dir():
+def _check_folder() -> None:
+    """Ends with a sentence if the model is a folder that is not there.
+
+    Otherwise the name would be looked up on the Hub, and whoever owns it there could run code here.
+    """
+    if Path(MODEL).is_dir():
+        return
+    if MODEL == STARTER:
         raise SystemExit(
             f"msfser space: error: there is no model in {STARTER}: assemble it with `make starter`, or set "
             "MSFSER_MODEL to a folder or the name of a model on the Hub."
         )
+    first = Path(MODEL).parts[0]
+    if not os.environ.get("SPACE_ID") and (first == Path(STARTER).parts[0] or Path(first).is_dir()):
+        raise SystemExit(
+            f"msfser space: error: there is no folder {MODEL}: train or assemble it first, or start the page "
+            "elsewhere if it is a model on the Hub."
+        )
+
+
+def main(argv: Sequence[str] = ()) -> None:
+    """Runs the demo page; ends with a sentence if there is no model, or it cannot be loaded."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    argparse.ArgumentParser(prog="msfser space", description=__doc__, formatter_class=formatter).parse_args(argv)
+    _check_folder()
     threading.Thread(target=_delete_old_every_minute, args=[own_uploads()], daemon=True).start()
     try:
         ser = load(MODEL, REVISION, **({"precision": PRECISION} if PRECISION else {}))

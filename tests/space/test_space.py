@@ -516,6 +516,31 @@ def test_without_a_trained_model_no_name_is_looked_up(tmp_path, monkeypatch):
         app.main()
 
 
+@pytest.mark.parametrize(
+    ("name", "space_id", "is_folder"),
+    [
+        ("outputs/probe", "", True),
+        ("./mine/probe", "", True),
+        ("/nowhere/probe", "", True),
+        ("someone/probe", "", False),
+        ("mine/probe", "mine/probe", False),
+    ],
+)
+def test_a_folder_that_is_not_there_is_no_name(tmp_path, monkeypatch, name, space_id, is_folder):
+    def look_up(*_):
+        raise OSError("it was looked up.")
+
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+    monkeypatch.setenv("SPACE_ID", space_id)
+    monkeypatch.setattr(app, "MODEL", name)
+    monkeypatch.setattr(app, "load", look_up)
+    monkeypatch.setattr(app, "own_uploads", lambda: tmp_path / "uploads")
+    sentence = f"there is no folder {name}: train or assemble it first" if is_folder else "it was looked up"
+    with pytest.raises(SystemExit, match=sentence):
+        app.main()
+
+
 def test_the_page_computes_in_the_precision_of_its_settings(tmp_path, monkeypatch):
     tiny_model(semantics=[]).save_pretrained(tmp_path)
     tiny_processor().save_pretrained(tmp_path)
