@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import yaml
 from huggingface_hub import ModelCard, hf_hub_download
 from transformers import Pipeline
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
@@ -103,7 +104,7 @@ class _Page:
         self.card = _card_of(name, revision)
         # Older models lack it.
         self.license = _license(self.card, getattr(ser.model.config, "weights_license", None))
-        self.examples_wrong = [*EXAMPLES][-_WRONG:] if _STARTER in self.card.splitlines() else []
+        self.examples_wrong = [*EXAMPLES][-_WRONG:] if _STARTER in self.card.text.splitlines() else []
         first, panel = self._first()
         with gr.Blocks(
             title=texts.TITLE, analytics_enabled=False, delete_cache=(60, MINUTES_KEPT * 60)
@@ -144,7 +145,7 @@ class _Page:
         """The name of the model as a link: to the Hub, or to what its card says, which is on the page."""
         if self._is_on_hub:
             return f'<a href="{html.escape(f"{_HUB}/{self.name}")}">{html.escape(self.name)}</a>'
-        title = re.search(r"^# (.+)$", self.card, re.MULTILINE)
+        title = re.search(r"^# (.+)$", self.card.text, re.MULTILINE)
         name = title[1] if title else Path(self.name).resolve().name
         return f'{html.escape(name)} (<a href="#{_CARD}">{_ABOUT_MODEL}</a>)'
 
@@ -448,32 +449,27 @@ def _text(result: Mapping[str, Any], name: str) -> str:
     return "" if name == "emphasis" and "course" in result else result.get(name) or ""
 
 
-def _card_of(name: str, revision: str | None) -> str:
-    """The card of the loaded model, a folder or a name on the Hub; empty if it has none."""
+def _card_of(name: str, revision: str | None) -> ModelCard:
+    """The card of the loaded model, a folder or a name on the Hub; an empty one if it has none that can be read."""
     folder = Path(name)
     try:
         path = folder / "README.md" if folder.is_dir() else Path(hf_hub_download(name, "README.md", revision=revision))
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return ""
+        return ModelCard(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, yaml.YAMLError):
+        return ModelCard("")
 
 
-def _prose(card: str) -> str:
+def _prose(card: ModelCard) -> str:
     """What a card says before its sections."""
-    with contextlib.suppress(ValueError):
-        paragraphs = [part.strip() for part in ModelCard(card).text.partition("\n## ")[0].split("\n\n")]
-        return "\n\n".join(part for part in paragraphs if part and part[0] not in "#|>`<")
-    return ""
+    paragraphs = [part.strip() for part in card.text.partition("\n## ")[0].split("\n\n")]
+    return "\n\n".join(part for part in paragraphs if part and part[0] not in "#|>`<")
 
 
-def _license(card: str, license_id: str | None) -> str | None:
+def _license(card: ModelCard, license_id: str | None) -> str | None:
     """The identifier of the model's license: that of its card or, where the card names none, that of its config."""
-    with contextlib.suppress(ValueError):
-        data = ModelCard(card).data
-        stated = data.get("license")
-        if isinstance(stated, list):
-            return ", ".join(stated)
-        if stated not in (None, "other"):
-            return str(stated)
-        return license_id or data.get("license_name") or stated
-    return license_id
+    stated = card.data.get("license")
+    if isinstance(stated, list):
+        return ", ".join(map(str, stated))
+    if stated not in (None, "other"):
+        return str(stated)
+    return license_id or card.data.get("license_name") or stated

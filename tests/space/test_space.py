@@ -22,6 +22,7 @@ import pytest
 import soundfile
 import yaml
 from demo_page import SPACE, SPOKEN, FakeRecognizer
+from huggingface_hub import ModelCard
 from media import media, playlist, reference_movie
 from packaging.requirements import Requirement
 from tiny import noise, tiny_model, tiny_processor
@@ -459,20 +460,26 @@ def test_the_card_of_the_loaded_model_is_shown(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pages, "hf_hub_download", lambda *_, **__: pytest.fail("a folder was looked up on the Hub"))
     Path("outputs/probe").mkdir(parents=True)
-    assert pages._card_of("outputs/probe", None) == pages._prose("") == ""
+    assert pages._prose(pages._card_of("outputs/probe", None)) == ""
     card = "---\nlicense: mit\n---\n# Name\n\nAbout the model.\n\n| a | b |\n\n## Use\n\nNot this."
     (tmp_path / "README.md").write_text(card)
     assert pages._prose(pages._card_of(str(tmp_path), None)) == "About the model."
+    for damage in ("license: [", "- a list", "1: 2"):
+        (tmp_path / "README.md").write_text(card.replace("license: mit", damage))
+        assert pages._prose(pages._card_of(str(tmp_path), None)) == ""
 
 
 def test_the_license_is_that_of_the_card_or_else_of_the_config():
-    card = "---\nlicense: {}\n---\n# Name\n"
+    def found(stated, license_id):
+        return pages._license(ModelCard(f"---\nlicense: {stated}\n---\n# Name\n"), license_id)
+
     # A model that was fine-tuned has no card yet; its config has the license that it started from.
-    assert pages._license("", "cc-by-nc-sa-4.0") == "cc-by-nc-sa-4.0" and pages._license("", None) is None
-    assert pages._license(card.format("mit"), "cc-by-4.0") == "mit"
-    assert pages._license(card.format("other"), "cc-by-4.0") == "cc-by-4.0"
-    assert pages._license(card.format("other\nlicense_name: own"), None) == "own"
-    assert pages._license(card.format("[mit, cc-by-4.0]"), None) == "mit, cc-by-4.0"
+    assert pages._license(ModelCard(""), "cc-by-nc-sa-4.0") == "cc-by-nc-sa-4.0"
+    assert pages._license(ModelCard(""), None) is None
+    assert found("mit", "cc-by-4.0") == "mit"
+    assert found("other", "cc-by-4.0") == "cc-by-4.0"
+    assert found("other\nlicense_name: own", None) == "own"
+    assert found("[mit, cc-by-4.0]", None) == "mit, cc-by-4.0"
 
 
 def test_a_license_is_named_as_elsewhere():
@@ -498,7 +505,7 @@ def test_the_first_lines_name_license_model_and_paper(ser, tmp_path, monkeypatch
     # No address is made up: the model is named, with the section that shows its card.
     assert f'A &lt;model&gt; (<a href="#{pages._CARD}">Which model this is</a>)' in head and "huggingface" not in head
     assert re.findall('href="(http[^"]*)"', head) == [pages.PAPER]
-    monkeypatch.setattr(pages, "_card_of", lambda *_: "")
+    monkeypatch.setattr(pages, "_card_of", lambda *_: ModelCard(""))
     head = _head(ser, "someone/model")
     assert re.findall('href="([^"]*)"', head) == [
         "https://huggingface.co/someone/model",
