@@ -100,7 +100,7 @@ def convert(
     regressor = dict(parts["ser"])
     if "fc.1.0.weight" in regressor or "fc.0.0.weight" not in regressor:
         raise ValueError("the regressor has not one hidden layer: this is not the baseline for the three dimensions.")
-    width, output = len(regressor["fc.0.0.weight"]), regressor["out.0.weight"]
+    width, output = len(regressor["fc.0.0.weight"]), regressor.get("out.0.weight", ())
     if len(output) != len(LABELS):
         raise ValueError(f"the regressor has {len(output)} outputs and not three: convert the multi-task baseline.")
     config = MsfSerConfig(
@@ -111,18 +111,20 @@ def convert(
     )
     model = MsfSerModel(config)
     model.audio_encoder.config._name_or_path = model.config.audio_config._name_or_path = _SPEECH
-    state = {f"audio_encoder.{_renamed(name)}": weight for name, weight in parts["ssl"].items()}
-    state |= {f"pooling.hidden.{name}": parts["pool"][f"sap_linear.{name}"] for name in ("weight", "bias")}
-    state["pooling.score.weight"] = parts["pool"]["attention"].T
-    for name in ("weight", "bias"):
-        state[f"cross_fusion.experts.audio.project.{name}"] = regressor[f"fc.0.0.{name}"]
-        state[f"cross_fusion.experts.audio.norm.{name}"] = regressor[f"fc.0.1.{name}"]
-        for row, dimension in enumerate(order):
-            state[f"heads.{dimension}.out.{name}"] = regressor[f"out.0.{name}"][row : row + 1]
     # A recording always has sound.
-    state["missing_audio.embedding"] = torch.zeros_like(model.missing_audio.embedding)
+    state = {"missing_audio.embedding": torch.zeros_like(model.missing_audio.embedding)}
     try:
+        state |= {f"audio_encoder.{_renamed(name)}": weight for name, weight in parts["ssl"].items()}
+        state |= {f"pooling.hidden.{name}": parts["pool"][f"sap_linear.{name}"] for name in ("weight", "bias")}
+        state["pooling.score.weight"] = parts["pool"]["attention"].T
+        for name in ("weight", "bias"):
+            state[f"cross_fusion.experts.audio.project.{name}"] = regressor[f"fc.0.0.{name}"]
+            state[f"cross_fusion.experts.audio.norm.{name}"] = regressor[f"fc.0.1.{name}"]
+            for row, dimension in enumerate(order):
+                state[f"heads.{dimension}.out.{name}"] = regressor[f"out.0.{name}"][row : row + 1]
         model.load_state_dict(state)
+    except KeyError as error:
+        raise ValueError(f"these are not the weights of the baseline: {error} is missing.") from error
     except RuntimeError as error:
         raise ValueError(f"these are not the weights of the baseline: {' '.join(str(error).split())}") from error
     extractor = MsfSerFeatureExtractor(do_normalize=False, mean=float(mean), std=float(std) + _EPSILON)
@@ -143,11 +145,11 @@ def read_baseline(
         ValueError: A file, the order, or the statistics are missing or damaged.
     """
     if (folder / "config.json").is_file():
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        settings = _read(folder / "config.json")
         names = settings.get("id2label") or {}
         order: Sequence[str] = [str(names.get(str(i), "")).lower() for i in range(len(names))]
         mean, std = (settings.get(n) if given is None else given for n, given in (("mean", mean), ("std", std)))
-        whole = load_file(folder / "model.safetensors")
+        whole = _read(folder / "model.safetensors")
         parts: dict[str, Weights] = {
             part: {
                 name.removeprefix(f"{part}_model."): weight
@@ -161,10 +163,7 @@ def read_baseline(
             raise ValueError(
                 f"{folder} has neither config.json nor {', '.join(absent)}: give the folder of the baseline's weights."
             )
-        # With weights_only a pickle can bring no code.
-        parts = {
-            part: torch.load(folder / f"final_{part}.pt", map_location="cpu", weights_only=True) for part in PARTS
-        }
+        parts = {part: _read(folder / f"final_{part}.pt") for part in PARTS}
         order = ORDER
     if mean is None or std is None:
         raise ValueError(
@@ -172,6 +171,22 @@ def read_baseline(
             f"{_PICKLED_STATISTICS}, the pickle that contains them, is not opened."
         )
     return parts, order, mean, std
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The settings or the weights in a file of the baseline."""
+    try:
+        if path.suffix == ".json":
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        # With weights_only a pickle can bring no code.
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # which one depends on the damage
+        raise ValueError(
+            f"{path} is missing, damaged, or only a pointer of git-lfs: download it again, or run git lfs pull in "
+            f"{path.parent}."
+        ) from error
 
 
 def main(argv: Sequence[str]) -> None:

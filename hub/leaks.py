@@ -12,6 +12,7 @@ from typing import Any
 
 from safetensors import safe_open
 
+from ..starter.assemble import CARD, STARTERS
 from .card import read_json
 
 ROOT = Path(__file__).parents[1]
@@ -171,8 +172,9 @@ def _names_of_this_machine() -> list[tuple[str, str]]:
 @functools.cache
 def _shipped_text() -> str:
     """The pages that the package ships and that cards are made of: what they name is public."""
-    pages = ("model_card.md", "starter/README.md", "space/README.md")
-    return "\n".join((ROOT / page).read_text(encoding="utf-8") for page in pages)
+    pages = [ROOT / name for name in ("model_card.md", "starter/fitted_card.md", "space/README.md")]
+    pages += [starter.folder / CARD for starter in STARTERS.values()]
+    return "\n".join(page.read_text(encoding="utf-8") for page in pages)
 
 
 def _is_shipped(name: str, path: Path) -> bool:

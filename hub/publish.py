@@ -190,6 +190,11 @@ def _publish(arguments: argparse.Namespace) -> None:
                 raise OSError(_explanation(error, repo)) from error
             page = f"spaces/{repo}" if upload.kind == "space" else f"{repo}/tree/{tag}"
             logger.info("published: %s/%s (commit %s)", api.endpoint, page, oid)
+        if arguments.private and arguments.space is not None:
+            logger.info(
+                "The model is private: add a read token as the secret HF_TOKEN in the settings of the Space, or it "
+                "cannot load the model."
+            )
 
 
 def _stage(files: Mapping[str, Path], folder: Path) -> None:

@@ -62,7 +62,9 @@ def load(model: str, revision: str | None = None, **options: Any) -> Pipeline:
     torch.set_num_threads(THREADS)
     ser = pipeline("audio-classification", model=model, revision=revision, trust_remote_code=True, **options)
     _watch(ser)
-    _worker.submit(ser, {"array": np.zeros(16_000, np.float32), "sampling_rate": 16_000}).result()
+    silence = {"array": np.zeros(16_000, np.float32), "sampling_rate": 16_000}
+    # A model that reads no sound has nothing to score in it.
+    _worker.submit(ser, silence, errors="return").result()
     return ser
 
 

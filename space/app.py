@@ -9,6 +9,7 @@ along.
 import argparse
 import contextlib
 import os
+import stat
 import sys
 import tempfile
 import threading
@@ -30,17 +31,38 @@ STARTER = "outputs/starter"
 MODEL = os.environ.get("MSFSER_MODEL") or os.environ.get("SPACE_ID") or STARTER
 REVISION = os.environ.get("MSFSER_REVISION") or None
 PRECISION = os.environ.get("MSFSER_PRECISION") or None
+# Windows says of every file that it belongs to 0; the temporary files there are the user's own.
+_USER = os.getuid() if hasattr(os, "getuid") else 0
 
 
 def own_uploads() -> Path:
     """Makes the page's own folder of uploads, in GRADIO_TEMP_DIR or among the temporary files, which gradio then uses.
 
-    What an earlier page has left in it may therefore be deleted.
+    What an earlier page of the same user has left in it may therefore be deleted.
+
+    Raises:
+        SystemExit: The folder cannot be made, or is not this user's own.
     """
-    folder = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir()) / "msfser-space"
-    folder.mkdir(parents=True, exist_ok=True)
+    parent = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
+    folder = parent / f"msfser-space-{_USER}"
+    if not _make_own(folder):
+        raise SystemExit(
+            f"msfser space: error: {folder} cannot be made, or is no folder of yours that you can write to: set "
+            "GRADIO_TEMP_DIR to another folder."
+        )
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     return folder
+
+
+def _make_own(folder: Path) -> bool:
+    """Makes a folder if it is not there; whether it belongs to this user, who can write to it."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Not of what a link leads to: others may put one among the temporary files.
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == _USER and os.access(folder, os.W_OK | os.X_OK)
 
 
 def delete_old(folder: Path, seconds: float) -> None:
@@ -59,16 +81,31 @@ def _delete_old_every_minute(folder: Path) -> None:
         time.sleep(60)
 
 
-def main(argv: Sequence[str] = ()) -> None:
-    """Runs the demo page; ends with a sentence if there is no model, or it cannot be loaded."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    argparse.ArgumentParser(prog="msfser space", description=__doc__, formatter_class=formatter).parse_args(argv)
-    # Otherwise the name would be looked up on the Hub, and whoever owns it there could run code here.
-    if MODEL == STARTER and not Path(STARTER).is_dir():
+def _check_folder() -> None:
+    """Ends with a sentence if the model is a folder that is not there.
+
+    Otherwise the name would be looked up on the Hub, and whoever owns it there could run code here.
+    """
+    if Path(MODEL).is_dir():
+        return
+    if MODEL == STARTER:
         raise SystemExit(
             f"msfser space: error: there is no model in {STARTER}: assemble it with `make starter`, or set "
             "MSFSER_MODEL to a folder or the name of a model on the Hub."
         )
+    first = Path(MODEL).parts[0]
+    if not os.environ.get("SPACE_ID") and (first == Path(STARTER).parts[0] or Path(first).is_dir()):
+        raise SystemExit(
+            f"msfser space: error: there is no folder {MODEL}: train or assemble it first, or start the page "
+            "elsewhere if it is a model on the Hub."
+        )
+
+
+def main(argv: Sequence[str] = ()) -> None:
+    """Runs the demo page; ends with a sentence if there is no model, or it cannot be loaded."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    argparse.ArgumentParser(prog="msfser space", description=__doc__, formatter_class=formatter).parse_args(argv)
+    _check_folder()
     threading.Thread(target=_delete_old_every_minute, args=[own_uploads()], daemon=True).start()
     try:
         ser = load(MODEL, REVISION, **({"precision": PRECISION} if PRECISION else {}))

@@ -13,6 +13,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 import soundfile
+from gradio.utils import get_upload_folder
 from transformers import Pipeline
 
 from . import figures, texts
@@ -207,6 +208,9 @@ def tab(ser: Pipeline, opened: gr.Tab, language: gr.Dropdown | None) -> None:
 
 def _taken(chunk: str) -> tuple[np.ndarray, int]:
     """The sound of a chunk, mono, and its rate; its file is deleted."""
+    # The files that the page serves, such as the examples, reach this function, too.
+    if not Path(chunk).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
+        raise user_error("This file is not a piece of a recording: press Record and speak.")
     try:
         samples, rate = soundfile.read(chunk, dtype="float32", always_2d=True)
     except (OSError, RuntimeError) as error:

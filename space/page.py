@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import yaml
 from huggingface_hub import ModelCard, hf_hub_download
 from transformers import Pipeline
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
@@ -103,15 +104,15 @@ class _Page:
         self.card = _card_of(name, revision)
         # Older models lack it.
         self.license = _license(self.card, getattr(ser.model.config, "weights_license", None))
-        self.examples_wrong = [*EXAMPLES][-_WRONG:] if _STARTER in self.card.splitlines() else []
-        first = predict(ser, str(FOLDER / FIRST), language="en")
+        self.examples_wrong = [*EXAMPLES][-_WRONG:] if _STARTER in self.card.text.splitlines() else []
+        first, panel = self._first()
         with gr.Blocks(
             title=texts.TITLE, analytics_enabled=False, delete_cache=(60, MINUTES_KEPT * 60)
         ) as self.blocks:
             self._head()
             with gr.Tabs():
                 with gr.Tab("Recording"):
-                    self._recording(first)
+                    self._recording(first, panel)
                 # A model that was saved with an earlier version of its code cannot.
                 if hasattr(ser, "stream"):
                     with gr.Tab("Live") as opened:
@@ -144,7 +145,7 @@ class _Page:
         """The name of the model as a link: to the Hub, or to what its card says, which is on the page."""
         if self._is_on_hub:
             return f'<a href="{html.escape(f"{_HUB}/{self.name}")}">{html.escape(self.name)}</a>'
-        title = re.search(r"^# (.+)$", self.card, re.MULTILINE)
+        title = re.search(r"^# (.+)$", self.card.text, re.MULTILINE)
         name = title[1] if title else Path(self.name).resolve().name
         return f'{html.escape(name)} (<a href="#{_CARD}">{_ABOUT_MODEL}</a>)'
 
@@ -157,7 +158,15 @@ class _Page:
             found.append(("Code", f"{_HUB}/{self.name}/tree/main"))
         return found
 
-    def _recording(self, first: Mapping[str, Any]) -> None:
+    def _first(self) -> tuple[Mapping[str, Any], str]:
+        """The result for the first example and its panel; without a result, an empty one and why there is none."""
+        try:
+            result = predict(self.ser, str(FOLDER / FIRST), language="en")
+        except gr.Error as error:
+            return {}, figures.failure(error.message)
+        return result, figures.panel(result, self._title(FIRST))
+
+    def _recording(self, first: Mapping[str, Any], panel: str) -> None:
         with gr.Column(elem_id="ser-main"):
             with gr.Column(elem_id="ser-input"):
                 self.audio = gr.Audio(
@@ -172,7 +181,7 @@ class _Page:
                     self.cancel = gr.Button("Cancel", visible=False)
                 self.waiting = gr.HTML(visible=False, min_height=56, elem_id="ser-waiting", apply_default_css=False)
             with gr.Column(elem_id="ser-result"):
-                self.panel = gr.HTML(figures.panel(first, self._title(FIRST)), apply_default_css=False)
+                self.panel = gr.HTML(panel, apply_default_css=False)
             with gr.Column(elem_id="ser-edit"):
                 self._editor(first)
             with gr.Column(elem_id="ser-examples"):
@@ -186,7 +195,7 @@ class _Page:
                     cache_examples=False,
                     api_name="load_example",
                 )
-        self.previous, self.runs = gr.State(_shown(first)), gr.State(_Runs())
+        self.previous, self.runs = gr.State(_shown(first) if first else None), gr.State(_Runs())
         # A state is read when a run's turn comes; this is sent when it begins to wait.
         self.number = gr.Number(0, label="Run", precision=0, visible=False)
 
@@ -210,7 +219,7 @@ class _Page:
                 label, placeholder = _EDITED[name]
                 lines = 2 if name == "transcript" else 1
                 self.fields[name] = gr.Textbox(
-                    first[name] or "", label=label, placeholder=placeholder, lines=lines, max_length=MOST_LETTERS
+                    first.get(name) or "", label=label, placeholder=placeholder, lines=lines, max_length=MOST_LETTERS
                 )
             if "language" in self.fields:
                 self.fields["language"].render()
@@ -440,32 +449,27 @@ def _text(result: Mapping[str, Any], name: str) -> str:
     return "" if name == "emphasis" and "course" in result else result.get(name) or ""
 
 
-def _card_of(name: str, revision: str | None) -> str:
-    """The card of the loaded model, a folder or a name on the Hub; empty if it has none."""
+def _card_of(name: str, revision: str | None) -> ModelCard:
+    """The card of the loaded model, a folder or a name on the Hub; an empty one if it has none that can be read."""
     folder = Path(name)
     try:
         path = folder / "README.md" if folder.is_dir() else Path(hf_hub_download(name, "README.md", revision=revision))
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return ""
+        return ModelCard(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, yaml.YAMLError):
+        return ModelCard("")
 
 
-def _prose(card: str) -> str:
+def _prose(card: ModelCard) -> str:
     """What a card says before its sections."""
-    with contextlib.suppress(ValueError):
-        paragraphs = [part.strip() for part in ModelCard(card).text.partition("\n## ")[0].split("\n\n")]
-        return "\n\n".join(part for part in paragraphs if part and part[0] not in "#|>`<")
-    return ""
+    paragraphs = [part.strip() for part in card.text.partition("\n## ")[0].split("\n\n")]
+    return "\n\n".join(part for part in paragraphs if part and part[0] not in "#|>`<")
 
 
-def _license(card: str, license_id: str | None) -> str | None:
+def _license(card: ModelCard, license_id: str | None) -> str | None:
     """The identifier of the model's license: that of its card or, where the card names none, that of its config."""
-    with contextlib.suppress(ValueError):
-        data = ModelCard(card).data
-        stated = data.get("license")
-        if isinstance(stated, list):
-            return ", ".join(stated)
-        if stated not in (None, "other"):
-            return str(stated)
-        return license_id or data.get("license_name") or stated
-    return license_id
+    stated = card.data.get("license")
+    if isinstance(stated, list):
+        return ", ".join(map(str, stated))
+    if stated not in (None, "other"):
+        return str(stated)
+    return license_id or card.data.get("license_name") or stated

@@ -1,6 +1,7 @@
 """The challenge baseline, converted: the same numbers as a forward that is written from its description."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from msfser.hub import convert
 CONFIG = AUDIO_CONFIGS["wavlm"]
 SIZE, WIDTH = CONFIG["hidden_size"], 24
 MEAN, STD = -0.01, 0.2
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 1262000000\n"
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +115,9 @@ def test_folders_of_both_kinds_are_read(parts, tmp_path):
     [
         (lambda ser: ser.pop("fc.0.0.weight"), "not one hidden layer"),
         (lambda ser: ser.update({"out.0.weight": ser["out.0.weight"][:1]}), "1 outputs and not three"),
+        (lambda ser: ser.pop("out.0.weight"), "0 outputs and not three"),
         (lambda ser: ser.update({"fc.0.0.bias": torch.zeros(3)}), "not the weights of the baseline"),
+        (lambda ser: ser.pop("fc.0.1.bias"), "not the weights of the baseline: 'fc.0.1.bias' is missing"),
     ],
 )
 def test_other_weights_are_refused(parts, change, sentence):
@@ -121,6 +125,18 @@ def test_other_weights_are_refused(parts, change, sentence):
     change(regressor)
     with pytest.raises(ValueError, match=sentence):
         converted({**parts, "ser": regressor})
+
+
+@pytest.mark.parametrize("damage", [LFS_POINTER, b"", b"PK\3\4", pickle.dumps(print, 2), pickle.dumps(7, 2)])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "final_pool.pt"])
+def test_a_damaged_file_is_named(parts, tmp_path, name, damage):
+    for part in convert.PARTS:
+        torch.save(parts[part], tmp_path / f"final_{part}.pt")
+    if name == "model.safetensors":
+        (tmp_path / "config.json").write_text("{}")
+    (tmp_path / name).write_bytes(damage)
+    with pytest.raises(ValueError, match=rf"{name} is missing, damaged, or only a pointer of git-lfs: download it"):
+        convert.read_baseline(tmp_path, MEAN, STD)
 
 
 def test_what_is_missing_is_said(parts, tmp_path):

@@ -19,7 +19,7 @@ from msfser.description_msfser import NORMS
 from msfser.hub import leaks
 from msfser.hub.leaks import check_no_leaks
 from msfser.hub.publish import main
-from msfser.starter.assemble import with_source
+from msfser.starter.assemble import CARD, STARTERS, with_source
 
 ROOT = Path(__file__).parents[2]
 TENANT = "http://10.4.0.17:8000/tenants/acme/v1"
@@ -240,11 +240,14 @@ def test_names_of_published_encoders_are_no_leaks(tmp_path):
         check_no_leaks({"config.json": tmp_path / "config.json"}, "model", REPO)
 
 
-def test_the_starter_can_be_published(tmp_path, monkeypatch, capsys):
-    """From the checkout, where `outputs/starter` is a folder."""
+@pytest.mark.parametrize("starter", STARTERS.values(), ids=STARTERS)
+def test_a_starter_can_be_published(tmp_path, monkeypatch, starter):
+    """From the checkout, where `outputs/starter` and the pages in `docs` are there."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "outputs" / "starter").mkdir(parents=True)
-    card = with_source((ROOT / "starter" / "README.md").read_text(), REPO, "v1")
+    for name in ("starter", "open"):
+        (tmp_path / "outputs" / name).mkdir(parents=True)
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    card = with_source((starter.folder / CARD).read_text(), REPO, "v1")
     (tmp_path / "README.md").write_text(card)
     save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors", {"format": "pt"})
     files = {name: tmp_path / name for name in ("README.md", "model.safetensors")}

@@ -162,6 +162,17 @@ def test_a_private_model_is_private_from_its_first_moment(hub, trained, monkeypa
     assert len(hub.repository("someone/open").commits) == 2
 
 
+def test_a_private_space_needs_a_token_for_its_model(hub, trained, caplog):
+    caplog.set_level(logging.INFO)
+    space = ["--space", str(Path(__file__).parents[2] / "space")]
+    main([str(trained), "someone/open", *space])
+    main([str(trained), "someone/alone", "--private"])
+    assert "HF_TOKEN" not in caplog.text
+    main([str(trained), REPO, "--private", *space])
+    assert hub.repository(REPO).private and hub.repository(REPO, "space").private
+    assert "add a read token as the secret HF_TOKEN in the settings of the Space" in caplog.text
+
+
 def test_who_may_not_is_told_so(hub, trained, monkeypatch):
     assert "may not write to other/model" in refused(trained, "other/model")
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")

@@ -22,6 +22,7 @@ import pytest
 import soundfile
 import yaml
 from demo_page import SPACE, SPOKEN, FakeRecognizer
+from huggingface_hub import ModelCard
 from media import media, playlist, reference_movie
 from packaging.requirements import Requirement
 from tiny import noise, tiny_model, tiny_processor
@@ -328,6 +329,19 @@ def test_an_audio_only_model_shows_and_asks_for_no_words(clips, tmp_path):
     assert len(predict["inputs"]) == 1
 
 
+@pytest.mark.parametrize("recognizer", [FakeRecognizer(), None])
+def test_the_page_of_a_model_that_reads_only_words_starts(tmp_path, recognizer):
+    """There are no words in silence, and without a recognizer none in the first example either."""
+    tiny_model(audio=False, semantics=["gs"]).save_pretrained(tmp_path)
+    tiny_processor().save_pretrained(tmp_path)
+    built = pages.build(analysis.load(str(tmp_path), recognizer=recognizer), "words")
+    shown = [str(one["props"].get("value")) for one in built.config["components"]]
+    assert any("No words are known" in value for value in shown) is (recognizer is None)
+    assert (SPOKEN in shown) is (recognizer is not None)
+    with pytest.raises(OSError, match="whisper-nowhere"):
+        analysis.load(str(tmp_path), recognizer="openai/whisper-nowhere")
+
+
 def test_it_says_when_nobody_spoke(ser, clips):
     assert "No speech was detected, so the numbers mean nothing." in _told(
         analysis.predict(ser, str(clips / "silent.wav"))
@@ -446,20 +460,26 @@ def test_the_card_of_the_loaded_model_is_shown(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pages, "hf_hub_download", lambda *_, **__: pytest.fail("a folder was looked up on the Hub"))
     Path("outputs/probe").mkdir(parents=True)
-    assert pages._card_of("outputs/probe", None) == pages._prose("") == ""
+    assert pages._prose(pages._card_of("outputs/probe", None)) == ""
     card = "---\nlicense: mit\n---\n# Name\n\nAbout the model.\n\n| a | b |\n\n## Use\n\nNot this."
     (tmp_path / "README.md").write_text(card)
     assert pages._prose(pages._card_of(str(tmp_path), None)) == "About the model."
+    for damage in ("license: [", "- a list", "1: 2"):
+        (tmp_path / "README.md").write_text(card.replace("license: mit", damage))
+        assert pages._prose(pages._card_of(str(tmp_path), None)) == ""
 
 
 def test_the_license_is_that_of_the_card_or_else_of_the_config():
-    card = "---\nlicense: {}\n---\n# Name\n"
+    def found(stated, license_id):
+        return pages._license(ModelCard(f"---\nlicense: {stated}\n---\n# Name\n"), license_id)
+
     # A model that was fine-tuned has no card yet; its config has the license that it started from.
-    assert pages._license("", "cc-by-nc-sa-4.0") == "cc-by-nc-sa-4.0" and pages._license("", None) is None
-    assert pages._license(card.format("mit"), "cc-by-4.0") == "mit"
-    assert pages._license(card.format("other"), "cc-by-4.0") == "cc-by-4.0"
-    assert pages._license(card.format("other\nlicense_name: own"), None) == "own"
-    assert pages._license(card.format("[mit, cc-by-4.0]"), None) == "mit, cc-by-4.0"
+    assert pages._license(ModelCard(""), "cc-by-nc-sa-4.0") == "cc-by-nc-sa-4.0"
+    assert pages._license(ModelCard(""), None) is None
+    assert found("mit", "cc-by-4.0") == "mit"
+    assert found("other", "cc-by-4.0") == "cc-by-4.0"
+    assert found("other\nlicense_name: own", None) == "own"
+    assert found("[mit, cc-by-4.0]", None) == "mit, cc-by-4.0"
 
 
 def test_a_license_is_named_as_elsewhere():
@@ -485,7 +505,7 @@ def test_the_first_lines_name_license_model_and_paper(ser, tmp_path, monkeypatch
     # No address is made up: the model is named, with the section that shows its card.
     assert f'A &lt;model&gt; (<a href="#{pages._CARD}">Which model this is</a>)' in head and "huggingface" not in head
     assert re.findall('href="(http[^"]*)"', head) == [pages.PAPER]
-    monkeypatch.setattr(pages, "_card_of", lambda *_: "")
+    monkeypatch.setattr(pages, "_card_of", lambda *_: ModelCard(""))
     head = _head(ser, "someone/model")
     assert re.findall('href="([^"]*)"', head) == [
         "https://huggingface.co/someone/model",
@@ -500,6 +520,31 @@ def test_without_a_trained_model_no_name_is_looked_up(tmp_path, monkeypatch):
     monkeypatch.setattr(app, "MODEL", app.STARTER)
     monkeypatch.setattr(app, "load", lambda *_: pytest.fail("a model was looked up"))
     with pytest.raises(SystemExit, match="make starter"):
+        app.main()
+
+
+@pytest.mark.parametrize(
+    ("name", "space_id", "is_folder"),
+    [
+        ("outputs/probe", "", True),
+        ("./mine/probe", "", True),
+        ("/nowhere/probe", "", True),
+        ("someone/probe", "", False),
+        ("mine/probe", "mine/probe", False),
+    ],
+)
+def test_a_folder_that_is_not_there_is_no_name(tmp_path, monkeypatch, name, space_id, is_folder):
+    def look_up(*_):
+        raise OSError("it was looked up.")
+
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+    monkeypatch.setenv("SPACE_ID", space_id)
+    monkeypatch.setattr(app, "MODEL", name)
+    monkeypatch.setattr(app, "load", look_up)
+    monkeypatch.setattr(app, "own_uploads", lambda: tmp_path / "uploads")
+    sentence = f"there is no folder {name}: train or assemble it first" if is_folder else "it was looked up"
+    with pytest.raises(SystemExit, match=sentence):
         app.main()
 
 
@@ -1123,12 +1168,13 @@ def test_a_live_recording_without_any_result_is_none():
     assert live.panel(session, is_over=True) == live.panel(None)
 
 
-def _piece(folder):
-    soundfile.write(folder / "piece.wav", np.zeros(8000), 8000)
-    return str(folder / "piece.wav")
+def _piece():
+    path = Path(os.environ["GRADIO_TEMP_DIR"]) / "piece.wav"
+    soundfile.write(path, np.zeros(8000), 8000)
+    return str(path)
 
 
-def test_a_live_session_that_fails_says_so_at_once_and_keeps_what_it_has(page, ser, tmp_path, monkeypatch):
+def test_a_live_session_that_fails_says_so_at_once_and_keeps_what_it_has(page, ser, monkeypatch):
     """The next piece of sound started another session, which dropped results and words, again and again."""
     may_fail, streams = threading.Event(), []
 
@@ -1140,26 +1186,26 @@ def test_a_live_session_that_fails_says_so_at_once_and_keeps_what_it_has(page, s
 
     monkeypatch.setattr(ser, "stream", stream)
     add = _function(page, "add_sound")
-    session, _ = add(_piece(tmp_path), None, 1, "de")
+    session, _ = add(_piece(), None, 1, "de")
     may_fail.set()
     session._thread.join(30)
-    again, shown = add(_piece(tmp_path), session, 1, "de")
+    again, shown = add(_piece(), session, 1, "de")
     assert again is session and streams == ["de"]
     assert texts.FAILED in shown and "press Stop and start again" in shown
     assert "<mark>w1</mark>" in shown and "speech-emotion-live.json" in shown
     # Record pressed again starts anew.
     take, waiting, _ = _function(page, "start")(1)
     assert take == 2 and "when one of them stops" in waiting
-    anew, _ = add(_piece(tmp_path), session, take, "")
+    anew, _ = add(_piece(), session, take, "")
     assert anew is not session and streams == ["de", None]
 
 
-def test_sound_that_has_waited_for_its_turn_does_not_get_into_a_later_recording(page, ser, tmp_path, monkeypatch):
+def test_sound_that_has_waited_for_its_turn_does_not_get_into_a_later_recording(page, ser, monkeypatch):
     monkeypatch.setattr(ser, "stream", _by_chunk)
     add, stop = _function(page, "add_sound"), _function(page, "stop")
-    late, _ = add(_piece(tmp_path), None, 1, "en")
+    late, _ = add(_piece(), None, 1, "en")
     assert stop(late, 2)[1] == live.panel(None)
-    session, _ = add(_piece(tmp_path), late, 2, "en")
+    session, _ = add(_piece(), late, 2, "en")
     assert session is not late
     assert "0:01 analyzed" in stop(session, 2)[1]
 
@@ -1172,7 +1218,8 @@ def test_a_live_session_is_closed_when_the_visitor_has_gone(monkeypatch):
     assert not session.is_open and "No sound has arrived" in live.panel(session)
 
 
-def test_a_piece_of_the_microphone_is_deleted_when_it_is_read(tmp_path):
+def test_a_piece_of_the_microphone_is_deleted_when_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     piece, broken = tmp_path / "a.wav", tmp_path / "b.wav"
     soundfile.write(piece, np.full((100, 2), 0.5), 8000)
     samples, rate = live._taken(str(piece))
@@ -1181,6 +1228,14 @@ def test_a_piece_of_the_microphone_is_deleted_when_it_is_read(tmp_path):
     with pytest.raises(gr.Error, match="cannot be read"):
         live._taken(str(broken))
     assert not broken.exists()
+
+
+def test_a_live_visitor_can_delete_no_file_that_the_page_serves(page, tmp_path):
+    """Gradio lets the path of an example in without an upload."""
+    example = Path(shutil.copy(SPACE / "examples" / pages.FIRST, tmp_path))
+    with pytest.raises(gr.Error, match="is not a piece of a recording"):
+        _function(page, "add_sound")(str(example), None, 1, "en")
+    assert example.exists()
 
 
 def test_uploads_are_deleted_and_examples_stay(tab, page, clips):
@@ -1213,6 +1268,23 @@ def test_what_an_earlier_page_left_is_deleted_and_nothing_else(tmp_path, monkeyp
     assert {path.name for path in uploads.rglob("*")} == {"kept", "new.wav", "just made", "tmp_coming"}
     assert (tmp_path / "of another program.wav").exists()
     app.delete_old(tmp_path / "not there", 600)
+
+
+def test_uploads_go_only_into_a_folder_of_this_user(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    assert app.own_uploads().stat().st_mode & 0o777 == 0o700
+    others, file, link = (tmp_path / name for name in ("others", "file", "link"))
+    file.touch()
+    for folder in (others, link):
+        folder.mkdir()
+    (link / f"msfser-space-{app._USER}").symlink_to(tmp_path)
+    (others / "msfser-space-4711").mkdir()
+    for folder, user in ((file, app._USER), (link, app._USER), (others, 4711)):
+        monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder))
+        monkeypatch.setattr(app, "_USER", user)
+        with pytest.raises(SystemExit, match=rf"{folder}/msfser-space-\d+ .*: set GRADIO_TEMP_DIR to another folder"):
+            app.own_uploads()
+        assert os.environ["GRADIO_TEMP_DIR"] == str(folder)
 
 
 def test_a_visitor_can_read_no_upload_and_no_file_of_the_server(page, clips):
