@@ -89,7 +89,8 @@ def test_the_model_is_saved_and_loaded_with_its_statistics(parts, tmp_path):
     again = AutoModel.from_pretrained(tmp_path, trust_remote_code=True)
     extractor = type(processor).from_pretrained(tmp_path).feature_extractor
     assert (extractor.mean, extractor.std) == (MEAN, STD + 1e-6)
-    assert predicted(again, processor, noise(1.0)) == predicted(model, processor, noise(1.0))
+    # Where a weight lies in memory decides about the last bits.
+    assert predicted(again, processor, noise(1.0)) == pytest.approx(predicted(model, processor, noise(1.0)), abs=1e-6)
 
 
 def test_folders_of_both_kinds_are_read(parts, tmp_path):
