@@ -136,29 +136,30 @@ class ShardedAnnotation(ShardedTable):
         """Asks for a language before hours of work.
 
         Raises:
-            ValueError: A language is unknown; or a recognizer that knows only English has to transcribe what nobody
-                stated to be English: it would write English whatever is spoken.
+            ValueError: A language is unknown, or unknown to the recognizer that has to transcribe it; or that knows
+                only English, which nobody stated: it would write English whatever is spoken.
         """
         known = set()
         for number in shards:
             if self.stored_keys(number).get("transcript") == self.keys(number)["transcript"]:
                 continue
             for row, texts in self._given_texts(self.rows(number)).items():
-                language = texts["language"]
-                if language not in known:
-                    try:
-                        language_code(language)
-                    except ValueError as error:
-                        raise ValueError(f"{self.source.row(row)}: {error}") from error
-                    known.add(language)
-                if texts.get("transcript") or texts.get("words"):
+                language, wants_transcript = texts["language"], not (texts.get("transcript") or texts.get("words"))
+                if (language, wants_transcript) in known:
                     continue
-                recognizer = self.annotator.recognizer
+                known.add((language, wants_transcript))
+                recognizer = self.annotator.recognizer if wants_transcript else None
                 if language is None and recognizer is not None and recognizer.english_only:
                     raise ValueError(
                         f"{self.settings['transcript']['recognizer']} knows only English, and the table does not say "
                         "what is spoken: give --language en if it is English, or name a multilingual --recognizer."
                     )
+                try:
+                    language_code(language)
+                    if recognizer is not None:
+                        recognizer([], language=language)
+                except ValueError as error:
+                    raise ValueError(f"{self.source.row(row)}: {error}") from error
 
 
 @dataclass

@@ -26,6 +26,7 @@ from killable import annotate_with_log
 from published import WHISPER, needs
 from tones import (
     RATE,
+    Recognizer,
     contents_of,
     fails,
     journal_fixture,  # noqa: F401 - used by every test
@@ -505,6 +506,16 @@ def test_an_unknown_language_is_refused_before_any_work(tmp_path, journal, value
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
     message = fails(tmp_path / "a.parquet", "--output", tmp_path / "out", "--language", "en")
     assert f"row 7: language='{value}' is not a language" in message and not journal
+
+
+def test_a_language_that_the_recognizer_does_not_know_is_refused_before_any_work(tmp_path, journal, monkeypatch):
+    def lacks(self, sounds, language=None):
+        raise ValueError(f"This recognizer does not know language={language!r}.")
+
+    monkeypatch.setattr(Recognizer, "__call__", lacks)
+    options = "--output", tmp_path / "out", "--language", "yue", "--recognizer", "some/whisper"
+    message = fails(make_corpus(tmp_path), *options)
+    assert "row 1: This recognizer does not know language='yue'" in message and not journal
 
 
 # Interruptions
