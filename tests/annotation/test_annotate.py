@@ -515,7 +515,7 @@ def test_a_language_that_the_recognizer_does_not_know_is_refused_before_any_work
     monkeypatch.setattr(Recognizer, "__call__", lacks)
     options = "--output", tmp_path / "out", "--language", "yue", "--recognizer", "some/whisper"
     message = fails(make_corpus(tmp_path), *options)
-    assert "row 1: This recognizer does not know language='yue'" in message and not journal
+    assert "line 2: This recognizer does not know language='yue'" in message and not journal
 
 
 # Interruptions
