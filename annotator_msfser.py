@@ -286,7 +286,7 @@ class MsfSerAnnotator:
                 self.recognizer,
                 [sounds[i] for i in rest],
                 [transcripts[i] for i in rest],
-                [languages[i] for i in rest],
+                [language_code(languages[i]) for i in rest],
             )
             for i, words in zip(rest, aligned, strict=True):
                 found[i] = words
@@ -319,13 +319,7 @@ def _aligned(
     transcripts: Sequence[str],
     languages: Sequence[str | None],
 ) -> Sequence[list[dict[str, Any]] | None]:
-    """Word times by the recognizer; a transcript that does not fit its sound gets none.
-
-    Raises:
-        ValueError: A language is unknown.
-    """
-    for language in languages:
-        language_code(language)
+    """Word times by the recognizer; a transcript that does not fit its sound gets none."""
     try:
         return recognizer.align(sounds, transcripts, languages)
     except ValueError:

@@ -19,7 +19,7 @@ from transformers.models.wavlm.modeling_wavlm import WavLMAttention, WavLMFeedFo
 from transformers.models.whisper.modeling_whisper import WhisperAttention
 
 from .fast_front_ends_msfser import CONVOLUTIONS
-from .fast_products_msfser import MsfSerLinear, has_amx, has_bfloat16, is_fast, is_reduced, product
+from .fast_products_msfser import MsfSerLinear, has_amx, is_fast, is_reduced, product
 
 Encoder = TypeVar("Encoder", bound=nn.Module)
 
@@ -139,7 +139,7 @@ def _attention(
 ) -> torch.Tensor:
     bias = torch.addcmul(masked, gate, position_bias)
     draws_fast = _draws_fast(query, dropout)
-    if not draws_fast and not _is_for_products(query):
+    if not draws_fast and not (query.dtype == torch.bfloat16 and _is_for_products(query, key)):
         return nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
     # As torch does it, which has no fused kernel with dropout on a CPU; but with fast draws, and scaled at the end.
     items_and_heads = query.shape[:2]
@@ -150,26 +150,16 @@ def _attention(
     return (shares @ value / (1 - dropout)).unflatten(0, items_and_heads)
 
 
-def _is_for_products(query: torch.Tensor) -> bool:
-    """Whether attention with these queries is faster by matrix products than by torch's fused kernel.
+def _is_for_products(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Whether attention whose products are reduced, as this one, is faster by matrix products than by torch's kernel.
 
-    Without AMX, that kernel computes bfloat16 no faster than float32.
+    Without AMX, that fused kernel computes bfloat16 no faster than float32.
     """
-    return (
-        not torch.compiler.is_compiling()
-        and query.device.type == "cpu"
-        and query.dtype == torch.bfloat16
-        and has_bfloat16()
-        and not has_amx()
-        and not torch.is_grad_enabled()
-    )
+    return is_reduced(x, weight) and not has_amx() and not torch.is_grad_enabled()
 
 
 class MsfSerWhisperAttention(WhisperAttention):
-    """The attention of Whisper's encoder, in bfloat16 by matrix products where torch's fused kernel is slow.
-
-    Without AMX, that kernel computes bfloat16 no faster than float32.
-    """
+    """The attention of Whisper's encoder, in bfloat16 by matrix products where torch's fused kernel is slow."""
 
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """`(batch, frames, size)` -> the same and `None`; in training, float32 or a decoder, the stock computation."""
@@ -178,10 +168,8 @@ class MsfSerWhisperAttention(WhisperAttention):
             and not self.is_decoder
             and self.config is not None
             and self.config._attn_implementation == "sdpa"
-            and not torch.is_grad_enabled()
             and isinstance(self.q_proj, nn.Linear)  # 8-bit layers have no weights to compare with
-            and is_reduced(hidden_states, self.q_proj.weight)
-            and not has_amx()
+            and _is_for_products(hidden_states, self.q_proj.weight)
         )
         if not is_for_products:
             return super().forward(hidden_states, *args, **kwargs)

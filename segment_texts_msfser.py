@@ -106,7 +106,7 @@ def _leave_out_unread(annotation: Annotation, text_languages: Sequence[str] | No
     reason = why_not_read(annotation.language, text_languages)
     if reason is not None:
         annotation.transcript = annotation.words = None
-        annotation.absent = {**annotation.absent, "transcript": reason}
+        annotation.absent["transcript"] = reason
 
 
 def align_long(recording: Recording, transcriber: MsfSerAnnotator) -> list[dict[str, Any]]:

@@ -42,7 +42,6 @@ from msfser.training.run_folder import FOLDS_FOLDER, Start, finish_run, start_ru
 from msfser.training.settings import (
     RunSettings,
     Settings,
-    build_model,
     parse_settings,
     read_data,
     read_unit_rows,
@@ -103,6 +102,7 @@ def train(settings: Settings) -> None:
         warn_of_shared_texts(run.data, parts)
 
     # Model
+    from msfser.training.initialization import build_model
     from msfser.training.steps import (
         add_intervals,
         encode,

@@ -39,7 +39,8 @@ from ..processing_msfser import from_scale
 from ..train import main as train
 from ..training.collator import FeatureCollator
 from ..training.features import encode_parts
-from ..training.settings import build_model, parse_settings, read_data
+from ..training.initialization import build_model
+from ..training.settings import parse_settings, read_data
 from .command import parser_of, record
 
 CONFIG = "configs/emobank.yaml"

@@ -55,7 +55,8 @@ from ..starter.assemble import AUDIO_ENCODER, TEXT_ENCODER, starter_processor
 from ..starter.fit import fit_numbers, fitted_to
 from ..starter.material import read_sentences
 from ..train import main as train
-from ..training.settings import Settings, build_model, parse_settings, read_unit_rows
+from ..training.initialization import build_model
+from ..training.settings import Settings, parse_settings, read_unit_rows
 from ..training.steps import encode, fold_trainer
 from .command import parser_of, record, show_errors_alone
 from .starter import FITS, recognized_words

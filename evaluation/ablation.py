@@ -43,8 +43,9 @@ from ..train import main as train
 from ..training.collator import FeatureCollator
 from ..training.data_identity import inputs_of
 from ..training.features import COLUMNS, encode_parts, has_input, keep_inputs
+from ..training.initialization import build_model
 from ..training.labels import rated_labels
-from ..training.settings import Settings, build_model, parse_settings, read_data, read_run
+from ..training.settings import Settings, parse_settings, read_data, read_run
 from ..training.trainer import MsfSerTrainer
 from .intervals import Interval, clusters, concordance_of_rated, interval
 from .paper import beside_paper

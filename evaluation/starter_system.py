@@ -70,7 +70,8 @@ def starter_system(
             found["all"] = predict(model, here, rest, "clean")
         return found | {kind: predict(model, here, rest, kind, texts=()) for kind in tests}
 
-    encoders: list[object] = [encoder_key(kind, new_starter(), starter_processor()) for kind in ("audio", "text")]
+    made = new_starter(), starter_processor()
+    encoders: list[object] = [encoder_key(kind, *made) for kind in ("audio", "text")]
     depends = [*encoders, sorted(tests), {name: list(texts) for name, texts in words.items()}]
     depends += [clips[[*LABELS]].to_numpy(), sentences.identity]
     return System("starter", fit_predict, ["evaluation.starter_system", *RECIPE_CODE], depends=depends)

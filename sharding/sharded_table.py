@@ -300,7 +300,7 @@ class ShardedTable(abc.ABC):
         stored = None
         if len(stale) < len(self.steps):
             stored = pyarrow.parquet.read_table(self.shard(number), columns=list(self.made)).to_pylist()
-        if stored is None or stale or self._is_retried(number):
+        if stored is None or stale or (self.retries_errors and any(_errors(stored))):
             made = self.make_rows(rows, stale, stored)
         else:
             made = stored

@@ -1,4 +1,4 @@
-"""A run that starts from a trained model (`init_from`): what it takes from it, and what it may set itself."""
+"""The model that a run starts from: a new one, or a trained one (`init_from`), and what of that the run may set."""
 
 import dataclasses
 import logging
@@ -19,6 +19,7 @@ from ..hub.model_names import content_hash
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
 from ..starter.assemble import fitted_voices
+from .crops import FRAMES_PER_SECOND
 from .data_identity import INITIAL, Identity
 from .settings import ModelSettings, RunSettings, read_run
 
@@ -107,6 +108,40 @@ def _is_same(data: Path, other: Path) -> bool:
     """Whether two paths are those of one corpus; a table may be given by its folder."""
     tables = [path for path in (data, other) if path.suffix.lower() in TABLE_SUFFIXES]
     return data == other or any(table.parent in (data, other) for table in tables)
+
+
+def build_model(run: RunSettings, switches: ModelSettings) -> tuple[MsfSerModel, MsfSerProcessor]:
+    """The model that a run starts from, a trained one or a new one on pretrained encoders, and its processor.
+
+    Raises:
+        OSError: A model or an encoder cannot be found; the sentence says what to do.
+        ValueError: It is not one of this kind, or its speech encoder reads less than `max_seconds`.
+    """
+    model, processor = load_initial(run, switches) if run.init_from else _new_model(run, switches)
+    if switches.audio and model.config.is_mel:
+        longest = model.config.audio_config.max_source_positions / FRAMES_PER_SECOND
+        if run.max_seconds > longest:
+            raise ValueError(
+                f"max_seconds cannot be {run.max_seconds:g}, as a Whisper encoder reads {longest:g} s; give "
+                f"{longest:g} or less"
+            )
+    return model, processor
+
+
+def _new_model(run: RunSettings, switches: ModelSettings) -> tuple[MsfSerModel, MsfSerProcessor]:
+    model = MsfSerModel.from_encoders(
+        run.audio_encoder if switches.audio else None,
+        run.text_encoder if switches.semantics else None,
+        **dataclasses.asdict(switches),
+    )
+    processor = MsfSerProcessor.from_encoders(
+        run.audio_encoder,
+        run.text_encoder,
+        annotation=annotation_settings(run.data),
+        text_languages=run.text_languages,
+        max_seconds=run.max_seconds,
+    )
+    return model, processor
 
 
 def load_initial(run: RunSettings, switches: ModelSettings) -> tuple[MsfSerModel, MsfSerProcessor]:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from ..corpora.label_ranges import LabelRange
     from ..corpora.registry import Corpus
-    from ..modeling_msfser import MsfSerModel
-    from ..processing_msfser import MsfSerProcessor
 
 logger = logging.getLogger(__name__)
 
@@ -468,43 +466,3 @@ def read_unit_rows(run: RunSettings) -> "datasets.Dataset":
         text_languages=run.text_languages,
     )
     return with_unrated(rows)
-
-
-def build_model(run: RunSettings, model: ModelSettings) -> "tuple[MsfSerModel, MsfSerProcessor]":
-    """The model that a run starts from, a trained one or a new one on pretrained encoders, and its processor.
-
-    Raises:
-        OSError: A model or an encoder cannot be found; the sentence says what to do.
-        ValueError: It is not one of this kind, or its speech encoder reads less than `max_seconds`.
-    """
-    from .initialization import load_initial
-
-    built, processor = load_initial(run, model) if run.init_from else _new_model(run, model)
-    if model.audio and built.config.is_mel:
-        longest = built.config.audio_config.max_source_positions / FRAMES_PER_SECOND
-        if run.max_seconds > longest:
-            raise ValueError(
-                f"max_seconds cannot be {run.max_seconds:g}, as a Whisper encoder reads {longest:g} s; give "
-                f"{longest:g} or less"
-            )
-    return built, processor
-
-
-def _new_model(run: RunSettings, model: ModelSettings) -> "tuple[MsfSerModel, MsfSerProcessor]":
-    from ..corpora.shards import annotation_settings
-    from ..modeling_msfser import MsfSerModel
-    from ..processing_msfser import MsfSerProcessor
-
-    built = MsfSerModel.from_encoders(
-        run.audio_encoder if model.audio else None,
-        run.text_encoder if model.semantics else None,
-        **dataclasses.asdict(model),
-    )
-    processor = MsfSerProcessor.from_encoders(
-        run.audio_encoder,
-        run.text_encoder,
-        annotation=annotation_settings(run.data),
-        text_languages=run.text_languages,
-        max_seconds=run.max_seconds,
-    )
-    return built, processor

@@ -21,8 +21,9 @@ from .adapters import merged, with_adapters
 from .calibration import FEWEST_RATED, FEWEST_SPEAKERS, calibrated, scale_of
 from .collator import FeatureCollator
 from .features import check_inputs, encode_parts, known_texts
+from .initialization import build_model
 from .labels import GIVEN, numbers_and_labels, rated_labels, unrated_dimensions
-from .settings import RunSettings, Settings, build_model, corpus_title
+from .settings import RunSettings, Settings, corpus_title
 from .trainer import EpochLines, MsfSerTrainer
 
 logger = logging.getLogger("msfser.train")

@@ -31,7 +31,8 @@ from msfser.train import main
 from msfser.training import steps
 from msfser.training.data_identity import identity_of, inputs_of, write_identity
 from msfser.training.folds import make_folds, read_predictions
-from msfser.training.settings import RunSettings, build_model, parse_settings, read_unit_rows, write_run
+from msfser.training.initialization import build_model
+from msfser.training.settings import RunSettings, parse_settings, read_unit_rows, write_run
 from msfser.training.trainer import MsfSerTrainer
 
 ROOT = Path(__file__).parents[2]

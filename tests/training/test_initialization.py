@@ -23,7 +23,8 @@ from msfser.starter.assemble import STARTERS
 from msfser.train import main
 from msfser.training.adapters import with_adapters
 from msfser.training.data_identity import INITIAL, inputs_of, read_identity, write_identity
-from msfser.training.settings import RunSettings, build_model, parse_settings, read_data, read_run, write_run
+from msfser.training.initialization import build_model
+from msfser.training.settings import RunSettings, parse_settings, read_data, read_run, write_run
 from msfser.training.trainer import MsfSerTrainer
 
 CONFIG = Path(__file__).parents[2] / "configs" / "finetune.yaml"
