@@ -41,8 +41,13 @@ def at_reference_level(samples: np.ndarray) -> np.ndarray:
     Speech encoder, recognizer and pitch tracker each bring to it what they get: a sound that is cut to
     `max_seconds`, a piece of at most 30 s, and the whole sound.
     """
-    level = loud_level(samples)
-    return samples if level < _SILENCE else samples * np.float32(_REFERENCE_LEVEL / level)
+    return at_level(samples, _REFERENCE_LEVEL)
+
+
+def at_level(samples: np.ndarray, level: float) -> np.ndarray:
+    """The sound `(samples,)` with its loud parts at a level, of full scale 1; silence stays as it is."""
+    found = loud_level(samples)
+    return samples if found < _SILENCE else samples * np.float32(level / found)
 
 
 def _power(frames: np.ndarray) -> np.ndarray:

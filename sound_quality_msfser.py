@@ -1,8 +1,8 @@
-"""Whether a sound says enough for a prediction: seconds of voice, clipping, and a missing upper band.
+"""Whether a sound says enough for a prediction: seconds of speech, clipping, and a missing upper band.
 
 All is measured on mono sound at 16 kHz, part by part, so that a recording of any length can be measured. The
 thresholds were chosen on studio speech in four languages and on distorted copies of it; `docs/predicting.md` has the
-rates of false alarms. Whether there is speech at all is decided by [`speech_score`] and by the recognizer's words.
+rates of false alarms. Speech is found by [`speech_seconds`] in the sound, and by the recognizer's words.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,28 +12,21 @@ import numpy as np
 
 from .audio_msfser import SAMPLING_RATE
 from .levels_msfser import decibels, frame_levels
-from .speech_presence_msfser import speech_score
+from .speech_presence_msfser import speech_seconds
 
 # Seconds of speech below which a prediction means little, and nothing.
 SHORTEST_SPEECH, LEAST_SPEECH = 1.0, 0.5
-# If the sound is not speech, fewer recognized words than this for each second with a pitch are hallucinated, as in
-# music: people say two to five words a second. A whisper has no pitch.
+# Fewer recognized words than this for each second that is not silent may be hallucinated, as in music: people say two
+# to five words a second.
 _FEWEST_WORDS = 0.5
 
-_WINDOW, _HOP, _TRANSFORM = 1024, 512, 2048
+_WINDOW, _HOP = 1024, 512
 # Frames below this level (dB of full scale), or that far below the loud ones, are silent.
 _LOWEST_LEVEL, _SILENT_BELOW_LOUD = -65.0, 40.0
-# A frame is voiced if its autocorrelation has a peak of this height at a pitch from 65 to 400 Hz.
-_LEAST_PERIODICITY = 0.6
-_LAGS = slice(SAMPLING_RATE // 400, SAMPLING_RATE // 65)
-# So many frames before and after a voiced one are speech, too: consonants and short pauses.
-_MARGIN = 4
 # The upper of two bands is missing if even the frames richest in it have 30 dB less there. Clean speech: -19 dB and
 # more; over a telephone: -30 dB and less.
 _BANDS = (200.0, 3400.0), (4400.0, 7600.0)
 _LEAST_UPPER_BAND, _RICHEST, _LOUD_ENOUGH = -30.0, 0.95, 30.0
-# Where tilt and flatness of the spectrum are measured, within the band of a telephone.
-_TILT_BANDS, _FLATNESS_BAND = ((300.0, 1500.0), (1500.0, 3400.0)), (300.0, 3400.0)
 # A sound is clipped if this many times as many samples lie around some amplitude (7 %) as between 72 and 86 % of it.
 # Clean speech: at most 1.1 in 99 of 100 clips; with its peaks cut to a quarter: at least 1.3, resampled or not.
 _LEAST_CLIPPED, _LEAST_SAMPLES, _FEWEST_SAMPLES = 1.25, 5e-4, 20
@@ -44,17 +37,16 @@ _STEADY, _FEWEST_FRAMES = 3.0, 10
 _STEADY_NOISE = 1.5
 
 _TAPER = np.hanning(_WINDOW).astype(np.float32)
-_TAPER_CORRELATION = np.fft.irfft(np.abs(np.fft.rfft(_TAPER, _TRANSFORM)) ** 2)[: _LAGS.stop]
-_FREQUENCIES = np.fft.rfftfreq(_TRANSFORM, 1 / SAMPLING_RATE)
+_FREQUENCIES = np.fft.rfftfreq(_WINDOW, 1 / SAMPLING_RATE)
 
 
 class SoundMeter:
-    """Measures a sound that is added part by part, of which it keeps three numbers for each 32 ms."""
+    """Measures a sound that is added part by part, of which it keeps two numbers for each 32 ms."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        self._frames: list[np.ndarray] = []  # (3, frames) each: level, periodicity, and upper against lower band
-        self._is_speech = False
+        self._frames: list[np.ndarray] = []  # (2, frames) each: level, and upper against lower band
+        self._speech_seconds = 0.0
         self._clipped_seconds = 0.0
 
     def add(self, samples: np.ndarray) -> None:
@@ -65,36 +57,25 @@ class SoundMeter:
         count = max(1, 1 - (_WINDOW - len(samples)) // _HOP)
         padded = np.pad(samples, (0, max(0, (count - 1) * _HOP + _WINDOW - len(samples))))
         frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::_HOP][:count]
-        power = np.abs(np.fft.rfft(frames * _TAPER, _TRANSFORM)) ** 2
-        correlation = np.fft.irfft(power)[:, : _LAGS.stop] / _TAPER_CORRELATION
+        power = np.abs(np.fft.rfft(frames * _TAPER)) ** 2
         lower, upper = (power[:, slice(*np.searchsorted(_FREQUENCIES, band))].sum(1) for band in _BANDS)
         level = frame_levels(frames)
-        periodicity = correlation[:, _LAGS].max(1) * _TAPER_CORRELATION[0] / np.maximum(power.mean(1), 1e-12)
         ratio = decibels(upper) - decibels(lower)
-        self._frames.append(np.stack((level, periodicity, ratio)).astype(np.float32))
-        # One part that is speech is enough.
-        self._is_speech = self._is_speech or _is_speech(power, correlation, level, periodicity)
+        self._frames.append(np.stack((level, ratio)).astype(np.float32))
+        self._speech_seconds += min(seconds, speech_seconds(samples))
 
     def join(self, other: "SoundMeter") -> None:
         """Adds what another meter has measured of the sound that follows."""
         self.seconds += other.seconds
         self._clipped_seconds += other._clipped_seconds
         self._frames += other._frames
-        self._is_speech = self._is_speech or other._is_speech
-
-    def voice_seconds(self) -> float:
-        """Seconds with a voice, or with anything else that has a pitch."""
-        level, periodicity, _ = self._measures()
-        voiced = _loud(level, _SILENT_BELOW_LOUD) & (periodicity > _LEAST_PERIODICITY)
-        spoken = np.convolve(voiced, np.ones(2 * _MARGIN + 1), mode="same") > 0.5
-        return round(min(self.seconds, float(spoken.sum()) * _HOP / SAMPLING_RATE), 3)
+        self._speech_seconds += other._speech_seconds
 
     def speech_seconds(self, words: Sequence[Mapping[str, Any]] = (), are_given: bool = False) -> float:
         """Seconds of speech, by the sound and by the words.
 
-        Given words are all that is said. A recognizer finds few words or none in other languages, and some in music.
-        So the seconds with a voice count if they are more and the sound is speech; and if it is not, the words only
-        count if there are enough for the seconds with a voice. Given words, too, do not count in silence and in steady
+        Given words are all that is said. Recognized words count besides the sound if there are enough of them: a
+        recognizer finds few words or none in other languages, and some in music. None count in silence and in steady
         noise: a table may have a wrong file, or a file without its sound.
 
         Args:
@@ -102,12 +83,13 @@ class SoundMeter:
             are_given: Whether they were given, not recognized.
         """
         of_words = round(float(min(self.seconds, sum(word["end"] - word["start"] for word in words))), 3)
+        if self._is_silent_or_steady():
+            of_words = 0.0
         if are_given:
-            return 0.0 if self._is_silent_or_steady() else of_words
-        voice = self.voice_seconds()
-        if self._is_speech:
-            return max(of_words, voice)
-        return of_words if len(words) >= _FEWEST_WORDS * voice else 0.0
+            return of_words
+        of_sound = round(self._speech_seconds, 3)
+        sounding = _loud(self._measures()[0], _SILENT_BELOW_LOUD).sum() * _HOP / SAMPLING_RATE
+        return max(of_words, of_sound) if len(words) >= _FEWEST_WORDS * sounding else of_sound
 
     def _is_silent_or_steady(self) -> bool:
         """Whether the sound has no loud frame, or is a noise or a tone whose level hardly changes."""
@@ -129,10 +111,10 @@ class SoundMeter:
         return found
 
     def _measures(self) -> np.ndarray:
-        return np.concatenate(self._frames, axis=1) if self._frames else np.full((3, 1), -np.inf, np.float32)
+        return np.concatenate(self._frames, axis=1) if self._frames else np.full((2, 1), -np.inf, np.float32)
 
     def _lacks_upper_band(self) -> bool:
-        level, _, ratio = self._measures()
+        level, ratio = self._measures()
         loud = _loud(level, _LOUD_ENOUGH)
         return bool(loud.any() and np.quantile(ratio[loud], _RICHEST) < _LEAST_UPPER_BAND)
 
@@ -154,18 +136,6 @@ def measured(samples: np.ndarray) -> SoundMeter:
     for start in range(0, len(samples), 30 * SAMPLING_RATE):
         meter.add(samples[start : start + 30 * SAMPLING_RATE])
     return meter
-
-
-def _is_speech(power: np.ndarray, correlation: np.ndarray, level: np.ndarray, periodicity: np.ndarray) -> bool:
-    """Whether a part is speech, from its frames: spectrum, `(frames, frequencies)`, and the rest of [`SoundMeter`]."""
-    octaves = np.log2(SAMPLING_RATE / (correlation[:, _LAGS].argmax(1) + _LAGS.start))
-    low, high = (power[:, slice(*np.searchsorted(_FREQUENCIES, band))].sum(1) for band in _TILT_BANDS)
-    tilt = decibels(high) - decibels(low)
-    middle = power[:, slice(*np.searchsorted(_FREQUENCIES, _FLATNESS_BAND))] + 1e-12
-    flatness = np.log(middle).mean(1) - np.log(middle.mean(1))
-    loud = _loud(level, _SILENT_BELOW_LOUD)
-    voiced = loud & (periodicity > _LEAST_PERIODICITY)
-    return speech_score(level, octaves, tilt, flatness, loud, voiced) >= 0
 
 
 def _loud(level: np.ndarray, below: float) -> np.ndarray:

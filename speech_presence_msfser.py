@@ -1,76 +1,138 @@
-"""Whether a sound is speech, by how its pitch, level and spectrum move: six measures and a quadratic score.
+"""Which parts of a sound are speech, by Silero VAD (the package `silero-vad`, MIT).
 
-Other sounds lie on all sides of speech, so the score also has the squares of the measures: it is high near those of
-speech. The measures were chosen so that it rejects synthesized sounds of kinds on which it was not fitted, each left
-out once. `benchmarks/no_speech.py` fits and tests it, and `docs/predicting.md` has the rates.
+Silero VAD (https://github.com/snakers4/silero-vad) is a small recurrent network that was trained on many languages.
+Its package has the weights; the forward pass is here, because the package's own keeps the state of the last sound in
+the model, sets the number of threads of the whole process, and needs ten times as long. It also finds speech in a
+crowd, where nobody can be understood, so a crowd is recognized by its level.
+
+`benchmarks/no_speech.py` measures the decision, and `docs/predicting.md` has the rates.
 """
 
+import functools
+from importlib import metadata
+from pathlib import Path
+
 import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn import functional as F
 
-# A part with fewer loud frames (of 32 ms) has no score.
-_FEWEST_FRAMES = 6
-# Octaves by which the pitch moves from frame to frame in speech: more is another note, less a held note.
-_LEAST_MOVE, _MOST_MOVE = 0.006, 0.2
-# Levels below this, dB under the loud frames, are treated alike.
-_DEPTH = 40.0
+from .audio_msfser import SAMPLING_RATE
+from .levels_msfser import at_level, decibels
 
-# By benchmarks/no_speech.py --fit: mean and deviation of the measures over speech, weights of the measures and of
-# their squares, and a constant, so that 1 % of the speech on which it was fitted has a score below 0.
-_MEAN = np.array([0.721, 8.137, 8.048, 4.079, 1.288, 10.427])
-_DEVIATION = np.array([0.150, 3.262, 2.448, 4.683, 0.360, 4.544])
-_LINEAR = np.array([0.379, 0.252, -0.020, 0.564, -0.069, 0.249])
-_SQUARE = np.array([-0.354, -0.627, -0.190, -0.249, -0.342, -0.784])
-_CONSTANT = 7.595
-# Measures farther than so many deviations from those of speech are clipped.
-_FARTHEST = 4.0
+# Samples of a step, and of the sound before it with which it is read.
+STEP, _CONTEXT = 512, 64
+# The spectrum of a step: samples, samples from one to the next, and frequencies.
+_WINDOW, _HOP, _FREQUENCIES = 256, 128, 129
+_WEIGHTS = "silero_vad/data/silero_vad_16k.safetensors"
+
+# The following were chosen on half of the speakers of four acted corpora: no_speech.py --tune prints how. The level
+# of the loud parts at which sound is read, of full scale 1, and the probability from which a step is speech.
+_LEVEL, _LEAST_PROBABILITY = 0.1, 0.4
+# Of fewer seconds than this in a part, none is speech.
+_SHORTEST_SPEECH = 0.2
+# A crowd makes no pauses, where the probability would be below this, and its level changes by less than this, in dB. A
+# part that is shorter than this, in seconds, may be one vowel.
+_CROWD_PROBABILITY, _CROWD_RANGE, _SHORTEST_CROWD = 0.05, 11.0, 1.5
+# The band of its voices, in Hz, and the length and distance of the frames in which they are compared, in samples.
+_CROWD_BAND, _FRAME, _FRAME_HOP = (100.0, 1000.0), 1024, 512
+_BAND = slice(*(round(hertz / SAMPLING_RATE * _FRAME) for hertz in _CROWD_BAND))
+_TAPER = np.hanning(_FRAME).astype(np.float32)
 
 
-def speech_measures(
-    level: np.ndarray,
-    octaves: np.ndarray,
-    tilt: np.ndarray,
-    flatness: np.ndarray,
-    loud: np.ndarray,
-    voiced: np.ndarray,
-) -> np.ndarray | None:
-    """The measures of a sound from those of its frames, `(frames,)` each.
+def speech_seconds(samples: np.ndarray) -> float:
+    """How much of a sound is speech; none of a crowd.
 
     Args:
-        level: In dB.
-        octaves: Logarithm to the base 2 of the pitch.
-        tilt: Higher against lower band, in dB.
-        flatness: Geometric against arithmetic mean of the spectrum, in natural logarithms.
-        loud: Whether the frame is not silent.
-        voiced: Whether it is loud and has a pitch.
+        samples: `(samples,)` at 16 kHz, float32, not empty.
+
+    Raises:
+        ImportError: silero-vad is not installed.
+    """
+    leveled = at_level(samples, _LEVEL)
+    probabilities = speech_probabilities(leveled)
+    seconds = float((probabilities >= _LEAST_PROBABILITY).sum()) * STEP / SAMPLING_RATE
+    return 0.0 if seconds < _SHORTEST_SPEECH or _is_crowd(leveled, probabilities) else seconds
+
+
+def _is_crowd(samples: np.ndarray, probabilities: np.ndarray) -> bool:
+    """Whether what may be speech is that of many voices."""
+    if len(samples) < _SHORTEST_CROWD * SAMPLING_RATE or pause_probability(probabilities) < _CROWD_PROBABILITY:
+        return False
+    return level_range(samples) < _CROWD_RANGE
+
+
+def pause_probability(probabilities: np.ndarray) -> float:
+    """The probability of speech in the pauses of a sound, if it has any: its 0.05 quantile."""
+    return float(np.quantile(probabilities, 0.05))
+
+
+def level_range(samples: np.ndarray) -> float:
+    """How many dB the level of voices falls from the loud frames, 0.95 quantile, to the quiet ones, 0.1 quantile."""
+    frames = np.lib.stride_tricks.sliding_window_view(samples, _FRAME)[::_FRAME_HOP]
+    power = np.abs(np.fft.rfft(frames * _TAPER)[:, _BAND]) ** 2
+    loud, quiet = np.quantile(decibels(power.sum(1)), [0.95, 0.1])
+    return float(loud - quiet)
+
+
+@torch.inference_mode()
+def speech_probabilities(samples: np.ndarray) -> np.ndarray:
+    """The probability that each 32 ms of a sound are speech.
+
+    Args:
+        samples: `(samples,)` at 16 kHz, float32, not empty.
 
     Returns:
-        `(6,)`: the share of voiced steps from frame to frame in which the pitch moves as in speech; the 0.9 quantile
-        of the steps in level; the deviation and the 0.95 quantile of the tilt; the deviations of flatness and level.
-        `None` if too few frames are loud.
+        `(steps,)`, from 0 to 1; the last step may end after the sound.
+
+    Raises:
+        ImportError: silero-vad is not installed.
     """
-    if loud.sum() < _FEWEST_FRAMES:
-        return None
-    moves = np.abs(np.diff(octaves))[voiced[1:] & voiced[:-1]]
-    steps = np.abs(np.diff(level))[loud[1:] & loud[:-1]]
-    return np.array(
-        [
-            ((moves >= _LEAST_MOVE) & (moves < _MOST_MOVE)).mean() if len(moves) else 0.0,
-            np.quantile(steps, 0.9) if len(steps) else 0.0,
-            tilt[loud].std(),
-            np.quantile(tilt[loud], 0.95),
-            flatness[loud].std(),
-            np.maximum(level, np.quantile(level, 0.95) - _DEPTH).std(),
-        ]
-    )
+    sound = torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))
+    steps = F.pad(sound, (_CONTEXT, -len(sound) % STEP)).unfold(0, _CONTEXT + STEP, STEP)
+    with torch.autocast("cpu", enabled=False):
+        found: np.ndarray = _network()(steps).numpy()
+    return found
 
 
-def speech_score(*of_frames: np.ndarray) -> float:
-    """Above 0 if a sound is speech; the arguments are those of [`speech_measures`], without which it is `-inf`."""
-    measures = speech_measures(*of_frames)
-    return -np.inf if measures is None else score_of(measures)
+class _SileroNetwork(nn.Module):
+    """The network for 16 kHz; its parameters have the names that they have in the package."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stft_conv = nn.Conv1d(1, 2 * _FREQUENCIES, _WINDOW, stride=_HOP, bias=False)
+        self.conv1 = nn.Conv1d(_FREQUENCIES, 128, 3, padding=1)
+        self.conv2 = nn.Conv1d(128, 64, 3, stride=2, padding=1)
+        self.conv3 = nn.Conv1d(64, 64, 3, stride=2, padding=1)
+        self.conv4 = nn.Conv1d(64, 128, 3, padding=1)
+        self.lstm_cell = nn.LSTM(128, 128)
+        self.final_conv = nn.Conv1d(128, 1, 1)
+
+    def forward(self, samples: torch.Tensor) -> torch.Tensor:
+        """The steps of a sound with their context, `(steps, samples)`, to probabilities, `(steps,)`."""
+        padded = F.pad(samples[:, None], (0, _CONTEXT), mode="reflect")
+        real, imaginary = self.stft_conv(padded).split(_FREQUENCIES, dim=1)
+        hidden = torch.hypot(real, imaginary)
+        for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
+            hidden = conv(hidden).relu()
+        states, _ = self.lstm_cell(hidden.squeeze(2))
+        logits: torch.Tensor = self.final_conv(states.relu()[..., None])
+        return logits.sigmoid().flatten()
 
 
-def score_of(measures: np.ndarray) -> float:
-    """The score of some measures, `(6,)`."""
-    z = np.clip((measures - _MEAN) / _DEVIATION, -_FARTHEST, _FARTHEST)
-    return float(_LINEAR @ z + _SQUARE @ z**2 + _CONSTANT)
+@functools.cache
+def _network() -> _SileroNetwork:
+    """The network with its weights, on the CPU."""
+    try:
+        path = Path(str(metadata.distribution("silero-vad").locate_file(_WEIGHTS)))
+    except metadata.PackageNotFoundError:
+        path = Path(_WEIGHTS)
+    if not path.is_file():
+        raise ImportError("speech cannot be found without silero-vad 6.2.1 or newer: pip install -U silero-vad.")
+    # The names that PyTorch gives the parameters of the only layer of an LSTM.
+    weights = {f"{name}_l0" if "lstm" in name else name: value for name, value in load_file(path).items()}
+    with torch.device("meta"):  # without weights that are drawn
+        network = _SileroNetwork()
+    network.load_state_dict(weights, assign=True)
+    return network.eval().requires_grad_(False)

@@ -195,16 +195,15 @@ def _results(
 def _result(
     predict: Callable[[np.ndarray, SoundMeter], dict[str, Any]], sound: np.ndarray, start: float, firm: "FirmWords"
 ) -> dict[str, Any]:
-    """The result of one window; of one without voice, which costs nothing, and of one that cannot be predicted."""
+    """The result of one window; of one without speech, which costs nothing, and of one that cannot be predicted."""
     end = start + len(sound) / SAMPLING_RATE
     times = {"start": round(start, 3), "end": round(end, 3)}
     meter = measured(sound)
-    # Words may be found where the sound alone is not taken for speech, so only sound without any voice is left out.
-    voice_seconds, spoken = meter.voice_seconds(), meter.speech_seconds()
+    spoken = meter.speech_seconds()
     warnings = meter.warnings(spoken)
-    found: dict[str, Any] = {"error": NO_SPEECH} if voice_seconds <= 0 else predict(sound, meter)
+    found: dict[str, Any] = {"error": NO_SPEECH} if spoken <= 0 else predict(sound, meter)
     if "error" in found:
-        if voice_seconds > 0:
+        if spoken > 0:
             warnings.append(found["error"])
         return {
             **times,

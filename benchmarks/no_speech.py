@@ -2,41 +2,40 @@
 
     python -m msfser.benchmarks.no_speech --data FOLDER --sounds FOLDER
 
-`--data` is the folder with RAVDESS, EmoDB, nEMO and emotiontts_kr, half of whose speakers the decision was set on; the
-rows are about the others. `--sounds` holds folders of recordings without speech, none of which it was set on. It was
-set on the synthesized sounds of `benchmarks/other_sounds.py`. Rows go to `benchmarks/results/intervals.json`. From
-sound alone, without a recognizer:
+`--data` is the folder with RAVDESS, EmoDB, nEMO and emotiontts_kr; on half of their speakers, and on the synthesized
+sounds of `benchmarks/other_sounds.py`, the numbers of `speech_presence_msfser.py` were chosen; the rows are about the
+others. `--sounds` holds folders of recordings without speech, which had no part in it. Rows go to
+`benchmarks/results/intervals.json`. From sound alone, without a recognizer:
 
 - `no_speech/false_alarms`: share of the speech that counts as none, clean and with noise at 10 dB; also by
-  `CONDITION`, of which `telephone` and `room` are not in the mean, and by `CONDITION/CORPUS`.
+  `CONDITION`, of which only these two are in the mean, and by `CONDITION/CORPUS`.
 - `no_speech/misses`: share of the recordings without speech that count as speech, and by `FOLDER`. A file of more than
   40 s gives three excerpts of 8 s, another one its first 8 s.
-- `no_speech/synthesized/KIND`: misses of new sounds of the kinds that it was set on; the crowds have other voices.
+- `no_speech/synthesized/KIND`: misses of new sounds of the kinds of the choice; the crowds have other voices.
 
 `no_speech/words/...` are the same of the default pipeline, which also recognizes words, without being told the
 language: false alarms clean and with noise, and misses by folder.
 
-`--fit` prints the constants of `speech_presence_msfser.py` in place of this.
+`--tune` prints what the numbers were chosen by, in place of this.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
 import numpy as np
 import pandas as pd
 
-from .. import sound_quality_msfser
 from ..audio_msfser import SAMPLING_RATE, load_audio
 from ..cli.errors import cli_errors
 from ..evaluation.intervals import clusters, share_interval
 from ..evaluation.leave_out import read_corpora, read_protocol
 from ..evaluation.results import Row, row
 from ..hub.loading import load_named
+from ..levels_msfser import at_level
 from ..pipeline_msfser import MsfSerPipeline
-from ..sound_quality_msfser import LEAST_SPEECH, measured
-from ..speech_presence_msfser import speech_measures
+from ..sound_quality_msfser import LEAST_SPEECH, SHORTEST_SPEECH, measured
+from ..speech_presence_msfser import STEP, level_range, pause_probability, speech_probabilities
 from ..training import augmentation
 from .command import parser_of, record
 from .other_sounds import SYNTHESIZED, crowd, sounds_of
@@ -49,24 +48,27 @@ CONDITIONS: Mapping[str, augmentation.Distortion] = {
     "noise": lambda samples, draw: augmentation.noise(samples, draw, snr=10.0),
     "telephone": augmentation.telephone,
     "room": augmentation.room,
+    "noise_5_db": lambda samples, draw: augmentation.noise(samples, draw, snr=5.0),
 }
 _STATED = ("clean", "noise")
 _WORDS = "no_speech/words"
 _CLIPS = 150  # of each corpus
 _SOUNDS = 60  # of each kind
 _EXCERPT, _LONG = 8 * SAMPLING_RATE, 40 * SAMPLING_RATE
-# Whose voices are in the crowds: of the fit, and of the test.
+# Whose voices are in the crowds: of the choice, and of the test.
 _VOICES = (("ravdess", "emodb"), ("nemo", "emotiontts_kr"))
-_FALSE_ALARMS = 0.01  # of the fit
-_PENALTY = 0.03
+# What was chosen from: levels of the loud parts, and probabilities from which a step is speech.
+_LEVELS, _PROBABILITIES = (0.05, 0.1, 0.2, 0.4), (0.3, 0.4, 0.5)
+# Of crowds, at this level: ranges of the level in dB, and probabilities in pauses.
+_LEVEL, _RANGES, _PAUSES = 0.1, (10.0, 11.0, 12.0, 13.0), (0.02, 0.05, 0.1)
 
 
-def clips_of(data: Path, is_fit: bool) -> pd.DataFrame:
+def clips_of(data: Path, is_tuning: bool) -> pd.DataFrame:
     """Clips of each corpus, of one half of its speakers: `corpus`, `speaker`, `path`."""
     clips, chosen = read_corpora(data, read_protocol()), []
     for _, of_corpus in clips.groupby("corpus", sort=False):
         speakers = np.random.default_rng(0).permutation(sorted(of_corpus["speaker"].unique()))
-        half = speakers[: len(speakers) // 2] if is_fit else speakers[len(speakers) // 2 :]
+        half = speakers[: len(speakers) // 2] if is_tuning else speakers[len(speakers) // 2 :]
         among = of_corpus[of_corpus["speaker"].isin(half)]
         chosen.append(among.sample(min(_CLIPS, len(among)), random_state=1))
     return pd.concat(chosen, ignore_index=True)
@@ -93,10 +95,8 @@ def speech_rows(
     """False alarms on speech."""
     missed = {name: np.zeros(len(clips), bool) for name in conditions}
     for i, path in enumerate(clips["path"]):
-        samples = load_audio(path)
         for name, of_condition in missed.items():
-            distorted = CONDITIONS[name](samples, np.random.default_rng([5, i])).astype(np.float32)
-            of_condition[i] = not decide(distorted)
+            of_condition[i] = not decide(_distorted(name, i, path))
     speakers = clips["speaker"].to_numpy()
     stated = np.concatenate([missed[name] for name in _STATED])
     rows = [row(f"{prefix}/false_alarms", *share_interval(stated, clusters(np.tile(speakers, len(_STATED)))))]
@@ -138,7 +138,7 @@ def sound_rows(sounds: Path, decide: Decision = has_speech, prefix: str = "no_sp
 
 
 def synthesized_rows(voices: Sequence[np.ndarray]) -> list[Row]:
-    """Misses on new sounds of the kinds that the decision was set on, from sound alone."""
+    """Misses on new sounds of the kinds of the choice, from sound alone."""
     rows = []
     for name, kind in {**SYNTHESIZED, "crowd": crowd(voices)}.items():
         hits_of_kind = [has_speech(samples) for samples in sounds_of(kind, _SOUNDS, 1)]
@@ -146,58 +146,44 @@ def synthesized_rows(voices: Sequence[np.ndarray]) -> list[Row]:
     return rows
 
 
+def _distorted(condition: str, i: int, path: str) -> np.ndarray:
+    """The sound of a clip in a condition."""
+    return CONDITIONS[condition](load_audio(path), np.random.default_rng([5, i])).astype(np.float32)
+
+
 def voices_of(clips: pd.DataFrame, corpora: Sequence[str]) -> list[np.ndarray]:
     """The sounds of the clips of some corpora."""
     return [load_audio(path) for path in clips["path"][clips["corpus"].isin(corpora)]]
 
 
-def fit(data: Path) -> None:
-    """Fits the score, and prints its constants."""
-    from sklearn.linear_model import LogisticRegression
-
-    found: list[np.ndarray | None] = []
-
-    def measures_of(samples: np.ndarray) -> np.ndarray | None:
-        found.clear()
-        with mock.patch.object(sound_quality_msfser, "speech_score", _noted(found)):
-            measured(samples)
-        return found[0]
-
-    clips = clips_of(data, is_fit=True)
-    kinds = {**SYNTHESIZED, "crowd": crowd(voices_of(clips, _VOICES[0]))}
-    groups: list[Any] = [[] for _ in range(1 + len(kinds))]
-    for i, path in enumerate(clips["path"]):
-        samples = load_audio(path)
-        for name in ("clean", "noise", "telephone"):
-            groups[0].append(measures_of(CONDITIONS[name](samples, np.random.default_rng([5, i])).astype(np.float32)))
-    for group, kind in zip(groups[1:], kinds.values(), strict=True):
-        group += [measures_of(samples) for samples in sounds_of(kind, _SOUNDS, 0)]
-    groups = [np.array([measures for measures in group if measures is not None]) for group in groups]
-    groups = [group for group in groups if len(group)]
-    mean, deviation = groups[0].mean(0), groups[0].std(0)
-    z = np.clip((np.concatenate(groups) - mean) / deviation, -4, 4)
-    is_speech = np.arange(len(z)) < len(groups[0])
-    # Speech as a whole weighs as much as all kinds together, and each kind the same.
-    shares = np.concatenate([np.full(len(group), 1 / len(group) / (len(groups) - 1)) for group in groups])
-    shares[is_speech] *= len(groups) - 1
-    regression = LogisticRegression(C=_PENALTY, max_iter=5000)
-    regression.fit(np.hstack([z, z**2]), is_speech, sample_weight=shares * len(z) / 2)
-    scores = regression.decision_function(np.hstack([z, z**2]))
-    constant = regression.intercept_[0] - np.quantile(scores[is_speech], _FALSE_ALARMS)
-    linear, square = np.split(regression.coef_[0], 2)
-    for name, values in (("mean", mean), ("deviation", deviation), ("linear", linear), ("square", square)):
-        print(name, ", ".join(f"{value:.3f}" for value in values))
-    print("constant", f"{constant:.3f}")
+def sounds_of_choice(data: Path) -> dict[str, list[np.ndarray]]:
+    """Speech by condition, `sounds` without speech, and `crowds`, by which the decision was chosen."""
+    clips = clips_of(data, is_tuning=True)
+    sounds = {name: [_distorted(name, i, path) for i, path in enumerate(clips["path"])] for name in CONDITIONS}
+    sounds["sounds"] = [sound for kind in SYNTHESIZED.values() for sound in sounds_of(kind, _SOUNDS, 0)]
+    return sounds | {"crowds": list(sounds_of(crowd(voices_of(clips, _VOICES[0])), _SOUNDS, 0))}
 
 
-def _noted(found: list[np.ndarray | None]) -> Callable[..., float]:
-    """A score that notes the measures."""
+def choices_of_speech(sounds: Mapping[str, Sequence[np.ndarray]]) -> pd.DataFrame:
+    """Shares of sounds with less speech than is enough, and than is not little, by level and probability."""
+    shares = {}
+    for (name, of_name), level in itertools.product(sounds.items(), _LEVELS):
+        found = [speech_probabilities(at_level(samples, level)) for samples in of_name]
+        for probability, least in itertools.product(_PROBABILITIES, (LEAST_SPEECH, SHORTEST_SPEECH)):
+            seconds = np.array([(of_sound >= probability).sum() * STEP / SAMPLING_RATE for of_sound in found])
+            shares[f"{name} < {least:g} s", level, probability] = (seconds < least).mean()
+    return pd.Series(shares).unstack(0)
 
-    def noted(*of_frames: np.ndarray) -> float:
-        found.append(speech_measures(*of_frames))
-        return -np.inf
 
-    return noted
+def choices_of_crowds(sounds: Mapping[str, Sequence[np.ndarray]]) -> pd.DataFrame:
+    """Shares of sounds that count as crowds, by the range of the level and the probability in pauses."""
+    shares = {}
+    for name, of_name in sounds.items():
+        pauses = np.array([pause_probability(speech_probabilities(at_level(sound, _LEVEL))) for sound in of_name])
+        ranges = np.array([level_range(sound) for sound in of_name])
+        for least, most in itertools.product(_PAUSES, _RANGES):
+            shares[name, least, most] = ((pauses >= least) & (ranges < most)).mean()
+    return pd.Series(shares).unstack(0)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -206,15 +192,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with the acted corpora")
     parser.add_argument("--sounds", type=Path, help="folder with folders of recordings without speech")
     parser.add_argument("--model", default="starter", help="of the default pipeline, a folder or a name (starter)")
-    parser.add_argument("--fit", action="store_true", help="print the constants of the decision")
+    parser.add_argument("--tune", action="store_true", help="print what the decision was chosen by")
     args = parser.parse_args(argv)
-    if not args.fit and args.sounds is None:
+    if not args.tune and args.sounds is None:
         parser.error("--sounds is missing: give a folder with folders of recordings without speech.")
     with cli_errors("no_speech"):
-        if args.fit:
-            fit(args.data)
+        if args.tune:
+            sounds = sounds_of_choice(args.data)
+            print(choices_of_speech(sounds).to_string(), choices_of_crowds(sounds).to_string(), sep="\n\n")
             return
-        clips = clips_of(args.data, is_fit=False)
+        clips = clips_of(args.data, is_tuning=False)
         rows = [*speech_rows(clips), *sound_rows(args.sounds), *synthesized_rows(voices_of(clips, _VOICES[1]))]
         decide = default_decision(args.model)
         rows += [*speech_rows(clips, decide, _WORDS, _STATED), *sound_rows(args.sounds, decide, _WORDS)]

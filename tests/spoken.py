@@ -1,7 +1,6 @@
 """A recognizer without weights, and sounds with a pitch, for the tests of the pipeline."""
 
 import numpy as np
-from tiny import noise
 
 from msfser.annotator_msfser import NO_SPEECH
 from msfser.transcription_msfser import Transcription
@@ -43,12 +42,22 @@ class Recognizer:
         ]
 
 
-def voice(seconds: float, seed: int = 0) -> np.ndarray:
-    """A buzz with a pitch, in which emphasis and description can be measured."""
-    time = np.arange(int(RATE * seconds)) / RATE
+# First and second formant of some vowels, in Hz, and how many of them are spoken a second.
+_FORMANTS, _RATE = np.array([(800, 1200), (300, 2300), (500, 1800), (350, 800), (600, 1000)]), 5.0
+
+
+def voice(seconds: float, seed: int = 0, rate: int = RATE) -> np.ndarray:
+    """Vowels with a pitch, which count as speech, and in which emphasis and description can be measured."""
+    time = np.arange(int(rate * seconds)) / rate
     pitch = 120 + 40 * np.sin(2 * np.pi * 0.7 * time + seed)
-    buzz = sum(np.sin(2 * np.pi * k * np.cumsum(pitch) / RATE) / k for k in range(1, 9))
-    return (0.1 * buzz + 0.05 * noise(seconds, seed)).astype(np.float32)
+    syllables = np.arange(int(seconds * _RATE) + 2)
+    first, second = (np.interp(time * _RATE, syllables + 0.5, f) for f in _FORMANTS[(syllables + seed) % 5].T)
+    phase, sound = 2 * np.pi * np.cumsum(pitch) / rate, np.zeros(len(time))
+    for k in range(1, 31):
+        size = 1 / (1 + ((k * pitch - first) / 120) ** 2) + 0.4 / (1 + ((k * pitch - second) / 200) ** 2)
+        sound += size * np.sin(k * phase)
+    sound *= np.clip(1.5 * np.sin(np.pi * _RATE * time) ** 2, 0.02, 1)
+    return (0.1 * sound + 0.005 * np.random.default_rng(seed).standard_normal(len(time))).astype(np.float32)
 
 
 def syllables(sound: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from tiny import noise, tiny_model, tiny_processor
 from msfser import LABELS, MsfSerPipeline, MsfSerProcessor
 from msfser.audio_msfser import load_audio
 from msfser.corpora.probe.synthesizer import Synthesizer
-from msfser.sound_quality_msfser import LEAST_SPEECH, SoundMeter, measured
+from msfser.sound_quality_msfser import LEAST_SPEECH, SoundMeter, measured, speech_warnings
 
 # Real speech, which is no part of the project.
 SPEECH = Path(__file__).parents[2] / "shared" / "data"
@@ -85,7 +85,7 @@ def test_the_two_bands_lie_from_200_to_3400_and_from_4400_to_7600_hertz(hertz, d
     """A tone of each band, and one that is 20 dB louder."""
     time, meter = np.arange(RATE) / RATE, SoundMeter()
     meter.add(sum(size * np.sin(2 * np.pi * f * time) for f, size in ((1000, 0.05), (6000, 0.05), (hertz, 0.5))))
-    assert np.median(meter._measures()[2]) == pytest.approx(decibels, abs=1)
+    assert np.median(meter._measures()[1]) == pytest.approx(decibels, abs=1)
 
 
 def test_no_second_of_a_long_sound_is_left_out():
@@ -93,7 +93,7 @@ def test_no_second_of_a_long_sound_is_left_out():
     for start in (29.1, 59.1):
         part = speech(0.8)
         samples[int(start * RATE) :][: len(part)] = part
-    assert measured(samples).speech_seconds() == pytest.approx(2.1, abs=0.2)  # with the margins of speech
+    assert measured(samples).speech_seconds() == pytest.approx(1.6, abs=0.2)
 
 
 def test_little_speech_is_told_with_its_seconds(sound_only):
@@ -145,19 +145,22 @@ def test_few_recognized_words_do_not_hide_speech(pipe, seconds, count):
 
 
 @pytest.mark.parametrize("seconds", [6.0, 18.0])
-def test_a_few_words_in_music_are_hallucinated(pipe, seconds):
-    result = pipe(tone(seconds), sampling_rate=RATE, recognizer=Says(1))
+@pytest.mark.parametrize("kind", [tone, noise])
+def test_a_few_words_in_music_or_noise_are_hallucinated(pipe, seconds, kind):
+    sound = syllables(kind(seconds))
+    result = pipe(sound, sampling_rate=RATE, recognizer=Says(1))
     assert result["transcript"] is not None
     assert not result["has_speech"] and result["speech_seconds"] == 0 and result["warnings"] == [NONE]
-    spoken = pipe(tone(seconds), sampling_rate=RATE, recognizer=Says(5))
+    spoken = pipe(sound, sampling_rate=RATE, recognizer=Says(5))
     passages = -(-seconds // 12)
     assert spoken["has_speech"] and spoken["speech_seconds"] == pytest.approx(5 * 0.6 * passages, abs=0.7)
 
 
-def test_words_count_where_nothing_has_a_pitch(pipe):
+def test_recognized_words_count_in_what_does_not_sound_like_speech(pipe):
     """As in a whisper."""
-    result = pipe(noise(6.0), sampling_rate=RATE, recognizer=Says(1))
-    assert result["has_speech"] and result["speech_seconds"] == 0.6
+    sound = np.concatenate([syllables(noise(2.0)), np.zeros(4 * RATE, np.float32)])
+    result = pipe(sound, sampling_rate=RATE, recognizer=Says(2))
+    assert result["has_speech"] and result["speech_seconds"] == 1.2
 
 
 def test_given_words_are_all_that_is_said(pipe):
@@ -186,7 +189,7 @@ def test_nothing_is_said_in_silence_or_steady_noise_whatever_words_are_given(pip
 
 def test_words_are_no_longer_than_the_sound():
     words = [{"word": "a", "start": 0.0, "end": 0.8}, {"word": "b", "start": 0.2, "end": 1.0}]
-    assert measured(noise(1.0)).speech_seconds(words) == 1
+    assert measured(syllables(noise(1.0))).speech_seconds(words) == 1
 
 
 def test_a_window_without_speech_counts_nothing_in_the_means(sound_only):
@@ -203,7 +206,7 @@ def test_a_window_without_speech_counts_nothing_in_the_means(sound_only):
     assert ([a + b < LEAST_SPEECH for a, b in itertools.pairwise(spoken)] == is_silent).all()
     for window, (a, b) in zip(course, itertools.pairwise(spoken), strict=True):
         assert window["speech_seconds"] == pytest.approx(a + b, abs=1e-3)
-        assert window["warnings"] == (["No speech was found."] if a + b == 0 else [])
+        assert window["warnings"] == speech_warnings(round(a + b, 3))
     weights[is_silent] = 0
     assert result["weighting"] == "seconds of speech"
     assert result["speech_seconds"] == pytest.approx(spoken.sum(), abs=1e-3)
@@ -250,13 +253,13 @@ def test_the_parts_of_a_sound_are_measured_as_the_whole():
     for part in np.split(samples, [5 * RATE, 11 * RATE, 20 * RATE, 26 * RATE]):
         meter.add(part)
     assert meter.warnings(meter.speech_seconds()) == warnings_of(samples) == [CLIPPED]
-    assert meter.voice_seconds() == pytest.approx(measured(samples).speech_seconds(), abs=0.3)
+    assert meter.speech_seconds() == pytest.approx(measured(samples).speech_seconds(), abs=0.6)
     assert meter.seconds == pytest.approx(32.0)
     joined = SoundMeter()
     for part in np.split(samples, [5 * RATE, 11 * RATE, 20 * RATE, 26 * RATE]):
         joined.join(measured(part))
     assert joined.warnings(joined.speech_seconds()) == [CLIPPED]
-    assert (joined.seconds, joined.voice_seconds()) == (meter.seconds, meter.voice_seconds())
+    assert (joined.seconds, joined.speech_seconds()) == (meter.seconds, meter.speech_seconds())
 
 
 @pytest.mark.skipif(not SPEECH.is_dir(), reason="there is no real speech beside the project")

@@ -105,6 +105,7 @@ MODEL: dict[str, Block] = {
                 {
                     "clean": "false_alarms/clean",
                     "noise at 10 dB": "false_alarms/noise",
+                    "noise at 5 dB": "false_alarms/noise_5_db",
                     "over a telephone": "false_alarms/telephone",
                     "in a room": "false_alarms/room",
                     "clean, with words": "words/false_alarms/clean",
@@ -116,12 +117,12 @@ MODEL: dict[str, Block] = {
             Table(
                 ("other sounds that count as speech", "audio only", "with words"),
                 {
-                    "not in the fit: all": "misses",
+                    "not in the choice: all": "misses",
                     "- effects and music of LinCity-NG": "misses/lincity_ng",
                     "- effects and music of Frozen-Bubble": "misses/frozen_bubble",
                     "- freedesktop sound theme": "misses/freedesktop",
                     "- music of OpenMSX": "misses/openmsx",
-                    "in the fit, new sounds: crowds of other voices": "synthesized/crowd",
+                    "in the choice, new sounds: crowds of other voices": "synthesized/crowd",
                     "- drums": "synthesized/drums",
                     "- band": "synthesized/band",
                     "- melody": "synthesized/melody",
