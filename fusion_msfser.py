@@ -73,7 +73,7 @@ class MsfSerAttentiveStatisticsPooling(nn.Module):
     """Attentive statistics pooling over the frames.
 
     `h_t = tanh(W x_t)`, `w = softmax_t(v . h_t)`, `mean = sum_t w_t x_t`,
-    `std = sqrt(clamp(sum_t w_t x_t^2 - mean^2, 1e-5))`; the output is `[mean; std]`.
+    `std = sqrt(clamp(sum_t w_t (x_t - mean)^2, 1e-5))`; the output is `[mean; std]`.
     """
 
     def __init__(self, size: int):
@@ -86,12 +86,13 @@ class MsfSerAttentiveStatisticsPooling(nn.Module):
         scores = self.score(torch.tanh(self.hidden(frames))).float()
         scores = scores.masked_fill(~frame_mask[..., None], torch.finfo(scores.dtype).min)
         weights = scores.softmax(1)
-        # The variance is a difference of near-equal numbers: float32 whatever the autocast.
+        # Float32 whatever the autocast, and around the mean: E[x^2] - mean^2 loses its digits in TF32 products.
         with _without_autocast(frames.device.type):
             frames, weights = frames.float(), weights.transpose(1, 2)  # (batch, 1, frames)
-            mean = (weights @ frames).squeeze(1)
-            variance = (weights @ frames.square()).squeeze(1) - mean.square()
-        return torch.cat([mean, variance.clamp(min=1e-5).sqrt()], dim=-1)
+            mean = weights @ frames
+            # The derivative of the variance by the mean is 0, as deviations from it sum to 0.
+            variance = weights @ (frames - mean.detach()).square()
+        return torch.cat([mean, variance.clamp(min=1e-5).sqrt()], dim=-1).squeeze(1)
 
 
 class MsfSerMissingInputEmbedding(nn.Module):

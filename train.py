@@ -31,7 +31,7 @@ from transformers.utils import logging as transformers_logging
 from msfser.cli.errors import cli_errors
 from msfser.cli.outputs import refuse_existing
 from msfser.corpora.messages import counted
-from msfser.corpora.splits import warn_of_absent_texts, warn_of_shared_texts
+from msfser.corpora.splits import warn_of_shared_texts
 from msfser.evaluation.results import Row, as_table, ccc_rows
 from msfser.training.checkpoints import disk_errors
 from msfser.training.data_identity import identity_of, identity_of_texts, inputs_of
@@ -98,6 +98,8 @@ def train(settings: Settings) -> None:
         logger.info("%s: %s", name, counted(len(part), "utterance"))
     warn_of_unrated(parts["train"])
     if switches.semantics:
+        from msfser.training.features import warn_of_absent_texts
+
         warn_of_absent_texts(run.data, parts["train"], switches.semantics)
         warn_of_shared_texts(run.data, parts)
 
@@ -152,6 +154,8 @@ def cross_validate(settings: Settings) -> None:
     )
     warn_of_unrated(rows)
     if switches.semantics:
+        from msfser.training.features import warn_of_absent_texts
+
         warn_of_absent_texts(run.data, rows, switches.semantics)
         warn_of_shared_texts(run.data, {"train": rows.select(folds[0].rest), "test": rows.select(folds[0].rows)})
 

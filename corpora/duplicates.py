@@ -112,7 +112,8 @@ def _refuse(
     found = counted_are(len(np.unique(keys[rows])), "recording")
     message = f"{name}: {found} in more than one {kind}, such as {copies}"
     if not warn_only:
-        raise ValueError(f"{message}; keep each recording in one {kind}.")
+        grouped = ", or name units that belong together in --group_file" if kind == "unit" else ""
+        raise ValueError(f"{message}; keep each recording in one {kind}{grouped}.")
     logger.warning("%s: the parts are those of the corpus's owners and stay as they are", message)
 
 

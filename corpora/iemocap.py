@@ -24,10 +24,11 @@ import pyarrow as pa
 from ..configuration_msfser import LABELS
 from . import tree
 from .columns import WORDS
+from .duplicates import check_duplicate_contents
 from .messages import counted
 from .schema import SPLITS
 from .shards import SHARDS_NOTE
-from .table import read_annotated, read_rows
+from .table import POOLED, read_annotated, read_rows
 
 logger = logging.getLogger(__name__)
 
@@ -170,14 +171,16 @@ def _split(session: int, fold: int) -> str:
 
 def _read_annotated(folder: Path, fold: int) -> datasets.DatasetDict:
     """Read shards of the whole corpus and divide them by the session in the speaker's name."""
-    rows = datasets.concatenate_datasets(list(read_annotated(folder).values()))
+    rows = read_annotated(folder, pooled=True)[POOLED]
     splits = []
     for number, speaker in enumerate(rows["speaker"], start=1):
         match = re.fullmatch(r"Ses0([1-5])[FM]", speaker or "")
         if match is None:
             raise ValueError(f"{folder}: row {number} has no speaker such as 'Ses01F': annotate IEMOCAP itself.")
         splits.append(_split(int(match[1]), fold))
-    return datasets.DatasetDict({split: rows.select(np.flatnonzero(np.array(splits) == split)) for split in SPLITS})
+    parts = np.array(splits, dtype=object)
+    check_duplicate_contents(str(folder), rows.select_columns(["audio"]), parts, official=True)
+    return datasets.DatasetDict({split: rows.select(np.flatnonzero(parts == split)) for split in SPLITS})
 
 
 def _missing_of_session(root: Path, labeled: set[str]) -> list[str]:

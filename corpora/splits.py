@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from ..configuration_msfser import TENSOR_NAMES
 from .columns import text_column
 from .messages import counted, counted_are
 from .schema import SPLIT_ALIASES, SPLITS, UNKNOWN
@@ -184,22 +183,6 @@ def assign_splits(
                 "--allow_speaker_overlap true."
             )
     return splits
-
-
-def warn_of_absent_texts(name: str, part: datasets.Dataset, semantics: Sequence[str]) -> None:
-    """Warn where a model reads a text that no training row has."""
-    absent = [text for text, tensor in TENSOR_NAMES.items() if tensor in semantics and not any(part[text])]
-    if len(absent) == len(semantics):
-        logger.warning(
-            "%s: the training rows have no texts: the model is trained on the sound alone, and reads the sound alone "
-            "afterwards; msfser annotate adds the texts that it can read",
-            name,
-        )
-        return
-    for text in absent:
-        logger.warning(
-            "%s: no training row has the text %r, which the model can read: msfser annotate adds it", name, text
-        )
 
 
 def warn_of_shared_texts(name: str, parts: Mapping[str, datasets.Dataset]) -> None:

@@ -213,6 +213,7 @@ def read_annotated(
     test: Sequence[str] = (),
     only: Sequence[str] = (),
     with_errors: bool = False,
+    pooled: bool = False,
 ) -> datasets.DatasetDict:
     """Read what `annotate` made of a corpus in its owners' layout, as `read_table` does, with its labels as they are.
 
@@ -226,6 +227,7 @@ def read_annotated(
         test: Names of the test parts.
         only: Read only the rows whose `split` is one of these; by default all.
         with_errors: Keep the rows that have an `error`.
+        pooled: As in `read_table`.
     """
     opened = open_source(folder, with_errors=with_errors)
     parts = [dataclasses.replace(part, official=True) for part in opened.parts]
@@ -241,6 +243,7 @@ def read_annotated(
             require_labels=require_labels,
             split_by=split_by,
             test=test,
+            pooled=pooled,
         ),
     )
 

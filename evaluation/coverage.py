@@ -9,7 +9,7 @@ import torch
 
 from ..configuration_msfser import LABELS
 from ..intervals_msfser import INTERVAL_LEVEL, MsfSerIntervals
-from ..training.calibration import FEWEST_RATED, FEWEST_SPEAKERS, GROUPS, calibrated
+from ..training.calibration import GROUPS, calibrated, too_few
 from ..training.labels import rated_labels
 from .intervals import share_interval
 from .results import INTERVALS, Row, row
@@ -47,12 +47,11 @@ def ends_of_folds(
     places = np.unique(np.asarray(folds), return_inverse=True)[1]
     if (names == "").any() or len({*zip(names, places, strict=True)}) > len(set(names)):
         return None
-    is_rated = ~np.isnan(rated_labels(labels))
+    unrated = np.array(LABELS)[np.isnan(rated_labels(labels)).all(0)].tolist()
     of_folds = []
     for fold in np.unique(places):
         rest = places != fold
-        few = np.count_nonzero(is_rated[rest], axis=0) < FEWEST_RATED
-        if len(set(names[rest])) < FEWEST_SPEAKERS or few[is_rated.any(0)].any():
+        if too_few(labels[rest], names[rest].tolist(), unrated):
             return None
         # The scale is fitted to all folds but one, too, unless these are too few or too many.
         others = places[rest] if 2 <= len(set(places[rest])) <= GROUPS else None

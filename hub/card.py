@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ def render_card(
         example=f"{low + 0.62 * (high - low):.2f}",
         sound=bool(config["audio"]),
         unrated=config.get("unrated") or [],
-        texts=[text for text, name in TENSOR_NAMES.items() if name in config["semantics"]],
+        texts=_learned_texts(folder, config["semantics"]),
         encoder_licenses={name: ENCODER_LICENSES.get(name, "see its page on the Hub") for name in known_encoders},
         initial=_initial_model(saved.run.init_from, folder, MsfSerConfig.from_dict(config)),
         custom_encoders=[_ENCODERS[part] for part, name in encoders.items() if name is None],
@@ -172,6 +172,18 @@ def _scores(rows: Iterable[Row]) -> Scores:
 def _left_out(run: RunSettings) -> str | None:
     """What a fold of the run's cross-validation left out, in words; `None` without one."""
     return run.cross_validate if run.cross_validate in (None, "speaker", "session", "corpus") else "group"
+
+
+def _learned_texts(folder: Path, semantics: Collection[str]) -> list[str]:
+    """The texts that a model can read, without those that the training data are known to lack.
+
+    Args:
+        folder: The run's.
+        semantics: Those of the model.
+    """
+    readable = [text for text, name in TENSOR_NAMES.items() if name in semantics]
+    noted = read_identity(folder).get(TEXTS)
+    return readable if noted is None else [text for text in readable if noted["present"].get(text)]
 
 
 def _training_inputs(folder: Path) -> list[str]:

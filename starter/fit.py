@@ -31,7 +31,7 @@ from ..evaluation.starter_system import RECIPE_CODE
 from ..hub.encoders import ensure_encoders
 from ..intervals_msfser import set_intervals
 from ..modeling_msfser import MsfSerModel
-from ..training.calibration import FEWEST_SPEAKERS, GROUPS, calibrated, scale_of
+from ..training.calibration import GROUPS, calibrated, scale_of, too_few
 from ..training.feature_store import fingerprint
 from ..training.features import FEATURES_VERSION
 from ..training.fitting import Clips, fit, predict
@@ -114,19 +114,19 @@ def add_intervals(model: MsfSerModel, fitted: Fitted, kept: Path) -> None:
     """Gives a starter its intervals and `config.scale`; all other weights stay as they are.
 
     Sentences alone and sounds without speech have no part in it: they are no recordings of speakers. Of too few
-    speakers there are neither intervals nor a scale, which is logged.
+    there are neither intervals nor a scale, which is logged.
 
     Args:
         model: Fitted to all voices.
         fitted: What it is fitted to.
         kept: A folder for the cross-fits, which are not repeated.
     """
-    if (found := len(set(fitted.speakers))) < FEWEST_SPEAKERS:
-        logger.info("no intervals: they need %d speakers, and there are %d", FEWEST_SPEAKERS, found)
+    labels, speakers = fitted.clips.labels[: len(fitted.speakers)], fitted.speakers.tolist()
+    if words := too_few(labels, speakers):
+        logger.info(words)
         return
     numbers, groups = cross_fits(fitted, kept)
-    labels = fitted.clips.labels[: len(fitted.speakers)]
-    set_intervals(model, calibrated(numbers, labels, fitted.speakers.tolist(), groups))
+    set_intervals(model, calibrated(numbers, labels, speakers, groups))
     model.config.scale = scale_of(labels, numbers, fitted.corpora)
 
 

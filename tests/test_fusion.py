@@ -3,6 +3,7 @@
 import pytest
 import torch
 from tiny import tiny_config
+from torch.overrides import TorchFunctionMode
 
 from msfser.fusion_msfser import MsfSerAttentiveStatisticsPooling, MsfSerCrossModalFusion, MsfSerLayerMix
 
@@ -41,3 +42,37 @@ def test_autocast_leaves_mix_and_statistics_in_full_precision():
     assert pooled.dtype == torch.float32
     # The attention is in half precision, the sums are not.
     assert not torch.equal(pooled, pooled.bfloat16().float())
+
+
+class RoundedProducts(TorchFunctionMode):
+    """Matrix products of bfloat16 operands, of which a GPU's TF32 keeps three binary digits more."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__):
+            args = [one.bfloat16().float() for one in args]
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_statistics_do_not_depend_on_the_digits_of_products():
+    torch.manual_seed(0)
+    pooling = MsfSerAttentiveStatisticsPooling(12)
+    frames, mask = 10 + 0.05 * torch.randn(2, 20, 12), torch.ones(2, 20, dtype=torch.bool)
+    mean, std = pooling(frames, mask).chunk(2, dim=-1)
+    with RoundedProducts():
+        rounded_mean, rounded_std = pooling(frames, mask).chunk(2, dim=-1)
+    assert not torch.equal(mean, rounded_mean)  # the products were rounded
+    torch.testing.assert_close(rounded_mean, mean, rtol=0.01, atol=0)
+    torch.testing.assert_close(rounded_std, std, rtol=0.2, atol=0)
+
+
+def test_gradients_of_the_statistics():
+    torch.manual_seed(0)
+    pooling = MsfSerAttentiveStatisticsPooling(12)
+    frames, mask = torch.randn(2, 20, 12, requires_grad=True), torch.ones(2, 20, dtype=torch.bool)
+    shares, factors = pooling.score(torch.tanh(pooling.hidden(frames))).softmax(1), torch.randn(24)
+    mean = (shares * frames).sum(1)
+    std = ((shares * frames.square()).sum(1) - mean.square()).sqrt()
+    inputs = [frames, *pooling.parameters()]
+    expected = torch.autograd.grad((torch.cat([mean, std], dim=-1) * factors).sum(), inputs)
+    found = torch.autograd.grad((pooling(frames, mask) * factors).sum(), inputs)
+    torch.testing.assert_close(found, expected)

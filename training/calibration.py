@@ -31,6 +31,28 @@ _SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)
 _QUANTILES = 21
 
 
+def too_few(labels: np.ndarray, speakers: Sequence[str], unrated: Sequence[str] = ()) -> str | None:
+    """Why intervals cannot be calibrated on some predictions: there are too few of them.
+
+    Args:
+        labels: `(items, 3)`; what is not rated does not count.
+        speakers: Of each item.
+        unrated: The dimensions that need no labels.
+
+    Returns:
+        A sentence without its full stop; `None` where there are enough.
+    """
+    if (found := len(set(speakers))) < FEWEST_SPEAKERS:
+        needed, remedy = f"{FEWEST_SPEAKERS} or more speakers", "add recordings of other speakers"
+    else:
+        rated = np.count_nonzero(~np.isnan(rated_labels(labels)), axis=0)[~np.isin(LABELS, unrated)]
+        if (found := rated.min(initial=FEWEST_RATED)) >= FEWEST_RATED:
+            return None
+        needed, remedy = f"{FEWEST_RATED} or more rated recordings", "add recordings with labels"
+    there = f"there {'is' if found == 1 else 'are'} {found}"
+    return f"no intervals: they need {needed} to be calibrated on, and {there}; {remedy}"
+
+
 def calibrated(
     numbers: np.ndarray, labels: np.ndarray, speakers: Sequence[str], folds: np.ndarray | None = None
 ) -> MsfSerIntervals:
@@ -43,13 +65,14 @@ def calibrated(
         folds: Of each item the group that its model left out; by default groups of speakers are made.
 
     Raises:
-        ValueError: There are too few speakers.
+        ValueError: There are too few: see [`too_few`].
     """
-    if (found := len(set(speakers))) < FEWEST_SPEAKERS:
-        raise ValueError(f"intervals need {FEWEST_SPEAKERS} or more speakers, and there are {found}.")
+    is_rated = ~np.isnan(rated_labels(labels)).all(0)
+    if words := too_few(labels, speakers, np.array(LABELS)[~is_rated].tolist()):
+        raise ValueError(f"{words}.")
     if folds is None:
         folds = np.zeros(len(numbers), int)
-        for place, fold in enumerate(make_folds(speakers, min(GROUPS, found))):
+        for place, fold in enumerate(make_folds(speakers, min(GROUPS, len(set(speakers))))):
             folds[fold.rows] = place
     given = torch.tensor(numbers, dtype=torch.float32)
     errors = np.abs(rated_labels(labels) - numbers)

@@ -86,6 +86,23 @@ def known_texts(dataset: datasets.Dataset) -> list[str]:
     return known_inputs(keep_inputs(dataset, [*TENSOR_NAMES]))
 
 
+def warn_of_absent_texts(name: str, part: datasets.Dataset, semantics: Sequence[str]) -> None:
+    """Warns where a model reads a text that no training row has."""
+    known = known_texts(part)
+    absent = [text for text, tensor in TENSOR_NAMES.items() if tensor in semantics and text not in known]
+    if len(absent) == len(semantics):
+        logger.warning(
+            "%s: the training rows have no texts: the model is trained on the sound alone, and reads the sound alone "
+            "afterwards; msfser annotate adds the texts that it can read",
+            name,
+        )
+        return
+    for text in absent:
+        logger.warning(
+            "%s: no training row has the text %r, which the model can read: msfser annotate adds it", name, text
+        )
+
+
 def has_input(dataset: datasets.Dataset) -> np.ndarray:
     """Which rows have at least one input, `(rows,)` bool."""
     columns = [column for of_input in COLUMNS.values() for column in of_input]

@@ -304,6 +304,11 @@ def _check(run: RunSettings, training: TrainingArguments) -> None:
     for name in ("batch_seconds", "cache_gigabytes", "crop_seconds", "early_stopping_patience"):
         if not getattr(run, name) >= 0:
             raise ValueError(f"{name} cannot be {getattr(run, name)}; 0 switches it off")
+    if run.crop_seconds == math.inf or (run.crop_seconds > 0 and run.crop.frames == 0):
+        raise ValueError(
+            f"crop_seconds cannot be {run.crop_seconds}; give at least a frame of {1 / FRAMES_PER_SECOND} s, or 0 for "
+            "whole clips"
+        )
     for name in _FINITE:
         if not math.isfinite(value := getattr(training, name)) or value < 0:
             raise ValueError(f"{name} cannot be {value}; give a number of at least 0")

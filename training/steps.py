@@ -18,11 +18,11 @@ from ..intervals_msfser import MsfSerIntervals, set_intervals
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
 from .adapters import merged, with_adapters
-from .calibration import FEWEST_RATED, FEWEST_SPEAKERS, calibrated, scale_of
+from .calibration import calibrated, scale_of, too_few
 from .collator import FeatureCollator
 from .features import check_inputs, encode_parts, known_texts
 from .initialization import build_model
-from .labels import GIVEN, numbers_and_labels, rated_labels, unrated_dimensions
+from .labels import GIVEN, numbers_and_labels, unrated_dimensions
 from .settings import RunSettings, Settings, corpus_title
 from .trainer import EpochLines, MsfSerTrainer
 
@@ -194,14 +194,9 @@ def _fitted_intervals(predictions: pd.DataFrame, rows: datasets.Dataset) -> MsfS
             shown = np.count_nonzero(~is_new), len(speakers)
             logger.info("intervals: %d of %d validation utterances are of training speakers and do not count", *shown)
         predictions, speakers = predictions[is_new], np.array(speakers)[is_new].tolist()
-    if len(set(speakers)) < FEWEST_SPEAKERS:
-        logger.info("no intervals: they need %d speakers beside those of the training", FEWEST_SPEAKERS)
-        return None
     numbers, given = numbers_and_labels(predictions)
-    rated = np.count_nonzero(~np.isnan(rated_labels(given)), axis=0)
-    if (rated < FEWEST_RATED)[~np.isin(LABELS, unrated_dimensions(rows))].any():
-        what = "rated utterances" if "fold" in predictions else "rated validation recordings of new speakers"
-        logger.info("no intervals: they need %d or more %s", FEWEST_RATED, what)
+    if words := too_few(given, speakers, unrated_dimensions(rows)):
+        logger.info(words)
         return None
     return calibrated(numbers, given, speakers, folds)
 

@@ -196,6 +196,20 @@ def test_what_annotate_made_keeps_the_folds(tree, tmp_path):
             assert sorted(made[split]["valence"]) == pytest.approx(sorted(part["valence"]))
 
 
+def test_what_annotate_made_is_divided_by_sessions_alone(tree, tmp_path, caplog):
+    """Nothing is drawn before, which would refuse a recording of two speakers in some draws and say so in all."""
+    recordings = sorted(tree.glob("Session*/sentences/wav/*/Ses*.wav"))
+    for copy in recordings[8::8]:
+        copy.write_bytes(recordings[0].read_bytes())
+    annotated = tmp_path / "annotated"
+    annotate([str(tree), "--corpus", "iemocap", "--output", str(annotated), "--recognizer", "none"])
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        read_iemocap(annotated, fold=1)
+    assert len(caplog.messages) == 1 and "1 recording is in more than one split, such as" in caplog.text
+    assert caplog.messages[0].endswith("the parts are those of the corpus's owners and stay as they are")
+
+
 def test_shards_of_another_corpus_have_no_folds(tmp_path):
     rows = ["audio,valence,arousal,dominance,speaker,split"]
     for level, split in enumerate(("train", "validation", "test")):

@@ -124,5 +124,21 @@ def test_iemocap_has_sessions(tmp_path):
     fails("the corpus iemocap can be cross-validated over speaker or session, not room", "iemocap", folder, "room")
 
 
+def test_a_recording_of_two_speakers_of_a_named_corpus_is_refused_but_its_sessions_are_its_owners(tmp_path, caplog):
+    folder = write_iemocap(tmp_path / "corpus")
+    recordings = sorted(folder.glob("Session*/sentences/wav/*/Ses*.wav"))
+    first, last = recordings[0], recordings[-1]
+    last.write_bytes(first.read_bytes())
+    words = rf"1 recording is in more than one unit, such as .*{last.name}' \(Ses05M\), .*{first.name}' \(Ses01F\)"
+    fails(rf"{words}; keep each recording in one unit, or .* --group_file", "iemocap", str(folder), "speaker")
+    assert "more than one unit" not in caplog.text
+    assert len(read_units("iemocap", str(folder), "session")) == 5 * 8
+    assert "1 recording is in more than one unit" in caplog.text and "stay as they are" in caplog.text
+    names = {*read_units("iemocap", str(write_iemocap(tmp_path / "other")), "speaker")["unit"]}
+    groups = tmp_path / "groups.csv"
+    groups.write_text("unit,group\n" + "".join(f"{name},one\n" for name in names if name[:5] in ("Ses01", "Ses05")))
+    assert len({*read_units("iemocap", str(folder), "speaker", group_file=groups)["unit"]}) == 7
+
+
 def test_a_corpus_without_speakers_says_so(tmp_path):
     fails(r"row 1 has no speaker \(9 such\)", "emobank", str(write_emobank(tmp_path / "corpus")), "speaker")

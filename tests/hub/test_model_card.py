@@ -16,6 +16,7 @@ from tiny import noise
 from msfser import to_scale
 from msfser.hub.card import TEMPLATE, render_card
 from msfser.hub.publish import main
+from msfser.training.data_identity import write_identity
 
 SNIPPET = re.compile(r"<!-- snippet: (\w+) -->\n```python\n(.*?)```", re.DOTALL)
 WARNING = "synthetic speech with constructed labels"
@@ -208,6 +209,21 @@ def test_what_made_the_texts_is_named_if_others_can_use_it(tmp_path, recognizer,
     _, text = parts(render_card(folder, REPO, "v1"))
     words = " ".join(text.split())
     assert loads in words and texts in words and "mine" not in words and "`none`" not in words
+
+
+@pytest.mark.parametrize("learned", [[], ["transcript"], ["emphasis", "transcript", "description"]])
+def test_the_card_names_the_texts_that_were_trained(tmp_path, learned):
+    folder = train(tmp_path / "trained")
+    present = {"audio": 10, "transcript": 0, "emphasis": 0, "description": 0} | dict.fromkeys(learned, 9)
+    write_identity(folder, {"training_texts": {"rows": 10, "present": present, "annotations": [None]}})
+    text = parts(render_card(folder, REPO, "v1"))[1]
+    inputs = ", ".join(["audio", *learned]) + ("; any of them may be missing" if learned else "")
+    assert f"| **Inputs** | {inputs} |" in text
+    examples = {"transcript": "I never said that.", "emphasis": "never said", "description": "calm but firm"}
+    arguments = ['"speech.wav"', *(f'{name}="{examples[name]}"' for name in learned)]
+    assert f"inputs = processor({', '.join(arguments)})" in text
+    about_texts = ("Pass the texts", "swift-f0", "generates missing texts", "Wrong texts", 'emotion["texts"]')
+    assert {words for words in about_texts if words in text} == (set(about_texts) if learned else set())
 
 
 def test_an_annotation_that_is_none_is_a_sentence(tmp_path):

@@ -287,7 +287,7 @@ def test_sentences_may_be_in_a_folder_of_their_own_and_few_speakers_have_no_inte
             soundfile.write(voices / f"{speaker}_{emotion}_{number}.wav", noise(0.6, number), RATE)
     with caplog.at_level("INFO", logger="msfser.starter"):
         starter.main([str(tmp_path / "mine"), "--fit", str(sentences), str(voices)])
-    assert "no intervals: they need 3 speakers, and there are 2" in caplog.text
+    assert "no intervals: they need 3 or more speakers to be calibrated on, and there are 2; add " in caplog.text
     fitted = AutoModel.from_pretrained(tmp_path / "mine", trust_remote_code=True)
     assert fitted.intervals is None and fitted.config.scale is None
     # A folder of neither is a mistake, and so are sentences alone.
@@ -296,6 +296,24 @@ def test_sentences_may_be_in_a_folder_of_their_own_and_few_speakers_have_no_inte
         starter.main([str(tmp_path / "mine"), "--fit", str(voices), str(sentences), str(other)])
     with pytest.raises(SystemExit, match=r"sentences: there is no clip of RAVDESS speech"):
         starter.main([str(tmp_path / "mine"), "--fit", str(sentences)])
+
+
+@pytest.mark.parametrize("clips", [1, 3, 8])
+def test_few_recordings_have_no_intervals(tiny_fits, tmp_path, caplog, clips):
+    """Of eight errors the interval at the default level would be the whole scale."""
+    data = tmp_path / "data"
+    write_sentences(data)
+    for number in range(clips):
+        emotion = ("ANG", "HAP", "NEU")[number // 3]
+        soundfile.write(data / f"{1001 + number % 3}_IEO_{emotion}_XX.wav", noise(0.6, number), RATE)
+    with caplog.at_level("INFO", logger="msfser.starter"):
+        starter.main([str(tmp_path / "mine"), "--fit", str(data)])
+    words = {1: "3 or more speakers to be calibrated on, and there is 1; add recordings of other speakers"}
+    enough = f"9 or more rated recordings to be calibrated on, and there are {clips}; add recordings with labels"
+    assert f"no intervals: they need {words.get(clips, enough)}" in caplog.text
+    fitted = AutoModel.from_pretrained(tmp_path / "mine", trust_remote_code=True)
+    assert fitted.intervals is None and fitted.config.scale is None
+    assert " intervals " not in (tmp_path / "mine" / "README.md").read_text(encoding="utf-8")
 
 
 def test_every_emotion_of_a_user_is_fitted_to_and_no_clip_twice(tiny_fits, tmp_path):

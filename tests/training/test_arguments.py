@@ -98,6 +98,8 @@ def test_the_tables_name_arguments_of_the_library():
         (["--max_seconds", "nan"], "max_seconds cannot be nan"),
         (["--mixing_lr_scale", "0"], "mixing_lr_scale cannot be 0"),
         (["--crop_seconds", "-1"], "crop_seconds cannot be -1"),
+        (["--crop_seconds", "0.005"], "crop_seconds cannot be 0.005; give at least a frame of 0.02 s, or 0"),
+        (["--crop_seconds", "inf"], "crop_seconds cannot be inf"),
         (["--frame_stride", "0"], "frame_stride cannot be 0"),
         (["--gradient_accumulation_steps", "0"], "gradient_accumulation_steps cannot be 0"),
         (["--per_device_eval_batch_size", "0"], "per_device_eval_batch_size cannot be 0"),

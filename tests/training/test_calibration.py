@@ -75,7 +75,7 @@ def test_it_is_always_the_same_and_leaves_the_generator_alone():
 
 
 def test_few_speakers_are_refused():
-    with pytest.raises(ValueError, match="3 or more speakers, and there are 2"):
+    with pytest.raises(ValueError, match="3 or more speakers to be calibrated on, and there are 2"):
         calibrated(*simulated(np.random.default_rng(0), 2))
 
 
@@ -111,7 +111,7 @@ def test_few_new_speakers_are_too_few(caplog):
     part = of_part(*simulated(np.random.default_rng(0), 4))
     with caplog.at_level("INFO", logger="msfser.train"):
         assert steps._fitted_intervals(part, trained_on("s0", "s1")) is None
-    assert "no intervals: they need 3 speakers beside those of the training" in caplog.text
+    assert "no intervals: they need 3 or more speakers to be calibrated on, and there are 2" in caplog.text
     # In a cross-validation the predictions are by models that left their speakers out.
     assert steps._fitted_intervals(part.assign(fold=part["speaker"]), trained_on("s0", "s1", "s2", "s3")) is not None
 
@@ -126,8 +126,8 @@ def test_few_rated_recordings_are_too_few(caplog):
     with caplog.at_level("INFO", logger="msfser.train"):
         assert steps._fitted_intervals(eight, trained_on("x")) is None
         assert steps._fitted_intervals(without, trained_on("x")) is None
-    words = "no intervals: they need 9 or more rated validation recordings of new speakers"
-    assert caplog.text.count(words) == 2
+    words = "no intervals: they need 9 or more rated recordings to be calibrated on, and there are "
+    assert f"{words}8; add recordings with labels" in caplog.text and f"{words}0; " in caplog.text
     low, high = steps._fitted_intervals(nine, trained_on("x"))(torch.tensor(numbers, dtype=torch.float32))
     assert ((high - low) < 1).any()
     # A dimension that is not rated in the training either needs none.
