@@ -18,6 +18,10 @@ from ..corpora.text_languages import stated_language
 from ..languages_msfser import language_code
 from ..sharding.sharded_table import ShardedTable, hashed
 from ..word_times_msfser import check_words
+from .chat_endpoint import ServerFailure
+
+# A server that fails at so many recordings in a row is broken; at fewer, they may be what it cannot process.
+_FAILURES = 5
 
 
 class ShardedAnnotation(ShardedTable):
@@ -62,6 +66,7 @@ class ShardedAnnotation(ShardedTable):
         super().__init__(source, settings, output, folder)
         self.make_annotator = make_annotator
         self.server = server
+        self._failures = 0  # recordings in a row at which it failed
         known = (*self.given, "language")
         self._given = source.table.select([name for name in known if name in source.table.column_names])
 
@@ -103,7 +108,8 @@ class ShardedAnnotation(ShardedTable):
                 chosen = [number for number in decoded if number in numbers and number not in errors]
                 if chosen:
                     texts, sounds = [made[number] for number in chosen], [decoded[number] for number in chosen]
-                    self._make_texts(texts, sounds, [given[number] for number in chosen], steps)
+                    known = [given[number] for number in chosen]
+                    self._make_texts(texts, sounds, known, steps, is_retry=numbers is failed)
         for number, error in errors.items():
             kept: dict[str, Any] = {name: given[number].get(name) for name in self.given}
             made[number] = _Row(**kept, error=error)
@@ -111,19 +117,47 @@ class ShardedAnnotation(ShardedTable):
 
     def _make_texts(
         self,
-        texts: Sequence[Annotation],
+        texts: Sequence["_Row"],
         sounds: Sequence[np.ndarray],
         given: Sequence[Mapping[str, Any]],
         steps: Sequence[str],
+        is_retry: bool,
     ) -> None:
-        """Runs some steps for some rows."""
+        """Runs some steps for some rows, which a run before this one may have failed to make."""
         prosody = LazyProsody(sounds)
         if "transcript" in steps:
             self.annotator.transcribe(texts, sounds, given)
         if "emphasis" in steps:
             self.annotator.emphasize(texts, prosody, given)
         if "description" in steps:
+            self._describe(texts, sounds, prosody, given, is_retry)
+
+    def _describe(
+        self,
+        texts: Sequence["_Row"],
+        sounds: Sequence[np.ndarray],
+        prosody: LazyProsody,
+        given: Sequence[Mapping[str, Any]],
+        is_retry: bool,
+    ) -> None:
+        """Describes some rows; one at which the server fails has an error. One that fails again tells nothing new.
+
+        Raises:
+            ServerFailure: The server is broken.
+        """
+        try:
             self.annotator.describe(texts, sounds, prosody, given)
+        except ServerFailure as failure:
+            if len(texts) > 1:
+                for text, sound, known in zip(texts, sounds, given, strict=True):
+                    self._describe([text], [sound], LazyProsody([sound]), [known], is_retry)
+                return
+            self._failures += not is_retry
+            if self._failures == _FAILURES:
+                raise
+            texts[0].error = str(failure)
+        if any(text.describer is not None for text in texts):
+            self._failures = 0
 
     def _given_texts(self, rows: range) -> dict[int, dict[str, Any]]:
         """The texts that the source has, and the language, by row."""
@@ -164,7 +198,7 @@ class ShardedAnnotation(ShardedTable):
 
 @dataclass
 class _Row(Annotation):
-    """The texts of one row, and why its recording could not be read."""
+    """The texts of one row, and why its recording could not be read or described."""
 
     error: str | None = None
 

@@ -25,6 +25,10 @@ def tone(number, seconds=0.5):
     return (0.1 * sum(np.sin(2 * np.pi * k * (120 + 10 * number) * times) / k for k in range(1, 8))).astype(np.float32)
 
 
+def number_of(sound):
+    return round((np.abs(np.fft.rfft(sound, RATE)).argmax() - 120) / 10)
+
+
 def write_tone(path, number, seconds=0.5):
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, tone(number, seconds), RATE, subtype="FLOAT")
@@ -65,8 +69,7 @@ class Recognizer:
     def _transcribe_segments(self, sound, language):
         if not np.abs(sound).max():
             return Transcript(None, [], "no speech")
-        number = round((np.abs(np.fft.rfft(sound, RATE)).argmax() - 120) / 10)
-        text = f"the sound number {number} by {self.name} in {language}"
+        text = f"the sound number {number_of(sound)} by {self.name} in {language}"
         return Transcript(text, words_of(text, sound))
 
     def align(self, sounds, transcripts, languages=None):
