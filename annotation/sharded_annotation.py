@@ -46,13 +46,14 @@ class ShardedAnnotation(ShardedTable):
         "emphasis_scores": pa.list_(pa.float32()),
         "description": pa.string(),
         "describer": pa.string(),
+        "language": pa.string(),
         "absent": pa.string(),
         "error": pa.string(),
     }
-    given = ("transcript", "words", "emphasis", "description")
+    given = ("transcript", "words", "emphasis", "description", "language")
     retries_errors = True
     # Raised when a step gives other results with the same settings.
-    version = 3
+    version = 4
 
     def __init__(
         self,
@@ -67,8 +68,7 @@ class ShardedAnnotation(ShardedTable):
         self.make_annotator = make_annotator
         self.server = server
         self._failures = 0  # recordings in a row at which it failed
-        known = (*self.given, "language")
-        self._given = source.table.select([name for name in known if name in source.table.column_names])
+        self._given = source.table.select([name for name in self.given if name in source.table.column_names])
 
     @functools.cached_property
     def annotator(self) -> MsfSerAnnotator:
@@ -113,6 +113,9 @@ class ShardedAnnotation(ShardedTable):
         for number, error in errors.items():
             kept: dict[str, Any] = {name: given[number].get(name) for name in self.given}
             made[number] = _Row(**kept, error=error)
+        for number, stated in self._stated_languages(rows).items():
+            if stated is not None or given[number]["language"] is not None:  # it was not detected
+                made[number].language = stated
         return [row.columns() for row in made.values()]
 
     def _make_texts(
@@ -160,11 +163,18 @@ class ShardedAnnotation(ShardedTable):
             self._failures = 0
 
     def _given_texts(self, rows: range) -> dict[int, dict[str, Any]]:
-        """The texts that the source has, and the language, by row."""
-        given = self._given.slice(rows.start, len(rows)).to_pylist()
-        for texts in given:
-            texts["language"] = stated_language(texts.get("language")) or self.settings["transcript"]["language"]
-        return dict(zip(rows, given, strict=True))
+        """The texts that the source has, and the language that it or else the run states, by row."""
+        given = dict(zip(rows, self._given.slice(rows.start, len(rows)).to_pylist(), strict=True))
+        for number, stated in self._stated_languages(rows).items():
+            given[number]["language"] = stated or self.settings["transcript"]["language"]
+        return given
+
+    def _stated_languages(self, rows: range) -> dict[int, str | None]:
+        """The language that the source states, by row."""
+        if "language" not in self._given.column_names:
+            return dict.fromkeys(rows)
+        values = self._given["language"].slice(rows.start, len(rows)).to_pylist()
+        return dict(zip(rows, map(stated_language, values), strict=True))
 
     def check(self, shards: Sequence[int], surplus: Sequence[Path]) -> None:
         """Asks for a language before hours of work.
@@ -205,7 +215,7 @@ class _Row(Annotation):
     @classmethod
     def of(cls, stored: Mapping[str, Any], valid: Sequence[str]) -> "_Row":
         """What the valid steps, the transcript among them, left in a shard."""
-        row = cls(stored["transcript"], stored["words"], error=stored["error"])
+        row = cls(stored["transcript"], stored["words"], language=stored["language"], error=stored["error"])
         if "emphasis" in valid:
             row.emphasis, row.scores = stored["emphasis"], stored["emphasis_scores"]
         if "description" in valid:

@@ -56,7 +56,7 @@ def words_of(text, sound):
 
 
 class Recognizer:
-    """Transcribes a tone by its number, and finds no speech in silence."""
+    """Transcribes a tone by its number, and finds no speech in silence; a multilingual one detects en or ko."""
 
     def __init__(self, name, english_only):
         self.name, self.english_only = name, english_only
@@ -69,8 +69,10 @@ class Recognizer:
     def _transcribe_segments(self, sound, language):
         if not np.abs(sound).max():
             return Transcript(None, [], "no speech")
-        text = f"the sound number {number_of(sound)} by {self.name} in {language}"
-        return Transcript(text, words_of(text, sound))
+        number = number_of(sound)
+        text = f"the sound number {number} by {self.name} in {language}"
+        detected = None if self.english_only else ("en", "ko")[number % 2]
+        return Transcript(text, words_of(text, sound), language=language or detected)
 
     def align(self, sounds, transcripts, languages=None):
         if "impossible" in " ".join(transcripts):
