@@ -39,13 +39,13 @@ def audio_paths(part: Part, column: str, errors: dict[int, str] | None = None) -
             if embedded.any() and not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
                 raise ValueError(f"{part.label}: the recordings in {column!r} are {kind}; write bytes or paths.")
             if embedded.any():
-                for index in np.flatnonzero(~embedded):
+                for index in np.flatnonzero(~embedded).tolist():
                     why = f"{column!r} embeds no recording while other rows do; embed all or none."
                     part.refuse(index, why, errors)
                 return None
         values = fields.get("path", pa.chunked_array([pa.nulls(len(values), pa.string())]))
     paths = text_column(part, column, values)
-    for index in np.flatnonzero(paths.is_null().to_numpy()):
+    for index in np.flatnonzero(paths.is_null().to_numpy()).tolist():
         part.refuse(index, f"{column!r} is blank; name the audio file of each row or remove the row.", errors)
     return paths.to_numpy(zero_copy_only=False)
 

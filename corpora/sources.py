@@ -70,7 +70,7 @@ class Part:
         """
         if errors is None:
             raise ValueError(f"{self.row(index)}: {why}")
-        errors.setdefault(int(index), shortened(why))
+        errors.setdefault(index, shortened(why))
 
     def select(self, rows: np.ndarray) -> "Part":
         """Return the part with some of its rows, which keep what messages call them."""
