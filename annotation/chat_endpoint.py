@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 from transformers.utils import logging
 from urllib3 import PoolManager, Retry, Timeout
-from urllib3.exceptions import HTTPError, LocationParseError
+from urllib3.exceptions import HTTPError, LocationParseError, ProtocolError, ReadTimeoutError
 from urllib3.util import parse_url
 
 from ..audio_msfser import SAMPLING_RATE
@@ -28,6 +28,10 @@ _MOST_TOKENS = 600
 _BUSY_OR_BROKEN = (429, 500, 502, 503, 504)
 # These concern the request, not the server: audio that is too long, an unknown field.
 _REJECTED = (400, 413, 415, 422)
+
+
+class ServerFailure(OSError):
+    """The server failed at a recording that it got; others tell whether it is broken. The address is not in it."""
 
 
 class ChatEndpointDescriber:
@@ -81,8 +85,10 @@ class ChatEndpointDescriber:
         A single recording that the server rejects has no description.
 
         Raises:
-            OSError: The server is not available, stays busy or broken, rejects the key, or does not respond like a
-                chat server; or it rejects every recording of this call, and has never responded to any.
+            ServerFailure: The server stays busy or broken at a recording, does not respond to it in time, or not like
+                a chat server.
+            OSError: The server is not available, has no such address, or rejects the key; or it rejects every
+                recording of this call, and has never responded to any.
         """
         rejections: list[_Rejection] = []
 
@@ -124,9 +130,9 @@ class ChatEndpointDescriber:
         if status in _REJECTED:
             raise _Rejection(f"{self._url} rejects the recording with status {status}{self._reason(response)}.")
         if status in _BUSY_OR_BROKEN:
-            raise OSError(
-                f"{self._url} still fails with status {status} after {RETRIES} retries{self._reason(response)}: run "
-                "again once the server works."
+            raise ServerFailure(
+                f"the server still fails with status {status} after {RETRIES} retries{self._reason(response)}: run "
+                "again once it works."
             )
         if status in (401, 403):
             raise OSError(
@@ -148,8 +154,8 @@ class ChatEndpointDescriber:
             )
             text = "".join(part["text"] for part in parts if part.get("type") == "text")
         except (TypeError, KeyError, IndexError, AttributeError) as error:
-            raise OSError(
-                f"{self._url} does not respond like a chat server{self._reason(response)}: check the address and the "
+            raise ServerFailure(
+                f"the server does not respond like a chat server{self._reason(response)}: check its address and the "
                 "server, and run again."
             ) from error
         self._has_responded = True
@@ -160,10 +166,11 @@ class ChatEndpointDescriber:
         try:
             response = self._pool.request("POST", self._url, json=body, headers=self._headers, redirect=False)
         except HTTPError as error:
-            raise OSError(
-                f"{self._url} does not respond ({type(getattr(error, 'reason', None) or error).__name__}): start the "
-                "server, or check the address, and run again."
-            ) from None
+            cause = getattr(error, "reason", None) or error
+            why = f"does not respond ({type(cause).__name__})"
+            if isinstance(cause, ReadTimeoutError | ProtocolError):
+                raise ServerFailure(f"the server {why}: run again once it works.") from None
+            raise OSError(f"{self._url} {why}: start the server, or check the address, and run again.") from None
         try:
             return response.status, response.json()
         except ValueError:

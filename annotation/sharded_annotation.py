@@ -18,6 +18,10 @@ from ..corpora.text_languages import stated_language
 from ..languages_msfser import language_code
 from ..sharding.sharded_table import ShardedTable, hashed
 from ..word_times_msfser import check_words
+from .chat_endpoint import ServerFailure
+
+# A server that fails at so many recordings in a row is broken; at fewer, they may be what it cannot process.
+_FAILURES = 5
 
 
 class ShardedAnnotation(ShardedTable):
@@ -42,13 +46,14 @@ class ShardedAnnotation(ShardedTable):
         "emphasis_scores": pa.list_(pa.float32()),
         "description": pa.string(),
         "describer": pa.string(),
+        "language": pa.string(),
         "absent": pa.string(),
         "error": pa.string(),
     }
-    given = ("transcript", "words", "emphasis", "description")
+    given = ("transcript", "words", "emphasis", "description", "language")
     retries_errors = True
     # Raised when a step gives other results with the same settings.
-    version = 3
+    version = 4
 
     def __init__(
         self,
@@ -62,8 +67,8 @@ class ShardedAnnotation(ShardedTable):
         super().__init__(source, settings, output, folder)
         self.make_annotator = make_annotator
         self.server = server
-        known = (*self.given, "language")
-        self._given = source.table.select([name for name in known if name in source.table.column_names])
+        self._failures = 0  # recordings in a row at which it failed
+        self._given = source.table.select([name for name in self.given if name in source.table.column_names])
 
     @functools.cached_property
     def annotator(self) -> MsfSerAnnotator:
@@ -103,34 +108,73 @@ class ShardedAnnotation(ShardedTable):
                 chosen = [number for number in decoded if number in numbers and number not in errors]
                 if chosen:
                     texts, sounds = [made[number] for number in chosen], [decoded[number] for number in chosen]
-                    self._make_texts(texts, sounds, [given[number] for number in chosen], steps)
+                    known = [given[number] for number in chosen]
+                    self._make_texts(texts, sounds, known, steps, is_retry=numbers is failed)
         for number, error in errors.items():
             kept: dict[str, Any] = {name: given[number].get(name) for name in self.given}
             made[number] = _Row(**kept, error=error)
+        for number, stated in self._stated_languages(rows).items():
+            if stated is not None or given[number]["language"] is not None:  # it was not detected
+                made[number].language = stated
         return [row.columns() for row in made.values()]
 
     def _make_texts(
         self,
-        texts: Sequence[Annotation],
+        texts: Sequence["_Row"],
         sounds: Sequence[np.ndarray],
         given: Sequence[Mapping[str, Any]],
         steps: Sequence[str],
+        is_retry: bool,
     ) -> None:
-        """Runs some steps for some rows."""
+        """Runs some steps for some rows, which a run before this one may have failed to make."""
         prosody = LazyProsody(sounds)
         if "transcript" in steps:
             self.annotator.transcribe(texts, sounds, given)
         if "emphasis" in steps:
             self.annotator.emphasize(texts, prosody, given)
         if "description" in steps:
+            self._describe(texts, sounds, prosody, given, is_retry)
+
+    def _describe(
+        self,
+        texts: Sequence["_Row"],
+        sounds: Sequence[np.ndarray],
+        prosody: LazyProsody,
+        given: Sequence[Mapping[str, Any]],
+        is_retry: bool,
+    ) -> None:
+        """Describes some rows; one at which the server fails has an error. One that fails again tells nothing new.
+
+        Raises:
+            ServerFailure: The server is broken.
+        """
+        try:
             self.annotator.describe(texts, sounds, prosody, given)
+        except ServerFailure as failure:
+            if len(texts) > 1:
+                for text, sound, known in zip(texts, sounds, given, strict=True):
+                    self._describe([text], [sound], LazyProsody([sound]), [known], is_retry)
+                return
+            self._failures += not is_retry
+            if self._failures == _FAILURES:
+                raise
+            texts[0].error = str(failure)
+        if any(text.describer is not None for text in texts):
+            self._failures = 0
 
     def _given_texts(self, rows: range) -> dict[int, dict[str, Any]]:
-        """The texts that the source has, and the language, by row."""
-        given = self._given.slice(rows.start, len(rows)).to_pylist()
-        for texts in given:
-            texts["language"] = stated_language(texts.get("language")) or self.settings["transcript"]["language"]
-        return dict(zip(rows, given, strict=True))
+        """The texts that the source has, and the language that it or else the run states, by row."""
+        given = dict(zip(rows, self._given.slice(rows.start, len(rows)).to_pylist(), strict=True))
+        for number, stated in self._stated_languages(rows).items():
+            given[number]["language"] = stated or self.settings["transcript"]["language"]
+        return given
+
+    def _stated_languages(self, rows: range) -> dict[int, str | None]:
+        """The language that the source states, by row."""
+        if "language" not in self._given.column_names:
+            return dict.fromkeys(rows)
+        values = self._given["language"].slice(rows.start, len(rows)).to_pylist()
+        return dict(zip(rows, map(stated_language, values), strict=True))
 
     def check(self, shards: Sequence[int], surplus: Sequence[Path]) -> None:
         """Asks for a language before hours of work.
@@ -164,14 +208,14 @@ class ShardedAnnotation(ShardedTable):
 
 @dataclass
 class _Row(Annotation):
-    """The texts of one row, and why its recording could not be read."""
+    """The texts of one row, and why its recording could not be read or described."""
 
     error: str | None = None
 
     @classmethod
     def of(cls, stored: Mapping[str, Any], valid: Sequence[str]) -> "_Row":
         """What the valid steps, the transcript among them, left in a shard."""
-        row = cls(stored["transcript"], stored["words"], error=stored["error"])
+        row = cls(stored["transcript"], stored["words"], language=stored["language"], error=stored["error"])
         if "emphasis" in valid:
             row.emphasis, row.scores = stored["emphasis"], stored["emphasis_scores"]
         if "description" in valid:

@@ -15,11 +15,16 @@ from .messages import counted
 from .sources import Part
 
 
-def audio_paths(part: Part, column: str) -> np.ndarray | None:
-    """Return the audio paths as they are written, or `None` where every row embeds its recording.
+def audio_paths(part: Part, column: str, errors: dict[int, str] | None = None) -> np.ndarray | None:
+    """Return the audio paths as they are written, or `None` where the rows embed their recordings.
+
+    Args:
+        part: The table.
+        column: Of the recordings.
+        errors: As in [`Part.refuse`], for rows without a path among others with one, or without an embedded recording.
 
     Raises:
-        ValueError: The column holds neither, some rows embed their recording and others do not, or a path is blank.
+        ValueError: The column holds neither; or, without `errors`, a row cannot be used.
     """
     values = part.table[column]
     if pa.types.is_struct(values.type) and values.type.get_field_index("array") >= 0:
@@ -33,49 +38,54 @@ def audio_paths(part: Part, column: str) -> np.ndarray | None:
             embedded = pc.is_valid(fields["bytes"]).to_numpy()
             if embedded.any() and not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
                 raise ValueError(f"{part.label}: the recordings in {column!r} are {kind}; write bytes or paths.")
-            if embedded.all():
-                return None
             if embedded.any():
-                raise ValueError(
-                    f"{part.row((~embedded).argmax())}: {column!r} embeds no recording while other rows do; embed all "
-                    "or none."
-                )
+                for index in np.flatnonzero(~embedded).tolist():
+                    why = f"{column!r} embeds no recording while other rows do; embed all or none."
+                    part.refuse(index, why, errors)
+                return None
         values = fields.get("path", pa.chunked_array([pa.nulls(len(values), pa.string())]))
     paths = text_column(part, column, values)
-    blank = paths.is_null().to_numpy()
-    if blank.any():
-        raise ValueError(
-            f"{part.row(blank.argmax())}: {column!r} is blank; name the audio file of each row or remove the row."
-        )
+    for index in np.flatnonzero(paths.is_null().to_numpy()).tolist():
+        part.refuse(index, f"{column!r} is blank; name the audio file of each row or remove the row.", errors)
     return paths.to_numpy(zero_copy_only=False)
 
 
 def locate(
-    part: Part, paths: np.ndarray, folders: tuple[Path, ...], missing_ok: bool = False
+    part: Part,
+    paths: np.ndarray,
+    folders: tuple[Path, ...],
+    missing_ok: bool = False,
+    errors: dict[int, str] | None = None,
 ) -> tuple[list[str], np.ndarray]:
     """Find the audio files, all of which must be in the data folder after symbolic links are followed.
 
-    Relative paths start at the first folder; no path may lead out of all of them.
+    Args:
+        part: The table.
+        paths: As [`audio_paths`] returns them.
+        folders: Relative paths start at the first; no path may lead out of all of them.
+        missing_ok: Whether files may be missing.
+        errors: As in [`Part.refuse`], for paths that lead out of the folders.
 
     Returns:
         The absolute path of each row, and its real path, which rows with the same file share. Both are "" for missing
-        files.
+        files, and for rows in `errors`.
 
     Raises:
-        ValueError: A path leads out of the folders, or a file is missing.
+        ValueError: A file is missing that may not be; or, without `errors`, a path leads out of the folders.
     """
     base = os.path.abspath(folders[0])
     roots = tuple(os.path.join(os.path.realpath(folder), "") for folder in folders)
     real_path = real_path_finder()
-    files = [os.path.join(base, path) for path in paths]
-    real = [real_path(file) for file in files]
+    files = ["" if path is None else os.path.join(base, path) for path in paths]
+    real = [file and real_path(file) for file in files]
     outside = [index for index, file in enumerate(real) if file and not file.startswith(roots)]
-    if outside:
-        raise ValueError(
-            f"{part.row(outside[0])}: the audio path {paths[outside[0]]!r} leads out of the data folder "
-            f"{os.fspath(folders[0])!r} ({counted(len(outside), 'such row')}); move the files into it, or name their "
-            "folder by --audio_folder."
+    for index in outside:
+        why = (
+            f"the audio path {paths[index]!r} leads out of the data folder {os.fspath(folders[0])!r} "
+            f"({counted(len(outside), 'such row')}); move the files into it, or name their folder by --audio_folder."
         )
+        part.refuse(index, why, errors)
+        real[index] = ""
     missing = [index for index, file in enumerate(real) if not file]
     if missing and not missing_ok:
         raise ValueError(

@@ -214,39 +214,51 @@ def with_points(part: Part, column: str) -> pa.ChunkedArray:
     return pc.replace_substring(values, ",", ".")
 
 
-def word_column(part: Part, column: str) -> pa.Array:
-    """Return word times: lists of `{"word", "start", "end"}` in seconds, or JSON text of such lists."""
+def word_column(part: Part, column: str, errors: dict[int, str] | None = None) -> pa.Array:
+    """Return word times: lists of `{"word", "start", "end"}` in seconds, or JSON text of such lists.
+
+    Args:
+        part: The table.
+        column: Of the words.
+        errors: As in [`Part.refuse`], for cells with anything else.
+
+    Raises:
+        ValueError: A cell holds anything else, and there is no `errors`.
+    """
     values = part.table[column]
     if values.type == WORDS:
         words = values.combine_chunks()
     else:
-        words = pa.array([_words(part, column, *item) for item in enumerate(values.to_pylist())], WORDS)
+        cells = []
+        for index, value in enumerate(values.to_pylist()):
+            try:
+                cells.append(_words(column, value))
+            except ValueError as error:
+                part.refuse(index, str(error), errors)
+                cells.append(None)
+        words = pa.array(cells, WORDS)
     flat = words.flatten()
     word, start, end = flat.flatten()
     is_blank = word.is_null().to_numpy(zero_copy_only=False)
     start, end = start.to_numpy(zero_copy_only=False), end.to_numpy(zero_copy_only=False)
     wrong = is_blank | ~(np.isfinite(start) & np.isfinite(end) & (start >= 0) & (start <= end))
-    if wrong.any():
-        at = int(wrong.argmax())
-        raise ValueError(
-            f"{part.row(pc.list_parent_indices(words)[at].as_py())}: {flat[at].as_py()} in {column!r} needs a word, "
-            "and times in seconds with 0 <= start <= end."
-        )
+    rows = pc.list_parent_indices(words)
+    for at in np.flatnonzero(wrong):
+        why = f"{flat[at].as_py()} in {column!r} needs a word, and times in seconds with 0 <= start <= end."
+        part.refuse(rows[at].as_py(), why, errors)
     return words
 
 
-def _words(part: Part, column: str, index: int, value: object) -> object:
+def _words(column: str, value: object) -> object:
     """Return a cell of words, decoded where it is JSON text."""
     if isinstance(value, str):
         try:
             value = json.loads(value) if value.strip() else None
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{part.row(index)}: the text in {column!r} is not JSON ({error}).") from error
+            raise ValueError(f"the text in {column!r} is not JSON ({error}).") from error
     try:
         # By itself, a list of pairs would be accepted as a word; beside a word it is not.
         pa.array([[{"word": "a", "start": 0.0, "end": 0.0}], value], WORDS)
     except _NOT_ARROW:
-        raise ValueError(
-            f"{part.row(index)}: {column!r} is not a list of {{'word', 'start', 'end'}} with times in seconds."
-        ) from None
+        raise ValueError(f"{column!r} is not a list of {{'word', 'start', 'end'}} with times in seconds.") from None
     return value

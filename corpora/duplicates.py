@@ -38,17 +38,32 @@ def check_duplicate_files(
         ValueError: A recording is in more than one split; the sentence names the rows.
     """
     paths = np.asarray(real, dtype=object)
-    _refuse(name, pd.factorize(paths)[0], list(files), splits, kind)
+    refuse_shared(name, pd.factorize(paths)[0], list(files), splits, kind)
     with ThreadPoolExecutor(_THREADS) as pool:  # on a network disk, each look-up is waiting
         sizes = np.array(list(pool.map(os.path.getsize, paths)))
-        keys = _content_keys(sizes, splits, lambda i: _sample_of_file(paths[i]), lambda i: _hash_file(paths[i]), pool)
-    _refuse(name, keys, list(files), splits, kind, warn_only=official)
+        keys = _keys_by_looks(sizes, splits, lambda i: _sample_of_file(paths[i]), lambda i: _hash_file(paths[i]), pool)
+    refuse_shared(name, keys, list(files), splits, kind, warn_only=official)
 
 
 def check_duplicate_contents(
     name: str, recordings: datasets.Dataset, splits: np.ndarray, official: bool, kind: str = "split"
 ) -> None:
     """Refuse recordings of a column `audio`, embedded or files, by their content: see [`check_duplicate_files`]."""
+    keys, shown = content_keys(recordings, splits)
+    refuse_shared(name, keys, shown, splits, kind, warn_only=official)
+
+
+def content_keys(recordings: datasets.Dataset, splits: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Compare recordings of a column `audio`, embedded or files, by their content.
+
+    Args:
+        recordings: The rows.
+        splits: The split of each.
+
+    Returns:
+        A number for each recording, which those in other splits have if and only if they are equal; and what messages
+        call each recording.
+    """
     audio = recordings.with_format("arrow")[:]["audio"]
     content = pc.struct_field(audio, "bytes")
     has_names = audio.type.get_field_index("path") >= 0
@@ -69,15 +84,15 @@ def check_duplicate_contents(
     with ThreadPoolExecutor(_THREADS) as pool:
         files = np.flatnonzero(~embedded)
         sizes[files] = list(pool.map(lambda i: os.path.getsize(names[i]), files))
-        keys = _content_keys(sizes, splits, sample, digest, pool)
+        keys = _keys_by_looks(sizes, splits, sample, digest, pool)
     shown = [
         (f"recording {i}" + (f", {path}" if path else "")) if inside else path
         for i, (path, inside) in enumerate(zip(names, embedded, strict=True), start=1)
     ]
-    _refuse(name, keys, shown, splits, kind, warn_only=official)
+    return keys, shown
 
 
-def _content_keys(
+def _keys_by_looks(
     sizes: np.ndarray,
     splits: np.ndarray,
     sample: Callable[[int], bytes],
@@ -100,9 +115,22 @@ def _in_several_splits(keys: np.ndarray, splits: np.ndarray) -> np.ndarray:
     return (pd.Series(splits).groupby(keys).transform("nunique") > 1).to_numpy()
 
 
-def _refuse(
-    name: str, keys: np.ndarray, shown: Sequence[str], splits: np.ndarray, kind: str, warn_only: bool = False
+def refuse_shared(
+    name: str, keys: np.ndarray, shown: Sequence[str], splits: np.ndarray, kind: str = "split", warn_only: bool = False
 ) -> None:
+    """Refuse recordings in more than one split.
+
+    Args:
+        name: Of the source.
+        keys: As in [`content_keys`], like `shown`.
+        shown: What messages call each recording.
+        splits: The split of each.
+        kind: As in [`check_duplicate_files`].
+        warn_only: Only warn.
+
+    Raises:
+        ValueError: There are such recordings; the sentence names them.
+    """
     rows = np.flatnonzero(_in_several_splits(keys, splits))
     if not len(rows):
         return

@@ -20,8 +20,13 @@ def short_messages() -> Iterator[None]:
         message = str(error)
         if len(message) <= _MAX_LENGTH:
             raise
-        half = _MAX_LENGTH // 2
-        raise ValueError(f"{message[:half]} ... {message[-half:]}") from error
+        raise ValueError(shortened(message)) from error
+
+
+def shortened(message: str) -> str:
+    """Return a message without the middle, if it is too long to be read to its end."""
+    half = _MAX_LENGTH // 2
+    return message if len(message) <= _MAX_LENGTH else f"{message[:half]} ... {message[-half:]}"
 
 
 def counted(number: int, noun: str) -> str:

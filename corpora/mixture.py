@@ -13,7 +13,7 @@ import yaml
 
 from ..configuration_msfser import LABELS, TENSOR_NAMES
 from ..loss_msfser import UNRATED
-from .duplicates import check_duplicate_contents
+from .duplicates import content_keys, refuse_shared
 from .label_ranges import parse_label_range
 from .registry import CORPORA, OPTIONS, read_corpus
 from .schema import SPLITS
@@ -263,16 +263,20 @@ def _refuse_shared(read: Mapping[str, datasets.DatasetDict]) -> None:
 
     What a corpus has in several of its own parts is its reader's concern, who only warns where they are official.
     """
+    sounds: list[datasets.Dataset] = []
+    found: list[tuple[str, str]] = []
+    for name, parts in read.items():
+        for split in parts:
+            part = parts[split].select_columns(["audio"])
+            has_sound = part.with_format("arrow")[:]["audio"].is_valid().to_numpy()
+            sounds.append(part.select(np.flatnonzero(has_sound)))
+            # Development may be the validation and the test part of one corpus.
+            found += [(name, "train" if split == "train" else "validation or test")] * int(has_sound.sum())
+    if not found:
+        return
+    members, splits = np.array(found, dtype=object).T
+    # Each recording is read once, however many corpora there are.
+    keys, shown = content_keys(datasets.concatenate_datasets(sounds), splits)
     for name in read:
-        sounds: list[datasets.Dataset] = []
-        splits: list[str] = []
-        for other, parts in read.items():
-            for split in [split for split in parts if (split == "train") == (other == name)]:
-                part = parts[split].select_columns(["audio"])
-                has_sound = part.with_format("arrow")[:]["audio"].is_valid().to_numpy()
-                sounds.append(part.select(np.flatnonzero(has_sound)))
-                # Development may be the validation and the test part of one corpus.
-                splits += ["train" if split == "train" else "validation or test"] * int(has_sound.sum())
-        if splits:
-            recordings = datasets.concatenate_datasets(sounds)
-            check_duplicate_contents(" and ".join(read), recordings, np.array(splits, dtype=object), official=False)
+        rows = np.flatnonzero((splits == "train") == (members == name))
+        refuse_shared(" and ".join(read), keys[rows], [shown[row] for row in rows], splits[rows])

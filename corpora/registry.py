@@ -215,7 +215,7 @@ def read_source(
         data: Its folder; for `table` a source as in `read_table`, or a folder of recordings without a table.
         columns: As in `read_table`, like `audio_folder`.
         audio_folder: Where relative audio paths start.
-        with_errors: Whether rows of shards that have an `error` are kept.
+        with_errors: Whether rows of shards that have an `error` are kept, and those of a table that cannot be used.
         parts: Only these parts of a named corpus, whole, by its owners' names, such as "Test3"; by default what is
             there of all.
 

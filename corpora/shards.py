@@ -67,7 +67,7 @@ def valid_rows(folder: Path, shards: Sequence[Path]) -> tuple[list[str], bool]:
                 left_out.append(f"{name}, {audio!r} ({error})")
     if left_out:
         logger.warning(
-            "%s: left out %d of %d rows whose recording could not be read; the first is %s",
+            "%s: left out %d of %d rows with an error; the first is %s",
             *(folder, len(left_out), len(left_out) + len(names), left_out[0]),
         )
     return names, bool(left_out)

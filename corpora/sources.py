@@ -18,7 +18,7 @@ import pyarrow.csv
 import pyarrow.parquet
 from huggingface_hub.constants import HF_HUB_CACHE
 
-from .messages import reason
+from .messages import reason, shortened
 from .schema import ALIASES, DISTRIBUTED, FEATURES, SCHEMA, SPLIT_ALIASES, SPLITS
 from .shards import SHARDS, noted_audio_folder, valid_rows
 
@@ -61,6 +61,16 @@ class Part:
         number = int(index if self.chosen is None else self.chosen[index])
         name = f"row {number + 1}" if self.row_names is None else self.row_names[number]
         return f"{self.label}, {name}"
+
+    def refuse(self, index: int, why: str, errors: dict[int, str] | None) -> None:
+        """Keep why a row cannot be used in `errors`, of which the first reason stays, or raise it where there is none.
+
+        Raises:
+            ValueError: Nobody keeps the errors; the sentence names the row.
+        """
+        if errors is None:
+            raise ValueError(f"{self.row(index)}: {why}")
+        errors.setdefault(index, shortened(why))
 
     def select(self, rows: np.ndarray) -> "Part":
         """Return the part with some of its rows, which keep what messages call them."""

@@ -54,6 +54,7 @@ class SourceRows(NamedTuple):
         origin: The absolute path or the Hub name of what was read, which tells sources apart.
         row_names: What messages call each row; by default its number from 1.
         left_out: Where the source is a folder, the files in it that are no rows, each with the reason.
+        errors: Why rows cannot be used, by the number of the row from 0.
     """
 
     table: pa.Table
@@ -63,6 +64,7 @@ class SourceRows(NamedTuple):
     origin: str
     row_names: Sequence[str] | None = None
     left_out: dict[str, str] = {}  # noqa: RUF012 - nobody changes it
+    errors: dict[int, str] = {}  # noqa: RUF012 - nobody changes it
 
     def row(self, index: int) -> str:
         """Return what messages call a row."""
@@ -258,27 +260,33 @@ def open_table(
 ) -> SourceRows:
     """Open a table to be completed: no labels are needed, nothing is scaled or split, and other columns are kept.
 
-    The arguments are those of `read_table`; `with_errors` keeps the rows of shards that have an `error`.
+    The arguments are those of `read_table`; `with_errors` keeps the rows of shards that have an `error`, and rows with
+    a cell that cannot be used, with the reason in `SourceRows.errors`.
 
     Raises:
-        ValueError: The source or a column is not as described, an audio path leads out of its folder, or no audio file
-            is there; one sentence with the remedy.
+        ValueError: The source or a column is not as described, or no row can be used; or, unless `with_errors`, an
+            audio path leads out of its folder, or another cell cannot be used; one sentence with the remedy.
     """
     opened = open_source(source, audio_folder, with_errors)
     tables: list[pa.Table] = []
     files: list[str] = []
     embedded: list[datasets.Dataset] = []
+    errors: dict[int, str] = {}
     elsewhere = {column for part in opened.parts for column in part.table.column_names}
     for part in opened.parts:
         check_unique(part, part.table.column_names)
         found = match_columns(part, columns or {}, ("audio",), elsewhere=elsewhere)
-        paths = audio_paths(part, found["audio"])
+        of_part: dict[int, str] | None = {} if with_errors else None
+        paths = audio_paths(part, found["audio"], of_part)
         if paths is None:
             embedded.append(part.recordings(found["audio"]))
         else:
-            files += locate(part, paths, opened.audio_folders, missing_ok=True)[0]
+            files += locate(part, paths, opened.audio_folders, missing_ok=True, errors=of_part)[0]
         made = {"audio": pa.nulls(len(part.table), pa.string()) if paths is None else pa.array(paths, pa.string())}
-        made |= {name: _column(part, name, column) for name, column in found.items() if name != "audio"}
+        made |= {
+            name: _column(part, name, column, errors=of_part) for name, column in found.items() if name != "audio"
+        }
+        errors |= {sum(map(len, tables)) + index: why for index, why in (of_part or {}).items()}
         others = [name for name in part.table.column_names if name not in found.values() and name not in made]
         made |= {name: part.table[name] for name in others}
         if part.name and (opened.has_parts or "split" not in found):
@@ -292,15 +300,19 @@ def open_table(
             f"{opened.name}: the columns of its parts differ ({reason(error)}); make them alike."
         ) from error
     row_names = opened.parts[0].row_names if len(opened.parts) == 1 else None
-    if embedded:
-        recordings = datasets.concatenate_datasets(embedded)
-        return SourceRows(table, None, recordings, opened.audio_folders[0], opened.origin, row_names)
-    if not any(files):
-        raise ValueError(
-            f"{opened.name}: none of the {len(files)} audio files is there, such as {table['audio'][0].as_py()!r}; "
-            "name their folder by --audio_folder."
-        )
-    return SourceRows(table, files, None, opened.audio_folders[0].absolute(), opened.origin, row_names)
+    recordings = datasets.concatenate_datasets(embedded) if embedded else None
+    folder = opened.audio_folders[0] if embedded else opened.audio_folders[0].absolute()
+    source = SourceRows(table, None if embedded else files, recordings, folder, opened.origin, row_names, {}, errors)
+    missing = [row for row, file in enumerate(files) if not file]
+    if len({*errors, *missing}) < len(table):
+        return source
+    if errors:
+        first = min(errors)
+        raise ValueError(f"{opened.name}, {source.row(first)}: {errors[first]}")
+    raise ValueError(
+        f"{opened.name}: none of the {len(files)} audio files is there, such as {table['audio'][0].as_py()!r}; name "
+        "their folder by --audio_folder."
+    )
 
 
 def _check_alike(source: Source, files: Sequence[object], embedded: Sequence[object]) -> None:
@@ -407,7 +419,12 @@ def _recording_names(part: Part, paths: np.ndarray | None, found: Mapping[str, s
 
 
 def _column(
-    part: Part, name: str, column: str, label_range: Range | None = None, require_labels: bool = False
+    part: Part,
+    name: str,
+    column: str,
+    label_range: Range | None = None,
+    require_labels: bool = False,
+    errors: dict[int, str] | None = None,
 ) -> pa.Array | pa.ChunkedArray:
     """Return a column other than `audio` in the type of the schema; labels as they are, unless a range is given."""
     if name in LABELS:
@@ -416,4 +433,4 @@ def _column(
         return label_column(part, column, label_range, require_labels)
     if name == "speaker":
         return speaker_column(part, column)
-    return word_column(part, column) if name == "words" else text_column(part, column)
+    return word_column(part, column, errors) if name == "words" else text_column(part, column)

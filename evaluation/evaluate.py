@@ -106,7 +106,14 @@ def evaluate(
         whole = tables[-1]
         # Of several corpora, one may not have the groups of another.
         for grouping in (grouping for grouping in by if grouping in groups[name]):
-            rows += _group_rows(f"{name}/{grouping}", whole, groups[name][grouping].to_numpy()[whole["index"]], model)
+            of_items = groups[name][grouping].to_numpy()[whole["index"]]
+            of_groups = _group_rows(f"{name}/{grouping}", whole, of_items, model)
+            if not of_groups:
+                logger.warning(
+                    f"--by {grouping}: no group of the {name} part has {_FEWEST} items, the fewest that are scored; "
+                    "give a column with larger groups, or more items, such as all by --part all."
+                )
+            rows += of_groups
     ends = [] if model.intervals is None else [f"{label}_{end}" for label in LABELS for end in ("low", "high")]
     columns = ["part", "file", "speaker", "inputs", *LABELS, *ends, *(f"{label}_label" for label in LABELS)]
     return Evaluation(rows, pd.concat(tables, ignore_index=True)[columns])

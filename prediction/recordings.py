@@ -34,10 +34,11 @@ def find_recordings(
         outputs: As in [`matches`].
 
     Returns:
-        The rows; `audio` is the path as it was given, and names in `left_out` start at the working folder.
+        The rows; `audio` is the path as it was given, and names in `left_out` start at the working folder. Rows of a
+        table that cannot be used are among them, with the reasons in `errors`.
 
     Raises:
-        ValueError: Something is not there, is no recording, or a table is not alone.
+        ValueError: Something is not there, is no recording, or a table is not alone or has no row that can be used.
     """
     if corpus != "table":
         if corpus not in CORPORA:

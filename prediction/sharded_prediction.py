@@ -135,7 +135,7 @@ class ShardedPrediction(ShardedTable):
         """A row as the pipeline reads it."""
         (texts,) = self._given.slice(row, 1).to_pylist()
         if (recording := recording_of(self.source, row)) == "":
-            return FailedInput(self.no_file(row))
+            return FailedInput(self.no_recording(row))
         if LANGUAGE in texts:
             texts[LANGUAGE] = stated_language(texts[LANGUAGE])
         return {"audio": recording, **{name: text for name, text in texts.items() if text}}

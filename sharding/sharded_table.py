@@ -273,9 +273,9 @@ class ShardedTable(abc.ABC):
         """What messages call a recording: its path as it is written, or the name with which it is embedded."""
         return self.table["audio"][row].as_py() or self._names[row] or f"row {row + 1}"
 
-    def no_file(self, row: int) -> ValueError:
-        """The error of a row whose recording is missing."""
-        return ValueError(f"there is no file {self.name(row)!r}.")
+    def no_recording(self, row: int) -> ValueError:
+        """The error of a row that cannot be used, or whose recording is missing."""
+        return ValueError(self.source.errors.get(row, f"there is no file {self.name(row)!r}."))
 
     def keys(self, number: int) -> dict[str, str]:
         """A key for each step, and that of the table.
@@ -352,7 +352,7 @@ class ShardedTable(abc.ABC):
             try:
                 recording = recording_of(self.source, row)
                 if recording == "":
-                    raise self.no_file(row)
+                    raise self.no_recording(row)
                 sound = load_audio(recording)
             except (ValueError, OSError) as error:
                 errors[row] = " ".join(str(error).split())
@@ -377,7 +377,7 @@ class ShardedTable(abc.ABC):
         try:
             found = os.stat(recording)
         except OSError:
-            return [recording]
+            return [self.source.errors.get(row, recording)]
         return [recording, found.st_size, found.st_mtime_ns]
 
     def _size(self, row: int) -> int:
@@ -389,10 +389,12 @@ class ShardedTable(abc.ABC):
 
 
 def recording_of(source: SourceRows, row: int) -> bytes | str:
-    """The encoded recording of a row, or its path, which is empty where there is no such file.
+    """The encoded recording of a row, or its path; empty where there is no such file, or the row cannot be used.
 
     Of several corpora, some may embed their recordings while others name files.
     """
+    if row in source.errors:
+        return ""
     if source.files is not None:
         return source.files[row]
     assert source.embedded is not None

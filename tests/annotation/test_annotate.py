@@ -469,7 +469,7 @@ def test_silence_has_no_texts(tmp_path):
     make_corpus(tmp_path, 1, transcription="")
     soundfile.write(tmp_path / "audio" / "0.wav", np.zeros(RATE, np.float32), RATE)
     row = run(tmp_path, tmp_path / "out", "--language", "en")[0]
-    assert [row[name] for name in ShardedAnnotation.made if name != "absent"] == [None] * 7
+    assert [row[name] for name in ShardedAnnotation.made if name != "absent"] == [None] * 8
     assert json.loads(row["absent"]) == dict.fromkeys(("transcript", "emphasis", "description"), "no speech")
 
 
@@ -484,6 +484,31 @@ def test_an_english_recognizer_must_be_told_that_it_is_english(tmp_path, journal
     # A multilingual one detects the language, and nothing is transcribed where all transcripts are given.
     assert run(table, out, "--recognizer", "multilingual")[0]["transcript"].endswith("in None")
     assert run(make_corpus(tmp_path, transcription="said"), tmp_path / "given")[0]["transcript"] == "said"
+
+
+def test_a_detected_language_is_kept_and_words_in_it_are_left_out_in_training(tmp_path, caplog):
+    """As reported: training read them, and the pipeline does not."""
+    table, out = make_corpus(tmp_path, language=lambda i: "german" if i == 3 else " "), tmp_path / "out"
+    rows = run(table, out, "--recognizer", "multilingual")
+    # Those with a transcript are not transcribed.
+    expected = ["en", None, "en", "german", None, "ko", "en", None]
+    assert [row["language"] for row in rows] == expected
+    parts = read_table(out, label_range=(1, 7), pooled=True, text_languages=["en"])["all"]
+    is_read = [language in ("en", None) for language in expected]
+    for name in ("transcript", "emphasis", "words"):
+        assert [text is not None for text in parts[name]] == is_read
+    assert None not in parts["description"]
+    assert "left out the words of 2 rows in de, ko, because the model reads only en" in caplog.text
+    # Only another step is made anew.
+    (tmp_path / "audio" / "0.wav").write_bytes(b"broken")
+    again = run(table, out, "--recognizer", "multilingual", "--describer", "none")
+    assert [row["language"] for row in again] == [None, *expected[1:]]
+    assert [row["language"] for row in run(out, tmp_path / "two", "--recognizer", "multilingual")] == expected[1:]
+
+
+def test_a_language_that_was_stated_for_all_is_not_that_of_a_row(tmp_path):
+    rows = run(make_corpus(tmp_path), tmp_path / "out", "--recognizer", "multilingual", "--language", "de")
+    assert rows[0]["transcript"].endswith("in de") and {row["language"] for row in rows} == {None}
 
 
 def test_foreign_speech_stays_without_a_transcript(tmp_path):

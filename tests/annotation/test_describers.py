@@ -31,7 +31,7 @@ from transformers.utils import logging as transformers_logging
 
 from msfser.annotation import chat_endpoint
 from msfser.annotation.audio_language_model import AudioLanguageModelDescriber
-from msfser.annotation.chat_endpoint import ChatEndpointDescriber
+from msfser.annotation.chat_endpoint import ChatEndpointDescriber, ServerFailure
 from msfser.annotation.prompt import (
     ATTEMPTS,
     EMOTION_CLASSES,
@@ -516,9 +516,9 @@ def test_a_busy_server_is_tried_again(serve, status):
     assert len(server.requests) == 4
 
 
-def test_a_server_that_stays_broken_stops_the_run(serve):
+def test_a_server_that_stays_broken_is_asked_no_more(serve):
     server = serve(lambda body, number: (500, {}))
-    with pytest.raises(OSError, match="with status 500"):
+    with pytest.raises(ServerFailure, match="with status 500"):
         ChatEndpointDescriber(server.url, "m", concurrency=1)([noise(0.1)], [None])
     assert len(server.requests) == 1 + chat_endpoint.RETRIES
 
@@ -527,14 +527,15 @@ def test_a_server_that_stays_broken_stops_the_run(serve):
     ("status", "response", "reason"),
     [
         *((status, {}, f"still fails with status {status} after 4 retries: run again") for status in (429, 500, 503)),
-        (200, {"error": {"message": "overloaded"}}, r"not respond like a chat server \(overloaded\): check the"),
+        (200, {"error": {"message": "overloaded"}}, r"not respond like a chat server \(overloaded\): check its"),
     ],
 )
-def test_a_server_that_fails_for_some_clips_stops_the_run(serve, status, response, reason):
+def test_a_server_that_fails_for_some_clips_has_not_described_them(serve, status, response, reason):
     """These clips were stored as if the describer had written nothing for them, and were never described."""
     server = serve(lambda body, number: (status, response) if len(decoded(body)) > 1600 else (200, json.dumps(GOOD)))
-    with pytest.raises(OSError, match=reason):
+    with pytest.raises(ServerFailure, match=reason) as error:
         ChatEndpointDescriber(server.url, "m")([noise(0.1), noise(0.2), noise(0.1)], [None] * 3)
+    assert server.url not in str(error.value)
 
 
 def test_one_clip_that_the_server_refuses_has_no_description(serve, records):
@@ -597,6 +598,7 @@ def test_a_dead_port(serve, monkeypatch, records):
     with pytest.raises(OSError, match=r"does not respond \(NewConnectionError\): start the server") as error:
         describer([noise(0.1)] * 3, [None] * 3)
     assert "\n" not in str(error.value) and KEY not in str(error.value) + records.text
+    assert not isinstance(error.value, ServerFailure)
 
 
 def test_a_server_that_takes_too_long(serve, monkeypatch):
@@ -607,7 +609,7 @@ def test_a_server_that_takes_too_long(serve, monkeypatch):
         return 200, json.dumps(GOOD)
 
     server = serve(slow)
-    with pytest.raises(OSError, match="ReadTimeoutError"):
+    with pytest.raises(ServerFailure, match="ReadTimeoutError"):
         ChatEndpointDescriber(server.url, "m", timeout=0.1)([noise(0.1)], [None])
     assert len(server.requests) == 2
 

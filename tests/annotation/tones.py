@@ -25,6 +25,10 @@ def tone(number, seconds=0.5):
     return (0.1 * sum(np.sin(2 * np.pi * k * (120 + 10 * number) * times) / k for k in range(1, 8))).astype(np.float32)
 
 
+def number_of(sound):
+    return round((np.abs(np.fft.rfft(sound, RATE)).argmax() - 120) / 10)
+
+
 def write_tone(path, number, seconds=0.5):
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, tone(number, seconds), RATE, subtype="FLOAT")
@@ -52,7 +56,7 @@ def words_of(text, sound):
 
 
 class Recognizer:
-    """Transcribes a tone by its number, and finds no speech in silence."""
+    """Transcribes a tone by its number, and finds no speech in silence; a multilingual one detects en or ko."""
 
     def __init__(self, name, english_only):
         self.name, self.english_only = name, english_only
@@ -65,9 +69,10 @@ class Recognizer:
     def _transcribe_segments(self, sound, language):
         if not np.abs(sound).max():
             return Transcript(None, [], "no speech")
-        number = round((np.abs(np.fft.rfft(sound, RATE)).argmax() - 120) / 10)
+        number = number_of(sound)
         text = f"the sound number {number} by {self.name} in {language}"
-        return Transcript(text, words_of(text, sound))
+        detected = None if self.english_only else ("en", "ko")[number % 2]
+        return Transcript(text, words_of(text, sound), language=language or detected)
 
     def align(self, sounds, transcripts, languages=None):
         if "impossible" in " ".join(transcripts):

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from corpus_trees import write_csv, write_msp_podcast, write_sound, write_whiser
 
+from msfser.corpora import duplicates
 from msfser.corpora.mixture import Member, member_of, members_of, read_mixture
+from msfser.corpora.registry import read_corpus
 from msfser.corpora.schema import FEATURES
 from msfser.evaluation.results import CROSS_VALIDATED, FOLD, INTERVALS
 
@@ -58,6 +60,20 @@ def test_what_is_in_two_corpora(three, tmp_path):
         read_mixture(three)
     with pytest.raises(ValueError, match="two corpora are called 'a'; give each a name"):
         read_mixture([three[0], three[0]])
+
+
+def test_each_recording_is_read_once(three, tmp_path, monkeypatch):
+    """As reported: the parts that a corpus does not train on were read for each other corpus."""
+    sampled = []
+    sample = duplicates._sample_of_file
+    write_corpus(tmp_path / "c", 2)
+    write_corpus(tmp_path / "d", 3)
+    members = [*three, *(Member(name, str(tmp_path / name)) for name in ("c", "d"))]
+    whole = [read_corpus("table", member.data, **member.options) for member in members]
+    monkeypatch.setattr("msfser.corpora.mixture.read_corpus", lambda *_, **__: whole.pop(0))
+    monkeypatch.setattr(duplicates, "_sample_of_file", lambda path: sampled.append(path) or sample(path))
+    assert read_mixture(members).num_rows["train"] == 6 + 10 + 6 + 6
+    assert sampled and len({*sampled}) == len(sampled)
 
 
 def embedded(folder):

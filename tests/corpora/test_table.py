@@ -3,6 +3,7 @@ import io
 import json
 import logging
 import os
+import re
 from pathlib import Path
 
 import datasets
@@ -17,6 +18,7 @@ from msfser.corpora.schema import FEATURES, SPLITS, audio_source
 from msfser.corpora.sources import holds_table
 from msfser.corpora.splits import SHARES
 from msfser.corpora.table import open_table, read_table
+from msfser.sharding.sharded_table import recording_of
 
 REAL_TABLE = Path(__file__).resolve().parents[3] / "shared" / "data" / "ravdess" / "metadata_weak.csv"
 POLISH_TABLE = REAL_TABLE.parents[1] / "nemo" / "metadata_weak.csv"
@@ -393,6 +395,44 @@ def test_parts_of_a_source(tmp_path):
     unlike = datasets.Dataset.from_list([row | {"arousal": "much"} for row in rows[5:]])
     datasets.DatasetDict(train=parts["train"], test=unlike).save_to_disk(tmp_path / "unlike")
     source_fails("the columns of its parts differ", tmp_path / "unlike", audio_folder=tmp_path)
+
+
+def test_rows_that_cannot_be_used_are_kept_on_request(tmp_path):
+    write_wav(tmp_path / "in" / "0.wav", 0.5)
+    write_wav(tmp_path / "secret.wav", 0.5)
+    word = {"word": "a", "start": 0.0, "end": 1.0}
+    cells = ["0.wav", "gone.wav", " ", "../secret.wav", "a/" * 1000, "0.wav", "0.wav", "0.wav"]
+    words = [[word], None, None, None, [word], "[{", [word | {"start": 2.0}], [word | {"word": None}]]
+    rows = [{"audio": cell, "words": json.dumps(of_row)} for cell, of_row in zip(cells, words, strict=True)]
+    rows[5]["words"] = "[{"
+    path = write_csv(tmp_path / "in" / "a.csv", rows)
+    source = open_table(path, with_errors=True)
+    assert [*map(bool, source.files)] == [True, *[False] * 4, *[True] * 3] and source.errors.keys() == {2, 3, 5, 6, 7}
+    assert [recording_of(source, row) for row in range(8)] == [source.files[0], *[""] * 7]
+    for row, why in source.errors.items():
+        source_fails(f"line 2: {re.escape(why)}$", write_csv(tmp_path / "in" / "b.csv", [rows[row]]), with_errors=True)
+    source_fails("line 4: 'audio' is blank", path)
+    two = pa.Table.from_pylist([{"audio": "0.wav"}, {"audio": None}])
+    parts = datasets.DatasetDict({name: datasets.Dataset(two) for name in ("train", "test")})
+    parts.save_to_disk(tmp_path / "two")
+    assert open_table(tmp_path / "two", audio_folder=tmp_path / "in", with_errors=True).errors.keys() == {1, 3}
+
+
+def test_a_reason_is_short(tmp_path):
+    write_wav(tmp_path / "in" / "0.wav", 0.5)
+    write_wav(tmp_path / "secret.wav", 0.5)
+    path = write_csv(tmp_path / "in" / "a.csv", [{"audio": "0.wav"}, {"audio": "./" * 1000 + "../secret.wav"}])
+    assert len(open_table(path, with_errors=True).errors[1]) < 900
+
+
+def test_a_row_without_its_recording_among_embedded_ones(tmp_path):
+    write_wav(tmp_path / "0.wav", 0.5)
+    audio = [{"bytes": wav_bytes(0.5), "path": "a.wav"}, {"bytes": None, "path": str(tmp_path / "0.wav")}]
+    pq.write_table(pa.table({"audio": audio}), tmp_path / "a.parquet")
+    source_fails("row 2: 'audio' embeds no recording while other rows do", tmp_path / "a.parquet")
+    source = open_table(tmp_path / "a.parquet", with_errors=True)
+    assert source.errors == {1: "'audio' embeds no recording while other rows do; embed all or none."}
+    assert [recording_of(source, row) for row in range(2)] == [wav_bytes(0.5), ""]
 
 
 def source_fails(match, source, **options):

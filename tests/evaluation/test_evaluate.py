@@ -55,6 +55,14 @@ def evaluate(model: Path, *more: object) -> tuple[dict[str, dict], pd.DataFrame]
     return {row["name"]: row for row in rows}, pd.read_csv("out/predictions.csv")
 
 
+def test_groups_that_are_too_small_are_spoken_of(corpus, model, caplog):
+    """As reported: nothing was said of them."""
+    rows, _ = evaluate(model, "--by", "speaker", "emotion")
+    assert "--by speaker: no group of the test part has 10 items, the fewest that are scored; give" in caplog.text
+    assert "--by emotion" not in caplog.text
+    assert not any("speaker=" in name for name in rows) and any("emotion=joy" in name for name in rows)
+
+
 def test_the_rows_can_be_computed_from_the_predictions(corpus, model):
     rows, table = evaluate(model, "--by", "emotion", "speaker")
     assert table["inputs"].drop_duplicates().tolist() == ["audio", "audio+transcript", "all"]

@@ -894,6 +894,37 @@ def test_a_missing_recording_is_looked_for_nowhere_else(calls, model, monkeypatc
     assert table["error"].isna()[2] and table["valence"].notna().tolist() == [False, False, True]
 
 
+@pytest.mark.parametrize("more", [[], ["--channel", "each"]])
+def test_a_bad_cell_is_a_row_with_its_error(calls, model, more):
+    """As reported: one of a million ended the command before it started."""
+    shutil.copy(calls / "a.wav", "secret.wav")
+    late = '"[{""word"": ""a"", ""start"": 2, ""end"": 1}]"'
+    cells = ["a.wav,", ",", "../secret.wav,", "a.wav,[{", f"a.wav,{late}", "a.wav,"]
+    Path("calls/metadata.csv").write_text("\n".join(["file_name,words", *cells]))
+    table = predict("calls", "-o", "r.csv", "--model", model, *more)
+    assert table["file"].tolist() == ["a.wav", "row 2", "../secret.wav", "a.wav", "a.wav", "a.wav"]
+    assert table["error"].isna().tolist() == table["valence"].notna().tolist() == [True, *[False] * 4, True]
+    reasons = (
+        "'file_name' is blank; name the audio file of each row or remove the row.",
+        "the audio path '../secret.wav' leads out of the data folder 'calls' (1 such row); move the files into it, or",
+        "the text in 'words' is not JSON (",
+        "in 'words' needs a word, and times in seconds with 0 <= start <= end.",
+    )
+    assert [why in error for why, error in zip(reasons, table["error"][1:5], strict=True)] == [True] * 4
+
+
+def test_a_mended_cell_is_predicted_anew(calls, model):
+    """The key of a row is that of what it was, not only of what could not be read."""
+    for name in ("a.wav", "b.wav"):
+        shutil.copy(calls / "a.wav", name)
+    keys = []
+    for cell in ("", "../a.wav", "../b.wav", "a.wav"):
+        Path("calls/metadata.csv").write_text(f"audio\nlong.flac\n{cell or ' '}\n")
+        source = find_recordings(["calls"])
+        keys.append(ShardedPrediction(source, {}, None, {}, calls / "parts").step_keys(range(2))["result"])
+    assert len({*keys}) == 4
+
+
 def test_a_missing_recognizer_is_named_as_on_the_command_line(calls, tmp_path):
     folder = tmp_path / "words"
     tiny_model().save_pretrained(folder)

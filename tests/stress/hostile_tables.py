@@ -22,7 +22,8 @@ import soundfile
 from tiny import noise
 
 from msfser import LABELS
-from msfser.corpora.table import open_table, read_table
+from msfser.corpora.table import SourceRows, open_table, read_table
+from msfser.sharding.sharded_table import recording_of
 
 from . import isolated
 
@@ -265,24 +266,29 @@ def table(number: int, folder: Path) -> tuple[str, Path]:
     return make.__name__.strip("_"), make(draw, folder)
 
 
+def _open_for_predict(path: Path) -> SourceRows:
+    return open_table(path, with_errors=True)
+
+
 def read(number: int, folder: Path) -> isolated.Outcome:
-    """Reads the table with a number as training and as `annotate` do."""
+    """Reads the table with a number as training, `annotate`, and `predict` do."""
     folder /= f"{number}"
     folder.mkdir()
     datasets.config.HF_DATASETS_CACHE = folder.parent.parent / "cache"
     name, path = table(number, folder)
     defect, given, seconds = "", set(), 0.0
-    for way in (read_table, open_table):
+    for way in (read_table, open_table, _open_for_predict):
         start = time.process_time()
         try:
             result = way(path)
             given.add("result")
             files = (
-                result.files or []
-                if way is open_table
-                else [audio["path"] for part in result.values() for audio in part["audio"] if audio["path"]]
+                [recording_of(result, row) for row in range(len(result.table))]
+                if isinstance(result, SourceRows)
+                else [audio["path"] for part in result.values() for audio in part["audio"]]
             )
-            if outside := [file for file in files if file and not os.path.realpath(file).startswith(f"{folder}/")]:
+            named = [file for file in files if isinstance(file, str) and file]
+            if outside := [file for file in named if not os.path.realpath(file).startswith(f"{folder}/")]:
                 defect = f"{way.__name__}: it names {outside[0]}"
         except ValueError as error:
             given.add("refused")
