@@ -168,7 +168,7 @@ class MsfSerAnnotator:
         Raises:
             OSError: The recognizer cannot be loaded, or a describer's server does not respond.
             ValueError: A language is unknown, or given words have impossible times.
-            ImportError: The package that measures pitch is missing.
+            ImportError: The package that finds speech or measures pitch is missing.
         """
         given = [{}] * len(sounds) if given is None else given
         if len(given) != len(sounds):

@@ -166,7 +166,7 @@ class MsfSerPipeline(StreamingMixin, Pipeline):
         Raises:
             ValueError: A recording cannot be used; the message contains its index in the list.
             OSError: An address cannot be reached, or the recognizer cannot be loaded.
-            ImportError: A package that reads sound or measures pitch is missing.
+            ImportError: A package that reads sound, finds speech, or measures pitch is missing.
             TypeError: There is no such option.
         """
         chosen = {**self._preprocess_params, **options}

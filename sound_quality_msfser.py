@@ -2,7 +2,7 @@
 
 All is measured on mono sound at 16 kHz, part by part, so that a recording of any length can be measured. The
 thresholds were chosen on studio speech in four languages and on distorted copies of it; `docs/predicting.md` has the
-rates of false alarms. Speech is found by [`speech_seconds`] in the sound, and by the recognizer's words.
+rates of false alarms. Speech is found by [`voices_in`] in the sound, and by the recognizer's words.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ import numpy as np
 
 from .audio_msfser import SAMPLING_RATE
 from .levels_msfser import decibels, frame_levels
-from .speech_presence_msfser import speech_seconds
+from .speech_presence_msfser import voices_in
 
 # Seconds of speech below which a prediction means little, and nothing.
 SHORTEST_SPEECH, LEAST_SPEECH = 1.0, 0.5
@@ -47,6 +47,7 @@ class SoundMeter:
         self.seconds = 0.0
         self._frames: list[np.ndarray] = []  # (2, frames) each: level, and upper against lower band
         self._speech_seconds = 0.0
+        self.has_voices = False  # also those of a crowd
         self._clipped_seconds = 0.0
 
     def add(self, samples: np.ndarray) -> None:
@@ -62,7 +63,9 @@ class SoundMeter:
         level = frame_levels(frames)
         ratio = decibels(upper) - decibels(lower)
         self._frames.append(np.stack((level, ratio)).astype(np.float32))
-        self._speech_seconds += min(seconds, speech_seconds(samples))
+        voices = voices_in(samples)
+        self._speech_seconds += 0.0 if voices.are_crowd else voices.seconds
+        self.has_voices = self.has_voices or voices.seconds > 0
 
     def join(self, other: "SoundMeter") -> None:
         """Adds what another meter has measured of the sound that follows."""
@@ -70,6 +73,7 @@ class SoundMeter:
         self._clipped_seconds += other._clipped_seconds
         self._frames += other._frames
         self._speech_seconds += other._speech_seconds
+        self.has_voices = self.has_voices or other.has_voices
 
     def speech_seconds(self, words: Sequence[Mapping[str, Any]] = (), are_given: bool = False) -> float:
         """Seconds of speech, by the sound and by the words.

@@ -9,8 +9,9 @@ crowd, where nobody can be understood, so a crowd is recognized by its level.
 """
 
 import functools
-from importlib import metadata
+from importlib import util
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,24 +26,36 @@ from .levels_msfser import at_level, decibels
 STEP, _CONTEXT = 512, 64
 # The spectrum of a step: samples, samples from one to the next, and frequencies.
 _WINDOW, _HOP, _FREQUENCIES = 256, 128, 129
-_WEIGHTS = "silero_vad/data/silero_vad_16k.safetensors"
+_WEIGHTS = "data/silero_vad_16k.safetensors"
 
-# The following were chosen on half of the speakers of four acted corpora: no_speech.py --tune prints how. The level
-# of the loud parts at which sound is read, of full scale 1, and the probability from which a step is speech.
+# The level of the loud parts at which sound is read, of full scale 1, and the probability from which a step is speech,
+# chosen on half of the speakers of four acted corpora: no_speech.py --tune prints how.
 _LEVEL, _LEAST_PROBABILITY = 0.1, 0.4
 # Of fewer seconds than this in a part, none is speech.
 _SHORTEST_SPEECH = 0.2
-# A crowd makes no pauses, where the probability would be below this, and its level changes by less than this, in dB. A
-# part that is shorter than this, in seconds, may be one vowel.
-_CROWD_PROBABILITY, _CROWD_RANGE, _SHORTEST_CROWD = 0.05, 11.0, 1.5
+# A crowd makes no pauses, where the probability would be below this, and its level changes by less than this, in dB,
+# chosen likewise. A part that is shorter than this, in seconds, may be one vowel.
+_CROWD_PROBABILITY, _CROWD_RANGE, _SHORTEST_CROWD = 0.05, 10.0, 1.5
 # The band of its voices, in Hz, and the length and distance of the frames in which they are compared, in samples.
 _CROWD_BAND, _FRAME, _FRAME_HOP = (100.0, 1000.0), 1024, 512
 _BAND = slice(*(round(hertz / SAMPLING_RATE * _FRAME) for hertz in _CROWD_BAND))
 _TAPER = np.hanning(_FRAME).astype(np.float32)
 
 
-def speech_seconds(samples: np.ndarray) -> float:
-    """How much of a sound is speech; none of a crowd.
+class Voices(NamedTuple):
+    """What voices there are in a sound.
+
+    Args:
+        seconds: How much of it is speech.
+        are_crowd: Whether it is that of many, where nobody can be understood.
+    """
+
+    seconds: float
+    are_crowd: bool
+
+
+def voices_in(samples: np.ndarray) -> Voices:
+    """Finds the speech in a sound.
 
     Args:
         samples: `(samples,)` at 16 kHz, float32, not empty.
@@ -53,7 +66,9 @@ def speech_seconds(samples: np.ndarray) -> float:
     leveled = at_level(samples, _LEVEL)
     probabilities = speech_probabilities(leveled)
     seconds = float((probabilities >= _LEAST_PROBABILITY).sum()) * STEP / SAMPLING_RATE
-    return 0.0 if seconds < _SHORTEST_SPEECH or _is_crowd(leveled, probabilities) else seconds
+    if seconds < _SHORTEST_SPEECH:
+        return Voices(0.0, are_crowd=False)
+    return Voices(min(seconds, len(samples) / SAMPLING_RATE), _is_crowd(leveled, probabilities))
 
 
 def _is_crowd(samples: np.ndarray, probabilities: np.ndarray) -> bool:
@@ -124,12 +139,11 @@ class _SileroNetwork(nn.Module):
 @functools.cache
 def _network() -> _SileroNetwork:
     """The network with its weights, on the CPU."""
-    try:
-        path = Path(str(metadata.distribution("silero-vad").locate_file(_WEIGHTS)))
-    except metadata.PackageNotFoundError:
-        path = Path(_WEIGHTS)
-    if not path.is_file():
-        raise ImportError("speech cannot be found without silero-vad 6.2.1 or newer: pip install -U silero-vad.")
+    package = util.find_spec("silero_vad")  # not imported, which would set the number of threads
+    folders = (package.submodule_search_locations if package else None) or []
+    path = next((path for folder in folders if (path := Path(folder) / _WEIGHTS).is_file()), None)
+    if path is None:
+        raise ImportError("speech cannot be found without silero-vad 6.2.3 or newer: pip install -U silero-vad.")
     # The names that PyTorch gives the parameters of the only layer of an LSTM.
     weights = {f"{name}_l0" if "lstm" in name else name: value for name, value in load_file(path).items()}
     with torch.device("meta"):  # without weights that are drawn

@@ -97,7 +97,7 @@ class StreamingMixin:
             - `valence`, `arousal`, `dominance`, `intervals`, `interval_level`, `percentiles`, `percentiles_of`,
               `transcript`, `emphasis`, `description`, `texts`, `contributions`, `baseline`, `gate`, `routing`,
               `has_speech`, `speech_seconds`, `warnings`: as the pipeline returns them for the window alone. In a
-              window without voice, for which neither recognizer nor model runs, the numbers and texts are `None`.
+              window without voices, for which neither recognizer nor model runs, the numbers and texts are `None`.
             - `words`: those that became final, each once in the stream, as the pipeline returns them, with times from
               the start of the stream. A word becomes final when 1 s of sound follows it, or less where `hop` is near
               `window`. If the sound ends with a hop and some are left, its result is repeated with them.
@@ -107,7 +107,7 @@ class StreamingMixin:
         Raises:
             ValueError: An argument is impossible, a chunk cannot be used, or the stream ends without a sample.
             OSError: The recognizer cannot be found.
-            ImportError: A package that resamples sound or measures pitch is missing.
+            ImportError: A package that resamples sound, finds speech, or measures pitch is missing.
         """
         _check_chunks(chunks)
         check_windows(sampling_rate, window, hop, self.processor.feature_extractor.max_seconds)
@@ -195,15 +195,16 @@ def _results(
 def _result(
     predict: Callable[[np.ndarray, SoundMeter], dict[str, Any]], sound: np.ndarray, start: float, firm: "FirmWords"
 ) -> dict[str, Any]:
-    """The result of one window; of one without speech, which costs nothing, and of one that cannot be predicted."""
+    """The result of one window; of one without voices, which costs nothing, and of one that cannot be predicted."""
     end = start + len(sound) / SAMPLING_RATE
     times = {"start": round(start, 3), "end": round(end, 3)}
     meter = measured(sound)
+    # What seems to be a crowd may be speech in noise, of which words can be recognized.
     spoken = meter.speech_seconds()
     warnings = meter.warnings(spoken)
-    found: dict[str, Any] = {"error": NO_SPEECH} if spoken <= 0 else predict(sound, meter)
+    found: dict[str, Any] = predict(sound, meter) if meter.has_voices else {"error": NO_SPEECH}
     if "error" in found:
-        if spoken > 0:
+        if meter.has_voices:
             warnings.append(found["error"])
         return {
             **times,

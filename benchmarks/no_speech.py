@@ -187,7 +187,7 @@ def choices_of_crowds(sounds: Mapping[str, Sequence[np.ndarray]]) -> pd.DataFram
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measures, prints and records the rows, or fits."""
+    """Measures, prints and records the rows, or prints what was chosen from."""
     parser = parser_of("no_speech", __doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with the acted corpora")
     parser.add_argument("--sounds", type=Path, help="folder with folders of recordings without speech")

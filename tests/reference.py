@@ -70,15 +70,12 @@ def layer_mix(states: Array, scores: Array) -> Array:
 def attentive_statistics(frames: Array, weight: Array, bias: Array, v: Array) -> Array:
     """`h_t = tanh(W x_t + b)`, `w = softmax_t(v h_t)`, `[mean; std]` over frames `(frames, size)` (baseline).
 
-    `mean = sum_t w_t x_t`, `std = sqrt(max(sum_t w_t x_t^2 - mean^2, 1e-5))`.
+    `mean = sum_t w_t x_t`, `std = sqrt(max(sum_t w_t (x_t - mean)^2, 1e-5))`.
     """
     shares = softmax(np.tanh(linear(frames, weight, bias)) @ v)
-    mean = np.zeros(frames.shape[1])
-    second_moment = np.zeros(frames.shape[1])
-    for share, frame in zip(shares, frames, strict=True):
-        mean += share * frame
-        second_moment += share * frame**2
-    return np.concatenate([mean, np.sqrt(np.maximum(second_moment - mean**2, 1e-5))])
+    mean = sum(share * frame for share, frame in zip(shares, frames, strict=True))
+    variance = sum(share * (frame - mean) ** 2 for share, frame in zip(shares, frames, strict=True))
+    return np.concatenate([mean, np.sqrt(np.maximum(variance, 1e-5))])
 
 
 def convolution(x: Array, weight: Array, bias: Array, stride: int) -> Array:

@@ -1,4 +1,4 @@
-"""A recognizer without weights, and sounds with a pitch, for the tests of the pipeline."""
+"""A recognizer without weights, and sounds of voices, for the tests of the pipeline."""
 
 import numpy as np
 

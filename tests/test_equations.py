@@ -808,8 +808,8 @@ def pipe() -> MsfSerPipeline:
 
 @pytest.fixture(scope="module")
 def long() -> np.ndarray:
-    """33 s with pauses at odd places."""
-    sound = np.concatenate([voice(9.0), 2 * voice(11.0, 1, 220), 0.3 * voice(13.0, 2, 100)])
+    """33 s without speech, with pauses at odd places."""
+    sound = np.concatenate([0.1 * noise(9.0), 0.2 * noise(11.0, 1), 0.03 * noise(13.0, 2)])
     for start, length in ((5.03, 0.31), (10.4, 0.3), (14.9, 0.5), (20.2, 0.25), (24.9, 0.4)):
         sound[int(start * RATE) : int((start + length) * RATE)] *= 0.01
     return sound

@@ -12,6 +12,7 @@ from tiny import tiny_model, tiny_processor, tiny_recognizer
 from msfser import LABELS, MsfSerPipeline, stream_msfser, transcription_msfser
 from msfser.audio_msfser import load_audio
 from msfser.inputs_msfser import check_options
+from msfser.sound_quality_msfser import measured
 from msfser.stream_msfser import FirmWords, Hops, NewestSound
 
 TEXTS = ("transcript", "emphasis", "description")
@@ -152,6 +153,14 @@ def test_silence_runs_neither_recognizer_nor_model(pipe, monkeypatch):
     assert results[2].keys() == silent[0].keys()
     # Words that nothing follows are final.
     assert [w["word"] for r in results for w in r["words"]] and not any(r["tentative"] for r in silent)
+
+
+def test_what_seems_to_be_a_crowd_is_recognized(pipe):
+    """It may be speech in noise."""
+    many = np.sum([np.roll(voice(2.0, 5 * i), 1600 * i) for i in range(3)], axis=0, dtype=np.float32)
+    *_, result = pipe.stream([many], RATE, recognizer=Recognizer())
+    assert measured(many).speech_seconds() == 0
+    assert result["has_speech"] and result["transcript"] and result["valence"] is not None
 
 
 def test_every_word_comes_once_and_at_its_time(pipe, recording):

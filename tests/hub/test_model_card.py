@@ -65,7 +65,7 @@ def test_the_packages_are_those_that_the_snippets_need(trained, tmp_path):
     """A stranger has none of the project's: what is installed here hides what the card leaves out."""
     _, text = parts(render_card(trained, REPO, "v1"))
     (line,) = re.findall(r"```sh\n(pip install .*)\n```", text)
-    assert shlex.split(line)[2:] == ["torch", "transformers>=5.19", "soundfile", "soxr", "swift-f0"]
+    assert shlex.split(line)[2:] == ["torch", "transformers>=5.19", "soundfile", "soxr", "silero-vad", "swift-f0"]
     _, text = parts(render_card(train(tmp_path / "sound", semantics=[]), REPO, "v1"))
     (line,) = re.findall(r"```sh\n(pip install .*)\n```", text)
     assert "swift-f0" not in line

@@ -200,7 +200,7 @@ def test_lines_for_a_terminal(capsys):
     why = ["No speech was found."]
     silent = result(valence=None, words=[], has_speech=False, warnings=why)
     assert show(silent).split("  ")[-1].strip() == "No speech was found."
-    # Hum and music have a pitch, and so numbers that mean nothing.
+    # A crowd has voices, and so numbers that mean nothing.
     for words, said in (([], why[0]), ([{"word": "thanks"}], f"thanks ({why[0]})")):
         assert show(result(words=words, has_speech=False, warnings=why)) == f"{'1:01   no numbers':<55}{said}"
     assert _lines("ascii")(result()).startswith("1:01   o---+----")
