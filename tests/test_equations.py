@@ -14,6 +14,7 @@ import soundfile
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from spoken import syllables
 from tiny import NO_DROPOUT, noise, tiny_config, tiny_model, tiny_processor
 from torch import nn
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -809,7 +810,8 @@ def pipe() -> MsfSerPipeline:
 @pytest.fixture(scope="module")
 def long() -> np.ndarray:
     """33 s without speech, with pauses at odd places."""
-    sound = np.concatenate([0.1 * noise(9.0), 0.2 * noise(11.0, 1), 0.03 * noise(13.0, 2)])
+    tone = np.sin(2 * np.pi * 3000 * np.arange(11 * RATE) / RATE)
+    sound = syllables(np.concatenate([noise(9.0), 0.3 * tone, 0.3 * noise(13.0, 2)]))
     for start, length in ((5.03, 0.31), (10.4, 0.3), (14.9, 0.5), (20.2, 0.25), (24.9, 0.4)):
         sound[int(start * RATE) : int((start + length) * RATE)] *= 0.01
     return sound
