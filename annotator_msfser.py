@@ -233,8 +233,13 @@ class MsfSerAnnotator:
         sounds: Sequence[np.ndarray],
         prosody: "LazyProsody",
         given: Sequence[Mapping[str, Any]],
+        failures: dict[int, OSError] | None = None,
     ) -> None:
-        """Fills in `description` and `describer`."""
+        """Fills in `description` and `describer`; why a server failed at a sound is added to `failures` by its place.
+
+        Raises:
+            OSError: A describer's server is broken; or it failed at a sound, and `failures` are not given.
+        """
         wanted = []
         for i, (annotation, known) in enumerate(zip(annotations, given, strict=True)):
             annotation.description = known.get("description") or None
@@ -250,10 +255,16 @@ class MsfSerAnnotator:
             return
         chosen, transcripts = [sounds[i] for i in wanted], [annotations[i].transcript for i in wanted]
         if isinstance(self.describer, MeasuredDescriber):
-            descriptions = self.describer(chosen, transcripts, [prosody[i] for i in wanted])
+            described: Sequence[str | OSError | None]
+            described = self.describer(chosen, transcripts, [prosody[i] for i in wanted])
         else:
-            descriptions = self.describer(chosen, transcripts)
-        for i, description in zip(wanted, descriptions, strict=True):
+            described = self.describer(chosen, transcripts)
+        for i, description in zip(wanted, described, strict=True):
+            if isinstance(description, OSError):
+                if failures is None:
+                    raise description
+                failures[i] = description
+                continue
             annotations[i].description = description
             if description is None:
                 annotations[i].absent["description"] = "the describer wrote none"

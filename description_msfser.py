@@ -66,11 +66,13 @@ class Describer(Protocol):
 
     name: str
 
-    def __call__(self, sounds: Sequence[np.ndarray], transcripts: Sequence[str | None]) -> list[str | None]:
+    def __call__(
+        self, sounds: Sequence[np.ndarray], transcripts: Sequence[str | None]
+    ) -> Sequence[str | OSError | None]:
         """Describes sounds, `(samples,)` each, mono float32 at 16 kHz in -1..1, and their words where they are known.
 
         Returns:
-            One text per sound in the same order; `None` where there is none.
+            One text per sound in the same order; `None` where there is none, and an error where a server failed.
         """
         ...
 

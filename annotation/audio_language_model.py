@@ -87,8 +87,8 @@ class AudioLanguageModelDescriber:
     def __call__(self, sounds: Sequence[np.ndarray], transcripts: Sequence[str | None]) -> list[str | None]:
         """Describes recordings as in [`Describer`]; a response that cannot be parsed is requested again, twice."""
 
-        def ask(sounds: list[np.ndarray], prompts: list[str]) -> list[str | None]:
-            responses: list[str | None] = []
+        def ask(sounds: list[np.ndarray], prompts: list[str]) -> list[str]:
+            responses: list[str] = []
             for start in range(0, len(sounds), self.batch_size):
                 part = slice(start, start + self.batch_size)
                 responses += self._generate(sounds[part], prompts[part])

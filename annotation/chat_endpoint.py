@@ -1,9 +1,11 @@
 """Descriptions by any OpenAI-compatible chat server that accepts audio: [`ChatEndpointDescriber`]."""
 
 import base64
+import contextlib
 import io
 import ipaddress
 import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -28,6 +30,8 @@ _MOST_TOKENS = 600
 _BUSY_OR_BROKEN = (429, 500, 502, 503, 504)
 # These concern the request, not the server: audio that is too long, an unknown field.
 _REJECTED = (400, 413, 415, 422)
+# After so many failures in a row the server may be broken.
+_FAILURES = 5
 
 
 class ServerFailure(OSError):
@@ -77,40 +81,64 @@ class ChatEndpointDescriber:
             ),
         )
         self._supports_format = True
-        self._has_responded = False
+        self._failures = 0  # in a row
+        self._last: tuple[str, str] | None = None  # what it last responded to
+        self._lock = threading.Lock()
 
-    def __call__(self, sounds: Sequence[np.ndarray], transcripts: Sequence[str | None]) -> list[str | None]:
+    def __call__(
+        self, sounds: Sequence[np.ndarray], transcripts: Sequence[str | None]
+    ) -> list[str | ServerFailure | None]:
         """Describes recordings as in [`Describer`]; a response that cannot be parsed is requested again, twice.
 
-        A single recording that the server rejects has no description.
+        A single recording that the server rejects has no description. One at which it stays busy or broken, to which
+        it does not respond in time, or not like a chat server, has a failure in place of it. After five failures in a
+        row the server is asked once more for the recording that it last responded to, which tells what is at fault.
 
         Raises:
-            ServerFailure: The server stays busy or broken at a recording, does not respond to it in time, or not like
-                a chat server.
-            OSError: The server is not available, has no such address, or rejects the key; or it rejects every
-                recording of this call, and has never responded to any.
+            ServerFailure: It fails at that one, too, or has not responded to any; or it rejects recordings of this
+                call, and has never responded to any.
+            OSError: The server is not available, has no such address, or rejects the key.
         """
         rejections: list[_Rejection] = []
 
-        def ask_one(sound: str, prompt: str) -> str | None:
+        def ask_one(sound: str, prompt: str) -> str | ServerFailure | None:
             try:
-                return self._request(sound, prompt)
+                response = self._request(sound, prompt)
+            except ServerFailure as failure:
+                self._count(failure)
+                return failure
             except _Rejection as rejection:
                 rejections.append(rejection)
+                self._failures = 0
                 return None
+            self._failures, self._last = 0, (sound, prompt)
+            return response
 
-        def ask(sounds: list[str], prompts: list[str]) -> list[str | None]:
+        def ask(sounds: list[str], prompts: list[str]) -> list[str | ServerFailure | None]:
             with ThreadPoolExecutor(self.concurrency) as executor:
                 return list(executor.map(ask_one, sounds, prompts))
 
         descriptions = ask_for_descriptions(ask, list(map(wav_base64, sounds)), transcripts)
         if rejections:
-            if not self._has_responded:
-                raise OSError(str(rejections[-1]))
+            if self._last is None:
+                raise ServerFailure(str(rejections[-1]))
             logger.warning(
                 f"{len(rejections)} of {len(sounds)} recordings stay without a description: {rejections[-1]}"
             )
         return descriptions
+
+    def _count(self, failure: ServerFailure) -> None:
+        """Counts a failure; where the server is broken, which other requests tell, it is raised."""
+        with self._lock:
+            self._failures += 1
+            if self._failures < _FAILURES:
+                return
+            if self._last is None:
+                raise failure
+            last, self._last = self._last, None
+            with contextlib.suppress(_Rejection):
+                self._request(*last)
+            self._failures, self._last = 0, last
 
     def _request(self, sound: str, prompt: str) -> str:
         """The model's text for one recording; an `OSError` where the server is at fault and not the recording."""
@@ -128,7 +156,7 @@ class ChatEndpointDescriber:
             if status == 200:
                 self._supports_format = False
         if status in _REJECTED:
-            raise _Rejection(f"{self._url} rejects the recording with status {status}{self._reason(response)}.")
+            raise _Rejection(f"the server rejects the recording with status {status}{self._reason(response)}.")
         if status in _BUSY_OR_BROKEN:
             raise ServerFailure(
                 f"the server still fails with status {status} after {RETRIES} retries{self._reason(response)}: run "
@@ -152,14 +180,12 @@ class ChatEndpointDescriber:
                 if isinstance(content, list)
                 else [{"type": "text", "text": "" if content is None else content}]
             )
-            text = "".join(part["text"] for part in parts if part.get("type") == "text")
+            return "".join(part["text"] for part in parts if part.get("type") == "text")
         except (TypeError, KeyError, IndexError, AttributeError) as error:
             raise ServerFailure(
                 f"the server does not respond like a chat server{self._reason(response)}: check its address and the "
                 "server, and run again."
             ) from error
-        self._has_responded = True
-        return text
 
     def _post(self, body: dict[str, Any]) -> tuple[int, Any]:
         """The status, and the decoded body or None."""

@@ -15,6 +15,7 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 
 Sound = TypeVar("Sound")
+Absent = TypeVar("Absent")
 
 FIELDS = ("emotion", "emotion_class", "explanation", "scene", "paralinguistics", "gender")
 EMOTION_CLASSES = ("anger", "contempt", "disgust", "fear", "happiness", "neutral", "sadness", "surprise", "other")
@@ -89,27 +90,27 @@ def render_fields(fields: dict[str, str]) -> str:
 
 
 def ask_for_descriptions(
-    ask: Callable[[list[Sound], list[str]], list[str | None]],
+    ask: Callable[[list[Sound], list[str]], Sequence[str | Absent]],
     sounds: Sequence[Sound],
     transcripts: Sequence[str | None],
-) -> list[str | None]:
+) -> list[str | Absent | None]:
     """Asks a model until each output can be parsed, at most three times per recording.
 
     Args:
-        ask: Given recordings and a prompt for each, returns the model's outputs in the same order. After `None` the
-            recording is not tried again.
+        ask: Given recordings and a prompt for each, returns the model's outputs in the same order. After anything
+            but a text the recording is not tried again.
         sounds: The recordings as `ask` wants them.
         transcripts: The words of each recording, `None` where they are not known.
 
     Returns:
-        The descriptions; `None` where no output could be parsed.
+        The descriptions; `None` where no output could be parsed, and what `ask` returned where that is no text.
 
     Raises:
         ValueError: There are not as many transcripts as sounds.
     """
     if len(sounds) != len(transcripts):
         raise ValueError(f"there are {len(sounds)} sounds and {len(transcripts)} transcripts.")
-    descriptions: list[str | None] = [None] * len(transcripts)
+    descriptions: list[str | Absent | None] = [None] * len(transcripts)
     refusals: dict[int, str | None] = dict.fromkeys(range(len(transcripts)))
     for _ in range(ATTEMPTS):
         if not refusals:
@@ -117,7 +118,8 @@ def ask_for_descriptions(
         indices = list(refusals)
         outputs = ask([sounds[i] for i in indices], [render_prompt(transcripts[i], refusals[i]) for i in indices])
         for i, output in zip(indices, outputs, strict=True):
-            if output is None:
+            if not isinstance(output, str):
+                descriptions[i] = output
                 del refusals[i]
                 continue
             try:

@@ -9,19 +9,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet
 
 from ..annotator_msfser import Annotation, LazyProsody, MsfSerAnnotator
-from ..audio_msfser import SAMPLING_RATE
+from ..audio_msfser import SAMPLING_RATE, load_audio
 from ..corpora.schema import FEATURES
 from ..corpora.table import SourceRows
 from ..corpora.text_languages import stated_language
 from ..languages_msfser import language_code
-from ..sharding.sharded_table import ShardedTable, hashed
+from ..sharding.sharded_table import ShardedTable, hashed, recording_of
 from ..word_times_msfser import check_words
 from .chat_endpoint import ServerFailure
-
-# A server that fails at so many recordings in a row is broken; at fewer, they may be what it cannot process.
-_FAILURES = 5
 
 
 class ShardedAnnotation(ShardedTable):
@@ -67,7 +65,6 @@ class ShardedAnnotation(ShardedTable):
         super().__init__(source, settings, output, folder)
         self.make_annotator = make_annotator
         self.server = server
-        self._failures = 0  # recordings in a row at which it failed
         self._given = source.table.select([name for name in self.given if name in source.table.column_names])
 
     @functools.cached_property
@@ -109,7 +106,7 @@ class ShardedAnnotation(ShardedTable):
                 if chosen:
                     texts, sounds = [made[number] for number in chosen], [decoded[number] for number in chosen]
                     known = [given[number] for number in chosen]
-                    self._make_texts(texts, sounds, known, steps, is_retry=numbers is failed)
+                    self._make_texts(texts, sounds, known, steps)
         for number, error in errors.items():
             kept: dict[str, Any] = {name: given[number].get(name) for name in self.given}
             made[number] = _Row(**kept, error=error)
@@ -124,16 +121,15 @@ class ShardedAnnotation(ShardedTable):
         sounds: Sequence[np.ndarray],
         given: Sequence[Mapping[str, Any]],
         steps: Sequence[str],
-        is_retry: bool,
     ) -> None:
-        """Runs some steps for some rows, which a run before this one may have failed to make."""
+        """Runs some steps for some rows."""
         prosody = LazyProsody(sounds)
         if "transcript" in steps:
             self.annotator.transcribe(texts, sounds, given)
         if "emphasis" in steps:
             self.annotator.emphasize(texts, prosody, given)
         if "description" in steps:
-            self._describe(texts, sounds, prosody, given, is_retry)
+            self._describe(texts, sounds, prosody, given)
 
     def _describe(
         self,
@@ -141,26 +137,34 @@ class ShardedAnnotation(ShardedTable):
         sounds: Sequence[np.ndarray],
         prosody: LazyProsody,
         given: Sequence[Mapping[str, Any]],
-        is_retry: bool,
     ) -> None:
-        """Describes some rows; one at which the server fails has an error. One that fails again tells nothing new.
+        """Describes some rows; one at which the server fails has an error.
 
         Raises:
             ServerFailure: The server is broken.
         """
+        failures: dict[int, OSError] = {}
         try:
-            self.annotator.describe(texts, sounds, prosody, given)
-        except ServerFailure as failure:
-            if len(texts) > 1:
-                for text, sound, known in zip(texts, sounds, given, strict=True):
-                    self._describe([text], [sound], LazyProsody([sound]), [known], is_retry)
-                return
-            self._failures += not is_retry
-            if self._failures == _FAILURES:
+            self.annotator.describe(texts, sounds, prosody, given, failures)
+        except ServerFailure:
+            # Perhaps only recordings at which it fails were left: one that a run described tells.
+            described = self._described()
+            if described is None or self.annotator.describer is None:
                 raise
-            texts[0].error = str(failure)
-        if any(text.describer is not None for text in texts):
-            self._failures = 0
+            self.annotator.describer([load_audio(recording_of(self.source, described))], [None])
+            self.annotator.describe(texts, sounds, prosody, given, failures)
+        for place, failure in failures.items():
+            texts[place].error = str(failure)
+
+    def _described(self) -> int | None:
+        """A row of a finished shard that the describer described."""
+        for number in range(self.count):
+            if self.stored_keys(number).get("description") == self.keys(number)["description"]:
+                names = pyarrow.parquet.read_table(self.shard(number), columns=["describer"])["describer"].to_pylist()
+                for row, name in zip(self.rows(number), names, strict=True):
+                    if name is not None:
+                        return row
+        return None
 
     def _given_texts(self, rows: range) -> dict[int, dict[str, Any]]:
         """The texts that the source has, and the language that it or else the run states, by row."""

@@ -192,7 +192,7 @@ def inputs_of(
         "audio": sounds,
         "transcript": list(sentences),
         "emphasis": [" ".join(sentence.split()[:3]) for sentence in sentences],
-        "description": describer(sounds, [None] * len(sounds)) if describer else [None] * len(sounds),
+        "description": [*describer(sounds, [None] * len(sounds))] if describer else [None] * len(sounds),
     }
 
 

@@ -8,7 +8,7 @@ import pytest
 from tiny import noise, tiny_model, tiny_processor
 
 from msfser import MsfSerPipeline, MsfSerProcessor
-from msfser.annotator_msfser import NO_SPEECH, LazyProsody, MsfSerAnnotator
+from msfser.annotator_msfser import NO_SPEECH, Annotation, LazyProsody, MsfSerAnnotator
 from msfser.audio_msfser import load_audio
 from msfser.description_msfser import NORMS, MeasuredDescriber
 from msfser.emphasis_msfser import EMPHASIS, find_emphasis, measure_prosody
@@ -67,6 +67,20 @@ def test_from_sound_alone(recognizer):
     assert made.scores == expected.scores.tolist()
     assert (made.description, made.describer, made.absent) == ("quiet", "some/describer", {})
     assert recognizer.calls == [("transcribe", 1, None)] and describer.calls == ["you did say so."]
+
+
+def test_a_sound_at_which_a_server_fails(recognizer):
+    """The others are described all the same, which a caller who asks for the failures gets."""
+    failure = OSError("the server fails.")
+    annotator = MsfSerAnnotator(recognizer, describer=lambda sounds, transcripts: ["quiet", failure, None])
+    annotator.describer.name = "some/describer"
+    given = [{"description": "given"}, {}, {}, {}]
+    with pytest.raises(OSError, match="the server fails"):
+        annotator([SOUND] * 4, given)
+    made, failures = [Annotation() for _ in given], {}
+    annotator.describe(made, [SOUND] * 4, LazyProsody([SOUND] * 4), given, failures)
+    assert [text.description for text in made] == ["given", "quiet", None, None] and failures == {2: failure}
+    assert [text.absent for text in made] == [{}, {}, {}, {"description": "the describer wrote none"}]
 
 
 def test_a_given_transcript_is_aligned(recognizer):

@@ -31,13 +31,14 @@ _SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)
 _QUANTILES = 21
 
 
-def too_few(labels: np.ndarray, speakers: Sequence[str], unrated: Sequence[str] = ()) -> str | None:
+def too_few(labels: np.ndarray, speakers: Sequence[str], unrated: Sequence[str] = (), where: str = "") -> str | None:
     """Why intervals cannot be calibrated on some predictions: there are too few of them.
 
     Args:
         labels: `(items, 3)`; what is not rated does not count.
         speakers: Of each item.
         unrated: The dimensions that need no labels.
+        where: Which part of a corpus the predictions are for; by default it is all of it.
 
     Returns:
         A sentence without its full stop; `None` where there are enough.
@@ -49,7 +50,7 @@ def too_few(labels: np.ndarray, speakers: Sequence[str], unrated: Sequence[str] 
         if (found := rated.min(initial=FEWEST_RATED)) >= FEWEST_RATED:
             return None
         needed, remedy = f"{FEWEST_RATED} or more rated recordings", "add recordings with labels"
-    there = f"there {'is' if found == 1 else 'are'} {found}"
+    there = f"there {'is' if found == 1 else 'are'} {found} {where}".rstrip()
     return f"no intervals: they need {needed} to be calibrated on, and {there}; {remedy}"
 
 

@@ -177,6 +177,7 @@ def _fitted_intervals(predictions: pd.DataFrame, rows: datasets.Dataset) -> MsfS
     """Intervals from the predictions for speakers that no model was fitted to; `None` with a log of the reason."""
     speakers = _names(predictions["speaker"])
     folds: np.ndarray | None = None
+    where = ""
     if unknown := speakers.count(""):
         logger.info("no intervals: they need all speakers to be known, and %d utterances name none", unknown)
         return None
@@ -194,8 +195,9 @@ def _fitted_intervals(predictions: pd.DataFrame, rows: datasets.Dataset) -> MsfS
             shown = np.count_nonzero(~is_new), len(speakers)
             logger.info("intervals: %d of %d validation utterances are of training speakers and do not count", *shown)
         predictions, speakers = predictions[is_new], np.array(speakers)[is_new].tolist()
+        where = "in the validation part, where training speakers do not count"
     numbers, given = numbers_and_labels(predictions)
-    if words := too_few(given, speakers, unrated_dimensions(rows)):
+    if words := too_few(given, speakers, unrated_dimensions(rows), where):
         logger.info(words)
         return None
     return calibrated(numbers, given, speakers, folds)

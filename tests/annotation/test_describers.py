@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import logging
+import re
 import socket
 import threading
 import time
@@ -516,11 +517,23 @@ def test_a_busy_server_is_tried_again(serve, status):
     assert len(server.requests) == 4
 
 
-def test_a_server_that_stays_broken_is_asked_no_more(serve):
-    server = serve(lambda body, number: (500, {}))
+def failure_of(describer, sound) -> ServerFailure:
+    """What it has in place of the description of one recording."""
+    (failure,) = describer([sound], [None])
+    assert isinstance(failure, ServerFailure)
+    return failure
+
+
+@pytest.mark.parametrize("described", [0, 2])
+def test_a_server_that_stays_broken_is_asked_no_more(serve, described):
+    """At the fifth failure only for what it described last."""
+    server = serve(lambda body, number: (200, json.dumps(GOOD)) if number < described else (500, {}))
+    sounds = [noise(0.1), noise(0.2), *[noise(0.3)] * 20]
     with pytest.raises(ServerFailure, match="with status 500"):
-        ChatEndpointDescriber(server.url, "m", concurrency=1)([noise(0.1)], [None])
-    assert len(server.requests) == 1 + chat_endpoint.RETRIES
+        ChatEndpointDescriber(server.url, "m", concurrency=1)(sounds, [None] * 22)
+    lengths = [len(decoded(body)) for _, _, body in server.requests][described :: 1 + chat_endpoint.RETRIES]
+    expected = [*[4800] * 5, 3200] if described else [1600, 3200, *[4800] * 3]
+    assert lengths[: len(expected)] == expected and len(lengths) <= len(expected) + 1  # one may be under way
 
 
 @pytest.mark.parametrize(
@@ -533,9 +546,12 @@ def test_a_server_that_stays_broken_is_asked_no_more(serve):
 def test_a_server_that_fails_for_some_clips_has_not_described_them(serve, status, response, reason):
     """These clips were stored as if the describer had written nothing for them, and were never described."""
     server = serve(lambda body, number: (status, response) if len(decoded(body)) > 1600 else (200, json.dumps(GOOD)))
-    with pytest.raises(ServerFailure, match=reason) as error:
-        ChatEndpointDescriber(server.url, "m")([noise(0.1), noise(0.2), noise(0.1)], [None] * 3)
-    assert server.url not in str(error.value)
+    sounds = [noise(0.1), noise(0.2), noise(0.1)]
+    first, failure, last = ChatEndpointDescriber(server.url, "m")(sounds, [None] * 3)
+    assert first == last == TEXT and isinstance(failure, ServerFailure)
+    assert re.search(reason, str(failure)) and server.url not in str(failure)
+    lengths = [len(decoded(body)) for _, _, body in server.requests]
+    assert lengths.count(1600) == 2 and lengths.count(3200) == (1 if status == 200 else 1 + chat_endpoint.RETRIES)
 
 
 def test_one_clip_that_the_server_refuses_has_no_description(serve, records):
@@ -574,7 +590,7 @@ def test_the_key_is_never_shown(serve, monkeypatch, records, status):
     monkeypatch.setenv("MSFSER_API_KEY", f" {KEY}\n")
     server = serve(lambda body, number: (status, {"error": {"message": f"who is\n{KEY}?"}}))
     with pytest.raises(OSError) as error:
-        ChatEndpointDescriber(server.url, "m")([noise(0.1)], [None])
+        raise failure_of(ChatEndpointDescriber(server.url, "m"), noise(0.1))
     assert server.requests[0][1]["Authorization"] == f"Bearer {KEY}"
     shown = f"{error.value!r} {error.value.__cause__!r} {error.value.__context__!r} {records.text}"
     assert KEY not in shown
@@ -609,15 +625,14 @@ def test_a_server_that_takes_too_long(serve, monkeypatch):
         return 200, json.dumps(GOOD)
 
     server = serve(slow)
-    with pytest.raises(ServerFailure, match="ReadTimeoutError"):
-        ChatEndpointDescriber(server.url, "m", timeout=0.1)([noise(0.1)], [None])
+    assert "ReadTimeoutError" in str(failure_of(ChatEndpointDescriber(server.url, "m", timeout=0.1), noise(0.1)))
     assert len(server.requests) == 2
 
 
 def test_a_page_is_no_chat_server(serve):
     server = serve(lambda body, number: (200, b"<html>Welcome</html>"))
-    with pytest.raises(OSError, match="does not respond like a chat server"):
-        ChatEndpointDescriber(server.url, "m")([noise(0.1)], [None])
+    failure = failure_of(ChatEndpointDescriber(server.url, "m"), noise(0.1))
+    assert "does not respond like a chat server" in str(failure)
 
 
 def test_redirects_are_not_followed(serve):

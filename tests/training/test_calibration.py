@@ -111,7 +111,13 @@ def test_few_new_speakers_are_too_few(caplog):
     part = of_part(*simulated(np.random.default_rng(0), 4))
     with caplog.at_level("INFO", logger="msfser.train"):
         assert steps._fitted_intervals(part, trained_on("s0", "s1")) is None
-    assert "no intervals: they need 3 or more speakers to be calibrated on, and there are 2" in caplog.text
+    words = "no intervals: they need 3 or more speakers to be calibrated on, and there are 2"
+    part_of = " in the validation part, where training speakers do not count; add recordings of other speakers"
+    assert words + part_of in caplog.text
+    few = part.assign(fold=0)[part["speaker"].isin(["s0", "s1"])]
+    with caplog.at_level("INFO", logger="msfser.train"):
+        assert steps._fitted_intervals(few, trained_on("s0", "s1")) is None
+    assert f"{words}; add recordings of other speakers" in caplog.text
     # In a cross-validation the predictions are by models that left their speakers out.
     assert steps._fitted_intervals(part.assign(fold=part["speaker"]), trained_on("s0", "s1", "s2", "s3")) is not None
 
@@ -127,7 +133,7 @@ def test_few_rated_recordings_are_too_few(caplog):
         assert steps._fitted_intervals(eight, trained_on("x")) is None
         assert steps._fitted_intervals(without, trained_on("x")) is None
     words = "no intervals: they need 9 or more rated recordings to be calibrated on, and there are "
-    assert f"{words}8; add recordings with labels" in caplog.text and f"{words}0; " in caplog.text
+    assert f"{words}8 in the validation part, where " in caplog.text and f"{words}0 in the " in caplog.text
     low, high = steps._fitted_intervals(nine, trained_on("x"))(torch.tensor(numbers, dtype=torch.float32))
     assert ((high - low) < 1).any()
     # A dimension that is not rated in the training either needs none.
