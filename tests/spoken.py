@@ -60,6 +60,12 @@ def voice(seconds: float, seed: int = 0, rate: int = RATE) -> np.ndarray:
     return (0.1 * sound + 0.005 * np.random.default_rng(seed).standard_normal(len(time))).astype(np.float32)
 
 
+def tone(seconds: float, hertz: float = 220.0) -> np.ndarray:
+    """A steady tone, as of an organ."""
+    time = np.arange(int(RATE * seconds)) / RATE
+    return (0.1 * sum(np.sin(2 * np.pi * hertz * k * time) / k for k in range(1, 6))).astype(np.float32)
+
+
 def syllables(sound: np.ndarray) -> np.ndarray:
     """A sound whose level rises and falls four times a second."""
     time = np.arange(len(sound)) / RATE

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from spoken import SPOKEN, Recognizer, voice
+from spoken import SPOKEN, Recognizer, syllables, tone, voice
 from tiny import tiny_model, tiny_processor
 from transformers import AutoModel, AutoProcessor, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
@@ -479,8 +479,8 @@ def test_an_https_address_is_fetched_and_nothing_else(pipe, speech, address, mon
 
 @pytest.fixture(scope="module")
 def long():
-    """40 s: speech, 14 s of silence, louder speech."""
-    return np.concatenate([voice(13.0), np.zeros(14 * RATE, np.float32), 3 * voice(13.0, 1)])
+    """40 s: an organ with a pitch, in which words alone are speech, 14 s of silence, and the organ louder."""
+    return np.concatenate([syllables(tone(13.0, 300)), np.zeros(14 * RATE, np.float32), 3 * syllables(tone(13.0, 150))])
 
 
 def test_a_long_recording_has_a_course_and_a_summary(pipe, long, recognizer):

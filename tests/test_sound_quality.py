@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soxr
-from spoken import RATE, Recognizer, syllables
+from spoken import RATE, Recognizer, syllables, tone
 from tiny import noise, tiny_model, tiny_processor
 
 from msfser import LABELS, MsfSerPipeline, MsfSerProcessor
@@ -128,12 +128,6 @@ class Says(Recognizer):
 @pytest.fixture(scope="module")
 def pipe():
     return MsfSerPipeline(tiny_model("whisper"), processor=tiny_processor("whisper"), recognizer=None)
-
-
-def tone(seconds):
-    """A steady tone, as of an organ."""
-    time = np.arange(int(seconds * RATE)) / RATE
-    return (0.1 * sum(np.sin(2 * np.pi * 220 * k * time) / k for k in range(1, 6))).astype(np.float32)
 
 
 @pytest.mark.parametrize("seconds", [6.0, 14.0])

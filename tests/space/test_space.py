@@ -25,7 +25,8 @@ from demo_page import SPACE, SPOKEN, FakeRecognizer
 from huggingface_hub import ModelCard
 from media import media, playlist, reference_movie
 from packaging.requirements import Requirement
-from tiny import noise, tiny_model, tiny_processor
+from spoken import voice
+from tiny import tiny_model, tiny_processor
 
 from msfser import MsfSerModel
 from msfser.audio_msfser import SAMPLING_RATE, load_audio
@@ -63,8 +64,8 @@ def ser(tmp_path_factory):
 def clips(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips")
     for i in range(3):
-        soundfile.write(folder / f"{i}.wav", noise(1.5 + i, i), SAMPLING_RATE)
-    soundfile.write(folder / "long.wav", noise(20.0), SAMPLING_RATE)
+        soundfile.write(folder / f"{i}.wav", voice(1.5 + i, i), SAMPLING_RATE)
+    soundfile.write(folder / "long.wav", voice(20.0), SAMPLING_RATE)
     soundfile.write(folder / "silent.wav", np.zeros(SAMPLING_RATE), SAMPLING_RATE)
     soundfile.write(folder / "too_long.wav", np.zeros(8_000 * 301), 8_000, subtype="PCM_U8")
     soundfile.write(folder / "empty.wav", np.zeros(0), SAMPLING_RATE)
