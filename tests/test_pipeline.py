@@ -480,7 +480,9 @@ def test_an_https_address_is_fetched_and_nothing_else(pipe, speech, address, mon
 @pytest.fixture(scope="module")
 def long():
     """40 s: an organ with a pitch, in which words alone are speech, 14 s of silence, and the organ louder."""
-    return np.concatenate([syllables(tone(13.0, 300)), np.zeros(14 * RATE, np.float32), 3 * syllables(tone(13.0, 390))])
+    return np.concatenate(
+        [syllables(tone(13.0, 300)), np.zeros(14 * RATE, np.float32), 3 * syllables(tone(13.0, 390))]
+    )
 
 
 def test_a_long_recording_has_a_course_and_a_summary(pipe, long, recognizer):
