@@ -75,18 +75,14 @@ class ShardedPrediction(ShardedTable):
     def starts(self) -> list[int]:
         """See [`ShardedTable.starts`]; long recordings are in shards of fewer rows."""
         found: list[int] = []
-        self._bytes: list[int] = []  # of the recordings of each shard
+        size = 0
         for row in range(len(self.table)):
             own = self._size(row)
-            if not found or row - found[-1] == self.rows_per_shard or self._bytes[-1] + own > self.bytes_per_shard:
+            if not found or row - found[-1] == self.rows_per_shard or size + own > self.bytes_per_shard:
                 found.append(row)
-                self._bytes.append(0)
-            self._bytes[-1] += own
+                size = 0
+            size += own
         return found
-
-    def in_order(self, shards: Sequence[int]) -> Sequence[int]:
-        """See [`ShardedTable.in_order`]; large ones first, so that processes end at about the same time."""
-        return sorted(shards, key=lambda number: self._bytes[number], reverse=True)
 
     def step_keys(self, rows: range) -> dict[str, str]:
         """See [`ShardedTable.step_keys`]."""

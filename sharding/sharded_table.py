@@ -199,16 +199,12 @@ class ShardedTable(abc.ABC):
         done = len(self.table) - sum(len(self.rows(number)) for number in unmade)
         with tqdm(total=len(self.table), initial=done, desc=self.command, unit="clip", disable=quiet) as bar:
             self._advance = bar.update
-            for number in self.in_order(unmade):
+            for number in unmade:
                 raise_if_interrupted()
                 if self._begin(number):
                     self.make_shard(number)
                 else:
                     self._advance(len(self.rows(number)))
-
-    def in_order(self, shards: Sequence[int]) -> Sequence[int]:
-        """The order in which shards are made."""
-        return shards
 
     def _begin(self, number: int) -> bool:
         """Marks a shard as begun by this process; false if another process of this run did so before."""
