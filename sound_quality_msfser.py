@@ -86,14 +86,13 @@ class SoundMeter:
             words: With their `start` and `end` in seconds.
             are_given: Whether they were given, not recognized.
         """
+        of_sound = 0.0 if are_given else round(self._speech_seconds, 3)
+        if not words or self._is_silent_or_steady():
+            return of_sound
         of_words = round(float(min(self.seconds, sum(word["end"] - word["start"] for word in words))), 3)
-        if self._is_silent_or_steady():
-            of_words = 0.0
-        if are_given:
-            return of_words
-        of_sound = round(self._speech_seconds, 3)
         sounding = _loud(self._measures()[0], _SILENT_BELOW_LOUD).sum() * _HOP / SAMPLING_RATE
-        return max(of_words, of_sound) if len(words) >= _FEWEST_WORDS * sounding else of_sound
+        are_enough = are_given or len(words) >= _FEWEST_WORDS * sounding
+        return max(of_words, of_sound) if are_enough else of_sound
 
     def _is_silent_or_steady(self) -> bool:
         """Whether the sound has no loud frame, or is a noise or a tone whose level hardly changes."""

@@ -95,8 +95,8 @@ def speech_rows(
     """False alarms on speech."""
     missed = {name: np.zeros(len(clips), bool) for name in conditions}
     for i, path in enumerate(clips["path"]):
-        for name, of_condition in missed.items():
-            of_condition[i] = not decide(_distorted(name, i, path))
+        for name, samples in _distorted(i, path, missed).items():
+            missed[name][i] = not decide(samples)
     speakers = clips["speaker"].to_numpy()
     stated = np.concatenate([missed[name] for name in _STATED])
     rows = [row(f"{prefix}/false_alarms", *share_interval(stated, clusters(np.tile(speakers, len(_STATED)))))]
@@ -146,9 +146,10 @@ def synthesized_rows(voices: Sequence[np.ndarray]) -> list[Row]:
     return rows
 
 
-def _distorted(condition: str, i: int, path: str) -> np.ndarray:
-    """The sound of a clip in a condition."""
-    return CONDITIONS[condition](load_audio(path), np.random.default_rng([5, i])).astype(np.float32)
+def _distorted(i: int, path: str, conditions: Iterable[str]) -> dict[str, np.ndarray]:
+    """The sound of a clip in each condition."""
+    samples = load_audio(path)
+    return {name: CONDITIONS[name](samples, np.random.default_rng([5, i])).astype(np.float32) for name in conditions}
 
 
 def voices_of(clips: pd.DataFrame, corpora: Sequence[str]) -> list[np.ndarray]:
@@ -159,7 +160,8 @@ def voices_of(clips: pd.DataFrame, corpora: Sequence[str]) -> list[np.ndarray]:
 def sounds_of_choice(data: Path) -> dict[str, list[np.ndarray]]:
     """Speech by condition, `sounds` without speech, and `crowds`, by which the decision was chosen."""
     clips = clips_of(data, is_tuning=True)
-    sounds = {name: [_distorted(name, i, path) for i, path in enumerate(clips["path"])] for name in CONDITIONS}
+    distorted = [_distorted(i, path, CONDITIONS) for i, path in enumerate(clips["path"])]
+    sounds = {name: [of_clip[name] for of_clip in distorted] for name in CONDITIONS}
     sounds["sounds"] = [sound for kind in SYNTHESIZED.values() for sound in sounds_of(kind, _SOUNDS, 0)]
     return sounds | {"crowds": list(sounds_of(crowd(voices_of(clips, _VOICES[0])), _SOUNDS, 0))}
 
