@@ -12,7 +12,9 @@ FOLDER holds RAVDESS (speech), EmoDB, nEMO, emotiontts_kr, GoEmotions and EmoBan
 - `ranking/...` and `KIND/DIMENSION_r`: matched pairs in the expected order, and the correlation of a distorted sound's
   numbers with those of the clean one, from sound alone.
 - `emobank_text/...`: the sentences of EmoBank's test part as text, on which nothing was trained; Pearson's r and CCC
-  with the ratings of people. `emobank_ridge/...` is ridge regression from the same vectors to the same weak labels.
+  with the ratings of people. `emobank_ridge/...` is ridge regression from the same vectors to the same weak labels,
+  and `emobank_ridge_published/...` from those of the text encoder before it was adapted (`starter/text_encoder.py`).
+  `emobank_text_minus_ridge` and `emobank_text_minus_published` are the paired differences in mean r.
 - `emobank_spoken/...`: some of these sentences, spoken without emotion by a synthesizer (SVOX Pico), by the default
   pipeline; `emobank_spoken_sound_only/...` without words and description. `emobank_spoken/word_errors` is the
   recognizer's, and `emobank_spoken_length/valence_r` the correlation of the ratings with the seconds alone.

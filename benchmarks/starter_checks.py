@@ -21,7 +21,7 @@ from ..evaluation.acted import Material
 from ..evaluation.intervals import interval
 from ..evaluation.results import Row, row, rows_of
 from ..pipeline_msfser import MsfSerPipeline
-from ..starter.assemble import STARTER, Starter, starter_folder
+from ..starter.assemble import AUDIO_ENCODER, STARTER, SWITCHES, TEXT_ENCODER, Starter, starter_folder
 from ..starter.material import NOISES, no_speech
 from ..training.features import encode_texts
 from .emobank import PENALTIES, ccc, fit_ridge, pearson
@@ -62,22 +62,37 @@ def rows_of_starter(
 
 @torch.inference_mode()
 def text_rows(model: MsfSerModel, processor: MsfSerProcessor, data: Path) -> list[Row]:
-    """EmoBank's test sentences as text, by the starter and by ridge regression from the same vectors and labels."""
+    """EmoBank's test sentences as text, by the starter, and by ridge regression from vectors to the same labels."""
     sentences, labels = emobank(data)
     vectors = encode_texts(sentences, model, processor)
-    ours = model(gs_embedding=vectors, gs_attention_mask=torch.ones(len(vectors), 1).long()).logits.numpy()
-    ridge = _ridge(data, model, processor)(vectors.double().numpy())
+    published = MsfSerModel.from_encoders(AUDIO_ENCODER, TEXT_ENCODER, **SWITCHES)
+    predicted = {
+        "emobank_text": model(
+            gs_embedding=vectors, gs_attention_mask=torch.ones(len(vectors), 1).long()
+        ).logits.numpy(),
+        "emobank_ridge": _ridge(data, model, processor)(vectors.double().numpy()),
+        "emobank_ridge_published": _ridge(data, published, processor)(
+            encode_texts(sentences, published, processor).double().numpy()
+        ),
+    }
 
     def measure(items: np.ndarray) -> np.ndarray:
-        r = [pearson(predicted[items], labels[items]) for predicted in (ours, ridge)]
-        cccs = [ccc(predicted[items].astype(np.float64), labels[items]) for predicted in (ours, ridge)]
-        return np.concatenate([r[0], [r[0].mean()], cccs[0], r[1], [r[1].mean()], cccs[1]])
+        """`(systems, measures)`."""
+        found = []
+        for numbers in predicted.values():
+            r = pearson(numbers[items], labels[items])
+            found.append([*r, r.mean(), *ccc(numbers[items].astype(np.float64), labels[items])])
+        return np.array(found)
 
     measures = (*(f"{label}_r" for label in LABELS), "mean_r", *LABELS)
-    names = [f"{system}/{name}" for system in ("emobank_text", "emobank_ridge") for name in measures]
-    rows = rows_of(names, interval(measure, len(labels), correlation=True))
-    difference = interval(lambda items: np.subtract(*np.split(measure(items), 2))[len(LABELS)], len(labels))
-    return [*rows, row("emobank_text_minus_ridge", *difference)]
+    names = [f"{system}/{name}" for system in predicted for name in measures]
+    rows = rows_of(names, interval(lambda items: measure(items).ravel(), len(labels), correlation=True))
+    ours, ridge, of_published = range(len(predicted))
+    mean_r = measures.index("mean_r")
+    for name, other in (("emobank_text_minus_ridge", ridge), ("emobank_text_minus_published", of_published)):
+        difference = interval(lambda items, other=other: measure(items)[[ours, other], mean_r] @ [1, -1], len(labels))
+        rows.append(row(name, *difference))
+    return rows
 
 
 def spoken_rows(ser: MsfSerPipeline, data: Path) -> list[Row]:

@@ -42,7 +42,7 @@ COMMANDS: dict[str, Command] = {
     "convert": Command("hub.convert", "convert the baseline of the MSP-Podcast challenges", "train"),
     "publish": Command("hub.publish", "publish a model on the Hugging Face Hub", "train"),
     "encoders": Command("hub.encoders", "fetch the published encoders where the Hugging Face Hub is out of reach"),
-    "starter": Command("starter.assemble", "assemble the starter model from its weights and the published encoders"),
+    "starter": Command("starter.assemble", "assemble the starter model from its weights and encoders"),
     "space": Command("space.app", "run the demo page", "space"),
 }
 

@@ -35,12 +35,13 @@ class ShardedPrediction(ShardedTable):
     made = {"result": pa.string(), "error": pa.string()}  # noqa: RUF012
     keeps_source = False
     remedy = "run the same command as before, or start over with --overwrite"
-    # Many rows in a shard share batches better, and few leave several processes less to wait for at the end.
-    rows_per_shard, most_rows_per_shard, fewest_shards = 32, 64, 64
+    # Many rows in a shard share batches better; small last shards let several processes end at about the same time. A
+    # shard has at most this share of the rows that are left, but not fewer rows than the fewest.
+    rows_per_shard, fewest_rows_per_shard, share_of_rest = 64, 8, 1 / 6
     # Of recordings, unless a single one is larger: an hour of MP3, or 17 minutes of WAV at 16 kHz.
     bytes_per_shard = 32_000_000
     # Raised when the same settings give other results.
-    version = 7
+    version = 8
 
     def __init__(
         self,
@@ -50,8 +51,6 @@ class ShardedPrediction(ShardedTable):
         options: Mapping[str, Any],
         output: Path,
     ):
-        even = len(source.table) // self.fewest_shards
-        self.rows_per_shard = min(max(even, self.rows_per_shard), self.most_rows_per_shard)
         super().__init__(source, settings, output)
         self.pipeline = pipeline
         self.options = options
@@ -73,14 +72,16 @@ class ShardedPrediction(ShardedTable):
                 self.output.rmdir()
 
     def starts(self) -> list[int]:
-        """See [`ShardedTable.starts`]; long recordings are in shards of fewer rows."""
+        """See [`ShardedTable.starts`]; long recordings, and the last ones, are in shards of fewer rows."""
         found: list[int] = []
-        size = 0
+        size = most = 0
         for row in range(len(self.table)):
             own = self._size(row)
-            if not found or row - found[-1] == self.rows_per_shard or size + own > self.bytes_per_shard:
+            if not found or row - found[-1] == most or size + own > self.bytes_per_shard:
                 found.append(row)
                 size = 0
+                of_rest = int((len(self.table) - row) * self.share_of_rest)
+                most = min(max(of_rest, self.fewest_rows_per_shard), self.rows_per_shard)
             size += own
         return found
 
@@ -97,8 +98,8 @@ class ShardedPrediction(ShardedTable):
         """
         if surplus or any(map(self.is_outdated, shards)):
             raise ValueError(
-                f"{self.output} holds what an interrupted run predicted for other recordings or with other options: "
-                f"{self.remedy}."
+                f"{self.output} holds what an interrupted run predicted for other recordings, with other options, or "
+                f"by another version of msfser: {self.remedy}."
             )
 
     def make_rows(

@@ -1,4 +1,4 @@
-"""Assembles a starter model from its fitted weights and the published encoders, or fits a new one.
+"""Assembles a starter model from the weights in the package and the published encoders, or fits a new one.
 
     msfser starter outputs/starter
     msfser starter outputs/open --name starter-open
@@ -10,6 +10,7 @@ license, becomes the card of the folder.
 """
 
 import dataclasses
+import hashlib
 import json
 import logging
 import os
@@ -23,6 +24,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.constants import HF_HOME
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers.utils.logging import disable_progress_bar
 
@@ -39,12 +41,15 @@ from ..intervals_msfser import MsfSerIntervals, set_intervals
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
 from ..training.settings import RUN_FILE
+from .text_encoder import TEXT_WEIGHTS, adapt_text_encoder
 
 logger = logging.getLogger("msfser.starter")
 
 # What commands call the starter that comes with the package.
 STARTER = "starter"
 WEIGHTS, NORMS, SCALE, CARD = "model.safetensors", "norms.json", "scale.json", "README.md"
+# In the metadata of the weights, the SHA-256 of the update of the text encoder with which they were fitted.
+_FITTED_ON = "text_encoder"
 # The first words of the title of every card of a starter.
 TITLE = "# MSF-SER starter"
 # What the snippets of its card load.
@@ -120,8 +125,10 @@ def fitted_voices(config: Any) -> tuple[str, ...]:
 
 
 def new_starter() -> MsfSerModel:
-    """A starter before it is fitted: the pretrained encoders, and random weights on top of them."""
-    return MsfSerModel.from_encoders(AUDIO_ENCODER, TEXT_ENCODER, **SWITCHES)
+    """A starter before it is fitted: the encoders, that of texts adapted, and random weights on top of them."""
+    model = MsfSerModel.from_encoders(AUDIO_ENCODER, TEXT_ENCODER, **SWITCHES)
+    adapt_text_encoder(model.text_encoder)
+    return model
 
 
 def starter_processor(norms: Mapping[str, Any] | None = None) -> MsfSerProcessor:
@@ -143,7 +150,8 @@ def starter_processor(norms: Mapping[str, Any] | None = None) -> MsfSerProcessor
 def write_fitted_weights(model: MsfSerModel, norms: Mapping[str, Any], folder: Path) -> None:
     """Writes the fitted weights, without those of the encoders, the norms of the describer, and `config.scale`."""
     folder.mkdir(exist_ok=True)
-    save_file(_fitted_weights(model), folder / WEIGHTS, metadata={"format": "pt"})
+    metadata = {"format": "pt", _FITTED_ON: _hash_of_update()}
+    save_file(_fitted_weights(model), folder / WEIGHTS, metadata=metadata)
     (folder / WEIGHTS).chmod(0o644)
     write_text(folder / NORMS, json.dumps(norms, indent=1) + "\n")
     write_text(folder / SCALE, json.dumps(model.config.scale) + "\n")
@@ -174,12 +182,19 @@ def fitted_starter(starter: Starter) -> MsfSerModel:
 
     Raises:
         OSError: The fitted weights or the encoders cannot be found.
-        ValueError: The fitted weights do not fit this version of the model.
+        ValueError: The fitted weights do not fit this version of the model, or its text encoder.
     """
     weights = starter.folder / WEIGHTS
     if not weights.is_file():
         raise OSError(f"{weights} is missing: install the package again, or run msfser.starter.fit.")
     model, fitted = new_starter(), load_file(weights)
+    with safe_open(weights, "pt") as file:
+        fitted_on = (file.metadata() or {}).get(_FITTED_ON)
+    if fitted_on != _hash_of_update():
+        raise ValueError(
+            f"{weights} was fitted with another {TEXT_WEIGHTS.name}: install the package again, or run "
+            "msfser.starter.fit."
+        )
     set_intervals(model, MsfSerIntervals() if "intervals.quantiles" in fitted else None)
     needed = _fitted_weights(model)
     if {name: weight.shape for name, weight in fitted.items()} != {n: w.shape for n, w in needed.items()}:
@@ -257,8 +272,13 @@ def _made_of(starter: Starter) -> list[Path]:
     own = [starter.folder / name for name in (WEIGHTS, NORMS, SCALE, CARD)]
     encoders = [package / "hub" / name for name in ("encoders.yaml", "encoders.py", "convert.py")]
     licenses = [package / "corpora" / name for name in ("acted_layouts.py", "licenses.py")]
-    files = [*own, Path(__file__), *encoders, *licenses, *package.glob("*_msfser.py")]
+    text = [Path(__file__).with_name(name) for name in (TEXT_WEIGHTS.name, "text_encoder.py")]
+    files = [*own, *text, Path(__file__), *encoders, *licenses, *package.glob("*_msfser.py")]
     return [path for path in files if path.is_file()]
+
+
+def _hash_of_update() -> str:
+    return hashlib.sha256(TEXT_WEIGHTS.read_bytes()).hexdigest()
 
 
 def _fitted_weights(model: MsfSerModel) -> dict[str, torch.Tensor]:

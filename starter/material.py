@@ -6,6 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import datasets
 import numpy as np
 import pandas as pd
 import torch
@@ -82,19 +83,38 @@ def read_sentences(folders: Sequence[Path], most: int = SENTENCES) -> Sentences:
     Raises:
         ValueError: GoEmotions is not there.
     """
-    place = next(filter(None, map(find_goemotions, folders)), None)
-    if place is None:
-        raise ValueError(f"{folders[0]}: there is no GoEmotions in it, which teaches a starter words; add its folder.")
-    table = read_goemotions(place)["train"].to_pandas()
-    table = table.sample(min(most, len(table)), random_state=0)
+    sentences = find_sentences(folders)["train"]
+    table = sentences.select(drawn_sentences(len(sentences), most)).to_pandas()
     draw = np.random.default_rng(0)
     model, processor = new_starter(), starter_processor()
-    texts = {"gs": table["transcript"].tolist(), "les": [_window(text, draw) for text in table["transcript"]]}
+    texts = {"gs": table["transcript"].tolist(), "les": [window(text, draw) for text in table["transcript"]]}
     vectors = {name: encode_texts(column, model, processor) for name, column in texts.items()}
     return Sentences(table[[*LABELS]].to_numpy(np.float32), vectors)
 
 
-def _window(text: str, draw: np.random.Generator) -> str:
+def find_sentences(folders: Sequence[Path]) -> datasets.DatasetDict:
+    """GoEmotions as [`read_goemotions`] reads it, from the first of some folders that is GoEmotions or has it.
+
+    Raises:
+        ValueError: GoEmotions is not there.
+    """
+    place = next(filter(None, map(find_goemotions, folders)), None)
+    if place is None:
+        raise ValueError(f"{folders[0]}: there is no GoEmotions in it, which teaches a starter words; add its folder.")
+    return read_goemotions(place)
+
+
+def drawn_sentences(count: int, most: int = SENTENCES) -> np.ndarray:
+    """Which of the training sentences of GoEmotions a starter is fitted to, `(sentences,)` indices in random order.
+
+    The text encoder is adapted to the others: of sentences that it has learned by heart, its vectors would seem to say
+    more than those of other sentences do.
+    """
+    return np.random.default_rng(0).permutation(count)[:most]
+
+
+def window(text: str, draw: np.random.Generator) -> str:
+    """Three consecutive words of a text at a random place, or all of a shorter one."""
     words = text.split()
     start = int(draw.integers(max(1, len(words) - _SEGMENT + 1)))
     return " ".join(words[start : start + _SEGMENT])

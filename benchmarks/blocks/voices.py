@@ -55,6 +55,7 @@ def _words_table(prefix: str) -> Table:
     systems = {
         "text": "emobank_text",
         "ridge regression from the same vectors and labels": "emobank_ridge",
+        "ridge regression from the published text encoder": "emobank_ridge_published",
         "spoken by Pico, default pipeline": "emobank_spoken",
         "- Pico, audio only": "emobank_spoken_sound_only",
         "spoken by espeak-ng, default pipeline": "emobank_spoken_espeak",
@@ -307,7 +308,8 @@ VOICES: dict[str, Block] = {
         "starter",
         [
             _words_table(""),
-            "\nText minus ridge regression, mean r: {emobank_text_minus_ridge:difference}. The recognizer gets "
+            "\nText minus ridge regression, mean r: {emobank_text_minus_ridge:difference}; minus that from the "
+            "published text encoder: {emobank_text_minus_published:difference}. The recognizer gets "
             "{emobank_spoken/word_errors:share} of the words wrong that Pico speaks, and "
             "{emobank_spoken_espeak/word_errors:share} of those of espeak-ng, many of which are left out as not "
             "clearly English; Pico was added after the result with espeak-ng was known. The length of the sentence "

@@ -700,6 +700,17 @@ def test_long_recordings_are_in_small_groups(calls, model, monkeypatch):
     assert table["error"].notna().tolist() == [False, True, False, False]
 
 
+@pytest.mark.parametrize("count", [0, 1, 9, 305, 5_000])
+def test_the_last_recordings_are_in_small_groups(count):
+    """As measured: with equal groups, one of two processes waited for a tenth of its time at the end."""
+    made = ShardedPrediction.__new__(ShardedPrediction)
+    made.table, made._size = range(count), lambda row: 1
+    sizes = np.diff([*made.starts(), count])
+    assert sizes.sum() == count and sizes.max(initial=0) <= ShardedPrediction.rows_per_shard
+    assert (sizes[-3:] <= ShardedPrediction.fewest_rows_per_shard).all()
+    assert (np.diff(sizes) <= 0).all()
+
+
 def test_only_the_main_process_speaks_of_the_whole(caplog):
     """Each said the license of the weights, and warned of languages that are not read."""
 
@@ -755,7 +766,6 @@ def test_a_second_run_leaves_the_first_one_alone(calls, model, has_shards, overw
 @pytest.mark.parametrize("gone", ["a.wav", "long.flac"])
 def test_a_refused_run_leaves_everything(calls, model, monkeypatch, gone):
     monkeypatch.setattr(ShardedPrediction, "rows_per_shard", 1)
-    monkeypatch.setattr(ShardedPrediction, "most_rows_per_shard", 1)
     arguments = ("calls", "-o", "r.csv", "--model", model)
     parts = stopped(*arguments)
     before = contents(parts)

@@ -56,7 +56,6 @@ def test_a_recording_without_a_result_is_refused(corpus, tmp_path):
 def test_a_refused_submission_keeps_what_is_predicted(corpus, tmp_path, monkeypatch):
     """As reported: all recordings had to be predicted again."""
     monkeypatch.setattr(ShardedPrediction, "rows_per_shard", 1)
-    monkeypatch.setattr(ShardedPrediction, "most_rows_per_shard", 1)
     path = corpus / "Audios" / msp_podcast_labels()[-1]["FileName"]
     path.rename(tmp_path / "aside")
     path.write_bytes(b"RIFF and nothing else")

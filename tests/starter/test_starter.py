@@ -12,13 +12,15 @@ import pytest
 import soundfile
 import torch
 from published import MINILM, WHISPER, missing
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from starter_sentences import write_sentences
 from tiny import noise, tiny_model, tiny_processor
 from transformers import AutoModel, AutoProcessor, pipeline
 
 from msfser.description_msfser import WORDS
 from msfser.evaluation.results import RESULTS, read
 from msfser.hub import publish
+from msfser.modeling_msfser import MsfSerModel
 from msfser.starter import assemble as starter
 from msfser.starter import fit as fitting
 from msfser.starter import material
@@ -151,7 +153,11 @@ def test_the_snippets_of_each_card_load_what_the_card_is_of(one):
 
 @pytest.mark.parametrize("one", starter.STARTERS.values(), ids=str)
 @pytest.mark.parametrize(
-    "changed", ["model.safetensors", "README.md", "pipeline_msfser.py", "starter/assemble.py", "hub/encoders.yaml"]
+    "changed",
+    [
+        *("model.safetensors", "README.md", "pipeline_msfser.py", "starter/assemble.py", "hub/encoders.yaml"),
+        *("starter/text_encoder.safetensors", "starter/text_encoder.py"),
+    ],
 )
 def test_the_cache_has_a_folder_for_each_version_of_the_package(one, changed, tmp_path, monkeypatch):
     package = Path(starter.__file__).parents[1]
@@ -190,6 +196,25 @@ def test_the_license_of_a_fit_is_the_strictest():
     assert starter.license_of_fit(["emodb", "crema_d"]) == ("odbl", ("CREMA-D",))
     assert starter.license_of_fit(["crema_d", "nemo"]) == ("cc-by-nc-sa-4.0", ("nEMO",))
     assert starter.STARTERS["starter"].license.sources == ("RAVDESS speech", "nEMO")
+
+
+def test_the_text_encoder_is_the_adapted_one(folder):
+    found = load_file(folder / "model.safetensors")
+    published = MsfSerModel.from_encoders(starter.AUDIO_ENCODER, starter.TEXT_ENCODER).text_encoder.state_dict()
+    update = load_file(starter.TEXT_WEIGHTS)
+    layer = next(name.removesuffix(".up") for name in update if name.endswith(".up"))
+    change = found[f"text_encoder.{layer}.weight"] - published[f"{layer}.weight"]
+    torch.testing.assert_close(change, update[f"{layer}.up"] @ update[f"{layer}.down"], atol=1e-6, rtol=1e-4)
+    assert change.abs().max() > 1e-3
+
+
+def test_weights_of_another_text_encoder_are_refused(folder, tmp_path, monkeypatch):
+    """As found in a review: the update could be fitted anew without the starters."""
+    update = {name: 2 * part for name, part in load_file(starter.TEXT_WEIGHTS).items()}
+    save_file(update, tmp_path / "text_encoder.safetensors")
+    monkeypatch.setattr(starter, "TEXT_WEIGHTS", tmp_path / "text_encoder.safetensors")
+    with pytest.raises(SystemExit, match=r"was fitted with another text_encoder\.safetensors: "):
+        starter.main([str(tmp_path / "out")])
 
 
 def test_weights_that_do_not_fit_are_refused(folder, tmp_path, monkeypatch):
@@ -235,16 +260,6 @@ def tiny_fits(tmp_path, monkeypatch):
     measured = np.random.default_rng(0)
     monkeypatch.setattr(fitting, "voice_measures", lambda paths: measured.uniform(size=(len(paths), len(WORDS))))
     monkeypatch.setattr(starter, "ensure_encoders", lambda names: None)
-
-
-def write_sentences(folder):
-    rows = [
-        f"the food was {letter},{label},{part}"
-        for part in ("train", "dev", "test")
-        for letter, label in zip("abcd", ("joy", "neutral", "anger", "neutral"), strict=True)
-    ]
-    folder.mkdir(parents=True)
-    (folder / "goemotions.csv").write_text("\n".join(["text,labels,split", *rows]))
 
 
 def test_a_starter_is_fitted_to_the_corpora_of_a_folder(tiny_fits, tmp_path):
