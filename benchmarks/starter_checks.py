@@ -22,7 +22,7 @@ from ..evaluation.intervals import interval
 from ..evaluation.results import Row, row, rows_of
 from ..pipeline_msfser import MsfSerPipeline
 from ..starter.assemble import AUDIO_ENCODER, STARTER, SWITCHES, TEXT_ENCODER, Starter, starter_folder
-from ..starter.material import NOISES, no_speech
+from ..starter.material import NOISES, drawn_sentences, find_sentences, no_speech
 from ..training.features import encode_texts
 from .emobank import PENALTIES, ccc, fit_ridge, pearson
 from .live import EXAMPLES, recordings_in
@@ -266,12 +266,11 @@ def emobank(data: Path) -> tuple[list[str], np.ndarray]:
 
 def _ridge(data: Path, model: MsfSerModel, processor: MsfSerProcessor) -> Any:
     """Ridge regression from sentences that a starter is fitted to; its penalty is chosen on the validation part."""
-    place = find_goemotions(data)
-    assert place is not None
-    parts = read_goemotions(place)
+    parts = find_sentences([data])
+    chosen = {"train": drawn_sentences(len(parts["train"])), "validation": range(4_000)}
     sets = {}
-    for name, most in (("train", 16_000), ("validation", 4_000)):
-        table = parts[name].to_pandas().sample(most, random_state=0)
+    for name, rows in chosen.items():
+        table: pd.DataFrame = parts[name].select(rows).to_pandas()
         vectors = encode_texts(table["transcript"].tolist(), model, processor).double().numpy()
         sets[name] = vectors, table[[*LABELS]].to_numpy(np.float64)
     x, y = sets["validation"]
