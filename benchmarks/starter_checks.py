@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 import jiwer
 import numpy as np
 import pandas as pd
@@ -15,7 +16,6 @@ from .. import MsfSerModel, MsfSerProcessor
 from ..audio_msfser import SAMPLING_RATE, load_audio
 from ..configuration_msfser import LABELS
 from ..corpora.emobank import read_emobank
-from ..corpora.goemotions import find_goemotions, read_goemotions
 from ..corpora.probe.synthesizer import Synthesizer
 from ..evaluation.acted import Material
 from ..evaluation.intervals import interval
@@ -63,15 +63,15 @@ def rows_of_starter(
 @torch.inference_mode()
 def text_rows(model: MsfSerModel, processor: MsfSerProcessor, data: Path) -> list[Row]:
     """EmoBank's test sentences as text, by the starter, and by ridge regression from vectors to the same labels."""
-    sentences, labels = emobank(data)
+    (sentences, labels), goemotions = emobank(data), find_sentences([data])
     vectors = encode_texts(sentences, model, processor)
     published = MsfSerModel.from_encoders(AUDIO_ENCODER, TEXT_ENCODER, **SWITCHES)
     predicted = {
         "emobank_text": model(
             gs_embedding=vectors, gs_attention_mask=torch.ones(len(vectors), 1).long()
         ).logits.numpy(),
-        "emobank_ridge": _ridge(data, model, processor)(vectors.double().numpy()),
-        "emobank_ridge_published": _ridge(data, published, processor)(
+        "emobank_ridge": _ridge(goemotions, model, processor)(vectors.double().numpy()),
+        "emobank_ridge_published": _ridge(goemotions, published, processor)(
             encode_texts(sentences, published, processor).double().numpy()
         ),
     }
@@ -160,9 +160,7 @@ def swap_rows(model: MsfSerModel, processor: MsfSerProcessor, material: Material
     """How far each number moves when one input of a clip with a sentence is exchanged for that of the next clip."""
     draw = np.random.default_rng(0)
     chosen = draw.permutation(len(material.paths))[:_SWAPPED]
-    place = find_goemotions(data)
-    assert place is not None  # the starter was fitted to it
-    sentences = draw.permutation(read_goemotions(place)["validation"]["transcript"][:])[:_SWAPPED].tolist()
+    sentences = draw.permutation(find_sentences([data])["validation"]["transcript"][:])[:_SWAPPED].tolist()
     inputs = inputs_of([material.paths[clip] for clip in chosen], sentences, model, processor)
     plain = _numbers(model, processor, inputs)
     rows = []
@@ -178,9 +176,7 @@ def conflict_rows(model: MsfSerModel, processor: MsfSerProcessor, material: Mate
     """The valence of acted voices with sentences of the same and of the opposite valence, together and each alone."""
     draw = np.random.default_rng(0)
     emotions = material.table["emotion"]
-    place = find_goemotions(data)
-    assert place is not None  # the starter was fitted to it
-    table: pd.DataFrame = read_goemotions(place)["validation"].to_pandas()
+    table: pd.DataFrame = find_sentences([data])["validation"].to_pandas()
     of_sign = {"positive": table["valence"] >= _LEAST_VALENCE, "negative": table["valence"] <= _GREATEST_VALENCE}
     rows = []
     for voice, of_voice in _VOICES_OF.items():
@@ -264,9 +260,8 @@ def emobank(data: Path) -> tuple[list[str], np.ndarray]:
     return table["transcript"].tolist(), table[[*LABELS]].to_numpy(np.float64)
 
 
-def _ridge(data: Path, model: MsfSerModel, processor: MsfSerProcessor) -> Any:
+def _ridge(parts: Mapping[str, datasets.Dataset], model: MsfSerModel, processor: MsfSerProcessor) -> Any:
     """Ridge regression from sentences that a starter is fitted to; its penalty is chosen on the validation part."""
-    parts = find_sentences([data])
     chosen = {"train": drawn_sentences(len(parts["train"])), "validation": range(4_000)}
     sets = {}
     for name, rows in chosen.items():

@@ -486,6 +486,7 @@ def test_the_headline_is_that_of_the_results():
 def test_the_readme_says_what_few_clips_gain():
     rows = read(RESULTS / "finetune.json")
     ccc = {n: [f"{rows[f'{corpus}/starter/{n}']['value']:.2f}" for corpus in ("ravdess", "nemo")] for n in (0, 12, 50)}
+    assert all(tuned > none for tuned, none in zip(ccc[50], ccc[0], strict=True))
     readme = " ".join(TEXTS["README.md"].split())
     none, few, more = (" and ".join(ccc[n]) for n in (0, 12, 50))
     assert f"a mean CCC of {none} without training, {few} with 12 clips, and {more} with 50." in readme
