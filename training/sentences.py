@@ -62,7 +62,7 @@ class SentenceShares:
     """
 
     neutral: float = 0.5
-    spoken: int = 8
+    spoken: int = 16
     alone: int = 32
     les_dropout: float = 0.3
     weight: float = 0.5
