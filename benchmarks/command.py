@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import datasets
 from transformers.utils import logging as transformers_logging
 
+from ..cli.arguments import module_parser
 from ..evaluation.results import RESULTS, Row, as_text, merge, without_paths
 from ..hub.encoders import ensure_encoders
 from ..transcription_msfser import MsfSerRecognizer
@@ -23,11 +24,7 @@ def parser_of(module: str, doc: str | None) -> argparse.ArgumentParser:
         module: Its name in `msfser.benchmarks`.
         doc: The docstring.
     """
-    return argparse.ArgumentParser(
-        prog=f"python -m msfser.benchmarks.{module}",
-        description=doc,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    return module_parser(f"benchmarks.{module}", doc)
 
 
 def check_repeats(parser: argparse.ArgumentParser, repeats: int) -> None:

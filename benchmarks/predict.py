@@ -119,8 +119,8 @@ def start(
     command = ["-m", "msfser", "predict", *arguments, "-o", str(output)]
     if processes > 1:
         port = str(20_000 + os.getpid() % 20_000)
-        launch = ["launch", "--multi_gpu", "--num_processes", str(processes), "--main_process_port", port]
-        command = ["-m", "accelerate.commands.accelerate_cli", *launch, *command]
+        launch = ["--multi_gpu", "--num_processes", str(processes), "--main_process_port", port]
+        command = ["-m", "accelerate.commands.launch", *launch, *command]  # accelerate-launch
     started = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, *command],

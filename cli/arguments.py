@@ -21,6 +21,18 @@ class CommandParser(argparse.ArgumentParser):
         return found
 
 
+def module_parser(module: str, doc: str | None) -> argparse.ArgumentParser:
+    """A parser of a module that is run by `python -m`, whose help is the module's docstring.
+
+    Args:
+        module: Its name in `msfser`.
+        doc: The docstring.
+    """
+    return argparse.ArgumentParser(
+        prog=f"python -m msfser.{module}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
 def add_precision(parser: argparse.ArgumentParser, of: str = "encoders and recognizer") -> None:
     """Adds the option `--precision`."""
     parser.add_argument(

@@ -2,7 +2,7 @@
 
     msfser predict recordings/ -o results.csv
     msfser predict calls/*.wav -o calls.parquet --channel each --language en
-    accelerate launch --multi_gpu --num_processes 2 -m msfser predict my/metadata.csv -o results.jsonl --model my/model
+    accelerate-launch --multi_gpu --num_processes 2 -m msfser predict my/metadata.csv -o results.jsonl --model my/model
 
 A recording that cannot be used is a row with the reason. What is predicted is kept beside the output, in
 `OUTPUT.parts`, until the table is whole: after an interruption the same command goes on.

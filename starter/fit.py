@@ -11,7 +11,6 @@ speech are neutral; sentences are read alone, with neutral voices, and neutral o
 corpus`, `python -m msfser.benchmarks.starter`); here it is fitted to everything.
 """
 
-import argparse
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ import numpy as np
 import pandas as pd
 from huggingface_hub import ModelCard, ModelCardData
 
+from ..cli.arguments import module_parser
 from ..cli.errors import cli_errors
 from ..corpora.acted_layouts import LAYOUTS, Layout
 from ..corpora.licenses import LICENSES, RESEARCH_ONLY, License
@@ -247,11 +247,7 @@ def _layouts_of(voices: pd.DataFrame) -> dict[str, Layout]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Fits the starters of the package and writes their weights."""
-    parser = argparse.ArgumentParser(
-        prog="python -m msfser.starter.fit",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = module_parser("starter.fit", __doc__)
     parser.add_argument("--data", type=Path, required=True, help="the folder with the corpora")
     parser.add_argument("--starters", nargs="+", default=list(STARTERS), choices=list(STARTERS), help="all by default")
     parser.add_argument("--intervals_only", action="store_true", help="keep all other weights as they are")

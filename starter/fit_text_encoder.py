@@ -11,7 +11,6 @@ change of the text encoder is kept, in `starter/text_encoder.safetensors`; after
 anew (`starter/fit.py`).
 """
 
-import argparse
 import copy
 import tempfile
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 from transformers import set_seed
 
+from ..cli.arguments import module_parser
 from ..cli.errors import cli_errors
 from ..configuration_msfser import LABELS
 from ..hub.encoders import ensure_encoders
@@ -79,11 +79,7 @@ def fit_text_encoder(data: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Fits the update that comes with the package."""
-    parser = argparse.ArgumentParser(
-        prog="python -m msfser.starter.fit_text_encoder",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = module_parser("starter.fit_text_encoder", __doc__)
     parser.add_argument("--data", type=Path, required=True, help="the folder with GoEmotions")
     arguments = parser.parse_args(argv)
     with cli_errors("starter"):
