@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..evaluation.results import RESULTS, Row, read
 from .blocks import BLOCKS
-from .blocks.schema import Table
+from .blocks.schema import Shown, Table
 
 ROOT = Path(__file__).parents[1]
 
@@ -68,6 +68,8 @@ def render(name: str) -> str:
     for part in block.parts:
         if isinstance(part, Table):
             lines += _table(part, rows)
+        elif isinstance(part, Shown):
+            lines += ["", _shown_differences(part, rows)]
         elif _is_complete([part], rows):
             lines.append(_filled(part, rows))
     return "\n".join(lines) + "\n"
@@ -85,6 +87,13 @@ def _table(table: Table, rows: Mapping[str, Row]) -> list[str]:
         if any(_is_complete([cell], rows) for cell in cells if cell):
             lines.append(_line([words, *(_filled(c, rows) if _is_complete([c], rows) else "-" for c in cells)]))
     return lines if len(lines) > 2 else []
+
+
+def _shown_differences(part: Shown, rows: Mapping[str, Row]) -> str:
+    found = {words: rows[name] for words, name in part.rows.items() if name in rows}
+    differ = {words: row for words, row in found.items() if row["low"] > 0 or row["high"] < 0}
+    listed = ", ".join(f"{words} {FORMATS['difference'](row)}" for words, row in differ.items())
+    return f"{part.start} {listed}." if differ else part.otherwise
 
 
 def _line(cells: Sequence[str]) -> str:

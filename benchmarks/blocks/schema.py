@@ -26,8 +26,23 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Shown:
+    """A sentence that lists the differences that are shown: their intervals do not contain 0.
+
+    Args:
+        start: Of the sentence.
+        rows: By words for a difference its row; rows that are missing are left out.
+        otherwise: The sentence if none is shown.
+    """
+
+    start: str
+    rows: Mapping[str, str]
+    otherwise: str
+
+
+@dataclass(frozen=True)
 class Block:
     """What one results file is shown as: tables, and texts, which are left out where a figure is missing."""
 
     source: str
-    parts: Sequence[Table | str]
+    parts: Sequence[Table | Shown | str]

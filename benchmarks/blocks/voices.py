@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from ...configuration_msfser import LABELS
-from .schema import CCC, DIMENSIONS, Block, Table
+from .schema import CCC, DIMENSIONS, Block, Shown, Table
 
 _PEERS = {
     "our model, with generated texts": "ours_full",
@@ -11,12 +11,12 @@ _PEERS = {
     "last layer, attentive statistics pooling": "asp",
     "last layer, mean pooling, linear head": "last_layer",
     "eGeMAPS functionals, SVR": "egemaps_svr",
-    "texts only": "text",
+    "words only": "text",
 }
 
 _LEFT_OUT = {
     "recipe of the starter, audio only": "starter",
-    "layer mix of pooled states, fixed settings": "regressor",
+    "layer-mix regressor": "regressor",
     "last layer, mean pooling, linear head": "last_layer",
     "eGeMAPS functionals, SVR": "egemaps_svr",
 }
@@ -77,6 +77,14 @@ def _swap_table(prefix: str) -> Table:
     )
 
 
+def _minus_ridge(prefix: str) -> str:
+    """How the starter reads sentences, compared with ridge regression."""
+    return (
+        f"\nText minus ridge regression, mean r: {{{prefix}emobank_text_minus_ridge:difference}}; minus that from the "
+        f"published text encoder: {{{prefix}emobank_text_minus_published:difference}}."
+    )
+
+
 def _conflict_table(prefix: str) -> Table:
     """The valence where voice and words contradict each other, and where they agree."""
     signs = ("positive", "negative")
@@ -107,6 +115,33 @@ def _groups_table(starter: str) -> Table:
         ("**weak** labels", "speakers", *(f"bias, {label}" for label in LABELS), "mean CCC"),
         groups,
         ("{*/speakers:.0f}", *(f"{{*/{label}_bias:difference}}" for label in LABELS), "{*/mean:ccc}"),
+    )
+
+
+def _shown_of_gender(starter: str) -> Shown:
+    """In what women and men differ."""
+    return Shown(
+        "Women's predictions minus those of men for the same acted emotions, where the interval does not contain 0:",
+        {
+            f"{label} on {title}": f"{starter}/{corpus}/women_minus_men/{label}_bias"
+            for title, corpus in _CORPORA.items()
+            for label in LABELS
+        },
+        "Between women and men, no difference of the predictions is shown.",
+    )
+
+
+def _shown_shortcuts(starter: str) -> Shown:
+    """Where predictions go with the valence of the words more or less than the labels do."""
+    return Shown(
+        "Predictions go with the words more (+) or less (-) than labels do, where the interval does not contain 0:",
+        {
+            f"{label} on {title} ({inputs})": f"{starter}/{corpus}/words/{what}_minus_labels/{label}_r"
+            for title, corpus in _WORDED.items()
+            for inputs, what in {"all inputs": "all", "audio only": "sound"}.items()
+            for label in LABELS
+        },
+        "No difference between predictions and labels is shown.",
     )
 
 
@@ -150,9 +185,9 @@ VOICES: dict[str, Block] = {
                 ("**weak** labels, CCC", *DIMENSIONS),
                 {
                     "RAVDESS, `msfser train configs/probe.yaml`": "ravdess/train",
-                    "RAVDESS, layer mix of pooled states": "ravdess/regressor",
+                    "RAVDESS, layer-mix regressor": "ravdess/regressor",
                     "EmoDB, `msfser train configs/probe.yaml`": "emodb/train",
-                    "EmoDB, layer mix of pooled states": "emodb/regressor",
+                    "EmoDB, layer-mix regressor": "emodb/regressor",
                 },
                 CCC,
             ),
@@ -213,7 +248,7 @@ VOICES: dict[str, Block] = {
                     "{*/mean:fits}",
                 ),
             ),
-            "\nPaired differences from the layer mix, in the mean of the four: the recipe of the starter "
+            "\nPaired differences from the layer-mix regressor, in the mean of the four: the recipe of the starter "
             "{starter_minus_regressor:difference}, the linear head "
             "{last_layer_minus_regressor:difference}, eGeMAPS {egemaps_svr_minus_regressor:difference}. "
             "The recipe of the starter by corpus: "
@@ -308,8 +343,8 @@ VOICES: dict[str, Block] = {
         "starter",
         [
             _words_table(""),
-            "\nText minus ridge regression, mean r: {emobank_text_minus_ridge:difference}; minus that from the "
-            "published text encoder: {emobank_text_minus_published:difference}. The recognizer gets "
+            _minus_ridge(""),
+            "The recognizer gets "
             "{emobank_spoken/word_errors:share} of the words wrong that Pico speaks, and "
             "{emobank_spoken_espeak/word_errors:share} of those of espeak-ng, many of which are left out as not "
             "clearly English; Pico was added after the result with espeak-ng was known. The length of the sentence "
@@ -325,20 +360,13 @@ VOICES: dict[str, Block] = {
     "starter_swap": Block("starter", [_swap_table("")]),
     "starter_conflict": Block("starter", [_conflict_table("")]),
     "open_conflict": Block("starter", [_conflict_table("open/")]),
-    "starter_groups": Block(
-        "groups",
-        [
-            _groups_table("starter"),
-            "\nOn emotiontts_kr, women's voices are predicted as more positive than men's for the same acted "
-            "emotions: {starter/emotiontts_kr/women_minus_men/valence_bias:difference}.",
-        ],
-    ),
+    "starter_groups": Block("groups", [_groups_table("starter"), _shown_of_gender("starter")]),
     "starter_parts": Block("groups", [_parts_table("starter")]),
     "open_parts": Block("groups", [_parts_table("starter-open")]),
-    "starter_shortcut": Block("groups", [_shortcut_table("starter")]),
-    "open_shortcut": Block("groups", [_shortcut_table("starter-open")]),
-    "open_groups": Block("groups", [_groups_table("starter-open")]),
-    "open_words": Block("starter", [_words_table("open/")]),
+    "starter_shortcut": Block("groups", [_shortcut_table("starter"), _shown_shortcuts("starter")]),
+    "open_shortcut": Block("groups", [_shortcut_table("starter-open"), _shown_shortcuts("starter-open")]),
+    "open_groups": Block("groups", [_groups_table("starter-open"), _shown_of_gender("starter-open")]),
+    "open_words": Block("starter", [_words_table("open/"), _minus_ridge("open/")]),
     "open_swap": Block(
         "starter",
         [

@@ -3,7 +3,7 @@
 import pytest
 
 from msfser.benchmarks import tables
-from msfser.benchmarks.blocks.schema import Block, Table
+from msfser.benchmarks.blocks.schema import Block, Shown, Table
 from msfser.benchmarks.tables import BLOCKS, FORMATS, render, rendered
 from msfser.evaluation.results import RESULTS, read, row, write
 
@@ -27,6 +27,17 @@ def test_missing_figures_are_dashes_and_rows_without_any_are_left_out(made):
         "",
         "- 1,234 clips",
     ]
+
+
+def test_differences_are_listed_where_their_interval_excludes_zero(tmp_path, monkeypatch):
+    rows = [row("up", 0.2, 0.1, 0.3), row("none", 0.1, -0.1, 0.3), row("down", -0.2, -0.3, -0.1)]
+    write(tmp_path / "made.json", [one | {"command": "python"} for one in rows])
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    names = {"a": "up", "b": "none", "c": "down", "d": "missing"}
+    monkeypatch.setitem(BLOCKS, "made", Block("made", [Shown("They differ:", names, "None differs.")]))
+    assert render("made") == "\nThey differ: a +0.200 (+0.100..+0.300), c -0.200 (-0.300..-0.100).\n"
+    monkeypatch.setitem(BLOCKS, "made", Block("made", [Shown("They differ:", {"b": "none"}, "None differs.")]))
+    assert render("made") == "\nNone differs.\n"
 
 
 def test_only_blocks_of_a_page_are_rewritten(made):
@@ -59,5 +70,7 @@ def test_every_block_names_figures_that_exist(name):
                 if name == "ablation" and f"{part.rows[words]}_minus_full/mean" not in rows:
                     continue
                 assert f"| {words} |" in shown
+        elif isinstance(part, Shown):
+            assert set(part.rows.values()) <= rows.keys()
         else:
             assert all(match[1] in rows for match in tables._FIELD.finditer(part))
