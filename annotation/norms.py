@@ -7,6 +7,7 @@ They are the 10, 30, 70 and 90 % quantiles of each measure; `msfser annotate --n
 
 import json
 import logging
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,9 +63,21 @@ def read_norms(path: Path) -> dict[str, Any]:
         norms = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: the norms are not readable JSON ({reason(error)}); measure them again.") from error
-    if not isinstance(norms, dict) or not {"corpus", "quantiles"} <= norms.keys():
+    if (
+        not isinstance(norms, dict)
+        or not isinstance(norms.get("corpus"), str)
+        or not _is_numbers(norms.get("quantiles"))
+    ):
         raise ValueError(f"{path}: these are no norms; give the file that msfser norms wrote.")
     return {name: norms[name] for name in ("corpus", "utterances", "quantiles") if name in norms}
+
+
+def _is_numbers(quantiles: object) -> bool:
+    """Whether quantiles are finite numbers by the name of their measure."""
+    if not isinstance(quantiles, dict) or not all(isinstance(values, list) for values in quantiles.values()):
+        return False
+    numbers = [number for values in quantiles.values() for number in values]
+    return all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
 
 
 def make_norms(data: str, corpus: str, split: str | None = None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 
+from .commands import COMMANDS
 from .interrupts import remembered_interrupts
 from .outputs import named_by_user
 
@@ -25,14 +26,17 @@ def cli_errors(command: str, resume: str = "") -> Iterator[None]:
         with remembered_interrupts():
             yield
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        raise SystemExit(f"msfser {command}: error: {_sentence(error)}") from error
+        raise SystemExit(f"msfser {command}: error: {_sentence(command, error)}") from error
     except KeyboardInterrupt:
         print(f"\nmsfser {command}: interrupted{resume and f': {resume}'}.", file=sys.stderr)
         raise SystemExit(130) from None
 
 
-def _sentence(error: Exception) -> str:
-    """An error as one sentence; that of the system gets a remedy, and names the file as the user did."""
+def _sentence(command: str, error: Exception) -> str:
+    """An error as one sentence, with a remedy for a missing package and for a file, which is named as by the user."""
+    extras = COMMANDS[command].extras if command in COMMANDS else ""
+    if isinstance(error, ModuleNotFoundError) and extras and not (error.name or "").startswith("msfser"):
+        return f'the package {error.name!r} is missing: install it with pip install "msfser[{extras}]".'
     if not isinstance(error, OSError) or error.errno is None or error.filename is None:
         return str(error)
     path = named_by_user(os.fsdecode(error.filename if error.filename2 is None else error.filename2))

@@ -34,6 +34,7 @@ from ..corpora.splits import SPLIT_BY
 from ..hub.loading import default_device, load_named
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
+from ..sharding.output_folder import only_run
 from ..training.features import encode_parts
 from ..training.initialization import warn_of_training_data
 from ..training.labels import rated_labels
@@ -176,8 +177,7 @@ def main(argv: Sequence[str]) -> None:
         named = load_named(arguments.model)
         known = named.settings
         output = arguments.output or Path("outputs", "evaluations", known["model"].replace("/", "--"))
-        for name in ("predictions.csv", "results.json"):
-            refuse_existing(output / name, arguments.overwrite)
+        _refuse_results(output, arguments.overwrite)
         make_folder(output)
         run = RunSettings(
             data=arguments.data[0],
@@ -194,11 +194,19 @@ def main(argv: Sequence[str]) -> None:
         )
         warn_of_training_data(arguments.model, named.source, named.model.config, run, arguments.part)
         named.model.to(default_device())  # type: ignore[arg-type]
-        found = evaluate(named.model, named.processor, run, arguments.part, arguments.by)
-        with whole_file(output / "predictions.csv") as unfinished:
-            found.predictions.assign(**known).to_csv(unfinished, index=False)
-        write(output / "results.json", [row | known for row in found.rows])
+        with only_run(output):
+            _refuse_results(output, arguments.overwrite)  # another run may just have ended
+            found = evaluate(named.model, named.processor, run, arguments.part, arguments.by)
+            with whole_file(output / "predictions.csv") as unfinished:
+                found.predictions.assign(**known).to_csv(unfinished, index=False)
+            write(output / "results.json", [row | known for row in found.rows])
     logger.info(f"{_shown(found.rows)}\nsaved: {output}")
+
+
+def _refuse_results(output: Path, overwrite: bool) -> None:
+    """Raises an `OSError` where the folder has results that are not to be replaced."""
+    for name in ("predictions.csv", "results.json"):
+        refuse_existing(output / name, overwrite)
 
 
 def _shown(rows: Sequence[Row]) -> str:

@@ -46,8 +46,12 @@ from ..cli.outputs import make_folder, whole_file, write_text
 from ..configuration_msfser import LABELS
 from ..corpora.acted import read_acted
 from ..corpora.acted_layouts import LAYOUTS
+from ..corpora.audio_paths import audio_paths, locate
+from ..corpora.columns import label_column, speaker_column, text_column
+from ..corpora.label_ranges import range_of
+from ..corpora.messages import reason
+from ..corpora.sources import open_source
 from ..hub.encoders import ensure_encoders
-from ..processing_msfser import from_scale
 from ..starter.assemble import AUDIO_ENCODER, TEXT_ENCODER
 from ..starter.material import CLEAN, read_sentences, states_of
 from ..training.feature_store import fingerprint
@@ -92,12 +96,33 @@ def read_protocol(path: Path = PROTOCOL) -> Protocol:
         ValueError: The file is no protocol.
     """
     try:
-        protocol = Protocol(**yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (TypeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} is no protocol of corpora: write it like {PROTOCOL.name}.") from error
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(fields, dict):
+            raise TypeError("it has no fields")
+        protocol = Protocol(**{name: value for name, value in fields.items() if value is not None})
+        _check_types(protocol)
+    except (AttributeError, TypeError, ValueError, yaml.YAMLError) as error:
+        why = reason(error)
+        raise ValueError(f"{path} is no protocol of corpora ({why}): write it like {PROTOCOL.name}.") from error
     if len(set(protocol.trained)) < 3:
         raise ValueError(f"{path} trains on fewer than three corpora: settings are chosen by leaving out two of them.")
     return protocol
+
+
+def _check_types(protocol: Protocol) -> None:
+    """Raises a `TypeError` or a `ValueError` where a field of a protocol is of another type."""
+    lists = {"trained": protocol.trained, "tested": protocol.tested, "open": protocol.open}
+    lists |= {f"emotions.{name}": values for name, values in protocol.emotions.items()}
+    groups = {f"same_speaker.{name}": values for name, values in protocol.same_speaker.items()}
+    lists |= {f"{name}[{i}]": group for name, values in groups.items() for i, group in enumerate(values)}
+    for name, values in lists.items():
+        if not isinstance(values, list | tuple) or not all(isinstance(value, str) for value in values):
+            raise TypeError(f"{name} is no list of names")
+    if not isinstance(protocol.table, str) or not isinstance(protocol.sentences, str | None):
+        raise TypeError("table and sentences are names")
+    if not isinstance(protocol.label_range, list | tuple):
+        raise TypeError("label_range is two numbers, [LOW, HIGH]")
+    range_of(protocol.label_range)
 
 
 def read_corpora(folder: Path, protocol: Protocol) -> pd.DataFrame:
@@ -127,6 +152,8 @@ def _read_corpus(folder: Path, protocol: Protocol) -> pd.DataFrame:
             f"{folder} is missing: --data is a folder that has the corpus {name}, as it is distributed or with a "
             f"table {protocol.table}."
         )
+    if not len(found):
+        raise ValueError(f"{folder} has no clip with an emotion of the protocol: {protocol.emotions[name]}.")
     first = {other: group[0] for group in protocol.same_speaker.get(name, ()) for other in group}
     found["speaker"] = [f"{name}-{first.get(speaker, speaker)}" for speaker in found["speaker"]]
     return found.assign(corpus=name)
@@ -155,25 +182,35 @@ def _numbered(clips: pd.DataFrame, sentences: Any) -> pd.Series:
 
 def _read_table(path: Path, protocol: Protocol) -> pd.DataFrame:
     """The clips of a table beside the recordings; speakers without the name of the corpus."""
-    folder = path.parent
-    name = folder.name
-    table = pd.read_csv(path, dtype={"speaker_id": str})
-    if absent := [column for column in _COLUMNS if column not in table]:
+    (part,) = open_source(path).parts
+    names = part.table.column_names
+    if absent := [column for column in _COLUMNS if column not in names]:
         raise ValueError(f"{path} has no column {absent[0]}: it needs {', '.join(_COLUMNS)}.")
-    if name in protocol.emotions:
-        table = table[table["emotion"].isin(protocol.emotions[name])].reset_index(drop=True)
-    paths = [str(folder / file) for file in table["file_name"]]
-    if lost := [file for file in paths if not Path(file).is_file()]:
-        raise ValueError(f"{path} names {lost[0]}, which is missing ({len(lost)} such): restore the recordings.")
-    labels = from_scale(table[[*LABELS]].to_numpy(np.float64), *protocol.label_range)
-    if not ((labels >= 0) & (labels <= 1)).all():
-        low, high = protocol.label_range
-        raise ValueError(f"{path} has labels outside {low:g}..{high:g}, or none: the protocol says this range.")
-    emotions = table["emotion"].replace(_NOUNS)
-    found = pd.DataFrame({"file": table["file_name"], "path": paths, "emotion": emotions})
-    found = found.assign(speaker=table["speaker_id"], intensity=table.get("intensity"))
-    found["sentence"] = _numbered(found, table.get("transcription"))
-    return found.assign(**dict(zip(LABELS, labels.T, strict=True)))
+    emotions = pd.Series(text_column(part, "emotion").to_pylist(), dtype=object).replace(_NOUNS)
+    if path.parent.name in protocol.emotions:
+        used = np.flatnonzero(emotions.isin(protocol.emotions[path.parent.name]))
+        part, emotions = part.select(used), emotions.iloc[used].reset_index(drop=True)
+    files = audio_paths(part, "file_name")
+    if files is None:
+        raise ValueError(f"{path} embeds its recordings: the protocol needs files.")
+    paths, real = locate(part, files, (path.parent,), missing_ok=True)
+    if lost := np.flatnonzero(real == "").tolist():
+        raise ValueError(
+            f"{part.row(lost[0])} names {files[lost[0]]}, which is missing ({len(lost)} such): restore the recordings."
+        )
+    if twice := np.flatnonzero(pd.Series(real).duplicated()).tolist():
+        raise ValueError(f"{part.row(twice[0])} names {files[twice[0]]}, which another row names, too: remove one.")
+    speakers = speaker_column(part, "speaker_id").to_pylist()
+    if None in speakers:
+        row = part.row(speakers.index(None))
+        raise ValueError(f"{row}: speaker_id is unknown; name who speaks, or remove the row.")
+    found = pd.DataFrame({"file": files, "path": paths, "emotion": emotions, "speaker": speakers})
+    for name, column in {"intensity": "intensity", "sentence": "transcription"}.items():
+        found[name] = text_column(part, column).to_pylist() if column in names else None
+    found["sentence"] = _numbered(found, found["sentence"])
+    low, high = protocol.label_range
+    labels = {name: np.asarray(label_column(part, name, (low, high), required=True), np.float64) for name in LABELS}
+    return found.assign(**labels)
 
 
 def make_systems(

@@ -20,7 +20,8 @@ from ..cli.errors import cli_errors
 from ..cli.outputs import write_text
 from ..configuration_msfser import LABELS
 from ..contributions_msfser import INPUTS as CONTRIBUTING
-from ..training.settings import RUN_FILE, read_run
+from ..training.run_file import RUN_FILE
+from ..training.settings import read_run
 from .coverage import EndsAt
 from .groups import groups_of, mean_of_known
 from .intervals import concordance_of_rated

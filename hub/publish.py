@@ -34,7 +34,7 @@ from ..cli.arguments import CommandParser
 from ..cli.errors import cli_errors
 from ..corpora.messages import reason
 from ..starter.assemble import with_source
-from ..training.settings import RUN_FILE
+from ..training.run_file import RUN_FILE
 from .card import render_card
 from .contents import MODEL_FILES, SPACE_FILES, model_files, space_files
 from .leaks import check_no_leaks

@@ -12,6 +12,7 @@ import pyarrow.parquet
 from accelerate import PartialState
 
 from ..cli.messages import show_messages
+from ..cli.outputs import refuse_existing
 from ..corpora.audio_folder import left_out_message
 from ..corpora.label_ranges import LabelRange
 from ..corpora.messages import counted
@@ -131,18 +132,24 @@ def predict_table(
         data: Where the recordings were read from.
         output: The table; shards are kept beside it until it is whole.
         label_range: The scale of the three numbers, or that of each.
-        overwrite: Whether to make shards of something else that are beside the output anew.
+        overwrite: Whether to replace the table, and to make shards of something else that are beside it anew.
         then: What the main process does with the table; if it raises an error, the shards are kept.
         **shown: `course` and `max_width`, as in [`rows_of_result`].
 
     Raises:
         ValueError: The shards beside the output are of something else; or no recording has a result, which the table
             that is written says of each.
-        OSError: A file cannot be written.
+        OSError: The table is there, or a file cannot be written.
     """
     start = time.perf_counter()
 
+    def opened() -> ShardedPrediction:
+        work = open_work()
+        refuse_existing(output, overwrite, parts_of(output))  # another run may have ended meanwhile
+        return work
+
     def finish(work: ShardedPrediction) -> None:
+        refuse_existing(output, overwrite, parts_of(output))
         with work.pipeline.stopwatch.measure("write"):
             has_result = _write(work, output, label_range, **shown)
             if has_result:
@@ -152,7 +159,7 @@ def predict_table(
         if not has_result:
             raise ValueError(f"no recording has a result: the column error of {output} names the reasons.")
 
-    run_shards(state, open_work, data, finish, overwrite)
+    run_shards(state, opened, data, finish, overwrite)
 
 
 def _write(work: ShardedPrediction, output: Path, label_range: LabelRange, **shown: Any) -> bool:

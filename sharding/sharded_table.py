@@ -144,17 +144,24 @@ class ShardedTable(abc.ABC):
             logger.warning(
                 f"the table's columns {', '.join(replaced)} are not passed on: {self.command} writes its own."
             )
+        is_new = not self.output.exists()
         make_folder(self.output)
-        with only_run(self.output):
-            check_output(self.output, self.source, data, self.remedy, overwrite)  # another run may just have ended
-            if overwrite:
-                self._remove_others()
-            self._clear()
-            try:
-                yield
-            finally:
-                for number in range(self.count):
-                    begun(self.shard(number)).unlink(missing_ok=True)
+        try:
+            with only_run(self.output):
+                # Another run may just have ended.
+                check_output(self.output, self.source, data, self.remedy, overwrite)
+                if overwrite:
+                    self._remove_others()
+                self._clear()
+                try:
+                    yield
+                finally:
+                    for number in range(self.count):
+                        begun(self.shard(number)).unlink(missing_ok=True)
+        finally:
+            if is_new:
+                with contextlib.suppress(OSError):  # a run that is refused leaves it empty
+                    self.output.rmdir()
 
     def _remove_others(self) -> None:
         """Removes what runs of another source or with other settings left."""

@@ -40,7 +40,7 @@ from ..hub.model_names import files_hash
 from ..intervals_msfser import MsfSerIntervals, set_intervals
 from ..modeling_msfser import MsfSerModel
 from ..processing_msfser import MsfSerProcessor
-from ..training.settings import RUN_FILE
+from ..training.run_file import RUN_FILE
 from .text_encoder import TEXT_WEIGHTS, adapt_text_encoder
 
 logger = logging.getLogger("msfser.starter")

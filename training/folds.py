@@ -16,12 +16,15 @@ import pandas as pd
 
 from ..cli.outputs import whole_file
 from ..configuration_msfser import LABELS
+from .feature_store import fingerprint
 from .labels import GIVEN, rated_labels
 from .run_folder import FOLDS_FOLDER
 
 # Of the folds; and of a test part, in the folder of a cross-validation.
 PREDICTIONS_FILE, TEST_PREDICTIONS_FILE = "predictions.csv", "test_predictions.csv"
 
+# Of a file of a fold, in bytes; of a longer one, a hash replaces the rest.
+_LONGEST_NAME = 150
 _NUMBERS = [*LABELS, *GIVEN]
 _COLUMNS = ["row", "file", "speaker", "unit", "fold", "inputs", *_NUMBERS]
 
@@ -117,7 +120,10 @@ class FoldFiles:
         return table
 
     def _path(self, fold: Fold) -> Path:
-        return self.folder / FOLDS_FOLDER / f"{quote(fold.name, safe=' ')}.csv"
+        name = quote(fold.name, safe=" ")
+        if len(name) > _LONGEST_NAME:
+            name = f"{name[:_LONGEST_NAME]}-{fingerprint(fold.name)[:16]}"
+        return self.folder / FOLDS_FOLDER / f"{name}.csv"
 
 
 def _in_order(tables: Sequence[pd.DataFrame], inputs: Sequence[str]) -> pd.DataFrame:

@@ -22,7 +22,8 @@ from ..cli.outputs import UNFINISHED, write_text
 from ..hub.model_names import files_hash
 from .checkpoints import find_checkpoint
 from .data_identity import DATA_FILE, WEIGHTS, Identity, differences, read_identity, write_identity
-from .settings import RUN_FILE, write_run
+from .run_file import RUN_FILE
+from .settings import write_run
 
 logger = logging.getLogger("msfser.train")
 

@@ -19,6 +19,7 @@ from ..cli.outputs import write_text
 from ..cli.settings import SettingsParser, plain
 from ..configuration_msfser import SEMANTICS, MsfSerConfig
 from .crops import FRAMES_PER_SECOND, Crop
+from .run_file import RUN_FILE
 
 if TYPE_CHECKING:
     import datasets
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-RUN_FILE = "run.yaml"
 
 # Arguments that the command sets itself; values from the user are rejected.
 RESERVED_ARGUMENTS = (

@@ -105,7 +105,18 @@ def test_norms_bring_nothing_else_along(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "match"),
-    [(None, "there is no such file"), ("folder", "this is a folder"), ("", "not readable JSON"), ("[]", "no norms")],
+    [
+        (None, "there is no such file"),
+        ("folder", "this is a folder"),
+        ("", "not readable JSON"),
+        ("[]", "no norms"),
+        ('{"corpus": "Mine", "quantiles": [1, 2]}', "no norms"),
+        ('{"corpus": "Mine", "quantiles": {"pitch": null}}', "no norms"),
+        ('{"corpus": "Mine", "quantiles": {"pitch": "abcd"}}', "no norms"),
+        ('{"corpus": "Mine", "quantiles": {"pitch": [1, "b", 3, 4]}}', "no norms"),
+        ('{"corpus": 7, "quantiles": {}}', "no norms"),
+        ('{"corpus": "Mine", "quantiles": {}}', "have no"),
+    ],
 )
 def test_wrong_norms_are_a_sentence(tmp_path, content, match):
     path = tmp_path / "norms.json"
@@ -114,6 +125,7 @@ def test_wrong_norms_are_a_sentence(tmp_path, content, match):
     elif content is not None:
         path.write_text(content)
     assert match in fails(make_corpus(tmp_path), "--output", tmp_path / "out", "--norms", path)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_model_trained_with_a_local_recognizer_says_that_it_needs_it(tmp_path, local, monkeypatch):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tomllib
+import types
 from pathlib import Path
 
 import pytest
@@ -98,13 +99,25 @@ def test_an_unknown_command_is_refused(capsys):
     assert caught.value.code == 2 and "'trian'" in capsys.readouterr().err
 
 
-def test_a_missing_package_is_named_with_its_extra(monkeypatch):
-    def missing(name):
+@pytest.mark.parametrize("when", ["it is imported", "it runs"])
+def test_a_missing_package_is_named_with_its_extra(monkeypatch, when):
+    def missing(_):
         raise ModuleNotFoundError("No module named 'onnx'", name="onnx")
 
-    monkeypatch.setattr(cli.importlib, "import_module", missing)
+    module = types.SimpleNamespace(main=missing)
+    monkeypatch.setattr(cli.importlib, "import_module", missing if when == "it is imported" else lambda name: module)
     with pytest.raises(SystemExit, match=r'^msfser export: error: .*\'onnx\'.*pip install "msfser\[onnx\]"\.$'):
-        cli.main(["export", "--help"])
+        cli.main(["export", "model", "model.onnx"])
+
+
+@pytest.mark.parametrize("module", ["hub.loading", *(c.module for c in cli.COMMANDS.values() if not c.extras)])
+def test_commands_without_extras_need_none(module):
+    hidden = ["accelerate", "datasets", "evaluate", "pandas", "peft", "pyarrow", "scipy"]
+    script = (
+        f"import importlib.util, sys\nsys.modules.update(dict.fromkeys({hidden}))\n"
+        f"importlib.import_module('msfser.{module}')\nassert 'msfser.training.settings' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 @pytest.mark.parametrize("error", [ValueError("it is wrong."), OSError("it is wrong."), ImportError("it is wrong.")])

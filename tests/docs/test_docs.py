@@ -18,7 +18,8 @@ from tiny import noise, tiny_model, tiny_processor
 
 from msfser import MsfSerModel, MsfSerProcessor
 from msfser.benchmarks.tables import BLOCKS, pages, rendered
-from msfser.cli.main import COMMANDS, main
+from msfser.cli.commands import COMMANDS
+from msfser.cli.main import main
 from msfser.corpora.weak_labels import NORMAL_INTENSITY, NORMS
 from msfser.evaluation.results import RESULTS, read
 from msfser.intervals_msfser import MsfSerIntervals, set_intervals

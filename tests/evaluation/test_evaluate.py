@@ -16,8 +16,10 @@ from tiny import noise, tiny_model, tiny_processor
 from msfser import LABELS, concordance
 from msfser.cli.main import main as msfser
 from msfser.corpora.licenses import License
+from msfser.evaluation import evaluate as evaluate_module
 from msfser.evaluation import predictions
 from msfser.intervals_msfser import MsfSerIntervals, set_intervals
+from msfser.sharding.output_folder import only_run
 from msfser.starter.assemble import STARTERS
 from msfser.training.settings import RunSettings, parse_settings, write_run
 
@@ -236,6 +238,25 @@ def test_results_are_not_replaced_unasked(corpus, model):
     assert Path("out/results.json").read_bytes() == before
     rows, _ = evaluate(model, "--part", "all", "--overwrite")
     assert "all/all/mean" in rows
+
+
+def test_results_that_appear_meanwhile_are_not_replaced(corpus, model, monkeypatch):
+    make_folder = evaluate_module.make_folder
+
+    def with_results(folder):
+        make_folder(folder)
+        (folder / "results.json").write_text("theirs")
+
+    monkeypatch.setattr(evaluate_module, "make_folder", with_results)
+    with pytest.raises(SystemExit, match="exists"):
+        evaluate(model)
+    assert Path("out/results.json").read_text() == "theirs"
+
+
+def test_two_evaluations_do_not_write_to_one_folder(corpus, model):
+    Path("out").mkdir()
+    with only_run(Path("out")), pytest.raises(SystemExit, match="another run is writing to 'out'"):
+        evaluate(model)
 
 
 def rewrite(change, name="corpus.csv"):

@@ -141,18 +141,38 @@ def test_takes_of_the_two_intensities_are_matched_in_their_order(tmp_path):
             "/nemo is missing: --data is a folder that has the corpus",
         ),
         (lambda root: (root / "nemo/metadata_weak.csv").unlink(), r"/nemo: there is no clip of nEMO \(such as"),
-        (lambda root: (root / "nemo/audio/3.wav").unlink(), r"names .*3\.wav, which is missing \(1 such\)"),
+        (lambda root: (root / "nemo/audio/3.wav").unlink(), r"line 5 names .*3\.wav, which is missing \(1 such\)"),
         (
             lambda root: change(root / "nemo/metadata_weak.csv", lambda table: table.drop(columns="speaker_id")),
             "has no column speaker_id: it needs file_name, speaker_id",
         ),
         (
             lambda root: change(root / "nemo/metadata_weak.csv", lambda table: table.assign(arousal=7.0)),
-            r"has labels outside -1\.\.1, or none",
+            r"line 2: arousal is '7\.0', outside the label_range -1 to 1",
         ),
         (
             lambda root: change(root / "nemo/metadata_weak.csv", lambda table: table.assign(arousal=float("nan"))),
-            r"has labels outside -1\.\.1, or none",
+            "line 2: arousal is blank",
+        ),
+        (
+            lambda root: change(root / "nemo/metadata_weak.csv", lambda table: table.assign(valence="x")),
+            "line 2: valence is 'x', not a number",
+        ),
+        (
+            lambda root: change(root / "nemo/metadata_weak.csv", lambda table: table.assign(file_name="")),
+            "line 2: 'file_name' is blank",
+        ),
+        (
+            lambda root: change(root / "nemo/metadata_weak.csv", lambda table: table.assign(speaker_id="NA")),
+            "line 2: speaker_id is unknown; name who speaks",
+        ),
+        (
+            lambda root: change(root / "nemo/metadata_weak.csv", lambda table: table.assign(file_name="audio/3.wav")),
+            r"line 3 names audio/3\.wav, which another row names, too",
+        ),
+        (
+            lambda root: change(root / "emodb/metadata_weak.csv", lambda table: table.assign(emotion="boredom")),
+            r"/emodb has no clip with an emotion of the protocol: \['anger',",
         ),
     ],
 )
@@ -169,11 +189,43 @@ def change(path: Path, how) -> None:
     how(pd.read_csv(path, dtype={"speaker_id": str})).to_csv(path, index=False)
 
 
-@pytest.mark.parametrize("text", ["[1, 2]", "{trained: [a, b, c]}", "{table: t, trained: [a, b, c], extra: 1}", "{"])
-def test_another_file_is_no_protocol(text, tmp_path):
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[1, 2]", "it has no fields"),
+        ("", "it has no fields"),
+        ("{trained: [a, b, c]}", "'table'"),
+        ("{table: t, trained: [a, b, c], extra: 1}", "'extra'"),
+        ("{", "expected"),
+        ("{table: t, trained: a}", "trained is no list of names"),
+        ("{table: t, trained: [a, b, 3]}", "trained is no list of names"),
+        ("{table: t, trained: [a, b, c], label_range: 5}", "label_range is two numbers"),
+        ("{table: t, trained: [a, b, c], label_range: [1]}", "two finite numbers"),
+        ("{table: t, trained: [a, b, c], emotions: {a: anger}}", "emotions.a is no list of names"),
+        ("{table: t, trained: [a, b, c], same_speaker: {a: [x, y]}}", r"same_speaker.a\[0\] is no list of names"),
+    ],
+)
+def test_another_file_is_no_protocol(text, why, tmp_path):
     (tmp_path / "p.yaml").write_text(text)
-    with pytest.raises(ValueError, match="is no protocol of corpora: write it like leave_corpora_out"):
+    with pytest.raises(ValueError, match=rf"is no protocol of corpora \(.*{why}.*\): write it like leave_corpora_out"):
         read_protocol(tmp_path / "p.yaml")
+
+
+def test_fields_that_are_blank_have_their_defaults(tmp_path):
+    (tmp_path / "p.yaml").write_text("{table: t, trained: [a, b, c], tested: , emotions: , same_speaker: }")
+    assert read_protocol(tmp_path / "p.yaml") == leave_out.Protocol("t", ["a", "b", "c"])
+
+
+def test_a_table_may_have_semicolons_and_adjectives(data, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(data, root)
+    path = root / "emodb/metadata_weak.csv"
+    table = pd.read_csv(path, dtype={"speaker_id": str}).replace({"emotion": {"anger": "angry"}})
+    table.to_csv(path, index=False, sep=";")
+    pd.testing.assert_frame_equal(
+        read_corpora(root, read_protocol())["emotion"].to_frame(),
+        read_corpora(data, read_protocol())["emotion"].to_frame(),
+    )
 
 
 def test_two_corpora_leave_nothing_to_choose_by(tmp_path):

@@ -28,7 +28,7 @@ from msfser import LABELS, MsfSerModel, MsfSerPipeline
 from msfser.cli.main import main as msfser
 from msfser.hub.loading import load_named
 from msfser.intervals_msfser import LEVELS, MsfSerIntervals, set_intervals
-from msfser.prediction import tables
+from msfser.prediction import predicting, tables
 from msfser.prediction.recordings import find_recordings
 from msfser.prediction.sharded_prediction import ShardedPrediction
 from msfser.prediction.tables import rows_of_result
@@ -511,6 +511,27 @@ def test_no_input_is_replaced(calls, model):
     (calls / "r.csv").write_text("old")
     (calls / "metadata.csv").write_text("file_name\na.wav\n")
     assert predict("calls", "-o", "calls/r.csv", "--model", model, "--overwrite")["file"].tolist() == ["a.wav"]
+
+
+@pytest.mark.parametrize("when", ["the model is loaded", "the shards are made"])
+def test_a_table_that_appears_meanwhile_is_not_replaced(calls, model, monkeypatch, when):
+    owner, name = (predicting, "load_named") if when == "the model is loaded" else (predicting, "run_shards")
+    real = getattr(owner, name)
+
+    def with_table(*arguments):
+        if name == "run_shards":
+            *first, finish, overwrite = arguments
+            return real(*first, lambda work: (Path("r.csv").write_text("theirs"), finish(work)), overwrite)
+        Path("r.csv").write_text("theirs")
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, with_table)
+        with pytest.raises(SystemExit, match=r"r\.csv exists"):
+            predict("calls", "-o", "r.csv", "--model", model)
+    assert Path("r.csv").read_text() == "theirs"
+    assert Path("r.csv.parts").exists() == (when == "the shards are made")
+    assert len(predict("calls", "-o", "r.csv", "--model", model, "--overwrite")) == 4
 
 
 def test_overwrite_replaces_the_table(calls, model):

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pandas as pd
 import pytest
@@ -30,7 +31,7 @@ from msfser.hub.contents import model_files
 from msfser.train import main
 from msfser.training import steps
 from msfser.training.data_identity import identity_of, inputs_of, write_identity
-from msfser.training.folds import make_folds, read_predictions
+from msfser.training.folds import FoldFiles, make_folds, read_predictions
 from msfser.training.initialization import build_model
 from msfser.training.settings import RunSettings, parse_settings, read_unit_rows, write_run
 from msfser.training.trainer import MsfSerTrainer
@@ -108,6 +109,17 @@ def test_units_are_grouped_into_folds_of_about_equal_size_whatever_their_order()
     shuffled = np.random.default_rng(0).permutation(units).tolist()
     assert [{shuffled[row] for row in fold.rows} for fold in make_folds(shuffled, 2)] == together
     assert [fold.name for fold in make_folds([*"abcdefghijkl"], 10)][:2] == ["01", "02"]
+
+
+def test_units_with_long_names_have_files(tmp_path):
+    units = [f"{'где же ты был вчера вечером, ' * 5}{number}" for number in range(2)]
+    rows = datasets.Dataset.from_dict({"audio": [None] * 2, "speaker": [None] * 2, "unit": units})
+    files = FoldFiles(tmp_path, make_folds(units), rows)
+    (tmp_path / "folds").mkdir()
+    for fold in files.folds:
+        numbers = dict.fromkeys((name for label in LABELS for name in (label, f"{label}_label")), 0.5)
+        files.write(fold, files.about.iloc[fold.rows].assign(inputs="all", **numbers))
+    assert not files.unfinished() and len([*(tmp_path / "folds").iterdir()]) == 2
 
 
 def test_too_few_units_are_said():
