@@ -208,8 +208,8 @@ def _read_table(path: Path, protocol: Protocol) -> pd.DataFrame:
     for name, column in {"intensity": "intensity", "sentence": "transcription"}.items():
         found[name] = text_column(part, column).to_pylist() if column in names else None
     found["sentence"] = _numbered(found, found["sentence"])
-    low, high = protocol.label_range
-    labels = {name: np.asarray(label_column(part, name, (low, high), required=True), np.float64) for name in LABELS}
+    ends = range_of(protocol.label_range)
+    labels = {name: np.asarray(label_column(part, name, ends, required=True), np.float64) for name in LABELS}
     return found.assign(**labels)
 
 
