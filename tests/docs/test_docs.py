@@ -21,6 +21,7 @@ from msfser.benchmarks.tables import BLOCKS, pages, rendered
 from msfser.cli.commands import COMMANDS
 from msfser.cli.main import main
 from msfser.corpora.weak_labels import NORMAL_INTENSITY, NORMS
+from msfser.evaluation.leave_out import read_protocol
 from msfser.evaluation.results import RESULTS, read
 from msfser.intervals_msfser import MsfSerIntervals, set_intervals
 from msfser.starter import assemble
@@ -192,7 +193,9 @@ def test_the_readme_shows_what_its_snippets_print():
 
 def commands(page: str) -> Iterator[list[str]]:
     """The words of each command of a page: lines of its shell blocks, and commands between backticks in its text."""
-    inline = re.findall(r"`((?:msfser|make|python -m|python train\.py|accelerate) [^`\n]+)`", TEXTS[page])
+    inline = re.findall(
+        r"`((?:msfser|make|python -m|python train\.py|accelerate|accelerate-launch) [^`\n]+)`", TEXTS[page]
+    )
     for line in [*SHELL[page], *inline]:
         words = shlex.split(line, comments=True)
         while words and "=" in words[0]:
@@ -248,7 +251,7 @@ def test_every_command_exists_with_its_options(page, capsys):
         name = Path(words[0]).name if words else ""
         if name == "make":
             assert set(words[1:]) <= targets, words
-        elif name == "accelerate":
+        elif name in ("accelerate", "accelerate-launch"):
             assert "train.py" in words or words[words.index("-m") + 1] == "msfser", words
             continue
         if name.startswith("python") and words[1] == "train.py":
@@ -479,9 +482,12 @@ def test_the_headline_is_that_of_the_results():
     value, low, high = (f"{row[key]:.2f}" for key in ("value", "low", "high"))
     readme = " ".join(TEXTS["README.md"].split())
     assert f"(CCC) of {value} (95% interval {low} to {high})" in readme
-    row = read(RESULTS / "loco.json")["starter/mean"]
-    value, low, high = (f"{row[key]:.2f}" for key in ("value", "low", "high"))
-    assert f"from audio alone, {value} ({low} to {high})" in readme
+    rows = read(RESULTS / "loco.json")
+    value, low, high = (f"{rows['starter/mean'][key]:.2f}" for key in ("value", "low", "high"))
+    protocol = read_protocol()
+    of_corpora = [rows[f"starter/{name}/mean"]["value"] for name in (*protocol.trained, *protocol.tested)]
+    least, most = min(of_corpora), max(of_corpora)
+    assert f"from audio alone, {value} ({low} to {high}), by corpus {least:.2f} to {most:.2f}." in readme
 
 
 def test_the_readme_says_what_few_clips_gain():
