@@ -35,7 +35,7 @@ def cli_errors(command: str, resume: str = "") -> Iterator[None]:
 def _sentence(command: str, error: Exception) -> str:
     """An error as one sentence, with a remedy for a missing package and for a file, which is named as by the user."""
     extras = COMMANDS[command].extras if command in COMMANDS else ""
-    if isinstance(error, ModuleNotFoundError) and extras and not (error.name or "").startswith("msfser"):
+    if isinstance(error, ModuleNotFoundError) and error.name and extras and not error.name.startswith("msfser"):
         return f'the package {error.name!r} is missing: install it with pip install "msfser[{extras}]".'
     if not isinstance(error, OSError) or error.errno is None or error.filename is None:
         return str(error)

@@ -30,7 +30,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from time import perf_counter
@@ -47,7 +47,7 @@ from ..configuration_msfser import LABELS
 from ..corpora.acted import read_acted
 from ..corpora.acted_layouts import LAYOUTS
 from ..corpora.audio_paths import audio_paths, locate
-from ..corpora.columns import label_column, speaker_column, text_column
+from ..corpora.columns import check_unique, label_column, speaker_column, text_column
 from ..corpora.label_ranges import range_of
 from ..corpora.messages import reason
 from ..corpora.sources import open_source
@@ -71,6 +71,8 @@ SYSTEMS = ("mean", SVR_SYSTEM, "last_layer", "regressor", "starter")
 _REFERENCE, _STARTER, _OPEN = "regressor", "starter", "starter_open"
 _ORDER = "order/ravdess_levelled"
 _COLUMNS = ("file_name", "speaker_id", "emotion", *LABELS)
+# By the name of the column, what it is called here.
+_OPTIONAL = {"intensity": "intensity", "transcription": "sentence"}
 # Tables that name emotions by adjectives; all others, as `weak_labels.NORMS`, by nouns.
 _NOUNS = {"angry": "anger", "fearful": "fear", "happy": "happiness", "sad": "sadness", "surprised": "surprise"}
 
@@ -122,7 +124,10 @@ def _check_types(protocol: Protocol) -> None:
         raise TypeError("table and sentences are names")
     if not isinstance(protocol.label_range, list | tuple):
         raise TypeError("label_range is two numbers, [LOW, HIGH]")
-    range_of(protocol.label_range)
+    try:
+        range_of(protocol.label_range)
+    except ValueError:
+        raise ValueError("label_range is not two finite numbers, the lower one first") from None
 
 
 def read_corpora(folder: Path, protocol: Protocol) -> pd.DataFrame:
@@ -186,6 +191,7 @@ def _read_table(path: Path, protocol: Protocol) -> pd.DataFrame:
     names = part.table.column_names
     if absent := [column for column in _COLUMNS if column not in names]:
         raise ValueError(f"{path} has no column {absent[0]}: it needs {', '.join(_COLUMNS)}.")
+    check_unique(part, [name for name in names if name in (*_COLUMNS, *_OPTIONAL)])
     emotions = pd.Series(text_column(part, "emotion").to_pylist(), dtype=object).replace(_NOUNS)
     if path.parent.name in protocol.emotions:
         used = np.flatnonzero(emotions.isin(protocol.emotions[path.parent.name]))
@@ -205,11 +211,13 @@ def _read_table(path: Path, protocol: Protocol) -> pd.DataFrame:
         row = part.row(speakers.index(None))
         raise ValueError(f"{row}: speaker_id is unknown; name who speaks, or remove the row.")
     found = pd.DataFrame({"file": files, "path": paths, "emotion": emotions, "speaker": speakers})
-    for name, column in {"intensity": "intensity", "sentence": "transcription"}.items():
+    for column, name in _OPTIONAL.items():
         found[name] = text_column(part, column).to_pylist() if column in names else None
     found["sentence"] = _numbered(found, found["sentence"])
     ends = range_of(protocol.label_range)
-    labels = {name: np.asarray(label_column(part, name, ends, required=True), np.float64) for name in LABELS}
+    # The protocol, not an option, says the range.
+    part = replace(part, official=True)
+    labels = {name: np.asarray(label_column(part, name, ends, required=True)) for name in LABELS}
     return found.assign(**labels)
 
 

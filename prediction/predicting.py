@@ -71,6 +71,7 @@ def predict(source: SourceRows, arguments: argparse.Namespace) -> None:
 
         def then() -> None:
             if arguments.submission is not None:
+                refuse_existing(arguments.submission, arguments.overwrite)
                 write_submission(output, (low, high), source.recording_names(), arguments.submission)
 
         predict_table(state, open_work, data, output, (low, high), arguments.overwrite, then, **shown)

@@ -110,6 +110,11 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch, when):
         cli.main(["export", "model", "model.onnx"])
 
 
+def test_an_import_without_a_name_keeps_its_message():
+    with pytest.raises(SystemExit, match=r"^msfser export: error: it is wrong\.$"), cli_errors("export"):
+        raise ModuleNotFoundError("it is wrong.")
+
+
 @pytest.mark.parametrize("module", ["hub.loading", *(c.module for c in cli.COMMANDS.values() if not c.extras)])
 def test_commands_without_extras_need_none(module):
     hidden = ["accelerate", "datasets", "evaluate", "pandas", "peft", "pyarrow", "scipy"]

@@ -193,9 +193,7 @@ def test_the_readme_shows_what_its_snippets_print():
 
 def commands(page: str) -> Iterator[list[str]]:
     """The words of each command of a page: lines of its shell blocks, and commands between backticks in its text."""
-    inline = re.findall(
-        r"`((?:msfser|make|python -m|python train\.py|accelerate(?:-launch)?) [^`\n]+)`", TEXTS[page]
-    )
+    inline = re.findall(r"`((?:msfser|make|python -m|python train\.py|accelerate(?:-launch)?) [^`\n]+)`", TEXTS[page])
     for line in [*SHELL[page], *inline]:
         words = shlex.split(line, comments=True)
         while words and "=" in words[0]:

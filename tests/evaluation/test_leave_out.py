@@ -171,6 +171,18 @@ def test_takes_of_the_two_intensities_are_matched_in_their_order(tmp_path):
             r"line 3 names audio/3\.wav, which another row names, too",
         ),
         (
+            lambda root: change(
+                root / "nemo/metadata_weak.csv", lambda table: table.set_axis([*table.columns[:-1], "valence"], axis=1)
+            ),
+            "has no column dominance",
+        ),
+        (
+            lambda root: change(
+                root / "nemo/metadata_weak.csv", lambda table: pd.concat([table, table[["valence"]]], axis=1)
+            ),
+            "valence.* more than once|twice|several",
+        ),
+        (
             lambda root: change(root / "emodb/metadata_weak.csv", lambda table: table.assign(emotion="boredom")),
             r"/emodb has no clip with an emotion of the protocol: \['anger',",
         ),

@@ -515,8 +515,8 @@ def test_no_input_is_replaced(calls, model):
 
 @pytest.mark.parametrize("when", ["the model is loaded", "the shards are made"])
 def test_a_table_that_appears_meanwhile_is_not_replaced(calls, model, monkeypatch, when):
-    owner, name = (predicting, "load_named") if when == "the model is loaded" else (predicting, "run_shards")
-    real = getattr(owner, name)
+    name = "load_named" if when == "the model is loaded" else "run_shards"
+    real = getattr(predicting, name)
 
     def with_table(*arguments):
         if name == "run_shards":
@@ -526,7 +526,7 @@ def test_a_table_that_appears_meanwhile_is_not_replaced(calls, model, monkeypatc
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(owner, name, with_table)
+        patch.setattr(predicting, name, with_table)
         with pytest.raises(SystemExit, match=r"r\.csv exists"):
             predict("calls", "-o", "r.csv", "--model", model)
     assert Path("r.csv").read_text() == "theirs"
