@@ -54,7 +54,7 @@ def test_formats(name, shown):
 
 # Their files have yet to be made anew with the rows that were added; without the mark once they are.
 _INCOMPLETE = pytest.mark.xfail(strict=True, reason="the benchmark has to run again")
-_TO_MEASURE = ("emobank", "speed", "bfloat16")
+_TO_MEASURE = ("emobank", "speed")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=_INCOMPLETE if n in _TO_MEASURE else ()) for n in BLOCKS])
