@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-
 # Arguments that the command sets itself; values from the user are rejected.
 RESERVED_ARGUMENTS = (
     *("do_train", "do_eval", "resume_from_checkpoint", "metric_for_best_model", "greater_is_better"),
