@@ -1,12 +1,11 @@
 """Whisper's decoder, which reads the texts of several sounds at once, each at its own position."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
-from .fast_products_msfser import logits_of
+from .fast_products_msfser import has_amx, is_reduced, logits_of
 
 # Of each layer, `(batch, heads, positions, size of a head)`.
 KeysAndValues = list[tuple[torch.Tensor, torch.Tensor]]
@@ -52,14 +51,16 @@ class MsfSerDecoder:
         for layer, head in self.ids.alignment_heads:
             self._alignment_heads.setdefault(layer, []).append(head)
 
-        def room(heads: int, positions: int, make: Callable[..., torch.Tensor] = torch.zeros) -> torch.Tensor:
-            size = config.d_model // self._heads
-            return make(rows, heads, positions, size, dtype=model.dtype, device=model.device)
+        size = config.d_model // self._heads
+
+        def room(heads: int, positions: int) -> torch.Tensor:
+            return torch.zeros(rows, heads, positions, size, dtype=model.dtype, device=model.device)
 
         # The largest part of the memory, which `put` fills.
-        self._sound = [
-            (room(self._heads, frames, torch.empty), room(self._heads, frames, torch.empty)) for _ in self._layers
-        ]
+        sound = torch.empty(
+            2 * len(self._layers), rows, self._heads, frames, size, dtype=_type_of_sound(model), device=model.device
+        )
+        self._sound = list(zip(sound[::2], sound[1::2], strict=True))
         self._text = [(room(self._heads, tokens), room(self._heads, tokens)) for _ in self._layers]
         self._queries = {layer: room(len(heads), tokens) for layer, heads in self._alignment_heads.items()}
         self._frames, self._positions = [0] * rows, [0] * rows
@@ -101,10 +102,10 @@ class MsfSerDecoder:
         first, last = min(self._positions), max(self._positions)
         places = torch.tensor(self._positions, device=tokens.device)[:, None]
         places = places + torch.arange(count, device=tokens.device)
-        of_text = self._hidden(places, last + count) if first < last or count > 1 else None
+        of_text = _visible(places, last + count) if first < last or count > 1 else None
         frames, of_sound = max(self._frames), None
         if min(self._frames) < frames:
-            of_sound = self._hidden(torch.tensor(self._frames, device=tokens.device)[:, None] - 1, frames)
+            of_sound = _visible(torch.tensor(self._frames, device=tokens.device)[:, None] - 1, frames)
 
         def write(buffer: torch.Tensor, by_head: torch.Tensor) -> None:
             if first == last:
@@ -160,14 +161,22 @@ class MsfSerDecoder:
             of_rows[row] = of_rows[last]
             of_rows.pop()
 
-    def _hidden(self, lasts: torch.Tensor, count: int) -> torch.Tensor:
-        """What is added to scores so that those after the last one of each token are hidden.
 
-        `(rows, 1 or tokens)` -> `(rows, 1, 1 or tokens, count)`.
-        """
-        hidden = torch.arange(count, device=lasts.device) > lasts[..., None]
-        mask = torch.zeros(hidden.shape, dtype=self._text[0][0].dtype, device=lasts.device)
-        return mask.masked_fill_(hidden, -torch.inf)[:, None]
+def _type_of_sound(model: Any) -> torch.dtype:
+    """In which type a decoder keeps what it attends to in sounds: most of each step is to read it.
+
+    Where products are in bfloat16, so are these keys and values, but not every CPU attends faster to them as they are.
+    """
+    weight = model.proj_out.weight
+    return torch.bfloat16 if is_reduced(weight, weight) and has_amx() else model.dtype
+
+
+def _visible(lasts: torch.Tensor, count: int) -> torch.Tensor:
+    """Which of the first positions each token attends to, those up to its last one.
+
+    `(rows, 1 or tokens)` -> `(rows, 1, 1 or tokens, count)`, bool.
+    """
+    return (torch.arange(count, device=lasts.device) <= lasts[..., None])[:, None]
 
 
 def _attended(
@@ -178,7 +187,7 @@ def _attended(
     mask: torch.Tensor | None,
 ) -> Any:
     keys, values = (buffer[:, :, :count] for buffer in buffers)
-    # Under autocast, too, in the type of the weights: with few queries CPUs attend faster in float32.
+    # Under autocast, too, in the type of the keys and values.
     with torch.autocast(query.device.type, enabled=False):
         of_heads = nn.functional.scaled_dot_product_attention(query.to(keys.dtype), keys, values, mask)
     return attention.out_proj(of_heads.transpose(1, 2).flatten(2))

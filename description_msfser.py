@@ -228,12 +228,13 @@ def _clarity(sound: np.ndarray, prosody: Prosody) -> float:
     half = 3 * _VOICE_FRAME // 2
     # Correlation with the sound one period later: the best of the lags around the period, as pitch is uncertain.
     products = []
-    rows = np.arange(len(frames))[:, None]
-    window = np.arange(half // 2, half // 2 + half)
-    here = frames[:, window]
+    windows = np.lib.stride_tricks.sliding_window_view(frames, half, axis=1)
+    rows = np.arange(len(frames))
+    here = windows[rows, half // 2]
+    power = np.vecdot(here, here)
     for shift in range(-2, 3):
         lags = np.round(SAMPLING_RATE / pitch).astype(int) + shift
-        later = frames[rows, window + lags[:, None]]
-        products.append((here * later).sum(1) / np.sqrt((here**2).sum(1) * (later**2).sum(1) + 1e-12))
+        later = windows[rows, half // 2 + lags]
+        products.append(np.vecdot(here, later) / np.sqrt(power * np.vecdot(later, later) + 1e-12))
     correlation = np.clip(np.median(np.max(products, axis=0)), 1e-3, 1 - 1e-3)
     return float(10 * np.log10(correlation / (1 - correlation)))

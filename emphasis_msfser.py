@@ -33,6 +33,8 @@ LEVEL_HOP, PITCH_HOP = 0.010, 0.016
 _LEVEL_WINDOW = 400
 _LOWEST_LEVEL = -100.0
 _VOICED = 0.5
+# Samples of a sound whose pitch is measured at once.
+_PITCH_PIECE = 4 * SAMPLING_RATE
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,11 @@ def measure_pitch(sound: np.ndarray) -> Pitch:
         ImportError: swift-f0 is not installed.
     """
     # Whether a frame is voiced must not depend on the gain.
-    found = _pitch_detector().detect(at_reference_level(sound), SAMPLING_RATE, LOWEST_PITCH, HIGHEST_PITCH)
+    leveled = at_reference_level(sound)
+    # The same as for the whole sound at once, but what the network computes stays in the cache of the processor.
+    stream = _pitch_detector().stream(LOWEST_PITCH, HIGHEST_PITCH)
+    pieces = [leveled[start : start + _PITCH_PIECE] for start in range(0, len(leveled), _PITCH_PIECE)]
+    found = swift_f0.concat([*(stream.push(piece, SAMPLING_RATE) for piece in pieces), stream.flush()])
     return Pitch(found.timestamps, np.where(found.confidence >= _VOICED, found.pitch_hz, np.nan))
 
 

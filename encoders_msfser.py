@@ -346,7 +346,8 @@ def whisper_states(
     visible = mask[:, None].to(features.dtype)
     x = features.transpose(1, 2) * visible  # (batch, mels, mel frames)
     x = nn.functional.gelu(encoder.conv1(x)) * visible
-    x = nn.functional.gelu(encoder.conv2(x)).transpose(1, 2)  # (batch, frames, size)
+    # (batch, frames, size); otherwise each layer would have to rearrange what it reads.
+    x = nn.functional.gelu(encoder.conv2(x)).transpose(1, 2).contiguous()
     frame_mask = mask[:, ::2]
     x = x + encoder.embed_positions(torch.arange(x.shape[1], device=x.device))
     x = nn.functional.dropout(x, p=encoder.dropout, training=encoder.training)

@@ -191,7 +191,10 @@ def synthetic_speech(draw: np.random.Generator) -> np.ndarray:
     pieces: list[np.ndarray] = []
     while sum(map(len, pieces)) < _SECONDS_OF_SPEECH * SAMPLING_RATE:
         synthesizer.set_voice(str(draw.choice(texts.voices)))
-        words = " ".join(f"{clause}." for clause in draw.choice(texts.clauses, 4))
+        words = " ".join(
+            clause.format(first=draw.choice(texts.positive), second=draw.choice(texts.negative))
+            for clause in draw.choice(texts.clauses, 4, replace=False)
+        )
         speech = synthesizer.speak(words, rate=int(draw.integers(130, 220)), pitch=int(draw.integers(20, 80)))
         samples = speech.samples.astype(np.float32) / 2**15
         pieces.append(soxr.resample(samples, speech.rate, SAMPLING_RATE).astype(np.float32))

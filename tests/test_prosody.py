@@ -4,7 +4,9 @@ from glides import GLIDES, GROSS, glide
 from tiny import noise
 
 from msfser import emphasis_msfser
-from msfser.emphasis_msfser import LEVEL_HOP, measure_prosody
+from msfser.audio_msfser import SAMPLING_RATE
+from msfser.emphasis_msfser import HIGHEST_PITCH, LEVEL_HOP, LOWEST_PITCH, measure_pitch, measure_prosody
+from msfser.levels_msfser import at_reference_level
 
 
 @pytest.mark.parametrize("kind", ["tone", "vowel"])
@@ -45,6 +47,18 @@ def test_level_is_in_db_of_full_scale_at_its_time():
     assert prosody.level[60] == pytest.approx(-20, abs=0.01)
     assert prosody.level[45] == -100
     assert prosody.level_times[60] == pytest.approx(60 * LEVEL_HOP)
+
+
+@pytest.mark.parametrize("samples", [100, 64_000, 64_001, 150_000])
+def test_the_pitch_of_a_long_sound_is_that_of_the_whole(samples):
+    sound = np.tile(glide(90, 250, 20, "vowel")[0], 5)[:samples]
+    found = measure_pitch(sound)
+    detector = emphasis_msfser._pitch_detector()
+    expected = detector.detect(at_reference_level(sound), SAMPLING_RATE, LOWEST_PITCH, HIGHEST_PITCH)
+    np.testing.assert_array_equal(found.times, expected.timestamps)
+    voiced = expected.confidence >= 0.5
+    np.testing.assert_array_equal(np.isfinite(found.hertz), voiced)
+    np.testing.assert_allclose(found.hertz[voiced], expected.pitch_hz[voiced], rtol=1e-9)
 
 
 @pytest.mark.parametrize("samples", [1, 10, 400, 8_000])

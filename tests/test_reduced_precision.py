@@ -19,6 +19,7 @@ from msfser.decoder_msfser import MsfSerDecoder, sound_keys_and_values
 from msfser.encoders_msfser import waveform_states, whisper_states
 from msfser.fast_encoders_msfser import speed_up
 from msfser.fast_products_msfser import MsfSerLinear, has_bfloat16, in_precision, logits_of, packed
+from msfser.greedy_msfser import _certainty
 from msfser.loss_msfser import concordance
 from msfser.pipeline_msfser import MsfSerPipeline
 from msfser.transcription_msfser import MsfSerRecognizer
@@ -157,6 +158,36 @@ def test_a_recognizer_computes_in_it(monkeypatch):
         assert one != other and other.log_probability == pytest.approx(one.log_probability, abs=0.3)
     for one, other in zip(plain.model.parameters(), reduced.model.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+@needs_bfloat16
+def test_the_certainty_of_a_recognizer_is_in_float32_under_autocast():
+    logits = 5 * torch.randn(2, 3, 1_000, generator=torch.Generator().manual_seed(0))
+    expected = _certainty(logits)
+    with in_precision("bfloat16", torch.device("cpu")):
+        assert all(map(torch.equal, _certainty(logits), expected))
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("amx", [True, False])
+def test_what_a_decoder_attends_to_in_sounds_is_kept_in_the_faster_type(amx, monkeypatch):
+    monkeypatch.setattr("msfser.decoder_msfser.has_amx", lambda: amx)
+    model = tiny_recognizer().model
+    states, tokens = torch.randn(2, 30, 32, generator=torch.Generator().manual_seed(0)), torch.tensor([[41, 42]] * 2)
+
+    def read():
+        decoder = MsfSerDecoder(model, rows=2, frames=30, tokens=4)
+        for row, frames in enumerate((30, 20)):
+            decoder.put(row, sound_keys_and_values(model, states[row : row + 1, :frames]))
+        return decoder, decoder.read(tokens)
+
+    with torch.no_grad():
+        decoder, expected = read()
+        assert decoder._sound[0][0].dtype == torch.float32
+        with in_precision("bfloat16", torch.device("cpu")):
+            decoder, logits = read()
+    assert decoder._sound[0][0].dtype == (torch.bfloat16 if amx else torch.float32)
+    torch.testing.assert_close(logits, expected, atol=0.05, rtol=0.05)
 
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
