@@ -405,7 +405,11 @@ def _file_blocks(sound: "SoundReader", name: str, length: int, most: float) -> I
 def _mono(block: np.ndarray, channel: int | None) -> np.ndarray:
     if block.ndim == 1:
         return block
-    return block.mean(axis=1, dtype=np.float32) if channel is None else np.ascontiguousarray(block[:, channel])
+    if channel is not None:
+        return np.ascontiguousarray(block[:, channel])
+    # Channel by channel, which is several times as fast as the mean of each sample.
+    total: np.ndarray = np.add.reduce([*block.T], dtype=np.float32)
+    return total / np.float32(block.shape[1])
 
 
 def _check_channel(channel: Any, channels: int) -> None:

@@ -212,7 +212,8 @@ def _voiced_frames(sound: np.ndarray, prosody: Prosody, samples: int) -> tuple[n
     centers = np.round(prosody.pitch_times[voiced] * SAMPLING_RATE).astype(int)
     padded = np.pad(sound, samples)
     starts = np.minimum(centers, len(sound)) + samples - samples // 2
-    return padded[starts[:, None] + np.arange(samples)].astype(np.float64), prosody.pitch[voiced]
+    frames = np.lib.stride_tricks.sliding_window_view(padded, samples)[starts]
+    return frames.astype(np.float64), prosody.pitch[voiced]
 
 
 def _brightness(sound: np.ndarray, prosody: Prosody) -> float:

@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 from torch.nn.utils import parametrize
 from transformers.models.data2vec.modeling_data2vec_audio import Data2VecAudioFeatureEncoder
 from transformers.models.hubert.modeling_hubert import HubertFeatureEncoder, HubertPositionalConvEmbedding
@@ -16,7 +15,8 @@ from transformers.models.unispeech_sat.modeling_unispeech_sat import (
 from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2FeatureEncoder, Wav2Vec2PositionalConvEmbedding
 from transformers.models.wavlm.modeling_wavlm import WavLMFeatureEncoder, WavLMPositionalConvEmbedding
 
-from .fast_products_msfser import as_matrix, is_fast, is_reduced, linear, packed, product, wants_gradient
+from .fast_convolutions_msfser import convolution
+from .fast_products_msfser import is_fast, is_reduced, packed, wants_gradient
 
 # Output frames of one piece of the front end: its widest layer then has about 4,000 rows.
 _PIECE = 64
@@ -73,65 +73,8 @@ class _FastFrontEnd(nn.Module):
         """
         x = samples[..., None]
         for layer in self.conv_layers:
-            x = layer.activation(layer.layer_norm(_convolution(x, layer.conv)))
+            x = layer.activation(layer.layer_norm(convolution(x, layer.conv)))
         return x
-
-
-def _convolution(x: torch.Tensor, conv: nn.Conv1d) -> torch.Tensor:
-    """A convolution without padding: `(batch, length, channels)` -> `(batch, windows, channels)`."""
-    width, stride = conv.kernel_size[0], conv.stride[0]
-    if wants_gradient(x, conv.weight, conv.bias):
-        return _Convolution.apply(x, _kernel_matrix(conv.weight), conv.bias, width, stride)
-    windows = _windows(x, width, stride)
-    if x.dtype == torch.float32:
-        return linear(windows, packed(_kernel_matrix, conv.weight), conv.bias)
-    weight = packed(lambda weight: as_matrix(_kernel_matrix(weight)), conv.weight)
-    return product(windows.flatten(0, 1), weight, conv.bias).unflatten(0, windows.shape[:2])
-
-
-def _kernel_matrix(weight: torch.Tensor) -> torch.Tensor:
-    """`(channels out, channels in, width)` -> `(channels out, width * channels in)`."""
-    return weight.transpose(1, 2).flatten(1)
-
-
-def _windows(x: torch.Tensor, width: int, stride: int) -> torch.Tensor:
-    """`(batch, length, channels)` -> a copy `(batch, windows, width * channels)`."""
-    x = x.contiguous()
-    batch, length, channels = x.shape
-    shape = (batch, (length - width) // stride + 1, width * channels)
-    return x.as_strided(shape, (length * channels, stride * channels, 1)).contiguous()
-
-
-class _Convolution(torch.autograd.Function):
-    """[`_convolution`] with gradients, for which only its input is stored."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, width: int, stride: int
-    ) -> torch.Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.width, ctx.stride = width, stride
-        windows = _windows(x, width, stride)
-        return product(windows.flatten(0, 1), weight, bias).unflatten(0, windows.shape[:2])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        of_x, of_weight, of_bias, *_ = ctx.needs_input_grad
-        batch, count, _ = gradient.shape
-        gradient = gradient.flatten(0, 1)
-        gradient_x = gradient_weight = None
-        if of_weight:
-            windows = _windows(x, ctx.width, ctx.stride).flatten(0, 1)
-            gradient_weight = product(gradient.T, windows.T)
-        if of_x:
-            parts = product(gradient, weight.T).view(batch, count, ctx.width, -1)
-            gradient_x = torch.zeros_like(x)
-            for offset in range(ctx.width):
-                gradient_x[:, offset : offset + ctx.stride * count : ctx.stride] += parts[:, :, offset]
-        gradient_bias = gradient.sum(0, dtype=torch.float32) if of_bias else None
-        return gradient_x, gradient_weight, gradient_bias, None, None
 
 
 class MsfSerWavLMFrontEnd(_FastFrontEnd, WavLMFeatureEncoder):

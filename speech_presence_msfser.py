@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .audio_msfser import SAMPLING_RATE
+from .fast_convolutions_msfser import convolution
 from .levels_msfser import at_level, decibels
 
 # Samples of a step, and of the sound before it with which it is read.
@@ -126,12 +127,12 @@ class _SileroNetwork(nn.Module):
 
     def forward(self, samples: torch.Tensor) -> torch.Tensor:
         """The steps of a sound with their context, `(steps, samples)`, to probabilities, `(steps,)`."""
-        padded = F.pad(samples[:, None], (0, _CONTEXT), mode="reflect")
-        real, imaginary = self.stft_conv(padded).split(_FREQUENCIES, dim=1)
-        hidden = torch.hypot(real, imaginary)
+        padded = F.pad(samples, (0, _CONTEXT), mode="reflect")
+        real, imaginary = convolution(padded[..., None], self.stft_conv).split(_FREQUENCIES, dim=2)
+        hidden = torch.hypot(real, imaginary)  # (steps, positions, channels)
         for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
-            hidden = conv(hidden).relu()
-        states, _ = self.lstm_cell(hidden.squeeze(2))
+            hidden = convolution(F.pad(hidden, (0, 0, 1, 1)), conv).relu()
+        states, _ = self.lstm_cell(hidden.squeeze(1))
         logits: torch.Tensor = self.final_conv(states.relu()[..., None])
         return logits.sigmoid().flatten()
 

@@ -53,13 +53,14 @@ def test_whisper_has_every_prepared_weight():
 @needs(WHISPER)
 def test_whispers_encoder_equals_the_stock_one_at_thirty_seconds():
     extract = MsfSerFeatureExtractor(**feature_settings(WHISPER), max_seconds=30.0)
-    mel = extract(noise(30.0), 16_000, return_tensors="pt")["input_features"]  # (1, mel frames, mels)
-    encoder = load_audio_encoder(WHISPER)
+    # In float64, as the last layer norm makes rounding errors of float32 a thousand times as large.
+    mel = extract(noise(30.0), 16_000, return_tensors="pt")["input_features"].double()  # (1, mel frames, mels)
+    encoder = load_audio_encoder(WHISPER).double()
     with torch.no_grad():
         stock = encoder(mel.mT).last_hidden_state
         states, mask = whisper_states(encoder, mel, torch.ones(1, 3000, dtype=torch.bool))
     assert stock.std() > 0.1
-    assert (states[-1] - stock).abs().max() < 1e-5
+    assert (states[-1] - stock).abs().max() < 1e-9
     assert mask.shape == (1, 1500)
     assert mask.all()
 
