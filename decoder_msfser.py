@@ -56,11 +56,11 @@ class MsfSerDecoder:
         def room(heads: int, positions: int) -> torch.Tensor:
             return torch.zeros(rows, heads, positions, size, dtype=model.dtype, device=model.device)
 
-        # The largest part of the memory, which `put` fills.
-        sound = torch.empty(
-            2 * len(self._layers), rows, self._heads, frames, size, dtype=_type_of_sound(model), device=model.device
-        )
-        self._sound = list(zip(sound[::2], sound[1::2], strict=True))
+        def room_for_sounds() -> torch.Tensor:
+            # The largest part of the memory, which `put` fills.
+            return torch.empty(rows, self._heads, frames, size, dtype=_dtype_for_sounds(model), device=model.device)
+
+        self._sound = [(room_for_sounds(), room_for_sounds()) for _ in self._layers]
         self._text = [(room(self._heads, tokens), room(self._heads, tokens)) for _ in self._layers]
         self._queries = {layer: room(len(heads), tokens) for layer, heads in self._alignment_heads.items()}
         self._frames, self._positions = [0] * rows, [0] * rows
@@ -162,10 +162,10 @@ class MsfSerDecoder:
             of_rows.pop()
 
 
-def _type_of_sound(model: Any) -> torch.dtype:
-    """In which type a decoder keeps what it attends to in sounds: most of each step is to read it.
+def _dtype_for_sounds(model: Any) -> torch.dtype:
+    """The type in which a decoder keeps its keys and values of sounds; reading them takes most of each step.
 
-    Where products are in bfloat16, so are these keys and values, but not every CPU attends faster to them as they are.
+    Where matrix products are in bfloat16, they already are, but only with AMX is attention to them faster, too.
     """
     weight = model.proj_out.weight
     return torch.bfloat16 if is_reduced(weight, weight) and has_amx() else model.dtype
@@ -187,7 +187,7 @@ def _attended(
     mask: torch.Tensor | None,
 ) -> Any:
     keys, values = (buffer[:, :, :count] for buffer in buffers)
-    # Under autocast, too, in the type of the keys and values.
+    # In the type of the keys and values, also under autocast, which would convert those of the text.
     with torch.autocast(query.device.type, enabled=False):
         of_heads = nn.functional.scaled_dot_product_attention(query.to(keys.dtype), keys, values, mask)
     return attention.out_proj(of_heads.transpose(1, 2).flatten(2))

@@ -67,10 +67,13 @@ def measure_pitch(sound: np.ndarray) -> Pitch:
     """
     # Whether a frame is voiced must not depend on the gain.
     leveled = at_reference_level(sound)
-    # The same as for the whole sound at once, but what the network computes stays in the cache of the processor.
-    stream = _pitch_detector().stream(LOWEST_PITCH, HIGHEST_PITCH)
-    pieces = [leveled[start : start + _PITCH_PIECE] for start in range(0, len(leveled), _PITCH_PIECE)]
-    found = swift_f0.concat([*(stream.push(piece, SAMPLING_RATE) for piece in pieces), stream.flush()])
+    if len(leveled) <= _PITCH_PIECE:
+        found = _pitch_detector().detect(leveled, SAMPLING_RATE, LOWEST_PITCH, HIGHEST_PITCH)
+    else:
+        # The same result as at once, but what the network computes fits into the processor's cache.
+        stream = _pitch_detector().stream(LOWEST_PITCH, HIGHEST_PITCH)
+        pieces = [leveled[start : start + _PITCH_PIECE] for start in range(0, len(leveled), _PITCH_PIECE)]
+        found = swift_f0.concat([*(stream.push(piece, SAMPLING_RATE) for piece in pieces), stream.flush()])
     return Pitch(found.timestamps, np.where(found.confidence >= _VOICED, found.pitch_hz, np.nan))
 
 

@@ -33,9 +33,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.utils import logging
 
 from .configuration_msfser import MsfSerConfig
-from .fast_convolutions_msfser import convolution
 from .fast_encoders_msfser import speed_up
-from .fast_products_msfser import is_reduced
 
 logger = logging.get_logger(__name__)
 
@@ -346,8 +344,8 @@ def whisper_states(
             f"({longest / 50:g} s): cut it into shorter windows."
         )
     visible = mask[..., None].to(features.dtype)
-    x = nn.functional.gelu(_padded_convolution(features * visible, encoder.conv1)) * visible
-    x = nn.functional.gelu(_padded_convolution(x, encoder.conv2))  # (batch, frames, size)
+    x = nn.functional.gelu(encoder.conv1((features * visible).mT)).mT * visible
+    x = nn.functional.gelu(encoder.conv2(x.mT)).mT  # (batch, frames, size)
     x = x.contiguous()  # or each layer would have to rearrange it
     frame_mask = mask[:, ::2]
     x = x + encoder.embed_positions(torch.arange(x.shape[1], device=x.device))
@@ -365,14 +363,6 @@ def whisper_states(
         states.append(layer(states[-1], attention))
     states[-1] = encoder.layer_norm(states[-1])
     return states, frame_mask
-
-
-def _padded_convolution(x: torch.Tensor, conv: nn.Conv1d) -> torch.Tensor:
-    """One of Whisper's convolutions, with the channels last: `(batch, length, channels)`."""
-    if is_reduced(x, conv.weight):
-        padding = int(conv.padding[0])
-        return convolution(nn.functional.pad(x.to(torch.bfloat16), (0, 0, padding, padding)), conv)
-    return conv(x.transpose(1, 2)).transpose(1, 2)
 
 
 def check_lengths(config: PreTrainedConfig, mask: torch.Tensor, each: bool) -> None:

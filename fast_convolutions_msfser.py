@@ -1,4 +1,8 @@
-"""Convolutions on a CPU as matrix products of windows, with the channels last."""
+"""Convolutions on a CPU as matrix products of windows, with the channels last.
+
+torch's convolutions arrange their weights in each call and their input and output twice, and in bfloat16, on CPUs with
+AMX, some of oneDNN's give wrong sums for an image of one row.
+"""
 
 from typing import Any
 
@@ -6,13 +10,30 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from .fast_products_msfser import as_matrix, linear, packed, product, wants_gradient
+from .fast_products_msfser import as_matrix, is_reduced, linear, packed, product, wants_gradient
+
+
+class MsfSerConv1d(nn.Conv1d):
+    """One with one group and no dilation; where products are in bfloat16 ([`is_reduced`]), it is one, else stock."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """`(batch, channels, length)` -> `(batch, channels, windows)`, fastest if the channels are last in memory."""
+        if not is_reduced(input, self.weight):
+            return super().forward(input)
+        padding = int(self.padding[0])
+        padded = nn.functional.pad(input.mT.to(torch.bfloat16), (0, 0, padding, padding))
+        return convolution(padded, self).mT
 
 
 def convolution(x: torch.Tensor, conv: nn.Conv1d) -> torch.Tensor:
-    """A convolution without padding, in the precision of `x`.
+    """A convolution with one group and no dilation, of a sound that is already padded.
 
-    `(batch, length, channels)` -> `(batch, windows, channels)`.
+    Args:
+        x: `(batch, length, channels)`, on a CPU; in bfloat16 ([`is_reduced`]), or in float32 without gradients.
+        conv: Its weights; its padding is ignored.
+
+    Returns:
+        `(batch, windows, channels)`, in the precision of `x`.
     """
     width, stride = conv.kernel_size[0], conv.stride[0]
     if wants_gradient(x, conv.weight, conv.bias):

@@ -16,8 +16,9 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 from transformers.activations import GELUActivation
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention, WavLMFeedForward
-from transformers.models.whisper.modeling_whisper import WhisperAttention
+from transformers.models.whisper.modeling_whisper import WhisperAttention, WhisperEncoder
 
+from .fast_convolutions_msfser import MsfSerConv1d
 from .fast_front_ends_msfser import CONVOLUTIONS
 from .fast_products_msfser import MsfSerLinear, has_amx, is_fast, is_reduced, product
 
@@ -38,12 +39,15 @@ def speed_up(encoder: Encoder) -> Encoder:
     """Makes any encoder faster, in place, and returns it; modules that have no faster form do not change."""
     for module in encoder.modules():
         module.__class__ = _FAST.get(type(module), type(module))
+        if isinstance(module, WhisperEncoder):
+            for conv in (module.conv1, module.conv2):
+                conv.__class__ = MsfSerConv1d if type(conv) is nn.Conv1d else type(conv)
     return encoder
 
 
 def slow_down(encoder: Encoder) -> Encoder:
     """Reverts [`speed_up`], in place, and returns the encoder; for tools that look for an exact class."""
-    stock = {fast: slow for slow, fast in _FAST.items()}
+    stock = {fast: slow for slow, fast in _FAST.items()} | {MsfSerConv1d: nn.Conv1d}
     for module in encoder.modules():
         module.__class__ = stock.get(type(module), type(module))
     return encoder

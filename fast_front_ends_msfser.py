@@ -66,11 +66,7 @@ class _FastFrontEnd(nn.Module):
         return torch.stack(clips).transpose(1, 2)
 
     def _frames(self, samples: torch.Tensor) -> torch.Tensor:
-        """`(batch, samples)` -> `(batch, frames, channels)`; in bfloat16 also with gradients.
-
-        torch's convolutions arrange the weights in each call and the states twice, and in bfloat16, on processors with
-        AMX, some of oneDNN's give wrong sums for an image of one row.
-        """
+        """`(batch, samples)` -> `(batch, frames, channels)`; in bfloat16 also with gradients."""
         x = samples[..., None]
         for layer in self.conv_layers:
             x = layer.activation(layer.layer_norm(convolution(x, layer.conv)))

@@ -266,5 +266,5 @@ def _certainty(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.stack(normalizers), torch.stack(entropies)
     probabilities = logits.softmax(-1)
     normalizer = logits.amax(-1) - probabilities.amax(-1).log()
-    with torch.autocast(logits.device.type, enabled=False):  # under which the sum would be in bfloat16
+    with torch.autocast(logits.device.type, enabled=False):  # under which the products would be in bfloat16
         return normalizer, normalizer - torch.linalg.vecdot(probabilities, logits)

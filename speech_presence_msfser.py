@@ -2,7 +2,7 @@
 
 Silero VAD (https://github.com/snakers4/silero-vad) is a small recurrent network that was trained on many languages.
 Its package has the weights; the forward pass is here, because the package's own keeps the state of the last sound in
-the model, sets the number of threads of the whole process, and needs ten times as long. It also finds speech in a
+the model, sets the number of threads of the whole process, and needs many times as long. It also finds speech in a
 crowd, where nobody can be understood, so a crowd is recognized by its level.
 
 `benchmarks/no_speech.py` measures the decision, and `docs/predicting.md` has the rates.
@@ -146,7 +146,8 @@ def _network() -> _SileroNetwork:
     if path is None:
         raise ImportError("speech cannot be found without silero-vad 6.2.3 or newer: pip install -U silero-vad.")
     # The names that PyTorch gives the parameters of the only layer of an LSTM.
-    weights = {f"{name}_l0" if "lstm" in name else name: value for name, value in load_file(path).items()}
+    with torch.inference_mode(False):  # of tensors that are made in inference mode, no arranged copy is kept
+        weights = {f"{name}_l0" if "lstm" in name else name: value for name, value in load_file(path).items()}
     with torch.device("meta"):  # without weights that are drawn
         network = _SileroNetwork()
     network.load_state_dict(weights, assign=True)

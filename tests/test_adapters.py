@@ -302,3 +302,15 @@ def test_parameters_have_the_names_that_they_had(published):
         "cross_fusion.experts.audio.project.weight",
     } <= names
     assert not any("names" in name or "Parallel" in name for name in names)
+
+
+def test_whispers_convolutions_may_be_adapted_and_trained_in_bfloat16(published):
+    model, inputs = lora(published("whisper"), ["conv1", "conv2"]), inputs_for("whisper")
+    with torch.autocast("cpu", torch.bfloat16):
+        train(model, inputs)
+    assert all(weight.abs().max() > 0 for name, weight in model.named_parameters() if "lora_B" in name)
+
+
+def test_whispers_convolutions_have_their_stock_class_again():
+    encoder = tiny_model("whisper").audio_encoder
+    assert type(slow_down(encoder).conv1) is type(encoder.conv2) is nn.Conv1d

@@ -61,6 +61,11 @@ def test_the_pitch_of_a_long_sound_is_that_of_the_whole(samples):
     np.testing.assert_allclose(found.hertz[voiced], expected.pitch_hz[voiced], rtol=1e-9)
 
 
+def test_an_empty_sound_has_no_pitch_to_measure():
+    with pytest.raises(ValueError, match="empty"):
+        measure_pitch(np.zeros(0, np.float32))
+
+
 @pytest.mark.parametrize("samples", [1, 10, 400, 8_000])
 def test_short_sounds_have_frames(samples):
     prosody = measure_prosody(noise(1.0)[:samples])

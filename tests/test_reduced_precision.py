@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModel, Trainer, TrainingArguments
 from msfser import LABELS, MsfSerCollator, MsfSerModel, fast_encoders_msfser, fast_products_msfser
 from msfser.decoder_msfser import MsfSerDecoder, sound_keys_and_values
 from msfser.encoders_msfser import waveform_states, whisper_states
+from msfser.fast_convolutions_msfser import MsfSerConv1d
 from msfser.fast_encoders_msfser import speed_up
 from msfser.fast_products_msfser import MsfSerLinear, has_bfloat16, in_precision, logits_of, packed
 from msfser.greedy_msfser import _certainty
@@ -158,6 +159,29 @@ def test_a_recognizer_computes_in_it(monkeypatch):
         assert one != other and other.log_probability == pytest.approx(one.log_probability, abs=0.3)
     for one, other in zip(plain.model.parameters(), reduced.model.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("length", [1, 2, 37, 60])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_whispers_convolutions_are_those_of_torch_with_their_gradients(length, stride, precision):
+    torch.manual_seed(0)
+    conv = MsfSerConv1d(6, 8, 3, stride=stride, padding=1)
+    x = torch.randn(2, length, 6).mT.requires_grad_()
+    parts = [x, *conv.parameters()]
+    expected = torch.nn.functional.conv1d(x, conv.weight, conv.bias, stride=stride, padding=1)
+    gradients = torch.autograd.grad(expected.square().sum(), parts)
+    conv.to(precision)
+    with in_precision("bfloat16", torch.device("cpu")):
+        found = conv(x)
+        assert found.dtype == torch.bfloat16 and found.shape == expected.shape
+        of_found = torch.autograd.grad(found.float().square().sum(), [x, *conv.parameters()])
+        with torch.no_grad():
+            assert torch.equal(conv(x), found)
+    torch.testing.assert_close(found.float(), expected, atol=0.03, rtol=0.03)
+    for one, other in zip(of_found, gradients, strict=True):
+        torch.testing.assert_close(one.float(), other, atol=0.03 * float(other.abs().max()), rtol=0.03)
 
 
 @needs_bfloat16
@@ -481,7 +505,7 @@ def test_gradients_of_all_weights_are_close_to_those_of_float32(encoder):
 
 
 @needs_bfloat16
-@pytest.mark.parametrize("encoder", WAVEFORMS)
+@pytest.mark.parametrize("encoder", AUDIO_CONFIGS)
 @pytest.mark.parametrize("fast", [True, False])
 def test_weights_in_bfloat16_under_autocast(encoder, fast):
     model = spread(encoder, freeze_audio="none", freeze_text=False, fast_encoders=fast)
