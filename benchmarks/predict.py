@@ -5,9 +5,10 @@
 
 The folder has 300 recordings: WAV, FLAC, MP3, OGG and m4a, mono and stereo, at 8, 16, 44.1 and 48 kHz, of 0.3 s to 5
 minutes; five of them are broken. They are pieces of synthetic speech, or of the recordings in FOLDER; the two channels
-of a stereo recording differ in level. The command runs on one core with one thread; then it is killed (kill -9) at
-three moments and given again; then two processes share two cores. Times are those of whole commands, start-up
-included; the machine has to be idle otherwise.
+of a stereo recording differ in level. The command runs on one core with one thread, in float32 and, where the CPU has
+it, in bfloat16, in turns; then it is killed (kill -9) at three moments and given again; then two processes share two
+cores. Times are those of whole commands, start-up included: the median of the repeats, with the slowest and the
+fastest. The machine has to be idle otherwise.
 
 | row | value |
 |---|---|
@@ -45,7 +46,7 @@ from ..corpora.probe.texts import TEXTS
 from ..evaluation.results import Row, row
 from ..fast_products_msfser import has_bfloat16
 from ..prediction.sharded_prediction import ShardedPrediction
-from .command import parser_of, record
+from .command import check_repeats, parser_of, record
 from .speed import machine
 
 KINDS = ("wav", "flac", "mp3", "ogg", "m4a")
@@ -64,42 +65,45 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", default="starter", help="a folder, a name on the Hub, or starter")
     parser.add_argument("--recordings", type=int, default=300, help="number of recordings (300)")
     parser.add_argument("--longest", type=float, default=LONGEST, help="seconds of the longest one (300)")
+    parser.add_argument("--repeats", type=int, default=3, help="of the command in each precision (3)")
     parser.add_argument("--seed", type=int, default=0, help="of the recordings and the moments of the kills (0)")
     arguments = parser.parse_args(argv)
+    check_repeats(parser, arguments.repeats)
     draw = np.random.default_rng(arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
         recordings = Path(folder) / "recordings"
         speech = synthetic_speech(draw) if arguments.data is None else speech_of(arguments.data, draw)
         write_recordings(recordings, speech, arguments.recordings, arguments.longest, draw)
-        rows = measure(recordings, Path(folder), arguments.model, draw)
+        rows = measure(recordings, Path(folder), arguments.model, arguments.repeats, draw)
     rows = [{**machine(), "threads": 1, **row} for row in rows]
     record("predict", rows, "predict", argv)
     # Beside the other speeds.
     record("speed", [row for row in rows if row["name"].endswith("/hours_per_core_hour")], "predict", argv)
 
 
-def measure(recordings: Path, folder: Path, model: str, draw: np.random.Generator) -> list[Row]:
+def measure(recordings: Path, folder: Path, model: str, repeats: int, draw: np.random.Generator) -> list[Row]:
     """Runs the command in each way and compares its tables, which are written to `folder`."""
     cores = sorted(os.sched_getaffinity(0))[:2]
     names = [str(recordings), "--model", model]
     first = str(recordings / f"000.{KINDS[0]}")
     finish(start([first, "--model", model], folder / "first.csv", cores))  # assembles the starter
 
-    seconds, log = finish(start(names, folder / "one.csv", cores[:1]))
-    expected = (folder / "one.csv").read_bytes()
-    table = pd.read_csv(folder / "one.csv")
+    runs: dict[str, list[tuple[float, str]]] = {"float32": [], "bfloat16": []}
+    for repeat in range(repeats):
+        for precision in runs if has_bfloat16() else ["float32"]:
+            arguments = [*names, "--precision", precision]
+            runs[precision].append(finish(start(arguments, folder / f"{precision}{repeat}.csv", cores[:1])))
+            print("{}: {:.0f} s\n{}".format(precision, *runs[precision][-1]), flush=True)
+    expected = (folder / "float320.csv").read_bytes()
+    table = pd.read_csv(folder / "float320.csv")
     hours = table["duration"].sum() / 3600
-    print(f"one process: {seconds:.0f} s for {hours:.2f} h\n{log}")
     rows = [
         row("table/rows", len(table)),
         row("table/errors", int(table["error"].notna().sum())),
-        *speed("speed", hours, seconds, log),
+        *speed("speed", hours, runs["float32"]),
     ]
-    if has_bfloat16():
-        in_bfloat16 = start([*names, "--precision", "bfloat16"], folder / "bfloat16.csv", cores[:1])
-        seconds_in_bfloat16, log = finish(in_bfloat16)
-        print(f"in bfloat16: {seconds_in_bfloat16:.0f} s\n{log}")
-        rows += speed("speed_bfloat16", hours, seconds_in_bfloat16, log)
+    if runs["bfloat16"]:
+        rows += speed("speed_bfloat16", hours, runs["bfloat16"])
 
     kill_at_random(names, folder / "killed.csv", cores, draw)
     finish(start(names, folder / "killed.csv", cores))
@@ -108,7 +112,7 @@ def measure(recordings: Path, folder: Path, model: str, draw: np.random.Generato
     of_two, log = finish(start(names, folder / "two.csv", cores, processes=2))
     print(f"two processes: {of_two:.0f} s\n{log}")
     rows.append(row("same_table/two_processes", (folder / "two.csv").read_bytes() == expected))
-    rows.append(row("speed/two_processes", seconds / of_two))
+    rows.append(row("speed/two_processes", float(np.median([seconds for seconds, _ in runs["float32"]])) / of_two))
     return rows
 
 
@@ -170,16 +174,24 @@ def kill_at_random(arguments: Sequence[str], output: Path, cores: Sequence[int],
         print(f"killed after {count} shards")
 
 
-def speed(name: str, hours: float, seconds: float, log: str) -> list[Row]:
-    """The speed of a command for so many hours of sound, and the share of each part, as the command prints them."""
+def speed(name: str, hours: float, runs: Sequence[tuple[float, str]]) -> list[Row]:
+    """The speed of a command for so many hours of sound, and the share of each part, as the command prints them.
+
+    Args:
+        name: Of the rows.
+        hours: Of sound.
+        runs: Of the same command, the seconds of each and what it printed; the shares are those of the median.
+    """
+    ordered = sorted(runs)
+    seconds, log = ordered[len(ordered) // 2]
     found = _TOOK.search(log)
     if found is None:
         raise SystemExit(f"the command does not say what the time went into: {log}")
     parts = dict(part.rsplit(" ", 1) for part in found[2].split(", ")) | {"decode": f"{found[3]}%"}
-    hours_per_hour = hours / (seconds / 3600)
+    speeds = [hours / (taken / 3600) for taken in (seconds, ordered[-1][0], ordered[0][0])]
     return [
-        row(f"{name}/hours_per_hour_and_core", hours_per_hour),
-        row(f"{name.replace('speed', 'predict')}/hours_per_core_hour", hours_per_hour),
+        row(f"{name}/hours_per_hour_and_core", *speeds),
+        row(f"{name.replace('speed', 'predict')}/hours_per_core_hour", *speeds),
         row(f"{name}/start_seconds", seconds - float(found[1])),
         *(row(f"{name}/share_{part}", float(share.rstrip("%")) / 100) for part, share in parts.items()),
     ]

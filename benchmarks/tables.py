@@ -40,6 +40,7 @@ FORMATS: dict[str, Callable[[Row], str]] = {
     "rate": _interval(".3g", 100, "%"),
     "rate1": _interval(".1f", 100, "%"),
     "ms": _interval(".3g", 1000, " ms"),
+    "hours": _interval(".1f"),
     "times": _interval(".2f", unit="x", always=False),
     "settings": lambda row: str(row["settings"]),
     "fits": lambda row: str(row["fits_to_choose"]),

@@ -136,8 +136,8 @@ RUNNING: dict[str, Block] = {
     "predict": Block(
         "predict",
         [
-            "With words and description, one core predicts {speed/hours_per_hour_and_core:.1f} hours of sound per "
-            "hour, and with `--precision bfloat16` {speed_bfloat16/hours_per_hour_and_core:.1f}, start-up included. "
+            "With words and description, one core predicts {speed/hours_per_hour_and_core:hours} hours of sound per "
+            "hour, and with `--precision bfloat16` {speed_bfloat16/hours_per_hour_and_core:hours}, start-up included. "
             "{speed/share_recognize:share} of the time goes into the recognition of words "
             "({speed_bfloat16/share_recognize:share} in bfloat16), {speed/share_encode:share} into the model. Two "
             "processes on two cores are {speed/two_processes:.2f} times as fast as one.",

@@ -30,7 +30,9 @@ def test_the_recordings_are_mixed_and_five_are_broken(tmp_path):
 
 def test_the_speed_and_the_shares_are_those_that_the_command_prints():
     log = "3 rows\ntook 2.5 s: wait 8%, encode 84%, rest 8%; meanwhile a thread decoded for 7% of the time."
-    found = {row["name"]: row["value"] for row in predict.speed("speed", 0.5, 90.0, log)}
+    rows = predict.speed("speed", 0.5, [(100.0, "slow"), (90.0, log), (80.0, "fast")])
+    assert (rows[0]["low"], rows[0]["high"]) == (18.0, 22.5)
+    found = {row["name"]: row["value"] for row in rows}
     assert found == {
         "speed/hours_per_hour_and_core": 20.0,
         "predict/hours_per_core_hour": 20.0,
@@ -41,4 +43,4 @@ def test_the_speed_and_the_shares_are_those_that_the_command_prints():
         "speed/share_decode": 0.07,
     }
     with pytest.raises(SystemExit, match="does not say"):
-        predict.speed("speed", 0.5, 90.0, "3 rows")
+        predict.speed("speed", 0.5, [(90.0, "3 rows")])
