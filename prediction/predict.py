@@ -90,7 +90,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--recognizer", metavar="NAME", help="a Whisper model by Hub name or folder, or none (default: as trained)"
     )
     add_precision(parser)
-    parser.add_argument("--batch_size", type=int, default=8, help="windows in a batch (default: %(default)s)")
+    parser.add_argument("--batch_size", type=int, default=16, help="windows in a batch (default: %(default)s)")
     parser.add_argument(
         "--columns", nargs="+", type=column_pair, default=[], metavar="NAME=COLUMN", help="columns with other names"
     )

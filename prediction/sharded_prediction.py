@@ -37,7 +37,7 @@ class ShardedPrediction(ShardedTable):
     remedy = "run the same command as before, or start over with --overwrite"
     # Many rows in a shard share batches better; small last shards let several processes end at about the same time. A
     # shard has at most this share of the rows that are left, but not fewer rows than the fewest.
-    rows_per_shard, fewest_rows_per_shard, share_of_rest = 64, 8, 1 / 6
+    rows_per_shard, fewest_rows_per_shard, share_of_rest = 64, 8, 1 / 3
     # Of recordings, unless a single one is larger: an hour of MP3, or 17 minutes of WAV at 16 kHz.
     bytes_per_shard = 32_000_000
     # Raised when the same settings give other results.
