@@ -230,12 +230,11 @@ def _clarity(sound: np.ndarray, prosody: Prosody) -> float:
     # Correlation with the sound one period later: the best of the lags around the period, as pitch is uncertain.
     products = []
     windows = np.lib.stride_tricks.sliding_window_view(frames, half, axis=1)
-    rows = np.arange(len(frames))
-    here = windows[rows, half // 2]
+    here = windows[:, half // 2]
     power = np.vecdot(here, here)
+    rows, periods = np.arange(len(frames)), np.round(SAMPLING_RATE / pitch).astype(int)
     for shift in range(-2, 3):
-        lags = np.round(SAMPLING_RATE / pitch).astype(int) + shift
-        later = windows[rows, half // 2 + lags]
+        later = windows[rows, half // 2 + periods + shift]
         products.append(np.vecdot(here, later) / np.sqrt(power * np.vecdot(later, later) + 1e-12))
     correlation = np.clip(np.median(np.max(products, axis=0)), 1e-3, 1 - 1e-3)
     return float(10 * np.log10(correlation / (1 - correlation)))

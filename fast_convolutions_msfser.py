@@ -14,7 +14,7 @@ from .fast_products_msfser import as_matrix, is_reduced, linear, packed, product
 
 
 class MsfSerConv1d(nn.Conv1d):
-    """One with one group and no dilation; where products are in bfloat16 ([`is_reduced`]), it is one, else stock."""
+    """A layer that is computed by [`convolution`] where [`is_reduced`], and as by torch elsewhere."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """`(batch, channels, length)` -> `(batch, channels, windows)`, fastest if the channels are last in memory."""

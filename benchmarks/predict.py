@@ -92,10 +92,10 @@ def measure(recordings: Path, folder: Path, model: str, repeats: int, draw: np.r
     for repeat in range(repeats):
         for precision in runs if has_bfloat16() else ["float32"]:
             arguments = [*names, "--precision", precision]
-            runs[precision].append(finish(start(arguments, folder / f"{precision}{repeat}.csv", cores[:1])))
+            runs[precision].append(finish(start(arguments, folder / f"{precision}_{repeat}.csv", cores[:1])))
             print("{}: {:.0f} s\n{}".format(precision, *runs[precision][-1]), flush=True)
-    expected = (folder / "float320.csv").read_bytes()
-    table = pd.read_csv(folder / "float320.csv")
+    expected = (folder / "float32_0.csv").read_bytes()
+    table = pd.read_csv(folder / "float32_0.csv")
     hours = table["duration"].sum() / 3600
     rows = [
         row("table/rows", len(table)),
@@ -112,7 +112,7 @@ def measure(recordings: Path, folder: Path, model: str, repeats: int, draw: np.r
     of_two, log = finish(start(names, folder / "two.csv", cores, processes=2))
     print(f"two processes: {of_two:.0f} s\n{log}")
     rows.append(row("same_table/two_processes", (folder / "two.csv").read_bytes() == expected))
-    rows.append(row("speed/two_processes", float(np.median([seconds for seconds, _ in runs["float32"]])) / of_two))
+    rows.append(row("speed/two_processes", median(runs["float32"])[0] / of_two))
     return rows
 
 
@@ -174,6 +174,11 @@ def kill_at_random(arguments: Sequence[str], output: Path, cores: Sequence[int],
         print(f"killed after {count} shards")
 
 
+def median(runs: Sequence[tuple[float, str]]) -> tuple[float, str]:
+    """The run whose time is the median."""
+    return sorted(runs)[len(runs) // 2]
+
+
 def speed(name: str, hours: float, runs: Sequence[tuple[float, str]]) -> list[Row]:
     """The speed of a command for so many hours of sound, and the share of each part, as the command prints them.
 
@@ -182,13 +187,12 @@ def speed(name: str, hours: float, runs: Sequence[tuple[float, str]]) -> list[Ro
         hours: Of sound.
         runs: Of the same command, the seconds of each and what it printed; the shares are those of the median.
     """
-    ordered = sorted(runs)
-    seconds, log = ordered[len(ordered) // 2]
+    seconds, log = median(runs)
     found = _TOOK.search(log)
     if found is None:
         raise SystemExit(f"the command does not say what the time went into: {log}")
     parts = dict(part.rsplit(" ", 1) for part in found[2].split(", ")) | {"decode": f"{found[3]}%"}
-    speeds = [hours / (taken / 3600) for taken in (seconds, ordered[-1][0], ordered[0][0])]
+    speeds = [hours / (taken / 3600) for taken in (seconds, max(runs)[0], min(runs)[0])]
     return [
         row(f"{name}/hours_per_hour_and_core", *speeds),
         row(f"{name.replace('speed', 'predict')}/hours_per_core_hour", *speeds),
